@@ -1,0 +1,48 @@
+r"""Converts ADE20K into TFRecords: 4 shards for train and 4 for val.
+
+    python build_ade20k_data.py \
+      --train_image_folder=${TRAIN_IMAGE_FOLDER} \
+      --train_image_label_folder=${TRAIN_LABEL_FOLDER} \
+      --val_image_folder=${VAL_IMAGE_FOLDER} \
+      --val_image_label_folder=${VAL_LABEL_FOLDER} \
+      --output_dir=${OUTPUT_DIR}
+
+Every image and label is decoded first, and everything that is wrong with any
+of them is reported at once. The defaults are the folders that
+download_and_convert_ade20k.sh makes. A split whose flags are not given and
+whose default folder does not exist is left out, as long as the other split's
+flags are given.
+"""
+from deeplab import contract
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_build_flags(flag_values)
+
+
+def main(flag_values):
+  from deeplab.data import builder
+  from deeplab.data import pairs
+
+  splits = flag_sets.build_options(flag_values)
+  for options in splits:
+    # Before the first split's minutes of work, not after them.
+    pairs.list_pairs(split=options.split, image_folder=options.image_folder,
+                     label_folder=options.label_folder)
+  summaries = []
+  for options in splits:
+    summary = builder.build_split(options)
+    print(builder.summary_line(summary, options))
+    summaries.append(summary)
+  for split in contract.SPLITS:
+    if split not in [summary.split for summary in summaries]:
+      print('{0}: left out (no --{0}_image_folder given, and its default does '
+            'not exist)'.format(split))
+  print('Share of pixels ("other" holds ids 0 and {} to {}):'.format(
+      contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK))
+  print('\n'.join(builder.histogram_table(summaries)))
+
+
+if __name__ == '__main__':
+  flag_sets.run(main, define_flags, __doc__, environments=('tf1', 'tf2'))

@@ -1,0 +1,349 @@
+"""Checkpoints: finding, describing, comparing with a graph, restoring."""
+import glob
+import json
+import logging
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
+# Model options that an evaluation may choose anew: they change no variable.
+_FREE_AT_EVALUATION = ('crop_size', 'output_stride')
+_FREE_ON_RESUME = ('crop_size',)
+
+
+# --- Finding ---------------------------------------------------------------
+
+
+def find_latest(folder):
+  """Returns the prefix of the newest checkpoint in a folder, or None.
+
+  The `checkpoint` state file decides; where it is missing or points nowhere,
+  the largest step among the index files does.
+  """
+  prefix = tf.train.latest_checkpoint(folder)
+  if prefix:
+    return prefix
+  prefixes = [_PART.sub('', path)
+              for path in glob.glob(os.path.join(folder, '*.index'))]
+  return max(prefixes, key=lambda path: (step_of(path), path), default=None)
+
+
+def find(path, flag):
+  """Resolves a folder, a prefix or any one file of a checkpoint to a prefix.
+
+  Args:
+    path: what the user gave.
+    flag: the flag's name, for the message.
+
+  Raises:
+    InputError: where no checkpoint is there.
+  """
+  if os.path.isdir(path):
+    prefix = find_latest(path)
+    if not prefix:
+      raise InputError('--{}={}: no checkpoint in this folder (0 *.index '
+                       'files)'.format(flag, path))
+    return prefix
+  prefix = _PART.sub('', path)
+  if os.path.exists(prefix + '.index'):
+    return prefix
+  folder = os.path.dirname(path) or '.'
+  latest = find_latest(folder) if os.path.isdir(folder) else None
+  found = 'that folder holds {}'.format(
+      os.path.basename(latest)) if latest else 'no checkpoint in that folder'
+  raise InputError('--{}={}: no checkpoint there ({})'.format(
+      flag, path, found))
+
+
+def step_of(prefix):
+  """Returns the step at the end of a prefix; 0 where there is none."""
+  match = re.search(r'-(\d+)$', prefix)
+  return int(match.group(1)) if match else 0
+
+
+def variables_in(prefix):
+  """Returns a dict from variable name to shape (list of int).
+
+  Raises:
+    InputError: where the files cannot be read.
+  """
+  try:
+    return tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+  except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    raise InputError('{}: not a readable checkpoint ({})'.format(
+        prefix, str(error).split('\n')[0]))
+
+
+def is_model_variable(name):
+  """Whether inference needs a variable, going by its name."""
+  return not name.endswith(contract.TRAINING_VARIABLE_ENDINGS)
+
+
+def is_quantization_variable(name):
+  """Whether fake quantization added a variable, going by its name."""
+  return any(mark in name for mark in contract.QUANTIZATION_VARIABLE_MARKS)
+
+
+# --- Comparing with a graph ------------------------------------------------
+
+
+def check_fits(prefix, graph_variables):
+  """Refuses a checkpoint that is not this graph's, naming the likely flag.
+
+  Args:
+    prefix: checkpoint prefix.
+    graph_variables: dict from name to shape (list of int) of the variables
+      that the graph restores.
+
+  Raises:
+    InputError: variables that are missing, of another shape, or in the
+      checkpoint but unused by the graph.
+  """
+  stored = variables_in(prefix)
+  missing = sorted(set(graph_variables) - set(stored))
+  unused = sorted(name for name in set(stored) - set(graph_variables)
+                  if is_model_variable(name))
+  reshaped = sorted(name for name in set(stored) & set(graph_variables)
+                    if list(stored[name]) != list(graph_variables[name]))
+  problems = []
+  if missing:
+    problems.append('lacks ' + _some(missing))
+  if unused:
+    problems.append('has unused ' + _some(unused))
+  if reshaped:
+    problems.append('differs in shape: ' + ', '.join(
+        '{} is {}, expected {}'.format(
+            name, list(stored[name]), list(graph_variables[name]))
+        for name in reshaped[:3]))
+  if problems:
+    raise InputError('{}: {}{}'.format(
+        prefix, '; '.join(problems),
+        _likely_flag(missing, unused, reshaped, stored)))
+
+
+def _some(names):
+  return '{} variable{} ({}{})'.format(
+      len(names), '' if len(names) == 1 else 's', ', '.join(names[:3]),
+      ', ...' if len(names) > 3 else '')
+
+
+def _likely_flag(missing, unused, reshaped, stored):
+  """Guesses, from the variables' names, which flag was wrong."""
+  def any_in(names, mark):
+    return any(name.startswith(mark) for name in names)
+
+  atrous = contract.ASPP_SCOPE + '1'
+  if not any_in(stored, contract.BACKBONE_SCOPE):
+    return '; it is not a checkpoint of this network'
+  if any(map(is_quantization_variable, unused)):
+    return ('; it was trained quantization-aware: add '
+            '--quantize_delay_step=0')
+  if any(map(is_quantization_variable, missing)):
+    return '; it is a float checkpoint: drop --quantize_delay_step'
+  if any_in(unused, contract.DECODER_SCOPE) and not any_in(
+      missing, contract.DECODER_SCOPE):
+    return '; was it trained with --decoder_output_stride=4?'
+  if any_in(missing, contract.DECODER_SCOPE) and not any_in(
+      stored, contract.DECODER_SCOPE):
+    return '; it has no decoder: drop --decoder_output_stride'
+  if any_in(unused, atrous) or any_in(missing, atrous):
+    return '; was it trained with other --atrous_rates?'
+  if any_in(unused + missing, contract.CONCAT_PROJECTION_SCOPE):
+    return '; was it trained with another --aspp_with_concat_projection?'
+  if any_in(unused + missing, contract.DECODER_SCOPE):
+    return ('; was it trained with other --decoder_use_separable_conv or '
+            '--decoder_use_sum_merge?')
+  if any_in(reshaped, contract.BACKBONE_SCOPE):
+    return '; was it trained with another --depth_multiplier?'
+  if any_in(reshaped, contract.LOGITS_SCOPE):
+    classes = stored['logits/semantic/weights'][-1]
+    return '; it has {0} classes: give --num_classes={0}'.format(classes)
+  if reshaped:
+    return '; was it trained with other --aspp_convs_filters?'
+  return ''
+
+
+# --- Options beside the checkpoint -----------------------------------------
+
+
+def write_options(folder, model_options, *, quantize_delay_step, optimizer):
+  """Writes what made the checkpoints of a folder, as JSON beside them."""
+  options_lib.write_json(
+      os.path.join(folder, contract.MODEL_OPTIONS_FILE),
+      {'model': options_lib.to_json(model_options),
+       'quantize_delay_step': quantize_delay_step,
+       'optimizer': optimizer})
+
+
+def read_options(folder):
+  """Returns (ModelOptions, dict of the rest), or None without the file.
+
+  Raises:
+    InputError: where the file is not what write_options wrote.
+  """
+  path = os.path.join(folder, contract.MODEL_OPTIONS_FILE)
+  if not os.path.exists(path):
+    return None
+  try:
+    with open(path) as content:
+      fields = json.load(content)
+    model = options_lib.from_json(
+        options_lib.ModelOptions, fields.pop('model'))
+  except (ValueError, KeyError, AttributeError) as error:
+    raise InputError('{}: not readable ({}); remove it to do without'.format(
+        path, error))
+  return model, fields
+
+
+def check_options(prefix, model_options, *, quantize):
+  """Refuses flags that differ from those the checkpoint was trained with.
+
+  Does nothing where no options were written beside the checkpoint.
+
+  Args:
+    prefix: checkpoint prefix.
+    model_options: ModelOptions from the flags.
+    quantize: whether fake quantization is asked for.
+
+  Raises:
+    InputError: naming every flag that differs.
+  """
+  written = read_options(os.path.dirname(prefix))
+  if written is None:
+    return
+  trained, rest = written
+  differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
+  was_quantized = rest['quantize_delay_step'] >= 0
+  if was_quantized and not quantize:
+    differences.append('trained quantization-aware: add '
+                       '--quantize_delay_step=0')
+  if quantize and not was_quantized:
+    differences.append('trained in float: drop --quantize_delay_step')
+  if differences:
+    raise InputError('{}: {}'.format(prefix, '; '.join(differences)))
+  if trained.output_stride != model_options.output_stride:
+    _LOG.warning('%s was trained with --output_stride=%d, used with %d',
+                 prefix, trained.output_stride, model_options.output_stride)
+
+
+def check_resumable(folder, model_options, *, quantize_delay_step, optimizer):
+  """Refuses to go on in a folder that another configuration filled.
+
+  Raises:
+    InputError: naming what differs.
+  """
+  written = read_options(folder)
+  if written is None:
+    return
+  trained, rest = written
+  differences = _differences(trained, model_options, _FREE_ON_RESUME)
+  if rest['optimizer'] != optimizer:
+    differences.append('--optimizer: was {}, now {}'.format(
+        rest['optimizer'], optimizer))
+  if (rest['quantize_delay_step'] >= 0) != (quantize_delay_step >= 0):
+    differences.append('--quantize_delay_step: was {}, now {}'.format(
+        rest['quantize_delay_step'], quantize_delay_step))
+  if differences:
+    raise InputError(
+        '--train_logdir={} was made with other flags ({}); use a new '
+        '--train_logdir'.format(folder, '; '.join(differences)))
+
+
+def _differences(trained, given, free):
+  """One 'flag: trained with x, got y' for each option that differs."""
+  found = []
+  for name in trained._fields:
+    before, now = getattr(trained, name), getattr(given, name)
+    if name not in free and before != now and not _rates_fit(
+        name, trained, given):
+      found.append('--{}: checkpoint was trained with {}, got {}'.format(
+          name, _as_flag(before), _as_flag(now)))
+  return found
+
+
+def _rates_fit(name, trained, given):
+  """Atrous rates go with the output stride; their number is the structure."""
+  return (name == 'atrous_rates' and
+          trained.output_stride != given.output_stride and
+          len(trained.atrous_rates) == len(given.atrous_rates))
+
+
+def _as_flag(value):
+  if isinstance(value, tuple):
+    return ','.join(map(str, value)) or None
+  return value
+
+
+# --- Restoring -------------------------------------------------------------
+
+
+def initializer_from(path, variables, excluded_scopes):
+  """Prepares to start training from a checkpoint.
+
+  Everything that the checkpoint has is restored, optimizer slots too, but for
+  `global_step` and the excluded scopes.
+
+  Args:
+    path: folder, prefix or file of the checkpoint.
+    variables: the graph's global variables.
+    excluded_scopes: prefixes of names that start from their initial values.
+
+  Returns:
+    function of a session that restores.
+
+  Raises:
+    InputError: where no checkpoint is there, nothing fits, the backbone is
+      incomplete, or shapes differ.
+  """
+  prefix = find(path, 'tf_initial_checkpoint')
+  stored = variables_in(prefix)
+  excluded = tuple(excluded_scopes) + ('global_step',)
+  wanted = {variable.op.name: variable for variable in variables
+            if not variable.op.name.startswith(excluded)}
+  restored = {name: variable for name, variable in wanted.items()
+              if name in stored}
+  _check_initial(prefix, stored, wanted)
+  model_names = [variable.op.name for variable in variables
+                 if is_model_variable(variable.op.name) and
+                 not is_quantization_variable(variable.op.name)]
+  skipped = sorted({name.split('/')[0] for name in model_names
+                    if name not in restored})
+  _LOG.info('restored %d/%d model variables from %s%s',
+            sum(name in restored for name in model_names), len(model_names),
+            prefix, ' (skipped: {})'.format(', '.join(skipped))
+            if skipped else '')
+  saver = tf.train.Saver(restored)
+  return lambda session: saver.restore(session, prefix)
+
+
+def _check_initial(prefix, stored, wanted):
+  """Refuses a checkpoint to start from that does not fit."""
+  backbone = [name for name in wanted
+              if name.startswith(contract.BACKBONE_SCOPE)
+              and is_model_variable(name)
+              and not is_quantization_variable(name)]
+  missing = sorted(name for name in backbone if name not in stored)
+  if missing:
+    raise InputError(
+        '--tf_initial_checkpoint={}: lacks {} of {} variables of the backbone '
+        '({}, ...): a checkpoint of another network?'.format(
+            prefix, len(missing), len(backbone), ', '.join(missing[:3])))
+  for name in sorted(set(stored) & set(wanted)):
+    expected = wanted[name].shape.as_list()
+    if list(stored[name]) == expected:
+      continue
+    message = '--tf_initial_checkpoint={}: {} is {}, expected {}'.format(
+        prefix, name, list(stored[name]), expected)
+    if name.startswith(contract.LOGITS_SCOPE):
+      message = (
+          '--tf_initial_checkpoint={}: checkpoint has {} classes, the model '
+          '{}: add --initialize_last_layer=false'.format(
+              prefix, stored[name][-1], expected[-1]))
+    raise InputError(message)

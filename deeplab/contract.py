@@ -1,0 +1,115 @@
+"""What files and graphs promise each other: one place for each fact.
+
+Node names, variable scopes, input range, classes, record keys and shard
+names. Everything that two modules must agree on stands here; nothing here
+imports TensorFlow.
+"""
+import re
+
+# --- Classes ---------------------------------------------------------------
+
+# ADE20K (SceneParse150) ids 1..31 are kept, as they are; 0 means "other" or
+# "unlabelled" and is ignored by the loss and by the ground truth of every
+# score. Labels of 32 and above become 0 during preprocessing.
+CLASS_NAMES = (
+    'other', 'wall', 'building', 'sky', 'floor', 'tree', 'ceiling', 'road',
+    'bed', 'windowpane', 'grass', 'cabinet', 'sidewalk', 'person', 'earth',
+    'door', 'table', 'mountain', 'plant', 'curtain', 'chair', 'car', 'water',
+    'painting', 'sofa', 'shelf', 'house', 'sea', 'mirror', 'rug', 'field',
+    'armchair')
+NUM_CLASSES = len(CLASS_NAMES)
+IGNORE_LABEL = 0
+LARGEST_LABEL_ON_DISK = 150
+
+# RGB colours of the SceneParse150 palette, for pictures of labels.
+PALETTE = (
+    (0, 0, 0), (120, 120, 120), (180, 120, 120), (6, 230, 230), (80, 50, 50),
+    (4, 200, 3), (120, 120, 80), (140, 140, 140), (204, 5, 255),
+    (230, 230, 230), (4, 250, 7), (224, 5, 255), (235, 255, 7), (150, 5, 61),
+    (120, 120, 70), (8, 255, 51), (255, 6, 82), (143, 255, 140), (204, 255, 4),
+    (255, 51, 7), (204, 70, 3), (0, 102, 200), (61, 230, 250), (255, 6, 51),
+    (11, 102, 255), (255, 7, 71), (255, 9, 224), (9, 7, 230), (220, 220, 220),
+    (255, 9, 92), (112, 9, 255), (8, 255, 214))
+
+# --- Input range -----------------------------------------------------------
+
+# Images are RGB in [0, 255] up to the network, which sees [-1, 1].
+PADDING_VALUE = 127.5
+
+
+def scale_to_model_range(images):
+  """Maps images from [0, 255] to the network's [-1, 1]; any shape.
+
+  Works on float NumPy arrays and on float tensors.
+  """
+  return images * (2.0 / 255.0) - 1.0
+
+
+def model_range_to_pixels(images):
+  """Maps the network's [-1, 1] back to [0, 255]; any shape, float."""
+  return (images + 1.0) * (255.0 / 2.0)
+
+
+# --- Graphs ----------------------------------------------------------------
+
+IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
+INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # what consumers feed
+OUTPUT_NODE = 'ArgMax'  # int32 [1, height, width]
+FROZEN_GRAPH = 'freeze.pb'
+INFERENCE_GRAPH = 'inference_graph.pbtxt'
+
+# Variable scopes.
+BACKBONE_SCOPE = 'MobilenetV2'
+IMAGE_POOLING_SCOPE = 'image_pooling'
+ASPP_SCOPE = 'aspp'
+CONCAT_PROJECTION_SCOPE = 'concat_projection'
+DECODER_SCOPE = 'decoder'
+LOGITS_SCOPE = 'logits'
+SEMANTIC_SCOPE = 'semantic'
+# The layers that are new to a pre-trained backbone, for the gradient
+# multiplier and for --initialize_last_layer.
+LAST_LAYER_SCOPES = (
+    LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT_PROJECTION_SCOPE,
+    DECODER_SCOPE)
+# Substrings of the names of variables that fake quantization adds.
+QUANTIZATION_VARIABLE_MARKS = (
+    'weights_quant/', 'act_quant/', '_bypass_quant/')
+# Endings of the names of variables that only training needs: optimizer slots,
+# and the inner state of the moving averages of quantization ranges.
+TRAINING_VARIABLE_ENDINGS = (
+    '/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
+    'global_step', 'fake_quantization_step', '/biased', '/local_step')
+
+# --- Records ---------------------------------------------------------------
+
+SPLITS = ('train', 'val')
+# Number of pairs in the published data set.
+SPLIT_SIZES = {'train': 20210, 'val': 2000}
+NUM_SHARDS = 4
+
+KEY_IMAGE = 'image/encoded'
+KEY_FILENAME = 'image/filename'
+KEY_IMAGE_FORMAT = 'image/format'
+KEY_HEIGHT = 'image/height'
+KEY_WIDTH = 'image/width'
+KEY_CHANNELS = 'image/channels'
+KEY_LABEL = 'image/segmentation/class/encoded'
+KEY_LABEL_FORMAT = 'image/segmentation/class/format'
+
+
+def shard_name(split, index, count=NUM_SHARDS):
+  """Returns a shard's file name, 'train-00000-of-00004.tfrecord'."""
+  return '{}-{:05d}-of-{:05d}.tfrecord'.format(split, index, count)
+
+
+def parse_shard_name(name):
+  """Returns (split, index, count), or None for any other file name."""
+  match = re.match(r'(\w+)-(\d{5})-of-(\d{5})(?:\.tfrecord)?$', name)
+  if not match:
+    return None
+  return match.group(1), int(match.group(2)), int(match.group(3))
+
+
+# --- Files beside a checkpoint ---------------------------------------------
+
+MODEL_OPTIONS_FILE = 'model_options.json'

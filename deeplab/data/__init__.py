@@ -1,0 +1,1 @@
+"""From image files to TFRecords, and from TFRecords to batches."""

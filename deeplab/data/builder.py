@@ -1,0 +1,279 @@
+"""From a folder of images and a folder of labels to the shards of a split.
+
+Every pair is decoded before the first byte is written, so that all problems
+are reported at once and a failed build leaves older shards as they were.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import os
+import random
+import shutil
+import time
+from typing import NamedTuple, Tuple
+
+import tqdm
+
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab.data import pairs as pairs_lib
+from deeplab.data import records
+from deeplab.errors import InputError
+
+# Problems that an error message names; the file has all of them.
+_NAMED_PROBLEMS = 3
+
+
+class BuildSummary(NamedTuple):
+  """What was built from a split."""
+  split: str
+  # Pairs in the shards.
+  pairs: int
+  # Pairs left out because of --skip_bad.
+  skipped: int
+  # Files in the image folder that are not images.
+  ignored: int
+  # Paths of the shards.
+  shards: Tuple[str, ...]
+  # Pixels of each kept class; at index 0 those of every other label.
+  class_pixels: Tuple[int, ...]
+  # Duration, in seconds.
+  seconds: float
+
+  def class_shares(self):
+    """Returns each class's share of all pixels, 0..1."""
+    total = sum(self.class_pixels)
+    return [pixels / total for pixels in self.class_pixels]
+
+
+def build_split(options):
+  """Builds the shards of one split, and a description in {split}.json.
+
+  Images are stored as they are on disk. The order of pairs depends on their
+  names and on the seed only.
+
+  Args:
+    options: options.BuildOptions.
+
+  Returns:
+    A BuildSummary.
+
+  Raises:
+    InputError: a folder or a pair cannot be used, or there is no room; older
+      shards are as they were then.
+  """
+  start = time.time()
+  options.validate()
+  found, ignored = pairs_lib.list_pairs(
+      split=options.split, image_folder=options.image_folder,
+      label_folder=options.label_folder)
+  _make_folder(options.output_dir)
+  facts, problems = _check_all(found, options)
+  _report(problems, len(found), options)
+  good = [pair for pair in shuffled(found, options.shuffle_seed)
+          if pair.name in facts]
+  class_pixels = tuple(
+      sum(column) for column in zip(*(f.class_pixels for f in facts.values())))
+  if not any(class_pixels[1:]):
+    raise InputError(
+        '--{}_image_label_folder={}: no label of {} holds a class id of '
+        '1..{}'.format(options.split, options.label_folder, len(good),
+                       contract.NUM_CLASSES - 1))
+  _check_room(good, options.output_dir)
+  shards = _write(good, facts, options)
+  summary = BuildSummary(
+      options.split, len(good), len(problems), ignored, tuple(shards),
+      class_pixels, time.time() - start)
+  _describe(summary, options)
+  return summary
+
+
+def shuffled(items, seed):
+  """Returns items in an order that depends on the seed alone."""
+  items = list(items)
+  random.Random(seed).shuffle(items)
+  return items
+
+
+def split_evenly(items, count):
+  """Splits a list into count lists whose lengths differ by one at most."""
+  bounds = [index * len(items) // count for index in range(count + 1)]
+  return [items[first:last] for first, last in zip(bounds, bounds[1:])]
+
+
+def _make_folder(folder):
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError as error:
+    raise InputError('--output_dir={}: {}'.format(folder, error.strerror))
+
+
+# --- Checking --------------------------------------------------------------
+
+
+def _check_all(found, options):
+  """Decodes every pair.
+
+  Args:
+    found: list of pairs.Pair.
+    options: options.BuildOptions.
+
+  Returns:
+    (facts, problems): a dict from image name to pairs.PairFacts, and a list
+    of messages in the order of found.
+  """
+  image_format = 'jpeg' if options.image_format == 'jpg' else (
+      options.image_format)
+  users = collections.Counter(_stem(pair) for pair in found)
+
+  def check(pair):
+    try:
+      if users[_stem(pair)] > 1:
+        raise InputError('{}: {} images share the label {}.png'.format(
+            pair.name, users[_stem(pair)], _stem(pair)))
+      return pairs_lib.check_pair(
+          pair, image_format=image_format,
+          palette_labels=options.palette_labels), None
+    except (InputError, OSError) as error:
+      return None, str(error)
+
+  facts, problems = {}, []
+  # Threads are as fast as processes here: Pillow decodes without the GIL.
+  # Closing the results cancels what has not begun when this is interrupted.
+  with concurrent.futures.ThreadPoolExecutor(
+      options.num_workers or os.cpu_count()) as pool, contextlib.closing(
+          pool.map(check, found)) as results:
+    progress = tqdm.tqdm(results, 'checking ' + options.split, len(found),
+                         unit='pair', disable=None)
+    for pair, (fact, problem) in zip(found, progress):
+      if problem:
+        problems.append(problem)
+      else:
+        facts[pair.name] = fact
+  return facts, problems
+
+
+def _stem(pair):
+  return os.path.splitext(pair.name)[0]
+
+
+def _report(problems, total, options):
+  """Writes all problems to a file; raises InputError unless they may be.
+
+  Args:
+    problems: list of messages.
+    total: number of pairs.
+    options: options.BuildOptions.
+  """
+  path = os.path.join(
+      options.output_dir, '{}-problems.txt'.format(options.split))
+  if not problems:
+    if os.path.exists(path):
+      os.remove(path)  # an earlier run's
+    return
+  options_lib.write_text(path, '\n'.join(problems) + '\n')
+  if options.skip_bad and len(problems) < total:
+    return
+  rest = len(problems) - _NAMED_PROBLEMS
+  raise InputError(
+      '{} of {} pairs of {} cannot be used: {}{} (full list: {}){}'.format(
+          len(problems), total, options.split,
+          '; '.join(problems[:_NAMED_PROBLEMS]),
+          '; and {} more'.format(rest) if rest > 0 else '', path,
+          '' if len(problems) == total else '; --skip_bad leaves them out'))
+
+
+def _check_room(good, output_dir):
+  """Raises InputError unless copies of all pairs fit on the disk."""
+  needed = sum(os.path.getsize(path) for pair in good
+               for path in (pair.image_path, pair.label_path))
+  free = shutil.disk_usage(output_dir).free
+  if needed > free:
+    raise InputError('need {} free in {}, have {}'.format(
+        _size_text(needed), output_dir, _size_text(free)))
+
+
+def _size_text(size):
+  return '{:.0f} KB'.format(size / 1e3) if size < 1e7 else (
+      '{:.0f} MB'.format(size / 1e6))
+
+
+# --- Writing ---------------------------------------------------------------
+
+
+def _write(good, facts, options):
+  """Writes the shards and returns their paths."""
+  with tqdm.tqdm(total=len(good), desc='writing ' + options.split,
+                 unit='pair', disable=None) as progress:
+    return records.write_shards(
+        output_dir=options.output_dir, split=options.split,
+        shards=[_examples(part, facts, progress)
+                for part in split_evenly(good, contract.NUM_SHARDS)])
+
+
+def _examples(part, facts, progress):
+  """Yields the tf.train.Example of each pair."""
+  for pair in part:
+    fact = facts[pair.name]
+    yield records.make_example(
+        image_bytes=pairs_lib.read_file(pair.image_path),
+        label_bytes=pairs_lib.label_bytes(pair),
+        # Deviates: the reference stored the absolute path, which tells a
+        # reader nothing on another machine, and makes shards differ.
+        filename=pair.name,
+        # Deviates: the reference wrote 'png' for JPEG data.
+        image_format=fact.image_format,
+        label_format='png', height=fact.height, width=fact.width)
+    progress.update()
+
+
+def _describe(summary, options):
+  """Writes {split}.json beside the shards."""
+  options_lib.write_json(
+      os.path.join(options.output_dir, '{}.json'.format(options.split)), {
+          'split': options.split,
+          'pairs': summary.pairs,
+          'skipped': summary.skipped,
+          'shards': len(summary.shards),
+          'shuffle_seed': options.shuffle_seed,
+          'classes': [
+              {'id': index, 'name': name, 'pixel_share': round(share, 6)}
+              for index, (name, share) in enumerate(
+                  zip(contract.CLASS_NAMES, summary.class_shares()))],
+      })
+
+
+def summary_line(summary, options):
+  """Says in one line what was built, and what was not."""
+  line = '{}: {} pairs in {} shards in {} ({:.1f} s)'.format(
+      summary.split, summary.pairs, len(summary.shards), options.output_dir,
+      summary.seconds)
+  if summary.skipped:
+    line += '; {0} pairs left out, see {1}-problems.txt there'.format(
+        summary.skipped, summary.split)
+  if summary.ignored:
+    line += '; {} files that are not images ignored'.format(summary.ignored)
+  return line
+
+
+def histogram_table(summaries):
+  """Returns lines with each class's share of the pixels of each split.
+
+  Classes without a pixel are named in the last line.
+
+  Args:
+    summaries: list of BuildSummary.
+  """
+  heading = '{:>2}  {:<10}'.format('id', 'class')
+  lines = [heading + ''.join('{:>10}'.format(s.split) for s in summaries)]
+  absent = []
+  columns = zip(*(summary.class_shares() for summary in summaries))
+  for index, (name, shares) in enumerate(zip(contract.CLASS_NAMES, columns)):
+    if any(shares):
+      lines.append('{:>2}  {:<10}'.format(index, name) + ''.join(
+          '{:>9.2f}%'.format(100 * share) for share in shares))
+    else:
+      absent.append(name)
+  if absent:
+    lines.append('no pixel: {}'.format(', '.join(absent)))
+  return lines

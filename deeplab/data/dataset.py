@@ -1,0 +1,276 @@
+"""From shards to batches: NumPy batches to evaluate, tensors to train on."""
+import contextlib
+import functools
+import random
+import re
+
+import tensorflow.compat.v1 as tf
+
+from deeplab.data import preprocess
+from deeplab.data import records
+from deeplab.errors import InputError
+
+# Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
+# builder has put them into the shards in random order already.
+_SHUFFLED_RECORDS = 4096
+# Batches that wait, ready, while the network works on another one.
+_BATCHES_AHEAD = 2
+# How an error names the node that raised it, if that node reads a dataset:
+# '[[IteratorGetNext]]', '[[node scope/IteratorGetNext_1 (defined at ...'.
+_RAISED_BY_ITERATOR = re.compile(
+    r'\[\[(\{\{)?(node )?([^\s\]]*/)?IteratorGetNext')
+
+
+# --- Evaluation ------------------------------------------------------------
+
+
+def batches(dataset_options, preprocess_options):
+  """Reads a split as NumPy batches, in the order of its records.
+
+  Args:
+    dataset_options: DatasetOptions; the seed is not used.
+    preprocess_options: PreprocessOptions.
+
+  Returns:
+    Batches, which can be iterated any number of times.
+
+  Raises:
+    InputError: bad options, or shards that are missing, empty or cut short.
+  """
+  return Batches(dataset_options.validate(), preprocess_options.validate())
+
+
+class Batches:
+  """A split as NumPy batches; see `batches`.
+
+  Iterating decodes and preprocesses in background threads, ahead of the
+  consumer, on the CPU, in a graph and session of its own. Each batch is a dict
+  of:
+    'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
+    'label': int32 [batch, crop_height, crop_width], in [0, NUM_CLASSES).
+    'filename': list of str.
+    'height', 'width': int32 [batch], pixels, before any resizing.
+  The last batch may be smaller. A record that cannot be used raises InputError
+  that names it.
+
+  Attributes:
+    num_images: int, the number of images in the split.
+  """
+
+  def __init__(self, dataset_options, preprocess_options):
+    self._dataset_options = dataset_options
+    self._preprocess_options = preprocess_options
+    self._paths = records.find_shards(
+        dataset_options.dataset_dir, dataset_options.split)
+    self.num_images = sum(records.count_records(path) for path in self._paths)
+
+  def __iter__(self):
+    done = 0
+    with contextlib.closing(_elements(self._make_dataset)) as elements:
+      while True:
+        with explaining_read_errors(
+            self._paths, functools.partial(self._too_large_image, done)):
+          batch = next(elements, None)
+        if batch is None:
+          break
+        done += len(batch['filename'])
+        batch['label'] = batch['label'][:, :, :, 0]
+        batch['filename'] = [
+            name.decode('utf-8') for name in batch['filename']]
+        yield batch
+    if done != self.num_images:
+      raise InputError('{}: read {} records of {}, expected {}: have the files '
+                       'changed?'.format(
+                           self._dataset_options.dataset_dir, done,
+                           self._dataset_options.split, self.num_images))
+
+  def _make_dataset(self):
+    def read(serialized):
+      element = _decode(serialized)
+      element['image'], element['label'] = preprocess.for_evaluation(
+          element['image'], element['label'], self._preprocess_options)
+      return element
+
+    dataset = tf.data.TFRecordDataset(self._paths)
+    dataset = dataset.map(read, tf.data.experimental.AUTOTUNE)
+    dataset = dataset.batch(self._dataset_options.batch_size)
+    return dataset.prefetch(_BATCHES_AHEAD)
+
+  def _too_large_image(self, start):
+    """Describes an image of the batch at record `start` that exceeds the crop.
+
+    Returns None where there is none, or where the records cannot be read.
+    """
+    def make_dataset():
+      dataset = tf.data.TFRecordDataset(self._paths).skip(start)
+      return dataset.take(self._dataset_options.batch_size).map(_decode)
+
+    try:
+      for element in _elements(make_dataset):
+        problem = _excess(element, self._preprocess_options)
+        if problem:
+          return problem
+    except tf.errors.OpError:
+      pass
+    return None
+
+
+def _elements(make_dataset):
+  """Yields a dataset's elements as dicts of NumPy arrays.
+
+  Nothing is left on the caller's stack of default graphs between elements.
+
+  Args:
+    make_dataset: function that builds the dataset in the default graph.
+  """
+  graph = tf.Graph()
+  with graph.as_default():
+    iterator = tf.data.make_initializable_iterator(make_dataset())
+    element = iterator.get_next()
+  # Without this the session would take all memory of a GPU it does not use.
+  config = tf.ConfigProto(device_count={'GPU': 0})
+  session = tf.Session(graph=graph, config=config)
+  try:
+    session.run(iterator.initializer)
+    while True:
+      try:
+        value = session.run(element)
+      except tf.errors.OutOfRangeError:
+        return
+      yield value
+  finally:
+    session.close()
+
+
+def _excess(element, options):
+  """Says how a decoded element exceeds the crop; None where it does not."""
+  height, width = preprocess.resized_size_of(
+      element['height'], element['width'], options)
+  crop_height, crop_width = options.crop_size
+  if height <= crop_height and width <= crop_width:
+    return None
+  resized = '' if options.min_resize_value is None else ' after resizing'
+  return (
+      '{0} is {1}x{2}{3} but the crop is {4}x{5}; set --min_resize_value={6} '
+      '--max_resize_value={6} (or a larger crop)'.format(
+          element['filename'].decode('utf-8'), height, width, resized,
+          crop_height, crop_width, min(crop_height, crop_width)))
+
+
+# --- Training --------------------------------------------------------------
+
+
+def training_batches(dataset_options, preprocess_options):
+  """Adds an endless, shuffled and augmented input to the default graph.
+
+  The iterator's initializer is put among the graph's TABLE_INITIALIZERS, which
+  slim.learning.train and tf.train.Scaffold run. With a seed the batches are
+  the same in every run; each epoch has an order of its own.
+
+  Args:
+    dataset_options: DatasetOptions; batch_size may exceed the record count.
+    preprocess_options: PreprocessOptions.
+
+  Returns:
+    Dict of tensors:
+      'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
+      'label': int32 [batch, crop_height, crop_width, 1], in [0, NUM_CLASSES).
+      'filename': string [batch].
+      'height', 'width': int32 [batch], pixels, before any resizing.
+
+  Raises:
+    InputError: bad options, or shards that are missing or empty.
+  """
+  dataset_options.validate()
+  preprocess_options.validate()
+  seed = dataset_options.seed
+  if seed is None:
+    seed = random.SystemRandom().randrange(2 ** 31)
+
+  def read(index, serialized):
+    element = _decode(serialized)
+    # A seed for each position makes the result independent of thread timing.
+    element['image'], element['label'] = preprocess.for_training(
+        element['image'], element['label'], preprocess_options,
+        tf.stack([tf.constant(seed, tf.int64), index]))
+    return element
+
+  paths = records.find_shards(
+      dataset_options.dataset_dir, dataset_options.split)
+  with tf.device('/cpu:0'):
+    dataset = _shuffled_records(paths, seed).enumerate()
+    dataset = dataset.map(read, tf.data.experimental.AUTOTUNE)
+    dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
+    dataset = dataset.prefetch(_BATCHES_AHEAD)
+    iterator = tf.data.make_initializable_iterator(dataset)
+    tf.add_to_collection(
+        tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+    return iterator.get_next()
+
+
+def _shuffled_records(paths, seed):
+  """Repeats serialized records for ever, each once an epoch, shuffled."""
+  dataset = tf.data.Dataset.from_tensor_slices(paths)
+  dataset = dataset.shuffle(len(paths), seed=seed)
+  dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=len(paths))
+  # Repeated after shuffling: the other way round, a buffer that holds several
+  # epochs of a small set would show some images often and others never.
+  return dataset.shuffle(_SHUFFLED_RECORDS, seed=seed).repeat()
+
+
+# --- Reading ---------------------------------------------------------------
+
+
+def _decode(serialized):
+  """Decodes a serialized tf.Example inside a graph.
+
+  Args:
+    serialized: scalar string tensor.
+
+  Returns:
+    Dict: 'image' uint8 [height, width, 3], RGB; 'label' uint8 [height, width,
+    1]; 'filename' string; 'height' and 'width' int32, pixels.
+  """
+  example = records.parse_example(serialized)
+  # Both operations recognize JPEG and PNG by content, and unlike
+  # tf.image.decode_image they set the rank.
+  image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
+  label = tf.image.decode_png(example['label_encoded'], channels=1)
+  shape = tf.shape(image)
+  same_size = tf.debugging.assert_equal(tf.shape(label)[:2], shape[:2])
+  with tf.control_dependencies([same_size]):
+    label = tf.identity(label)
+  return {
+      'image': image,
+      'label': label,
+      'filename': example['filename'],
+      'height': shape[0],
+      'width': shape[1],
+  }
+
+
+@contextlib.contextmanager
+def explaining_read_errors(paths, first_guess=None):
+  """Turns a failure to read records into an InputError that names the record.
+
+  To be wrapped around code that runs a graph with `batches` or
+  `training_batches` in it. Errors with another cause pass as they are.
+
+  Args:
+    paths: list of shards, as from records.find_shards.
+    first_guess: function without arguments that returns a line of explanation
+      or None, asked before all shards are searched; or None.
+
+  Raises:
+    InputError: instead of a tf.errors.OpError raised by the input.
+  """
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if not _RAISED_BY_ITERATOR.search(str(error)):
+      raise
+    reason = first_guess() if first_guess else None
+    reason = reason or records.diagnose(paths)
+    if not reason:
+      raise
+    raise InputError(reason) from error

@@ -1,0 +1,249 @@
+"""Pairs of image and label on disk: listed, and decoded to be checked.
+
+Needs Pillow but not TensorFlow. Images are decoded as TensorFlow will decode
+them later: by content, whatever the file is called, and without applying the
+EXIF orientation. Every problem is an InputError whose message starts with the
+file's name.
+"""
+import io
+import os
+from typing import NamedTuple, Tuple
+
+from PIL import Image
+from PIL import UnidentifiedImageError
+
+from deeplab import contract
+from deeplab.errors import InputError
+
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
+
+_SIGNATURES = (('jpeg', b'\xff\xd8\xff'), ('png', b'\x89PNG\r\n\x1a\n'))
+# The last chunk of a PNG file, which is always the same.
+_PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'
+# Colour types of a PNG header.
+_PNG_GRAY = 0
+_PNG_PALETTE = 3
+_PNG_COLOR_TYPES = {
+    _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
+    4: 'gray with alpha', 6: 'RGB with alpha'}
+_WANTED_LABEL = 'expected 8-bit gray, 0 = other, 1..{}'.format(
+    contract.LARGEST_LABEL_ON_DISK)
+
+
+class Pair(NamedTuple):
+  """An image file and its label file, not opened yet."""
+  # File name of the image without its folder.
+  name: str
+  image_path: str
+  # None: the image has no label.
+  label_path: str
+
+
+class PairFacts(NamedTuple):
+  """What decoding a pair told about it."""
+  # 'jpeg' or 'png', by content.
+  image_format: str
+  # Size of image and label, in pixels.
+  height: int
+  width: int
+  # Pixels of each kept class; at index 0 those of every other label.
+  class_pixels: Tuple[int, ...]
+
+
+def list_pairs(*, split, image_folder, label_folder):
+  """Lists the pairs of two folders by name; opens no file.
+
+  The label of `a.b.jpg` is `a.b.png`. Hidden files and files that are not
+  images are passed over.
+
+  Args:
+    split: 'train' or 'val', for messages that name the flags.
+    image_folder: folder with *.jpg, *.jpeg and *.png in any letter case.
+    label_folder: folder with *.png.
+
+  Returns:
+    (pairs, ignored): a list of Pair sorted by name, and the number of files
+    in the image folder that are not images.
+
+  Raises:
+    InputError: a folder is missing, holds no image, or is the full ADE20K.
+  """
+  image_flag = '--{}_image_folder={}'.format(split, image_folder)
+  label_flag = '--{}_image_label_folder={}'.format(split, label_folder)
+  found = _files(image_folder, image_flag)
+  labels = {os.path.splitext(name)[0]: name
+            for name in _files(label_folder, label_flag)
+            if name.lower().endswith('.png')}
+  if os.path.samefile(image_folder, label_folder):
+    raise InputError('{}: the labels are expected in another folder'.format(
+        image_flag))
+  images = [name for name in found
+            if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS]
+  if not images:
+    raise InputError('no *.jpg, *.jpeg or *.png in {} ({} other files)'.format(
+        image_flag, len(found)))
+  pairs = []
+  for name in images:
+    label = labels.get(os.path.splitext(name)[0])
+    pairs.append(Pair(
+        name, os.path.join(image_folder, name),
+        os.path.join(label_folder, label) if label else None))
+  return pairs, len(found) - len(images)
+
+
+def _files(folder, flag):
+  """Returns the names of a folder's files that are not hidden, sorted."""
+  if not os.path.isdir(folder):
+    raise InputError('{}: no such folder (./download_and_convert_ade20k.sh '
+                     'gets ADE20K)'.format(flag))
+  names = sorted(entry.name for entry in os.scandir(folder)
+                 if not entry.name.startswith('.') and entry.is_file())
+  for name in names:
+    if name.endswith('_seg.png'):
+      raise InputError(
+          '{} holds {}: this is the full ADE20K; use ADEChallengeData2016, '
+          'which ./download_and_convert_ade20k.sh gets'.format(flag, name))
+  return names
+
+
+def check_pair(pair, *, image_format=None, palette_labels=False):
+  """Decodes an image and its label completely.
+
+  Args:
+    pair: a Pair.
+    image_format: 'jpeg' or 'png', the only format to accept; None: both.
+    palette_labels: take the indices of a palette label as class ids.
+
+  Returns:
+    PairFacts.
+
+  Raises:
+    InputError: the pair cannot be used; the message starts with a file name.
+  """
+  if pair.label_path is None:
+    raise InputError('{}: no label {}.png'.format(
+        pair.name, os.path.splitext(pair.name)[0]))
+  found_format, (width, height) = image_facts(
+      read_file(pair.image_path), pair.name)
+  if image_format and found_format != image_format:
+    raise InputError('{} is a {}; expected {} by --image_format'.format(
+        pair.name, found_format.upper(), image_format.upper()))
+  label_name = os.path.basename(pair.label_path)
+  label = _decode_label(
+      read_file(pair.label_path), label_name, palette_labels)
+  check_sizes(pair.name, (width, height), label.size)
+  counts = label.histogram()
+  _check_label_values(counts, label_name)
+  kept = counts[1:contract.NUM_CLASSES]
+  return PairFacts(found_format, height, width,
+                   (height * width - sum(kept),) + tuple(kept))
+
+
+def read_file(path):
+  """Returns a file's bytes."""
+  with open(path, 'rb') as source:
+    return source.read()
+
+
+def check_sizes(name, image_size, label_size):
+  """Raises InputError where (width, height) of image and label differ."""
+  if image_size != label_size:
+    raise InputError('{}: image {}x{}, label {}x{}'.format(
+        os.path.splitext(name)[0], *(image_size + label_size)))
+
+
+def image_facts(data, name):
+  """Decodes an encoded image of any colour type completely.
+
+  Args:
+    data: bytes of a JPEG or PNG file.
+    name: the file's name, for messages.
+
+  Returns:
+    (format, size): 'jpeg' or 'png', and (width, height) in pixels.
+
+  Raises:
+    InputError: the bytes are no JPEG or PNG, or are damaged.
+  """
+  image_format, image = _decode(data, name)
+  return image_format, image.size
+
+
+def label_bytes(pair):
+  """Returns a label as 8-bit gray PNG, given that check_pair accepted it."""
+  data = read_file(pair.label_path)
+  if _png_type(data) == (8, _PNG_GRAY):
+    return data
+  label = _decode_label(data, pair.label_path, palette_labels=True)
+  # The indices themselves; convert('L') would give the palette's luma.
+  indices = Image.frombytes('L', label.size, label.tobytes())
+  out = io.BytesIO()
+  indices.save(out, 'PNG')
+  return out.getvalue()
+
+
+def _format_of(data, name):
+  for image_format, signature in _SIGNATURES:
+    if data.startswith(signature):
+      return image_format
+  raise InputError('{}: {}'.format(
+      name, 'is neither JPEG nor PNG' if data else 'empty file'))
+
+
+def _decode(data, name):
+  """Returns (format, decoded Pillow image), or raises InputError."""
+  image_format = _format_of(data, name)
+  kind = '{} ({} bytes)'.format(image_format.upper(), len(data))
+  # Pillow does without the last chunk, TensorFlow does not.
+  if image_format == 'png' and _PNG_END not in data:
+    raise InputError('{}: truncated {}'.format(name, kind))
+  try:
+    if image_format == 'png':
+      # Checksums of PNG chunks, which load() does not look at.
+      Image.open(io.BytesIO(data)).verify()
+    image = Image.open(io.BytesIO(data))
+    image.load()
+  # Pillow's decoders meet bad data with exceptions of a dozen classes.
+  except Exception as error:
+    if 'truncated' in str(error).lower():
+      raise InputError('{}: truncated {}'.format(name, kind))
+    if isinstance(error, UnidentifiedImageError):
+      raise InputError('{}: {} with a damaged header'.format(name, kind))
+    raise InputError('{}: damaged {}: {}'.format(name, kind, error))
+  return image_format, image
+
+
+def _png_type(data):
+  """Returns (bit depth, colour type) from a PNG file's header."""
+  return data[24], data[25]
+
+
+def _decode_label(data, name, palette_labels):
+  """Returns a label as Pillow image of mode L or P, or raises InputError."""
+  image_format, label = _decode(data, name)
+  if image_format != 'png':
+    raise InputError('{} is a {}; {}'.format(
+        name, image_format.upper(), _WANTED_LABEL))
+  depth, color_type = _png_type(data)
+  if color_type == _PNG_PALETTE:
+    if not palette_labels:
+      raise InputError(
+          '{} is a palette image; {} (--palette_labels takes the indices as '
+          'class ids)'.format(name, _WANTED_LABEL))
+  elif (depth, color_type) != (8, _PNG_GRAY):
+    kind = _PNG_COLOR_TYPES.get(color_type, 'of an unknown kind')
+    raise InputError('{} is {}{}; {}'.format(
+        name, '' if depth == 8 else '{}-bit '.format(depth), kind,
+        _WANTED_LABEL))
+  return label
+
+
+def _check_label_values(counts, name):
+  """Raises InputError where a histogram of 256 values is not that of labels."""
+  values = [value for value, count in enumerate(counts) if count]
+  if values in ([0, 255], [255]):
+    raise InputError('{} holds only {}: a mask, not class ids; {}'.format(
+        name, ' and '.join(str(value) for value in values), _WANTED_LABEL))
+  if values[-1] > contract.LARGEST_LABEL_ON_DISK:
+    raise InputError('{} holds label {}; {}'.format(
+        name, values[-1], _WANTED_LABEL))

@@ -1,0 +1,270 @@
+"""From a decoded image and label to the network's input size.
+
+Graph operations: they work in a session of their own and inside tf.data.
+Resize to a range, then (training) scale at random, pad at the bottom and on
+the right, then (training) crop and flip at random. Images stay float32 RGB in
+[0, 255].
+
+Randomness comes in as numbers in [0, 1), so that a caller who derives them
+from a seed gets the same result whatever runs in parallel.
+"""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+
+
+def for_evaluation(image, label, options):
+  """Brings an image and its label to the crop size, without randomness.
+
+  Args:
+    image: [height, width, 3] RGB in [0, 255], any numeric type.
+    label: [height, width, 1], any integer type, classes as on disk; or None.
+    options: PreprocessOptions.
+
+  Returns:
+    (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
+    [crop_height, crop_width, 1] in [0, NUM_CLASSES), or None without a label.
+    An image that is larger than the crop after resizing fails when it is
+    evaluated, with tf.errors.InvalidArgumentError.
+  """
+  image, label = _start(image, label)
+  image, label = resize_to_range(image, label, options)
+  image, label = pad_to_crop(image, label, options)
+  return _with_crop_shape(image, label, options)
+
+
+def for_training(image, label, options, seed):
+  """Brings an image and its label to the crop size, augmented at random.
+
+  Args:
+    image: [height, width, 3] RGB in [0, 255], any numeric type.
+    label: [height, width, 1], any integer type, classes as on disk.
+    options: PreprocessOptions.
+    seed: two integers, int64 [2]; equal seeds give equal results.
+
+  Returns:
+    (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
+    [crop_height, crop_width, 1] in [0, NUM_CLASSES).
+  """
+  draws = tf.random.stateless_uniform([4], seed)
+  image, label = _start(image, label)
+  image, label = resize_to_range(image, label, options)
+  image, label = random_scale(image, label, options=options, draw=draws[0])
+  image, label = pad_to_crop(image, label, options)
+  image, label = random_crop(image, label, options=options, draws=draws[1:3])
+  image, label = random_flip(image, label, draw=draws[3])
+  return _with_crop_shape(image, label, options)
+
+
+def resized_size(height, width, options):
+  """Computes the size an image is resized to before it is padded.
+
+  Args:
+    height: int32 scalar, pixels.
+    width: int32 scalar, pixels.
+    options: PreprocessOptions.
+
+  Returns:
+    int32 [2]: (height, width), in pixels.
+  """
+  size = tf.stack([height, width])
+  if options.min_resize_value is None:
+    return size
+  sides = tf.cast(size, tf.float32)
+  longer = tf.reduce_max(sides)
+  scale = float(options.min_resize_value) / tf.reduce_min(sides)
+  limit = _longest_side(options)
+  if limit is not None:
+    scale = tf.where(tf.floor(longer * scale) > limit, limit / longer, scale)
+  # Deviates: the reference fails on a side that comes out as 0.
+  size = tf.maximum(tf.cast(tf.floor(sides * scale), tf.int32), 1)
+  return _up_to_factor(size, options)
+
+
+def resized_size_of(height, width, options):
+  """Computes what `resized_size` does, in NumPy, for error messages.
+
+  Args:
+    height: int, pixels.
+    width: int, pixels.
+    options: PreprocessOptions.
+
+  Returns:
+    (height, width): ints, pixels.
+  """
+  if options.min_resize_value is None:
+    return int(height), int(width)
+  # Every step in float32, as in the graph: a product just below a whole number
+  # would be rounded down differently in float64.
+  sides = np.array([height, width], np.float32)
+  scale = np.float32(options.min_resize_value) / sides.min()
+  limit = _longest_side(options)
+  if limit is not None and np.floor(sides.max() * scale) > limit:
+    scale = np.float32(limit) / sides.max()
+  size = np.maximum(np.floor(sides * scale).astype(np.int32), 1)
+  height, width = _up_to_factor(size, options)
+  return int(height), int(width)
+
+
+def resize_to_range(image, label, options):
+  """Resizes to a range of sizes and keeps the aspect ratio.
+
+  The shorter side becomes `min_resize_value`, unless the longer one would
+  exceed `max_resize_value`: then that becomes `max_resize_value`. With a
+  `resize_factor` both sides are multiples of it, plus one.
+
+  Args:
+    image: float32 [height, width, 3].
+    label: integer [height, width, 1], or None.
+    options: PreprocessOptions; without `min_resize_value` nothing is resized.
+
+  Returns:
+    (image, label), resized; types as given.
+  """
+  if options.min_resize_value is None:
+    return image, label
+  shape = tf.shape(image)
+  return _resize(image, label, resized_size(shape[0], shape[1], options))
+
+
+def random_scale(image, label, *, options, draw):
+  """Scales by a factor between the least and the greatest one.
+
+  The factors are evenly spaced, `scale_factor_step_size` apart, both ends
+  included; with a step of 0 any factor of the range is as likely.
+
+  Args:
+    image: float32 [height, width, 3].
+    label: integer [height, width, 1], or None.
+    options: PreprocessOptions.
+    draw: float32 scalar in [0, 1) that picks the factor.
+
+  Returns:
+    (image, label), scaled, sides rounded down; types as given.
+  """
+  low, high = options.min_scale_factor, options.max_scale_factor
+  if low == high == 1.0:
+    return image, label
+  if options.scale_factor_step_size == 0 or low == high:
+    factor = low + draw * (high - low)
+  else:
+    factors = tf.constant(_scale_factors(options), tf.float32)
+    index = tf.cast(draw * tf.cast(tf.size(factors), tf.float32), tf.int32)
+    factor = tf.gather(factors, index)
+  size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * factor, tf.int32)
+  return _resize(image, label, tf.maximum(size, 1))
+
+
+def pad_to_crop(image, label, options):
+  """Pads at the bottom and on the right to at least the crop size.
+
+  Args:
+    image: float32 [height, width, 3] in [0, 255]; padded with mid-grey.
+    label: integer [height, width, 1], or None; padded with the ignored label.
+    options: PreprocessOptions.
+
+  Returns:
+    (image, label), no side shorter than the crop; types as given.
+  """
+  missing = tf.maximum(options.crop_size - tf.shape(image)[:2], 0)
+  paddings = [[0, missing[0]], [0, missing[1]], [0, 0]]
+  image = tf.pad(image, paddings, constant_values=contract.PADDING_VALUE)
+  if label is not None:
+    label = tf.pad(label, paddings, constant_values=contract.IGNORE_LABEL)
+  return image, label
+
+
+def random_crop(image, label, *, options, draws):
+  """Cuts one window of the crop size out of the image and out of the label.
+
+  Args:
+    image: float32 [height, width, 3], no side shorter than the crop.
+    label: integer [height, width, 1].
+    options: PreprocessOptions.
+    draws: float32 [2] in [0, 1) that pick the row and the column.
+
+  Returns:
+    (image, label) of the crop size; types as given.
+  """
+  # A draw is at most 1 - 2**-23, so that its product with n stays below n.
+  positions = tf.shape(image)[:2] - options.crop_size + 1
+  top_left = tf.cast(draws * tf.cast(positions, tf.float32), tf.int32)
+  begin = tf.concat([top_left, [0]], axis=0)
+  size = list(options.crop_size) + [-1]
+  return tf.slice(image, begin, size), tf.slice(label, begin, size)
+
+
+def random_flip(image, label, *, draw):
+  """Mirrors left and right where the draw is below 0.5.
+
+  Args:
+    image: float32 [height, width, 3].
+    label: integer [height, width, 1].
+    draw: float32 scalar in [0, 1).
+
+  Returns:
+    (image, label), of the same shapes and types.
+  """
+  return tf.cond(
+      draw < 0.5,
+      lambda: (tf.reverse(image, [1]), tf.reverse(label, [1])),
+      lambda: (tf.identity(image), tf.identity(label)))
+
+
+def _start(image, label):
+  """Casts to the types used throughout and drops classes that are not kept."""
+  image = tf.cast(image, tf.float32)
+  image.shape.assert_is_compatible_with([None, None, 3])
+  if label is None:
+    return image, None
+  label = tf.cast(label, tf.int32)
+  label.shape.assert_is_compatible_with([None, None, 1])
+  ignored = tf.fill(tf.shape(label), contract.IGNORE_LABEL)
+  return image, tf.where(label < contract.NUM_CLASSES, label, ignored)
+
+
+def _longest_side(options):
+  """Returns the limit of the longer side as a whole float, or None."""
+  limit, factor = options.max_resize_value, options.resize_factor
+  if limit is None:
+    return None
+  if factor is not None:
+    # Rounding up to the factor must not lead past the limit.
+    limit -= (limit - 1) % factor
+  return float(limit)
+
+
+def _up_to_factor(size, options):
+  """Raises an integer array or tensor to a multiple of the factor, plus 1."""
+  factor = options.resize_factor
+  if factor is None:
+    return size
+  return size + (factor - (size - 1) % factor) % factor
+
+
+def _scale_factors(options):
+  """Returns the scale factors to choose from, evenly spaced, as an array."""
+  low, high = options.min_scale_factor, options.max_scale_factor
+  # The margin keeps the last one where (1.9 - 0.5) / 0.1 is just below 14.
+  steps = int((high - low) / options.scale_factor_step_size + 1e-6)
+  return np.linspace(low, high, steps + 1)
+
+
+def _resize(image, label, size):
+  """Resizes, bilinear for the image and nearest neighbour for the label."""
+  image = tf.squeeze(tf.image.resize_bilinear(
+      tf.expand_dims(image, 0), size, align_corners=True), [0])
+  if label is not None:
+    label = tf.squeeze(tf.image.resize_nearest_neighbor(
+        tf.expand_dims(label, 0), size, align_corners=True), [0])
+  return image, label
+
+
+def _with_crop_shape(image, label, options):
+  """Sets the static shapes, checked when the tensors are evaluated."""
+  height, width = options.crop_size
+  image = tf.ensure_shape(image, [height, width, 3])
+  if label is not None:
+    label = tf.ensure_shape(label, [height, width, 1])
+  return image, label

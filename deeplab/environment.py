@@ -1,0 +1,85 @@
+"""Which interpreter and packages a script got, checked before TensorFlow loads.
+
+Only the standard library is imported here, so that a script can say what is
+missing in one line instead of failing inside an import.
+"""
+import logging
+import os
+import sys
+import warnings
+
+# The environments that scripts/setup.sh makes: name -> the TensorFlow series.
+ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2'}
+
+
+def refuse(message):
+  """Prints one line on standard error and leaves with exit status 2."""
+  script = os.path.basename(sys.argv[0]) or 'python'
+  sys.stderr.write('ERROR {}: {}\n'.format(script, ' '.join(message.split())))
+  sys.stderr.flush()
+  sys.exit(2)
+
+
+def installed_version(package):
+  """Returns a distribution's version, or None; does not import it."""
+  try:
+    from importlib import metadata  # Python 3.8 and later
+    try:
+      return metadata.version(package)
+    except metadata.PackageNotFoundError:
+      return None
+  except ImportError:
+    import pkg_resources
+    try:
+      return pkg_resources.get_distribution(package).version
+    except pkg_resources.DistributionNotFound:
+      return None
+
+
+def tensorflow_version():
+  """Returns the installed TensorFlow's version, or None."""
+  for package in ('tensorflow', 'tensorflow-cpu', 'tensorflow-gpu',
+                  'nvidia-tensorflow'):
+    version = installed_version(package)
+    if version:
+      return version
+  return None
+
+
+def problem_with(environments):
+  """Says what keeps this interpreter from serving, or returns None.
+
+  Args:
+    environments: names from ENVIRONMENTS, the script's first choice first;
+      empty where the script needs no TensorFlow.
+  """
+  if not environments:
+    return None
+  wanted = ' or '.join(ENVIRONMENTS[name] for name in environments)
+  remedy = 'run ./scripts/setup.sh {0}, then use .venvs/{0}/bin/python'.format(
+      environments[0])
+  version = tensorflow_version()
+  if version is None:
+    return 'needs TensorFlow {} (none found for {}); {}'.format(
+        wanted, sys.executable, remedy)
+  series = '.'.join(version.split('.')[:2])
+  if series not in [ENVIRONMENTS[name] for name in environments]:
+    return 'needs TensorFlow {} (found {} for {}); {}'.format(
+        wanted, version, sys.executable, remedy)
+  return None
+
+
+def quieten_tensorflow(verbose=False):
+  """Silences deprecation notices and device chatter of TensorFlow.
+
+  Call before TensorFlow is imported; errors stay visible.
+
+  Args:
+    verbose: True leaves everything as TensorFlow has it.
+  """
+  if verbose:
+    return
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  warnings.filterwarnings('ignore', category=FutureWarning)
+  warnings.filterwarnings('ignore', category=DeprecationWarning)
+  logging.getLogger('tensorflow').setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""The network: one module for each block of the papers."""

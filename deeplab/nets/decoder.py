@@ -1,0 +1,86 @@
+"""The decoder (Chen et al. 2018, DeepLabv3+, section 3.1)."""
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab.nets import layers
+from deeplab.nets import mobilenet_v2
+
+_PROJECTED_LOW_LEVEL_FILTERS = 48
+
+
+def refine(features, end_points, options, style):
+  """Refines features with backbone maps of the decoder's output strides.
+
+  Args:
+    features: [batch, height, width, channels] float32.
+    end_points: the backbone's, dict from name to tensor.
+    options: ModelOptions; its decoder_output_stride is not empty.
+    style: layers.Style of every convolution.
+
+  Returns:
+    [batch, height', width', decoder_filters] float32 at the smallest of the
+    decoder's output strides; num_classes channels, not normalized and not
+    activated, where the decoder's output is logits.
+  """
+  strides = sorted(options.decoder_output_stride, reverse=True)
+  with tf.variable_scope(contract.DECODER_SCOPE):
+    for stage, stride in enumerate(strides):
+      # Parity: the first stage has no number of its own.
+      suffix = '0' + ('_{}'.format(stage) if stage else '')
+      low_level = end_points[mobilenet_v2.DECODER_END_POINTS[stride]]
+      size = [layers.scale_dimension(side, 1.0 / stride)
+              for side in options.crop_size]
+      merge = _merge_by_sum if options.decoder_use_sum_merge else _merge
+      is_last = stride == strides[-1]
+      features = merge(
+          features, low_level, size=size, suffix=suffix, style=style,
+          options=options,
+          as_logits=options.decoder_output_is_logits and is_last)
+  return features
+
+
+def _merge(features, low_level, *, size, suffix, style, options, as_logits):
+  """Concatenation and two 3x3 convolutions."""
+  low_level = layers.conv2d(
+      low_level, _PROJECTED_LOW_LEVEL_FILTERS, 1,
+      scope='feature_projection' + suffix, style=style)
+  net = tf.concat([layers.resize_bilinear(features, size),
+                   layers.resize_bilinear(low_level, size)], 3)
+  for index in range(2):
+    linear = as_logits and index == 1
+    net = _conv3x3(
+        net, options.num_classes if linear else options.decoder_filters,
+        scope='decoder_conv{}{}'.format(index, _stage_suffix(suffix)),
+        style=style, options=options, linear=linear)
+  return net
+
+
+def _merge_by_sum(features, low_level, *, size, suffix, style, options,
+                  as_logits):
+  """One 3x3 convolution of the features, plus the projected map."""
+  filters = options.num_classes if as_logits else options.decoder_filters
+  # The sum is what gets activated, or it is the logits.
+  linear = style._replace(activation=None)
+  low_level = layers.conv2d(
+      low_level, filters, 1, scope='feature_projection' + suffix,
+      style=linear._replace(batch_norm=None) if as_logits else linear)
+  net = _conv3x3(
+      features, filters, scope='decoder_conv0' + _stage_suffix(suffix),
+      style=linear, options=options, linear=as_logits)
+  net = (layers.resize_bilinear(net, size) +
+         layers.resize_bilinear(low_level, size))
+  return net if as_logits else style.activation(net)
+
+
+def _conv3x3(net, filters, *, scope, style, options, linear):
+  """3x3 convolution, separable or not; linear: a bias, and no more."""
+  if options.decoder_use_separable_conv and not linear:
+    return layers.separable_conv2d(net, filters, scope=scope, style=style)
+  if linear:
+    style = style._replace(batch_norm=None, activation=None)
+  return layers.conv2d(net, filters, 3, scope=scope, style=style)
+
+
+def _stage_suffix(suffix):
+  """'0_1' -> '_1': convolutions are numbered in the stage, not by feature."""
+  return suffix[1:]

@@ -1,0 +1,108 @@
+"""DeepLabv3 with MobileNetV2: backbone, ASPP, decoder, logits, predictions."""
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab.nets import aspp
+from deeplab.nets import decoder
+from deeplab.nets import layers
+from deeplab.nets import mobilenet_v2
+
+_BATCH_NORM_EPSILON = 1e-5
+_LOGITS_STDDEV = 0.01
+
+
+def logits(images, options, *, weight_decay=0.0, is_training=False,
+           train_batch_norm=False):
+  """Builds the network up to its logits.
+
+  Args:
+    images: [batch, height, width, 3] float32 RGB in [-1, 1], of
+      options.crop_size.
+    options: ModelOptions.
+    weight_decay: factor of the L2 regularization, not of depthwise weights.
+    is_training: whether dropout is active.
+    train_batch_norm: whether batch norm uses batch statistics and updates its
+      moving averages.
+
+  Returns:
+    [batch, height', width', num_classes] float32 at the decoder's output
+    stride, or at the output stride without a decoder.
+  """
+  features, end_points = mobilenet_v2.mobilenet_v2(
+      images, output_stride=options.output_stride,
+      depth_multiplier=options.depth_multiplier,
+      divisible_by=options.divisible_by, weight_decay=weight_decay,
+      is_training=train_batch_norm)
+  style = layers.Style(
+      weight_decay=weight_decay,
+      batch_norm=layers.BatchNorm(
+          options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm),
+      activation=(tf.nn.relu6 if options.use_bounded_activation
+                  else tf.nn.relu))
+  features = aspp.aspp(
+      features, options, style=style, is_training=is_training)
+  if options.decoder_output_stride:
+    features = decoder.refine(features, end_points, options, style)
+  if options.decoder_output_is_logits:
+    return features
+  with tf.variable_scope(contract.LOGITS_SCOPE):
+    return layers.conv2d(
+        features, options.num_classes, 1, scope=contract.SEMANTIC_SCOPE,
+        style=layers.Style(
+            initializer=tf.truncated_normal_initializer(stddev=_LOGITS_STDDEV),
+            weight_decay=weight_decay))
+
+
+def predictions(class_logits, options):
+  """Turns logits into labels of the input's size.
+
+  Args:
+    class_logits: [batch, height', width', num_classes] float32.
+    options: ModelOptions.
+
+  Returns:
+    [batch, height, width] int32 in [0, num_classes), of options.crop_size.
+    Where options.prediction_with_upsampled_logits, the logits are resized
+    bilinearly before the arg max; else the labels are, to the nearest.
+  """
+  name = contract.OUTPUT_NODE
+  if options.prediction_with_upsampled_logits:
+    # Parity: corners are not aligned here, but they are in the loss.
+    resized = layers.resize_bilinear(class_logits, options.crop_size)
+    return tf.argmax(resized, 3, output_type=tf.int32, name=name)
+  labels = tf.argmax(class_logits, 3, output_type=tf.int32)
+  labels = tf.image.resize_nearest_neighbor(
+      labels[..., tf.newaxis], options.crop_size, align_corners=True)
+  return tf.squeeze(labels, 3, name=name)
+
+
+def multi_scale_predictions(images, options, *, scales, flip):
+  """Labels from class probabilities averaged over scaled and mirrored inputs.
+
+  Args:
+    images: [batch, height, width, 3] float32 RGB in [-1, 1], of
+      options.crop_size.
+    options: ModelOptions.
+    scales: factors of the input's size.
+    flip: whether mirrored images are averaged in too.
+
+  Returns:
+    [batch, height, width] int32 in [0, num_classes).
+  """
+  probabilities = []
+  for scale in scales:
+    size = tuple(layers.scale_dimension(side, scale)
+                 for side in options.crop_size)
+    scaled = layers.resize_bilinear(images, size)
+    scaled_options = options._replace(crop_size=size)
+    for mirrored in ([False, True] if flip else [False]):
+      with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        inputs = tf.reverse(scaled, [2]) if mirrored else scaled
+        outputs = logits(inputs, scaled_options)
+      if mirrored:
+        outputs = tf.reverse(outputs, [2])
+      outputs = layers.resize_bilinear(outputs, options.crop_size)
+      probabilities.append(tf.nn.softmax(outputs))
+  average = tf.add_n(probabilities) / float(len(probabilities))
+  return tf.argmax(average, 3, output_type=tf.int32,
+                   name=contract.OUTPUT_NODE)

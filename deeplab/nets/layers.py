@@ -1,0 +1,177 @@
+"""The few layers the network is made of, on plain tf.nn ops.
+
+Variables and operations carry the names that TF-slim's layers give them, so
+that checkpoints interchange with the published ones, tf.contrib.quantize finds
+its patterns, and converted files hold the same tensor names.
+"""
+from typing import Callable, NamedTuple, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tf_slim as slim
+
+
+class BatchNorm(NamedTuple):
+  """How a layer normalizes its output."""
+  # Decay of the moving averages.
+  decay: float
+  # Added to the variance.
+  epsilon: float
+  # True: batch statistics, and moving averages are updated.
+  is_training: bool
+
+
+class Style(NamedTuple):
+  """What a layer does around its convolution."""
+  # Initial values of the weights; None: Glorot uniform.
+  initializer: Optional[Callable] = None
+  # Factor of the L2 regularization of weights; depthwise weights have none.
+  weight_decay: float = 0.0
+  # None: a bias is added instead.
+  batch_norm: Optional[BatchNorm] = None
+  # Such as tf.nn.relu; None: linear.
+  activation: Optional[Callable] = None
+
+
+def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
+  """Convolution with SAME padding, then what the style asks for.
+
+  Args:
+    inputs: [batch, height, width, channels] float32.
+    filters: number of output channels.
+    kernel_size: side of the kernel.
+    scope: variable scope.
+    style: a Style.
+    stride: stride of both axes.
+    rate: atrous rate of both axes.
+
+  Returns:
+    [batch, ceil(height / stride), ceil(width / stride), filters] float32.
+  """
+  with tf.variable_scope(scope):
+    shape = [kernel_size, kernel_size, channels(inputs), filters]
+    weights = slim.model_variable(
+        'weights', shape,
+        initializer=style.initializer or slim.xavier_initializer(),
+        regularizer=slim.l2_regularizer(style.weight_decay))
+    outputs = tf.nn.conv2d(
+        inputs, weights, strides=[1, stride, stride, 1], padding='SAME',
+        dilations=[1, rate, rate, 1], name='Conv2D')
+    return _normalize_and_activate(outputs, style)
+
+
+def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
+  """3x3 depthwise convolution with SAME padding; arguments as in conv2d.
+
+  Returns:
+    [batch, ceil(height / stride), ceil(width / stride), channels] float32.
+  """
+  with tf.variable_scope(scope):
+    weights = slim.model_variable(
+        'depthwise_weights', [3, 3, channels(inputs), 1],
+        initializer=style.initializer or slim.xavier_initializer())
+    outputs = tf.nn.depthwise_conv2d(
+        inputs, weights, strides=[1, stride, stride, 1], padding='SAME',
+        rate=[rate, rate])
+    return _normalize_and_activate(outputs, style)
+
+
+def separable_conv2d(inputs, filters, *, scope, style, rate=1):
+  """3x3 depthwise, then 1x1 convolution, each normalized and activated.
+
+  Initial values are truncated normal, standard deviation 0.33 and 0.06.
+
+  Args:
+    inputs: [batch, height, width, channels] float32.
+    filters: number of output channels.
+    scope: prefix of the two variable scopes, '_depthwise' and '_pointwise'.
+    style: a Style; its initializer is not used.
+    rate: atrous rate of the depthwise convolution.
+
+  Returns:
+    [batch, height, width, filters] float32.
+  """
+  outputs = depthwise_conv2d(
+      inputs, scope=scope + '_depthwise', rate=rate, style=style._replace(
+          initializer=tf.truncated_normal_initializer(stddev=0.33)))
+  return conv2d(
+      outputs, filters, 1, scope=scope + '_pointwise', style=style._replace(
+          initializer=tf.truncated_normal_initializer(stddev=0.06)))
+
+
+def _normalize_and_activate(outputs, style):
+  if style.batch_norm:
+    outputs = _batch_norm(outputs, style.batch_norm)
+  else:
+    biases = slim.model_variable(
+        'biases', [channels(outputs)], initializer=tf.zeros_initializer())
+    outputs = tf.nn.bias_add(outputs, biases, name='BiasAdd')
+  return style.activation(outputs) if style.activation else outputs
+
+
+def _batch_norm(inputs, batch_norm):
+  """Fused batch norm over all axes but the last, with gamma and beta."""
+  with tf.variable_scope('BatchNorm'):
+    shape = [channels(inputs)]
+    ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
+    gamma = slim.model_variable('gamma', shape, initializer=ones)
+    beta = slim.model_variable('beta', shape, initializer=zeros)
+    moving_mean = slim.model_variable(
+        'moving_mean', shape, initializer=zeros, trainable=False)
+    moving_variance = slim.model_variable(
+        'moving_variance', shape, initializer=ones, trainable=False)
+    if not batch_norm.is_training:
+      return tf.nn.fused_batch_norm(
+          inputs, gamma, beta, mean=moving_mean, variance=moving_variance,
+          epsilon=batch_norm.epsilon, is_training=False,
+          name='FusedBatchNormV3')[0]
+    outputs, mean, variance = tf.nn.fused_batch_norm(
+        inputs, gamma, beta, epsilon=batch_norm.epsilon, is_training=True,
+        name='FusedBatchNormV3')
+    for average, value in ((moving_mean, mean), (moving_variance, variance)):
+      _update_moving_average(average, value, batch_norm.decay)
+    return outputs
+
+
+def _update_moving_average(average, value, decay):
+  """Adds average -= (average - value) * (1 - decay) to the update ops."""
+  with tf.name_scope('AssignMovingAvg'):
+    # Parity: 1 - decay is taken in float32, and each average has a constant
+    # of its own, which the quantization rewrite replaces to freeze it.
+    rate = tf.constant(np.float32(1) - np.float32(decay), name='rate')
+    update = tf.assign_sub(average, (average - value) * rate)
+  tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
+
+
+def dropout(inputs, *, keep_probability, is_training, scope):
+  """Drops single values in training, scaling the others up; else identity."""
+  with tf.name_scope(scope):
+    if is_training:
+      return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
+    return tf.identity(inputs)
+
+
+def resize_bilinear(inputs, size, align_corners=False):
+  """Bilinear resize; an input that has the size already is returned as it is.
+
+  Args:
+    inputs: [batch, height, width, channels] float32, static height and width.
+    size: (height, width), integers.
+    align_corners: whether the corners' centres coincide.
+
+  Returns:
+    [batch, size[0], size[1], channels] float32.
+  """
+  if inputs.shape[1:3].as_list() == list(size):
+    return inputs
+  return tf.image.resize_bilinear(inputs, size, align_corners=align_corners)
+
+
+def channels(tensor):
+  """Returns the length of a 4-D tensor's last axis as an int."""
+  return tensor.shape.as_list()[3]
+
+
+def scale_dimension(side, scale):
+  """Length of a map's side at a scale: int((side - 1) * scale + 1)."""
+  return int((float(side) - 1.0) * scale + 1.0)

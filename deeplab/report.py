@@ -1,0 +1,187 @@
+"""What was evaluated, how, and with what result: as a table and as JSON.
+
+A report holds a confusion matrix and the circumstances it was counted in;
+every score is read off the matrix. Nothing here runs a model.
+"""
+import json
+import math
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from deeplab import contract
+from deeplab import metrics
+from deeplab import options
+
+CHECKPOINT = 'checkpoint'
+FROZEN_GRAPH = 'frozen graph'
+TFLITE = 'tflite'
+
+_RESULT_MARK = 'RESULT '
+
+
+class Report(NamedTuple):
+  """One evaluation; build it with keywords."""
+  # CHECKPOINT, FROZEN_GRAPH or TFLITE.
+  kind: str
+  # What was evaluated: a checkpoint's prefix or a file.
+  path: str
+  # The checkpoint's global step; None: not a checkpoint.
+  step: Optional[int]
+  # 'train' or 'val', or whatever names the images.
+  split: str
+  # Number of images, all counted in the matrix.
+  images: int
+  # Wall-clock seconds from the first image to the last.
+  seconds: float
+  # How images were resized and padded, from PreprocessOptions.geometry.
+  geometry: str
+  # What ran the model, such as 'TensorFlow 1.15.5'.
+  runtime: str
+  # [num_classes, num_classes] integer, from metrics.confusion_matrix.
+  matrix: np.ndarray
+  # The class whose pixels were left out of the matrix.
+  ignore_label: int = contract.IGNORE_LABEL
+
+  @property
+  def scores(self):
+    """metrics.Scores of the matrix."""
+    return metrics.scores(self.matrix, self.ignore_label)
+
+  @property
+  def images_per_second(self):
+    """Speed of the evaluation; NaN where no time was measured."""
+    return self.images / self.seconds if self.seconds else float('nan')
+
+
+class StageRow(NamedTuple):
+  """One line of stage_table: a step of a chain, and how well it does."""
+  # Such as 'checkpoint' or 'freeze_ptq.tflite'.
+  stage: str
+  # Score in [0, 1]; NaN prints as '-'.
+  miou: float
+  # Score in [0, 1]; NaN prints as '-'.
+  pixel_accuracy: float
+  images: int
+  seconds: float
+
+
+def table(report):
+  """Lays a report out for people.
+
+  Args:
+    report: Report.
+
+  Returns:
+    Lines of at most 80 columns (but for a long path), without a final newline:
+    a line for each class, then the circumstances and the scores.
+  """
+  labelled = np.asarray(report.matrix).sum(axis=1)
+  shares = 100.0 * labelled / max(1, labelled.sum())
+  iou = report.scores.per_class_iou
+  lines = ['{:>5}  {:<12} {:>12} {:>8}'.format(
+      'class', 'name', 'pixels', 'IoU')]
+  lines += ['{:>5}  {:<12} {:>10.2f} % {:>8}'.format(
+      index, class_name(index, len(iou)), shares[index], _score(iou[index]))
+            for index in range(len(iou))]
+  lines.append('')
+  lines += ['{:<16} {}'.format(name, value)
+            for name, value in _summary(report)]
+  return '\n'.join(lines)
+
+
+def _summary(report):
+  """Returns the table's last lines as (name, value)."""
+  scores = report.scores
+  kept = sum(index != report.ignore_label
+             for index in range(len(scores.per_class_iou)))
+  step = '' if report.step is None else ', step {}'.format(report.step)
+  return [
+      ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
+      ('images', '{} of {}, {:.1f} s, {:.2f} a second'.format(
+          report.images, report.split, report.seconds,
+          report.images_per_second)),
+      ('geometry', report.geometry),
+      ('runtime', report.runtime),
+      ('pixel accuracy', _score(scores.pixel_accuracy)),
+      ('class accuracy', _score(scores.mean_class_accuracy)),
+      ('mIoU, app', '{}  (sum over {} classes / {}, MLPerf mobile app)'.format(
+          _score(scores.miou_mlperf_app), kept, kept)),
+      ('mIoU, kept', '{}  (without class {}, reference TFLite script)'.format(
+          _score(scores.miou_kept_classes), report.ignore_label)),
+      ('mIoU', '{}  (every class seen, reference eval.py)'.format(
+          _score(scores.miou))),
+  ]
+
+
+def class_name(index, num_classes=contract.NUM_CLASSES):
+  """Names a class; '-' in a set of classes that is not the suite's."""
+  if num_classes != contract.NUM_CLASSES:
+    return '-'
+  return contract.CLASS_NAMES[index]
+
+
+def to_json(report):
+  """Returns a report as a dict that json can write; NaN becomes None.
+
+  Args:
+    report: Report.
+
+  Returns:
+    dict: the report's fields; images_per_second; the scores; 'classes', a list
+    of dicts (id, name, pixels, iou); 'confusion_matrix', a list of rows.
+  """
+  scores = report.scores._asdict()
+  iou = scores.pop('per_class_iou')
+  matrix = np.asarray(report.matrix)
+  content = dict(report._asdict(), **scores)
+  del content['matrix']
+  content['images_per_second'] = report.images_per_second
+  content['classes'] = [
+      {'id': index, 'name': class_name(index, len(iou)),
+       'pixels': int(matrix[index].sum()), 'iou': _finite(float(iou[index]))}
+      for index in range(len(iou))]
+  content['confusion_matrix'] = matrix.tolist()
+  return {name: _finite(value) for name, value in content.items()}
+
+
+def write(path, report):
+  """Writes to_json(report) to a file, which is never seen half-written."""
+  options.write_json(path, to_json(report))
+
+
+def result_line(report):
+  """Returns 'RESULT {json}': one line with the main numbers, for programs."""
+  content = to_json(report)
+  for name in ('classes', 'confusion_matrix', 'ignore_label'):
+    del content[name]
+  return _RESULT_MARK + json.dumps(content, sort_keys=True)
+
+
+def stage_table(rows):
+  """Lays scores out by stage, to compare a model's forms.
+
+  Args:
+    rows: sequence of StageRow, or tuples of its fields.
+
+  Returns:
+    A line of headings and one line a row, without a final newline.
+  """
+  rows = [StageRow(*row) for row in rows]
+  width = max([len('stage')] + [len(row.stage) for row in rows])
+  layout = '{{:<{}}}  {{:>7}}  {{:>14}}  {{:>6}}  {{:>8}}'.format(width)
+  lines = [layout.format('stage', 'mIoU', 'pixel accuracy', 'images',
+                         'seconds')]
+  lines += [layout.format(
+      row.stage, _score(row.miou), _score(row.pixel_accuracy), row.images,
+      '{:.1f}'.format(row.seconds)) for row in rows]
+  return '\n'.join(lines)
+
+
+def _score(value):
+  return '-' if math.isnan(value) else '{:.4f}'.format(value)
+
+
+def _finite(value):
+  """Returns the value, or None for a NaN, which JSON does not have."""
+  return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,60 @@
+"""Learning rates over the steps of training, and gradient multipliers."""
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+
+
+def learning_rate(options, global_step):
+  """The learning rate at a step.
+
+  `poly` is base * (1 - step / total) ** power, down to the end value (Liu et
+  al. 2015, ParseNet, section 3.3); `step` multiplies by a factor every so many
+  steps. Both start to count after the slow start.
+
+  Args:
+    options: TrainOptions.
+    global_step: integer scalar tensor.
+
+  Returns:
+    float32 scalar tensor.
+  """
+  step = tf.maximum(global_step - options.slow_start_step, 0)
+  if options.learning_policy == 'step':
+    rate = tf.train.exponential_decay(
+        options.base_learning_rate, step, options.learning_rate_decay_step,
+        options.learning_rate_decay_factor, staircase=True)
+  else:
+    rate = tf.train.polynomial_decay(
+        options.base_learning_rate, step,
+        options.decay_steps or options.training_number_of_steps,
+        end_learning_rate=options.end_learning_rate,
+        power=options.learning_power)
+  return tf.where(global_step < options.slow_start_step,
+                  options.slow_start_learning_rate, rate)
+
+
+def gradient_multipliers(variable_names, options):
+  """Factors of the gradients: 2 for biases, times the last layers' own.
+
+  Args:
+    variable_names: names of the model's variables.
+    options: TrainOptions.
+
+  Returns:
+    dict from name to factor, without the factors that are 1.
+  """
+  multipliers = {}
+  for name in variable_names:
+    factor = 2.0 if 'biases' in name else 1.0
+    if any(scope in name for scope in last_layer_scopes(options)):
+      factor *= options.last_layer_gradient_multiplier
+    if factor != 1.0:
+      multipliers[name] = factor
+  return multipliers
+
+
+def last_layer_scopes(options):
+  """Scopes of the layers that `last layers` means to these options."""
+  if options.last_layers_contain_logits_only:
+    return (contract.LOGITS_SCOPE,)
+  return contract.LAST_LAYER_SCOPES

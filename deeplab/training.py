@@ -1,0 +1,326 @@
+"""Training: the step's graph, and the loop around it."""
+import logging
+import os
+import signal
+import time
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+import tf_slim as slim
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import losses
+from deeplab import quantize
+from deeplab import schedules
+from deeplab.data import dataset
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+
+_LOG = logging.getLogger(__name__)
+_NOT_FINITE = 'Loss is inf or nan.'
+# Steps of a run that --profile_logdir traces: past the first ones' set-up.
+_PROFILED_STEPS = (5, 10, 20)
+_LARGEST_SUMMARY_IMAGES = 3
+
+
+class TrainStep(NamedTuple):
+  """The tensors of one training step."""
+  # Runs the step; float32 scalar, the total loss before the update.
+  train_op: Any
+  # float32 scalar.
+  learning_rate: Any
+  # int64 scalar variable, the number of steps done.
+  global_step: Any
+  # [batch, height', width', num_classes] float32.
+  logits: Any
+
+
+class TrainResult(NamedTuple):
+  """How a training run ended."""
+  # Global step reached.
+  step: int
+  # Total loss of the last step.
+  loss: float
+  # Steps done in this run, and the seconds they took.
+  steps_done: int
+  seconds: float
+  # Name of the signal that ended the run early, or None.
+  stopped_by: Any
+  # Prefix of the last checkpoint.
+  checkpoint: str
+
+
+# --- The graph -------------------------------------------------------------
+
+
+def build_step(images, labels, model_options, options):
+  """Builds network, loss and update.
+
+  Args:
+    images: [batch, height, width, 3] float32 RGB in [0, 255].
+    labels: [batch, height, width, 1] int32 in [0, num_classes).
+    model_options: ModelOptions.
+    options: TrainOptions.
+
+  Returns:
+    A TrainStep.
+  """
+  global_step = tf.train.get_or_create_global_step()
+  logits = deeplab_v3.logits(
+      contract.scale_to_model_range(images), model_options,
+      weight_decay=options.weight_decay, is_training=True,
+      train_batch_norm=options.fine_tune_batch_norm)
+  losses.softmax_cross_entropy(logits, labels, options.label_weights)
+  if options.quantize_delay_step >= 0:
+    quantize.rewrite_for_training(options.quantize_delay_step)
+  total_loss = tf.check_numerics(tf.losses.get_total_loss(), _NOT_FINITE)
+  learning_rate, optimizer = _optimizer(options, global_step)
+  gradients = optimizer.compute_gradients(total_loss)
+  multipliers = schedules.gradient_multipliers(
+      [variable.op.name for variable in tf.model_variables()], options)
+  if multipliers:
+    gradients = slim.learning.multiply_gradients(gradients, multipliers)
+  # No weight changes before the loss is known to be finite.
+  with tf.control_dependencies([total_loss]):
+    update = optimizer.apply_gradients(gradients, global_step=global_step)
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + [update]
+  with tf.control_dependencies(updates):
+    train_op = tf.identity(total_loss, name='train_op')
+  return TrainStep(train_op, learning_rate, global_step, logits)
+
+
+def _optimizer(options, global_step):
+  """Returns (learning rate by the policy, optimizer)."""
+  learning_rate = schedules.learning_rate(options, global_step)
+  if options.optimizer == 'adam':
+    # Parity: Adam keeps its own constant rate; the policy's is only logged.
+    return learning_rate, tf.train.AdamOptimizer(
+        options.adam_learning_rate, epsilon=options.adam_epsilon)
+  return learning_rate, tf.train.MomentumOptimizer(
+      learning_rate, options.momentum)
+
+
+def _add_summaries(batch, step, model_options, with_images):
+  """TensorBoard: histograms, losses, learning rate and, if asked, images."""
+  for variable in tf.model_variables():
+    tf.summary.histogram(variable.op.name, variable)
+  for loss in tf.losses.get_losses():
+    tf.summary.scalar('losses/' + loss.op.name, loss)
+  tf.summary.scalar('learning_rate', step.learning_rate)
+  tf.summary.scalar('total_loss', tf.losses.get_total_loss())
+  if with_images:
+    predictions = deeplab_v3.predictions(step.logits, model_options)
+    palette = tf.constant(contract.PALETTE, tf.uint8)
+    for name, images in (
+        ('image', tf.cast(batch['image'], tf.uint8)),
+        ('label', tf.gather(palette, batch['label'][..., 0])),
+        ('prediction', tf.gather(palette, predictions))):
+      tf.summary.image('samples/' + name, images, _LARGEST_SUMMARY_IMAGES)
+
+
+# --- The loop --------------------------------------------------------------
+
+
+def train(*, dataset_options, preprocess_options, model_options, options):
+  """Trains until the last step, or until SIGINT or SIGTERM.
+
+  Checkpoints, summaries and the model's options go to options.train_logdir;
+  where that folder has a checkpoint already, training resumes from it.
+
+  Args:
+    dataset_options: DatasetOptions.
+    preprocess_options: PreprocessOptions; its crop size is the model's.
+    model_options: ModelOptions.
+    options: TrainOptions.
+
+  Returns:
+    A TrainResult.
+
+  Raises:
+    InputError: options, records or checkpoints that do not fit; a loss that is
+      not finite.
+  """
+  dataset_options.validate()
+  preprocess_options.validate()
+  model_options.validate()
+  options.validate(batch_size=dataset_options.batch_size,
+                   num_classes=model_options.num_classes)
+  resumes = _prepare_logdir(model_options, options)
+  with tf.Graph().as_default():
+    if options.seed is not None:
+      tf.set_random_seed(options.seed)
+    batch = dataset.training_batches(dataset_options, preprocess_options)
+    remembered, names = _remember_names(batch['filename'])
+    with tf.control_dependencies([remembered]):
+      images = tf.identity(batch['image'])
+    step = build_step(images, batch['label'], model_options, options)
+    _add_summaries(batch, step, model_options, options.save_summaries_images)
+    initialize = None
+    if options.tf_initial_checkpoint and not resumes:
+      initialize = checkpoints.initializer_from(
+          options.tf_initial_checkpoint, tf.global_variables(),
+          () if options.initialize_last_layer
+          else schedules.last_layer_scopes(options))
+    checkpoints.write_options(
+        options.train_logdir, model_options,
+        quantize_delay_step=options.quantize_delay_step,
+        optimizer=options.optimizer)
+    with _StopSignals() as signals, dataset.explaining_read_errors(
+        dataset_options):
+      loop = _Loop(step, names, options, signals)
+      slim.learning.train(
+          step.train_op, options.train_logdir, train_step_fn=loop.run_step,
+          global_step=step.global_step, number_of_steps=None,
+          init_fn=initialize,
+          summary_op=tf.summary.merge_all(),
+          save_summaries_secs=options.save_summaries_secs,
+          save_interval_secs=options.save_interval_secs,
+          session_config=tf.ConfigProto(allow_soft_placement=True))
+  return loop.result(signals.received)
+
+
+def _prepare_logdir(model_options, options):
+  """Checks the folder; returns whether it has a checkpoint to resume from."""
+  folder = options.train_logdir
+  os.makedirs(folder, exist_ok=True)
+  latest = checkpoints.find_latest(folder)
+  if not latest:
+    return False
+  step = checkpoints.step_of(latest)
+  if step >= options.training_number_of_steps:
+    raise InputError(
+        '--train_logdir={}: already at step {}; raise '
+        '--training_number_of_steps={} or use a new --train_logdir'.format(
+            folder, step, options.training_number_of_steps))
+  checkpoints.check_resumable(
+      folder, model_options, optimizer=options.optimizer,
+      quantize_delay_step=options.quantize_delay_step)
+  _LOG.info('RESUMING from step %d of %s%s', step, folder,
+            ' (--tf_initial_checkpoint ignored)'
+            if options.tf_initial_checkpoint else '')
+  return True
+
+
+def _remember_names(filenames):
+  """Keeps the current batch's file names where a failed step can't lose them.
+
+  Returns:
+    (operation that stores the names, variable that holds them).
+  """
+  names = tf.get_local_variable(
+      'batch_filenames', initializer=tf.fill(filenames.shape, ''),
+      trainable=False)
+  return tf.assign(names, filenames).op, names
+
+
+class _StopSignals:
+  """Context in which SIGINT and SIGTERM ask for a stop at the next step."""
+
+  def __init__(self):
+    self.received = None
+    self._previous = {}
+
+  def __enter__(self):
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._previous[number] = signal.signal(number, self._receive)
+    return self
+
+  def __exit__(self, *unused_exception):
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _receive(self, number, unused_frame):
+    name = signal.Signals(number).name
+    if self.received:
+      raise KeyboardInterrupt  # the second time, at once
+    self.received = name
+    _LOG.info('%s received: saving a checkpoint after this step', name)
+
+
+class _Loop:
+  """What happens around each step: log lines, profile, stop, diagnosis."""
+
+  def __init__(self, step, names, options, signals):
+    self._step = step
+    self._names = names
+    self._options = options
+    self._signals = signals
+    self._started = self._logged = None
+    self._first_step = self._logged_step = 0
+    self._last = (0, float('nan'))
+
+  def run_step(self, session, train_op, global_step, unused_kwargs):
+    """Runs one step; the signature slim.learning.train asks for.
+
+    Returns:
+      (total loss, whether to stop).
+    """
+    if self._started is None:
+      self._start(session)
+    profiled = (self._options.profile_logdir and
+                self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
+    fetches = [train_op, global_step, self._step.learning_rate]
+    try:
+      if profiled:
+        loss, done, rate = self._run_profiled(session, fetches)
+      else:
+        loss, done, rate = session.run(fetches)
+    except tf.errors.InvalidArgumentError as error:
+      if _NOT_FINITE in error.message:
+        raise InputError(self._not_finite(session))
+      raise
+    self._last = (done, float(loss))
+    is_last = done >= self._options.training_number_of_steps
+    if done % self._options.log_steps == 0 or is_last:
+      self._log(done, loss, rate)
+    return loss, is_last or bool(self._signals.received)
+
+  def _start(self, session):
+    self._first_step = self._logged_step = int(
+        session.run(self._step.global_step))
+    self._last = (self._first_step, float('nan'))
+    self._started = self._logged = time.time()
+
+  def _log(self, done, loss, rate):
+    now = time.time()
+    pace = (now - self._logged) / max(done - self._logged_step, 1)
+    remaining = pace * (self._options.training_number_of_steps - done)
+    _LOG.info('step %d/%d: loss %.4f, learning rate %.3g, %.3f s/step, '
+              '%s left', done, self._options.training_number_of_steps, loss,
+              rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
+              if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
+    self._logged, self._logged_step = now, done
+
+  def _run_profiled(self, session, fetches):
+    """Runs a step with a full trace; writes a Chrome timeline of it."""
+    from tensorflow.python.client import timeline  # no public name for it
+    metadata = tf.RunMetadata()
+    results = session.run(
+        fetches, run_metadata=metadata,
+        options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE))
+    os.makedirs(self._options.profile_logdir, exist_ok=True)
+    path = os.path.join(self._options.profile_logdir,
+                        'timeline-{}.json'.format(results[1]))
+    with open(path, 'w') as out:
+      out.write(timeline.Timeline(
+          metadata.step_stats).generate_chrome_trace_format())
+    _LOG.info('wrote %s (open in chrome://tracing)', path)
+    return results
+
+  def _not_finite(self, session):
+    done, loss = self._last
+    names, rate = session.run([self._names, self._step.learning_rate])
+    latest = checkpoints.find_latest(self._options.train_logdir)
+    return ('loss is inf or NaN at step {} (batch: {}; learning rate {:g}; '
+            'last finite loss {:.4f}); {} kept'.format(
+                done + 1, ', '.join(name.decode() for name in names), rate,
+                loss, os.path.basename(latest) if latest else 'no checkpoint'))
+
+  def result(self, stopped_by):
+    """Returns the TrainResult of the run."""
+    done, loss = self._last
+    return TrainResult(
+        step=done, loss=loss, steps_done=done - self._first_step,
+        seconds=time.time() - self._started, stopped_by=stopped_by,
+        checkpoint=checkpoints.find_latest(self._options.train_logdir))

@@ -1,0 +1,165 @@
+"""Pictures of labels: colours, overlays, legends and sheets to compare.
+
+Arrays in, arrays or Pillow images out; needs no TensorFlow.
+"""
+import os
+
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+
+from deeplab import contract
+from deeplab.errors import InputError
+
+COLUMNS = ('image', 'label', 'prediction')
+
+# Sizes in pixels.
+_GAP = 8  # between the pictures of a sheet, and around them
+_LINE_HEIGHT = 18  # of headings and of legend entries
+_SWATCH = 12  # side of a legend's square of colour
+_ENTRY_WIDTH = 112  # of a legend entry: square, class id and name
+_TEXT_COLOUR = (32, 32, 32)
+_BACKGROUND = (255, 255, 255)
+
+
+def colour(labels):
+  """Paints every class in its colour of the SceneParse150 palette.
+
+  Args:
+    labels: [height, width] integer, classes in 0..31.
+
+  Returns:
+    [height, width, 3] uint8 RGB.
+
+  Raises:
+    InputError: another rank, or a value that is no class.
+  """
+  labels = np.asarray(labels)
+  if labels.ndim != 2:
+    raise InputError('labels of shape {}: expected [height, width]'.format(
+        list(labels.shape)))
+  for value in (labels.min(), labels.max()):
+    if not 0 <= value < contract.NUM_CLASSES:
+      raise InputError('label {}: expected a class in 0..{}'.format(
+          value, contract.NUM_CLASSES - 1))
+  return np.array(contract.PALETTE, np.uint8)[labels]
+
+
+def overlay(image, labels, opacity=0.6):
+  """Lays the colours of classes over an image.
+
+  Args:
+    image: [height, width, 3] RGB in [0, 255], uint8 or float.
+    labels: [height, width] integer, classes in 0..31; pixels of the ignored
+      class show the image alone.
+    opacity: weight of the colours, in [0, 1].
+
+  Returns:
+    [height, width, 3] uint8 RGB, rounded to the nearest.
+
+  Raises:
+    InputError: image and labels differ in size, or a value is no class.
+  """
+  colours = colour(labels)
+  image = np.asarray(image, np.float32)
+  if image.shape != colours.shape:
+    raise InputError(
+        'image of shape {}: expected {}, for labels of shape {}'.format(
+            list(image.shape), list(colours.shape), list(np.shape(labels))))
+  weight = opacity * (np.asarray(labels) != contract.IGNORE_LABEL)
+  weight = weight[..., np.newaxis].astype(np.float32)
+  blend = image * (1.0 - weight) + colours * weight
+  return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+
+
+def legend(classes, width):
+  """Draws the colour, id and name of classes, in rows.
+
+  Args:
+    classes: iterable of class ids in 0..31; drawn in increasing order.
+    width: width of the picture, in pixels; as many entries a row as fit.
+
+  Returns:
+    RGB PIL.Image, `width` wide and as high as needed.
+  """
+  classes = sorted(set(classes))
+  columns = max(1, (width - _GAP) // _ENTRY_WIDTH)
+  rows = -(-len(classes) // columns)
+  picture = Image.new('RGB', (width, rows * _LINE_HEIGHT + _GAP), _BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+  for place, index in enumerate(classes):
+    left = _GAP + place % columns * _ENTRY_WIDTH
+    top = place // columns * _LINE_HEIGHT
+    draw.rectangle((left, top, left + _SWATCH - 1, top + _SWATCH - 1),
+                   fill=contract.PALETTE[index])
+    draw.text((left + _SWATCH + _GAP // 2, top),
+              '{} {}'.format(index, contract.CLASS_NAMES[index]),
+              fill=_TEXT_COLOUR)
+  return picture
+
+
+def prediction_sheet(images, labels, predictions, opacity=0.6):
+  """Puts images, labels and predictions side by side, with a legend below.
+
+  Args:
+    images: sequence of [height, width, 3] RGB in [0, 255], uint8 or float;
+      sizes may differ between images.
+    labels: sequence of [height, width] integer, one for each image.
+    predictions: sequence of [height, width] integer, one for each image.
+    opacity: weight of the classes' colours over the image, in [0, 1].
+
+  Returns:
+    RGB PIL.Image: a row for each image, in the columns of COLUMNS.
+
+  Raises:
+    InputError: no image, unequal numbers or sizes, or a value that is no class.
+  """
+  counts = [len(images), len(labels), len(predictions)]
+  if not counts[0] or len(set(counts)) > 1:
+    raise InputError(
+        '{} images, {} labels, {} predictions: expected as many of each, and '
+        'at least one'.format(*counts))
+  rows = [(overlay(image, label, opacity=0.0), overlay(image, label, opacity),
+           overlay(image, prediction, opacity))
+          for image, label, prediction in zip(images, labels, predictions)]
+  column = max(row[0].shape[1] for row in rows) + _GAP
+  height = sum(row[0].shape[0] + _GAP for row in rows)
+  width = _GAP + len(COLUMNS) * column
+  key = legend(_classes_in(labels, predictions), width)
+  sheet = Image.new('RGB', (width, _LINE_HEIGHT + height + key.height),
+                    _BACKGROUND)
+  draw = ImageDraw.Draw(sheet)
+  for place, name in enumerate(COLUMNS):
+    draw.text((_GAP + place * column, _GAP // 2), name, fill=_TEXT_COLOUR)
+  top = _LINE_HEIGHT
+  for row in rows:
+    for place, picture in enumerate(row):
+      sheet.paste(Image.fromarray(picture), (_GAP + place * column, top))
+    top += row[0].shape[0] + _GAP
+  sheet.paste(key, (0, top))
+  return sheet
+
+
+def _classes_in(labels, predictions):
+  """Returns the classes that have a colour somewhere on the sheet."""
+  present = set()
+  for array in list(labels) + list(predictions):
+    present.update(np.unique(array).tolist())
+  present.discard(contract.IGNORE_LABEL)
+  return present
+
+
+def save(path, picture):
+  """Writes a PNG under its final name only when it is complete.
+
+  Args:
+    path: file to write; an existing one is replaced.
+    picture: PIL.Image.
+  """
+  temporary = '{}.{}.tmp'.format(path, os.getpid())
+  try:
+    picture.save(temporary, format='PNG')
+    os.replace(temporary, path)
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)

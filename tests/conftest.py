@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests: where reference data lies, where scripts are."""
+import os
+import sys
+
+import pytest
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if REPOSITORY not in sys.path:
+  sys.path.insert(0, REPOSITORY)
+
+
+def _folder_from(variable):
+  folder = os.environ.get(variable)
+  if not folder:
+    pytest.skip('{} is not set'.format(variable))
+  assert os.path.isdir(folder), '{}={}: no such folder'.format(variable, folder)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def reference_dir():
+  """The folder with the reference's golden outputs, models and numbers."""
+  return _folder_from('DEEPLAB_REFERENCE_DIR')
+
+
+@pytest.fixture(scope='session')
+def ade20k_sample_dir():
+  """The folder with a few real ADE20K pairs."""
+  return _folder_from('DEEPLAB_ADE20K_SAMPLE_DIR')

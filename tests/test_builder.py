@@ -1,0 +1,560 @@
+"""Tests of deeplab/data/builder.py, deeplab/data/pairs.py and their script."""
+import collections
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab import flag_sets
+from deeplab.data import builder
+from deeplab.data import pairs
+from deeplab.data import records
+from deeplab.errors import InputError
+from deeplab.options import BuildOptions
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPT = os.path.join(REPOSITORY, 'build_ade20k_data.py')
+SIZE = (12, 9)  # width, height
+
+
+class Folders:
+  """An image folder and a label folder to put files in."""
+
+  def __init__(self, parent):
+    self.images = parent / 'images'
+    self.labels = parent / 'labels'
+    self.output = parent / 'out'
+    for folder in (self.images, self.labels):
+      folder.mkdir(parents=True)
+
+  def add_image(self, name='a.jpg', mode='RGB', size=SIZE, **save):
+    pixels = np.random.RandomState(len(name)).randint(
+        0, 256, size[::-1] + (3,), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(
+        str(self.images / name),
+        format={'.png': 'PNG', '.gif': 'GIF'}.get(
+            os.path.splitext(name)[1].lower(), 'JPEG'), **save)
+
+  def add_label(self, name='a.png', values=(0, 1, 31, 32, 150), size=SIZE):
+    pixels = np.resize(np.array(values, np.uint8), size[::-1])
+    Image.fromarray(pixels).save(str(self.labels / name), format='PNG')
+
+  def add_pairs(self, count):
+    for index in range(count):
+      self.add_image('p{:02d}.jpg'.format(index))
+      self.add_label('p{:02d}.png'.format(index))
+
+  def options(self, **changes):
+    return BuildOptions(
+        split='train', image_folder=str(self.images),
+        label_folder=str(self.labels), output_dir=str(self.output),
+        num_workers=2)._replace(**changes)
+
+  def build(self, **changes):
+    return builder.build_split(self.options(**changes))
+
+  def written(self):
+    return sorted(path.name for path in self.output.iterdir())
+
+
+@pytest.fixture
+def folders(tmp_path):
+  return Folders(tmp_path)
+
+
+def read(paths):
+  """Returns the features of all records: a list of dicts."""
+  features = []
+  for path in paths:
+    for record in tf.io.tf_record_iterator(path):
+      example = tf.train.Example.FromString(record)
+      features.append({
+          key: (value.bytes_list.value or value.int64_list.value)[0]
+          for key, value in example.features.feature.items()})
+  return features
+
+
+def names_of(paths):
+  return [feature['image/filename'].decode() for feature in read(paths)]
+
+
+# --- What is written -------------------------------------------------------
+
+
+def test_records_hold_the_files_as_they_are(folders):
+  folders.add_image()
+  folders.add_label()
+  summary = folders.build()
+  assert read(summary.shards) == [{
+      'image/encoded': (folders.images / 'a.jpg').read_bytes(),
+      'image/filename': b'a.jpg', 'image/format': b'jpeg',
+      'image/height': 9, 'image/width': 12, 'image/channels': 3,
+      'image/segmentation/class/encoded':
+          (folders.labels / 'a.png').read_bytes(),
+      'image/segmentation/class/format': b'png'}]
+
+
+def test_a_few_pairs_still_make_four_shards(folders):
+  folders.add_pairs(2)
+  summary = folders.build()
+  assert [os.path.basename(path) for path in summary.shards] == [
+      'train-0000{}-of-00004.tfrecord'.format(index) for index in range(4)]
+  assert sorted(names_of(summary.shards)) == ['p00.jpg', 'p01.jpg']
+  assert records.find_shards(str(folders.output), 'train') == list(
+      summary.shards)
+
+
+@pytest.mark.parametrize('length, lengths', [
+    (0, [0, 0, 0, 0]), (6, [1, 2, 1, 2]), (8, [2, 2, 2, 2]),
+    (20210, [5052, 5053, 5052, 5053])])
+def test_shards_are_of_even_length(length, lengths):
+  parts = builder.split_evenly(list(range(length)), 4)
+  assert [len(part) for part in parts] == lengths
+  assert sum(parts, []) == list(range(length))
+
+
+def test_order_depends_on_names_and_seed_only(folders, tmp_path):
+  other = Folders(tmp_path / 'other')
+  other.add_pairs(7)
+  folders.add_pairs(7)
+  (folders.images / 'notes.txt').write_text('x')
+  order = names_of(folders.build().shards)
+  assert order == names_of(other.build(split='val').shards)
+  assert order != sorted(order)
+  assert sorted(order) == ['p{:02d}.jpg'.format(index) for index in range(7)]
+  assert order != names_of(folders.build(shuffle_seed=1).shards)
+
+
+def test_the_order_of_seed_0_stays_what_it_is():
+  assert builder.shuffled('abcdefgh', 0) == list('ebfcadhg')
+
+
+def test_a_second_build_makes_the_same_bytes(folders):
+  folders.add_pairs(5)
+  contents = []
+  for _ in range(2):
+    contents.append([open(path, 'rb').read()
+                     for path in folders.build().shards])
+  assert contents[0] == contents[1]
+
+
+def test_summary_counts_pairs_pixels_and_other_files(folders):
+  folders.add_pairs(3)
+  (folders.images / 'index.csv').write_text('x')
+  (folders.images / '.DS_Store').write_text('x')
+  summary = folders.build()
+  assert (summary.pairs, summary.skipped, summary.ignored) == (3, 0, 1)
+  # 108 pixels of 0, 1, 31, 32, 150 in turn: 22, 22, 22, 21, 21 of them.
+  assert summary.class_pixels == (
+      (3 * (22 + 21 + 21), 3 * 22) + (0,) * 29 + (3 * 22,))
+
+
+def test_description_stands_beside_the_shards(folders):
+  folders.add_pairs(2)
+  folders.build(shuffle_seed=3)
+  description = json.loads((folders.output / 'train.json').read_text())
+  classes = description.pop('classes')
+  assert description == {'split': 'train', 'pairs': 2, 'skipped': 0,
+                         'shards': 4, 'shuffle_seed': 3}
+  assert [entry['name'] for entry in classes] == list(contract.CLASS_NAMES)
+  assert classes[1] == {'id': 1, 'name': 'wall',
+                        'pixel_share': round(22 / 108, 6)}
+
+
+def test_histogram_table_names_classes_with_and_without_pixels():
+  def summary(split, *pixels):
+    return builder.BuildSummary(
+        split, 1, 0, 0, (), pixels + (0,) * (32 - len(pixels)), 1.0)
+
+  lines = builder.histogram_table(
+      [summary('train', 1, 3), summary('val', 1, 0, 1)])
+  assert lines[:4] == [
+      'id  class          train       val',
+      ' 0  other         25.00%    50.00%',
+      ' 1  wall          75.00%     0.00%',
+      ' 2  building       0.00%    50.00%']
+  assert lines[4].startswith('no pixel: sky, floor, tree')
+  assert len(lines) == 5
+
+
+def test_replaces_shards_of_another_count(folders):
+  folders.add_pairs(2)
+  folders.output.mkdir()
+  for name in ('train-00000-of-00002.tfrecord', 'val-00000-of-00002.tfrecord'):
+    (folders.output / name).write_bytes(b'old')
+  folders.build()
+  assert folders.written() == ['train-0000{}-of-00004.tfrecord'.format(index)
+                               for index in range(4)] + [
+                                   'train.json', 'val-00000-of-00002.tfrecord']
+
+
+# --- What is accepted ------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', [
+    'a.jpg', 'a.JPG', 'a.jpeg', 'a.Jpeg', 'a.png', 'a.PNG', 'a.b.jpg'])
+def test_takes_images_of_any_spelling(folders, name):
+  folders.add_image(name)
+  folders.add_label(os.path.splitext(name)[0] + '.png')
+  features = read(folders.build().shards)
+  assert [feature['image/filename'].decode() for feature in features] == [name]
+  assert features[0]['image/format'] == (
+      b'png' if name.lower().endswith('png') else b'jpeg')
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+def test_takes_jpegs_of_any_colour_type_that_tensorflow_reads(folders, mode):
+  folders.add_image(mode=mode)
+  folders.add_label()
+  encoded = read(folders.build().shards)[0]['image/encoded']
+  with tf.Graph().as_default(), tf.Session() as session:
+    decoded = session.run(tf.image.decode_image(encoded, channels=3))
+  assert decoded.shape == (9, 12, 3)
+
+
+def test_does_not_apply_the_exif_orientation(folders):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # turned by a quarter
+  folders.add_image(exif=exif)
+  assert Image.open(str(folders.images / 'a.jpg')).getexif()[0x0112] == 6
+  folders.add_label()
+  feature = read(folders.build().shards)[0]
+  assert (feature['image/height'], feature['image/width']) == (9, 12)
+
+
+def test_takes_a_label_of_zeros_beside_others(folders):
+  folders.add_pairs(2)
+  folders.add_label('p00.png', values=[0])
+  assert folders.build().pairs == 2
+
+
+def test_takes_indices_of_palette_labels_when_asked(folders):
+  folders.add_image()
+  values = np.resize(np.array([0, 1, 5, 31, 12, 150], np.uint8), SIZE[::-1])
+  label = Image.fromarray(values, mode='P')
+  label.putpalette([(7 * index) % 256 for index in range(768)])
+  label.save(str(folders.labels / 'a.png'))
+
+  with pytest.raises(InputError, match='a.png is a palette image; expected '
+                     '8-bit gray, .*--palette_labels'):
+    folders.build()
+  feature = read(folders.build(palette_labels=True).shards)[0]
+  stored = Image.open(io.BytesIO(feature['image/segmentation/class/encoded']))
+  assert stored.mode == 'L'
+  np.testing.assert_array_equal(np.asarray(stored), values)
+
+
+@pytest.mark.parametrize('image_format, accepted', [
+    ('jpg', True), ('jpeg', True), (None, True), ('png', False)])
+def test_image_format_refuses_other_formats_by_content(
+    folders, image_format, accepted):
+  folders.add_image('a.jpg')
+  # A JPEG whose name says otherwise.
+  os.rename(str(folders.images / 'a.jpg'), str(folders.images / 'a.png'))
+  folders.add_label()
+  if accepted:
+    assert folders.build(image_format=image_format).pairs == 1
+  else:
+    with pytest.raises(InputError, match='a.png is a JPEG; expected PNG'):
+      folders.build(image_format=image_format)
+
+
+# --- What is refused -------------------------------------------------------
+
+
+def cut(path, length):
+  path.write_bytes(path.read_bytes()[:length])
+
+
+def flip(path, position):
+  content = bytearray(path.read_bytes())
+  content[position] ^= 1
+  path.write_bytes(bytes(content))
+
+
+def save_label(folders, pixels, **save):
+  Image.fromarray(pixels).save(str(folders.labels / 'a.png'), **save)
+
+
+def four_bit_label(folders):
+  """Writes a gray PNG of 4 bits a pixel, which Pillow itself does not."""
+  def chunk(kind, data):
+    return (struct.pack('>I', len(data)) + kind + data +
+            struct.pack('>I', zlib.crc32(kind + data)))
+
+  width, height = SIZE
+  header = struct.pack('>IIBBBBB', width, height, 4, 0, 0, 0, 0)
+  rows = (b'\0' + b'\x12' * (width // 2)) * height
+  (folders.labels / 'a.png').write_bytes(
+      b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) +
+      chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+
+BAD_FILES = [
+    (lambda f: (f.labels / 'a.png').unlink(), 'a.jpg: no label a.png'),
+    (lambda f: f.add_label(size=(9, 9)), 'a: image 12x9, label 9x9'),
+    (lambda f: cut(f.images / 'a.jpg', 400), r'a.jpg: truncated JPEG \(400 b'),
+    (lambda f: cut(f.images / 'a.jpg', -20), 'a.jpg: truncated JPEG'),
+    (lambda f: cut(f.images / 'a.jpg', 0), 'a.jpg: empty file'),
+    # The checksum of the pixels, which stands before the 12 last bytes.
+    (lambda f: flip(f.labels / 'a.png', -14), 'a.png: damaged PNG'),
+    (lambda f: cut(f.labels / 'a.png', -2), 'a.png: truncated PNG'),
+    (lambda f: (f.images / 'a.jpg').write_bytes(b'GIF89a'),
+     'a.jpg: is neither JPEG nor PNG'),
+    (lambda f: (f.images / 'a.jpg').write_bytes(b'\xff\xd8\xffxx'),
+     r'a.jpg: JPEG \(5 bytes\) with a damaged header'),
+    (lambda f: save_label(f, np.ones((9, 12, 3), np.uint8)),
+     'a.png is RGB; expected 8-bit gray, 0 = other, 1..150'),
+    (lambda f: save_label(f, np.ones((9, 12, 4), np.uint8)),
+     'a.png is RGB with alpha; expected 8-bit gray'),
+    (lambda f: save_label(f, np.ones((9, 12), np.uint16)),
+     'a.png is 16-bit gray; expected 8-bit gray'),
+    (lambda f: save_label(f, np.ones((9, 12), np.bool_)),
+     'a.png is 1-bit gray; expected 8-bit gray'),
+    (four_bit_label, 'a.png is 4-bit gray; expected 8-bit gray'),
+    (lambda f: save_label(f, np.ones((9, 12), np.uint8), format='JPEG'),
+     'a.png is a JPEG; expected 8-bit gray'),
+    (lambda f: f.add_label(values=[1, 151]), 'a.png holds label 151; expected'),
+    (lambda f: f.add_label(values=[0, 255]),
+     'a.png holds only 0 and 255: a mask, not class ids'),
+    (lambda f: f.add_image('a.png'),
+     'a.jpg: 2 images share the label a.png; a.png: 2 images share'),
+]
+
+
+@pytest.mark.parametrize('spoil, message', BAD_FILES,
+                         ids=[message for _, message in BAD_FILES])
+def test_refuses_bad_files_by_name(folders, spoil, message):
+  folders.add_pairs(1)
+  folders.add_image()
+  folders.add_label()
+  spoil(folders)
+  with pytest.raises(InputError, match='pairs of train cannot be used: ' +
+                     message):
+    folders.build()
+  assert folders.written() == ['train-problems.txt']
+  # The same files are left out, and nothing else, when asked for.
+  summary = folders.build(skip_bad=True)
+  assert names_of(summary.shards) == ['p00.jpg']
+  assert summary.skipped == (2 if 'share' in message else 1)
+
+
+def test_reports_all_problems_at_once(folders):
+  folders.add_pairs(6)
+  for index in range(5):
+    (folders.labels / 'p{:02d}.png'.format(index)).unlink()
+  with pytest.raises(InputError) as caught:
+    folders.build()
+  problems = folders.output / 'train-problems.txt'
+  assert str(caught.value) == (
+      '5 of 6 pairs of train cannot be used: p00.jpg: no label p00.png; '
+      'p01.jpg: no label p01.png; p02.jpg: no label p02.png; and 2 more (full '
+      'list: {}); --skip_bad leaves them out'.format(problems))
+  assert problems.read_text().splitlines() == [
+      'p{0:02d}.jpg: no label p{0:02d}.png'.format(index)
+      for index in range(5)]
+
+
+def test_the_list_of_problems_goes_when_they_are_solved(folders):
+  folders.add_pairs(1)
+  folders.add_image()
+  with pytest.raises(InputError):
+    folders.build()
+  folders.add_label()
+  folders.build()
+  assert 'train-problems.txt' not in folders.written()
+
+
+def test_skip_bad_does_not_accept_that_nothing_is_left(folders):
+  folders.add_image()
+  with pytest.raises(InputError, match=r'1 of 1 pairs .* cannot be used'):
+    folders.build(skip_bad=True)
+
+
+def test_refuses_labels_without_a_kept_class(folders):
+  for name in ('a', 'b'):
+    folders.add_image(name + '.jpg')
+    folders.add_label(name + '.png', values=[0, 32, 150])
+  with pytest.raises(InputError, match='no label of 2 holds a class id of '
+                     '1..31'):
+    folders.build()
+  assert folders.written() == []
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(image_folder='no/such'), '--train_image_folder=no/such: no such f'),
+    (dict(label_folder='no/such'), '--train_image_label_folder=no/such: no s'),
+    (dict(num_workers=-1), '--num_workers=-1: expected 0'),
+    (dict(split='test'), 'split test: expected one of train, val'),
+])
+def test_refuses_bad_options(folders, changes, message):
+  folders.add_pairs(1)
+  with pytest.raises(InputError, match=message):
+    folders.build(**changes)
+  assert not folders.output.exists()
+
+
+def test_refuses_one_folder_for_both(folders):
+  folders.add_image()
+  with pytest.raises(InputError, match='labels are expected in another folder'):
+    folders.build(label_folder=str(folders.images))
+
+
+def test_refuses_a_folder_without_images(folders):
+  folders.add_image('a.gif')
+  with pytest.raises(InputError, match=re.escape(
+      'no *.jpg, *.jpeg or *.png in --train_image_folder=') +
+                     '.*1 other files'):
+    folders.build()
+
+
+def test_names_the_full_ade20k(folders):
+  folders.add_image('a.jpg')
+  folders.add_image('a_seg.png')
+  with pytest.raises(InputError, match='a_seg.png: this is the full ADE20K; '
+                     'use ADEChallengeData2016'):
+    folders.build()
+
+
+def test_refuses_an_output_dir_that_is_a_file(folders):
+  folders.add_pairs(1)
+  folders.output.write_text('x')
+  with pytest.raises(InputError, match='--output_dir=.*out: '):
+    folders.build()
+
+
+def test_checks_free_space_before_it_writes(folders, monkeypatch):
+  folders.add_pairs(2)
+  monkeypatch.setattr(
+      builder.shutil, 'disk_usage',
+      lambda _: collections.namedtuple('Usage', 'free')(100))
+  with pytest.raises(InputError, match='need 2 KB free in .*, have 0 KB'):
+    folders.build()
+  assert folders.written() == []
+
+
+def test_a_full_disk_leaves_older_shards(folders, monkeypatch):
+  folders.add_pairs(4)
+  folders.build()
+  before = {name: (folders.output / name).read_bytes()
+            for name in folders.written()}
+
+  def full(unused_pair):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(pairs, 'label_bytes', full)
+  with pytest.raises(InputError, match='disk full writing train-00000-of-00004.'
+                     'tfrecord; temporary files removed, nothing published'):
+    folders.build(shuffle_seed=9)
+  assert before == {name: (folders.output / name).read_bytes()
+                    for name in folders.written()}
+
+
+# --- The script ------------------------------------------------------------
+
+
+def run(cwd, *arguments):
+  return subprocess.run(
+      [sys.executable, SCRIPT] + list(arguments), cwd=str(cwd),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+      timeout=120)
+
+
+def flags_for(split, folders):
+  return ['--{}_image_folder={}'.format(split, folders.images),
+          '--{}_image_label_folder={}'.format(split, folders.labels)]
+
+
+def test_script_converts_both_splits_from_any_folder(tmp_path):
+  train, val = Folders(tmp_path / 'train'), Folders(tmp_path / 'val')
+  train.add_pairs(3)
+  val.add_pairs(2)
+  result = run(tmp_path, *(
+      flags_for('train', train) + flags_for('val', val) + ['--output_dir=out']))
+  assert result.returncode == 0, result.stderr
+  lines = result.stdout.splitlines()
+  assert lines[0].startswith('train: 3 pairs in 4 shards in out (')
+  assert lines[1].startswith('val: 2 pairs in 4 shards in out (')
+  assert lines[3] == 'id  class          train       val'
+  for split, count in (('train', 3), ('val', 2)):
+    paths = records.find_shards(str(tmp_path / 'out'), split)
+    assert sum(records.count_records(path) for path in paths) == count
+
+
+def test_script_leaves_out_a_split_that_is_not_asked_for(tmp_path):
+  train = Folders(tmp_path / 'train')
+  train.add_pairs(1)
+  result = run(tmp_path, *(flags_for('train', train) + ['--output_dir=out']))
+  assert result.returncode == 0, result.stderr
+  assert 'val: left out' in result.stdout
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ([], '--train_image_folder=./ADE20K/ADEChallengeData2016/images/training: '
+     'no such folder'),
+    (['--val_image_folder=gone'], '--val_image_folder=gone: no such folder'),
+    (['--train_images_folder=x'],
+     'unknown flag --train_images_folder; did you mean --train_image_folder?'),
+    (['--image_format=gif'], '--image_format=gif'),
+])
+def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
+  result = run(tmp_path, *arguments)
+  assert result.returncode == 2
+  assert result.stderr.startswith('ERROR build_ade20k_data.py: ')
+  assert message in result.stderr
+  assert result.stderr.count('\n') == 1
+  assert os.listdir(str(tmp_path)) == []
+
+
+def test_script_passes_every_flag_on(tmp_path):
+  values = flag_sets.parse(flag_sets.define_build_flags, [
+      'x', '--train_image_folder=a', '--train_image_label_folder=b',
+      '--val_image_folder=c', '--val_image_label_folder=d', '--output_dir=e',
+      '--image_format=jpg', '--label_format=png', '--shuffle_seed=4',
+      '--skip_bad', '--palette_labels', '--num_workers=5'])
+  train = BuildOptions(
+      split='train', image_folder='a', label_folder='b', output_dir='e',
+      image_format='jpg', palette_labels=True, skip_bad=True, shuffle_seed=4,
+      num_workers=5)
+  assert flag_sets.build_options(values) == [
+      train, train._replace(split='val', image_folder='c', label_folder='d')]
+
+
+def test_flags_are_those_of_the_reference(reference_dir):
+  with open(os.path.join(reference_dir, 'flags.json')) as source:
+    expected = json.load(source)['build_ade20k_data.py']
+  values = flag_sets.parse(flag_sets.define_build_flags, ['x'])
+  defaults = {name: values[name].default for name in expected}
+  # Deviates: an image of any format is accepted.
+  assert defaults.pop('image_format') is None
+  assert defaults == {name: flag['default'] for name, flag in expected.items()
+                      if name != 'image_format'}
+
+
+def test_real_pairs(ade20k_sample_dir, tmp_path):
+  summary = builder.build_split(BuildOptions(
+      split='val', output_dir=str(tmp_path),
+      image_folder=os.path.join(ade20k_sample_dir, 'images', 'validation'),
+      label_folder=os.path.join(ade20k_sample_dir, 'annotations',
+                                'validation')))
+  features = {feature['image/filename']: feature
+              for feature in read(summary.shards)}
+  assert sorted(features) == [b'ADE_val_00000001.jpg', b'ADE_val_00000002.jpg']
+  sizes = {name: (feature['image/width'], feature['image/height'])
+           for name, feature in features.items()}
+  assert sizes == {b'ADE_val_00000001.jpg': (683, 512),
+                   b'ADE_val_00000002.jpg': (500, 364)}
+  # Sky, building and grass are most of these two pictures.
+  shares = summary.class_shares()
+  assert sorted(range(32), key=shares.__getitem__)[-3:] == [10, 2, 3]

@@ -1,0 +1,109 @@
+"""Reports: hand-written tables, JSON without NaN, whole files only."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+from deeplab import report as reports
+
+
+def small_report(**changes):
+  """Returns a report on five classes; class 3 and 4 have no labelled pixel."""
+  report = reports.Report(
+      kind=reports.CHECKPOINT, path='log/model.ckpt-600', step=600,
+      split='val', images=4, seconds=8.0,
+      geometry='resized to 512..512, factor 16, padded to 512x512',
+      runtime='TensorFlow 1.15.5',
+      matrix=np.array([[0, 0, 0, 0, 0],
+                       [2, 6, 0, 0, 0],
+                       [0, 2, 4, 2, 0],
+                       [0, 0, 0, 0, 0],
+                       [0, 0, 0, 0, 0]]))
+  return report._replace(**changes)
+
+
+def strict_json(text):
+  """Parses JSON as strict parsers do: NaN and Infinity are refused."""
+  def refuse(word):
+    raise AssertionError('not JSON: {}'.format(word))
+  return json.loads(text, parse_constant=refuse)
+
+
+def test_table():
+  assert reports.table(small_report()) == '\n'.join([
+      'class  name               pixels      IoU',
+      '    0  -                  0.00 %        -',
+      '    1  -                 50.00 %   0.6000',
+      '    2  -                 50.00 %   0.5000',
+      '    3  -                  0.00 %        -',
+      '    4  -                  0.00 %        -',
+      '',
+      'evaluated        checkpoint log/model.ckpt-600, step 600',
+      'images           4 of val, 8.0 s, 0.50 a second',
+      'geometry         resized to 512..512, factor 16, padded to 512x512',
+      'runtime          TensorFlow 1.15.5',
+      'pixel accuracy   0.6250',
+      'class accuracy   0.6250',
+      'mIoU, app        0.2750  (sum over 4 classes / 4, MLPerf mobile app)',
+      'mIoU, kept       0.3667  (without class 0, reference TFLite script)',
+      'mIoU             0.2750  (every class seen, reference eval.py)'])
+
+
+def test_table_names_the_32_classes_within_80_columns():
+  lines = reports.table(small_report(
+      kind=reports.TFLITE, path='freeze.tflite', step=None,
+      matrix=np.eye(32, dtype=np.int64))).split('\n')
+  assert lines[1] == '    0  other              3.12 %   1.0000'
+  assert lines[32] == '   31  armchair           3.12 %   1.0000'
+  assert lines[34] == 'evaluated        tflite freeze.tflite'
+  assert max(len(line) for line in lines) <= 80
+
+
+def test_json_has_null_for_nan():
+  content = reports.to_json(small_report())
+  assert strict_json(json.dumps(content)) == content
+  assert content['miou'] == pytest.approx(0.275)
+  assert content['images_per_second'] == 0.5
+  assert content['step'] == 600
+  assert content['classes'][1] == {
+      'id': 1, 'name': '-', 'pixels': 8, 'iou': 0.6}
+  assert content['classes'][3] == {
+      'id': 3, 'name': '-', 'pixels': 0, 'iou': None}
+  assert content['confusion_matrix'][2] == [0, 2, 4, 2, 0]
+
+
+def test_no_time_measured_is_null():
+  assert reports.to_json(small_report(seconds=0.0))['images_per_second'] is None
+
+
+def test_result_line_is_one_line_of_strict_json():
+  line = reports.result_line(small_report(matrix=np.zeros([5, 5], np.int64)))
+  assert '\n' not in line
+  mark, text = line.split(' ', 1)
+  assert mark == 'RESULT'
+  assert strict_json(text) == {
+      'kind': 'checkpoint', 'path': 'log/model.ckpt-600', 'step': 600,
+      'split': 'val', 'images': 4, 'seconds': 8.0, 'images_per_second': 0.5,
+      'geometry': 'resized to 512..512, factor 16, padded to 512x512',
+      'runtime': 'TensorFlow 1.15.5', 'miou': None, 'miou_kept_classes': None,
+      'miou_mlperf_app': None, 'pixel_accuracy': None,
+      'mean_class_accuracy': None}
+
+
+def test_write_leaves_one_whole_file(tmp_path):
+  path = tmp_path / 'result.json'
+  reports.write(str(path), small_report())
+  assert strict_json(path.read_text()) == reports.to_json(small_report())
+  assert os.listdir(str(tmp_path)) == ['result.json']
+
+
+def test_stage_table():
+  assert reports.stage_table([
+      ('checkpoint', 0.40008, 0.71, 2, 3.14),
+      reports.StageRow(
+          stage='freeze_ptq.tflite', miou=float('nan'), pixel_accuracy=0.5,
+          images=2, seconds=120.0)]) == '\n'.join([
+              'stage                 mIoU  pixel accuracy  images   seconds',
+              'checkpoint          0.4001          0.7100       2       3.1',
+              'freeze_ptq.tflite        -          0.5000       2     120.0'])

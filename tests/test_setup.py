@@ -1,0 +1,299 @@
+"""scripts/setup.sh with stand-ins for Python: what it finds, makes and keeps.
+
+A stand-in runs the script's own `-c` checks in this interpreter, which is told
+to be of another version, and writes down every `-m` call instead of obeying.
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TOOLS = ('bash', 'cat', 'cksum', 'cp', 'dirname', 'env', 'ls', 'mkdir', 'rm',
+         'sed')
+
+STAND_IN = """#!{bash}
+case "$1" in
+  -c)
+    exec {python} -I -S -c '
+import sys
+sys.version_info = ({version})
+sys.base_prefix = sys.argv[1]
+sys.executable = sys.argv[2]
+exec(sys.argv[3])' {prefix} "$0" "$2" ;;
+  -m)
+    echo "$0 ${{*:2}}" >>{log}
+    case "$2" in
+      venv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+      pip) [[ ! -e {broken}.pip ]] ;;
+    esac ;;
+  -W) [[ ! -e {broken}.tensorflow ]] ;;
+esac
+"""
+
+
+class House(object):
+  """A copy of the repository's house on a machine without any Python."""
+
+  def __init__(self, folder):
+    self.folder = folder
+    self.repository = folder / 'repository'
+    self.log = folder / 'calls'
+    self.broken = folder / 'broken'
+    (self.repository / 'scripts').mkdir(parents=True)
+    shutil.copy(os.path.join(REPOSITORY, 'scripts', 'setup.sh'),
+                str(self.repository / 'scripts'))
+    for name, version in (('tf1', '1.15.5'), ('tf2', '2.2.3')):
+      (self.repository / 'requirements-{}.txt'.format(name)).write_text(
+          'tensorflow=={}\nnumpy==1.18.5\n'.format(version))
+    (self.repository / 'requirements-dev.txt').write_text('pytest==7.0.1\n')
+    self.tools = folder / 'tools'
+    self.tools.mkdir()
+    for tool in TOOLS:
+      (self.tools / tool).symlink_to(shutil.which(tool))
+    self.environment = {'PATH': str(self.tools), 'HOME': str(folder / 'home')}
+
+  def add_python(self, path, version='3.7.16', prefix=None):
+    """Puts a stand-in at a path below the folder; returns the full path."""
+    python = self.folder / path
+    python.parent.mkdir(parents=True, exist_ok=True)
+    prefix = str(python.parent.parent) if prefix is None else prefix
+    python.write_text(STAND_IN.format(
+        bash=shutil.which('bash'), python=sys.executable, prefix=prefix,
+        version=version.replace('.', ', '), log=self.log, broken=self.broken))
+    python.chmod(0o755)
+    return str(python)
+
+  def add_tool(self, name, text):
+    tool = self.tools / name
+    tool.write_text('#!{}\n{}\n'.format(shutil.which('bash'), text))
+    tool.chmod(0o755)
+
+  def setup(self, *arguments):
+    """Runs the script; returns (status, lines on stdout, text on stderr)."""
+    process = subprocess.run(
+        [str(self.repository / 'scripts' / 'setup.sh')] + list(arguments),
+        env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True)
+    return process.returncode, process.stdout.splitlines(), process.stderr
+
+  def calls(self):
+    """Returns the `-m` calls since the last time, a string each."""
+    lines = self.log.read_text().splitlines() if self.log.exists() else []
+    self.log.write_text('')
+    return lines
+
+  def pythons_used(self):
+    """Returns the interpreters environments were made from."""
+    return [call.split(' ')[0] for call in self.calls() if ' venv ' in call]
+
+  def is_marked_ready(self, name='tf1'):
+    return (self.repository / '.venvs' / name / 'ready').exists()
+
+
+@pytest.fixture()
+def house(tmp_path):
+  return House(tmp_path)
+
+
+READY_TF1 = 'ready: .venvs/tf1 (TensorFlow 1.15.5, Python 3.7.16)'
+
+
+class TestCommandLine(object):
+
+  @pytest.mark.parametrize('arguments, shown', [
+      ((), 'no argument'), (('tf3',), 'tf3'), (('tf1', 'tf2'), 'tf1 tf2')])
+  def test_refuses_what_it_does_not_know(self, house, arguments, shown):
+    house.add_python('tools/python3.7')
+    status, lines, errors = house.setup(*arguments)
+    assert status == 2
+    assert lines == []
+    assert errors.splitlines()[:2] == [
+        'ERROR setup.sh: {}: expected tf1, tf2 or all'.format(shown),
+        'usage: ./scripts/setup.sh tf1|tf2|all']
+    assert house.calls() == []
+
+
+class TestFindingPython(object):
+
+  @pytest.mark.parametrize('version', [None, '2.7.18', '3.5.10', '3.11.7'])
+  def test_without_a_suitable_python_lists_the_ways(self, house, version):
+    if version:
+      house.add_python('tools/python3', version)
+    status, lines, errors = house.setup('all')
+    assert status == 2
+    assert lines == []
+    assert errors.startswith(
+        'ERROR setup.sh: found no Python 3.7 or 3.6, which TensorFlow 1.15 and '
+        '2.2 need\n')
+    for way in ('uv python install 3.7', 'pyenv install 3.7',
+                'conda create -n python37 python=3.7',
+                'DEEPLAB_PYTHON=/path/to/python3.7 ./scripts/setup.sh all'):
+      assert way in errors
+    assert not (house.repository / '.venvs').exists()
+
+  # From the source that goes first to the one that goes last.
+  @pytest.mark.parametrize('source', range(7))
+  def test_order_of_sources(self, house, source):
+    def deeplab_python():
+      path = house.add_python('named/bin/python3.6', '3.6.15')
+      house.environment['DEEPLAB_PYTHON'] = path
+      return path
+
+    def uv():
+      path = house.add_python('uv/bin/python3.7')
+      house.add_tool('uv', 'echo {}'.format(path))
+      return path
+
+    def conda():
+      path = house.add_python('conda/envs/old/bin/python')
+      house.add_tool(
+          'conda', 'echo "# conda environments:"; '
+          'echo "base  *  {0}/conda"; echo "old  {0}/conda/envs/old"'.format(
+              house.folder))
+      return path
+
+    sources = [
+        deeplab_python,
+        lambda: house.add_python('tools/python3.7'),
+        lambda: house.add_python('tools/python3.6', '3.6.15'),
+        lambda: house.add_python('tools/python3'),
+        lambda: house.add_python('home/.pyenv/versions/3.7.16/bin/python'),
+        uv,
+        conda]
+    expected = [add() for add in sources[source:]][0]
+    status, _, errors = house.setup('tf1')
+    assert status == 0, errors
+    assert house.pythons_used() == [expected]
+
+  def test_pyenv_root(self, house):
+    house.environment['PYENV_ROOT'] = str(house.folder / 'elsewhere')
+    path = house.add_python('elsewhere/versions/3.6.15/bin/python', '3.6.15')
+    assert house.setup('tf1')[0] == 0
+    assert house.pythons_used() == [path]
+
+  def test_skips_a_name_on_the_path_that_does_not_run(self, house):
+    # As pyenv's stand-ins do for versions that are not switched on.
+    house.add_tool('python3.7', 'echo "command not found" >&2; exit 127')
+    path = house.add_python('home/.pyenv/versions/3.7.16/bin/python')
+    assert house.setup('tf1')[0] == 0
+    assert house.pythons_used() == [path]
+
+  def test_an_unsuitable_choice_is_refused_not_replaced(self, house):
+    house.add_python('tools/python3.7')
+    path = house.add_python('named/python', '3.11.7')
+    house.environment['DEEPLAB_PYTHON'] = path
+    status, _, errors = house.setup('tf1')
+    assert status == 2
+    assert errors == (
+        'ERROR setup.sh: DEEPLAB_PYTHON={}: expected a Python 3.7 or 3.6 with '
+        'the modules venv and ensurepip\n'.format(path))
+    assert house.calls() == []
+
+  def test_an_activated_environment_leads_to_its_base(self, house):
+    base = house.add_python('base/bin/python3.7')
+    house.add_python('tools/python3', prefix=str(house.folder / 'base'))
+    assert house.setup('tf1')[0] == 0
+    assert house.pythons_used() == [base]
+
+
+class TestMaking(object):
+
+  def test_installs_then_says_what_is_ready(self, house):
+    python = house.add_python('tools/python3.7')
+    status, lines, _ = house.setup('tf1')
+    assert status == 0
+    assert lines == [READY_TF1]
+    made = '.venvs/tf1/bin/python'
+    assert house.calls() == [
+        python + ' venv .venvs/tf1',
+        made + ' pip install -qq pip==21.3.1 wheel==0.37.1',
+        made + ' pip install -qq -r requirements-tf1.txt -r '
+        'requirements-dev.txt']
+
+  def test_all_makes_both(self, house):
+    house.add_python('tools/python3.7')
+    assert house.setup('all')[1] == [
+        READY_TF1 + ' .venvs/tf2 (TensorFlow 2.2.3, Python 3.7.16)']
+    assert house.is_marked_ready('tf1')
+    assert house.is_marked_ready('tf2')
+
+  def test_a_second_run_installs_nothing(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    # It needs no Python outside of the environment either.
+    os.remove(str(house.folder / 'tools' / 'python3.7'))
+    assert house.setup('tf1') == (0, [READY_TF1], '')
+    assert house.calls() == []
+
+  @pytest.mark.parametrize('name', ['requirements-tf1.txt',
+                                    'requirements-dev.txt'])
+  def test_changed_requirements_rebuild(self, house, name):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    left_over = house.repository / '.venvs' / 'tf1' / 'left_over'
+    left_over.write_text('')
+    with open(str(house.repository / name), 'a') as requirements:
+      requirements.write('tqdm==4.64.1\n')
+    assert house.setup('tf1')[0] == 0
+    assert len(house.calls()) == 3
+    assert not left_over.exists()
+
+  def test_requirements_of_the_other_environment_do_not_matter(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    (house.repository / 'requirements-tf2.txt').write_text('tensorflow==2.2.0')
+    house.setup('tf1')
+    assert house.calls() == []
+
+  def test_another_python_asked_for_rebuilds(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    path = house.add_python('named/bin/python3.6', '3.6.15')
+    house.environment['DEEPLAB_PYTHON'] = path
+    assert house.setup('tf1')[1] == [
+        'ready: .venvs/tf1 (TensorFlow 1.15.5, Python 3.6.15)']
+    assert house.pythons_used() == [path]
+    house.setup('tf1')
+    assert house.pythons_used() == []
+
+  def test_a_moved_repository_rebuilds(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    moved = house.folder / 'moved'
+    house.repository.rename(moved)
+    house.repository = moved
+    house.setup('tf1')
+    assert len(house.calls()) == 3
+
+  def test_an_interrupted_installation_starts_over(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    os.remove(str(house.repository / '.venvs' / 'tf1' / 'ready'))
+    assert house.setup('tf1')[1] == [READY_TF1]
+    assert len(house.calls()) == 3
+
+  @pytest.mark.parametrize('what, message', [
+      ('pip', 'pip could not install requirements-tf1.txt and '
+       'requirements-dev.txt; see above'),
+      ('tensorflow', 'TensorFlow is installed but cannot be imported; see '
+       'above')])
+  def test_a_failed_installation_is_never_ready(self, house, what, message):
+    house.add_python('tools/python3.7')
+    broken = house.folder / 'broken.{}'.format(what)
+    broken.write_text('')
+    status, lines, errors = house.setup('tf1')
+    assert status == 1
+    assert lines == []
+    assert errors.splitlines()[-1] == 'ERROR setup.sh: tf1: ' + message
+    assert not house.is_marked_ready()
+    broken.unlink()
+    assert house.setup('tf1')[1] == [READY_TF1]
