@@ -13,6 +13,7 @@ download_and_convert_ade20k.sh makes. A split whose flags are not given and
 whose default folder does not exist is left out, as long as the other split's
 flags are given.
 """
+from deeplab import cli
 from deeplab import contract
 from deeplab import flag_sets
 
@@ -45,4 +46,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  flag_sets.run(main, define_flags, __doc__, environments=('tf1', 'tf2'))
+  cli.run(main, define_flags, environments=('tf1', 'tf2'))

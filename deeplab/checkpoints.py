@@ -202,7 +202,7 @@ def read_options(folder):
   return model, fields
 
 
-def check_options(prefix, model_options, *, quantize):
+def check_options(prefix, model_options, *, with_quantization):
   """Refuses flags that differ from those the checkpoint was trained with.
 
   Does nothing where no options were written beside the checkpoint.
@@ -210,7 +210,7 @@ def check_options(prefix, model_options, *, quantize):
   Args:
     prefix: checkpoint prefix.
     model_options: ModelOptions from the flags.
-    quantize: whether fake quantization is asked for.
+    with_quantization: whether fake quantization is asked for.
 
   Raises:
     InputError: naming every flag that differs.
@@ -221,10 +221,10 @@ def check_options(prefix, model_options, *, quantize):
   trained, rest = written
   differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
   was_quantized = rest['quantize_delay_step'] >= 0
-  if was_quantized and not quantize:
+  if was_quantized and not with_quantization:
     differences.append('trained quantization-aware: add '
                        '--quantize_delay_step=0')
-  if quantize and not was_quantized:
+  if with_quantization and not was_quantized:
     differences.append('trained in float: drop --quantize_delay_step')
   if differences:
     raise InputError('{}: {}'.format(prefix, '; '.join(differences)))

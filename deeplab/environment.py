@@ -15,7 +15,10 @@ ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2'}
 def refuse(message):
   """Prints one line on standard error and leaves with exit status 2."""
   script = os.path.basename(sys.argv[0]) or 'python'
-  sys.stderr.write('ERROR {}: {}\n'.format(script, ' '.join(message.split())))
+  line = ' '.join(message.split())
+  # What follows names the nodes of a graph, at length.
+  line = line.split(' [[')[0].split(' Original stack trace')[0]
+  sys.stderr.write('ERROR {}: {}\n'.format(script, line))
   sys.stderr.flush()
   sys.exit(2)
 

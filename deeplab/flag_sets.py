@@ -1,141 +1,431 @@
-"""Groups of flags and the options made from them; the suite's only use of absl.
+"""Groups of flags, and the options made from them.
 
-A script names its groups, turns flags into options and makes one call:
-
-    def define_flags(flag_values): ...
-    def main(flag_values): ...
-    if __name__ == '__main__':
-      flag_sets.run(main, define_flags, __doc__, environments=('tf1',))
-
-Parsing is strict: an unknown flag or a stray word is refused, with the nearest
-flag. Input errors become one line on standard error and exit status 2.
+Each group is a pair of functions: one defines flags on absl's FlagValues, one
+makes options from their values. Nothing here needs TensorFlow.
 """
-import difflib
+import functools
 import os
-import sys
 
 from deeplab import contract
-from deeplab import environment
 from deeplab import options
+from deeplab.cli import flags
 from deeplab.errors import InputError
 
-try:
-  from absl import app
-  from absl import flags
-  from absl import logging
-except ImportError:
-  environment.refuse(
-      'needs the package absl-py (none found for {}); run ./scripts/setup.sh '
-      'tf1, then use .venvs/tf1/bin/python'.format(sys.executable))
-
-# Flags belong to the script that asks for them, in --help too.
 flags.disclaim_key_flags()
 
-_USAGE_STATUS = 2
+# --- Building blocks -------------------------------------------------------
 
 
-# --- Running a script ------------------------------------------------------
+def _define(flag_values, kind, name, default, *args):
+  """Defines one flag; kind is the end of absl's DEFINE_ function."""
+  getattr(flags, 'DEFINE_' + kind)(
+      name, default, *args, flag_values=flag_values)
 
 
-def parse(define_flags, argv, flag_values=None):
-  """Parses a command line strictly.
-
-  Args:
-    define_flags: function that defines the script's flags on a FlagValues.
-    argv: list of strings; the first is the program's name.
-    flag_values: absl FlagValues; None: a new one.
-
-  Returns:
-    The FlagValues.
+def _require(flag_values, *names):
+  """Refuses a command line without one of these flags.
 
   Raises:
-    InputError: unknown flag, stray word, bad value or missing required flag.
+    InputError: naming the first that is missing.
   """
-  flag_values = flags.FlagValues() if flag_values is None else flag_values
-  define_flags(flag_values)
-  flag_values.set_gnu_getopt(True)
+  for name in names:
+    if not flag_values[name].value:
+      raise InputError('--{} is required'.format(name))
+
+
+def _integers(flag_values, name):
+  """Returns a list flag's value as a tuple of int.
+
+  Raises:
+    InputError: where an element is no integer.
+  """
   try:
-    rest = flag_values(argv)[1:]
-  except flags.UnrecognizedFlagError as error:
-    raise InputError(_unknown_flag(error.flagname, flag_values))
-  except flags.Error as error:
-    raise InputError(_plain(str(error)))
-  if rest:
-    raise InputError(_stray_word(rest[0], argv))
-  return flag_values
+    return tuple(int(element) for element in flag_values[name].value or ())
+  except ValueError:
+    raise InputError('--{}={}: expected integers, separated by commas'.format(
+        name, ','.join(flag_values[name].value)))
 
 
-def _unknown_flag(name, flag_values):
-  message = 'unknown flag --{}'.format(name)
-  near = difflib.get_close_matches(name, list(flag_values), n=1, cutoff=0.5)
-  return message + ('; did you mean --{}?'.format(near[0]) if near else '')
+def _size(flag_values, name):
+  """Returns a list flag's value as (height, width).
+
+  Raises:
+    InputError: where it is not two positive integers.
+  """
+  given = ','.join(str(side) for side in flag_values[name].value)
+  try:
+    height, width = _integers(flag_values, name)
+  except (InputError, ValueError):
+    height = width = 0
+  if min(height, width) < 1:
+    raise InputError('--{}={}: expected HEIGHT,WIDTH, for example '
+                     '512,512'.format(name, given))
+  return height, width
 
 
-def _stray_word(word, argv):
-  message = 'stray argument "{}"'.format(word)
-  position = argv.index(word)
-  if word.startswith('=') or position + 1 < len(argv) and (
-      argv[position + 1] == '='):
-    return message + ': write --flag=value, without spaces'
-  return message + ': every argument is a --flag=value'
+def _given(flag_values, names):
+  """Returns a dict of the values of flags, which are named like fields."""
+  return {name: flag_values[name].value for name in names}
 
 
-def _plain(text):
-  """absl's 'flag --x=y: reason' without its module prefixes, on one line."""
-  return ' '.join(text.split())
+# --- Model -----------------------------------------------------------------
+
+_MODEL_FIELDS_AS_FLAGS = (
+    'output_stride', 'depth_multiplier', 'divisible_by', 'aspp_convs_filters',
+    'aspp_with_concat_projection', 'aspp_with_separable_conv',
+    'decoder_filters', 'decoder_use_separable_conv', 'decoder_use_sum_merge',
+    'decoder_output_is_logits', 'batch_norm_decay', 'use_bounded_activation',
+    'prediction_with_upsampled_logits')
 
 
-def run(main, define_flags, doc, *, environments, argv=None):
-  """Runs a script: parses, checks the environment, reports input errors.
+def define_model_flags(flag_values):
+  """Defines the flags that shape the network, with options.ModelOptions."""
+  default = options.ModelOptions()
+  define = functools.partial(_define, flag_values)
+  define('integer', 'output_stride', default.output_stride,
+         'Input size over the size of the last map: 8, 16 or 32.')
+  define('list', 'decoder_output_stride', None,
+         'Strides at which the decoder refines, such as 4; none: no decoder.')
+  define('multi_integer', 'atrous_rates', None,
+         'Rates of the atrous branches of ASPP; none, as published.')
+  define('float', 'depth_multiplier', default.depth_multiplier,
+         'Relative width of the backbone.')
+  define('integer', 'divisible_by', default.divisible_by,
+         'Channel counts of the backbone are multiples of this; not given: 8 '
+         'at --depth_multiplier=1, else 1.')
+  define('integer', 'aspp_convs_filters', default.aspp_convs_filters,
+         'Channels of the branches of ASPP.')
+  define('boolean', 'aspp_with_concat_projection',
+         default.aspp_with_concat_projection,
+         'Project the joined branches of ASPP by a 1x1 convolution.')
+  define('boolean', 'aspp_with_separable_conv',
+         default.aspp_with_separable_conv,
+         'Use separable convolutions in the atrous branches of ASPP.')
+  define('list', 'image_pooling_crop_size', None,
+         'HEIGHT,WIDTH that the pooling of ASPP covers, in input pixels; not '
+         'given: the crop size.')
+  define('list', 'image_pooling_stride', ['1', '1'],
+         'Strides of the pooling of ASPP, in cells of the map.')
+  define('integer', 'decoder_filters', default.decoder_filters,
+         'Channels of the decoder.')
+  define('boolean', 'decoder_use_separable_conv',
+         default.decoder_use_separable_conv,
+         'Use separable convolutions in the decoder.')
+  define('boolean', 'decoder_use_sum_merge', default.decoder_use_sum_merge,
+         'Merge maps in the decoder by sum, not by concatenation.')
+  define('boolean', 'decoder_output_is_logits',
+         default.decoder_output_is_logits,
+         "Take the decoder's output as the logits.")
+  define('float', 'batch_norm_decay', default.batch_norm_decay,
+         'Decay of the moving averages of batch norm after the backbone.')
+  define('boolean', 'use_bounded_activation', default.use_bounded_activation,
+         'Use ReLU6, not ReLU, after the backbone.')
+  define('boolean', 'prediction_with_upsampled_logits',
+         default.prediction_with_upsampled_logits,
+         'Resize the logits before the arg max, not the labels after it.')
+
+
+def model_options(flag_values, *, crop_size,
+                  num_classes=contract.NUM_CLASSES):
+  """Makes options.ModelOptions from model flags.
 
   Args:
-    main: function of one argument, the parsed FlagValues. Modules that need
-      TensorFlow are imported inside it, after the environment is known.
-    define_flags: function that defines the script's flags on a FlagValues.
-    doc: the script's docstring, printed by --help.
-    environments: names from environment.ENVIRONMENTS that the script runs in,
-      the one to recommend first; empty where it needs no TensorFlow.
-    argv: command line; None: sys.argv.
+    flag_values: parsed FlagValues.
+    crop_size: (height, width).
+    num_classes: int.
   """
-  argv = sys.argv if argv is None else argv
-  sys.modules['__main__'].__doc__ = doc
-  app.define_help_flags()
+  pooled_size = None
+  if flag_values.image_pooling_crop_size:
+    pooled_size = _size(flag_values, 'image_pooling_crop_size')
+  return options.ModelOptions(
+      crop_size=crop_size, num_classes=num_classes,
+      decoder_output_stride=_integers(flag_values, 'decoder_output_stride'),
+      atrous_rates=tuple(flag_values.atrous_rates or ()),
+      image_pooling_crop_size=pooled_size,
+      image_pooling_stride=_size(flag_values, 'image_pooling_stride'),
+      **_given(flag_values, _MODEL_FIELDS_AS_FLAGS)).validate()
 
-  def define_all(flag_values):
-    flags.DEFINE_boolean(
-        'tf_warnings', False,
-        "Print TensorFlow's own warnings and deprecation notices too.",
-        flag_values=flag_values)
-    flags.DEFINE_boolean(
-        'debug', False, 'Print the whole traceback of an input error.',
-        flag_values=flag_values)
-    define_flags(flag_values)
 
-  def parse_argv(arguments):
-    try:
-      parse(define_all, arguments, flags.FLAGS)
-    except InputError as error:
-      environment.refuse(str(error))
-    return arguments[:1]
+def _define_quantization_flag(flag_values):
+  _define(flag_values, 'integer', 'quantize_delay_step', -1,
+          'Step from which values are fake-quantized to 8 bits; in '
+          'evaluation and export, 0 or more says that the checkpoint was '
+          'trained so. Below 0: float.')
 
-  def guarded(unused_argv):
-    problem = environment.problem_with(environments)
-    if problem:
-      environment.refuse(problem)
-    environment.quieten_tensorflow(verbose=flags.FLAGS.tf_warnings)
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    try:
-      main(flags.FLAGS)
-    except (InputError, OSError) as error:
-      if flags.FLAGS.debug:
-        raise
-      environment.refuse(str(error))
-    except KeyboardInterrupt:
-      sys.stderr.write('interrupted\n')
-      sys.exit(130)
 
-  app.run(guarded, argv=argv, flags_parser=parse_argv)
+# --- Images ----------------------------------------------------------------
+
+_RESIZE_FIELDS = ('min_resize_value', 'max_resize_value', 'resize_factor')
+
+
+def define_resize_flags(flag_values):
+  """Defines how images are resized before they are padded to the crop."""
+  define = functools.partial(_define, flag_values)
+  define('integer', 'min_resize_value', None,
+         'Wanted length of the shorter side, in pixels; none: no resizing.')
+  define('integer', 'max_resize_value', None,
+         'Largest length of the longer side, in pixels.')
+  define('integer', 'resize_factor', None,
+         'Resized sides are multiples of this, plus one.')
+
+
+def define_input_flags(flag_values, *, split_flag, split, batch_flag,
+                       batch_size, crop_flag):
+  """Defines where images come from: folder, split, batch, crop, resizing."""
+  define = functools.partial(_define, flag_values)
+  define('string', 'dataset_dir', None, 'Folder with the TFRecord shards.')
+  define('enum', split_flag, split, list(contract.SPLITS), 'Split to read.')
+  define('integer', batch_flag, batch_size, 'Images in a batch.')
+  # Deviates: 513 in the reference, with which its own evaluation fails.
+  define('list', crop_flag, ['512', '512'],
+         'HEIGHT,WIDTH of the input of the network, in pixels.')
+  define_resize_flags(flag_values)
+
+
+# --- Training --------------------------------------------------------------
+
+_TRAIN_FIELDS = tuple(
+    field for field in options.TrainOptions._fields if field != 'label_weights')
+_SCALE_FIELDS = (
+    'min_scale_factor', 'max_scale_factor', 'scale_factor_step_size')
+
+
+def define_train_flags(flag_values):
+  """Defines the flags of train.py."""
+  define_input_flags(
+      flag_values, split_flag='train_split', split='train',
+      batch_flag='train_batch_size', batch_size=8, crop_flag='train_crop_size')
+  define = functools.partial(_define, flag_values)
+  define('enum', 'dataset', 'ade20k', ['ade20k'],
+         'Name of the data set, which sets classes and the ignored label.')
+  define('float', 'min_scale_factor', 0.5,
+         'Least factor of the random scaling.')
+  define('float', 'max_scale_factor', 2.0,
+         'Largest factor of the random scaling.')
+  define('float', 'scale_factor_step_size', 0.25,
+         'Step between factors; 0: any factor in the range.')
+  _define_run_flags(define)
+  _define_optimizer_flags(define)
+  define_model_flags(flag_values)
+  _define_quantization_flag(flag_values)
+
+
+def _define_run_flags(define):
+  """Defines where a training run starts, ends, and writes."""
+  default = options.TrainOptions(train_logdir='')
+  define('string', 'train_logdir', None,
+         'Folder for checkpoints and summaries.')
+  define('integer', 'training_number_of_steps',
+         default.training_number_of_steps, 'Global step to stop at.')
+  define('string', 'tf_initial_checkpoint', None,
+         'Checkpoint to start from: a prefix, any of its files, or a folder.')
+  define('boolean', 'initialize_last_layer', default.initialize_last_layer,
+         'Restore the last layers from that checkpoint too.')
+  define('boolean', 'last_layers_contain_logits_only',
+         default.last_layers_contain_logits_only,
+         'Let "last layers" mean the logits alone.')
+  define('integer', 'log_steps', default.log_steps,
+         'Steps between two lines of the log.')
+  define('integer', 'save_interval_secs', default.save_interval_secs,
+         'Seconds between checkpoints.')
+  define('integer', 'save_summaries_secs', default.save_summaries_secs,
+         'Seconds between summaries.')
+  define('boolean', 'save_summaries_images', default.save_summaries_images,
+         'Put input, label and prediction into the summaries.')
+  define('string', 'profile_logdir', None,
+         'Folder for timelines of a few steps.')
+  define('integer', 'seed', None,
+         'Seed of the initial values, the order of images, augmentation and '
+         'dropout; none: different in every run.')
+
+
+def _define_optimizer_flags(define):
+  """Defines the optimizer, its learning rate, and the loss."""
+  default = options.TrainOptions(train_logdir='')
+  define('enum', 'optimizer', default.optimizer, ['momentum', 'adam'],
+         'Which optimizer.')
+  define('enum', 'learning_policy', default.learning_policy, ['poly', 'step'],
+         'How the learning rate of momentum falls.')
+  for name, text in (
+      ('momentum', 'Momentum.'),
+      ('adam_learning_rate', 'Constant learning rate of Adam.'),
+      ('adam_epsilon', 'Epsilon of Adam.'),
+      ('base_learning_rate', 'First learning rate of momentum.'),
+      ('end_learning_rate', 'Last learning rate of the poly policy.'),
+      ('learning_power', 'Power of the poly policy.'),
+      ('decay_steps', 'Steps of the poly policy; 0: the whole run.'),
+      ('learning_rate_decay_factor', 'Factor of the step policy.'),
+      ('slow_start_learning_rate', 'Learning rate of the slow start.'),
+      ('last_layer_gradient_multiplier',
+       'Factor of the gradients of the last layers.'),
+      ('weight_decay', 'Factor of the L2 regularization.')):
+    define('float', name, getattr(default, name), text)
+  define('integer', 'learning_rate_decay_step',
+         default.learning_rate_decay_step, 'Steps of the step policy.')
+  define('integer', 'slow_start_step', default.slow_start_step,
+         'Steps with the learning rate of the slow start.')
+  define('boolean', 'fine_tune_batch_norm', default.fine_tune_batch_norm,
+         'Run batch norm in training mode.')
+  define('multi_float', 'label_weights', None,
+         'Loss weight of all classes, or, given 32 times, of each.')
+
+
+def train_options(flag_values):
+  """Makes the keyword arguments of training.train from train flags."""
+  _require(flag_values, 'train_logdir', 'dataset_dir')
+  crop_size = _size(flag_values, 'train_crop_size')
+  return {
+      'dataset_options': options.DatasetOptions(
+          dataset_dir=flag_values.dataset_dir,
+          split=flag_values.train_split,
+          batch_size=flag_values.train_batch_size,
+          seed=flag_values.seed).validate(),
+      'preprocess_options': options.PreprocessOptions(
+          crop_size=crop_size,
+          **_given(flag_values, _RESIZE_FIELDS + _SCALE_FIELDS)).validate(),
+      'model_options': model_options(flag_values, crop_size=crop_size),
+      'options': options.TrainOptions(
+          label_weights=tuple(flag_values.label_weights or ()),
+          **_given(flag_values, _TRAIN_FIELDS)),
+  }
+
+
+# --- Evaluation ------------------------------------------------------------
+
+
+def _define_eval_flags(flag_values):
+  """Defines what eval.py and eval_pb.py share."""
+  define_input_flags(
+      flag_values, split_flag='eval_split', split='val',
+      batch_flag='eval_batch_size', batch_size=1, crop_flag='eval_crop_size')
+  define = functools.partial(_define, flag_values)
+  define('string', 'eval_logdir', None, 'Folder for TensorBoard events.')
+  define('string', 'report_json', None,
+         'File for the report: scores, confusion matrix, circumstances.')
+  define('string', 'vis_dir', None,
+         'Folder for a picture of images, labels and predictions.')
+  define('integer', 'vis_images', options.EvalOptions().vis_images,
+         'Number of images on that picture.')
+
+
+def _eval_options(flag_values):
+  """Makes the keyword arguments that both evaluations share."""
+  _require(flag_values, 'dataset_dir')
+  return {
+      'dataset_options': options.DatasetOptions(
+          dataset_dir=flag_values.dataset_dir, split=flag_values.eval_split,
+          batch_size=flag_values.eval_batch_size).validate(),
+      'preprocess_options': options.PreprocessOptions(
+          crop_size=_size(flag_values, 'eval_crop_size'),
+          **_given(flag_values, _RESIZE_FIELDS)).validate(),
+      'options': options.EvalOptions(
+          **_given(flag_values, options.EvalOptions._fields)),
+  }
+
+
+def define_eval_flags(flag_values):
+  """Defines the flags of eval.py."""
+  _define_eval_flags(flag_values)
+  define = functools.partial(_define, flag_values)
+  define('string', 'checkpoint_dir', None,
+         'Folder to watch for checkpoints; or one checkpoint.')
+  define('integer', 'eval_interval_secs', 300,
+         'Least number of seconds between two evaluations.')
+  define('integer', 'max_number_of_evaluations', 0,
+         'Evaluations to stop after; 0: never.')
+  define('integer', 'eval_timeout_secs', None,
+         'Seconds without a new checkpoint to stop after; none: never.')
+  define_model_flags(flag_values)
+  _define_quantization_flag(flag_values)
+
+
+def eval_options(flag_values):
+  """Makes the keyword arguments of evaluation.evaluate_checkpoints."""
+  _require(flag_values, 'checkpoint_dir')
+  shared = _eval_options(flag_values)
+  return dict(
+      shared, checkpoint_dir=flag_values.checkpoint_dir,
+      model_options=model_options(
+          flag_values, crop_size=shared['preprocess_options'].crop_size),
+      with_quantization=flag_values.quantize_delay_step >= 0,
+      interval_secs=flag_values.eval_interval_secs,
+      max_evaluations=flag_values.max_number_of_evaluations,
+      timeout_secs=flag_values.eval_timeout_secs)
+
+
+def define_eval_pb_flags(flag_values):
+  """Defines the flags of eval_pb.py."""
+  _define_eval_flags(flag_values)
+  define = functools.partial(_define, flag_values)
+  define('string', 'pb', None, 'Frozen graph to evaluate.')
+  define('string', 'input_node', contract.INPUT_NODE,
+         'Node that gets images in [-1, 1].')
+  define('string', 'output_node', contract.OUTPUT_NODE,
+         'Node that gives labels.')
+
+
+def eval_pb_options(flag_values):
+  """Makes the keyword arguments of evaluation.evaluate_frozen_graph."""
+  _require(flag_values, 'pb')
+  return dict(
+      _eval_options(flag_values), path=flag_values.pb,
+      input_node=flag_values.input_node, output_node=flag_values.output_node)
+
+
+# --- Export ----------------------------------------------------------------
+
+
+def define_export_flags(flag_values):
+  """Defines the flags of export_model.py."""
+  define = functools.partial(_define, flag_values)
+  define('string', 'checkpoint_path', None,
+         'Folder with checkpoints, of which the newest is taken; or one.')
+  define('string', 'export_path', None,
+         'Folder for freeze.pb; or a file name that ends in .pb.')
+  # Deviates: 21 classes and stride 8 in the reference, not this model's.
+  define('integer', 'num_classes', contract.NUM_CLASSES,
+         'Number of classes, the ignored class among them.')
+  define('list', 'train_crop_size', None,
+         'HEIGHT,WIDTH of the input of the graph, in pixels.')
+  define('multi_integer', 'crop_size', [512, 512],
+         'The same, given twice: height, then width.')
+  define('multi_float', 'inference_scales', [1.0],
+         'Scales of the input whose probabilities are averaged.')
+  define('boolean', 'add_flipped_images', False,
+         'Average the probabilities of mirrored images too.')
+  define('boolean', 'save_inference_graph', False,
+         'Write the graph without weights too, as text.')
+  define_resize_flags(flag_values)
+  define_model_flags(flag_values)
+  _define_quantization_flag(flag_values)
+
+
+def export_options(flag_values):
+  """Makes the keyword arguments of export.export from export flags."""
+  _require(flag_values, 'checkpoint_path', 'export_path')
+  crop_size = _size(flag_values, 'crop_size')
+  if flag_values.train_crop_size:
+    wanted = _size(flag_values, 'train_crop_size')
+    if flag_values['crop_size'].present and wanted != crop_size:
+      raise InputError(
+          '--train_crop_size={},{} and --crop_size={},{}: expected the same, '
+          'or one of them'.format(*(wanted + crop_size)))
+    crop_size = wanted
+  return {
+      'checkpoint_path': flag_values.checkpoint_path,
+      'model_options': model_options(
+          flag_values, crop_size=crop_size,
+          num_classes=flag_values.num_classes),
+      'options': options.ExportOptions(
+          export_path=flag_values.export_path,
+          inference_scales=tuple(flag_values.inference_scales),
+          add_flipped_images=flag_values.add_flipped_images,
+          save_inference_graph=flag_values.save_inference_graph,
+          with_quantization=flag_values.quantize_delay_step >= 0,
+          preprocessing=options.PreprocessOptions(
+              crop_size=crop_size,
+              **_given(flag_values, _RESIZE_FIELDS)).validate()).validate(),
+  }
 
 
 # --- Data ------------------------------------------------------------------

@@ -16,8 +16,11 @@ DECODER_OUTPUT_STRIDES = (4, 8, 16)
 
 
 class ModelOptions(NamedTuple):
-  """The network's structure. Defaults are the published model's, but for the
-  decoder, which the documented commands ask for with a flag."""
+  """The network's structure.
+
+  Defaults are the published model's, but for the decoder, which the documented
+  commands ask for with a flag.
+  """
   # Number of classes, the ignored class 0 among them.
   num_classes: int = contract.NUM_CLASSES
   # (height, width) of the network's input, in pixels.
@@ -259,6 +262,41 @@ class TrainOptions(NamedTuple):
     return self
 
 
+class EvalOptions(NamedTuple):
+  """What becomes of the scores."""
+  # Folder for TensorBoard events; None: none.
+  eval_logdir: Optional[str] = None
+  # File for the report; None: none.
+  report_json: Optional[str] = None
+  # Folder for a sheet of images, labels and predictions; None: none.
+  vis_dir: Optional[str] = None
+  # Number of images on that sheet.
+  vis_images: int = 8
+
+
+class ExportOptions(NamedTuple):
+  """What the frozen graph computes, and where it goes."""
+  # Folder for freeze.pb, or a path that ends in .pb.
+  export_path: str
+  # Scales of the input whose class probabilities are averaged.
+  inference_scales: Tuple[float, ...] = (1.0,)
+  # Average the probabilities of mirrored images too.
+  add_flipped_images: bool = False
+  # Write the graph without its weights as text, too.
+  save_inference_graph: bool = False
+  # The checkpoint was trained quantization-aware.
+  with_quantization: bool = False
+  # How the graph's input is meant to be prepared; written beside the graph.
+  preprocessing: Optional[PreprocessOptions] = None
+
+  def validate(self):
+    """Returns self, or raises InputError naming the flag at fault."""
+    if not self.inference_scales or min(self.inference_scales) <= 0:
+      raise InputError('--inference_scales={}: expected numbers above 0'.format(
+          ','.join(map(str, self.inference_scales))))
+    return self
+
+
 def to_json(options):
   """Returns options as a dict that json can write."""
   return dict(options._asdict())
@@ -285,10 +323,15 @@ def write_json(path, content):
 
 def write_text(path, text):
   """Writes text as UTF-8 under its final name only when it is complete."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path, content):
+  """Writes bytes under their final name only when they are complete."""
   temporary = '{}.{}.tmp'.format(path, os.getpid())
   try:
-    with open(temporary, 'w', encoding='utf-8') as out:
-      out.write(text)
+    with open(temporary, 'wb') as out:
+      out.write(content)
     os.replace(temporary, path)
   finally:
     if os.path.exists(temporary):

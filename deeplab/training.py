@@ -14,6 +14,7 @@ from deeplab import losses
 from deeplab import quantize
 from deeplab import schedules
 from deeplab.data import dataset
+from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 
@@ -166,8 +167,9 @@ def train(*, dataset_options, preprocess_options, model_options, options):
         options.train_logdir, model_options,
         quantize_delay_step=options.quantize_delay_step,
         optimizer=options.optimizer)
-    with _StopSignals() as signals, dataset.explaining_read_errors(
-        dataset_options):
+    paths = records.find_shards(
+        dataset_options.dataset_dir, dataset_options.split)
+    with _StopSignals() as signals, dataset.explaining_read_errors(paths):
       loop = _Loop(step, names, options, signals)
       slim.learning.train(
           step.train_op, options.train_logdir, train_step_fn=loop.run_step,

@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from deeplab import cli
 from deeplab import flag_sets  # found through the line above
 
 
@@ -29,4 +30,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  flag_sets.run(main, define_flags, __doc__, environments=())
+  cli.run(main, define_flags, environments=())

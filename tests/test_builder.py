@@ -15,6 +15,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import cli
 from deeplab import flag_sets
 from deeplab.data import builder
 from deeplab.data import pairs
@@ -518,7 +519,7 @@ def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
 
 
 def test_script_passes_every_flag_on(tmp_path):
-  values = flag_sets.parse(flag_sets.define_build_flags, [
+  values = cli.parse(flag_sets.define_build_flags, [
       'x', '--train_image_folder=a', '--train_image_label_folder=b',
       '--val_image_folder=c', '--val_image_label_folder=d', '--output_dir=e',
       '--image_format=jpg', '--label_format=png', '--shuffle_seed=4',
@@ -534,7 +535,7 @@ def test_script_passes_every_flag_on(tmp_path):
 def test_flags_are_those_of_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'flags.json')) as source:
     expected = json.load(source)['build_ade20k_data.py']
-  values = flag_sets.parse(flag_sets.define_build_flags, ['x'])
+  values = cli.parse(flag_sets.define_build_flags, ['x'])
   defaults = {name: values[name].default for name in expected}
   # Deviates: an image of any format is accepted.
   assert defaults.pop('image_format') is None

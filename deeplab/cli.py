@@ -1,0 +1,137 @@
+"""Running a script: strict parsing, the right environment, clear errors.
+
+A script defines its flags, turns them into options and makes one call:
+
+    def define_flags(flag_values): ...
+    def main(flag_values): ...
+    if __name__ == '__main__':
+      cli.run(main, define_flags, environments=('tf1',))
+
+An unknown flag or a stray word is refused, with the nearest flag. Bad input
+becomes one line on standard error and exit status 2. This module and flag_sets
+are the only ones that know absl.
+"""
+import difflib
+import sys
+
+from deeplab import environment
+from deeplab.errors import InputError
+
+try:
+  from absl import app
+  from absl import flags
+  from absl import logging
+except ImportError:
+  environment.refuse(
+      'needs the package absl-py (none found for {}); run ./scripts/setup.sh '
+      'tf1, then use .venvs/tf1/bin/python'.format(sys.executable))
+
+# Flags belong to the script that asks for them, in --help too.
+flags.disclaim_key_flags()
+
+
+
+def parse(define_flags, argv, flag_values=None):
+  """Parses a command line strictly.
+
+  Args:
+    define_flags: function that defines the script's flags on a FlagValues.
+    argv: list of strings; the first is the program's name.
+    flag_values: absl FlagValues; None: a new one.
+
+  Returns:
+    The FlagValues.
+
+  Raises:
+    InputError: unknown flag, stray word, bad value or missing required flag.
+  """
+  flag_values = flags.FlagValues() if flag_values is None else flag_values
+  define_flags(flag_values)
+  flag_values.set_gnu_getopt(True)
+  try:
+    rest = flag_values(argv)[1:]
+  except flags.UnrecognizedFlagError as error:
+    raise InputError(_unknown_flag(error.flagname, flag_values))
+  except flags.Error as error:
+    raise InputError(_plain(str(error)))
+  if rest:
+    raise InputError(_stray_word(rest[0], argv))
+  return flag_values
+
+
+def _unknown_flag(name, flag_values):
+  message = 'unknown flag --{}'.format(name)
+  near = difflib.get_close_matches(name, list(flag_values), n=1, cutoff=0.5)
+  return message + ('; did you mean --{}?'.format(near[0]) if near else '')
+
+
+def _stray_word(word, argv):
+  message = 'stray argument "{}"'.format(word)
+  position = argv.index(word)
+  if word.startswith('=') or position + 1 < len(argv) and (
+      argv[position + 1] == '='):
+    return message + ': write --flag=value, without spaces'
+  return message + ': every argument is a --flag=value'
+
+
+def _plain(text):
+  """absl's 'flag --x=y: reason' without its module prefixes, on one line."""
+  return ' '.join(text.split())
+
+
+def run(main, define_flags, *, environments, argv=None):
+  """Runs a script: parses, checks the environment, reports input errors.
+
+  Args:
+    main: function of one argument, the parsed FlagValues. Modules that need
+      TensorFlow are imported inside it, after the environment is known.
+    define_flags: function that defines the script's flags on a FlagValues.
+    environments: names from environment.ENVIRONMENTS that the script runs in,
+      the one to recommend first; empty where it needs no TensorFlow.
+    argv: command line; None: sys.argv.
+  """
+  argv = sys.argv if argv is None else argv
+  app.define_help_flags()
+
+  def define_all(flag_values):
+    flags.DEFINE_boolean(
+        'tf_warnings', False,
+        "Print TensorFlow's own warnings and deprecation notices too.",
+        flag_values=flag_values)
+    flags.DEFINE_boolean(
+        'debug', False, 'Print the whole traceback of an input error.',
+        flag_values=flag_values)
+    define_flags(flag_values)
+
+  def parse_argv(arguments):
+    try:
+      parse(define_all, arguments, flags.FLAGS)
+    except InputError as error:
+      environment.refuse(str(error))
+    return arguments[:1]
+
+  def guarded(unused_argv):
+    problem = environment.problem_with(environments)
+    if problem:
+      environment.refuse(problem)
+    environment.quieten_tensorflow(verbose=flags.FLAGS.tf_warnings)
+    logging.use_absl_handler()
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.INFO)
+    try:
+      main(flags.FLAGS)
+    except KeyboardInterrupt:
+      sys.stderr.write('interrupted\n')
+      sys.exit(130)
+    except Exception as error:
+      if flags.FLAGS.debug or not _is_reportable(error):
+        raise
+      environment.refuse(str(error) or type(error).__name__)
+
+  app.run(guarded, argv=argv, flags_parser=parse_argv)
+
+
+def _is_reportable(error):
+  """Whether an error is the input's or TensorFlow's, not a defect here."""
+  return isinstance(error, (InputError, OSError)) or (
+      type(error).__module__.split('.')[0].startswith('tensorflow'))

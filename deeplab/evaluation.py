@@ -1,0 +1,236 @@
+"""Evaluation: a predictor's labels over a split, counted once.
+
+The same for a checkpoint, a frozen graph and a TFLite interpreter.
+"""
+import logging
+import os
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tqdm
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import metrics
+from deeplab import predictors
+from deeplab import report as report_lib
+from deeplab import visualize
+from deeplab.data import dataset
+
+_LOG = logging.getLogger(__name__)
+# Seconds between two lines while waiting for a checkpoint.
+_WAITING_NOTICE_SECS = 60
+
+
+class Counts(NamedTuple):
+  """What one pass over a split gives."""
+  # int64 [num_classes, num_classes], rows are labels.
+  matrix: Any
+  images: int
+  seconds: float
+  # Lists of arrays, the first images with labels and predictions.
+  samples: Any
+
+
+def count(predictor, batches, *, num_classes, keep=0):
+  """Runs a predictor over batches and counts its labels.
+
+  Args:
+    predictor: see deeplab.predictors.
+    batches: dataset.Batches, or anything like it.
+    num_classes: int.
+    keep: number of images to keep, with labels and predictions.
+
+  Returns:
+    Counts.
+
+  Raises:
+    InputError: where the predictor gives labels that are no classes.
+  """
+  matrix = np.zeros([num_classes, num_classes], np.int64)
+  samples = {'images': [], 'labels': [], 'predictions': []}
+  images = 0
+  started = time.time()
+  with tqdm.tqdm(total=batches.num_images, unit='image', disable=None) as bar:
+    for batch in batches:
+      labels = predictor.predict(batch['image'])
+      matrix += metrics.confusion_matrix(batch['label'], labels, num_classes)
+      room = keep - len(samples['images'])
+      if room > 0:
+        samples['images'] += list(batch['image'][:room].astype(np.uint8))
+        samples['labels'] += list(batch['label'][:room])
+        samples['predictions'] += list(labels[:room])
+      images += len(labels)
+      bar.update(len(labels))
+  return Counts(matrix, images, time.time() - started, samples)
+
+
+def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
+             step=None, num_classes=contract.NUM_CLASSES):
+  """Evaluates a predictor on a split and publishes the report.
+
+  Args:
+    predictor: see deeplab.predictors.
+    dataset_options: DatasetOptions.
+    preprocess_options: PreprocessOptions.
+    options: EvalOptions.
+    kind: report.CHECKPOINT or report.FROZEN_GRAPH.
+    step: global step of a checkpoint, or None.
+    num_classes: int.
+
+  Returns:
+    A report.Report.
+
+  Raises:
+    InputError: options or records that cannot be used.
+  """
+  counts = count(
+      predictor, dataset.batches(dataset_options, preprocess_options),
+      num_classes=num_classes, keep=options.vis_images if options.vis_dir
+      else 0)
+  result = report_lib.Report(
+      kind=kind, path=predictor.description, step=step,
+      split=dataset_options.split, images=counts.images,
+      seconds=counts.seconds, geometry=preprocess_options.geometry(),
+      runtime=predictors.runtime(), matrix=counts.matrix)
+  _publish(result, counts.samples, options)
+  return result
+
+
+def _publish(result, samples, options):
+  """Prints the table, and writes events, JSON and the sheet, as asked."""
+  print(report_lib.table(result))
+  print(report_lib.result_line(result), flush=True)
+  if options.eval_logdir:
+    write_events(options.eval_logdir, result)
+  if options.report_json:
+    report_lib.write(options.report_json, result)
+  if options.vis_dir:
+    os.makedirs(options.vis_dir, exist_ok=True)
+    path = os.path.join(options.vis_dir, 'predictions.png')
+    visualize.save(path, visualize.prediction_sheet(
+        samples['images'], samples['labels'], samples['predictions']))
+    _LOG.info('wrote %s', path)
+
+
+def write_events(logdir, result):
+  """Writes a report's scores for TensorBoard, under the reference's tags.
+
+  Args:
+    logdir: folder.
+    result: report.Report.
+  """
+  scores = result.scores
+  values = [tf.Summary.Value(
+      tag='eval/miou_1.0_overall', simple_value=scores.miou)]
+  values += [
+      tf.Summary.Value(tag='eval/miou_1.0_class_{}'.format(index),
+                       simple_value=float(iou))
+      for index, iou in enumerate(scores.per_class_iou)]
+  # A FileWriter does not work where eager execution is on.
+  with tf.Graph().as_default():
+    writer = tf.summary.FileWriter(logdir)
+    writer.add_summary(tf.Summary(value=values), result.step or 0)
+    writer.close()
+
+
+def evaluate_checkpoints(*, checkpoint_dir, model_options, with_quantization,
+                         dataset_options, preprocess_options, options,
+                         interval_secs=300, max_evaluations=0,
+                         timeout_secs=None):
+  """Evaluates checkpoints as they appear in a folder.
+
+  Args:
+    checkpoint_dir: folder; or prefix or file of one checkpoint, which is
+      evaluated once.
+    model_options: ModelOptions.
+    with_quantization: whether the checkpoints were trained quantization-aware.
+    dataset_options: DatasetOptions.
+    preprocess_options: PreprocessOptions.
+    options: EvalOptions.
+    interval_secs: least number of seconds between two evaluations.
+    max_evaluations: number of evaluations to stop after; 0: none.
+    timeout_secs: seconds without a new checkpoint to stop after; None: never.
+
+  Returns:
+    The last report.Report, or None where the time was up before the first.
+
+  Raises:
+    InputError: options, records or checkpoints that cannot be used; no
+      checkpoint although max_evaluations is given.
+  """
+  is_single = not os.path.isdir(checkpoint_dir) and (
+      os.path.exists(checkpoint_dir) or
+      os.path.exists(checkpoint_dir + '.index'))
+  if is_single or max_evaluations:
+    first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
+  # What can be wrong with the data shows before there is any waiting.
+  dataset.batches(dataset_options, preprocess_options)
+  predictor = predictors.CheckpointPredictor(
+      model_options, with_quantization=with_quantization)
+  prefixes = [first] if is_single else _appearing(
+      checkpoint_dir, interval_secs, timeout_secs)
+  result = None
+  for number, prefix in enumerate(prefixes, 1):
+    predictor.restore(prefix)
+    result = evaluate(
+        predictor, dataset_options, preprocess_options, options,
+        kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+        num_classes=model_options.num_classes)
+    if number == max_evaluations:
+      break
+  predictor.close()
+  return result
+
+
+def _appearing(folder, interval_secs, timeout_secs):
+  """Yields the newest checkpoint of a folder whenever there is a new one."""
+  seen = None
+  waiting_since = noticed = time.time()
+  while True:
+    prefix = checkpoints.find_latest(folder)
+    if prefix and prefix != seen:
+      started = time.time()
+      yield prefix
+      seen = prefix
+      time.sleep(max(0, started + interval_secs - time.time()))
+      waiting_since = noticed = time.time()
+      continue
+    now = time.time()
+    if timeout_secs is not None and now - waiting_since >= timeout_secs:
+      _LOG.info('no new checkpoint in %s for %d s: done', folder, timeout_secs)
+      return
+    if now - noticed >= _WAITING_NOTICE_SECS:
+      noticed = now
+      _LOG.info('waiting for a checkpoint in %s (newest: %s)', folder,
+                prefix or 'none')
+    time.sleep(1)
+
+
+def evaluate_frozen_graph(*, path, input_node, output_node, dataset_options,
+                          preprocess_options, options):
+  """Evaluates a frozen graph.
+
+  Args:
+    path: the .pb file.
+    input_node: name of the node that gets images in [-1, 1].
+    output_node: name of the node that gives labels.
+    dataset_options: DatasetOptions.
+    preprocess_options: PreprocessOptions.
+    options: EvalOptions.
+
+  Returns:
+    A report.Report.
+
+  Raises:
+    InputError: options, records or a graph that cannot be used.
+  """
+  predictor = predictors.FrozenGraphPredictor(
+      path, crop_size=preprocess_options.crop_size, input_node=input_node,
+      output_node=output_node)
+  result = evaluate(predictor, dataset_options, preprocess_options, options,
+                    kind=report_lib.FROZEN_GRAPH)
+  predictor.close()
+  return result

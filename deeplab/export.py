@@ -1,0 +1,130 @@
+"""Export: a checkpoint's weights and graph in one file, the frozen graph."""
+import os
+from typing import Any, NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab import quantize
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+
+
+class ExportResult(NamedTuple):
+  """What was written."""
+  path: str
+  # Prefix of the checkpoint.
+  checkpoint: str
+  # Number of nodes, and how many of each kind: dict from type to count.
+  nodes: int
+  operations: Any
+  # Size in bytes.
+  size: int
+  inference_graph: Optional[str]
+
+
+def export(checkpoint_path, model_options, options):
+  """Freezes a checkpoint's network, from [-1, 1] images to int32 labels.
+
+  The graph has the nodes of deeplab.contract: the placeholder IMAGE_NODE,
+  float32 [1, height, width, 3] in [-1, 1]; INPUT_NODE, which has its value and
+  is what consumers feed; OUTPUT_NODE, int32 [1, height, width].
+
+  Args:
+    checkpoint_path: folder, prefix or file of a checkpoint.
+    model_options: ModelOptions; the graph's image size is its crop size.
+    options: ExportOptions.
+
+  Returns:
+    An ExportResult.
+
+  Raises:
+    InputError: where the checkpoint is missing or not this network's, or the
+      file cannot be written.
+  """
+  model_options.validate()
+  options.validate()
+  prefix = checkpoints.find(checkpoint_path, 'checkpoint_path')
+  checkpoints.check_options(
+      prefix, model_options, with_quantization=options.with_quantization)
+  path = _output_path(options.export_path)
+  with tf.Graph().as_default() as graph:
+    _build(model_options, options)
+    checkpoints.check_fits(prefix, {
+        variable.op.name: variable.shape.as_list()
+        for variable in tf.global_variables()})
+    saver = tf.train.Saver()
+    graph_def = graph.as_graph_def()
+    with tf.Session() as session:
+      saver.restore(session, prefix)
+      frozen = tf.graph_util.convert_variables_to_constants(
+          session, graph_def, [contract.OUTPUT_NODE])
+  inference_graph = None
+  if options.save_inference_graph:
+    inference_graph = os.path.join(
+        os.path.dirname(path), contract.INFERENCE_GRAPH)
+    options_lib.write_text(inference_graph, str(graph_def))
+  content = frozen.SerializeToString()
+  options_lib.write_bytes(path, content)
+  _describe(path, prefix, model_options, options)
+  return ExportResult(
+      path=path, checkpoint=prefix, nodes=len(frozen.node),
+      operations=operation_counts(frozen), size=len(content),
+      inference_graph=inference_graph)
+
+
+def _output_path(export_path):
+  """Resolves --export_path to a file, and makes its folder."""
+  path = export_path
+  if not path.endswith('.pb'):
+    path = os.path.join(export_path, contract.FROZEN_GRAPH)
+  folder = os.path.dirname(path) or '.'
+  if os.path.exists(folder) and not os.path.isdir(folder):
+    raise InputError('--export_path={}: {} is a file; expected a folder, or '
+                     'a path that ends in .pb'.format(export_path, folder))
+  os.makedirs(folder, exist_ok=True)
+  return path
+
+
+def _describe(path, prefix, model_options, options):
+  """Writes beside the graph what it was made from and what it is fed."""
+  content = {
+      'checkpoint': prefix,
+      'model': options_lib.to_json(model_options),
+      'quantized': options.with_quantization,
+      'input': {'node': contract.INPUT_NODE, 'range': [-1, 1]},
+      'output': {'node': contract.OUTPUT_NODE,
+                 'classes': contract.CLASS_NAMES[:model_options.num_classes]},
+  }
+  if options.preprocessing:
+    content['preprocessing'] = options_lib.to_json(options.preprocessing)
+    content['geometry'] = options.preprocessing.geometry()
+  options_lib.write_json(os.path.splitext(path)[0] + '.json', content)
+
+
+def _build(model_options, options):
+  """Adds the graph to export to the default graph."""
+  images = tf.placeholder(
+      tf.float32, [1] + list(model_options.crop_size) + [3],
+      name=contract.IMAGE_NODE)
+  if options.inference_scales == (1.0,) and not options.add_flipped_images:
+    deeplab_v3.predictions(
+        deeplab_v3.logits(images, model_options), model_options)
+  else:
+    # The name that consumers feed stands before the scales part.
+    images = tf.identity(images, contract.INPUT_NODE)
+    deeplab_v3.multi_scale_predictions(
+        images, model_options, scales=options.inference_scales,
+        flip=options.add_flipped_images)
+  if options.with_quantization:
+    quantize.rewrite_for_evaluation()
+
+
+def operation_counts(graph_def):
+  """Counts a graph's nodes by type: dict from type to number."""
+  counts = {}
+  for node in graph_def.node:
+    counts[node.op] = counts.get(node.op, 0) + 1
+  return counts

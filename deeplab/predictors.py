@@ -1,0 +1,173 @@
+"""Predictors: from images to labels, by a checkpoint or a frozen graph.
+
+A predictor has `description` (str), `predict(images)`, which maps [batch,
+height, width, 3] float32 RGB in [0, 255] to [batch, height, width] int32
+labels, and `close()`. It knows nothing of files that hold images, and nothing
+of scores.
+"""
+import os
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import quantize
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+
+
+def runtime():
+  """Names what runs checkpoints and frozen graphs here."""
+  return 'TensorFlow {}'.format(tf.__version__)
+
+
+class CheckpointPredictor:
+  """The network with a checkpoint's weights; the graph is built once."""
+
+  def __init__(self, model_options, *, with_quantization=False):
+    """Builds the graph; `restore` gives it weights.
+
+    Args:
+      model_options: ModelOptions.
+      with_quantization: whether the graph has fake quantization.
+    """
+    self._options = model_options.validate()
+    self._with_quantization = with_quantization
+    self.description = None
+    with tf.Graph().as_default() as graph:
+      self._images = tf.placeholder(
+          tf.float32, [None] + list(model_options.crop_size) + [3])
+      logits = deeplab_v3.logits(
+          contract.scale_to_model_range(self._images), model_options)
+      self._predictions = deeplab_v3.predictions(logits, model_options)
+      if with_quantization:
+        quantize.rewrite_for_evaluation()
+      self._variables = {
+          variable.op.name: variable.shape.as_list()
+          for variable in tf.global_variables()}
+      self._saver = tf.train.Saver()
+      self._session = tf.Session(graph=graph)
+
+  def restore(self, prefix):
+    """Loads a checkpoint's weights.
+
+    Args:
+      prefix: checkpoint prefix.
+
+    Raises:
+      InputError: where the checkpoint is not this graph's.
+    """
+    checkpoints.check_options(
+        prefix, self._options, with_quantization=self._with_quantization)
+    checkpoints.check_fits(prefix, self._variables)
+    self._saver.restore(self._session, prefix)
+    self.description = prefix
+
+  def predict(self, images):
+    """Returns int32 labels of images; see the module."""
+    return self._session.run(self._predictions, {self._images: images})
+
+  def close(self):
+    """Frees the session."""
+    self._session.close()
+
+
+class FrozenGraphPredictor:
+  """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
+
+  def __init__(self, path, *, crop_size, input_node=contract.INPUT_NODE,
+               output_node=contract.OUTPUT_NODE):
+    """Loads the graph.
+
+    Args:
+      path: the .pb file.
+      crop_size: (height, width) of the images it will get.
+      input_node: name of the node that images are fed to.
+      output_node: name of the node that gives labels.
+
+    Raises:
+      InputError: where the file is no frozen graph, lacks a node, or takes
+        images of another size.
+    """
+    self.description = path
+    graph_def = read_graph_def(path)
+    self._check_nodes(graph_def, {'--input_node': input_node,
+                                  '--output_node': output_node})
+    with tf.Graph().as_default() as graph:
+      tf.import_graph_def(graph_def, name='')
+      self._images = graph.get_tensor_by_name(input_node + ':0')
+      self._predictions = graph.get_tensor_by_name(output_node + ':0')
+      self._check_input(crop_size)
+      self._session = tf.Session(graph=graph)
+
+  def _check_nodes(self, graph_def, wanted):
+    names = {node.name for node in graph_def.node}
+    for flag, name in wanted.items():
+      if name not in names:
+        raise InputError(
+            '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(self.description, name, *candidates(graph_def), flag))
+
+  def _check_input(self, crop_size):
+    shape = self._images.shape
+    wanted = [None] + list(crop_size) + [3]
+    if not shape.is_compatible_with(wanted):
+      raise InputError(
+          '{}: input is {}, --eval_crop_size={},{}'.format(
+              self.description,
+              'x'.join(str(side) for side in shape.as_list()), *crop_size))
+
+  def predict(self, images):
+    """Returns int32 labels of images; see the module."""
+    inputs = contract.scale_to_model_range(images)
+    # An exported graph has a fixed batch, of 1 as a rule.
+    size = self._images.shape.as_list()[0] or len(inputs)
+    outputs = [
+        self._session.run(
+            self._predictions, {self._images: inputs[start:start + size]})
+        for start in range(0, len(inputs), size)]
+    return np.concatenate(outputs).astype(np.int32)
+
+  def close(self):
+    """Frees the session."""
+    self._session.close()
+
+
+def read_graph_def(path):
+  """Reads a frozen graph.
+
+  Args:
+    path: the .pb file.
+
+  Returns:
+    A GraphDef.
+
+  Raises:
+    InputError: where there is no such file, or it is not a frozen graph.
+  """
+  if not os.path.isfile(path):
+    raise InputError('{}: no such file; expected a frozen graph, as '
+                     'export_model.py writes it'.format(path))
+  graph_def = tf.GraphDef()
+  try:
+    with open(path, 'rb') as content:
+      graph_def.ParseFromString(content.read())
+  except Exception:  # protobuf's DecodeError has no stable public name
+    raise InputError('{}: not a frozen GraphDef'.format(path))
+  if not graph_def.node:
+    raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
+  return graph_def
+
+
+def candidates(graph_def):
+  """Names what could be input and output of a graph, for messages.
+
+  Returns:
+    (placeholders, nodes that no other node reads), each a string.
+  """
+  read = {name.split(':')[0].lstrip('^')
+          for node in graph_def.node for name in node.input}
+  inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
+  outputs = [node.name for node in graph_def.node if node.name not in read]
+  return tuple(
+      ', '.join(names[:5]) or 'none' for names in (inputs, outputs))

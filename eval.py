@@ -1,0 +1,29 @@
+r"""Evaluates checkpoints of a folder as they appear, or one of them once.
+
+    python eval.py \
+      --checkpoint_dir=${CKPT_DIR} --dataset_dir=${DATA_DIR} \
+      --eval_logdir=log --eval_crop_size=512,512 \
+      --min_resize_value=512 --max_resize_value=512 --resize_factor=16 \
+      --decoder_output_stride=4
+
+Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to keep
+the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
+"""
+from deeplab import cli
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_eval_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.eval_options(flag_values)
+
+  from deeplab import evaluation
+
+  evaluation.evaluate_checkpoints(**options)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1',))

@@ -1,0 +1,36 @@
+r"""Freezes a checkpoint into one file: freeze.pb, from images to labels.
+
+    python export_model.py \
+      --checkpoint_path=${CKPT_DIR} --export_path=${PB_OUTPUT_DIR} \
+      --num_classes=32 --output_stride=16 --decoder_output_stride=4 \
+      --train_crop_size=512,512 \
+      --min_resize_value=512 --max_resize_value=512 --resize_factor=16
+
+Resizing is not part of the graph: those flags are written beside it, to
+freeze.json, for whoever prepares its input. Add --quantize_delay_step=0 for a
+quantization-aware checkpoint.
+"""
+from deeplab import cli
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_export_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.export_options(flag_values)
+
+  from deeplab import export
+
+  result = export.export(**options)
+  print('{}: {} nodes, {:.1f} MB, from {}'.format(
+      result.path, result.nodes, result.size / 1e6, result.checkpoint))
+  print('  ' + ', '.join('{} {}'.format(count, operation) for operation, count
+                         in sorted(result.operations.items())))
+  if result.inference_graph:
+    print('  graph without weights: ' + result.inference_graph)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1',))

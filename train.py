@@ -1,0 +1,40 @@
+r"""Trains DeepLabv3 + MobileNetV2 on ADE20K, in float or quantization-aware.
+
+    python train.py \
+      --dataset_dir=${DATA_DIR} --train_logdir=${OUTPUT_DIR} \
+      --tf_initial_checkpoint=${PRETRAINED_CKPT_FILE} \
+      --initialize_last_layer=False --fine_tune_batch_norm=False \
+      --train_crop_size=512,512 --decoder_output_stride=4 \
+      --min_resize_value=512 --max_resize_value=512 --resize_factor=16
+
+Ctrl-C and SIGTERM save a checkpoint; the same command resumes there. The
+README has the documented commands in full.
+"""
+import signal
+import sys
+
+from deeplab import cli
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_train_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.train_options(flag_values)
+
+  from deeplab import training
+
+  result = training.train(**options)
+  print('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
+      'stopped by ' + result.stopped_by if result.stopped_by else 'finished',
+      result.step, result.loss, result.steps_done, result.seconds,
+      result.checkpoint))
+  if result.stopped_by:
+    print('run the same command again to resume')
+    sys.exit(128 + signal.Signals[result.stopped_by])
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1',))
