@@ -87,7 +87,8 @@ def run(main, define_flags, *, environments, argv=None):
       TensorFlow are imported inside it, after the environment is known.
     define_flags: function that defines the script's flags on a FlagValues.
     environments: names from environment.ENVIRONMENTS that the script runs in,
-      the one to recommend first; empty where it needs no TensorFlow.
+      the one to recommend first, and environment.TFLITE where any TFLite
+      interpreter will do; empty where it needs no TensorFlow.
     argv: command line; None: sys.argv.
   """
   argv = sys.argv if argv is None else argv

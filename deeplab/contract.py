@@ -113,3 +113,23 @@ def parse_shard_name(name):
 # --- Files beside a checkpoint ---------------------------------------------
 
 MODEL_OPTIONS_FILE = 'model_options.json'
+
+# --- Preprocessed images ---------------------------------------------------
+
+# The two folders that hold the pairs, and what else is beside them.
+PREPROCESSED_IMAGES = 'images'
+PREPROCESSED_ANNOTATIONS = 'annotations'
+PREPROCESSED_MANIFEST = 'manifest.json'
+# Stands there from the first image to the last: a run that ends early leaves
+# it behind.
+PREPROCESSED_INCOMPLETE = 'INCOMPLETE'
+
+
+def preprocessed_name(number):
+  """Returns the file name of an image and of its annotation, 'img_7.png'."""
+  return 'img_{}.png'.format(number)
+
+
+def is_preprocessed_name(name):
+  """Whether a file has one of preprocessed_name's names."""
+  return re.match(r'img_\d+\.png$', name) is not None

@@ -10,6 +10,10 @@ import warnings
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2'}
+# Among a script's environments, this one stands for whatever has a TFLite
+# interpreter: every TensorFlow, or one of these packages.
+TFLITE = 'tflite'
+TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
 
 
 def refuse(message):
@@ -53,15 +57,20 @@ def problem_with(environments):
   """Says what keeps this interpreter from serving, or returns None.
 
   Args:
-    environments: names from ENVIRONMENTS, the script's first choice first;
-      empty where the script needs no TensorFlow.
+    environments: names from ENVIRONMENTS, the script's first choice first,
+      and TFLITE; empty where the script needs no TensorFlow.
   """
   if not environments:
     return None
-  wanted = ' or '.join(ENVIRONMENTS[name] for name in environments)
+  wanted = ' or '.join(
+      ENVIRONMENTS.get(name, 'any other TFLite interpreter')
+      for name in environments)
   remedy = 'run ./scripts/setup.sh {0}, then use .venvs/{0}/bin/python'.format(
       environments[0])
   version = tensorflow_version()
+  if TFLITE in environments and (
+      version or any(map(installed_version, TFLITE_PACKAGES))):
+    return None
   if version is None:
     return 'needs TensorFlow {} (none found for {}); {}'.format(
         wanted, sys.executable, remedy)

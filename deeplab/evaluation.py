@@ -16,7 +16,6 @@ from deeplab import contract
 from deeplab import metrics
 from deeplab import predictors
 from deeplab import report as report_lib
-from deeplab import visualize
 from deeplab.data import dataset
 
 _LOG = logging.getLogger(__name__)
@@ -95,24 +94,10 @@ def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
       split=dataset_options.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictors.runtime(), matrix=counts.matrix)
-  _publish(result, counts.samples, options)
-  return result
-
-
-def _publish(result, samples, options):
-  """Prints the table, and writes events, JSON and the sheet, as asked."""
-  print(report_lib.table(result))
-  print(report_lib.result_line(result), flush=True)
+  report_lib.publish(result, counts.samples, options)
   if options.eval_logdir:
     write_events(options.eval_logdir, result)
-  if options.report_json:
-    report_lib.write(options.report_json, result)
-  if options.vis_dir:
-    os.makedirs(options.vis_dir, exist_ok=True)
-    path = os.path.join(options.vis_dir, 'predictions.png')
-    visualize.save(path, visualize.prediction_sheet(
-        samples['images'], samples['labels'], samples['predictions']))
-    _LOG.info('wrote %s', path)
+  return result
 
 
 def write_events(logdir, result):

@@ -82,6 +82,12 @@ class ModelOptions(NamedTuple):
       raise InputError(
           'crop size {}x{}: expected at least --output_stride={} a side'.format(
               self.crop_size[0], self.crop_size[1], self.output_stride))
+    pooled = self.image_pooling_crop_size
+    if pooled and (pooled[0] > self.crop_size[0] or
+                   pooled[1] > self.crop_size[1]):
+      raise InputError(
+          '--image_pooling_crop_size={},{}: expected at most the crop size, '
+          '{},{}'.format(*(tuple(pooled) + tuple(self.crop_size))))
     if self.decoder_output_is_logits and not self.decoder_output_stride:
       raise InputError(
           '--decoder_output_is_logits=true: expected a decoder; add '
@@ -182,10 +188,25 @@ class BuildOptions(NamedTuple):
     if self.split not in contract.SPLITS:
       raise InputError('split {}: expected one of {}'.format(
           self.split, ', '.join(contract.SPLITS)))
-    if self.num_workers < 0:
-      raise InputError('--num_workers={}: expected 0 (one for each processor) '
-                       'or more'.format(self.num_workers))
-    return self
+    return _with_workers(self)
+
+
+class PreprocessedOptions(NamedTuple):
+  """From records to a folder of preprocessed images and annotations."""
+  # The folder; made where missing.
+  output_dir: str
+  # File with the names of the only images to take, one a line; None: all.
+  image_list: Optional[str] = None
+  # File for one more copy of the manifest; None: none.
+  manifest: Optional[str] = None
+  # Replace what an earlier run wrote there.
+  overwrite: bool = False
+  # Threads that write images; 0: one for each processor.
+  num_workers: int = 0
+
+  def validate(self):
+    """Returns self, or raises InputError naming the flag at fault."""
+    return _with_workers(self)
 
 
 class TrainOptions(NamedTuple):
@@ -274,6 +295,31 @@ class EvalOptions(NamedTuple):
   vis_images: int = 8
 
 
+class TfliteEvalOptions(NamedTuple):
+  """Which TFLite file is evaluated, on what, and how it is run."""
+  # The .tflite file.
+  net_file: str
+  # Folder with the images, or the folder that holds it as `images`.
+  test_dir: str
+  # Folder with the annotations; None: `annotations` beside the images.
+  val_label_dir: Optional[str] = None
+  # The caller's idea of the input, held against the file's; None: none.
+  is_float_input: Optional[bool] = None
+  # Range of a float input, [0, 255] or [-1, 1]; None: the latter.
+  is_input_0_255: Optional[bool] = None
+  # Threads of one interpreter.
+  num_threads: int = 1
+  # Processes with an interpreter each; 0: one for each processor.
+  num_workers: int = 0
+
+  def validate(self):
+    """Returns self, or raises InputError naming the flag at fault."""
+    if self.num_threads < 1:
+      raise InputError('--num_threads={}: expected at least 1'.format(
+          self.num_threads))
+    return _with_workers(self)
+
+
 class ExportOptions(NamedTuple):
   """What the frozen graph computes, and where it goes."""
   # Folder for freeze.pb, or a path that ends in .pb.
@@ -295,6 +341,14 @@ class ExportOptions(NamedTuple):
       raise InputError('--inference_scales={}: expected numbers above 0'.format(
           ','.join(map(str, self.inference_scales))))
     return self
+
+
+def _with_workers(options):
+  """Returns options, or raises InputError for a bad number of workers."""
+  if options.num_workers < 0:
+    raise InputError('--num_workers={}: expected 0 (one for each processor) '
+                     'or more'.format(options.num_workers))
+  return options
 
 
 def to_json(options):

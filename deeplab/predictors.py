@@ -92,7 +92,7 @@ class FrozenGraphPredictor:
     """
     self.description = path
     graph_def = read_graph_def(path)
-    self._check_nodes(graph_def, {'--input_node': input_node,
+    check_nodes(path, graph_def, {'--input_node': input_node,
                                   '--output_node': output_node})
     with tf.Graph().as_default() as graph:
       tf.import_graph_def(graph_def, name='')
@@ -100,13 +100,6 @@ class FrozenGraphPredictor:
       self._predictions = graph.get_tensor_by_name(output_node + ':0')
       self._check_input(crop_size)
       self._session = tf.Session(graph=graph)
-
-  def _check_nodes(self, graph_def, wanted):
-    names = {node.name for node in graph_def.node}
-    for flag, name in wanted.items():
-      if name not in names:
-        raise InputError(
-            '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(self.description, name, *candidates(graph_def), flag))
 
   def _check_input(self, crop_size):
     shape = self._images.shape
@@ -157,6 +150,25 @@ def read_graph_def(path):
   if not graph_def.node:
     raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
   return graph_def
+
+
+def check_nodes(path, graph_def, wanted):
+  """Refuses a graph that lacks a node, naming those that it could have meant.
+
+  Args:
+    path: the graph's file, for the message.
+    graph_def: a GraphDef.
+    wanted: dict from flag, such as '--input_node', to the node it names.
+
+  Raises:
+    InputError: naming the first node that is missing.
+  """
+  names = {node.name for node in graph_def.node}
+  for flag, name in wanted.items():
+    if name not in names:
+      raise InputError(
+          '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(
+              path, name, *candidates(graph_def), flag))
 
 
 def candidates(graph_def):

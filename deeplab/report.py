@@ -4,7 +4,9 @@ A report holds a confusion matrix and the circumstances it was counted in;
 every score is read off the matrix. Nothing here runs a model.
 """
 import json
+import logging
 import math
+import os
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -12,6 +14,9 @@ import numpy as np
 from deeplab import contract
 from deeplab import metrics
 from deeplab import options
+from deeplab import visualize
+
+_LOG = logging.getLogger(__name__)
 
 CHECKPOINT = 'checkpoint'
 FROZEN_GRAPH = 'frozen graph'
@@ -148,6 +153,28 @@ def to_json(report):
 def write(path, report):
   """Writes to_json(report) to a file, which is never seen half-written."""
   options.write_json(path, to_json(report))
+
+
+def publish(report, samples, options):
+  """Prints the table and the result line, and writes what else is asked for.
+
+  Args:
+    report: Report.
+    samples: dict of equally long lists of arrays, 'images' (uint8 [height,
+      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]);
+      looked at only where options.vis_dir is set.
+    options: options.EvalOptions.
+  """
+  print(table(report))
+  print(result_line(report), flush=True)
+  if options.report_json:
+    write(options.report_json, report)
+  if options.vis_dir:
+    os.makedirs(options.vis_dir, exist_ok=True)
+    path = os.path.join(options.vis_dir, 'predictions.png')
+    visualize.save(path, visualize.prediction_sheet(
+        samples['images'], samples['labels'], samples['predictions']))
+    _LOG.info('wrote %s', path)
 
 
 def result_line(report):

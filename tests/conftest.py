@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where reference data lies, where scripts are."""
+"""Fixtures shared by all tests: where golden and reference data lie."""
 import os
 import sys
 
@@ -15,6 +15,12 @@ def _folder_from(variable):
     pytest.skip('{} is not set'.format(variable))
   assert os.path.isdir(folder), '{}={}: no such folder'.format(variable, folder)
   return folder
+
+
+@pytest.fixture(scope='session')
+def golden_dir():
+  """The folder with the reference's smaller golden outputs."""
+  return os.path.join(REPOSITORY, 'tests', 'golden')
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,319 @@
+"""Conversion of frozen graphs to TFLite: float, quantization-aware, or
+quantized after training.
+
+The converter is TensorFlow's, so its version decides what comes out: the
+published files are 1.15's (float, quantization-aware) and 2.2's (quantized
+after training).
+"""
+import hashlib
+import os
+import shutil
+import sys
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+import tensorflow.compat.v1 as tf
+import tqdm
+
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab import predictors
+from deeplab import tflite_file
+from deeplab.data import preprocessed
+from deeplab.errors import InputError
+
+# What --mode asks for.
+FLOAT = 'float'
+QUANTIZATION_AWARE = 'qat'
+MODES = (FLOAT, QUANTIZATION_AWARE)
+
+# What --input_type asks for.
+INPUT_TYPES = ('float', 'uint8')
+
+_FAKE_QUANTIZATION = 'FakeQuantWithMinMaxVars'
+# The program that TensorFlow runs to convert.
+_CONVERTER_PROGRAM = 'toco_from_protos'
+
+
+class ConversionResult(NamedTuple):
+  """What was written."""
+  path: str
+  # Size in bytes.
+  size: int
+  # Number of tensors, and dict from kind of operator to number.
+  tensors: int
+  operations: Any
+  # Descriptions, such as 'uint8 1x512x512x3, scale 0.0078125, ...'.
+  input: str
+  output: str
+  seconds: float
+
+
+class _Graph(NamedTuple):
+  """A frozen graph to convert."""
+  path: str
+  input_node: str
+  output_node: str
+  # Of the nodes' outputs, with the batch axis.
+  input_shape: Any
+  output_shape: Any
+
+
+def convert(*, graph_def, out_tflite, mode,
+            quantized_input_stats=contract.QUANTIZED_INPUT_STATS,
+            input_node=contract.INPUT_NODE, output_node=contract.OUTPUT_NODE):
+  """Converts a frozen graph that needs no calibration.
+
+  Args:
+    graph_def: the .pb file.
+    out_tflite: file to write; beside it goes a description, '.json' added.
+    mode: FLOAT or QUANTIZATION_AWARE, whichever the graph is.
+    quantized_input_stats: (mean, standard deviation) of a QUANTIZATION_AWARE
+      model's uint8 input, whose real value is (pixel - mean) / deviation.
+    input_node: node that is fed images in [-1, 1].
+    output_node: node that gives labels.
+
+  Returns:
+    A ConversionResult.
+
+  Raises:
+    InputError: where the graph is not what the mode says, lacks a node, or
+      cannot be converted.
+  """
+  started = time.time()
+  _check_output_path(out_tflite)
+  wanted = mode == QUANTIZATION_AWARE
+  graph = _load(graph_def, input_node, output_node, quantized=wanted)
+  converter = _converter(graph)
+  if wanted:
+    converter.inference_type = tf.uint8
+    converter.quantized_input_stats = {input_node: quantized_input_stats}
+  content = _run(converter, graph)
+  description = {'mode': mode}
+  if wanted:
+    description['quantized_input_stats'] = quantized_input_stats
+  return _publish(content, out_tflite, graph, description=description,
+                  input_dtype='uint8' if wanted else 'float32',
+                  started=started)
+
+
+def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
+                           sample_num=contract.CALIBRATION_IMAGES,
+                           input_node=contract.INPUT_NODE,
+                           output_node=contract.OUTPUT_NODE):
+  """Quantizes a float graph to 8 bits, by ranges measured on images.
+
+  Args:
+    dataset_dir: folder that gen_preprocessed_data.py wrote, or its images/.
+    graph_def: the .pb file.
+    out_tflite: file to write; beside it goes a description, '.json' added.
+    input_type: 'float' for a float32 input in [-1, 1], 'uint8' for a quantized
+      one that takes pixels as they are.
+    sample_num: number of images; the first ones are taken.
+    input_node: node that is fed images in [-1, 1].
+    output_node: node that gives labels.
+
+  Returns:
+    A ConversionResult.
+
+  Raises:
+    InputError: where images are too few or do not fit the graph, or the graph
+      is quantization-aware, lacks a node, or cannot be converted.
+  """
+  started = time.time()
+  _check_output_path(out_tflite)
+  if sample_num < 1:
+    raise InputError('--sample_num={}: expected at least 1'.format(sample_num))
+  graph = _load(graph_def, input_node, output_node, quantized=False)
+  paths = _calibration_images(dataset_dir, sample_num, graph.input_shape)
+  converter = _converter(graph)
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.representative_dataset = lambda: _representative_data(paths)
+  converter.inference_input_type = {
+      'float': tf.float32, 'uint8': tf.uint8}[input_type]
+  # Parity: asked for, although labels, being int32, are never quantized.
+  converter.inference_output_type = tf.uint8
+  content = _run(converter, graph)
+  description = {
+      'mode': 'post-training quantization',
+      'calibration': {'folder': os.path.dirname(paths[0]),
+                      'images': [os.path.basename(path) for path in paths],
+                      'sha1': _sha1(paths)}}
+  return _publish(
+      content, out_tflite, graph, description=description,
+      input_dtype={'float': 'float32', 'uint8': 'uint8'}[input_type],
+      started=started)
+
+
+# --- The graph -------------------------------------------------------------
+
+
+def is_quantization_aware(graph_def):
+  """Whether a GraphDef has fake quantization in it."""
+  return any(node.op == _FAKE_QUANTIZATION for node in graph_def.node)
+
+
+def _load(path, input_node, output_node, *, quantized):
+  """Reads and checks a frozen graph: a _Graph."""
+  graph_def = predictors.read_graph_def(path)
+  predictors.check_nodes(path, graph_def, {'--input_node': input_node,
+                                           '--output_node': output_node})
+  if is_quantization_aware(graph_def) and not quantized:
+    raise InputError('{}: quantization-aware graph (it has {} nodes): use '
+                     'scripts/convert_tflite.py --mode=qat'.format(
+                         path, _FAKE_QUANTIZATION))
+  if quantized and not is_quantization_aware(graph_def):
+    raise InputError(
+        '{}: float graph (it has no {} nodes), but --mode=qat: use '
+        '--mode=float, or export with --quantize_delay_step=0'.format(
+            path, _FAKE_QUANTIZATION))
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    shapes = [graph.get_tensor_by_name(node + ':0').shape
+              for node in (input_node, output_node)]
+  if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
+      shapes[0].as_list()[3] != 3):
+    raise InputError('{}: --input_node={} has shape {}, expected [batch, '
+                     'height, width, 3]'.format(path, input_node, shapes[0]))
+  return _Graph(path, input_node, output_node,
+                *[tuple(shape.as_list()) for shape in shapes])
+
+
+def _converter(graph):
+  return tf.lite.TFLiteConverter.from_frozen_graph(
+      graph.path, [graph.input_node], [graph.output_node])
+
+
+def _run(converter, graph):
+  """Converts: returns the content of the TFLite file."""
+  _make_converter_program_findable()
+  try:
+    return converter.convert()
+  except InputError:
+    raise
+  except Exception as error:  # the converter's own error has no public name
+    raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
+        graph.path, tf.__version__, _gist(str(error))))
+
+
+def _make_converter_program_findable():
+  """Puts this interpreter's folder of programs on PATH.
+
+  TensorFlow looks for its converter there only, and does not find it where
+  the environment was not activated.
+  """
+  folder = os.path.dirname(sys.executable)
+  search = os.environ.get('PATH', '').split(os.pathsep)
+  if folder not in search:
+    os.environ['PATH'] = os.pathsep.join([folder] + search)
+  if not shutil.which(_CONVERTER_PROGRAM):
+    raise InputError("{}: TensorFlow's program {} is not there; expected it "
+                     'in a complete environment, run ./scripts/setup.sh'.format(
+                         folder, _CONVERTER_PROGRAM))
+
+
+def _gist(text):
+  """The line of a converter's output that says what went wrong."""
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
+  return (errors or lines or ['no reason given'])[-1]
+
+
+# --- Calibration images ----------------------------------------------------
+
+
+def _calibration_images(dataset_dir, count, input_shape):
+  """Lists the first images of a folder; checks their number, size and kind."""
+  unused_batch, height, width, unused_channels = input_shape
+  paths = preprocessed.image_paths(dataset_dir, '--dataset_dir')
+  if len(paths) < count:
+    raise InputError(
+        '--dataset_dir={}: {} images img_N.png, expected at least '
+        '--sample_num={}'.format(dataset_dir, len(paths), count))
+  for path in paths[:count]:
+    with _opened(path) as image:
+      if image.size != (width, height) or image.mode != 'RGB':
+        raise InputError(
+            '{}: {}x{} {}, expected {}x{} RGB, the input of --graph_def '
+            '(height x width)'.format(path, image.size[1], image.size[0],
+                                      image.mode, height, width))
+  return paths[:count]
+
+
+def _opened(path):
+  """Opens an image; reads its header only."""
+  try:
+    return Image.open(path)
+  except OSError as error:
+    raise InputError('{}: not a readable image ({})'.format(path, error))
+
+
+def _representative_data(paths):
+  """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
+  for path in tqdm.tqdm(paths, unit='image', desc='calibrating', disable=None):
+    with _opened(path) as image:
+      try:
+        pixels = np.asarray(image, np.float32)
+      except OSError as error:
+        raise InputError('{}: not a readable image ({})'.format(path, error))
+    yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
+
+
+def _sha1(paths):
+  """SHA-1 of the contents of files, one after the other."""
+  digest = hashlib.sha1()
+  for path in paths:
+    with open(path, 'rb') as content:
+      digest.update(content.read())
+  return digest.hexdigest()
+
+
+# --- The result ------------------------------------------------------------
+
+
+def _check_output_path(path):
+  """Refuses, before any work, a file that could not be written; makes folder.
+  """
+  if os.path.isdir(path):
+    raise InputError('--out_tflite={}: is a folder, expected the name of a '
+                     'file, such as {}'.format(
+                         path, os.path.join(path, 'freeze.tflite')))
+  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+
+
+def _publish(content, path, graph, *, description, input_dtype, started):
+  """Checks what the converter made, then writes it under its name."""
+  model = tflite_file.parse(content, path)
+  inputs, outputs = (
+      [model.tensors[position] for position in positions]
+      for positions in (model.inputs, model.outputs))
+  found = [(str(inputs[0].dtype), inputs[0].shape), outputs[0].shape]
+  if found != [(input_dtype, graph.input_shape), graph.output_shape]:
+    raise InputError(
+        '{}: TensorFlow {} made a model from {} to {}, expected {} {} to '
+        '{}'.format(graph.path, tf.__version__, inputs[0].describe(),
+                    outputs[0].describe(), input_dtype,
+                    list(graph.input_shape), list(graph.output_shape)))
+  options_lib.write_bytes(path, content)
+  result = ConversionResult(
+      path=path, size=len(content), tensors=len(model.tensors),
+      operations=model.operation_counts(), input=inputs[0].describe(),
+      output=outputs[0].describe(), seconds=time.time() - started)
+  options_lib.write_json(path + '.json', dict(
+      description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
+      tensorflow=tf.__version__, input=result.input, output=result.output,
+      operations=result.operations))
+  return result
+
+
+def summary_lines(result):
+  """Describes a ConversionResult in lines of text, for people."""
+  return [
+      '{}: {} bytes, {} operators, {} tensors, {:.0f} s'.format(
+          result.path, result.size, sum(result.operations.values()),
+          result.tensors, result.seconds),
+      '  ' + ', '.join('{} {}'.format(count, kind) for kind, count
+                       in sorted(result.operations.items())),
+      '  from {} to {}'.format(result.input, result.output)]

@@ -1,0 +1,169 @@
+"""What a TFLite file holds: its tensors, operators, inputs and outputs.
+
+The file itself is parsed, so any TensorFlow will do, and no interpreter has to
+know its operators.
+"""
+import os
+import struct
+from typing import Any, NamedTuple, Optional, Tuple
+
+import numpy as np
+import tflite
+
+from deeplab.errors import InputError
+
+_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
+_DTYPES = {
+    tflite.TensorType.FLOAT32: np.dtype('<f4'),
+    tflite.TensorType.FLOAT16: np.dtype('<f2'),
+    tflite.TensorType.INT8: np.dtype('i1'),
+    tflite.TensorType.UINT8: np.dtype('u1'),
+    tflite.TensorType.INT16: np.dtype('<i2'),
+    tflite.TensorType.INT32: np.dtype('<i4'),
+    tflite.TensorType.INT64: np.dtype('<i8'),
+    tflite.TensorType.BOOL: np.dtype('?'),
+}
+
+
+class Tensor(NamedTuple):
+  """One tensor; a real value is scale * (stored value - zero point)."""
+  name: str
+  shape: Tuple[int, ...]
+  # NumPy dtype; None: a type that this suite's models do not have.
+  dtype: Any
+  # As many as the quantization has: none, one, or one for each channel.
+  scales: Tuple[float, ...] = ()
+  zero_points: Tuple[int, ...] = ()
+  # Axis of the channels, where there are several scales.
+  axis: int = 0
+  # Array of constants, as stored; None: computed when the model runs.
+  data: Optional[Any] = None
+
+  def real_values(self):
+    """Returns the constants as float64, of the tensor's shape.
+
+    float64 holds every product of a float32 scale and an 8 bit difference
+    exactly.
+    """
+    values = self.data.astype(np.float64)
+    if not self.scales:
+      return values
+    along = [1] * values.ndim
+    if len(self.scales) > 1:
+      along[self.axis] = -1
+    scales = np.reshape(np.asarray(self.scales, np.float64), along)
+    return scales * (values - np.reshape(self.zero_points, along))
+
+  def describe(self):
+    """Returns 'uint8 1x512x512x3, scale 0.0078125, zero point 128'."""
+    text = '{} {}'.format(
+        self.dtype, 'x'.join(str(side) for side in self.shape))
+    if len(self.scales) == 1:
+      text += ', scale {:.7g}, zero point {}'.format(
+          self.scales[0], self.zero_points[0])
+    return text
+
+
+class Operator(NamedTuple):
+  """One step of the computation."""
+  # Such as 'CONV_2D'.
+  kind: str
+  # Positions in Model.tensors; -1: an optional input that is left out.
+  inputs: Tuple[int, ...]
+  outputs: Tuple[int, ...]
+
+
+class Model(NamedTuple):
+  """A file's only graph, operators in the order in which they run."""
+  tensors: Tuple[Tensor, ...]
+  operators: Tuple[Operator, ...]
+  # Positions in tensors.
+  inputs: Tuple[int, ...]
+  outputs: Tuple[int, ...]
+
+  def operation_counts(self):
+    """Counts operators by kind: dict from kind to number."""
+    counts = {}
+    for operator in self.operators:
+      counts[operator.kind] = counts.get(operator.kind, 0) + 1
+    return counts
+
+
+def read(path):
+  """Reads a TFLite file.
+
+  Args:
+    path: the file.
+
+  Returns:
+    A Model.
+
+  Raises:
+    InputError: where there is no such file, or it is not a whole TFLite file.
+  """
+  if not os.path.isfile(path):
+    raise InputError('{}: no such file; expected a TFLite model'.format(path))
+  with open(path, 'rb') as content:
+    return parse(content.read(), path)
+
+
+def parse(content, path):
+  """Parses the bytes of a TFLite file.
+
+  Args:
+    content: bytes.
+    path: name of the file, for messages.
+
+  Returns:
+    A Model.
+
+  Raises:
+    InputError: where the bytes are not a whole TFLite file.
+  """
+  if content[4:8] != _IDENTIFIER:
+    raise InputError('{}: not a TFLite model (bytes 4 to 8 are {}, expected '
+                     '{})'.format(path, content[4:8], _IDENTIFIER))
+  try:
+    return _parse_model(tflite.Model.GetRootAsModel(content, 0))
+  except (struct.error, IndexError, TypeError, ValueError, AttributeError):
+    raise InputError('{}: damaged or cut off TFLite model ({} bytes)'.format(
+        path, len(content)))
+
+
+def _parse_model(model):
+  graph = model.Subgraphs(0)
+  tensors = tuple(_parse_tensor(model, graph.Tensors(index))
+                  for index in range(graph.TensorsLength()))
+  operators = []
+  for index in range(graph.OperatorsLength()):
+    operator = graph.Operators(index)
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    operators.append(Operator(
+        # Files from before 2020 have the narrow field only; new ones have both.
+        kind=tflite.opcode2name(
+            max(code.BuiltinCode(), code.DeprecatedBuiltinCode())),
+        inputs=_positions(operator.InputsAsNumpy()),
+        outputs=_positions(operator.OutputsAsNumpy())))
+  return Model(tensors, tuple(operators), _positions(graph.InputsAsNumpy()),
+               _positions(graph.OutputsAsNumpy()))
+
+
+def _positions(array):
+  return tuple(int(position) for position in array)
+
+
+def _parse_tensor(model, tensor):
+  shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
+  dtype = _DTYPES.get(tensor.Type())
+  quantization = tensor.Quantization()
+  scales, zero_points, axis = (), (), 0
+  if quantization and quantization.ScaleLength():
+    scales = tuple(quantization.ScaleAsNumpy().tolist())
+    zero_points = tuple(quantization.ZeroPointAsNumpy().tolist())
+    axis = quantization.QuantizedDimension()
+  data = None
+  stored = model.Buffers(tensor.Buffer())
+  if dtype is not None and stored.DataLength():
+    data = stored.DataAsNumpy().view(dtype).reshape(shape)
+  return Tensor(tensor.Name().decode('utf-8'), shape, dtype, scales,
+                zero_points, axis, data)

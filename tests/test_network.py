@@ -1,0 +1,273 @@
+"""The network against the reference's golden outputs, and against itself."""
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab import losses
+from deeplab import options
+from deeplab import quantize
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+from deeplab.nets import layers
+from deeplab.nets import mobilenet_v2
+from tests import golden_weights
+
+WEIGHT_DECAY = 4e-5
+PUBLISHED = options.ModelOptions(decoder_output_stride=(4,))
+TINY = PUBLISHED._replace(crop_size=(33, 33))
+
+
+def close(actual, expected, tolerance=5e-5):
+  """Largest difference relative to the largest expected value."""
+  expected = np.asarray(expected, np.float64)
+  np.testing.assert_allclose(
+      actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def golden_file(size, golden_dir, request):
+  folder = golden_dir
+  if size == 512:
+    folder = os.path.join(request.getfixturevalue('reference_dir'), 'golden')
+  return np.load(os.path.join(folder, 'network{}.npz'.format(size)))
+
+
+@pytest.mark.parametrize('size', [65, 512])
+def test_outputs_and_gradients_match_the_reference(size, golden_dir, request):
+  golden = golden_file(size, golden_dir, request)
+  image = golden['image_in'][np.newaxis].astype(np.float32)
+  label = golden['label_in'][np.newaxis, ..., np.newaxis].astype(np.int32)
+  model = PUBLISHED._replace(crop_size=(size, size))
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = deeplab_v3.logits(
+        contract.scale_to_model_range(tf.constant(image)), model,
+        weight_decay=WEIGHT_DECAY)
+    loss = losses.softmax_cross_entropy(logits, tf.constant(label))
+    regularizers = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    variables = {v.op.name: v for v in tf.trainable_variables()}
+    names = [str(name) for name in golden['grad_names']]
+    gradients = tf.gradients(loss, [variables[name] for name in names])
+    golden_weights.load(session, tf.global_variables())
+    outputs, data_loss, regularization, gradients = session.run(
+        [logits, loss, tf.add_n(regularizers), gradients])
+  assert len(variables) == len(names) == 179
+  step = 1 if size == 65 else 4
+  close(outputs[0, ::step, ::step], golden['logits_stride4'])
+  close(outputs.mean((0, 1, 2)), golden['logits_mean'])
+  close(outputs.std((0, 1, 2)), golden['logits_std'])
+  assert data_loss == pytest.approx(golden['data_loss'], rel=5e-5)
+  assert regularization == pytest.approx(
+      golden['regularization_loss'], rel=5e-5)
+  norms = [np.linalg.norm(g.astype(np.float64)) for g in gradients]
+  np.testing.assert_allclose(norms, golden['grad_norms'], rtol=5e-5)
+
+
+def test_regularized_weights_are_the_references(golden_dir):
+  golden = np.load(os.path.join(golden_dir, 'network65.npz'))
+  with tf.Graph().as_default():
+    deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), TINY, weight_decay=1.0)
+    ours = [loss.op.name for loss in
+            tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)]
+  assert sorted(name.split('/weights/')[0] for name in ours) == sorted(
+      str(name).split('/kernel/')[0] for name in golden['regularized'])
+  assert len(ours) == 41
+
+
+def test_quantized_logits_match_the_reference(reference_dir):
+  golden = np.load(os.path.join(reference_dir, 'golden', 'network512_qat.npz'))
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, [1, 512, 512, 3])
+    predictions = deeplab_v3.predictions(
+        deeplab_v3.logits(contract.scale_to_model_range(images), PUBLISHED),
+        PUBLISHED)
+    quantize.rewrite_for_evaluation()
+    golden_weights.load(session, tf.global_variables())
+    resized = predictions.op.inputs[0]
+    logits = session.run(
+        resized.op.inputs[0], {images: golden['image_in'][np.newaxis]})
+  close(logits[0, ::4, ::4], golden['logits_stride4'])
+  close(logits.mean((0, 1, 2)), golden['logits_mean'])
+
+
+def test_model_variables_are_the_published_ones(golden_dir):
+  with open(os.path.join(golden_dir, 'variables_float.json')) as content:
+    published = {entry['name']: entry['shape'] for entry in json.load(content)
+                 if not entry['name'].endswith(
+                     contract.TRAINING_VARIABLE_ENDINGS)}
+  with tf.Graph().as_default():
+    deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), TINY)
+    ours = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    assert set(tf.model_variables()) == set(tf.global_variables())
+  assert ours == published
+  assert len(ours) == 297
+
+
+def test_features_at_all_output_strides_agree():
+  """Dense features, thinned out, are the features at the nominal stride."""
+  image = np.random.RandomState(0).uniform(-1, 1, [1, 97, 97, 3])
+  features = {}
+  for stride in options.OUTPUT_STRIDES:
+    with tf.Graph().as_default(), tf.Session() as session:
+      net, _ = mobilenet_v2.mobilenet_v2(
+          tf.constant(image, tf.float32), output_stride=stride)
+      golden_weights.load(session, tf.global_variables())
+      features[stride] = session.run(net)
+  assert features[32].shape == (1, 4, 4, 320)
+  close(features[16][:, ::2, ::2], features[32])
+  close(features[8][:, ::4, ::4], features[32])
+  assert np.abs(features[32]).max() > 0.1
+
+
+def test_predictions_have_the_input_size_and_node_name():
+  with tf.Graph().as_default():
+    logits = deeplab_v3.logits(tf.zeros([2, 33, 33, 3]), TINY)
+    predictions = deeplab_v3.predictions(logits, TINY)
+  assert logits.shape.as_list() == [2, 9, 9, 32]
+  assert predictions.shape.as_list() == [2, 33, 33]
+  assert predictions.dtype == tf.int32
+  assert predictions.op.name == contract.OUTPUT_NODE
+
+
+def test_labels_resized_after_the_arg_max_are_nearest_neighbours():
+  model = TINY._replace(prediction_with_upsampled_logits=False,
+                        crop_size=(3, 3))
+  corners = np.eye(32, dtype=np.float32)[np.array([[5, 6], [7, 8]])][np.newaxis]
+  with tf.Graph().as_default(), tf.Session() as session:
+    predictions = deeplab_v3.predictions(tf.constant(corners), model)
+    labels = session.run(predictions)
+  assert predictions.op.name == contract.OUTPUT_NODE
+  assert labels[0, 0, 0] == 5 and labels[0, 2, 2] == 8
+  assert set(labels.ravel()) <= {5, 6, 7, 8}
+
+
+def graph_of(model, is_training=False):
+  """Returns (variables by name, op types, attributes) of a tiny network."""
+  with tf.Graph().as_default() as graph:
+    logits = deeplab_v3.logits(
+        tf.zeros([1] + list(model.crop_size) + [3]), model,
+        is_training=is_training, train_batch_norm=is_training)
+    deeplab_v3.predictions(logits, model)
+    definition = graph.as_graph_def()
+  return sorted(str(node) for node in definition.node)
+
+
+@pytest.mark.parametrize('change', [
+    {'num_classes': 21},
+    {'output_stride': 8},
+    {'decoder_output_stride': ()},
+    {'decoder_output_stride': (4, 8)},
+    {'atrous_rates': (6, 12)},
+    {'depth_multiplier': 0.5},
+    {'divisible_by': 16, 'depth_multiplier': 0.5},
+    {'aspp_convs_filters': 128},
+    {'aspp_with_concat_projection': False},
+    {'atrous_rates': (6,), 'aspp_with_separable_conv': False},
+    {'image_pooling_crop_size': (17, 17)},
+    {'image_pooling_stride': (2, 2), 'image_pooling_crop_size': (17, 17)},
+    {'decoder_filters': 64},
+    {'decoder_use_separable_conv': False},
+    {'decoder_use_sum_merge': True},
+    {'decoder_output_is_logits': True},
+    {'decoder_use_sum_merge': True, 'decoder_output_is_logits': True},
+    {'use_bounded_activation': True},
+    {'prediction_with_upsampled_logits': False},
+], ids=str)
+def test_every_model_option_changes_the_graph(change):
+  last = list(change)[0]
+  changed = TINY._replace(**change).validate()
+  without = changed._replace(**{last: getattr(TINY, last)})
+  assert graph_of(changed) != graph_of(without)
+
+
+def test_batch_norm_decay_is_used_in_training():
+  rates = set()
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([2, 33, 33, 3]),
+                      TINY._replace(batch_norm_decay=0.5),
+                      train_batch_norm=True)
+    for update in tf.get_collection(tf.GraphKeys.UPDATE_OPS):
+      rates.add(round(float(session.run(update.op.inputs[1].op.inputs[1])), 4))
+    assert len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)) == 2 * 59
+  assert rates == {0.003, 0.5}  # the backbone keeps its own, 0.997
+
+
+def test_decoder_output_as_logits_has_no_logits_layer():
+  model = TINY._replace(decoder_output_is_logits=True)
+  with tf.Graph().as_default():
+    logits = deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), model)
+    names = [v.op.name for v in tf.global_variables()]
+  assert logits.shape.as_list() == [1, 9, 9, 32]
+  assert not [name for name in names if name.startswith('logits')]
+  # Linear at the end: logits may be negative.
+  assert logits.op.type == 'BiasAdd'
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'output_stride': 10}, '--output_stride=10: expected 8, 16 or 32'),
+    ({'decoder_output_stride': (5,)}, '--decoder_output_stride=5'),
+    ({'decoder_output_stride': (16,)}, '--decoder_output_stride=16'),
+    ({'num_classes': 1}, '--num_classes=1'),
+    ({'depth_multiplier': 0.0}, '--depth_multiplier=0.0'),
+    ({'crop_size': (8, 512)}, 'crop size 8x512'),
+    ({'image_pooling_crop_size': (99, 99)}, '--image_pooling_crop_size=99,99'),
+    ({'decoder_output_is_logits': True, 'decoder_output_stride': ()},
+     '--decoder_output_is_logits'),
+], ids=str)
+def test_options_that_make_no_network_are_refused(change, words):
+  with pytest.raises(InputError, match=words.replace('(', r'\(')):
+    TINY._replace(**change).validate()
+
+
+@pytest.mark.parametrize('value, divisor, smallest, expected', [
+    (32, 8, None, 32), (16 * 0.5, 1, 1, 8), (24 * 0.35, 8, None, 8),
+    (13, 8, None, 16), (20, 16, None, 32), (3, 8, None, 8)])
+def test_make_divisible(value, divisor, smallest, expected):
+  assert mobilenet_v2.make_divisible(value, divisor, smallest) == expected
+
+
+@pytest.mark.parametrize('side, stride, expected', [
+    (512, 16, 32), (512, 4, 128), (513, 16, 33), (257, 32, 9), (65, 4, 17)])
+def test_scale_dimension(side, stride, expected):
+  assert layers.scale_dimension(side, 1.0 / stride) == expected
+
+
+def test_dropout_drops_in_training_only():
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(0)
+    kept = layers.dropout(tf.ones([100, 100]), keep_probability=0.9,
+                          is_training=False, scope='kept')
+    dropped = layers.dropout(tf.ones([100, 100]), keep_probability=0.9,
+                             is_training=True, scope='dropped')
+    kept, dropped = session.run([kept, dropped])
+  assert (kept == 1).all()
+  np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.9], rtol=1e-6)
+  assert 0.88 < np.count_nonzero(dropped) / 1e4 < 0.92
+
+
+def multi_scale(model, **arguments):
+  image = np.random.RandomState(1).uniform(-1, 1, [1, 33, 33, 3])
+  with tf.Graph().as_default(), tf.Session() as session:
+    labels = deeplab_v3.multi_scale_predictions(
+        tf.constant(image, tf.float32), model, **arguments)
+    golden_weights.load(session, tf.global_variables())
+    return session.run(labels), len(tf.global_variables())
+
+
+def test_one_scale_without_mirroring_gives_the_plain_predictions():
+  image = np.random.RandomState(1).uniform(-1, 1, [1, 33, 33, 3])
+  with tf.Graph().as_default(), tf.Session() as session:
+    plain = deeplab_v3.predictions(deeplab_v3.logits(
+        tf.constant(image, tf.float32), TINY), TINY)
+    golden_weights.load(session, tf.global_variables())
+    plain = session.run(plain)
+  labels, variables = multi_scale(TINY, scales=(1.0,), flip=False)
+  assert (labels == plain).mean() > 0.99  # soft max may tie in float32
+  assert variables == 297
+  for changed in ({'scales': (0.75, 1.0), 'flip': False},
+                  {'scales': (1.0,), 'flip': True}):
+    other, variables = multi_scale(TINY, **changed)
+    assert other.shape == labels.shape and (other != labels).any()
+    assert variables == 297
