@@ -13,8 +13,9 @@ from deeplab.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
-# Model options that an evaluation may choose anew: they change no variable.
-_FREE_AT_EVALUATION = ('crop_size', 'output_stride')
+# Model options that an evaluation may choose anew: they change no variable,
+# and the decay is of use in training only.
+_FREE_AT_EVALUATION = ('crop_size', 'output_stride', 'batch_norm_decay')
 _FREE_ON_RESUME = ('crop_size',)
 
 
@@ -194,12 +195,13 @@ def read_options(folder):
   try:
     with open(path) as content:
       fields = json.load(content)
-    model = options_lib.from_json(
-        options_lib.ModelOptions, fields.pop('model'))
-  except (ValueError, KeyError, AttributeError) as error:
-    raise InputError('{}: not readable ({}); remove it to do without'.format(
+    model = options_lib.from_json(options_lib.ModelOptions, fields['model'])
+    rest = {name: fields[name]
+            for name in ('quantize_delay_step', 'optimizer')}
+  except (ValueError, KeyError, TypeError) as error:
+    raise InputError('{}: not readable ({!r}); remove it to do without'.format(
         path, error))
-  return model, fields
+  return model, rest
 
 
 def check_options(prefix, model_options, *, with_quantization):

@@ -45,6 +45,15 @@ def scale_to_model_range(images):
   return images * (2.0 / 255.0) - 1.0
 
 
+def scale_as_tflite_scripts(images):
+  """The same map, rounded as it was for the published TFLite figures.
+
+  Parity: on TFLite input and calibration images the reference divides by
+  127.5, which differs from scale_to_model_range in the last bit of a float32.
+  """
+  return images / 127.5 - 1.0
+
+
 def model_range_to_pixels(images):
   """Maps the network's [-1, 1] back to [0, 255]; any shape, float."""
   return (images + 1.0) * (255.0 / 2.0)
@@ -56,6 +65,12 @@ IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
 INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # what consumers feed
 OUTPUT_NODE = 'ArgMax'  # int32 [1, height, width]
 FROZEN_GRAPH = 'freeze.pb'
+# Mean and standard deviation of the published quantization-aware TFLite
+# file's uint8 input: its real value is (pixel - 128) / 128. Training maps
+# pixels to pixel / 127.5 - 1, which no uint8 zero point can express.
+QUANTIZED_INPUT_STATS = (128.0, 128.0)
+# Number of images that the published file was calibrated on.
+CALIBRATION_IMAGES = 500
 INFERENCE_GRAPH = 'inference_graph.pbtxt'
 
 # Variable scopes.
@@ -95,6 +110,14 @@ KEY_WIDTH = 'image/width'
 KEY_CHANNELS = 'image/channels'
 KEY_LABEL = 'image/segmentation/class/encoded'
 KEY_LABEL_FORMAT = 'image/segmentation/class/format'
+
+
+def image_name(recorded):
+  """Returns the file name in a record's KEY_FILENAME, without a folder.
+
+  Records that the reference's builder made hold a whole path.
+  """
+  return recorded.rsplit('/', 1)[-1]
 
 
 def shard_name(split, index, count=NUM_SHARDS):

@@ -94,4 +94,6 @@ def quieten_tensorflow(verbose=False):
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   warnings.filterwarnings('ignore', category=FutureWarning)
   warnings.filterwarnings('ignore', category=DeprecationWarning)
+  # The supervisor of a finished training run stops its threads one by one.
+  warnings.filterwarnings('ignore', message='Attempting to use a closed File')
   logging.getLogger('tensorflow').setLevel(logging.ERROR)

@@ -300,6 +300,11 @@ def _define_eval_flags(flag_values):
       batch_flag='eval_batch_size', batch_size=1, crop_flag='eval_crop_size')
   define = functools.partial(_define, flag_values)
   define('string', 'eval_logdir', None, 'Folder for TensorBoard events.')
+  _define_report_flags(define)
+
+
+def _define_report_flags(define):
+  """Defines what becomes of the scores, in every evaluation."""
   define('string', 'report_json', None,
          'File for the report: scores, confusion matrix, circumstances.')
   define('string', 'vis_dir', None,
@@ -515,3 +520,196 @@ def define_synthetic_flags(flag_values):
   flags.DEFINE_integer(
       'seed', 0, 'Seed; the same seed makes the same pictures.',
       upper_bound=2 ** 32 - 1, flag_values=flag_values)
+
+
+# --- TFLite conversion -----------------------------------------------------
+
+
+def _define_conversion_flags(flag_values):
+  """Defines what both conversions share."""
+  define = functools.partial(_define, flag_values)
+  define('string', 'graph_def', None,
+         'Frozen graph to convert, as export_model.py writes it.')
+  define('string', 'out_tflite', None, 'TFLite file to write.')
+  define('string', 'input_node', contract.INPUT_NODE,
+         'Node that gets images in [-1, 1].')
+  define('string', 'output_node', contract.OUTPUT_NODE,
+         'Node that gives labels.')
+
+
+_CONVERSION_FIELDS = ('graph_def', 'out_tflite', 'input_node', 'output_node')
+
+
+def define_post_training_quant_flags(flag_values):
+  """Defines the flags of post_training_quant.py."""
+  _define_conversion_flags(flag_values)
+  define = functools.partial(_define, flag_values)
+  define('string', 'dataset_dir', None,
+         'Folder with the calibration images img_N.png, as '
+         'gen_preprocessed_data.py writes it.')
+  define('enum', 'input_type', None, ['float', 'uint8'],
+         'Type of the input: float32 in [-1, 1], or pixels as uint8. '
+         'Required.')
+  define('integer', 'sample_num', contract.CALIBRATION_IMAGES,
+         'Number of calibration images; the first ones are taken.')
+
+
+def post_training_quant_options(flag_values):
+  """Makes the keyword arguments of tflite.post_training_quantize."""
+  _require(flag_values, 'dataset_dir', 'graph_def', 'out_tflite')
+  if not flag_values.input_type:
+    raise InputError('--input_type is required: float (float32 in [-1, 1]) or '
+                     'uint8 (pixels, as published)')
+  return _given(flag_values, _CONVERSION_FIELDS + (
+      'dataset_dir', 'input_type', 'sample_num'))
+
+
+def define_convert_tflite_flags(flag_values):
+  """Defines the flags of scripts/convert_tflite.py."""
+  _define_conversion_flags(flag_values)
+  define = functools.partial(_define, flag_values)
+  define('enum', 'mode', None, ['float', 'qat'],
+         'float: no quantization; qat: of a quantization-aware graph. '
+         'Required.')
+  define('list', 'quantized_input_stats',
+         ['{:g}'.format(value) for value in contract.QUANTIZED_INPUT_STATS],
+         'MEAN,DEVIATION of the uint8 input of --mode=qat, whose real value '
+         'is (pixel - MEAN) / DEVIATION.')
+
+
+def convert_tflite_options(flag_values):
+  """Makes the keyword arguments of tflite.convert."""
+  _require(flag_values, 'graph_def', 'out_tflite')
+  if not flag_values.mode:
+    raise InputError('--mode is required: float, or qat for a graph exported '
+                     'with --quantize_delay_step=0')
+  flag = '--quantized_input_stats={}'.format(
+      ','.join(flag_values.quantized_input_stats))
+  if flag_values['quantized_input_stats'].present and (
+      flag_values.mode != 'qat'):
+    raise InputError(flag + ': has no effect with --mode={}; drop it'.format(
+        flag_values.mode))
+  try:
+    mean, deviation = map(float, flag_values.quantized_input_stats)
+  except ValueError:
+    mean, deviation = 0.0, 0.0
+  if not deviation > 0:
+    raise InputError(flag + ': expected MEAN,DEVIATION with a deviation above '
+                     '0, for example 128,128')
+  return dict(_given(flag_values, _CONVERSION_FIELDS + ('mode',)),
+              quantized_input_stats=(mean, deviation))
+
+
+# --- Rebuilding ------------------------------------------------------------
+
+
+def define_rebuild_flags(flag_values):
+  """Defines the flags of scripts/rebuild_checkpoint.py."""
+  define = functools.partial(_define, flag_values)
+  define('string', 'tflite', None, 'TFLite file to rebuild from.')
+  define('string', 'output_dir', None,
+         'Folder for the checkpoint; must not hold one already.')
+
+
+def rebuild_options(flag_values):
+  """Makes the keyword arguments of rebuild.rebuild."""
+  _require(flag_values, 'tflite', 'output_dir')
+  return _given(flag_values, ('tflite', 'output_dir'))
+
+
+# --- Tables ----------------------------------------------------------------
+
+
+def define_stage_table_flags(flag_values):
+  """Defines the flags of scripts/stage_table.py."""
+  _define(flag_values, 'multi_string', 'report', None,
+          'STAGE=FILE: a line of the table, and the --report_json file it is '
+          'read from; given once for each line.')
+
+
+def stages(flag_values):
+  """Makes a list of (stage, path) from the flags of stage_table.py."""
+  _require(flag_values, 'report')
+  found = []
+  for given in flag_values.report:
+    stage, separator, path = given.partition('=')
+    if not (stage and separator and path):
+      raise InputError('--report={}: expected STAGE=FILE, for example '
+                       "--report='frozen graph=pb.json'".format(given))
+    found.append((stage, path))
+  return found
+
+
+# --- Preprocessed images, and TFLite models on them ------------------------
+
+
+def define_preprocessed_flags(flag_values):
+  """Defines the flags of gen_preprocessed_data.py."""
+  define_input_flags(
+      flag_values, split_flag='eval_split', split='val',
+      batch_flag='eval_batch_size', batch_size=1, crop_flag='eval_crop_size')
+  # Deviates: the reference takes 1 whatever the flag says.
+  flag_values.set_default('resize_factor', 1)
+  define = functools.partial(_define, flag_values)
+  define('string', 'preprocessed_dataset_dir', None,
+         'Folder in which images/ and annotations/ are made.')
+  define('string', 'image_list', None,
+         'File with the names of the only images to take, one a line, such as '
+         'checkpoints/post_train_quant/ptq.txt; img_N is the one on line N, '
+         'counted from 0.')
+  define('string', 'manifest', None,
+         'File for one more copy of manifest.json, which says which image of '
+         'the data set each img_N is.')
+  define('boolean', 'overwrite', False,
+         'Replace the images that an earlier run wrote there.')
+  define('integer', 'num_workers', 0,
+         'Threads that write images; 0: one for each processor.')
+
+
+def preprocessed_options(flag_values):
+  """Makes (DatasetOptions, PreprocessOptions, PreprocessedOptions)."""
+  _require(flag_values, 'dataset_dir', 'preprocessed_dataset_dir')
+  return (
+      options.DatasetOptions(
+          dataset_dir=flag_values.dataset_dir, split=flag_values.eval_split,
+          batch_size=flag_values.eval_batch_size).validate(),
+      options.PreprocessOptions(
+          crop_size=_size(flag_values, 'eval_crop_size'),
+          **_given(flag_values, _RESIZE_FIELDS)).validate(),
+      options.PreprocessedOptions(
+          output_dir=flag_values.preprocessed_dataset_dir,
+          **_given(flag_values, (
+              'image_list', 'manifest', 'overwrite',
+              'num_workers'))).validate())
+
+
+def define_tflite_eval_flags(flag_values):
+  """Defines the flags of segmentation_inference_eval_seg_tflite.py."""
+  define = functools.partial(_define, flag_values)
+  define('string', 'net_file', './checkpoints/float/freeze.tflite',
+         'TFLite file to evaluate.')
+  define('string', 'test_dir', './preprocessed/images',
+         'Folder with the images, or the folder above it.')
+  define('string', 'val_label_dir', None,
+         'Folder with the annotations; none: annotations/ beside the images.')
+  define('boolean', 'is_float_input', None,
+         'What the input is expected to be; the file itself decides, and is '
+         'refused where it is something else.')
+  define('boolean', 'is_input_0_255', None,
+         'Range of the input. A float input gets [-1, 1] unless this is true; '
+         'a quantized one always gets pixels of 0 to 255.')
+  define('integer', 'num_threads', 1,
+         'Threads of one interpreter, where it can have several.')
+  define('integer', 'num_workers', 0,
+         'Processes with an interpreter each; 0: one for each processor.')
+  _define_report_flags(define)
+
+
+def tflite_eval_options(flag_values):
+  """Makes (TfliteEvalOptions, EvalOptions)."""
+  _require(flag_values, 'net_file', 'test_dir')
+  return (
+      options.TfliteEvalOptions(**_given(
+          flag_values, options.TfliteEvalOptions._fields)).validate(),
+      options.EvalOptions(**_given(
+          flag_values, ('report_json', 'vis_dir', 'vis_images'))))

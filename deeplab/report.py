@@ -15,6 +15,7 @@ from deeplab import contract
 from deeplab import metrics
 from deeplab import options
 from deeplab import visualize
+from deeplab.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,6 +102,17 @@ def _summary(report):
   kept = sum(index != report.ignore_label
              for index in range(len(scores.per_class_iou)))
   step = '' if report.step is None else ', step {}'.format(report.step)
+  means = [
+      ('mIoU, app', '{}  (sum over {} classes / {}, MLPerf mobile app)'.format(
+          _score(scores.miou_mlperf_app), kept, kept)),
+      ('mIoU, kept', '{}  (without class {}, reference TFLite script)'.format(
+          _score(scores.miou_kept_classes), report.ignore_label)),
+      ('mIoU', '{}  (every class seen, reference eval.py)'.format(
+          _score(scores.miou))),
+  ]
+  if report.kind == TFLITE:
+    # What the published figures of this kind are comes last.
+    means[1], means[2] = means[2], means[1]
   return [
       ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
       ('images', '{} of {}, {:.1f} s, {:.2f} a second'.format(
@@ -110,13 +122,7 @@ def _summary(report):
       ('runtime', report.runtime),
       ('pixel accuracy', _score(scores.pixel_accuracy)),
       ('class accuracy', _score(scores.mean_class_accuracy)),
-      ('mIoU, app', '{}  (sum over {} classes / {}, MLPerf mobile app)'.format(
-          _score(scores.miou_mlperf_app), kept, kept)),
-      ('mIoU, kept', '{}  (without class {}, reference TFLite script)'.format(
-          _score(scores.miou_kept_classes), report.ignore_label)),
-      ('mIoU', '{}  (every class seen, reference eval.py)'.format(
-          _score(scores.miou))),
-  ]
+  ] + means
 
 
 def class_name(index, num_classes=contract.NUM_CLASSES):
@@ -155,23 +161,23 @@ def write(path, report):
   options.write_json(path, to_json(report))
 
 
-def publish(report, samples, options):
+def publish(report, samples, eval_options):
   """Prints the table and the result line, and writes what else is asked for.
 
   Args:
     report: Report.
-    samples: dict of equally long lists of arrays, 'images' (uint8 [height,
-      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]);
-      looked at only where options.vis_dir is set.
-    options: options.EvalOptions.
+    samples: dict of lists of as many arrays each, 'images' (uint8 [height,
+      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]),
+      looked at only where there is a vis_dir.
+    eval_options: options.EvalOptions.
   """
   print(table(report))
   print(result_line(report), flush=True)
-  if options.report_json:
-    write(options.report_json, report)
-  if options.vis_dir:
-    os.makedirs(options.vis_dir, exist_ok=True)
-    path = os.path.join(options.vis_dir, 'predictions.png')
+  if eval_options.report_json:
+    write(eval_options.report_json, report)
+  if eval_options.vis_dir:
+    os.makedirs(eval_options.vis_dir, exist_ok=True)
+    path = os.path.join(eval_options.vis_dir, 'predictions.png')
     visualize.save(path, visualize.prediction_sheet(
         samples['images'], samples['labels'], samples['predictions']))
     _LOG.info('wrote %s', path)
@@ -183,6 +189,33 @@ def result_line(report):
   for name in ('classes', 'confusion_matrix', 'ignore_label'):
     del content[name]
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
+
+
+def stage_row(stage, path):
+  """Reads a line of stage_table from a file that write() made.
+
+  Args:
+    stage: what to call it.
+    path: the file.
+
+  Returns:
+    A StageRow.
+
+  Raises:
+    InputError: where the file is no report.
+    OSError: where it cannot be read.
+  """
+  with open(path) as source:
+    try:
+      content = json.load(source)
+      miou, accuracy = (
+          float('nan') if content[name] is None else float(content[name])
+          for name in ('miou', 'pixel_accuracy'))
+      return StageRow(stage, miou, accuracy, int(content['images']),
+                      float(content['seconds']))
+    except (ValueError, KeyError, TypeError):
+      raise InputError('{}: expected a report, as --report_json writes '
+                       'it'.format(path))
 
 
 def stage_table(rows):

@@ -7,6 +7,7 @@ after training).
 """
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,7 +22,6 @@ from deeplab import contract
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import tflite_file
-from deeplab.data import preprocessed
 from deeplab.errors import InputError
 
 # What --mode asks for.
@@ -32,7 +32,7 @@ MODES = (FLOAT, QUANTIZATION_AWARE)
 # What --input_type asks for.
 INPUT_TYPES = ('float', 'uint8')
 
-_FAKE_QUANTIZATION = 'FakeQuantWithMinMaxVars'
+_FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
 # The program that TensorFlow runs to convert.
 _CONVERTER_PROGRAM = 'toco_from_protos'
 
@@ -152,7 +152,7 @@ def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
 
 def is_quantization_aware(graph_def):
   """Whether a GraphDef has fake quantization in it."""
-  return any(node.op == _FAKE_QUANTIZATION for node in graph_def.node)
+  return any(node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
 
 
 def _load(path, input_node, output_node, *, quantized):
@@ -227,7 +227,7 @@ def _gist(text):
 def _calibration_images(dataset_dir, count, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
-  paths = preprocessed.image_paths(dataset_dir, '--dataset_dir')
+  paths = _image_paths(dataset_dir)
   if len(paths) < count:
     raise InputError(
         '--dataset_dir={}: {} images img_N.png, expected at least '
@@ -240,6 +240,21 @@ def _calibration_images(dataset_dir, count, input_shape):
             '(height x width)'.format(path, image.size[1], image.size[0],
                                       image.mode, height, width))
   return paths[:count]
+
+
+def _image_paths(dataset_dir):
+  """Paths of img_N.png in a folder, or in its images/, in the order of N."""
+  folder = os.path.join(dataset_dir, 'images')
+  if not os.path.isdir(folder):
+    folder = dataset_dir
+  if not os.path.isdir(folder):
+    raise InputError('--dataset_dir={}: no such folder; expected one that '
+                     'gen_preprocessed_data.py wrote'.format(dataset_dir))
+  numbers = [int(match.group(1)) for match in
+             map(re.compile(r'img_(\d+)\.png$').match, os.listdir(folder))
+             if match]
+  return [os.path.join(folder, 'img_{}.png'.format(number))
+          for number in sorted(numbers)]
 
 
 def _opened(path):
@@ -274,8 +289,7 @@ def _sha1(paths):
 
 
 def _check_output_path(path):
-  """Refuses, before any work, a file that could not be written; makes folder.
-  """
+  """Makes the folder of a file; refuses what is no file, before any work."""
   if os.path.isdir(path):
     raise InputError('--out_tflite={}: is a folder, expected the name of a '
                      'file, such as {}'.format(

@@ -5,12 +5,18 @@ know its operators.
 """
 import os
 import struct
+import sys
 from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
-import tflite
 
 from deeplab.errors import InputError
+
+try:
+  import tflite
+except ImportError:
+  raise InputError('needs the package tflite (none found for {}); run '
+                   './scripts/setup.sh again'.format(sys.executable))
 
 _IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
 _DTYPES = {
@@ -42,8 +48,7 @@ class Tensor(NamedTuple):
   def real_values(self):
     """Returns the constants as float64, of the tensor's shape.
 
-    float64 holds every product of a float32 scale and an 8 bit difference
-    exactly.
+    float64 holds the product of a float32 scale and an 8 bit value exactly.
     """
     values = self.data.astype(np.float64)
     if not self.scales:

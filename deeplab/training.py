@@ -29,6 +29,8 @@ class TrainStep(NamedTuple):
   """The tensors of one training step."""
   # Runs the step; float32 scalar, the total loss before the update.
   train_op: Any
+  # float32 scalar, cross-entropy and regularization.
+  total_loss: Any
   # float32 scalar.
   learning_rate: Any
   # int64 scalar variable, the number of steps done.
@@ -75,7 +77,8 @@ def build_step(images, labels, model_options, options):
   losses.softmax_cross_entropy(logits, labels, options.label_weights)
   if options.quantize_delay_step >= 0:
     quantize.rewrite_for_training(options.quantize_delay_step)
-  total_loss = tf.check_numerics(tf.losses.get_total_loss(), _NOT_FINITE)
+  total_loss = tf.check_numerics(
+      tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
   gradients = optimizer.compute_gradients(total_loss)
   multipliers = schedules.gradient_multipliers(
@@ -88,7 +91,7 @@ def build_step(images, labels, model_options, options):
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + [update]
   with tf.control_dependencies(updates):
     train_op = tf.identity(total_loss, name='train_op')
-  return TrainStep(train_op, learning_rate, global_step, logits)
+  return TrainStep(train_op, total_loss, learning_rate, global_step, logits)
 
 
 def _optimizer(options, global_step):
@@ -102,14 +105,14 @@ def _optimizer(options, global_step):
       learning_rate, options.momentum)
 
 
-def _add_summaries(batch, step, model_options, with_images):
-  """TensorBoard: histograms, losses, learning rate and, if asked, images."""
+def _summary_op(batch, step, model_options, with_images):
+  """Histograms, losses, learning rate and, if asked, images, in one string."""
   for variable in tf.model_variables():
     tf.summary.histogram(variable.op.name, variable)
   for loss in tf.losses.get_losses():
     tf.summary.scalar('losses/' + loss.op.name, loss)
   tf.summary.scalar('learning_rate', step.learning_rate)
-  tf.summary.scalar('total_loss', tf.losses.get_total_loss())
+  tf.summary.scalar('total_loss', step.total_loss)
   if with_images:
     predictions = deeplab_v3.predictions(step.logits, model_options)
     palette = tf.constant(contract.PALETTE, tf.uint8)
@@ -118,6 +121,7 @@ def _add_summaries(batch, step, model_options, with_images):
         ('label', tf.gather(palette, batch['label'][..., 0])),
         ('prediction', tf.gather(palette, predictions))):
       tf.summary.image('samples/' + name, images, _LARGEST_SUMMARY_IMAGES)
+  return tf.summary.merge_all()
 
 
 # --- The loop --------------------------------------------------------------
@@ -156,7 +160,8 @@ def train(*, dataset_options, preprocess_options, model_options, options):
     with tf.control_dependencies([remembered]):
       images = tf.identity(batch['image'])
     step = build_step(images, batch['label'], model_options, options)
-    _add_summaries(batch, step, model_options, options.save_summaries_images)
+    summary_op = _summary_op(
+        batch, step, model_options, options.save_summaries_images)
     initialize = None
     if options.tf_initial_checkpoint and not resumes:
       initialize = checkpoints.initializer_from(
@@ -170,13 +175,15 @@ def train(*, dataset_options, preprocess_options, model_options, options):
     paths = records.find_shards(
         dataset_options.dataset_dir, dataset_options.split)
     with _StopSignals() as signals, dataset.explaining_read_errors(paths):
-      loop = _Loop(step, names, options, signals)
+      # Deviates: the reference computes summaries in a thread, on a batch of
+      # their own; here they belong to a step, and a seed decides everything.
+      writer = tf.summary.FileWriter(options.train_logdir)
+      loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
+                   writer=writer, signals=signals)
       slim.learning.train(
           step.train_op, options.train_logdir, train_step_fn=loop.run_step,
           global_step=step.global_step, number_of_steps=None,
-          init_fn=initialize,
-          summary_op=tf.summary.merge_all(),
-          save_summaries_secs=options.save_summaries_secs,
+          init_fn=initialize, summary_op=None, summary_writer=writer,
           save_interval_secs=options.save_interval_secs,
           session_config=tf.ConfigProto(allow_soft_placement=True))
   return loop.result(signals.received)
@@ -241,13 +248,17 @@ class _StopSignals:
 
 
 class _Loop:
-  """What happens around each step: log lines, profile, stop, diagnosis."""
+  """What happens around steps: log, summaries, profile, stop, diagnosis."""
 
-  def __init__(self, step, names, options, signals):
+  def __init__(self, step, options, *, batch_names, summary_op, writer,
+               signals):
     self._step = step
-    self._names = names
     self._options = options
+    self._names = batch_names
+    self._summary_op = summary_op
+    self._writer = writer
     self._signals = signals
+    self._summarized = 0.0
     self._started = self._logged = None
     self._first_step = self._logged_step = 0
     self._last = (0, float('nan'))
@@ -262,17 +273,20 @@ class _Loop:
       self._start(session)
     profiled = (self._options.profile_logdir and
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
+    run = self._run_profiled if profiled else type(session).run
     fetches = [train_op, global_step, self._step.learning_rate]
+    if time.time() - self._summarized >= self._options.save_summaries_secs:
+      self._summarized = time.time()
+      fetches.append(self._summary_op)
     try:
-      if profiled:
-        loss, done, rate = self._run_profiled(session, fetches)
-      else:
-        loss, done, rate = session.run(fetches)
+      loss, done, rate, *summary = run(session, fetches)
     except tf.errors.InvalidArgumentError as error:
       if _NOT_FINITE in error.message:
         raise InputError(self._not_finite(session))
       raise
     self._last = (done, float(loss))
+    for serialized in summary:
+      self._writer.add_summary(serialized, done)
     is_last = done >= self._options.training_number_of_steps
     if done % self._options.log_steps == 0 or is_last:
       self._log(done, loss, rate)

@@ -353,5 +353,6 @@ def test_training_is_the_same_inside_a_dataset():
   inside = evaluate_in_dataset(
       lambda image, label: preprocess.for_training(
           image, label, options, (5, 9)), *arrays)
-  np.testing.assert_array_equal(inside[0], alone[0])
+  # Of constants, TensorFlow simplifies the rounding of padding away.
+  np.testing.assert_allclose(inside[0], alone[0], rtol=1e-6)
   np.testing.assert_array_equal(inside[1], alone[1])

@@ -1,4 +1,5 @@
 """From shards to batches: NumPy batches to evaluate, tensors to train on."""
+import collections
 import contextlib
 import functools
 import random
@@ -9,10 +10,13 @@ import tensorflow.compat.v1 as tf
 from deeplab.data import preprocess
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 # Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
 # builder has put them into the shards in random order already.
 _SHUFFLED_RECORDS = 4096
+# Names of images that are looked through in one go.
+_NAMES_AT_ONCE = 256
 # Batches that wait, ready, while the network works on another one.
 _BATCHES_AHEAD = 2
 # How an error names the node that raised it, if that node reads a dataset:
@@ -24,20 +28,24 @@ _RAISED_BY_ITERATOR = re.compile(
 # --- Evaluation ------------------------------------------------------------
 
 
-def batches(dataset_options, preprocess_options):
+def batches(dataset_options, preprocess_options, *, names=None):
   """Reads a split as NumPy batches, in the order of its records.
 
   Args:
     dataset_options: DatasetOptions; the seed is not used.
     preprocess_options: PreprocessOptions.
+    names: file names of the only images to read, without a folder, in any
+      order; None: all.
 
   Returns:
     Batches, which can be iterated any number of times.
 
   Raises:
-    InputError: bad options, or shards that are missing, empty or cut short.
+    InputError: bad options; shards that are missing, empty or cut short; names
+      that are not in the records once each.
   """
-  return Batches(dataset_options.validate(), preprocess_options.validate())
+  return Batches(
+      dataset_options.validate(), preprocess_options.validate(), names)
 
 
 class Batches:
@@ -54,15 +62,19 @@ class Batches:
   that names it.
 
   Attributes:
-    num_images: int, the number of images in the split.
+    num_images: int, the number of images to read.
   """
 
-  def __init__(self, dataset_options, preprocess_options):
+  def __init__(self, dataset_options, preprocess_options, names=None):
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
+    self._names = names
     self._paths = records.find_shards(
         dataset_options.dataset_dir, dataset_options.split)
     self.num_images = sum(records.count_records(path) for path in self._paths)
+    if names is not None:
+      self._check_names()
+      self.num_images = len(names)
 
   def __iter__(self):
     done = 0
@@ -91,10 +103,42 @@ class Batches:
           element['image'], element['label'], self._preprocess_options)
       return element
 
-    dataset = tf.data.TFRecordDataset(self._paths)
+    dataset = self._records()
     dataset = dataset.map(read, tf.data.experimental.AUTOTUNE)
     dataset = dataset.batch(self._dataset_options.batch_size)
     return dataset.prefetch(_BATCHES_AHEAD)
+
+  def _records(self):
+    """Returns the dataset of the wanted records, serialized."""
+    dataset = tf.data.TFRecordDataset(self._paths)
+    if self._names is None:
+      return dataset
+    return dataset.filter(lambda serialized: tf.reduce_any(
+        tf.equal(self._names, _image_name(serialized))))
+
+  def _check_names(self):
+    """Raises InputError unless each wanted name is in the records once."""
+    def make_dataset():
+      dataset = tf.data.TFRecordDataset(self._paths)
+      dataset = dataset.map(lambda serialized: {
+          'names': _image_name(serialized)}, tf.data.experimental.AUTOTUNE)
+      return dataset.batch(_NAMES_AT_ONCE)
+
+    found = collections.Counter()
+    with explaining_read_errors(self._paths), (
+        contextlib.closing(_elements(make_dataset))) as elements:
+      for element in elements:
+        found.update(name.decode('utf-8') for name in element['names'])
+    for problem, names in (
+        ('not in', [name for name in self._names if not found[name]]),
+        ('more than once in', [
+            name for name in self._names if found[name] > 1])):
+      if names:
+        raise InputError(
+            '{} of {} listed images are {} the {} records of {} in {}: '
+            '{}'.format(len(names), len(self._names), problem, self.num_images,
+                        self._dataset_options.split,
+                        self._dataset_options.dataset_dir, some_of(names)))
 
   def _too_large_image(self, start):
     """Describes an image of the batch at record `start` that exceeds the crop.
@@ -102,7 +146,7 @@ class Batches:
     Returns None where there is none, or where the records cannot be read.
     """
     def make_dataset():
-      dataset = tf.data.TFRecordDataset(self._paths).skip(start)
+      dataset = self._records().skip(start)
       return dataset.take(self._dataset_options.batch_size).map(_decode)
 
     try:
@@ -247,6 +291,12 @@ def _decode(serialized):
       'height': shape[0],
       'width': shape[1],
   }
+
+
+def _image_name(serialized):
+  """contract.image_name of a serialized tf.Example, inside a graph."""
+  filename = records.parse_example(serialized)['filename']
+  return tf.strings.regex_replace(filename, '.*/', '')
 
 
 @contextlib.contextmanager

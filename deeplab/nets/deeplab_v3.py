@@ -99,9 +99,9 @@ def multi_scale_predictions(images, options, *, scales, flip):
       with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         inputs = tf.reverse(scaled, [2]) if mirrored else scaled
         outputs = logits(inputs, scaled_options)
-      if mirrored:
-        outputs = tf.reverse(outputs, [2])
       outputs = layers.resize_bilinear(outputs, options.crop_size)
+      if mirrored:  # after the resize, which is not symmetric
+        outputs = tf.reverse(outputs, [2])
       probabilities.append(tf.nn.softmax(outputs))
   average = tf.add_n(probabilities) / float(len(probabilities))
   return tf.argmax(average, 3, output_type=tf.int32,

@@ -1,0 +1,278 @@
+"""Folders of preprocessed pairs: listed, checked, read.
+
+    FOLDER/images/img_N.png       8-bit RGB, as large as the network's input
+    FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
+    FOLDER/manifest.json          which image of the data set each img_N is
+
+preprocessed_writer writes them. Needs Pillow but not TensorFlow, so that a
+TFLite model can be evaluated where there is an interpreter and nothing else.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+from typing import NamedTuple, Tuple
+
+import numpy as np
+from PIL import Image
+import tqdm
+
+from deeplab import contract
+from deeplab import parallel
+from deeplab.data import pairs as pairs_lib
+from deeplab.errors import InputError
+from deeplab.errors import some_of
+
+
+class Listing(NamedTuple):
+  """Images and their annotations, not opened yet."""
+  # img_2 before img_10.
+  pairs: Tuple[pairs_lib.Pair, ...]
+  # Files in the folder of images that are not images.
+  ignored: int
+  # Annotations without an image.
+  unused: int
+
+
+# --- Listing ---------------------------------------------------------------
+
+
+def image_folder(folder, flag):
+  """Finds the folder of images, given it or the one that holds it.
+
+  Args:
+    folder: FOLDER/images or FOLDER.
+    flag: the flag with this value, such as '--test_dir', for messages.
+
+  Raises:
+    InputError: no such folder, or one whose writing was not finished.
+  """
+  if not os.path.isdir(folder):
+    raise InputError('{}={}: no such folder; gen_preprocessed_data.py makes '
+                     'one'.format(flag, folder))
+  inner = os.path.join(folder, contract.PREPROCESSED_IMAGES)
+  if os.path.isdir(inner):
+    folder = inner
+  if os.path.exists(os.path.join(
+      parent_of(folder), contract.PREPROCESSED_INCOMPLETE)):
+    raise InputError(
+        '{}={}: gen_preprocessed_data.py did not finish writing it; run that '
+        'again with --overwrite'.format(flag, folder))
+  return folder
+
+
+def parent_of(folder):
+  """Returns the folder above FOLDER/images, however that is written."""
+  return os.path.dirname(os.path.abspath(folder))
+
+
+def image_paths(folder, flag):
+  """Lists the images of a folder, img_2 before img_10.
+
+  Args:
+    folder: FOLDER/images or FOLDER.
+    flag: the flag with this value, such as '--dataset_dir', for messages.
+
+  Returns:
+    List of paths, at least one.
+
+  Raises:
+    InputError: no such folder, no image in it, or not finished.
+  """
+  return _list_images(folder, flag)[0]
+
+
+def _list_images(folder, flag):
+  """Returns (paths, number of other files)."""
+  folder = image_folder(folder, flag)
+  names = _visible_files(folder)
+  images = [name for name in names
+            if os.path.splitext(name)[1].lower() in pairs_lib.IMAGE_EXTENSIONS]
+  if not images:
+    raise InputError('no images in {}={} ({} other files)'.format(
+        flag, folder, len(names)))
+  return ([os.path.join(folder, name) for name in sorted(images, key=_natural)],
+          len(names) - len(images))
+
+
+def _visible_files(folder):
+  return [entry.name for entry in os.scandir(folder)
+          if entry.is_file() and not entry.name.startswith('.')]
+
+
+def _natural(name):
+  """Sort key by which numbers in names count as numbers."""
+  parts = re.split(r'(\d+)', name)
+  parts[1::2] = map(int, parts[1::2])
+  return parts, name
+
+
+def list_pairs(test_dir, val_label_dir=None):
+  """Lists images with their annotations, which have the same name.
+
+  Args:
+    test_dir: FOLDER/images or FOLDER.
+    val_label_dir: folder with *.png; None: `annotations` beside the images.
+
+  Returns:
+    A Listing.
+
+  Raises:
+    InputError: no such folder, no image, or images without an annotation.
+  """
+  paths, ignored = _list_images(test_dir, '--test_dir')
+  if val_label_dir is None:
+    val_label_dir = os.path.join(
+        parent_of(os.path.dirname(paths[0])),
+        contract.PREPROCESSED_ANNOTATIONS)
+  if not os.path.isdir(val_label_dir):
+    raise InputError('--val_label_dir={}: no such folder'.format(val_label_dir))
+  if os.path.samefile(os.path.dirname(paths[0]), val_label_dir):
+    raise InputError('--val_label_dir={}: annotations are expected in another '
+                     'folder than the images'.format(val_label_dir))
+  annotations = {
+      os.path.splitext(name)[0]: os.path.join(val_label_dir, name)
+      for name in _visible_files(val_label_dir)
+      if name.lower().endswith('.png')}
+  found = [pairs_lib.Pair(
+      os.path.basename(path), path, annotations.get(_stem(path)))
+           for path in paths]
+  _check_names(found, val_label_dir)
+  return Listing(tuple(found), ignored, len(annotations) - len(found))
+
+
+def _stem(path):
+  return os.path.splitext(os.path.basename(path))[0]
+
+
+def _check_names(found, val_label_dir):
+  """Raises InputError unless every image has an annotation of its own."""
+  missing = [pair.name for pair in found if pair.label_path is None]
+  if missing:
+    raise InputError('{} of {} images without annotation in '
+                     '--val_label_dir={}: {}'.format(
+                         len(missing), len(found), val_label_dir,
+                         some_of(missing)))
+  users = collections.Counter(_stem(pair.name) for pair in found)
+  shared = [pair.name for pair in found if users[_stem(pair.name)] > 1]
+  if shared:
+    raise InputError('{} images share an annotation with another one: '
+                     '{}'.format(len(shared), some_of(shared)))
+
+
+def read_manifest(folder):
+  """Returns the manifest of FOLDER as a dict; {} where there is none."""
+  path = os.path.join(folder, contract.PREPROCESSED_MANIFEST)
+  if not os.path.isfile(path):
+    return {}
+  try:
+    with open(path, encoding='utf-8') as source:
+      return dict(json.load(source))
+  except (ValueError, TypeError):
+    raise InputError('{}: damaged; gen_preprocessed_data.py writes it'.format(
+        path))
+
+
+# --- Checking and reading --------------------------------------------------
+
+
+def check(found, size):
+  """Decodes pairs and checks that a model can be evaluated on them.
+
+  Labels from 32 to 150 are what preprocessing makes 0 of, and read_pair does
+  the same.
+
+  Args:
+    found: sequence of pairs.Pair.
+    size: (height, width) of the model's input, in pixels.
+
+  Returns:
+    Number of annotations with a label above 31.
+
+  Raises:
+    InputError: pairs that cannot be used, the first few named with the reason;
+      or no annotation at all with a class.
+  """
+  problems = []
+  above = labelled = 0
+
+  def check_one(pair):
+    try:
+      return _check_pair(pair, size), None
+    except (InputError, OSError) as error:
+      return None, str(error)
+
+  workers = parallel.worker_count(0)
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
+      contextlib.closing(parallel.ordered_map(
+          pool, check_one, found, ahead=2 * workers))) as results:
+    for counts, problem in tqdm.tqdm(
+        results, 'checking', len(found), unit='pair', disable=None):
+      if problem:
+        problems.append(problem)
+        continue
+      labelled += any(counts[1:contract.NUM_CLASSES])
+      above += any(counts[contract.NUM_CLASSES:])
+  if problems:
+    raise InputError('{} of {} pairs cannot be used: {}'.format(
+        len(problems), len(found), some_of(problems, '; ')))
+  if not labelled:
+    raise InputError('no annotation of {} holds a class id of 1..{}'.format(
+        len(found), contract.NUM_CLASSES - 1))
+  return above
+
+
+def _check_pair(pair, size):
+  """Returns the annotation's histogram of 256 values.
+
+  Raises:
+    InputError: with the name of the file at fault first.
+  """
+  _check_decodes(pair.image_path, pair.name)
+  with Image.open(pair.image_path) as image:
+    if (image.height, image.width) != tuple(size):
+      raise InputError('{} is {}x{}; the model takes {}x{} (height x '
+                       'width)'.format(pair.name, image.height, image.width,
+                                       *size))
+    if image.mode != 'RGB':
+      raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
+    image_size = image.size
+  name = os.path.join(contract.PREPROCESSED_ANNOTATIONS,
+                      os.path.basename(pair.label_path))
+  _check_decodes(pair.label_path, name)
+  with Image.open(pair.label_path) as label:
+    pairs_lib.check_sizes(pair.name, image_size, label.size)
+    if label.mode != 'L':
+      raise InputError('{} is {}; expected one channel of class ids '
+                       '0..{}'.format(name, label.mode,
+                                      contract.NUM_CLASSES - 1))
+    counts = label.histogram()
+  largest = max(value for value, count in enumerate(counts) if count)
+  if largest > contract.LARGEST_LABEL_ON_DISK:
+    raise InputError('{} holds {}; expected class ids 0..{}'.format(
+        name, largest, contract.NUM_CLASSES - 1))
+  return counts
+
+
+def _check_decodes(path, name):
+  pairs_lib.image_facts(pairs_lib.read_file(path), name)
+
+
+def read_pair(pair):
+  """Reads an image and its annotation, given that `check` accepted them.
+
+  Args:
+    pair: pairs.Pair.
+
+  Returns:
+    (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
+    [0, NUM_CLASSES).
+  """
+  with Image.open(pair.image_path) as image:
+    pixels = np.array(image)
+  with Image.open(pair.label_path) as annotation:
+    label = np.array(annotation, np.int32)
+  label[label >= contract.NUM_CLASSES] = contract.IGNORE_LABEL
+  return pixels, label

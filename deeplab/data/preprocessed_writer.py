@@ -1,0 +1,263 @@
+"""Writes batches as a folder of preprocessed pairs; see `preprocessed`.
+
+Every file is complete from the moment it has its name. While the writing goes
+on, and after it ended early, the folder has a file INCOMPLETE.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import errno
+import itertools
+import os
+import re
+import time
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+import tqdm
+
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab import parallel
+from deeplab.data import preprocessed
+from deeplab.errors import InputError
+from deeplab.errors import some_of
+
+# Six times as fast as zlib's default of 6, for files 7 % larger.
+_COMPRESSION = 1
+_FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
+_TEMPORARY = re.compile(r'\.\d+\.tmp$')
+
+
+class WriteSummary(NamedTuple):
+  """What was written."""
+  folder: str
+  split: str
+  # Number of pairs.
+  pairs: int
+  geometry: str
+  # Duration, in seconds.
+  seconds: float
+
+
+class _Element(NamedTuple):
+  """One pair to write."""
+  number: int
+  # float32 [height, width, 3] RGB in [0, 255].
+  image: np.ndarray
+  # int32 [height, width], classes in 0..31.
+  label: np.ndarray
+  # File name in the data set, and size there in pixels.
+  source: str
+  source_height: int
+  source_width: int
+
+
+def read_image_list(path):
+  """Reads the names of images, one a line; blanks around them do not count.
+
+  Args:
+    path: text file; lines may end as on Windows.
+
+  Returns:
+    List of str, in the order of the lines.
+
+  Raises:
+    InputError: no such file, no text, no name, or a name that comes twice.
+  """
+  flag = '--image_list={}'.format(path)
+  try:
+    with open(path, encoding='utf-8-sig') as lines:
+      names = [line.strip() for line in lines if line.strip()]
+  except OSError as error:
+    raise InputError('{}: {}'.format(flag, error.strerror))
+  except UnicodeDecodeError:
+    raise InputError('{}: not a text file; expected the file name of an image '
+                     'on each line'.format(flag))
+  if not names:
+    raise InputError('{}: no line with a name; expected the file name of an '
+                     'image on each'.format(flag))
+  repeated = [name for name, count in collections.Counter(names).items()
+              if count > 1]
+  if repeated:
+    raise InputError('{}: {} names come more than once: {}'.format(
+        flag, len(repeated), some_of(repeated)))
+  return names
+
+
+def write(batches, *, names=None, split, preprocess_options, options):
+  """Writes batches as a folder of pairs, with a manifest.
+
+  Args:
+    batches: dataset.Batches.
+    names: file names of the batches' images in the order of their numbers;
+      None: numbered as they come.
+    split: 'train' or 'val', for the manifest.
+    preprocess_options: PreprocessOptions of the batches, for the manifest.
+    options: PreprocessedOptions.
+
+  Returns:
+    A WriteSummary.
+
+  Raises:
+    InputError: the folder holds other files, cannot be written or is full, or
+      a record cannot be used.
+  """
+  started = time.time()
+  options.validate()
+  folder = options.output_dir
+  marker = os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)
+  _check_may_write(folder, options.overwrite)
+  try:
+    _prepare(options, marker)
+  except OSError as error:
+    raise InputError('--preprocessed_dataset_dir={}: {}: {}'.format(
+        folder, error.filename, error.strerror))
+  entries = []
+  with _explaining_write_errors(folder, entries):
+    for entry in _write_pairs(batches, names, options):
+      entries.append(entry)
+    entries.sort(key=lambda entry: entry[0])
+    manifest = {
+        'split': split,
+        'count': len(entries),
+        'geometry': preprocess_options.geometry(),
+        'preprocessing': options_lib.to_json(preprocess_options),
+        'image_list': options.image_list,
+        'images': [entry for _, entry in entries],
+    }
+    for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
+                 options.manifest):
+      if path:
+        options_lib.write_json(path, manifest)
+    os.remove(marker)
+  return WriteSummary(folder, split, len(entries), manifest['geometry'],
+                      time.time() - started)
+
+
+def summary_line(summary):
+  """Says in one line what was written."""
+  return '{}: {} pairs in {} ({}; {:.1f} s)'.format(
+      summary.split, summary.pairs, summary.folder, summary.geometry,
+      summary.seconds)
+
+
+@contextlib.contextmanager
+def _explaining_write_errors(folder, entries):
+  """Turns an OSError into an InputError that says how far the writing got."""
+  try:
+    yield
+  except OSError as error:
+    reason = ('disk full' if error.errno == errno.ENOSPC else
+              '{}: {}'.format(error.filename or folder, error.strerror))
+    raise InputError(
+        '{} after {} images; {} is left marked {}: put that right and run '
+        'again with --overwrite'.format(
+            reason, len(entries), folder, contract.PREPROCESSED_INCOMPLETE))
+
+
+def _prepare(options, marker):
+  """Makes the folders, marks the whole as incomplete, removes older files."""
+  for name in _FOLDERS:
+    os.makedirs(os.path.join(options.output_dir, name), exist_ok=True)
+  if options.manifest:
+    os.makedirs(os.path.dirname(options.manifest) or '.', exist_ok=True)
+  options_lib.write_text(
+      marker, 'gen_preprocessed_data.py has not finished writing here.\n')
+  manifest = os.path.join(options.output_dir, contract.PREPROCESSED_MANIFEST)
+  if os.path.exists(manifest):
+    os.remove(manifest)
+  for path in _present(options.output_dir):
+    os.remove(path)
+
+
+def _check_may_write(folder, overwrite):
+  """Raises InputError unless an existing folder's files may be replaced."""
+  present = _present(folder)
+  flag = '--preprocessed_dataset_dir={}'.format(folder)
+  foreign = [
+      os.path.relpath(path, folder) for path in present
+      if not contract.is_preprocessed_name(
+          _TEMPORARY.sub('', os.path.basename(path)))]
+  if foreign:
+    raise InputError(
+        '{} holds {} files that are not img_N.png: {}; give another '
+        'folder'.format(flag, len(foreign), some_of(foreign)))
+  if present and not overwrite:
+    if os.path.exists(os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)):
+      origin = 'an unfinished run'
+    else:
+      manifest = preprocessed.read_manifest(folder)
+      origin = 'split {}'.format(manifest.get('split', 'unknown'))
+    raise InputError('{} holds {} files from {}; --overwrite replaces '
+                     'them'.format(flag, len(present), origin))
+
+
+def _present(folder):
+  """Returns the paths in the two folders, hidden files left out."""
+  paths = []
+  for name in _FOLDERS:
+    inner = os.path.join(folder, name)
+    if os.path.isdir(inner):
+      paths += [os.path.join(inner, found) for found in sorted(
+          os.listdir(inner)) if not found.startswith('.')]
+  return paths
+
+
+def _write_pairs(batches, names, options):
+  """Writes all pairs; yields (number, entry of the manifest) for each."""
+  workers = parallel.worker_count(options.num_workers)
+  write_one = _PairWriter(options.output_dir)
+  # Pillow compresses without the GIL: threads do as well as processes, and
+  # need no copies of the images.
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
+      contextlib.closing(parallel.ordered_map(
+          pool, write_one, _elements(batches, names), ahead=2 * workers))
+  ) as results:
+    for entry in tqdm.tqdm(results, 'writing', batches.num_images,
+                           unit='image', disable=None):
+      yield entry
+
+
+def _elements(batches, names):
+  """Yields the pairs of batches one by one, numbered."""
+  count = itertools.count()
+  numbers = names and {name: index for index, name in enumerate(names)}
+  for batch in batches:
+    for place, filename in enumerate(batch['filename']):
+      source = contract.image_name(filename)
+      yield _Element(
+          number=numbers[source] if names else next(count),
+          image=batch['image'][place], label=batch['label'][place],
+          source=source, source_height=int(batch['height'][place]),
+          source_width=int(batch['width'][place]))
+
+
+class _PairWriter:
+  """Writes an _Element to its two files."""
+
+  def __init__(self, folder):
+    self._folders = [os.path.join(folder, name) for name in _FOLDERS]
+
+  def __call__(self, element):
+    """Returns (number, entry of the manifest)."""
+    name = contract.preprocessed_name(element.number)
+    # Parity: cut off, not rounded, to whole numbers; the padding becomes 127.
+    for folder, array in zip(self._folders, (element.image, element.label)):
+      _save_png(os.path.join(folder, name), array.astype(np.uint8))
+    return element.number, {
+        'name': name, 'source': element.source,
+        'height': element.source_height, 'width': element.source_width}
+
+
+def _save_png(path, array):
+  """Writes uint8 [height, width] or [height, width, 3] as PNG."""
+  temporary = '{}.{}.tmp'.format(path, os.getpid())
+  try:
+    Image.fromarray(array).save(
+        temporary, format='PNG', compress_level=_COMPRESSION)
+    os.replace(temporary, path)
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)

@@ -1,0 +1,317 @@
+"""From a TFLite file back to a checkpoint that can be trained and evaluated.
+
+A file holds every layer's weights and biases with batch norm folded in, and, if
+it is quantized, how 8 bits map to real values. Three kinds are understood:
+
+  weights   made from                   gives
+  float32   a float graph               a float checkpoint
+  int8      post-training quantization  a float checkpoint, of rounded weights
+  uint8     a quantization-aware graph  a quantization-aware checkpoint, with
+                                        the ranges of weights and activations
+
+Batch norm cannot be unfolded: its statistics are not in the file. It becomes
+the identity plus the bias. Its mean is 0 and its variance 1 - epsilon, so that
+the factor gamma / sqrt(variance + epsilon) is exactly 1 in float32, and weights
+that were on a quantization grid stay on it. For the same reason training must
+leave the moving averages alone: batch statistics would replace them.
+"""
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab import tflite_file
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+from deeplab.nets import layers as layers_lib
+
+_CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D')
+_CHECKPOINT = 'model.ckpt-0'
+_LOGITS = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE
+_LAST_BACKBONE_LAYER = contract.BACKBONE_SCOPE + '/expanded_conv_16/project'
+_LAST_DECODER_LAYER = contract.DECODER_SCOPE + '/decoder_conv1_pointwise'
+# Updates that the moving average of a range is said to have seen: so many that
+# it starts from the range. With 0 the first batch's range would replace it.
+_RANGE_UPDATES = 1e6
+
+
+class RebuildResult(NamedTuple):
+  """What was written."""
+  # Prefix of the checkpoint.
+  checkpoint: str
+  # Number of layers, and of all values in their weights.
+  layers: int
+  weights: int
+  is_quantization_aware: bool
+  model_options: options_lib.ModelOptions
+
+
+class _Layer(NamedTuple):
+  """A convolution; what it computes is gain * (input * weights) + offset."""
+  # float64, of the shape of the variable.
+  weights: Any
+  # float64 [channels].
+  gain: Any
+  offset: Any
+
+
+class _Network(NamedTuple):
+  """The network that the variables are for."""
+  # Dict from variable to shape (list of int).
+  variables: Any
+  # Dict from layer to the epsilon of its batch norm.
+  epsilons: Any
+
+  def layers(self):
+    """Returns the scopes of all convolutions."""
+    return {os.path.dirname(name) for name in self.variables
+            if name.endswith('weights')}
+
+  def layer_of(self, tensor):
+    """Returns the scope of the layer that computes a tensor, or None.
+
+    Converters name what they fuse 'own/name;name;name'.
+    """
+    path = tensor.name.split(';')[0]
+    while path and path not in self.layers():
+      path = os.path.dirname(path)
+    return path or None
+
+
+def rebuild(*, tflite, output_dir):
+  """Writes a checkpoint with the weights of a TFLite file.
+
+  Args:
+    tflite: the file.
+    output_dir: folder to write into, which is made where missing.
+
+  Returns:
+    A RebuildResult.
+
+  Raises:
+    InputError: where the file is not a model of this network, or the folder
+      holds a checkpoint already.
+  """
+  present = os.path.isdir(output_dir) and checkpoints.find_latest(output_dir)
+  if present:
+    raise InputError('--output_dir={}: holds {} already; give another '
+                     'folder'.format(output_dir, os.path.basename(present)))
+  model = tflite_file.read(tflite)
+  model_options = _model_options(model, tflite)
+  network = _network(model_options)
+  layers = _layers(model, network, tflite)
+  values = _variables(network, layers, tflite)
+  is_quantization_aware = _has_uint8_weights(model)
+  if is_quantization_aware:
+    values.update(_ranges(model, network))
+  os.makedirs(output_dir, exist_ok=True)
+  checkpoints.write_options(
+      output_dir, model_options, optimizer=None,
+      quantize_delay_step=0 if is_quantization_aware else -1)
+  return RebuildResult(
+      checkpoint=_write(values, output_dir), layers=len(layers),
+      weights=sum(layer.weights.size for layer in layers.values()),
+      is_quantization_aware=is_quantization_aware, model_options=model_options)
+
+
+# --- The network -----------------------------------------------------------
+
+
+def _model_options(model, path):
+  """Reads off a model which ModelOptions it was built with."""
+  outputs = {}
+  for operator in model.operators:
+    if operator.kind in _CONVOLUTIONS:
+      tensor = model.tensors[operator.outputs[0]]
+      outputs[os.path.dirname(tensor.name.split(';')[0])] = tensor.shape
+
+  def shape_of(layer):
+    return next((shape for name, shape in outputs.items()
+                 if (name + '/').startswith(layer + '/')), None)
+
+  logits, backbone = shape_of(_LOGITS), shape_of(_LAST_BACKBONE_LAYER)
+  if not logits or not backbone:
+    raise InputError(
+        '{}: not a model of this network: no layer {}; its layers are '
+        '{}'.format(path, _LAST_BACKBONE_LAYER if logits else _LOGITS,
+                    ', '.join(sorted(outputs)[:3]) or 'without names'))
+  crop_size = model.tensors[model.inputs[0]].shape[1:3]
+  decoder = shape_of(_LAST_DECODER_LAYER)
+  return options_lib.ModelOptions(
+      num_classes=logits[3], crop_size=crop_size,
+      output_stride=_stride(crop_size, backbone, options_lib.OUTPUT_STRIDES),
+      decoder_output_stride=decoder and (_stride(
+          crop_size, decoder, options_lib.DECODER_OUTPUT_STRIDES),) or ())
+
+
+def _stride(crop_size, shape, strides):
+  """Returns the stride at which a crop has a map of this shape."""
+  return min(strides, key=lambda stride: abs(
+      shape[1] - layers_lib.scale_dimension(crop_size[0], 1.0 / stride)))
+
+
+def _network(model_options):
+  """Builds the network, to know its variables: a _Network."""
+  with tf.Graph().as_default() as graph:
+    images = tf.placeholder(tf.float32, [1] + list(model_options.crop_size) +
+                            [3])
+    deeplab_v3.logits(images, model_options)
+    variables = {variable.op.name: variable.shape.as_list()
+                 for variable in tf.global_variables()}
+    epsilons = {
+        os.path.dirname(os.path.dirname(operation.name)):
+            operation.get_attr('epsilon')
+        for operation in graph.get_operations()
+        if operation.type.startswith('FusedBatchNorm')}
+  return _Network(variables, epsilons)
+
+
+# --- Weights ---------------------------------------------------------------
+
+
+def _layers(model, network, path):
+  """Collects the layers of a model: dict from scope to _Layer."""
+  layers = {}
+  for operator in model.operators:
+    output = model.tensors[operator.outputs[0]]
+    scope = network.layer_of(output)
+    if operator.kind in _CONVOLUTIONS:
+      if scope is None or scope in layers:
+        raise InputError('{}: not a model of this network: {} gives {}'.format(
+            path, operator.kind, output.name.split(';')[0]))
+      layers[scope] = _convolution(model, operator, scope, path)
+    elif scope in layers and operator.kind in ('MUL', 'ADD'):
+      layers[scope] = _affine(layers[scope], model, operator)
+  return layers
+
+
+def _convolution(model, operator, scope, path):
+  """Reads a convolution: a _Layer."""
+  weights, biases = [
+      model.tensors[position] for position in operator.inputs[1:3]]
+  for tensor in (weights, biases):
+    if tensor.data is None:
+      raise InputError('{}: {} of {} is computed, expected constants: float16 '
+                       'models are not understood'.format(
+                           path, tensor.name.split(';')[0], scope))
+  # From [output, height, width, input], or [1, height, width, channel].
+  values = np.transpose(weights.real_values(), [1, 2, 3, 0])
+  offset = biases.real_values()
+  return _Layer(values, np.ones_like(offset), offset)
+
+
+def _affine(layer, model, operator):
+  """Adds what a converter left unfolded, as 1.15 does after atrous layers."""
+  constants = [model.tensors[position].real_values()
+               for position in operator.inputs
+               if model.tensors[position].data is not None]
+  for constant in constants:
+    if operator.kind == 'MUL':
+      layer = layer._replace(gain=layer.gain * constant,
+                             offset=layer.offset * constant)
+    else:
+      layer = layer._replace(offset=layer.offset + constant)
+  return layer
+
+
+def _variables(network, layers, path):
+  """Turns layers into the values of the network's variables.
+
+  Returns:
+    Dict from variable to float64 array.
+
+  Raises:
+    InputError: where a layer is missing, or of another shape.
+  """
+  missing = sorted(network.layers() - set(layers))
+  if missing:
+    raise InputError('{}: not a model of this network: lacks {} of {} layers '
+                     '({})'.format(path, len(missing), len(network.layers()),
+                                   ', '.join(missing[:3])))
+  values = {}
+  for scope, layer in layers.items():
+    candidates = {'BatchNorm/gamma': layer.gain,
+                  'BatchNorm/beta': layer.offset,
+                  'BatchNorm/moving_mean': np.zeros_like(layer.gain),
+                  'BatchNorm/moving_variance': np.ones_like(layer.gain) -
+                                               network.epsilons.get(scope, 0),
+                  'biases': layer.offset,
+                  'weights': layer.weights,
+                  'depthwise_weights': layer.weights}
+    for ending, value in candidates.items():
+      name = '{}/{}'.format(scope, ending)
+      if name in network.variables:
+        values[name] = value
+  for name, value in values.items():
+    if list(value.shape) != network.variables[name]:
+      raise InputError('{}: not a model of this network: {} is {}, expected '
+                       '{}'.format(path, name, list(value.shape),
+                                   network.variables[name]))
+  return values
+
+
+# --- Quantization ----------------------------------------------------------
+
+
+def _has_uint8_weights(model):
+  """Whether a model's weights are per-tensor uint8: quantization-aware."""
+  return any(model.tensors[operator.inputs[1]].dtype == np.uint8
+             for operator in model.operators if operator.kind in _CONVOLUTIONS)
+
+
+def _ranges(model, network):
+  """Reads the ranges that fake quantization used.
+
+  Returns:
+    Dict from variable to float.
+  """
+  values = {}
+  for operator in model.operators:
+    output = model.tensors[operator.outputs[0]]
+    if operator.kind in _CONVOLUTIONS:
+      scope = network.layer_of(output)
+      weights = model.tensors[operator.inputs[1]]
+      # Weights use 255 of the 256 values, to be symmetric around 0.
+      values.update(_range(scope + '/weights_quant', weights, lowest=1))
+      values.update(_averaged_range(scope + '/act_quant', output))
+    elif operator.kind == 'ADD':
+      scope = os.path.dirname(output.name)
+      values.update(_averaged_range(
+          scope + '/post_activation_bypass_quant', output))
+  return values
+
+
+def _range(scope, tensor, lowest=0):
+  """Real values of the least and the largest stored one, as two variables."""
+  scale, zero_point = tensor.scales[0], tensor.zero_points[0]
+  return {scope + '/min': scale * (lowest - zero_point),
+          scope + '/max': scale * (255 - zero_point)}
+
+
+def _averaged_range(scope, tensor):
+  """A range with the state of its moving averages, for training to go on."""
+  values = _range(scope, tensor)
+  for name, value in sorted(values.items()):
+    state = '{}/{}/'.format(scope, name)
+    values[state + 'biased'] = value
+    values[state + 'local_step'] = _RANGE_UPDATES
+  return values
+
+
+def _write(values, output_dir):
+  """Writes variables as float32, and global_step: the checkpoint's prefix."""
+  tensors = {name: np.asarray(value, np.float32)
+             for name, value in values.items()}
+  tensors['global_step'] = np.int64(0)
+  names = sorted(tensors)
+  prefix = os.path.join(output_dir, _CHECKPOINT)
+  with tf.Graph().as_default(), tf.Session() as session:
+    session.run(tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names),
+        tensors=[tensors[name] for name in names]))
+  tf.train.update_checkpoint_state(output_dir, _CHECKPOINT)
+  return prefix

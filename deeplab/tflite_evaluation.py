@@ -1,0 +1,216 @@
+"""Evaluation of a TFLite file on a folder of preprocessed pairs.
+
+The interpreter runs in processes of its own: as many as wanted, and one that
+a damaged file crashes takes nothing else with it. Needs no TensorFlow.
+"""
+import concurrent.futures
+from concurrent.futures.process import BrokenProcessPool
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import time
+from typing import Any, NamedTuple, Tuple
+
+import numpy as np
+import tqdm
+
+from deeplab import contract
+from deeplab import metrics
+from deeplab import options as options_lib
+from deeplab import parallel
+from deeplab import report as report_lib
+from deeplab import tflite_predictor
+from deeplab.data import pairs as pairs_lib
+from deeplab.data import preprocessed
+from deeplab.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Model(NamedTuple):
+  """What a worker says about the file; see TflitePredictor."""
+  input_size: Tuple[int, int]
+  input_text: str
+  interpreter_text: str
+  num_threads: int
+
+
+class _Task(NamedTuple):
+  """One pair for a worker."""
+  options: options_lib.TfliteEvalOptions
+  pair: pairs_lib.Pair
+  # Return image, label and prediction, too.
+  keep: bool
+
+
+class _Counts(NamedTuple):
+  """What one or more pairs give."""
+  # int64 [NUM_CLASSES, NUM_CLASSES], rows are labels.
+  matrix: np.ndarray
+  # Dict of lists of arrays: see report.publish.
+  samples: Any
+
+
+def evaluate(options, eval_options):
+  """Evaluates a TFLite file and publishes the report.
+
+  Args:
+    options: TfliteEvalOptions.
+    eval_options: EvalOptions; its eval_logdir is not used.
+
+  Returns:
+    A report.Report.
+
+  Raises:
+    InputError: a file that cannot be used as a model, or pairs that cannot be
+      used with it.
+  """
+  options.validate()
+  tflite_predictor.check_file(options.net_file)
+  listing = preprocessed.list_pairs(options.test_dir, options.val_label_dir)
+  workers = parallel.worker_count(options.num_workers, len(listing.pairs))
+  keep = eval_options.vis_images if eval_options.vis_dir else 0
+  with _crashes_explained(options.net_file, workers), (
+      concurrent.futures.ProcessPoolExecutor(workers)) as pool:
+    # The workers start here, before there are threads.
+    model = pool.submit(_describe, options).result()
+    _LOG.info('%s takes %s', options.net_file, model.input_text)
+    if model.num_threads < options.num_threads:
+      _LOG.warning(
+          '--num_threads=%d has no effect: the interpreter of %s has one '
+          'thread; --num_workers starts processes', options.num_threads,
+          model.interpreter_text)
+    above = preprocessed.check(listing.pairs, model.input_size)
+    _log_what_is_not_counted(listing, above)
+    started = time.time()
+    counts = _count(pool, options, listing.pairs, keep=keep, ahead=2 * workers)
+    seconds = time.time() - started
+  result = report_lib.Report(
+      kind=report_lib.TFLITE, path=options.net_file, step=None,
+      images=len(listing.pairs), seconds=seconds, matrix=counts.matrix,
+      runtime=_runtime(model, workers), **_origin(listing.pairs, model))
+  report_lib.publish(result, counts.samples, eval_options)
+  return result
+
+
+@contextlib.contextmanager
+def _crashes_explained(net_file, workers):
+  """Turns the death of a worker into an InputError."""
+  try:
+    yield
+  except BrokenProcessPool:
+    raise InputError(
+        '--net_file={}: the interpreter crashed; the file may be damaged, or '
+        'the memory too small for {} processes'.format(net_file, workers))
+
+
+def _log_what_is_not_counted(listing, above):
+  """Logs files passed over and labels that count as the ignored class.
+
+  Args:
+    listing: preprocessed.Listing.
+    above: number of annotations with a label above the last class.
+  """
+  if listing.ignored:
+    _LOG.info('%d files that are not images ignored', listing.ignored)
+  if listing.unused:
+    _LOG.info('%d annotations without an image not used', listing.unused)
+  if above:
+    _LOG.info(
+        '%d annotations hold labels of %d to %d, which count as %d, as in '
+        'preprocessing', above, contract.NUM_CLASSES,
+        contract.LARGEST_LABEL_ON_DISK, contract.IGNORE_LABEL)
+
+
+def _runtime(model, workers):
+  """Says what ran the model, by interpreter, kernels and parallelism."""
+  return '{}, {} {} x {} {}'.format(
+      model.interpreter_text, workers,
+      'process' if workers == 1 else 'processes', model.num_threads,
+      'thread' if model.num_threads == 1 else 'threads')
+
+
+def _origin(pairs, model):
+  """Returns the report's split and geometry, from the manifest if there is one.
+
+  Args:
+    pairs: sequence of pairs.Pair.
+    model: _Model.
+  """
+  images = os.path.dirname(pairs[0].image_path)
+  manifest = preprocessed.read_manifest(preprocessed.parent_of(images))
+  return {
+      'split': manifest.get('split', images),
+      'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
+          model.input_size[0], model.input_size[1],
+          contract.PREPROCESSED_MANIFEST))}
+
+
+def _count(pool, options, pairs, *, keep, ahead):
+  """Runs the model on all pairs.
+
+  Args:
+    pool: executor of the workers.
+    options: TfliteEvalOptions.
+    pairs: sequence of pairs.Pair.
+    keep: number of pairs whose arrays to keep.
+    ahead: pairs that may wait.
+
+  Returns:
+    _Counts.
+  """
+  total = _Counts(
+      np.zeros([contract.NUM_CLASSES, contract.NUM_CLASSES], np.int64),
+      {'images': [], 'labels': [], 'predictions': []})
+  tasks = (_Task(options, pair, index < keep)
+           for index, pair in enumerate(pairs))
+  with contextlib.closing(parallel.ordered_map(
+      pool, _count_one, tasks, ahead=ahead)) as results:
+    for counts in tqdm.tqdm(results, 'evaluating', len(pairs), unit='image',
+                            disable=None):
+      total.matrix[:] += counts.matrix
+      for name, arrays in counts.samples.items():
+        total.samples[name] += arrays
+  return total
+
+
+# --- In the workers --------------------------------------------------------
+
+# The predictor of this process, by its options.
+_predictors = {}
+
+
+def _predictor(options):
+  if options not in _predictors:
+    # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
+    # does the stack of a crash say more than the message that follows it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+      signal.signal(signal.SIGINT, signal.SIG_DFL)
+    faulthandler.disable()
+    _predictors[options] = tflite_predictor.TflitePredictor(
+        options.net_file, is_float_input=options.is_float_input,
+        is_input_0_255=options.is_input_0_255,
+        num_threads=options.num_threads)
+  return _predictors[options]
+
+
+def _describe(options):
+  predictor = _predictor(options)
+  return _Model(*[getattr(predictor, name) for name in _Model._fields])
+
+
+def _count_one(task):
+  """Returns the _Counts of one _Task."""
+  image, label = preprocessed.read_pair(task.pair)
+  prediction = _predictor(task.options).predict(image[np.newaxis])[0]
+  try:
+    matrix = metrics.confusion_matrix(label, prediction)
+  except InputError as error:
+    raise InputError('{}: {}'.format(task.pair.name, error))
+  samples = {}
+  if task.keep:
+    samples = {'images': [image], 'labels': [label],
+               'predictions': [prediction]}
+  return _Counts(matrix, samples)

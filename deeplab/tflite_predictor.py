@@ -1,0 +1,213 @@
+"""A predictor (see `predictors`) that runs a TFLite file.
+
+Any TFLite interpreter will do: TensorFlow's, LiteRT's or tflite_runtime's. It
+is imported when the first predictor is made.
+"""
+import importlib
+import inspect
+import os
+import warnings
+
+import numpy as np
+
+from deeplab import contract
+from deeplab import environment
+from deeplab.errors import InputError
+
+_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of a TFLite file
+_CHANNELS = 3
+# How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
+# for a quantized input to take pixels as they are, relative to the range.
+_RANGE_TOLERANCE = 0.01
+# A delegate's operator, as the interpreter names it.
+_DELEGATE = 'DELEGATE'
+# Modules with an interpreter, and the packages they come from.
+_MODULES = (('ai_edge_litert.interpreter', 'ai-edge-litert'),
+            ('tflite_runtime.interpreter', 'tflite-runtime'))
+
+
+def check_file(path):
+  """Checks that a file looks like a TFLite model, without an interpreter.
+
+  Args:
+    path: the .tflite file.
+
+  Raises:
+    InputError: no such file, or another kind of file.
+  """
+  if not os.path.isfile(path):
+    raise InputError(
+        '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh gets the '
+        'published ones'.format(path))
+  with open(path, 'rb') as content:
+    found = content.read(8)[4:]
+  if found != _IDENTIFIER:
+    raise InputError('--net_file={}: not a TFLite model (bad identifier {}, '
+                     'expected {})'.format(path, found, _IDENTIFIER))
+
+
+class TflitePredictor:
+  """A TFLite file from images to labels; see the module.
+
+  Attributes:
+    description: the path.
+    input_size: (height, width) of the input, in pixels.
+    input_text: type and range of the input, for people.
+    interpreter_text: which interpreter runs it, with which kernels.
+    num_threads: int, of the interpreter; 1 where it cannot have several.
+  """
+
+  def __init__(self, path, *, is_float_input=None, is_input_0_255=None,
+               num_threads=1):
+    """Loads the file.
+
+    Args:
+      path: the .tflite file.
+      is_float_input: what the caller takes the input to be; None: no idea.
+      is_input_0_255: whether the input is in [0, 255], not in [-1, 1]; None:
+        [-1, 1] for a float input, pixels as they are for a quantized one.
+      num_threads: int, where the interpreter can have several.
+
+    Raises:
+      InputError: where the file is no TFLite model that makes labels of
+        images, or its input is not what the caller takes it to be.
+    """
+    check_file(path)
+    self.description = path
+    self._interpreter, name, self.num_threads = _load(path, num_threads)
+    self.interpreter_text = '{}, {}'.format(name, _kernels(self._interpreter))
+    self._input = self._interpreter.get_input_details()[0]
+    self._output = self._interpreter.get_output_details()[0]
+    self._check_shapes()
+    self.input_size = tuple(int(side) for side in self._input['shape'][1:3])
+    self._convert, self.input_text = self._choose_conversion(is_input_0_255)
+    self._check_expectations(is_float_input, is_input_0_255)
+
+  def _check_shapes(self):
+    inputs, outputs = (details['shape'].tolist()
+                       for details in (self._input, self._output))
+    if len(inputs) != 4 or inputs[0] != 1 or inputs[3] != _CHANNELS:
+      raise InputError('{}: input has shape {}; expected [1, height, width, '
+                       '{}]'.format(self.description, inputs, _CHANNELS))
+    if outputs != inputs[:3] or not np.issubdtype(
+        self._output['dtype'], np.integer):
+      raise InputError(
+          '{}: output is {} of shape {}; expected one integer label a pixel, '
+          '{}'.format(self.description, np.dtype(self._output['dtype']).name,
+                      outputs, inputs[:3]))
+
+  def _choose_conversion(self, is_input_0_255):
+    """Returns a function from pixels to the input, and what it is in words."""
+    dtype = np.dtype(self._input['dtype'])
+    if dtype == np.float32:
+      if is_input_0_255:
+        return _as_they_are, 'float32 in [0, 255]'
+      return contract.scale_as_tflite_scripts, 'float32 in [-1, 1]'
+    text = '{} (scale {:.7g}, zero point {})'.format(
+        dtype.name, *self._input['quantization'])
+    if dtype not in (np.uint8, np.int8):
+      raise InputError('{}: input is {}; expected float32, uint8 or '
+                       'int8'.format(self.description, text))
+    lowest = np.iinfo(dtype).min
+    if not _takes_pixels(lowest, *self._input['quantization']):
+      raise InputError(
+          '{}: input is {}; expected a quantization by which pixels 0..255 '
+          'mean [-1, 1] or [0, 255]'.format(self.description, text))
+
+    def shift(images):
+      return (images + lowest).astype(dtype)
+
+    return shift, text
+
+  def _check_expectations(self, is_float_input, is_input_0_255):
+    """Raises InputError where a flag contradicts the file."""
+    is_float = self._input['dtype'] == np.float32
+    if is_float_input is not None and is_float_input != is_float:
+      raise InputError(
+          '{} takes {}, but --is_float_input={}; drop the flag, the model '
+          'decides'.format(self.description, self.input_text,
+                           str(is_float_input).lower()))
+    if not is_float and is_input_0_255 is False:
+      raise InputError(
+          '{} takes pixels of 0 to 255 as {}, but --is_input_0_255=false; drop '
+          'the flag, the model decides'.format(
+              self.description, self.input_text))
+
+  def predict(self, images):
+    """Returns int32 labels of images; see `predictors`."""
+    labels = [self._predict_one(image) for image in images]
+    return np.stack(labels).astype(np.int32)
+
+  def _predict_one(self, image):
+    inputs = self._convert(image[np.newaxis].astype(np.float32))
+    self._interpreter.set_tensor(self._input['index'], inputs)
+    self._interpreter.invoke()
+    return self._interpreter.get_tensor(self._output['index'])[0]
+
+  def close(self):
+    """Frees the interpreter."""
+    self._interpreter = None
+
+
+def _as_they_are(images):
+  return images
+
+
+def _takes_pixels(lowest, scale, zero_point):
+  """Whether pixels, from the type's lowest value up, mean [-1, 1] or [0, 255].
+
+  The published files' inputs mean that nearly, not exactly: 2/255 around 127
+  and 1/128 around 128.
+  """
+  first, last = (scale * (lowest + pixel - zero_point) for pixel in (0, 255))
+  return any(
+      max(abs(first - low), abs(last - high)) <= _RANGE_TOLERANCE * (high - low)
+      for low, high in ((-1, 1), (0, 255)))
+
+
+# --- The interpreter -------------------------------------------------------
+
+
+def _load(path, num_threads):
+  """Returns (interpreter ready to run, its name, its number of threads)."""
+  interpreter_class, name = _interpreter_class()
+  arguments = {}
+  if 'num_threads' in inspect.signature(interpreter_class).parameters:
+    arguments['num_threads'] = num_threads
+  else:
+    num_threads = 1
+  try:
+    # The notice that TensorFlow's interpreter will move to another package.
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      interpreter = interpreter_class(model_path=path, **arguments)
+    interpreter.allocate_tensors()
+  except (ValueError, RuntimeError) as error:
+    raise InputError('--net_file={}: {} cannot load this model: {}'.format(
+        path, name, error))
+  return interpreter, name, num_threads
+
+
+def _interpreter_class():
+  """Returns the best interpreter there is, and its name with its version."""
+  version = environment.tensorflow_version()
+  if version:
+    import tensorflow as tf
+    if hasattr(tf.lite, 'Interpreter'):
+      return tf.lite.Interpreter, 'TensorFlow {}'.format(version)
+  for module, package in _MODULES:
+    version = environment.installed_version(package)
+    if version:
+      return (importlib.import_module(module).Interpreter,
+              '{} {}'.format(package, version))
+  raise InputError('no TFLite interpreter; install TensorFlow or one of '
+                   '{}'.format(', '.join(environment.TFLITE_PACKAGES)))
+
+
+def _kernels(interpreter):
+  """Names the kernels that run a model, as far as the interpreter tells."""
+  # Interpreters that cannot list their operators have no default delegate.
+  list_operators = getattr(interpreter, '_get_ops_details', list)
+  operators = [operator['op_name'] for operator in list_operators()]
+  return ('XNNPACK delegate' if _DELEGATE in operators else
+          'built-in kernels')

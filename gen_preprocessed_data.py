@@ -1,0 +1,44 @@
+r"""Writes records as PNG files, for TFLite evaluation and for calibration.
+
+    python gen_preprocessed_data.py \
+      --eval_crop_size='512,512' \
+      --min_resize_value=512 --max_resize_value=512 \
+      --dataset_dir=${DATA_DIR} \
+      --preprocessed_dataset_dir=${OUTPUT_DIR} \
+      --eval_split=val
+
+OUTPUT_DIR gets images/img_N.png, annotations/img_N.png, and manifest.json,
+which says which image of the data set each img_N is. N counts records from 0.
+
+The 500 calibration images of post-training quantization, in their order, come
+from the train records with
+
+      --eval_split=train --image_list=checkpoints/post_train_quant/ptq.txt
+"""
+from deeplab import cli
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_preprocessed_flags(flag_values)
+
+
+def main(flag_values):
+  dataset_options, preprocess_options, options = (
+      flag_sets.preprocessed_options(flag_values))
+
+  from deeplab.data import dataset
+  from deeplab.data import preprocessed_writer
+
+  names = None
+  if options.image_list:
+    names = preprocessed_writer.read_image_list(options.image_list)
+  summary = preprocessed_writer.write(
+      dataset.batches(dataset_options, preprocess_options, names=names),
+      names=names, split=dataset_options.split,
+      preprocess_options=preprocess_options, options=options)
+  print(preprocessed_writer.summary_line(summary))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1', 'tf2'))

@@ -1,0 +1,28 @@
+r"""Quantizes a float frozen graph to an 8-bit TFLite file, after training.
+
+    python post_training_quant.py \
+      --dataset_dir=${PREPROCESSED_DATA_DIR} --graph_def=${INPUT_PB_FILE} \
+      --out_tflite=${OUTPUT_TFLITE_FILE} --input_type=uint8 --sample_num=500
+
+The images that ranges are measured on come from gen_preprocessed_data.py.
+Another TensorFlow makes another file: 2.2 made the published one.
+"""
+from deeplab import cli
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_post_training_quant_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.post_training_quant_options(flag_values)
+
+  from deeplab import tflite
+
+  result = tflite.post_training_quantize(**options)
+  print('\n'.join(tflite.summary_lines(result)))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf2',))

@@ -1,0 +1,33 @@
+r"""Evaluates a TFLite file on images that gen_preprocessed_data.py wrote.
+
+    python segmentation_inference_eval_seg_tflite.py \
+      --net_file=checkpoints/quantize_aware_training/freeze_qat.tflite \
+      --test_dir=${OUTPUT_DIR}/images --val_label_dir=${OUTPUT_DIR}/annotations
+
+Type and range of the input are read from the file. Every flag has a default,
+so that a file in its place is evaluated by the script's name alone.
+
+The last line of the table is the score that the published figures are: the
+mean over classes 1 to 31, on pixels that are labelled. Quantized files score
+differently by a few tenths of a percent from one interpreter to the next; the
+published figures are TensorFlow 2.2's.
+"""
+from deeplab import cli
+from deeplab import environment
+from deeplab import flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_tflite_eval_flags(flag_values)
+
+
+def main(flag_values):
+  options, eval_options = flag_sets.tflite_eval_options(flag_values)
+
+  from deeplab import tflite_evaluation
+
+  tflite_evaluation.evaluate(options, eval_options)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf2', environment.TFLITE))

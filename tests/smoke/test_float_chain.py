@@ -1,0 +1,330 @@
+"""The whole float path through the scripts, on a few generated images."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab.data import records
+from tests import scripts
+
+SIZE = ['--min_resize_value=65', '--max_resize_value=65', '--resize_factor=16']
+MODEL = ['--decoder_output_stride=4']
+CROP = '65,65'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """TFRecords of 8 training and 3 validation scenes."""
+  folder = tmp_path_factory.mktemp('data')
+  scripts.run('scripts/make_synthetic_ade20k.py', '--train_images=8',
+              '--val_images=3', '--size=80', '--output_dir=' + str(folder))
+  source = folder / 'ADEChallengeData2016'
+  output = folder / 'tfrecord'
+  scripts.run('build_ade20k_data.py', '--output_dir={}'.format(output), *[
+      '--{}_image{}_folder={}'.format(
+          split, '' if kind == 'images' else '_label', source / kind / long)
+      for split, long in (('train', 'training'), ('val', 'validation'))
+      for kind in ('images', 'annotations')])
+  return str(output)
+
+
+def train_arguments(data, logdir, steps, *more):
+  return ['--dataset_dir=' + data, '--train_logdir={}'.format(logdir),
+          '--training_number_of_steps={}'.format(steps), '--log_steps=1',
+          '--train_batch_size=2', '--train_crop_size=' + CROP, '--seed=1',
+          *SIZE, *MODEL, *more]
+
+
+def eval_arguments(data, checkpoint, *more):
+  return ['--dataset_dir=' + data, '--checkpoint_dir={}'.format(checkpoint),
+          '--eval_crop_size=' + CROP, '--max_number_of_evaluations=1',
+          *SIZE, *MODEL, *more]
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+  """(folder of a run of three steps with all summaries, its output)."""
+  folder = tmp_path_factory.mktemp('trained')
+  done = scripts.run('train.py', *train_arguments(
+      data, folder, 3, '--save_summaries_secs=0', '--save_summaries_images'))
+  return folder, done
+
+
+@pytest.fixture(scope='module')
+def frozen(trained, tmp_path_factory):
+  """Path of the frozen graph of the trained checkpoint."""
+  folder = tmp_path_factory.mktemp('frozen')
+  done = scripts.run(
+      'export_model.py', '--checkpoint_path={}'.format(trained[0]),
+      '--export_path={}'.format(folder), '--num_classes=32',
+      '--train_crop_size=' + CROP, *SIZE, *MODEL)
+  assert 'freeze.pb: 884 nodes' in done.stdout
+  return str(folder / 'freeze.pb')
+
+
+def event_values(folder):
+  """Returns (dict from tag to value, set of kinds) of a folder's events."""
+  values = {}
+  for name in os.listdir(str(folder)):
+    if 'tfevents' not in name:
+      continue
+    for event in tf.train.summary_iterator(os.path.join(str(folder), name)):
+      for value in event.summary.value:
+        values[value.tag] = value
+  return values
+
+
+# --- Training --------------------------------------------------------------
+
+
+def test_training_logs_and_saves(trained):
+  folder, done = trained
+  assert 'step 3/3: loss' in done.stderr
+  assert 'finished at step 3' in done.stdout
+  assert done.stdout.count('\n') == 1
+  assert 'Traceback' not in done.stderr
+  assert 'Warning' not in done.stderr and 'WARNING' not in done.stderr
+  assert tf.train.latest_checkpoint(str(folder)) == str(
+      folder / 'model.ckpt-3')
+  with open(str(folder / 'model_options.json')) as content:
+    written = json.load(content)
+  assert written['model']['decoder_output_stride'] == [4]
+  assert written['optimizer'] == 'momentum'
+
+
+def test_checkpoints_hold_the_published_variables(data, tmp_path, golden_dir):
+  scripts.run('train.py', *train_arguments(
+      data, tmp_path, 1, '--optimizer=adam', '--fine_tune_batch_norm=False'))
+  with open(os.path.join(golden_dir, 'variables_float.json')) as content:
+    published = {entry['name']: (entry['dtype'], entry['shape'])
+                 for entry in json.load(content)}
+  reader = tf.train.NewCheckpointReader(str(tmp_path / 'model.ckpt-1'))
+  types = reader.get_variable_to_dtype_map()
+  ours = {name: (types[name].name, shape) for name, shape in
+          reader.get_variable_to_shape_map().items()}
+  assert len(ours) == 658
+  assert ours == published
+
+
+def test_summaries_have_the_references_tags(trained):
+  values = event_values(trained[0])
+  for tag in ('losses/softmax_cross_entropy', 'learning_rate', 'total_loss'):
+    assert values[tag].HasField('simple_value'), sorted(values)
+  assert values['MobilenetV2/Conv/weights_1'].HasField('histo')
+  assert sum(value.HasField('histo') for value in values.values()) == 297
+  for name in ('image', 'label', 'prediction'):
+    assert values['samples/{}/image/0'.format(name)].HasField('image')
+
+
+def test_profiles_are_written_for_a_few_steps(data, tmp_path):
+  scripts.run('train.py', *train_arguments(
+      data, tmp_path / 'log', 6,
+      '--profile_logdir={}'.format(tmp_path / 'profile')))
+  assert os.listdir(str(tmp_path / 'profile')) == ['timeline-5.json']
+  with open(str(tmp_path / 'profile' / 'timeline-5.json')) as content:
+    assert json.load(content)['traceEvents']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_resumes(data, tmp_path, number):
+  arguments = train_arguments(data, tmp_path / 'log', 100000)
+  log = tmp_path / 'stderr'
+  with open(str(log), 'w') as errors:
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(scripts.REPOSITORY, 'train.py')] +
+        arguments, stdout=subprocess.PIPE, stderr=errors,
+        universal_newlines=True)
+    while 'step 2/' not in log.read_text():
+      assert process.poll() is None, log.read_text()
+      time.sleep(0.1)
+    process.send_signal(number)
+    output = process.communicate()[0]
+  assert process.returncode == 128 + number
+  assert 'stopped by {}'.format(number.name) in output
+  saved = tf.train.latest_checkpoint(str(tmp_path / 'log'))
+  step = int(saved.rsplit('-', 1)[1])
+  assert step >= 2 and 'model.ckpt-{}'.format(step) in output
+  done = scripts.run('train.py', *train_arguments(
+      data, tmp_path / 'log', step + 1,
+      '--tf_initial_checkpoint=' + saved))
+  assert 'RESUMING from step {}'.format(step) in done.stderr
+  assert '--tf_initial_checkpoint ignored' in done.stderr
+  assert 'finished at step {}'.format(step + 1) in done.stdout
+
+
+def test_summaries_are_as_far_apart_as_asked(data, trained, tmp_path):
+  def summarized_steps(folder):
+    return sorted({
+        event.step for name in os.listdir(str(folder)) if 'tfevents' in name
+        for event in tf.train.summary_iterator(os.path.join(str(folder), name))
+        for value in event.summary.value if value.tag == 'total_loss'})
+
+  scripts.run('train.py', *train_arguments(
+      data, tmp_path, 3, '--save_summaries_secs=1000'))
+  assert summarized_steps(tmp_path) == [1]
+  assert summarized_steps(trained[0]) == [1, 2, 3]
+
+
+def losses_of(done):
+  return np.array([float(line.split('loss ')[1].split(',')[0])
+                   for line in done.stderr.splitlines() if ': loss' in line])
+
+
+def test_a_seed_makes_runs_equal(data, tmp_path):
+  # Batch norm of two small images would amplify the last bits of sums.
+  same, again, other = [
+      losses_of(scripts.run('train.py', *train_arguments(
+          data, tmp_path / str(number), 3, '--fine_tune_batch_norm=False',
+          '--seed={}'.format(seed))))
+      for number, seed in enumerate((1, 1, 2))]
+  assert len(same) == 3
+  np.testing.assert_allclose(same, again, rtol=1e-6)
+  assert (same != other).any()
+
+
+def test_last_layers_start_anew_when_asked(data, trained, tmp_path):
+  everything = scripts.run('train.py', *train_arguments(
+      data, tmp_path / 'a', 1, '--tf_initial_checkpoint={}'.format(trained[0])))
+  assert 'restored 297/297 model variables' in everything.stderr
+  backbone = scripts.run('train.py', *train_arguments(
+      data, tmp_path / 'b', 1, '--tf_initial_checkpoint={}'.format(trained[0]),
+      '--initialize_last_layer=False'))
+  assert ('restored 255/297 model variables' in backbone.stderr and
+          '(skipped: aspp0, concat_projection, decoder, image_pooling, '
+          'logits)' in backbone.stderr)
+
+
+def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(data, tmp_path):
+  done = scripts.run('train.py', *train_arguments(
+      data, tmp_path, 50, '--base_learning_rate=1e30'), status=2)
+  line = done.stderr.strip().splitlines()[-1]
+  assert line.startswith('ERROR train.py: loss is inf or NaN at step ')
+  assert 'ADE_train_000000' in line and 'learning rate' in line
+  assert 'last finite loss' in line and 'model.ckpt-0 kept' in line
+  assert 'Traceback' not in done.stderr
+
+
+def test_runs_that_cannot_start_are_refused(data, trained, tmp_path):
+  def refused(*more, logdir=None):
+    return scripts.refusal('train.py', *train_arguments(
+        data, logdir or tmp_path / 'log', 3, *more))
+
+  assert 'already at step 3; raise --training_number_of_steps=3' in refused(
+      logdir=trained[0])
+  assert '--optimizer: was momentum, now adam' in refused(
+      '--optimizer=adam', '--training_number_of_steps=9', logdir=trained[0])
+  assert '--train_batch_size of at least 2' in refused('--train_batch_size=1')
+  assert 'no checkpoint there' in refused(
+      '--tf_initial_checkpoint={}'.format(tmp_path / 'none' / 'model.ckpt'))
+  assert 'no train-' in refused('--dataset_dir={}'.format(tmp_path))
+  assert not os.path.exists(str(tmp_path / 'log' / 'checkpoint'))
+
+
+def test_a_damaged_shard_is_named(data, tmp_path):
+  for name in os.listdir(data):
+    with open(os.path.join(data, name), 'rb') as content:
+      shard = bytearray(content.read())
+    if name == contract.shard_name('train', 1):
+      shard[40] ^= 255
+    (tmp_path / name).write_bytes(bytes(shard))
+  line = scripts.refusal('train.py', *train_arguments(
+      str(tmp_path), tmp_path / 'log', 9))
+  assert 'train-00001-of-00004.tfrecord: record 0' in line
+
+
+# --- Evaluation ------------------------------------------------------------
+
+
+def test_checkpoint_and_frozen_graph_have_the_same_scores(
+    data, trained, frozen, tmp_path):
+  done = scripts.run('eval.py', *eval_arguments(
+      data, trained[0], '--report_json={}'.format(tmp_path / 'ckpt.json'),
+      '--eval_logdir={}'.format(tmp_path / 'log'), '--eval_batch_size=2',
+      '--vis_dir={}'.format(tmp_path / 'vis'), '--vis_images=2'))
+  scripts.run('eval_pb.py', '--pb=' + frozen, '--dataset_dir=' + data,
+              '--eval_crop_size=' + CROP, *SIZE,
+              '--report_json={}'.format(tmp_path / 'pb.json'),
+              '--eval_logdir={}'.format(tmp_path / 'pb_log'))
+  reports = {}
+  for name in ('ckpt', 'pb'):
+    with open(str(tmp_path / (name + '.json'))) as content:
+      reports[name] = json.load(content)
+  ckpt = reports['ckpt']
+  assert ckpt['confusion_matrix'] == reports['pb']['confusion_matrix']
+  assert ckpt['images'] == 3 and ckpt['step'] == 3
+  assert ckpt['path'].endswith('model.ckpt-3')
+  assert reports['pb']['path'] == frozen
+  result = json.loads(done.stdout.splitlines()[-1][len('RESULT '):])
+  assert result['miou'] == ckpt['miou']
+  for folder in ('log', 'pb_log'):
+    values = event_values(tmp_path / folder)
+    assert len(values) == 33
+    assert values['eval/miou_1.0_overall'].simple_value == pytest.approx(
+        ckpt['miou'], rel=1e-6)
+    for index, entry in enumerate(ckpt['classes']):
+      value = values['eval/miou_1.0_class_{}'.format(index)].simple_value
+      assert np.isnan(value) == (entry['iou'] is None)
+  with Image.open(str(tmp_path / 'vis' / 'predictions.png')) as sheet:
+    assert sheet.width > 3 * 65 and sheet.height > 2 * 65
+
+
+def test_the_geometry_flags_change_what_is_evaluated(data, trained, tmp_path):
+  geometries = set()
+  for more in ([], ['--resize_factor=1'], ['--min_resize_value=33']):
+    done = scripts.run('eval.py', *eval_arguments(data, trained[0], *more))
+    result = json.loads(done.stdout.splitlines()[-1][len('RESULT '):])
+    geometries.add((result['geometry'], result['pixel_accuracy']))
+  assert len(geometries) == 3
+
+
+def test_a_folder_is_watched_until_the_time_is_up(data, tmp_path, trained):
+  watched = tmp_path / 'watched'
+  watched.mkdir()
+  arguments = [argument for argument in eval_arguments(data, watched)
+               if 'max_number' not in argument]
+  done = scripts.run('eval.py', *arguments, '--eval_timeout_secs=2')
+  assert 'no new checkpoint in {} for 2 s'.format(watched) in done.stderr
+  for name in os.listdir(str(trained[0])):
+    if name.startswith('model.ckpt-3.'):
+      os.link(str(trained[0] / name), str(watched / name))
+  done = scripts.run('eval.py', *arguments, '--eval_timeout_secs=2',
+                     '--eval_interval_secs=0')
+  assert done.stdout.count('RESULT') == 1
+
+
+def test_evaluations_that_cannot_be_right_are_refused(
+    data, trained, frozen, tmp_path):
+  def refused(*more):
+    return scripts.refusal('eval.py', *eval_arguments(data, trained[0], *more))
+
+  assert ('--decoder_output_stride: checkpoint was trained with 4, got None'
+          in refused('--decoder_output_stride='))
+  assert 'drop --quantize_delay_step' in refused('--quantize_delay_step=0')
+  assert 'no checkpoint' in refused('--checkpoint_dir={}'.format(tmp_path))
+  assert 'is 65x65 after resizing but the crop is 33x33' in (
+      refused('--eval_crop_size=33,33').replace('65x49', '65x65').replace(
+          '49x65', '65x65'))
+  assert 'no val-' in refused('--dataset_dir={}'.format(tmp_path))
+  for split in contract.SPLITS:
+    records.write_shards(output_dir=str(tmp_path), split=split,
+                         shards=[[], [], [], []])
+  assert 'val has 0 records' in refused('--dataset_dir={}'.format(tmp_path))
+
+  def refused_pb(*more):
+    return scripts.refusal('eval_pb.py', '--dataset_dir=' + data,
+                           '--eval_crop_size=' + CROP, *more)
+
+  assert '--pb is required' in refused_pb()
+  assert 'no such file' in refused_pb('--pb={}'.format(tmp_path / 'x.pb'))
+  assert 'has no node Input' in refused_pb('--pb=' + frozen,
+                                           '--input_node=Input')
+  assert 'has no node Output' in refused_pb('--pb=' + frozen,
+                                            '--output_node=Output')

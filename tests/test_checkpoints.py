@@ -1,0 +1,237 @@
+"""Finding, comparing and restoring checkpoints."""
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import options
+from deeplab.errors import InputError
+
+MODEL = options.ModelOptions(decoder_output_stride=(4,))
+BACKBONE = 'MobilenetV2/Conv/weights'
+LOGITS = 'logits/semantic/weights'
+
+
+def save(folder, variables, step=7):
+  """Writes a checkpoint of a dict from name to array; returns its prefix."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    made = [tf.get_variable(name, initializer=np.asarray(value, np.float32))
+            for name, value in variables.items()]
+    session.run(tf.global_variables_initializer())
+    return tf.train.Saver(made).save(
+        session, os.path.join(str(folder), 'model.ckpt'), global_step=step,
+        write_meta_graph=False)
+
+
+def shapes(variables):
+  return {name: list(np.shape(value)) for name, value in variables.items()}
+
+
+FLOAT = {BACKBONE: np.zeros([3, 3]), 'image_pooling/weights': np.zeros(2),
+         LOGITS: np.zeros([1, 1, 4, 32])}
+
+
+def test_every_way_to_name_a_checkpoint_finds_its_prefix(tmp_path):
+  prefix = save(tmp_path, FLOAT)
+  for name in (str(tmp_path), prefix, prefix + '.index',
+               prefix + '.data-00000-of-00001', prefix + '.meta'):
+    assert checkpoints.find(name, 'x') == prefix
+  assert checkpoints.step_of(prefix) == 7
+  assert checkpoints.step_of('model.ckpt') == 0
+
+
+def test_without_a_state_file_the_largest_step_is_the_newest(tmp_path):
+  prefixes = [save(tmp_path, FLOAT, step) for step in (9, 100, 20)]
+  os.remove(str(tmp_path / 'checkpoint'))
+  assert checkpoints.find_latest(str(tmp_path)) == prefixes[1]
+
+
+def test_a_missing_checkpoint_is_named_with_what_is_there(tmp_path):
+  with pytest.raises(InputError, match=r'--flag=.*: no checkpoint in this '
+                     r'folder \(0 \*.index'):
+    checkpoints.find(str(tmp_path), 'flag')
+  save(tmp_path, FLOAT)
+  with pytest.raises(InputError, match='that folder holds model.ckpt-7'):
+    checkpoints.find(str(tmp_path / 'model.ckpt-8'), 'flag')
+  with pytest.raises(InputError, match='no checkpoint in that folder'):
+    checkpoints.find(str(tmp_path / 'no' / 'model.ckpt'), 'flag')
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+  prefix = save(tmp_path, FLOAT)
+  with open(prefix + '.index', 'wb') as out:
+    out.write(b'not an index')
+  with pytest.raises(InputError, match='not a readable checkpoint'):
+    checkpoints.variables_in(prefix)
+
+
+@pytest.mark.parametrize('stored, graph, words', [
+    ({'decoder/x/weights': 0.0}, {}, ['1 variable (decoder/x/weights)',
+                                      '--decoder_output_stride=4?']),
+    ({}, {'decoder/x/weights': []}, ['lacks', 'drop --decoder_output_stride']),
+    ({'logits/semantic/act_quant/max': 0.0}, {},
+     ['quantization-aware', 'add --quantize_delay_step=0']),
+    ({}, {'logits/semantic/act_quant/max': []},
+     ['float checkpoint', 'drop --quantize_delay_step']),
+    ({'aspp1/weights': 0.0}, {}, ['other --atrous_rates']),
+    ({'concat_projection/weights': 0.0}, {},
+     ['another --aspp_with_concat_projection']),
+    ({'decoder/a/weights': 0.0}, {'decoder/b/weights': []},
+     ['other --decoder_use_separable_conv']),
+    ({}, {LOGITS: [1, 1, 4, 21]},
+     ['[1, 1, 4, 32], expected [1, 1, 4, 21]', 'give --num_classes=32']),
+    ({}, {BACKBONE: [3, 4]}, ['another --depth_multiplier']),
+    ({}, {'image_pooling/weights': [3]}, ['other --aspp_convs_filters']),
+])
+def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
+    tmp_path, stored, graph, words):
+  prefix = save(tmp_path, dict(FLOAT, **stored))
+  with pytest.raises(InputError) as error:
+    checkpoints.check_fits(prefix, dict(shapes(FLOAT), **graph))
+  for word in words:
+    assert word in str(error.value)
+
+
+def test_a_checkpoint_of_another_network_is_called_so(tmp_path):
+  prefix = save(tmp_path, {'resnet/conv1/weights': np.zeros(3)})
+  with pytest.raises(InputError, match='not a checkpoint of this network'):
+    checkpoints.check_fits(prefix, shapes(FLOAT))
+
+
+def test_training_variables_may_stay_unused(tmp_path):
+  prefix = save(tmp_path, dict(FLOAT, **{
+      BACKBONE + '/Adam': 0.0, BACKBONE + '/Momentum': 0.0,
+      'beta1_power': 0.0, 'x/act_quant/x/act_quant/max/biased': 0.0}))
+  checkpoints.check_fits(prefix, shapes(FLOAT))
+
+
+def write(folder, model=MODEL, quantize_delay_step=-1, optimizer='adam'):
+  checkpoints.write_options(
+      str(folder), model, quantize_delay_step=quantize_delay_step,
+      optimizer=optimizer)
+  return str(folder / 'model.ckpt-1')
+
+
+def test_options_come_back_as_they_were_written(tmp_path):
+  model = MODEL._replace(atrous_rates=(6, 12), divisible_by=16)
+  write(tmp_path, model)
+  read, rest = checkpoints.read_options(str(tmp_path))
+  assert read == model
+  assert rest == {'quantize_delay_step': -1, 'optimizer': 'adam'}
+  assert checkpoints.read_options(str(tmp_path / 'other')) is None
+
+
+@pytest.mark.parametrize('change, quantized, words', [
+    ({'decoder_output_stride': ()}, False,
+     '--decoder_output_stride: checkpoint was trained with 4, got None'),
+    ({'num_classes': 21}, False, '--num_classes: checkpoint was trained with '
+                                 '32, got 21'),
+    ({'atrous_rates': (6,)}, False, '--atrous_rates'),
+    ({'use_bounded_activation': True}, False, '--use_bounded_activation'),
+    ({}, True, 'trained in float: drop --quantize_delay_step'),
+])
+def test_other_flags_than_in_training_are_refused(
+    tmp_path, change, quantized, words):
+  prefix = write(tmp_path)
+  with pytest.raises(InputError, match=words):
+    checkpoints.check_options(
+        prefix, MODEL._replace(**change), with_quantization=quantized)
+
+
+def test_a_quantization_aware_checkpoint_asks_for_its_flag(tmp_path):
+  prefix = write(tmp_path, quantize_delay_step=0)
+  checkpoints.check_options(prefix, MODEL, with_quantization=True)
+  with pytest.raises(InputError, match='add --quantize_delay_step=0'):
+    checkpoints.check_options(prefix, MODEL, with_quantization=False)
+
+
+def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
+  prefix = write(tmp_path, MODEL._replace(atrous_rates=(6, 12)))
+  checkpoints.check_options(
+      prefix, MODEL._replace(atrous_rates=(12, 24), output_stride=8,
+                             crop_size=(257, 257)), with_quantization=False)
+  assert 'trained with --output_stride=16, used with 8' in caplog.text
+
+
+def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
+  write(tmp_path, optimizer='momentum')
+  arguments = dict(quantize_delay_step=-1, optimizer='momentum')
+  checkpoints.check_resumable(str(tmp_path), MODEL, **arguments)
+  with pytest.raises(InputError, match='--optimizer: was momentum, now adam; '
+                     '--quantize_delay_step: was -1, now 0.*new '
+                     '--train_logdir'):
+    checkpoints.check_resumable(
+        str(tmp_path), MODEL, quantize_delay_step=0, optimizer='adam')
+
+
+@pytest.mark.parametrize('content', ['{', '{}', '{"model": {"colour": 1}}',
+                                     '[1]'])
+def test_an_unreadable_options_file_is_named(tmp_path, content):
+  (tmp_path / 'model_options.json').write_text(content)
+  with pytest.raises(InputError, match='model_options.json|colour'):
+    checkpoints.read_options(str(tmp_path))
+
+
+def test_the_options_file_is_plain_json(tmp_path):
+  write(tmp_path)
+  with open(str(tmp_path / 'model_options.json')) as content:
+    assert json.load(content)['model']['decoder_output_stride'] == [4]
+
+
+# --- Starting from a checkpoint --------------------------------------------
+
+
+def restore(path, variables, excluded=()):
+  """Returns the values after initialization and restoring."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    made = {name: tf.get_variable(
+        name, initializer=np.asarray(value, np.float32))
+            for name, value in variables.items()}
+    initialize = checkpoints.initializer_from(
+        path, list(made.values()), excluded)
+    session.run(tf.global_variables_initializer())
+    initialize(session)
+    return session.run(made)
+
+
+def test_all_but_excluded_variables_are_restored(tmp_path, caplog):
+  caplog.set_level('INFO')
+  ones = {name: np.ones_like(value) for name, value in FLOAT.items()}
+  prefix = save(tmp_path, dict(ones, global_step=5.0,
+                               **{BACKBONE + '/Adam': np.ones([3, 3])}))
+  zeros = dict(FLOAT, global_step=0.0, **{
+      BACKBONE + '/Adam': np.zeros([3, 3]), 'extra/weights': 0.0,
+      'x/weights_quant/max': 6.0})
+  values = restore(prefix + '.index', zeros, excluded=('logits',))
+  assert (values[BACKBONE] == 1).all()
+  assert (values[BACKBONE + '/Adam'] == 1).all()
+  assert (values[LOGITS] == 0).all()
+  assert values['global_step'] == 0
+  assert values['extra/weights'] == 0 and values['x/weights_quant/max'] == 6
+  assert ('restored 2/4 model variables from {} (skipped: extra, '
+          'logits)'.format(prefix)) in caplog.text
+
+
+def test_an_incomplete_backbone_is_refused(tmp_path):
+  prefix = save(tmp_path, {'logits/semantic/weights': np.zeros(3)})
+  with pytest.raises(InputError, match='lacks 1 of 1 variables of the '
+                     'backbone'):
+    restore(prefix, FLOAT)
+
+
+def test_another_class_count_asks_for_the_flag(tmp_path):
+  prefix = save(tmp_path, dict(FLOAT, **{LOGITS: np.zeros([1, 1, 4, 151])}))
+  with pytest.raises(InputError, match='checkpoint has 151 classes, the model '
+                     '32: add --initialize_last_layer=false'):
+    restore(prefix, FLOAT)
+  restore(prefix, FLOAT, excluded=('logits',))
+
+
+def test_another_shape_is_named(tmp_path):
+  prefix = save(tmp_path, dict(FLOAT, **{BACKBONE: np.zeros([3, 4])}))
+  with pytest.raises(InputError, match=r'Conv/weights is \[3, 4\], expected '
+                     r'\[3, 3\]'):
+    restore(prefix, FLOAT)

@@ -1,0 +1,248 @@
+"""Flags and how scripts start: strict parsing, the reference's defaults."""
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+
+from absl import flags
+import pytest
+
+from deeplab import cli
+from deeplab import contract
+from deeplab import environment
+from deeplab import flag_sets
+from deeplab.errors import InputError
+from tests import scripts
+
+SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',
+           'eval_pb.py')
+
+# Networks that this suite leaves out.
+OTHER_NETWORKS = {
+    'aspp_with_squeeze_and_excitation', 'image_se_uses_qsigmoid',
+    'dense_prediction_cell_json', 'nas_remove_os32_stride',
+    'nas_stem_output_num_conv_filters', 'nas_use_classification_head'}
+MODEL_FLAGS = {
+    'aspp_convs_filters', 'aspp_with_concat_projection',
+    'aspp_with_separable_conv', 'batch_norm_decay', 'decoder_filters',
+    'decoder_output_is_logits', 'decoder_output_stride',
+    'decoder_use_separable_conv', 'decoder_use_sum_merge', 'depth_multiplier',
+    'divisible_by', 'image_pooling_crop_size', 'image_pooling_stride',
+    'prediction_with_upsampled_logits', 'use_bounded_activation'}
+# Flags that do nothing in the reference's own script.
+WITHOUT_EFFECT = {
+    'build_ade20k_data.py': set(),
+    'train.py': set(),
+    'eval.py': {'label_weights'},
+    'export_model.py': {'label_weights'},
+    'eval_pb.py': MODEL_FLAGS | {
+        'label_weights', 'output_stride', 'eval_interval_secs'},
+}
+OTHER_DEFAULTS = {
+    ('build_ade20k_data.py', 'image_format'): None,
+    ('train.py', 'train_crop_size'): ['512', '512'],
+    ('eval.py', 'eval_crop_size'): ['512', '512'],
+    ('export_model.py', 'num_classes'): 32,
+    ('export_model.py', 'output_stride'): 16,
+}
+
+
+def parsed(script, *arguments):
+  module = importlib.import_module(script[:-len('.py')])
+  return cli.parse(module.define_flags, [script] + list(arguments))
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_the_references_flags_have_their_names_and_defaults(
+    script, golden_dir):
+  with open(os.path.join(golden_dir, 'flags.json')) as content:
+    reference = json.load(content)[script]
+  ours = parsed(script)
+  missing = set(reference) - set(ours)
+  assert missing == (OTHER_NETWORKS | WITHOUT_EFFECT[script]) & set(reference)
+  for name in set(reference) & set(ours):
+    expected = OTHER_DEFAULTS.get((script, name), reference[name]['default'])
+    assert ours[name].default == expected, name
+
+
+def test_the_documented_flags_that_the_reference_never_defined():
+  assert parsed('train.py', '--dataset=ade20k').dataset == 'ade20k'
+  values = parsed('export_model.py', '--train_crop_size=257,513',
+                  '--checkpoint_path=c', '--export_path=e')
+  made = flag_sets.export_options(values)
+  assert made['model_options'].crop_size == (257, 513)
+  assert made['options'].preprocessing.crop_size == (257, 513)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--tf_initial_checkpoints=x'],
+     'unknown flag --tf_initial_checkpoints; did you mean '
+     '--tf_initial_checkpoint?'),
+    (['--quantise_delay_step=0'], 'did you mean --quantize_delay_step?'),
+    (['--zzz'], 'unknown flag --zzz'),
+    (['--initialize_last_layer', '=', 'False'],
+     'stray argument "=": write --flag=value, without spaces'),
+    (['--seed=1', 'word'], 'stray argument "word": every argument is a '
+                           '--flag=value'),
+    (['--optimizer=sgd'], '--optimizer=sgd'),
+    (['--train_batch_size=many'], '--train_batch_size=many'),
+    (['--dataset=cityscapes'], '--dataset=cityscapes'),
+    (['--train_split=test'], '--train_split=test'),
+])
+def test_bad_command_lines_are_refused(arguments, words):
+  with pytest.raises(InputError) as error:
+    parsed('train.py', *arguments)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ([], '--train_logdir is required'),
+    (['--train_logdir=x'], '--dataset_dir is required'),
+    (['--train_crop_size=512'], '--train_crop_size=512: expected '
+                                'HEIGHT,WIDTH, for example 512,512'),
+    (['--train_crop_size=a,b'], '--train_crop_size=a,b: expected'),
+    (['--train_crop_size=0,5'], '--train_crop_size=0,5: expected'),
+    (['--decoder_output_stride=four'], '--decoder_output_stride=four: '
+                                       'expected integers'),
+    (['--image_pooling_stride=1'], '--image_pooling_stride=1: expected'),
+    (['--train_batch_size=0'], 'batch size 0'),
+    (['--max_resize_value=5'], '--max_resize_value=5 without'),
+    (['--min_resize_value=0'], '--min_resize_value=0'),
+    (['--min_scale_factor=3'], '--min_scale_factor=3.0'),
+    (['--scale_factor_step_size=-1'], '--scale_factor_step_size=-1.0'),
+    (['--output_stride=10'], '--output_stride=10: expected 8, 16 or 32'),
+])
+def test_bad_values_are_named_with_what_was_expected(arguments, words):
+  required = ['--train_logdir=x', '--dataset_dir=y'] if arguments and (
+      arguments[0] != '--train_logdir=x') else []
+  with pytest.raises(InputError) as error:
+    flag_sets.train_options(parsed('train.py', *(required + arguments)))
+  assert words in str(error.value)
+
+
+def test_crop_sizes_that_contradict_are_refused():
+  values = parsed('export_model.py', '--train_crop_size=257,257',
+                  '--crop_size=513', '--crop_size=513',
+                  '--checkpoint_path=c', '--export_path=e')
+  with pytest.raises(InputError, match='--train_crop_size=257,257 and '
+                     '--crop_size=513,513'):
+    flag_sets.export_options(values)
+
+
+def test_flags_become_options():
+  made = flag_sets.train_options(parsed(
+      'train.py', '--train_logdir=log', '--dataset_dir=data', '--seed=3',
+      '--decoder_output_stride=4,8', '--atrous_rates=6', '--atrous_rates=12',
+      '--label_weights=2', '--train_crop_size=257,513',
+      '--image_pooling_crop_size=129,129', '--min_resize_value=5',
+      '--train_batch_size=3', '--min_scale_factor=0.75'))
+  assert made['model_options'].decoder_output_stride == (4, 8)
+  assert made['model_options'].atrous_rates == (6, 12)
+  assert made['model_options'].image_pooling_crop_size == (129, 129)
+  assert made['model_options'].crop_size == (257, 513)
+  assert made['preprocess_options'].crop_size == (257, 513)
+  assert made['preprocess_options'].min_resize_value == 5
+  assert made['preprocess_options'].min_scale_factor == 0.75
+  assert made['preprocess_options'].max_scale_factor == 2.0
+  assert made['dataset_options'].batch_size == 3
+  assert made['dataset_options'].seed == made['options'].seed == 3
+  assert made['options'].label_weights == (2.0,)
+
+
+def test_evaluation_does_not_scale_at_random():
+  values = parsed('eval.py', '--checkpoint_dir=c', '--dataset_dir=d',
+                  '--eval_timeout_secs=9', '--quantize_delay_step=0')
+  made = flag_sets.eval_options(values)
+  assert made['preprocess_options'].min_scale_factor == 1
+  assert made['preprocess_options'].max_scale_factor == 1
+  assert made['timeout_secs'] == 9 and made['with_quantization']
+
+
+def decoys(folder):
+  """Packages whose names collide with those of the reference's modules."""
+  for name in ('datasets', 'utils', 'model', 'common', 'core', 'nets'):
+    (folder / name).mkdir()
+    (folder / name / '__init__.py').write_text('raise ImportError("decoy")')
+  return {'PYTHONPATH': str(folder)}
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_works_anywhere_and_without_tensorflow(script, tmp_path):
+  env = decoys(tmp_path)
+  (tmp_path / 'tensorflow').mkdir()
+  (tmp_path / 'tensorflow' / '__init__.py').write_text(
+      'raise ImportError("TensorFlow was imported")')
+  done = subprocess.run(
+      [sys.executable, os.path.join(scripts.REPOSITORY, script), '--help'],
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      universal_newlines=True, cwd='/', env=dict(os.environ, **env))
+  assert done.returncode in (0, 1)  # absl leaves --help with status 1
+  first_line = importlib.import_module(
+      script[:-len('.py')]).__doc__.splitlines()[0]
+  assert first_line in done.stdout
+  own = set(parsed(script)) - set(flags.FlagValues()) - {'flagfile', 'undefok'}
+  for name in own:
+    assert re.search(r'^  --(\[no\])?{}:'.format(name), done.stdout, re.M), name
+
+
+def test_refusals_leave_with_status_2_and_one_line():
+  line = scripts.refusal('eval.py', '--checkpoint_dirs=x')
+  assert line == ('ERROR eval.py: unknown flag --checkpoint_dirs; did you mean '
+                  '--checkpoint_dir?')
+
+
+def test_debug_shows_the_traceback():
+  done = scripts.run('eval.py', '--debug', status=1)
+  assert 'Traceback' in done.stderr and '--checkpoint_dir' in done.stderr
+
+
+def environment_with(monkeypatch, **versions):
+  monkeypatch.setattr(environment, 'installed_version',
+                      lambda package: versions.get(package))
+
+
+def test_the_wrong_environment_is_named(monkeypatch):
+  environment_with(monkeypatch, tensorflow='2.2.3')
+  assert environment.problem_with(('tf1', 'tf2')) is None
+  problem = environment.problem_with(('tf1',))
+  assert 'needs TensorFlow 1.15 (found 2.2.3' in problem
+  assert './scripts/setup.sh tf1' in problem
+  environment_with(monkeypatch)
+  assert 'none found' in environment.problem_with(('tf1',))
+  environment_with(monkeypatch, **{'tensorflow-gpu': '1.15.2'})
+  assert environment.problem_with(('tf1',)) is None
+
+
+def test_a_script_in_the_wrong_environment_says_so(tmp_path):
+  # A distribution that claims to be another TensorFlow, found first.
+  info = tmp_path / 'tensorflow-2.99.0.dist-info'
+  info.mkdir()
+  (info / 'METADATA').write_text(
+      'Metadata-Version: 2.1\nName: tensorflow\nVersion: 2.99.0\n')
+  line = scripts.refusal('train.py', '--train_logdir=x', '--dataset_dir=y',
+                         env={'PYTHONPATH': str(tmp_path)})
+  assert 'needs TensorFlow 1.15 (found 2.99.0' in line
+
+
+def test_without_absl_the_remedy_is_named(tmp_path):
+  (tmp_path / 'absl').mkdir()
+  (tmp_path / 'absl' / '__init__.py').write_text('raise ImportError')
+  line = scripts.refusal('train.py', env={'PYTHONPATH': str(tmp_path)})
+  assert 'needs the package absl-py' in line and 'setup.sh' in line
+
+
+def test_class_names_and_colours_are_complete():
+  assert contract.NUM_CLASSES == len(contract.PALETTE) == 32
+  assert len(set(contract.CLASS_NAMES)) == len(set(contract.PALETTE)) == 32
+  assert contract.CLASS_NAMES[1] == 'wall'
+  assert contract.CLASS_NAMES[31] == 'armchair'
+
+
+def test_shard_names():
+  name = contract.shard_name('val', 3)
+  assert name == 'val-00003-of-00004.tfrecord'
+  assert contract.parse_shard_name(name) == ('val', 3, 4)
+  assert contract.parse_shard_name('val-notes.txt') is None

@@ -1,0 +1,211 @@
+"""The frozen graph: nodes, sizes, what is written, what is refused."""
+import collections
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import export
+from deeplab import options
+from deeplab import predictors
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+from tests import golden_weights
+
+MODEL = options.ModelOptions(
+    crop_size=(65, 65), decoder_output_stride=(4,))
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """The prefix of a checkpoint with golden weights."""
+  folder = tmp_path_factory.mktemp('checkpoint')
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 65, 65, 3]), MODEL)
+    golden_weights.load(session, tf.global_variables())
+    return tf.train.Saver().save(
+        session, str(folder / 'model.ckpt'), global_step=3)
+
+
+def run_export(checkpoint, path, model=MODEL, **changes):
+  return export.export(checkpoint, model, options.ExportOptions(
+      export_path=str(path), **changes))
+
+
+def images(size=65, count=1):
+  return np.random.RandomState(0).uniform(
+      0, 255, [count, size, size, 3]).astype(np.float32)
+
+
+def predict(predictor, batch):
+  labels = predictor.predict(batch)
+  predictor.close()
+  return labels
+
+
+def test_the_graph_has_the_published_nodes_and_operations(
+    checkpoint, tmp_path):
+  result = run_export(os.path.dirname(checkpoint), tmp_path / 'out',
+                      MODEL._replace(crop_size=(512, 512)))
+  assert result.path == str(tmp_path / 'out' / 'freeze.pb')
+  assert result.checkpoint == checkpoint
+  assert result.size == os.path.getsize(result.path)
+  assert result.nodes == 884
+  expected = {'Conv2D': 41, 'DepthwiseConv2dNative': 19,
+              'FusedBatchNormV3': 59, 'Relu6': 34, 'Relu': 8, 'AddV2': 10,
+              'ResizeBilinear': 3}
+  assert {name: result.operations[name] for name in expected} == expected
+  graph_def = predictors.read_graph_def(result.path)
+  assert result.operations == collections.Counter(
+      node.op for node in graph_def.node)
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    for name, shape, dtype in (
+        (contract.IMAGE_NODE, [1, 512, 512, 3], tf.float32),
+        (contract.INPUT_NODE, [1, 512, 512, 3], tf.float32),
+        (contract.OUTPUT_NODE, [1, 512, 512], tf.int32)):
+      tensor = graph.get_tensor_by_name(name + ':0')
+      assert tensor.shape.as_list() == shape and tensor.dtype == dtype
+    assert graph.get_operation_by_name(contract.IMAGE_NODE).type == (
+        'Placeholder')
+  assert os.listdir(str(tmp_path / 'out')) and set(
+      os.listdir(str(tmp_path / 'out'))) == {'freeze.pb', 'freeze.json'}
+
+
+def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, tmp_path):
+  result = run_export(checkpoint, tmp_path)
+  batch = images(count=3)
+  network = predictors.CheckpointPredictor(MODEL)
+  network.restore(checkpoint)
+  from_checkpoint = predict(network, batch)
+  from_graph = predict(predictors.FrozenGraphPredictor(
+      result.path, crop_size=(65, 65)), batch)
+  assert from_checkpoint.shape == (3, 65, 65)
+  assert from_graph.dtype == from_checkpoint.dtype == np.int32
+  np.testing.assert_array_equal(from_checkpoint, from_graph)
+  assert len(np.unique(from_graph)) > 3
+
+
+@pytest.mark.parametrize('crop_size, stride', [
+    ((65, 97), 16), ((64, 64), 8), ((65, 65), 32)])
+def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
+  model = MODEL._replace(crop_size=crop_size, output_stride=stride)
+  path = run_export(checkpoint, tmp_path, model).path
+  labels = predict(
+      predictors.FrozenGraphPredictor(path, crop_size=crop_size),
+      np.zeros((1,) + crop_size + (3,), np.float32))
+  assert labels.shape == (1,) + crop_size
+
+
+def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
+    checkpoint, tmp_path):
+  batch = images()
+  plain = run_export(checkpoint, tmp_path / 'plain')
+  expected = predict(predictors.FrozenGraphPredictor(
+      plain.path, crop_size=(65, 65)), batch)
+  for number, changes in enumerate((
+      {'inference_scales': (0.75, 1.0)}, {'add_flipped_images': True})):
+    result = run_export(checkpoint, tmp_path / str(number), **changes)
+    assert result.operations['Conv2D'] == 82
+    labels = predict(predictors.FrozenGraphPredictor(
+        result.path, crop_size=(65, 65)), batch)
+    assert labels.shape == expected.shape and (labels != expected).any()
+
+
+def test_mirroring_twice_is_no_mirroring(checkpoint, tmp_path):
+  path = run_export(checkpoint, tmp_path, add_flipped_images=True).path
+  batch = images()
+  labels = predict(
+      predictors.FrozenGraphPredictor(path, crop_size=(65, 65)), batch)
+  mirrored = predict(
+      predictors.FrozenGraphPredictor(path, crop_size=(65, 65)),
+      batch[:, :, ::-1])
+  assert (labels == mirrored[:, :, ::-1]).mean() > 0.99
+
+
+def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
+  run_export(checkpoint, tmp_path / 'named.pb', save_inference_graph=True,
+             preprocessing=options.PreprocessOptions(
+                 crop_size=(65, 65), min_resize_value=65, max_resize_value=65,
+                 resize_factor=16))
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'inference_graph.pbtxt', 'named.json', 'named.pb']
+  with open(str(tmp_path / 'named.json')) as content:
+    description = json.load(content)
+  assert description['checkpoint'] == checkpoint
+  assert description['model']['crop_size'] == [65, 65]
+  assert description['preprocessing']['resize_factor'] == 16
+  assert description['geometry'] == (
+      'resized to 65..65, factor 16, padded to 65x65')
+  assert len(description['output']['classes']) == 32
+  text = (tmp_path / 'inference_graph.pbtxt').read_text()
+  assert 'VariableV2' in text and contract.IMAGE_NODE in text
+
+
+def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
+  for changes, words in (
+      ({'decoder_output_stride': ()}, '--decoder_output_stride=4'),
+      ({'num_classes': 151}, '--num_classes=32'),
+      ({'depth_multiplier': 0.5}, '--depth_multiplier')):
+    with pytest.raises(InputError, match=words):
+      run_export(checkpoint, tmp_path / 'out', MODEL._replace(**changes))
+  with pytest.raises(InputError, match='drop --quantize_delay_step'):
+    run_export(checkpoint, tmp_path / 'out', with_quantization=True)
+  assert not os.path.exists(str(tmp_path / 'out' / 'freeze.pb'))
+
+
+def test_written_options_are_compared(checkpoint, tmp_path):
+  checkpoints.write_options(
+      os.path.dirname(checkpoint), MODEL._replace(use_bounded_activation=True),
+      quantize_delay_step=-1, optimizer='adam')
+  try:
+    with pytest.raises(InputError, match='--use_bounded_activation: '
+                       'checkpoint was trained with True, got False'):
+      run_export(checkpoint, tmp_path)
+  finally:
+    os.remove(os.path.join(
+        os.path.dirname(checkpoint), contract.MODEL_OPTIONS_FILE))
+
+
+def test_bad_paths_are_named(checkpoint, tmp_path):
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(InputError, match='file is a file; expected a folder'):
+    run_export(checkpoint, tmp_path / 'file')
+  with pytest.raises(InputError, match='--checkpoint_path=.*no checkpoint'):
+    run_export(str(tmp_path), tmp_path / 'out')
+  with pytest.raises(InputError, match='--inference_scales=0.0'):
+    run_export(checkpoint, tmp_path, inference_scales=(0.0,))
+
+
+def test_graphs_that_cannot_be_evaluated_are_refused(checkpoint, tmp_path):
+  path = run_export(checkpoint, tmp_path).path
+  with pytest.raises(InputError, match='input is 1x65x65x3, '
+                     '--eval_crop_size=512,512'):
+    predictors.FrozenGraphPredictor(path, crop_size=(512, 512))
+  with pytest.raises(InputError, match='has no node Input; placeholders: '
+                     'ImageTensor; outputs: ArgMax; give --input_node'):
+    predictors.FrozenGraphPredictor(
+        path, crop_size=(65, 65), input_node='Input')
+  with pytest.raises(InputError, match='give --output_node'):
+    predictors.FrozenGraphPredictor(
+        path, crop_size=(65, 65), output_node='SemanticPredictions')
+  for content in (b'', b'no graph'):
+    (tmp_path / 'bad.pb').write_bytes(content)
+    with pytest.raises(InputError, match='not a frozen GraphDef'):
+      predictors.read_graph_def(str(tmp_path / 'bad.pb'))
+  with pytest.raises(InputError, match='no such file'):
+    predictors.read_graph_def(str(tmp_path / 'none.pb'))
+
+
+def test_the_input_node_can_be_chosen(checkpoint, tmp_path):
+  path = run_export(checkpoint, tmp_path).path
+  batch = images()
+  outputs = [
+      predict(predictors.FrozenGraphPredictor(
+          path, crop_size=(65, 65), input_node=name), batch)
+      for name in (contract.INPUT_NODE, contract.IMAGE_NODE)]
+  np.testing.assert_array_equal(*outputs)
