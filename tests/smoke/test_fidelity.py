@@ -1,0 +1,104 @@
+"""The reference's measured scores, on real ADE20K pairs, by the scripts."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests import scripts
+
+pytestmark = pytest.mark.slow
+
+SIZE = ['--eval_crop_size=512,512', '--min_resize_value=512',
+        '--max_resize_value=512', '--resize_factor=16']
+QUANTIZED = {'float': [], 'qat': ['--quantize_delay_step=0']}
+
+
+@pytest.fixture(scope='module')
+def data(ade20k_sample_dir, tmp_path_factory):
+  """TFRecords of the sample."""
+  folder = tmp_path_factory.mktemp('records')
+  scripts.run('build_ade20k_data.py', '--output_dir={}'.format(folder), *[
+      '--{}_image{}_folder={}'.format(
+          split, '' if kind == 'images' else '_label',
+          os.path.join(ade20k_sample_dir, kind, long))
+      for split, long in (('train', 'training'), ('val', 'validation'))
+      for kind in ('images', 'annotations')])
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def numbers(reference_dir):
+  with open(os.path.join(reference_dir, 'numbers.json')) as content:
+    return json.load(content)
+
+
+def report_of(script, path, *arguments):
+  scripts.run(script, '--report_json={}'.format(path), *arguments, *SIZE)
+  with open(str(path)) as content:
+    return json.load(content)
+
+
+@pytest.mark.parametrize('kind', ['float', 'qat'])
+def test_checkpoint_and_frozen_graph_score_as_the_reference(
+    kind, data, numbers, reference_dir, tmp_path):
+  checkpoint = os.path.join(reference_dir, 'checkpoint_' + kind)
+  expected = numbers['eval_ckpt_{}_rebuilt'.format(kind)]
+  report = report_of(
+      'eval.py', tmp_path / 'ckpt.json', '--checkpoint_dir=' + checkpoint,
+      '--dataset_dir=' + data, '--decoder_output_stride=4',
+      '--max_number_of_evaluations=1', *QUANTIZED[kind])
+  assert report['images'] == 2
+  assert report['miou'] == pytest.approx(expected['overall'], abs=1e-4)
+  scored = {'class_{}'.format(entry['id']): entry['iou']
+            for entry in report['classes'] if entry['iou'] is not None}
+  assert set(scored) == set(expected) - {'overall', 'resize_factor'}
+  for name, iou in scored.items():
+    assert iou == pytest.approx(expected[name], abs=1e-4), name
+
+  scripts.run(
+      'export_model.py', '--checkpoint_path=' + checkpoint,
+      '--export_path={}'.format(tmp_path), '--train_crop_size=512,512',
+      '--decoder_output_stride=4', *QUANTIZED[kind])
+  report = report_of(
+      'eval_pb.py', tmp_path / 'pb.json', '--pb={}'.format(
+          tmp_path / 'freeze.pb'), '--dataset_dir=' + data)
+  assert report['miou'] == pytest.approx(
+      numbers['eval_pb_{}_rebuilt'.format(kind)], abs=1e-4)
+
+
+def test_a_larger_batch_changes_no_score(data, reference_dir, tmp_path):
+  one, two = [
+      report_of(
+          'eval.py', tmp_path / 'report.json', '--dataset_dir=' + data,
+          '--checkpoint_dir=' + os.path.join(reference_dir, 'checkpoint_float'),
+          '--decoder_output_stride=4', '--max_number_of_evaluations=1',
+          '--eval_batch_size={}'.format(size))
+      for size in (1, 2)]
+  assert one['images'] == two['images'] == 2
+  np.testing.assert_allclose(one['miou'], two['miou'], atol=1e-5)
+
+
+def test_a_forgotten_decoder_is_refused(data, reference_dir, tmp_path):
+  for script, flag in (
+      ('eval.py', '--checkpoint_dir='), ('export_model.py',
+                                         '--checkpoint_path=')):
+    arguments = [flag + os.path.join(reference_dir, 'checkpoint_float')]
+    if script == 'eval.py':
+      arguments += ['--dataset_dir=' + data, '--max_number_of_evaluations=1']
+    else:
+      arguments += ['--export_path={}'.format(tmp_path)]
+    line = scripts.refusal(script, *arguments)
+    assert 'has unused 25 variables (decoder/' in line
+    assert 'was it trained with --decoder_output_stride=4?' in line
+  line = scripts.refusal(
+      'export_model.py', '--checkpoint_path=' + os.path.join(
+          reference_dir, 'checkpoint_qat'),
+      '--export_path={}'.format(tmp_path), '--decoder_output_stride=4')
+  assert 'add --quantize_delay_step=0' in line
+  line = scripts.refusal(
+      'export_model.py', '--checkpoint_path=' + os.path.join(
+          reference_dir, 'checkpoint_float'), '--num_classes=151',
+      '--export_path={}'.format(tmp_path), '--decoder_output_stride=4')
+  assert 'it has 32 classes: give --num_classes=32' in line
+  assert not os.listdir(str(tmp_path))
