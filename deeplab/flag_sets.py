@@ -609,12 +609,15 @@ def define_rebuild_flags(flag_values):
   define('string', 'tflite', None, 'TFLite file to rebuild from.')
   define('string', 'output_dir', None,
          'Folder for the checkpoint; must not hold one already.')
+  define('integer', 'batch_norm_seed', None,
+         'Draw batch norm from this seed and let the weights make up for it, '
+         'to exercise folding; not given: batch norm is the identity.')
 
 
 def rebuild_options(flag_values):
   """Makes the keyword arguments of rebuild.rebuild."""
   _require(flag_values, 'tflite', 'output_dir')
-  return _given(flag_values, ('tflite', 'output_dir'))
+  return _given(flag_values, ('tflite', 'output_dir', 'batch_norm_seed'))
 
 
 # --- Tables ----------------------------------------------------------------

@@ -18,8 +18,10 @@ from deeplab.nets import deeplab_v3
 
 
 def runtime():
-  """Names what runs checkpoints and frozen graphs here."""
-  return 'TensorFlow {}'.format(tf.__version__)
+  """Names what runs the network here, such as 'TensorFlow 1.15.5, CPU'."""
+  gpus = tf.config.experimental.list_physical_devices('GPU')
+  return 'TensorFlow {}, {}'.format(
+      tf.__version__, '{} GPU'.format(len(gpus)) if gpus else 'CPU')
 
 
 class CheckpointPredictor:

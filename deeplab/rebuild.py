@@ -12,8 +12,8 @@ it is quantized, how 8 bits map to real values. Three kinds are understood:
 Batch norm cannot be unfolded: its statistics are not in the file. It becomes
 the identity plus the bias. Its mean is 0 and its variance 1 - epsilon, so that
 the factor gamma / sqrt(variance + epsilon) is exactly 1 in float32, and weights
-that were on a quantization grid stay on it. For the same reason training must
-leave the moving averages alone: batch statistics would replace them.
+that were on a quantization grid stay on it. Training must leave these moving
+averages alone, as batch statistics would differ from them.
 """
 import os
 from typing import Any, NamedTuple
@@ -82,12 +82,15 @@ class _Network(NamedTuple):
     return path or None
 
 
-def rebuild(*, tflite, output_dir):
+def rebuild(*, tflite, output_dir, batch_norm_seed=None):
   """Writes a checkpoint with the weights of a TFLite file.
 
   Args:
     tflite: the file.
     output_dir: folder to write into, which is made where missing.
+    batch_norm_seed: None for a batch norm that is the identity plus the bias;
+      an integer to draw one, which the weights make up for, so that whatever
+      reads the checkpoint has some folding to do.
 
   Returns:
     A RebuildResult.
@@ -104,7 +107,9 @@ def rebuild(*, tflite, output_dir):
   model_options = _model_options(model, tflite)
   network = _network(model_options)
   layers = _layers(model, network, tflite)
-  values = _variables(network, layers, tflite)
+  random = (None if batch_norm_seed is None
+            else np.random.RandomState(batch_norm_seed))
+  values = _variables(network, layers, tflite, random)
   is_quantization_aware = _has_uint8_weights(model)
   if is_quantization_aware:
     values.update(_ranges(model, network))
@@ -163,8 +168,10 @@ def _network(model_options):
     variables = {variable.op.name: variable.shape.as_list()
                  for variable in tf.global_variables()}
     epsilons = {
+        # As declared: TensorFlow makes 1.001e-5 of 1e-5, for cuDNN. Beside a
+        # variance near 1, float32 cannot tell the two apart.
         os.path.dirname(os.path.dirname(operation.name)):
-            operation.get_attr('epsilon')
+            float('{:.3g}'.format(operation.get_attr('epsilon')))
         for operation in graph.get_operations()
         if operation.type.startswith('FusedBatchNorm')}
   return _Network(variables, epsilons)
@@ -218,8 +225,14 @@ def _affine(layer, model, operator):
   return layer
 
 
-def _variables(network, layers, path):
+def _variables(network, layers, path, random):
   """Turns layers into the values of the network's variables.
+
+  Args:
+    network: a _Network.
+    layers: dict from scope to _Layer, in the file's order.
+    path: the file, for messages.
+    random: a RandomState that batch norm is drawn from; None: the identity.
 
   Returns:
     Dict from variable to float64 array.
@@ -234,24 +247,38 @@ def _variables(network, layers, path):
                                    ', '.join(missing[:3])))
   values = {}
   for scope, layer in layers.items():
-    candidates = {'BatchNorm/gamma': layer.gain,
-                  'BatchNorm/beta': layer.offset,
-                  'BatchNorm/moving_mean': np.zeros_like(layer.gain),
-                  'BatchNorm/moving_variance': np.ones_like(layer.gain) -
-                                               network.epsilons.get(scope, 0),
-                  'biases': layer.offset,
-                  'weights': layer.weights,
-                  'depthwise_weights': layer.weights}
-    for ending, value in candidates.items():
-      name = '{}/{}'.format(scope, ending)
-      if name in network.variables:
-        values[name] = value
+    if scope in network.epsilons:
+      parts = _unfolded(layer, network.epsilons[scope], random)
+    else:
+      parts = {'weights': layer.weights * layer.gain, 'biases': layer.offset}
+    if scope + '/depthwise_weights' in network.variables:
+      parts['depthwise_weights'] = parts.pop('weights')
+    values.update(('{}/{}'.format(scope, ending), value)
+                  for ending, value in parts.items())
   for name, value in values.items():
     if list(value.shape) != network.variables[name]:
       raise InputError('{}: not a model of this network: {} is {}, expected '
                        '{}'.format(path, name, list(value.shape),
                                    network.variables[name]))
   return values
+
+
+def _unfolded(layer, epsilon, random):
+  """Splits a layer into weights and batch norm: dict from name to array."""
+  mean = np.zeros_like(layer.gain)
+  gamma, variance = layer.gain, np.ones_like(layer.gain) - epsilon
+  weights = layer.weights
+  if random:
+    gamma = random.uniform(0.5, 1.5, gamma.shape)
+    variance = random.uniform(0.5, 2.0, gamma.shape)
+    mean = random.normal(0, 0.3, gamma.shape)
+    factor = layer.gain / (gamma / np.sqrt(variance + epsilon))
+    is_depthwise = weights.shape[3] == 1 and weights.shape[2] > 1
+    weights = weights * (factor[:, np.newaxis] if is_depthwise else factor)
+  return {'weights': weights, 'BatchNorm/gamma': gamma,
+          'BatchNorm/beta': layer.offset + mean * gamma / np.sqrt(
+              variance + epsilon),
+          'BatchNorm/moving_mean': mean, 'BatchNorm/moving_variance': variance}
 
 
 # --- Quantization ----------------------------------------------------------

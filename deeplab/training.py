@@ -11,6 +11,7 @@ import tf_slim as slim
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import losses
+from deeplab import predictors
 from deeplab import quantize
 from deeplab import schedules
 from deeplab.data import dataset
@@ -23,6 +24,8 @@ _NOT_FINITE = 'Loss is inf or nan.'
 # Steps of a run that --profile_logdir traces: past the first ones' set-up.
 _PROFILED_STEPS = (5, 10, 20)
 _LARGEST_SUMMARY_IMAGES = 3
+# Below this, statistics of a batch are a poor estimate.
+_ADVISED_BATCH_NORM_SIZE = 12
 
 
 class TrainStep(NamedTuple):
@@ -151,6 +154,12 @@ def train(*, dataset_options, preprocess_options, model_options, options):
   model_options.validate()
   options.validate(batch_size=dataset_options.batch_size,
                    num_classes=model_options.num_classes)
+  _LOG.info('training with %s', predictors.runtime())
+  if (options.fine_tune_batch_norm and options.quantize_delay_step < 0 and
+      dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE):
+    _LOG.warning('--fine_tune_batch_norm=true with --train_batch_size=%d: '
+                 'batch statistics want %d or more',
+                 dataset_options.batch_size, _ADVISED_BATCH_NORM_SIZE)
   resumes = _prepare_logdir(model_options, options)
   with tf.Graph().as_default():
     if options.seed is not None:

@@ -14,8 +14,8 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
 from deeplab import cli
+from deeplab import contract
 from deeplab import flag_sets
 from deeplab.data import builder
 from deeplab.data import pairs

@@ -90,6 +90,8 @@ def test_training_logs_and_saves(trained):
   assert 'step 3/3: loss' in done.stderr
   assert 'finished at step 3' in done.stdout
   assert done.stdout.count('\n') == 1
+  assert 'training with TensorFlow {}, '.format(tf.__version__) in done.stderr
+  assert '--train_batch_size=2: batch statistics want 12' in done.stderr
   assert 'Traceback' not in done.stderr
   assert 'Warning' not in done.stderr and 'WARNING' not in done.stderr
   assert tf.train.latest_checkpoint(str(folder)) == str(
@@ -176,6 +178,15 @@ def test_summaries_are_as_far_apart_as_asked(data, trained, tmp_path):
 def losses_of(done):
   return np.array([float(line.split('loss ')[1].split(',')[0])
                    for line in done.stderr.splitlines() if ': loss' in line])
+
+
+def test_checkpoints_are_as_far_apart_as_asked(data, tmp_path):
+  scripts.run('train.py', *train_arguments(
+      data, tmp_path, 6, '--save_interval_secs=1'))
+  steps = [name for name in os.listdir(str(tmp_path))
+           if name.endswith('.index')]
+  # At the start and at the end, and at least once between them.
+  assert len(steps) > 2
 
 
 def test_a_seed_makes_runs_equal(data, tmp_path):
