@@ -110,7 +110,8 @@ def check_fits(prefix, graph_variables):
   stored = variables_in(prefix)
   missing = sorted(set(graph_variables) - set(stored))
   unused = sorted(name for name in set(stored) - set(graph_variables)
-                  if is_model_variable(name))
+                  if is_model_variable(name) and
+                  not name.startswith(contract.DROPOUT_SCOPE + '/'))
   reshaped = sorted(name for name in set(stored) & set(graph_variables)
                     if list(stored[name]) != list(graph_variables[name]))
   problems = []

@@ -78,6 +78,8 @@ BACKBONE_SCOPE = 'MobilenetV2'
 IMAGE_POOLING_SCOPE = 'image_pooling'
 ASPP_SCOPE = 'aspp'
 CONCAT_PROJECTION_SCOPE = 'concat_projection'
+# Holds variables in quantization-aware training only: ranges of its products.
+DROPOUT_SCOPE = CONCAT_PROJECTION_SCOPE + '_dropout'
 DECODER_SCOPE = 'decoder'
 LOGITS_SCOPE = 'logits'
 SEMANTIC_SCOPE = 'semantic'

@@ -109,17 +109,18 @@ def _build(model_options, options):
   images = tf.placeholder(
       tf.float32, [1] + list(model_options.crop_size) + [3],
       name=contract.IMAGE_NODE)
+  quantization = quantize.for_evaluation(options.with_quantization)
   if options.inference_scales == (1.0,) and not options.add_flipped_images:
     deeplab_v3.predictions(
-        deeplab_v3.logits(images, model_options), model_options)
+        deeplab_v3.logits(images, model_options,
+                          fake_quant=quantization.fake_quant), model_options)
   else:
     # The name that consumers feed stands before the scales part.
     images = tf.identity(images, contract.INPUT_NODE)
     deeplab_v3.multi_scale_predictions(
         images, model_options, scales=options.inference_scales,
-        flip=options.add_flipped_images)
-  if options.with_quantization:
-    quantize.rewrite_for_evaluation()
+        flip=options.add_flipped_images, fake_quant=quantization.fake_quant)
+  quantization.rewrite()
 
 
 def operation_counts(graph_def):

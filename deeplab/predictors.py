@@ -37,14 +37,15 @@ class CheckpointPredictor:
     self._options = model_options.validate()
     self._with_quantization = with_quantization
     self.description = None
+    quantization = quantize.for_evaluation(with_quantization)
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
       logits = deeplab_v3.logits(
-          contract.scale_to_model_range(self._images), model_options)
+          contract.scale_to_model_range(self._images), model_options,
+          fake_quant=quantization.fake_quant)
       self._predictions = deeplab_v3.predictions(logits, model_options)
-      if with_quantization:
-        quantize.rewrite_for_evaluation()
+      quantization.rewrite()
       self._variables = {
           variable.op.name: variable.shape.as_list()
           for variable in tf.global_variables()}
@@ -63,7 +64,9 @@ class CheckpointPredictor:
     checkpoints.check_options(
         prefix, self._options, with_quantization=self._with_quantization)
     checkpoints.check_fits(prefix, self._variables)
-    self._saver.restore(self._session, prefix)
+    # A saver looks for the graph's kind of variables: eager ones, outside it.
+    with self._session.graph.as_default():
+      self._saver.restore(self._session, prefix)
     self.description = prefix
 
   def predict(self, images):

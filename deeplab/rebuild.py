@@ -76,8 +76,9 @@ class _Network(NamedTuple):
 
     Converters name what they fuse 'own/name;name;name'.
     """
+    layers = self.layers()
     path = tensor.name.split(';')[0]
-    while path and path not in self.layers():
+    while path and path not in layers:
       path = os.path.dirname(path)
     return path or None
 

@@ -1,13 +1,13 @@
-"""Conversion of frozen graphs to TFLite: float, quantization-aware, or
-quantized after training.
+"""Conversion of frozen graphs to TFLite, in float or in 8 bits.
 
-The converter is TensorFlow's, so its version decides what comes out: the
-published files are 1.15's (float, quantization-aware) and 2.2's (quantized
-after training).
+Ranges for 8 bits come from quantization-aware training, or are measured on
+calibration images. The converter is TensorFlow's, so its version decides what
+comes out: the published files are 1.15's (float, quantization-aware) and 2.2's
+(quantized after training).
 """
 import hashlib
+import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -22,6 +22,8 @@ from deeplab import contract
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import tflite_file
+from deeplab.data import pairs
+from deeplab.data import preprocessed
 from deeplab.errors import InputError
 
 # What --mode asks for.
@@ -189,13 +191,14 @@ def _converter(graph):
 def _run(converter, graph):
   """Converts: returns the content of the TFLite file."""
   _make_converter_program_findable()
+  logging.disable(logging.INFO)  # 2.2 advertises its own converter
   try:
     return converter.convert()
-  except InputError:
-    raise
   except Exception as error:  # the converter's own error has no public name
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
         graph.path, tf.__version__, _gist(str(error))))
+  finally:
+    logging.disable(logging.NOTSET)
 
 
 def _make_converter_program_findable():
@@ -227,52 +230,27 @@ def _gist(text):
 def _calibration_images(dataset_dir, count, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
-  paths = _image_paths(dataset_dir)
+  paths = preprocessed.image_paths(dataset_dir, '--dataset_dir')
   if len(paths) < count:
     raise InputError(
-        '--dataset_dir={}: {} images img_N.png, expected at least '
-        '--sample_num={}'.format(dataset_dir, len(paths), count))
-  for path in paths[:count]:
-    with _opened(path) as image:
+        '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
+            dataset_dir, len(paths), count))
+  for path in tqdm.tqdm(paths[:count], 'checking', unit='image', disable=None):
+    pairs.image_facts(pairs.read_file(path), path)
+    with Image.open(path) as image:
       if image.size != (width, height) or image.mode != 'RGB':
         raise InputError(
-            '{}: {}x{} {}, expected {}x{} RGB, the input of --graph_def '
-            '(height x width)'.format(path, image.size[1], image.size[0],
+            '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
+            '(height x width)'.format(path, image.height, image.width,
                                       image.mode, height, width))
   return paths[:count]
 
 
-def _image_paths(dataset_dir):
-  """Paths of img_N.png in a folder, or in its images/, in the order of N."""
-  folder = os.path.join(dataset_dir, 'images')
-  if not os.path.isdir(folder):
-    folder = dataset_dir
-  if not os.path.isdir(folder):
-    raise InputError('--dataset_dir={}: no such folder; expected one that '
-                     'gen_preprocessed_data.py wrote'.format(dataset_dir))
-  numbers = [int(match.group(1)) for match in
-             map(re.compile(r'img_(\d+)\.png$').match, os.listdir(folder))
-             if match]
-  return [os.path.join(folder, 'img_{}.png'.format(number))
-          for number in sorted(numbers)]
-
-
-def _opened(path):
-  """Opens an image; reads its header only."""
-  try:
-    return Image.open(path)
-  except OSError as error:
-    raise InputError('{}: not a readable image ({})'.format(path, error))
-
-
 def _representative_data(paths):
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
-  for path in tqdm.tqdm(paths, unit='image', desc='calibrating', disable=None):
-    with _opened(path) as image:
-      try:
-        pixels = np.asarray(image, np.float32)
-      except OSError as error:
-        raise InputError('{}: not a readable image ({})'.format(path, error))
+  for path in tqdm.tqdm(paths, 'calibrating', unit='image', disable=None):
+    with Image.open(path) as image:
+      pixels = np.asarray(image, np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 

@@ -60,7 +60,7 @@ class TrainResult(NamedTuple):
 # --- The graph -------------------------------------------------------------
 
 
-def build_step(images, labels, model_options, options):
+def build_step(images, labels, model_options, options, quantization=None):
   """Builds network, loss and update.
 
   Args:
@@ -68,26 +68,30 @@ def build_step(images, labels, model_options, options):
     labels: [batch, height, width, 1] int32 in [0, num_classes).
     model_options: ModelOptions.
     options: TrainOptions.
+    quantization: a Quantization, in place of what the options ask for.
 
   Returns:
     A TrainStep.
   """
+  quantization = quantization or quantize.for_training(
+      options.quantize_delay_step)
   global_step = tf.train.get_or_create_global_step()
   logits = deeplab_v3.logits(
       contract.scale_to_model_range(images), model_options,
       weight_decay=options.weight_decay, is_training=True,
-      train_batch_norm=options.fine_tune_batch_norm)
+      train_batch_norm=options.fine_tune_batch_norm,
+      fake_quant=quantization.fake_quant)
   losses.softmax_cross_entropy(logits, labels, options.label_weights)
-  if options.quantize_delay_step >= 0:
-    quantize.rewrite_for_training(options.quantize_delay_step)
+  quantization.rewrite()
   total_loss = tf.check_numerics(
       tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
   gradients = optimizer.compute_gradients(total_loss)
   multipliers = schedules.gradient_multipliers(
       [variable.op.name for variable in tf.model_variables()], options)
-  if multipliers:
-    gradients = slim.learning.multiply_gradients(gradients, multipliers)
+  gradients = [
+      (gradient * multipliers.get(variable.op.name, 1.0), variable)
+      for gradient, variable in gradients]
   # No weight changes before the loss is known to be finite.
   with tf.control_dependencies([total_loss]):
     update = optimizer.apply_gradients(gradients, global_step=global_step)

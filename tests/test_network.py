@@ -76,14 +76,16 @@ def test_regularized_weights_are_the_references(golden_dir):
   assert len(ours) == 41
 
 
-def test_quantized_logits_match_the_reference(reference_dir):
+@pytest.mark.parametrize('implementation', [quantize.CONTRIB, quantize.LAYERS])
+def test_quantized_logits_match_the_reference(implementation, reference_dir):
   golden = np.load(os.path.join(reference_dir, 'golden', 'network512_qat.npz'))
+  quantization = quantize.for_evaluation(implementation=implementation)
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [1, 512, 512, 3])
-    predictions = deeplab_v3.predictions(
-        deeplab_v3.logits(contract.scale_to_model_range(images), PUBLISHED),
-        PUBLISHED)
-    quantize.rewrite_for_evaluation()
+    predictions = deeplab_v3.predictions(deeplab_v3.logits(
+        contract.scale_to_model_range(images), PUBLISHED,
+        fake_quant=quantization.fake_quant), PUBLISHED)
+    quantization.rewrite()
     golden_weights.load(session, tf.global_variables())
     resized = predictions.op.inputs[0]
     logits = session.run(

@@ -2,6 +2,7 @@
 import collections
 import contextlib
 import functools
+import os
 import random
 import re
 
@@ -15,6 +16,9 @@ from deeplab.errors import some_of
 # Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
 # builder has put them into the shards in random order already.
 _SHUFFLED_RECORDS = 4096
+# Elements that are decoded and preprocessed at a time. TensorFlow 1.15's
+# AUTOTUNE lets finished ones pile up: gigabytes after some hundred images.
+_PARALLEL_CALLS = os.cpu_count() or 1
 # Names of images that are looked through in one go.
 _NAMES_AT_ONCE = 256
 # Batches that wait, ready, while the network works on another one.
@@ -104,7 +108,7 @@ class Batches:
       return element
 
     dataset = self._records()
-    dataset = dataset.map(read, tf.data.experimental.AUTOTUNE)
+    dataset = dataset.map(read, _PARALLEL_CALLS)
     dataset = dataset.batch(self._dataset_options.batch_size)
     return dataset.prefetch(_BATCHES_AHEAD)
 
@@ -121,7 +125,7 @@ class Batches:
     def make_dataset():
       dataset = tf.data.TFRecordDataset(self._paths)
       dataset = dataset.map(lambda serialized: {
-          'names': _image_name(serialized)}, tf.data.experimental.AUTOTUNE)
+          'names': _image_name(serialized)}, _PARALLEL_CALLS)
       return dataset.batch(_NAMES_AT_ONCE)
 
     found = collections.Counter()
@@ -243,7 +247,7 @@ def training_batches(dataset_options, preprocess_options):
       dataset_options.dataset_dir, dataset_options.split)
   with tf.device('/cpu:0'):
     dataset = _shuffled_records(paths, seed).enumerate()
-    dataset = dataset.map(read, tf.data.experimental.AUTOTUNE)
+    dataset = dataset.map(read, _PARALLEL_CALLS)
     dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
     dataset = dataset.prefetch(_BATCHES_AHEAD)
     iterator = tf.data.make_initializable_iterator(dataset)

@@ -41,7 +41,7 @@ def aspp(features, options, *, style, is_training):
   outputs = layers.conv2d(outputs, depth, 1, scope=scope, style=style)
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
-      is_training=is_training, scope=scope + '_dropout')
+      is_training=is_training, scope=contract.DROPOUT_SCOPE)
 
 
 def _image_pooling(features, options, style):

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab.nets import aspp
 from deeplab.nets import decoder
+from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 
@@ -12,7 +13,7 @@ _LOGITS_STDDEV = 0.01
 
 
 def logits(images, options, *, weight_decay=0.0, is_training=False,
-           train_batch_norm=False):
+           train_batch_norm=False, fake_quant=None):
   """Builds the network up to its logits.
 
   Args:
@@ -23,22 +24,26 @@ def logits(images, options, *, weight_decay=0.0, is_training=False,
     is_training: whether dropout is active.
     train_batch_norm: whether batch norm uses batch statistics and updates its
       moving averages.
+    fake_quant: a FakeQuant, or None for float layers.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
     stride, or at the output stride without a decoder.
   """
+  if fake_quant and fake_quant.is_training:
+    fake_quant_lib.count_steps()
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
       divisible_by=options.divisible_by, weight_decay=weight_decay,
-      is_training=train_batch_norm)
+      is_training=train_batch_norm, fake_quant=fake_quant)
   style = layers.Style(
       weight_decay=weight_decay,
       batch_norm=layers.BatchNorm(
           options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm),
       activation=(tf.nn.relu6 if options.use_bounded_activation
-                  else tf.nn.relu))
+                  else tf.nn.relu),
+      fake_quant=fake_quant)
   features = aspp.aspp(
       features, options, style=style, is_training=is_training)
   if options.decoder_output_stride:
@@ -50,7 +55,7 @@ def logits(images, options, *, weight_decay=0.0, is_training=False,
         features, options.num_classes, 1, scope=contract.SEMANTIC_SCOPE,
         style=layers.Style(
             initializer=tf.truncated_normal_initializer(stddev=_LOGITS_STDDEV),
-            weight_decay=weight_decay))
+            weight_decay=weight_decay, fake_quant=fake_quant))
 
 
 def predictions(class_logits, options):
@@ -70,13 +75,15 @@ def predictions(class_logits, options):
     # Parity: corners are not aligned here, but they are in the loss.
     resized = layers.resize_bilinear(class_logits, options.crop_size)
     return tf.argmax(resized, 3, output_type=tf.int32, name=name)
-  labels = tf.argmax(class_logits, 3, output_type=tf.int32)
+  labels = tf.argmax(
+      class_logits, 3, output_type=tf.int32, name='small_labels')
   labels = tf.image.resize_nearest_neighbor(
       labels[..., tf.newaxis], options.crop_size, align_corners=True)
   return tf.squeeze(labels, 3, name=name)
 
 
-def multi_scale_predictions(images, options, *, scales, flip):
+def multi_scale_predictions(images, options, *, scales, flip,
+                            fake_quant=None):
   """Labels from class probabilities averaged over scaled and mirrored inputs.
 
   Args:
@@ -85,6 +92,7 @@ def multi_scale_predictions(images, options, *, scales, flip):
     options: ModelOptions.
     scales: factors of the input's size.
     flip: whether mirrored images are averaged in too.
+    fake_quant: a FakeQuant, or None for float layers.
 
   Returns:
     [batch, height, width] int32 in [0, num_classes).
@@ -98,7 +106,7 @@ def multi_scale_predictions(images, options, *, scales, flip):
     for mirrored in ([False, True] if flip else [False]):
       with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         inputs = tf.reverse(scaled, [2]) if mirrored else scaled
-        outputs = logits(inputs, scaled_options)
+        outputs = logits(inputs, scaled_options, fake_quant=fake_quant)
       outputs = layers.resize_bilinear(outputs, options.crop_size)
       if mirrored:  # after the resize, which is not symmetric
         outputs = tf.reverse(outputs, [2])

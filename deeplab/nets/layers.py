@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
+from deeplab.nets import fake_quant as fake_quant_lib
+
 
 class BatchNorm(NamedTuple):
   """How a layer normalizes its output."""
@@ -31,6 +33,8 @@ class Style(NamedTuple):
   batch_norm: Optional[BatchNorm] = None
   # Such as tf.nn.relu; None: linear.
   activation: Optional[Callable] = None
+  # Round weights and outputs to 8 bits; None: float.
+  fake_quant: Optional[fake_quant_lib.FakeQuant] = None
 
 
 def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
@@ -54,10 +58,11 @@ def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
         'weights', shape,
         initializer=style.initializer or slim.xavier_initializer(),
         regularizer=slim.l2_regularizer(style.weight_decay))
-    outputs = tf.nn.conv2d(
-        inputs, weights, strides=[1, stride, stride, 1], padding='SAME',
-        dilations=[1, rate, rate, 1], name='Conv2D')
-    return _normalize_and_activate(outputs, style)
+    return _finish(
+        lambda values, name: tf.nn.conv2d(
+            inputs, values, strides=[1, stride, stride, 1], padding='SAME',
+            dilations=[1, rate, rate, 1], name=name),
+        weights, [filters], name='Conv2D', style=style)
 
 
 def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
@@ -70,10 +75,11 @@ def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
     weights = slim.model_variable(
         'depthwise_weights', [3, 3, channels(inputs), 1],
         initializer=style.initializer or slim.xavier_initializer())
-    outputs = tf.nn.depthwise_conv2d(
-        inputs, weights, strides=[1, stride, stride, 1], padding='SAME',
-        rate=[rate, rate])
-    return _normalize_and_activate(outputs, style)
+    return _finish(
+        lambda values, name: tf.nn.depthwise_conv2d(
+            inputs, values, strides=[1, stride, stride, 1], padding='SAME',
+            rate=[rate, rate], name=name),
+        weights, [channels(inputs), 1], name='depthwise', style=style)
 
 
 def separable_conv2d(inputs, filters, *, scope, style, rate=1):
@@ -99,36 +105,84 @@ def separable_conv2d(inputs, filters, *, scope, style, rate=1):
           initializer=tf.truncated_normal_initializer(stddev=0.06)))
 
 
-def _normalize_and_activate(outputs, style):
-  if style.batch_norm:
-    outputs = _batch_norm(outputs, style.batch_norm)
+def _finish(convolve, weights, output_shape, *, name, style):
+  """Convolves, normalizes or adds a bias, activates, and fake-quantizes.
+
+  Args:
+    convolve: function of weights and an operation name.
+    weights: the convolution's weights.
+    output_shape: shape that a value for each output channel must have to be
+      multiplied with the weights.
+    name: operation name of the convolution.
+    style: a Style.
+  """
+  filters = int(np.prod(output_shape))
+  if style.fake_quant:
+    outputs = _fake_quantized(
+        convolve, weights, output_shape, name=name, style=style)
+  elif style.batch_norm:
+    outputs = _batch_norm(convolve(weights, name), style.batch_norm)
   else:
-    biases = slim.model_variable(
-        'biases', [channels(outputs)], initializer=tf.zeros_initializer())
-    outputs = tf.nn.bias_add(outputs, biases, name='BiasAdd')
-  return style.activation(outputs) if style.activation else outputs
+    outputs = tf.nn.bias_add(
+        convolve(weights, name), _biases(filters), name='BiasAdd')
+  if style.activation:
+    outputs = style.activation(outputs)
+  if style.fake_quant:
+    outputs = fake_quant_lib.activations(outputs, style.fake_quant)
+  return outputs
+
+
+def _fake_quantized(convolve, weights, output_shape, *, name, style):
+  """Convolution with rounded weights, batch norm folded into them."""
+  filters = int(np.prod(output_shape))
+  if not style.batch_norm:
+    weights = fake_quant_lib.weights(weights, style.fake_quant)
+    return tf.nn.bias_add(
+        convolve(weights, name), _biases(filters), name='BiasAdd')
+  folded = fake_quant_lib.fold(
+      style.batch_norm, _batch_norm_variables(filters),
+      lambda: convolve(weights, name), style.fake_quant)
+  scaled = tf.multiply(
+      weights, tf.reshape(folded.multiplier, output_shape), name='mul_fold')
+  outputs = convolve(
+      fake_quant_lib.weights(scaled, style.fake_quant), name + '_Fold')
+  if folded.scale is not None:
+    outputs *= folded.scale
+  return tf.add(outputs, folded.bias, name='add_fold')
+
+
+def _biases(filters):
+  return slim.model_variable(
+      'biases', [filters], initializer=tf.zeros_initializer())
+
+
+def _batch_norm_variables(filters):
+  """Returns a dict with gamma, beta, moving_mean and moving_variance."""
+  ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
+  with tf.variable_scope('BatchNorm'):
+    return {
+        name: slim.model_variable(
+            name, [filters], initializer=initializer,
+            trainable=not name.startswith('moving'))
+        for name, initializer in (
+            ('gamma', ones), ('beta', zeros), ('moving_mean', zeros),
+            ('moving_variance', ones))}
 
 
 def _batch_norm(inputs, batch_norm):
   """Fused batch norm over all axes but the last, with gamma and beta."""
-  with tf.variable_scope('BatchNorm'):
-    shape = [channels(inputs)]
-    ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-    gamma = slim.model_variable('gamma', shape, initializer=ones)
-    beta = slim.model_variable('beta', shape, initializer=zeros)
-    moving_mean = slim.model_variable(
-        'moving_mean', shape, initializer=zeros, trainable=False)
-    moving_variance = slim.model_variable(
-        'moving_variance', shape, initializer=ones, trainable=False)
+  variables = _batch_norm_variables(channels(inputs))
+  mean, variance = variables['moving_mean'], variables['moving_variance']
+  with tf.name_scope('BatchNorm'):
     if not batch_norm.is_training:
       return tf.nn.fused_batch_norm(
-          inputs, gamma, beta, mean=moving_mean, variance=moving_variance,
-          epsilon=batch_norm.epsilon, is_training=False,
+          inputs, variables['gamma'], variables['beta'], mean=mean,
+          variance=variance, epsilon=batch_norm.epsilon, is_training=False,
           name='FusedBatchNormV3')[0]
-    outputs, mean, variance = tf.nn.fused_batch_norm(
-        inputs, gamma, beta, epsilon=batch_norm.epsilon, is_training=True,
-        name='FusedBatchNormV3')
-    for average, value in ((moving_mean, mean), (moving_variance, variance)):
+    outputs, batch_mean, batch_variance = tf.nn.fused_batch_norm(
+        inputs, variables['gamma'], variables['beta'],
+        epsilon=batch_norm.epsilon, is_training=True, name='FusedBatchNormV3')
+    for average, value in ((mean, batch_mean), (variance, batch_variance)):
       _update_moving_average(average, value, batch_norm.decay)
     return outputs
 
@@ -143,12 +197,14 @@ def _update_moving_average(average, value, decay):
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
 
 
-def dropout(inputs, *, keep_probability, is_training, scope):
+def dropout(inputs, *, keep_probability, is_training, scope, fake_quant=None):
   """Drops single values in training, scaling the others up; else identity."""
-  with tf.name_scope(scope):
-    if is_training:
-      return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
-    return tf.identity(inputs)
+  with tf.variable_scope(scope):
+    if not is_training:
+      return tf.identity(inputs)
+    if fake_quant:
+      return fake_quant_lib.dropout(inputs, keep_probability, fake_quant)
+    return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
 
 
 def resize_bilinear(inputs, size, align_corners=False):

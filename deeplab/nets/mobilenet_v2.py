@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 
 _BATCH_NORM_DECAY = 0.997
@@ -43,7 +44,8 @@ DECODER_END_POINTS = {
 
 
 def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
-                 divisible_by=None, weight_decay=0.0, is_training=False):
+                 divisible_by=None, weight_decay=0.0, is_training=False,
+                 fake_quant=None):
   """Builds the backbone.
 
   Once the output stride is reached, later strides become atrous rates.
@@ -56,6 +58,7 @@ def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
       else 1.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
     is_training: whether batch norm uses batch statistics.
+    fake_quant: a FakeQuant, or None for float.
 
   Returns:
     ([batch, height', width', 320 * depth_multiplier] float32, end points: dict
@@ -68,7 +71,7 @@ def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
       weight_decay=weight_decay,
       batch_norm=layers.BatchNorm(
           _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training),
-      activation=tf.nn.relu6)
+      activation=tf.nn.relu6, fake_quant=fake_quant)
   # Parity: slim's smallest channel count, 8 at full width and 1 below it.
   smallest = 8 if depth_multiplier == 1.0 else 1
 
@@ -118,6 +121,10 @@ def _inverted_residual(inputs, block, *, rate, scope, style):
     net = tf.identity(net, 'projection_output')
     if block.stride == 1 and channels == block.filters:
       net = net + inputs
+      if style.fake_quant:
+        net = fake_quant_lib.activations(
+            net, style.fake_quant, scope='post_activation_bypass_quant',
+            initial_min=-6.0)
     return tf.identity(net, 'output'), depthwise
 
 

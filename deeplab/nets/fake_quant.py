@@ -1,0 +1,196 @@
+"""Fake quantization as part of the layers (Jacob et al. 2018, section 3).
+
+The same variables, placement and arithmetic as tf.contrib.quantize's rewrite,
+which later TensorFlow versions do not have; deeplab.quantize chooses between
+the two. Batch norm is folded into the weights before they are rounded, as it
+will be in the converted model.
+"""
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+_BITS = 8
+_RANGE_DECAY = 0.999
+_STEP = 'fake_quantization_step'
+
+
+class FakeQuant(NamedTuple):
+  """How layers quantize."""
+  # Whether ranges follow the values that are seen.
+  is_training: bool
+  # Step from which values are rounded and batch norm is frozen.
+  delay_step: int = 0
+
+
+def weights(values, fake_quant):
+  """Rounds weights to 8 bits between their smallest and largest value.
+
+  Args:
+    values: float32 tensor, batch norm folded in.
+    fake_quant: a FakeQuant.
+
+  Returns:
+    float32 tensor of the same shape.
+  """
+  with tf.variable_scope('weights_quant'):
+    low, high = _range_variables(-6.0, 6.0)
+    if fake_quant.is_training:
+      smallest, largest = _range_of(values)
+      low, high = tf.assign(low, smallest), tf.assign(high, largest)
+    rounded = tf.quantization.fake_quant_with_min_max_vars(
+        values, low, high, num_bits=_BITS, narrow_range=True)
+    return _after_delay(rounded, values, fake_quant)
+
+
+def activations(values, fake_quant, *, scope='act_quant', initial_min=0.0):
+  """Rounds activations to 8 bits between moving averages of their extremes.
+
+  Args:
+    values: float32 tensor.
+    fake_quant: a FakeQuant.
+    scope: variable scope of the range.
+    initial_min: initial lower end of the range; the upper end is 6.
+
+  Returns:
+    float32 tensor of the same shape.
+  """
+  with tf.variable_scope(scope):
+    low, high = _range_variables(initial_min, 6.0)
+    if fake_quant.is_training:
+      smallest, largest = _range_of(values)
+      low, high = _follow(low, smallest), _follow(high, largest)
+    rounded = tf.quantization.fake_quant_with_min_max_vars(
+        values, low, high, num_bits=_BITS)
+    return _after_delay(rounded, values, fake_quant)
+
+
+def _range_variables(low, high):
+  return tuple(
+      tf.get_variable(name, [], initializer=tf.constant_initializer(value),
+                      trainable=False)
+      for name, value in (('min', low), ('max', high)))
+
+
+def _range_of(values):
+  """Extremes of a tensor, widened to hold 0, which TFLite asks for."""
+  return (tf.minimum(tf.reduce_min(values, name='BatchMin'), 0.0),
+          tf.maximum(tf.reduce_max(values, name='BatchMax'), 0.0))
+
+
+def _follow(average, value):
+  """Moves a moving average, freed of the bias of its start at 0.
+
+  Kingma and Ba 2015 (Adam), section 3. Parity: names, initial values and the
+  order of the arithmetic are those of TensorFlow's own debiased average.
+
+  Returns:
+    float32 scalar, the average after the move.
+  """
+  rate = tf.constant(1.0 - _RANGE_DECAY, tf.float32)
+  with tf.variable_scope(average.op.name):
+    zeros = tf.zeros_initializer()
+    biased = tf.get_variable('biased', [], initializer=zeros, trainable=False)
+    steps = tf.get_variable(
+        'local_step', [], initializer=zeros, trainable=False)
+    biased = tf.assign_sub(biased, (biased - value) * rate)
+    steps = tf.assign_add(steps, 1.0)
+    return tf.assign(average, biased / (1 - tf.pow(1.0 - rate, steps)))
+
+
+def _after_delay(rounded, values, fake_quant):
+  """Rounded values from the delay step on, the plain ones before it."""
+  if not fake_quant.is_training or fake_quant.delay_step <= 0:
+    return rounded
+  return tf.cond(_training_step() >= fake_quant.delay_step,
+                 lambda: rounded, lambda: values)
+
+
+def count_steps():
+  """Adds the counter of training steps; to be called in the root scope."""
+  step = tf.get_variable(
+      _STEP, [], tf.int64, initializer=tf.zeros_initializer(), trainable=False)
+  counted = tf.identity(tf.assign_add(step, 1), _STEP + '/count')
+  tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, counted.op)
+
+
+def _training_step():
+  """Returns the number of training steps, this one among them."""
+  return tf.get_default_graph().get_tensor_by_name(_STEP + '/count:0')
+
+
+def dropout(inputs, keep_probability, fake_quant):
+  """Dropout in training, rounded after scaling and after masking.
+
+  Parity: where the rewrite puts its ranges; they serve training alone.
+  """
+  with tf.variable_scope('dropout'):
+    scaled = activations(
+        inputs * (1.0 / keep_probability), fake_quant,
+        scope='mul/activation_Mul_quant', initial_min=-6.0)
+    is_kept = tf.random_uniform(tf.shape(inputs)) >= 1.0 - keep_probability
+    return activations(
+        scaled * tf.cast(is_kept, tf.float32), fake_quant,
+        scope='mul_1/activation_Mul_quant', initial_min=-6.0)
+
+
+class Folded(NamedTuple):
+  """Batch norm as it acts on a convolution: (inputs * weights) * scale + bias.
+
+  Each has one element a channel; scale is None where it is 1.
+  """
+  # What the weights are multiplied by before they are rounded.
+  multiplier: tf.Tensor
+  # What the convolution's output is multiplied by.
+  scale: tf.Tensor
+  # What is added then.
+  bias: tf.Tensor
+
+
+def fold(batch_norm, variables, convolve, fake_quant):
+  """Folds batch norm into the weights (section 3.2 and its figure C.8).
+
+  Weights are always scaled by the moving variance, so that what is rounded
+  changes slowly. Until the delay step the batch's own statistics correct the
+  output; from then on the moving averages are used as they are.
+
+  Args:
+    batch_norm: layers.BatchNorm.
+    variables: dict with gamma, beta, moving_mean and moving_variance.
+    convolve: function without arguments, the convolution with plain weights.
+    fake_quant: a FakeQuant.
+
+  Returns:
+    A Folded.
+  """
+  gamma, beta, mean, variance = [
+      variables[name]
+      for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')]
+  with tf.name_scope('BatchNorm_Fold'):
+    multiplier = gamma * tf.rsqrt(variance + batch_norm.epsilon)
+    bias = tf.subtract(beta, mean * multiplier, name='bias')
+    # A delay of 0 freezes batch norm at once: it needs no statistics.
+    if not batch_norm.is_training or fake_quant.delay_step <= 0:
+      return Folded(multiplier, None, bias)
+
+    def with_batch_statistics():
+      outputs = convolve()
+      batch_mean, batch_variance = tf.nn.moments(outputs, [0, 1, 2])
+      reciprocal = tf.rsqrt(batch_variance + batch_norm.epsilon)
+      count = tf.cast(tf.size(outputs) / tf.size(batch_mean), tf.float32)
+      # Parity: the moving variance takes the unbiased estimate.
+      return (reciprocal * tf.sqrt(variance + batch_norm.epsilon),
+              beta - batch_mean * gamma * reciprocal,
+              batch_mean, batch_variance * count / (count - 1))
+
+    scale, bias, new_mean, new_variance = tf.cond(
+        _training_step() >= fake_quant.delay_step,
+        lambda: (tf.ones_like(multiplier), tf.identity(bias),
+                 tf.identity(mean), tf.identity(variance)),
+        with_batch_statistics)
+    rate = tf.constant(np.float32(1) - np.float32(batch_norm.decay))
+    for average, value in ((mean, new_mean), (variance, new_variance)):
+      tf.add_to_collection(
+          tf.GraphKeys.UPDATE_OPS,
+          tf.assign_sub(average, (average - value) * rate))
+    return Folded(multiplier, scale, bias)
