@@ -8,7 +8,6 @@ comes out: the published files are 1.15's (float, quantization-aware) and 2.2's
 import hashlib
 import logging
 import os
-import shutil
 import sys
 import time
 from typing import Any, NamedTuple
@@ -35,8 +34,6 @@ MODES = (FLOAT, QUANTIZATION_AWARE)
 INPUT_TYPES = ('float', 'uint8')
 
 _FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
-# The program that TensorFlow runs to convert.
-_CONVERTER_PROGRAM = 'toco_from_protos'
 
 
 class ConversionResult(NamedTuple):
@@ -204,17 +201,13 @@ def _run(converter, graph):
 def _make_converter_program_findable():
   """Puts this interpreter's folder of programs on PATH.
 
-  TensorFlow looks for its converter there only, and does not find it where
-  the environment was not activated.
+  TensorFlow 1.15 and 2.2 look for their converter, toco_from_protos, there
+  only, and do not find it where the environment was not activated.
   """
   folder = os.path.dirname(sys.executable)
   search = os.environ.get('PATH', '').split(os.pathsep)
   if folder not in search:
     os.environ['PATH'] = os.pathsep.join([folder] + search)
-  if not shutil.which(_CONVERTER_PROGRAM):
-    raise InputError("{}: TensorFlow's program {} is not there; expected it "
-                     'in a complete environment, run ./scripts/setup.sh'.format(
-                         folder, _CONVERTER_PROGRAM))
 
 
 def _gist(text):

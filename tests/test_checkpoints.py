@@ -104,7 +104,8 @@ def test_a_checkpoint_of_another_network_is_called_so(tmp_path):
 def test_training_variables_may_stay_unused(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{
       BACKBONE + '/Adam': 0.0, BACKBONE + '/Momentum': 0.0,
-      'beta1_power': 0.0, 'x/act_quant/x/act_quant/max/biased': 0.0}))
+      'beta1_power': 0.0, 'x/act_quant/x/act_quant/max/biased': 0.0,
+      'concat_projection_dropout/dropout/mul/activation_Mul_quant/max': 0.0}))
   checkpoints.check_fits(prefix, shapes(FLOAT))
 
 

@@ -41,7 +41,8 @@ def aspp(features, options, *, style, is_training):
   outputs = layers.conv2d(outputs, depth, 1, scope=scope, style=style)
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
-      is_training=is_training, scope=contract.DROPOUT_SCOPE)
+      is_training=is_training, scope=contract.DROPOUT_SCOPE,
+      fake_quant=style.fake_quant)
 
 
 def _image_pooling(features, options, style):

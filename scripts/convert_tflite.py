@@ -1,0 +1,33 @@
+r"""Converts a frozen graph to TFLite, in float or quantization-aware.
+
+    python scripts/convert_tflite.py \
+      --graph_def=${PB_FILE} --out_tflite=freeze.tflite --mode=float
+    python scripts/convert_tflite.py \
+      --graph_def=${QAT_PB_FILE} --out_tflite=freeze_qat.tflite --mode=qat
+
+Float graphs are quantized after training by post_training_quant.py.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from deeplab import cli
+from deeplab import flag_sets  # found through the line above
+
+
+def define_flags(flag_values):
+  flag_sets.define_convert_tflite_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.convert_tflite_options(flag_values)
+
+  from deeplab import tflite
+
+  result = tflite.convert(**options)
+  print('\n'.join(tflite.summary_lines(result)))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1',))

@@ -1,0 +1,45 @@
+r"""Rebuilds a checkpoint from a TFLite file, to evaluate or fine-tune it.
+
+    python scripts/rebuild_checkpoint.py \
+      --tflite=freeze_qat.tflite --output_dir=rebuilt
+
+A quantization-aware file gives a quantization-aware checkpoint; one that was
+quantized after training gives a float checkpoint of the rounded weights. Batch
+norm is folded: fine-tune with --fine_tune_batch_norm=False, or with
+--quantize_delay_step=0, which freezes it.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from deeplab import cli
+from deeplab import flag_sets  # found through the line above
+
+
+def define_flags(flag_values):
+  flag_sets.define_rebuild_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.rebuild_options(flag_values)
+
+  from deeplab import rebuild
+
+  result = rebuild.rebuild(**options)
+  print('{}: {} checkpoint, {} weights in {} layers'.format(
+      result.checkpoint,
+      'quantization-aware' if result.is_quantization_aware else 'float',
+      result.weights, result.layers))
+  flags = []
+  if result.model_options.decoder_output_stride:
+    flags.append('--decoder_output_stride={}'.format(
+        *result.model_options.decoder_output_stride))
+  if result.is_quantization_aware:
+    flags.append('--quantize_delay_step=0')
+  if flags:
+    print('  use it with ' + ' '.join(flags))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1', 'tf2'))

@@ -1,0 +1,211 @@
+"""scripts/demo.sh among stand-ins, and the table that it ends on.
+
+The stand-ins for Python and setup.sh write down each call instead of obeying.
+"""
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from deeplab import report
+from deeplab.errors import InputError
+from tests import scripts
+
+STAND_IN = """#!/usr/bin/env bash
+printf '%s %s\\n' {name} "$*" >>{log}
+case "$*" in *{failing}*) exit 3 ;; esac
+"""
+STAGES = [
+    'setup.sh all',
+    'tf1 scripts/make_synthetic_ade20k.py', 'tf1 build_ade20k_data.py',
+    'tf1 train.py', 'tf1 eval.py', 'tf1 train.py', 'tf1 train.py',
+    'tf1 eval.py', 'tf1 export_model.py', 'tf1 eval_pb.py',
+    'tf2 gen_preprocessed_data.py', 'tf1 scripts/convert_tflite.py',
+    'tf2 segmentation_inference_eval_seg_tflite.py',
+    'tf2 gen_preprocessed_data.py', 'tf2 post_training_quant.py',
+    'tf2 segmentation_inference_eval_seg_tflite.py',
+    'tf1 train.py', 'tf1 eval.py', 'tf1 export_model.py',
+    'tf1 scripts/convert_tflite.py',
+    'tf2 segmentation_inference_eval_seg_tflite.py',
+    'tf1 scripts/stage_table.py']
+
+
+class Demo:
+  """A copy of the script between stand-ins."""
+
+  def __init__(self, folder):
+    self.folder = folder
+    self.log = folder / 'calls'
+    for part in ('scripts', '.venvs/tf1/bin', '.venvs/tf2/bin'):
+      (folder / 'repository' / part).mkdir(parents=True)
+    shutil.copy(os.path.join(scripts.REPOSITORY, 'scripts', 'demo.sh'),
+                str(folder / 'repository' / 'scripts'))
+    self.output = folder / 'repository' / 'demo_output'
+    self.stand_in()
+
+  def stand_in(self, failing='nothing'):
+    """Makes the stand-ins, of which a call that holds a word fails."""
+    for name, path in (('setup.sh', 'scripts/setup.sh'),
+                       ('tf1', '.venvs/tf1/bin/python'),
+                       ('tf2', '.venvs/tf2/bin/python')):
+      path = self.folder / 'repository' / path
+      path.write_text(
+          STAND_IN.format(name=name, log=self.log, failing=failing))
+      path.chmod(0o755)
+
+  def run(self, *arguments, status=0, cwd=None, **environment):
+    """Runs it; returns (lists of words, one a call; output)."""
+    if self.log.exists():
+      self.log.unlink()
+    done = subprocess.run(
+        ['bash', str(self.folder / 'repository' / 'scripts' / 'demo.sh')] +
+        list(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True, cwd=str(cwd or self.folder),
+        env=dict({name: value for name, value in os.environ.items()
+                  if not name.startswith('DEMO_')}, **environment))
+    assert done.returncode == status, done.stdout
+    calls = self.log.read_text().splitlines() if self.log.exists() else []
+    return [call.split() for call in calls], done.stdout
+
+
+@pytest.fixture
+def demo(tmp_path):
+  return Demo(tmp_path)
+
+
+def steps_in(calls):
+  return [word.split('=')[1] for call in calls for word in call
+          if word.startswith('--training_number_of_steps=')]
+
+
+def test_demo_goes_through_every_stage(demo):
+  calls, output = demo.run()
+  assert [' '.join(call[:2]) for call in calls] == STAGES
+  assert 'demo_output/pictures/predictions.png\n' in output
+  assert output.splitlines()[-1].startswith('done in ')
+
+
+def test_flags_of_the_demo_are_flags_of_the_scripts(demo):
+  calls, _ = demo.run()
+  for _, script, *arguments in calls[1:]:
+    # The names of stages hold spaces, which the stand-ins do not keep apart.
+    names = {word[2:].split('=')[0] for word in arguments
+             if word.startswith('--')}
+    assert names and names <= scripts.flags_of(script), script
+
+
+def test_demo_shows_commands_as_one_would_type_them(demo):
+  calls, output = demo.run()
+  shown = output.replace('\\\n    ', '').replace("'", '')
+  for environment, *call in calls[1:]:
+    assert '.venvs/{}/bin/python {}\n'.format(
+        environment, ' '.join(call)) in shown
+  assert "'--report=frozen graph=demo_output/reports/frozen_graph.json'" in (
+      output)
+
+
+def test_every_report_of_the_demo_is_in_its_table(demo):
+  calls, _ = demo.run()
+  written = [word.split('=')[1] for call in calls for word in call
+             if word.startswith('--report_json=')]
+  tabled = [word.split('=')[-1] for word in calls[-1] if '.json' in word]
+  assert tabled == written and len(written) == 7
+
+
+def test_demo_steps(demo):
+  assert steps_in(demo.run()[0]) == ['1', '200', '80', '10']
+  assert steps_in(demo.run(DEMO_STEPS='2')[0]) == ['1', '2', '1', '1']
+
+
+def test_demo_starts_over(demo):
+  demo.run()
+  old = demo.output / 'train'
+  old.write_text('of the first run')
+  demo.run()
+  assert demo.output.is_dir() and not old.exists()
+
+
+def test_demo_output_is_taken_from_where_the_user_is(demo):
+  elsewhere = demo.folder / 'else where'
+  elsewhere.mkdir()
+  calls, _ = demo.run(cwd=elsewhere, DEMO_OUTPUT='out')
+  assert (elsewhere / 'out').is_dir() and not demo.output.exists()
+  assert ' '.join(calls[1]).count('--output_dir={}'.format(elsewhere / 'out'))
+
+
+def test_demo_stops_at_the_first_failure(demo):
+  demo.stand_in(failing='export_model.py')
+  calls, output = demo.run(status=3)
+  assert calls[-1][1] == 'export_model.py'
+  assert 'done in' not in output
+
+
+def test_demo_removes_no_folder_of_someone_else(demo):
+  demo.output.mkdir()
+  mine = demo.output / 'thesis.tex'
+  mine.write_text('years of work')
+  calls, output = demo.run(status=2)
+  assert calls == [] and mine.read_text() == 'years of work'
+  assert output == ('ERROR demo.sh: DEMO_OUTPUT=demo_output: holds something '
+                    'else; give a new folder\n')
+
+
+@pytest.mark.parametrize('steps', ['0', '1', 'many', '2.5'])
+def test_demo_refuses_steps(demo, steps):
+  calls, output = demo.run(status=2, DEMO_STEPS=steps)
+  assert calls == [] and not demo.output.exists()
+  assert output == ('ERROR demo.sh: DEMO_STEPS={}: expected a whole number of '
+                    'at least 2\n'.format(steps))
+
+
+def test_demo_refuses_arguments(demo):
+  calls, output = demo.run('--quick', status=2)
+  assert calls == [] and output.startswith('ERROR demo.sh: --quick: ')
+
+
+# --- The table -------------------------------------------------------------
+
+
+def write_report(path, matrix):
+  report.write(str(path), report.Report(
+      kind=report.CHECKPOINT, path='model.ckpt-3', step=3, split='val',
+      images=2, seconds=1.5, geometry='not resized', runtime='none',
+      matrix=np.array(matrix)))
+
+
+def test_stage_row_is_read_from_a_report(tmp_path):
+  path = tmp_path / 'report.json'
+  # IoU: class 1 3 / (3 + 1), class 2 4 / (4 + 1), class 0 not seen.
+  write_report(path, [[0, 0, 0], [0, 3, 1], [0, 0, 4]])
+  assert report.stage_row('a', str(path)) == (
+      'a', pytest.approx(0.775), pytest.approx(0.875), 2, 1.5)
+
+
+def test_stage_table_script(tmp_path):
+  write_report(tmp_path / 'a.json', [[0, 0, 0], [0, 3, 1], [0, 0, 4]])
+  write_report(tmp_path / 'b.json', [[0, 0], [0, 0]])
+  done = scripts.run('scripts/stage_table.py', '--report=first stage=a.json',
+                     '--report=second=b.json', cwd=str(tmp_path))
+  assert [line.split() for line in done.stdout.splitlines()] == [
+      ['stage', 'mIoU', 'pixel', 'accuracy', 'images', 'seconds'],
+      ['first', 'stage', '0.7750', '0.8750', '2', '1.5'],
+      ['second', '-', '-', '2', '1.5']]
+
+
+@pytest.mark.parametrize('content', [
+    'RESULT', '[]', json.dumps({'miou': 0.5}),
+    json.dumps({'miou': [], 'pixel_accuracy': 1, 'images': 1, 'seconds': 1})])
+def test_stage_row_refuses_what_is_no_report(tmp_path, content):
+  path = tmp_path / 'report.json'
+  path.write_text(content)
+  with pytest.raises(InputError, match='report.json: expected a report'):
+    report.stage_row('a', str(path))
+
+
+@pytest.mark.parametrize('given', ['', 'report.json', '=report.json', 'a='])
+def test_stage_table_script_refuses(given):
+  line = scripts.refusal('scripts/stage_table.py', '--report=' + given)
+  assert 'expected STAGE=FILE' in line

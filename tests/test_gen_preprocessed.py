@@ -1,0 +1,383 @@
+"""gen_preprocessed_data.py: pixels, numbers, names, and what it refuses."""
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplab import cli
+from deeplab import contract
+from deeplab import flag_sets
+from deeplab.data import dataset
+from deeplab.data import preprocessed
+from deeplab.data import preprocessed_writer
+from deeplab.data import records
+from deeplab.errors import InputError
+from tests import scripts
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+SCRIPT = 'gen_preprocessed_data.py'
+
+
+def encode(array):
+  out = io.BytesIO()
+  Image.fromarray(array).save(out, 'PNG')
+  return out.getvalue()
+
+
+def example(name, image, label):
+  return records.make_example(
+      image_bytes=encode(image), label_bytes=encode(label), filename=name,
+      image_format='png', label_format='png', height=image.shape[0],
+      width=image.shape[1])
+
+
+def numbered(number, name=None, height=3):
+  """An image all of one value, and a label of the same."""
+  return example(name or 'image_{}.png'.format(number),
+                 np.full([height, 4, 3], number, np.uint8),
+                 np.full([height, 4], number, np.uint8))
+
+
+@pytest.fixture
+def five(tmp_path):
+  """A folder with images 1 to 5 as both splits."""
+  folder = tmp_path / 'records'
+  folder.mkdir()
+  for split in contract.SPLITS:
+    records.write_shards(output_dir=str(folder), split=split, shards=[
+        [numbered(3), numbered(1, height=2)], [numbered(5)],
+        [numbered(2, name='/data/ade/image_2.png'), numbered(4)]])
+  return folder
+
+
+@pytest.fixture
+def generate(five, tmp_path):
+  """Runs the script's main on the records of `five`, in this process."""
+  def run(*arguments):
+    flag_values = cli.parse(flag_sets.define_preprocessed_flags, [
+        SCRIPT, '--dataset_dir={}'.format(five),
+        '--preprocessed_dataset_dir={}'.format(tmp_path / 'out'),
+        '--eval_crop_size=4,5'] + list(arguments))
+    dataset_options, preprocess_options, options = (
+        flag_sets.preprocessed_options(flag_values))
+    names = None
+    if options.image_list:
+      names = preprocessed_writer.read_image_list(options.image_list)
+    return preprocessed_writer.write(
+        dataset.batches(dataset_options, preprocess_options, names=names),
+        names=names, split=dataset_options.split,
+        preprocess_options=preprocess_options, options=options)
+  return run
+
+
+def pixels(path):
+  with Image.open(str(path)) as image:
+    return np.array(image)
+
+
+def values(folder):
+  """The top left value of every image, by number."""
+  count = len(os.listdir(str(folder / 'images')))
+  return [int(pixels(folder / 'images' / 'img_{}.png'.format(n))[0, 0, 0])
+          for n in range(count)]
+
+
+def files(folder):
+  return sorted(os.path.relpath(os.path.join(parent, name), str(folder))
+                for parent, _, names in os.walk(str(folder)) for name in names)
+
+
+# --- Against the reference -------------------------------------------------
+
+
+def test_pixels_are_the_reference_s(reference_dir, tmp_path):
+  golden = np.load(os.path.join(reference_dir, 'golden', 'preprocess.npz'))
+  # These are the cases with factor 1, which is all the reference's script has.
+  cases = [5, 6]
+  records.write_shards(output_dir=str(tmp_path), split='val', shards=[[
+      example('case{}.png'.format(case), golden['case{}_image_in'.format(case)],
+              golden['case{}_label_in'.format(case)]) for case in cases]])
+  out = tmp_path / 'out'
+  done = scripts.run(
+      SCRIPT, '--eval_crop_size=512,512', '--min_resize_value=512',
+      '--max_resize_value=512', '--dataset_dir={}'.format(tmp_path),
+      '--preprocessed_dataset_dir={}'.format(out), '--eval_split=val')
+  assert done.stdout.startswith(
+      'val: 2 pairs in {} (resized to 512..512, factor 1, padded to 512x512; '
+      .format(out))
+  for number, case in enumerate(cases):
+    image = pixels(out / 'images' / 'img_{}.png'.format(number))
+    assert image.shape == (512, 512, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(
+        image[::8, ::8],
+        golden['case{}_image_stride8'.format(case)].astype(np.uint8))
+    np.testing.assert_array_equal(
+        pixels(out / 'annotations' / 'img_{}.png'.format(number)),
+        golden['case{}_label'.format(case)])
+  preprocessed.check(preprocessed.list_pairs(str(out)).pairs, (512, 512))
+
+
+# --- What is written -------------------------------------------------------
+
+
+def test_numbers_follow_the_records(generate, tmp_path):
+  summary = generate('--manifest={}'.format(tmp_path / 'new' / 'copy.json'))
+  out = tmp_path / 'out'
+  assert values(out) == [3, 1, 5, 2, 4]
+  assert (summary.split, summary.pairs) == ('val', 5)
+  names = ['img_{}.png'.format(number) for number in range(5)]
+  assert files(out) == [
+      os.path.join(kind, name) for kind in ('annotations', 'images')
+      for name in names] + ['manifest.json']
+  manifest = json.loads((out / 'manifest.json').read_text())
+  assert manifest == json.loads((tmp_path / 'new' / 'copy.json').read_text())
+  assert (manifest['split'], manifest['count']) == ('val', 5)
+  assert manifest['geometry'] == 'not resized, padded to 4x5'
+  assert manifest['preprocessing']['crop_size'] == [4, 5]
+  # A folder, which records of the reference's builder have, is left out.
+  assert manifest['images'] == [
+      {'name': name, 'source': source, 'height': height, 'width': 4}
+      for name, source, height in zip(
+          names, ['image_3.png', 'image_1.png', 'image_5.png', 'image_2.png',
+                  'image_4.png'], [3, 2, 3, 3, 3])]
+
+
+def test_padding_and_cutting_off(generate, tmp_path):
+  generate()
+  image = pixels(tmp_path / 'out' / 'images' / 'img_1.png')
+  label = pixels(tmp_path / 'out' / 'annotations' / 'img_1.png')
+  assert (image.shape, label.shape) == ((4, 5, 3), (4, 5))
+  # 127.5 is cut off, not rounded.
+  np.testing.assert_array_equal(
+      image[:, :, 0], [[1, 1, 1, 1, 127]] * 2 + [[127] * 5] * 2)
+  np.testing.assert_array_equal(label, [[1, 1, 1, 1, 0]] * 2 + [[0] * 5] * 2)
+
+
+def test_labels_above_31_become_0(tmp_path):
+  label = np.array([[0, 1, 31, 32, 150]], np.uint8)
+  image = np.zeros([1, 5, 3], np.uint8)
+  records.write_shards(output_dir=str(tmp_path), split='val',
+                       shards=[[example('a.png', image, label)]])
+  scripts.run(SCRIPT, '--eval_crop_size=1,5', '--dataset_dir=' + str(tmp_path),
+              '--preprocessed_dataset_dir=' + str(tmp_path / 'out'))
+  with Image.open(str(tmp_path / 'out/annotations/img_0.png')) as annotation:
+    assert annotation.mode == 'L'
+    assert list(annotation.getdata()) == [0, 1, 31, 0, 0]
+
+
+@pytest.mark.parametrize('arguments', [
+    ('--eval_batch_size=2',), ('--eval_batch_size=7', '--num_workers=1'),
+    ('--num_workers=5',)])
+def test_batches_and_workers_change_nothing(generate, tmp_path, arguments):
+  generate()
+  (tmp_path / 'out').rename(tmp_path / 'expected')
+  generate(*arguments)
+  for name in files(tmp_path / 'expected'):
+    assert (tmp_path / 'out' / name).read_bytes() == (
+        tmp_path / 'expected' / name).read_bytes()
+
+
+@pytest.mark.parametrize('arguments, width', [
+    ([], 32), (['--resize_factor=16'], 17)])
+def test_the_factor_is_1_unless_given(generate, tmp_path, arguments, width):
+  generate('--eval_crop_size=33,33', '--min_resize_value=32',
+           '--max_resize_value=32', *arguments)
+  image = pixels(tmp_path / 'out' / 'images' / 'img_0.png')
+  assert (image[0, :, 0] != 127).sum() == width
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+  records.write_shards(output_dir=str(tmp_path), split='val',
+                       shards=[[numbered(1)] * 500])
+  program = textwrap.dedent("""
+      import resource
+      from deeplab import options
+      from deeplab.data import dataset
+      from deeplab.data import preprocessed_writer
+
+      preprocess = options.PreprocessOptions(
+          min_resize_value=512, max_resize_value=512)
+      batches = dataset.batches(
+          options.DatasetOptions('{0}', 'val'), preprocess)
+
+      class Watched:
+        num_images = batches.num_images
+
+        def __iter__(self):
+          for number, batch in enumerate(batches):
+            if number in (100, 499):
+              print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            yield batch
+
+      preprocessed_writer.write(
+          Watched(), split='val', preprocess_options=preprocess,
+          options=options.PreprocessedOptions('{0}/out'))
+      """).format(tmp_path)
+  early, late = map(int, subprocess.check_output(
+      [sys.executable, '-c', program], cwd=scripts.REPOSITORY,
+      stderr=subprocess.DEVNULL).split())
+  # In KB; 400 images are 1.3 GB.
+  assert late - early < 200e3
+
+
+# --- A list of images ------------------------------------------------------
+
+
+def test_a_list_picks_images_and_numbers_them(generate, tmp_path):
+  path = tmp_path / 'list.txt'
+  path.write_bytes(b'image_4.png \r\nimage_2.png\r\n\r\n image_3.png\r\n')
+  generate('--eval_split=train', '--image_list={}'.format(path),
+           '--eval_batch_size=2')
+  out = tmp_path / 'out'
+  assert values(out) == [4, 2, 3]
+  manifest = json.loads((out / 'manifest.json').read_text())
+  assert [entry['source'] for entry in manifest['images']] == [
+      'image_4.png', 'image_2.png', 'image_3.png']
+  assert manifest['image_list'] == str(path)
+  assert pixels(out / 'annotations' / 'img_0.png')[0, 0] == 4
+
+
+def test_the_published_list_is_read(reference_dir):
+  names = preprocessed_writer.read_image_list(
+      os.path.join(reference_dir, 'ptq.txt'))
+  assert len(names) == 500
+  assert names[0] == 'ADE_train_00002043.jpg'
+  assert names[-1] == 'ADE_train_00018939.jpg'
+
+
+def test_lists_that_cannot_be_used(generate, five, tmp_path):
+  path = tmp_path / 'list.txt'
+
+  def refusal(content):
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+      generate('--image_list={}'.format(path))
+    assert not (tmp_path / 'out').exists()
+    return str(caught.value).replace('--image_list={}: '.format(path), '')
+
+  assert refusal(b'image_1.png\na.png\nb.png\nc.png\nd.png\n') == (
+      '4 of 5 listed images are not in the 5 records of val in {}: a.png, '
+      'b.png, c.png, and 1 more'.format(five))
+  assert refusal(b' \n\n') == (
+      'no line with a name; expected the file name of an image on each')
+  assert refusal(b'image_1.png\nimage_2.png\nimage_1.png \n') == (
+      '1 names come more than once: image_1.png')
+  assert 'not a text file' in refusal(b'\xff\xfe\x00')
+  with pytest.raises(InputError, match='--image_list=/no/such: No such file'):
+    generate('--image_list=/no/such')
+
+
+def test_a_listed_image_that_is_in_the_records_twice(generate, five, tmp_path):
+  records.write_shards(output_dir=str(five), split='val', shards=[
+      [numbered(1), numbered(2)], [numbered(1)]])
+  (tmp_path / 'list.txt').write_text('image_1.png')
+  with pytest.raises(InputError) as caught:
+    generate('--image_list={}'.format(tmp_path / 'list.txt'))
+  assert str(caught.value).startswith(
+      '1 of 1 listed images are more than once in the 3 records of val in ')
+
+
+# --- Folders in use, and runs that fail ------------------------------------
+
+
+def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
+  out = tmp_path / 'out'
+  generate('--eval_split=train')
+  before = files(out)
+  with pytest.raises(InputError) as caught:
+    generate()
+  assert str(caught.value) == (
+      '--preprocessed_dataset_dir={} holds 10 files from split train; '
+      '--overwrite replaces them'.format(out))
+  assert files(out) == before
+  (out / 'images' / 'img_9.png.77.tmp').write_bytes(b'')
+  records.write_shards(output_dir=str(five), split='val',
+                       shards=[[numbered(7), numbered(8)]])
+  generate('--overwrite')
+  assert values(out) == [7, 8]
+  assert len(files(out)) == 5
+
+
+@pytest.mark.parametrize('name', ['images/photo.png', 'annotations/img_0.jpg'])
+def test_files_of_others_are_never_removed(generate, tmp_path, name):
+  out = tmp_path / 'out'
+  generate()
+  (out / name).write_bytes(b'')
+  (out / 'images' / '.hidden').write_bytes(b'')
+  before = files(out)
+  with pytest.raises(InputError) as caught:
+    generate('--overwrite')
+  assert str(caught.value) == (
+      '--preprocessed_dataset_dir={} holds 1 files that are not img_N.png: {}; '
+      'give another folder'.format(out, name))
+  assert files(out) == before
+
+
+def test_disk_full(generate, tmp_path, monkeypatch):
+  out = tmp_path / 'out'
+  save = Image.Image.save
+
+  def full_after_two(image, path, *arguments, **options):
+    save(image, path, *arguments, **options)
+    if 'img_2' in path:
+      raise OSError(errno.ENOSPC, 'No space left on device', path)
+
+  monkeypatch.setattr(Image.Image, 'save', full_after_two)
+  with pytest.raises(InputError) as caught:
+    generate('--num_workers=1')
+  assert str(caught.value) == (
+      'disk full after 2 images; {} is left marked INCOMPLETE: put that right '
+      'and run again with --overwrite'.format(out))
+  found = files(out)
+  assert 'INCOMPLETE' in found and 'manifest.json' not in found
+  assert 'images/img_1.png' in found and 'images/img_2.png' not in found
+  assert not [name for name in found if name.endswith('.tmp')]
+  with pytest.raises(InputError, match='did not finish writing it'):
+    preprocessed.image_paths(str(out), '--test_dir')
+  monkeypatch.undo()
+  with pytest.raises(InputError, match='from an unfinished run; --overwrite'):
+    generate()
+  generate('--overwrite')
+  assert len(files(out)) == 11
+  assert len(preprocessed.image_paths(str(out), '--test_dir')) == 5
+
+
+def test_an_image_that_exceeds_the_crop(generate, tmp_path):
+  with pytest.raises(InputError) as caught:
+    generate('--eval_crop_size=2,4')
+  assert str(caught.value) == (
+      'image_3.png is 3x4 but the crop is 2x4; set --min_resize_value=2 '
+      '--max_resize_value=2 (or a larger crop)')
+  assert (tmp_path / 'out' / 'INCOMPLETE').exists()
+
+
+def test_an_image_of_the_list_that_exceeds_the_crop(generate, five, tmp_path):
+  (tmp_path / 'list.txt').write_text('image_1.png\nimage_2.png\n')
+  with pytest.raises(InputError, match='^/data/ade/image_2.png is 3x4 but'):
+    generate('--image_list={}'.format(tmp_path / 'list.txt'),
+             '--eval_crop_size=2,4')
+
+
+def test_refusals_of_the_script(five, tmp_path):
+  def refusal(*arguments):
+    return scripts.refusal(SCRIPT, *arguments)
+
+  data = '--dataset_dir={}'.format(five)
+  out = '--preprocessed_dataset_dir={}'.format(tmp_path / 'out')
+  assert '--preprocessed_dataset_dir is required' in refusal(data)
+  (tmp_path / 'file').write_text('')
+  assert 'Not a directory' in refusal(
+      data, '--preprocessed_dataset_dir={}'.format(tmp_path / 'file'))
+  assert 'no train-*-of-*.tfrecord in {}'.format(tmp_path) in refusal(
+      '--dataset_dir={}'.format(tmp_path), '--eval_split=train', out)
+  assert '--num_workers=-1: expected 0' in refusal(
+      data, out, '--num_workers=-1')
+  assert not (tmp_path / 'out').exists()

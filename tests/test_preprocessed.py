@@ -1,0 +1,296 @@
+"""Folders of preprocessed pairs: order, matching by name, checks, values."""
+import concurrent.futures
+import json
+import os
+import threading
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplab import errors
+from deeplab import parallel
+from deeplab.data import preprocessed
+from deeplab.errors import InputError
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+SIZE = (6, 8)  # height, width
+
+
+class Folder:
+  """FOLDER/images and FOLDER/annotations to put files in."""
+
+  def __init__(self, path):
+    self.path = str(path)
+    self.images = path / 'images'
+    self.annotations = path / 'annotations'
+    for folder in (self.images, self.annotations):
+      folder.mkdir()
+
+  def add(self, name='img_0', image=(1, 2, 3), label=5, size=SIZE):
+    self.add_image(name, np.full(size + (3,), image, np.uint8))
+    self.add_label(name, np.full(size, label, np.uint8))
+
+  def add_image(self, name, array, mode=None):
+    Image.fromarray(array, mode).save(str(self.images / name) + '.png')
+
+  def add_label(self, name, array, mode=None):
+    Image.fromarray(array, mode).save(str(self.annotations / name) + '.png')
+
+  def pairs(self):
+    return preprocessed.list_pairs(self.path).pairs
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return Folder(tmp_path)
+
+
+def refusal(function, *arguments):
+  with pytest.raises(InputError) as caught:
+    function(*arguments)
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+# --- Listing ---------------------------------------------------------------
+
+
+def test_images_come_in_the_order_of_their_numbers(folder):
+  for number in (10, 9, 2, 0, 100):
+    folder.add('img_{}'.format(number))
+  (folder.images / 'a.JPG').write_bytes(b'')
+  names = [os.path.basename(path) for path in preprocessed.image_paths(
+      folder.path, '--dataset_dir')]
+  assert names == ['a.JPG', 'img_0.png', 'img_2.png', 'img_9.png',
+                   'img_10.png', 'img_100.png']
+
+
+def test_the_folder_of_images_and_the_one_above_are_the_same(folder):
+  folder.add('img_0')
+  expected = [str(folder.images / 'img_0.png')]
+  for given in (folder.path, str(folder.images), str(folder.images) + os.sep):
+    assert preprocessed.image_paths(given, '--dataset_dir') == expected
+
+
+def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
+  for name in ('img_1', 'a.b', 'img_0'):
+    folder.add(name)
+  folder.add_label('img_7', np.zeros(SIZE, np.uint8))
+  folder.add_label('img_8', np.zeros(SIZE, np.uint8))
+  (folder.images / 'notes.txt').write_text('x')
+  (folder.images / '.DS_Store').write_text('x')
+  (folder.annotations / 'notes.txt').write_text('x')
+  listing = preprocessed.list_pairs(folder.path)
+  assert [pair.name for pair in listing.pairs] == [
+      'a.b.png', 'img_0.png', 'img_1.png']
+  for pair in listing.pairs:
+    assert pair.image_path == str(folder.images / pair.name)
+    assert pair.label_path == str(folder.annotations / pair.name)
+  assert (listing.ignored, listing.unused) == (1, 2)
+
+
+def test_annotations_may_lie_anywhere(folder, tmp_path):
+  folder.add('img_0')
+  folder.annotations.rename(tmp_path / 'elsewhere')
+  pairs = preprocessed.list_pairs(
+      str(folder.images), str(tmp_path / 'elsewhere')).pairs
+  assert pairs[0].label_path == str(tmp_path / 'elsewhere' / 'img_0.png')
+
+
+def test_images_without_annotation_are_named(folder):
+  for number in range(6):
+    folder.add('img_{}'.format(number))
+  for number in (1, 2, 3, 5):
+    (folder.annotations / 'img_{}.png'.format(number)).unlink()
+  assert refusal(folder.pairs) == (
+      '4 of 6 images without annotation in --val_label_dir={}: img_1.png, '
+      'img_2.png, img_3.png, and 1 more'.format(folder.annotations))
+
+
+def test_one_annotation_serves_one_image(folder):
+  folder.add('img_0')
+  Image.new('RGB', SIZE[::-1]).save(str(folder.images / 'img_0.jpg'))
+  assert refusal(folder.pairs) == (
+      '2 images share an annotation with another one: img_0.jpg, img_0.png')
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+  listing = preprocessed.list_pairs
+  assert refusal(listing, '/no/such') == (
+      '--test_dir=/no/such: no such folder; gen_preprocessed_data.py makes one')
+  (folder.images / 'notes.txt').write_text('x')
+  assert refusal(listing, folder.path) == (
+      'no images in --test_dir={} (1 other files)'.format(folder.images))
+  folder.add('img_0')
+  assert refusal(listing, folder.path, '/no/such') == (
+      '--val_label_dir=/no/such: no such folder')
+  assert 'another folder than the images' in refusal(
+      listing, folder.path, str(folder.images))
+
+
+@pytest.mark.parametrize('given', ['', 'images'])
+def test_an_unfinished_folder_is_refused(folder, tmp_path, given):
+  folder.add('img_0')
+  (tmp_path / 'INCOMPLETE').write_text('')
+  assert refusal(preprocessed.image_paths, str(tmp_path / given),
+                 '--dataset_dir') == (
+      '--dataset_dir={}: gen_preprocessed_data.py did not finish writing it; '
+      'run that again with --overwrite'.format(folder.images))
+
+
+def test_manifest(folder, tmp_path):
+  assert preprocessed.read_manifest(folder.path) == {}
+  path = tmp_path / 'manifest.json'
+  path.write_text(json.dumps({'split': 'val'}))
+  assert preprocessed.read_manifest(folder.path) == {'split': 'val'}
+  for content in ('{"split"', '3'):
+    path.write_text(content)
+    assert str(path) + ': damaged' in refusal(
+        preprocessed.read_manifest, folder.path)
+
+
+# --- Checking and reading --------------------------------------------------
+
+
+def check(folder, size=SIZE):
+  return preprocessed.check(folder.pairs(), size)
+
+
+def test_read_pair(folder):
+  image = np.random.RandomState(0).randint(0, 256, SIZE + (3,)).astype(np.uint8)
+  label = np.resize(np.array([0, 1, 31, 32, 150], np.uint8), SIZE)
+  folder.add_image('img_0', image)
+  folder.add_label('img_0', label)
+  folder.add('img_1')
+  # Labels above 31 are no error, but they are said.
+  assert check(folder) == 1
+  found_image, found_label = preprocessed.read_pair(folder.pairs()[0])
+  np.testing.assert_array_equal(found_image, image)
+  assert found_image.dtype == np.uint8
+  np.testing.assert_array_equal(
+      found_label, np.resize([0, 1, 31, 0, 0], SIZE))
+  assert found_label.dtype == np.int32
+
+
+def test_an_image_without_labelled_pixels_is_no_error(folder):
+  folder.add('img_0')
+  folder.add('img_1', label=0)
+  assert check(folder) == 0
+
+
+@pytest.mark.parametrize('values', [[0], [32], [0, 150]])
+def test_no_labelled_pixel_at_all_is_refused(folder, values):
+  folder.add('img_0')
+  folder.add_label('img_0', np.resize(np.array(values, np.uint8), SIZE))
+  assert refusal(check, folder) == (
+      'no annotation of 1 holds a class id of 1..31')
+
+
+def test_pairs_that_cannot_be_used_are_named_with_the_reason(folder):
+  folder.add('img_0', size=(6, 7))
+  folder.add('img_1')
+  folder.add_image('img_1', np.zeros(SIZE + (4,), np.uint8))
+  folder.add('img_2', label=151)
+  folder.add('img_3', size=(7, 8))
+  folder.add('img_4')
+  assert refusal(check, folder) == (
+      '4 of 5 pairs cannot be used: img_0.png is 6x7; the model takes 6x8 '
+      '(height x width); img_1.png is RGBA; expected RGB; '
+      'annotations/img_2.png holds 151; expected class ids 0..31; and 1 more')
+
+
+def only_problem(folder):
+  prefix = '1 of 1 pairs cannot be used: '
+  message = refusal(check, folder)
+  assert message.startswith(prefix)
+  return message[len(prefix):]
+
+
+def test_annotations_that_are_no_labels(folder):
+  folder.add('img_0')
+  expected = ('annotations/img_0.png is {}; expected one channel of class ids '
+              '0..31')
+  for mode, array in (('RGB', np.zeros(SIZE + (3,), np.uint8)),
+                      ('P', np.ones(SIZE, np.uint8)),
+                      ('LA', np.ones(SIZE + (2,), np.uint8))):
+    folder.add_label('img_0', array, mode)
+    assert only_problem(folder) == expected.format(mode)
+
+
+def test_sizes_of_image_and_annotation(folder):
+  folder.add('img_0')
+  folder.add_label('img_0', np.ones([6, 9], np.uint8))
+  assert only_problem(folder) == 'img_0: image 8x6, label 9x6'
+
+
+@pytest.mark.parametrize('kind', ['images', 'annotations'])
+def test_a_file_that_is_cut_short(folder, tmp_path, kind):
+  folder.add('img_0')
+  path = tmp_path / kind / 'img_0.png'
+  path.write_bytes(path.read_bytes()[:-20])
+  prefix = '' if kind == 'images' else 'annotations/'
+  assert only_problem(folder).startswith(prefix + 'img_0.png: truncated PNG')
+  path.write_bytes(b'text')
+  assert only_problem(folder) == prefix + (
+      'img_0.png: is neither JPEG nor PNG')
+
+
+# --- What both directions use ----------------------------------------------
+
+
+def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():
+  taken, yielded, excess = [], [], []
+
+  def items():
+    for item in range(50):
+      taken.append(item)
+      excess.append(len(taken) - len(yielded))
+      yield item
+
+  slow_first = threading.Event()
+
+  def work(item):
+    if item == 0:
+      slow_first.wait(5)
+    elif item == 3:
+      slow_first.set()
+    return item * item
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    for result in parallel.ordered_map(pool, work, items(), ahead=6):
+      yielded.append(result)
+  assert yielded == [item * item for item in range(50)]
+  assert max(excess) == 7  # six ahead and the one that asks for room
+
+
+def test_ordered_map_cancels_what_has_not_begun():
+  gate = threading.Event()
+  done = []
+
+  def work(item):
+    if item == 1:
+      gate.wait(5)
+    done.append(item)
+    if item == 0:
+      raise InputError('bad item')
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with pytest.raises(InputError):
+      list(parallel.ordered_map(pool, work, range(20), ahead=5))
+    gate.set()
+  assert done in ([0], [0, 1])
+
+
+def test_worker_count():
+  assert parallel.worker_count(3) == 3
+  assert parallel.worker_count(0) == os.cpu_count()
+  assert parallel.worker_count(8, tasks=2) == 2
+  assert parallel.worker_count(8, tasks=0) == 1
+
+
+def test_some_of():
+  assert errors.some_of([]) == ''
+  assert errors.some_of(['a', 'b', 'c']) == 'a, b, c'
+  assert errors.some_of(['a', 'b', 'c', 'd', 'e']) == 'a, b, c, and 2 more'
+  assert errors.some_of(['a', 'b'], '; ', limit=1) == 'a; and 1 more'

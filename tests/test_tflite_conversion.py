@@ -1,0 +1,512 @@
+"""Conversion to TFLite: small graphs, refusals, and the published files."""
+import json
+import os
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import cli
+from deeplab import contract
+from deeplab import export
+from deeplab import flag_sets
+from deeplab import options
+from deeplab import tflite
+from deeplab import tflite_file
+from deeplab.errors import InputError
+from tests import scripts
+
+SIDE = 8
+NODES = {'input_node': 'in', 'output_node': 'out'}
+PUBLISHED = options.ModelOptions(decoder_output_stride=(4,))
+WEIGHTS = 2238576
+
+
+def in_both(test):
+  return pytest.mark.tf1(pytest.mark.tf2(test))
+
+
+def write_graph(path, *, quantized=False, channels=3, unsupported=False):
+  """Writes a small frozen graph from images to labels."""
+  random = np.random.RandomState(0)
+
+  def fake_quant(tensor, low, high, name):
+    if not quantized:
+      return tensor
+    return tf.quantization.fake_quant_with_min_max_args(
+        tensor, low, high, name=name)
+
+  with tf.Graph().as_default() as graph:
+    net = tf.placeholder(tf.float32, [1, SIDE, SIDE, channels], name='in')
+    if unsupported:
+      net = tf.betainc(net + 2, net + 2, net)
+    for layer, (inputs, outputs) in enumerate([(channels, 6), (6, 4)]):
+      weights = fake_quant(
+          tf.constant(random.uniform(-1, 1, [3, 3, inputs, outputs]),
+                      tf.float32), -1, 1, 'weights{}'.format(layer))
+      net = tf.nn.conv2d(net, weights, strides=1, padding='SAME')
+      net = tf.nn.relu6(tf.nn.bias_add(net, tf.zeros([outputs])))
+      net = fake_quant(net, 0, 6, 'act{}'.format(layer))
+    tf.argmax(net, 3, output_type=tf.int32, name='out')
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+  return str(path)
+
+
+@pytest.fixture
+def graph(tmp_path):
+  return write_graph(tmp_path / 'float.pb')
+
+
+@pytest.fixture
+def quantized_graph(tmp_path):
+  return write_graph(tmp_path / 'qat.pb', quantized=True)
+
+
+def save_image(path, pixels):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.asarray(pixels, np.uint8)).save(str(path))
+
+
+@pytest.fixture
+def images(tmp_path):
+  """Four calibration images; only img_10, the last, has any contrast."""
+  random = np.random.RandomState(1)
+  folder = tmp_path / 'preprocessed'
+  for number in (0, 1, 2):
+    save_image(folder / 'images' / 'img_{}.png'.format(number),
+               random.randint(120, 136, [SIDE, SIDE, 3]))
+  pixels = random.randint(0, 256, [SIDE, SIDE, 3])
+  pixels[0, 0], pixels[0, 1] = 0, 255
+  save_image(folder / 'images' / 'img_10.png', pixels)
+  return folder
+
+
+def labels_of(path, image):
+  """Runs a TFLite file on an input of its own type."""
+  interpreter = tf.lite.Interpreter(model_path=path)
+  interpreter.allocate_tensors()
+  interpreter.set_tensor(
+      interpreter.get_input_details()[0]['index'], image[np.newaxis])
+  interpreter.invoke()
+  return interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
+
+
+def graph_labels(path, image):
+  """Runs a frozen graph on a float32 image in [-1, 1]."""
+  graph_def = tf.GraphDef()
+  with open(path, 'rb') as content:
+    graph_def.ParseFromString(content.read())
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.import_graph_def(graph_def, name='')
+    return session.run('out:0', {'in:0': image[np.newaxis]})
+
+
+def input_of(path):
+  model = tflite_file.read(path)
+  return model.tensors[model.inputs[0]]
+
+
+# --- Float and quantization-aware ------------------------------------------
+
+
+def test_float_model_labels_as_the_graph(graph, tmp_path):
+  out = str(tmp_path / 'made' / 'float.tflite')
+  result = tflite.convert(graph_def=graph, out_tflite=out, mode='float',
+                          **NODES)
+  image = np.random.RandomState(2).uniform(
+      -1, 1, [SIDE, SIDE, 3]).astype(np.float32)
+  labels = labels_of(out, image)
+  assert len(np.unique(labels)) > 2
+  np.testing.assert_array_equal(labels, graph_labels(graph, image))
+  assert result.operations == {'CONV_2D': 2, 'ARG_MAX': 1}
+  assert result.size == os.path.getsize(out)
+  assert result.input == 'float32 1x8x8x3'
+  assert result.output == 'int32 1x8x8'
+  assert sorted(os.listdir(str(tmp_path / 'made'))) == [
+      'float.tflite', 'float.tflite.json']
+  with open(out + '.json') as content:
+    description = json.load(content)
+  assert description['mode'] == 'float'
+  assert description['tensorflow'] == tf.__version__
+  assert description['graph_def'] == graph
+
+
+def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
+  out = str(tmp_path / 'qat.tflite')
+  result = tflite.convert(
+      graph_def=quantized_graph, out_tflite=out, mode='qat', **NODES)
+  tensor = input_of(out)
+  assert (tensor.dtype, tensor.scales, tensor.zero_points) == (
+      np.uint8, (1 / 128,), (128,))
+  assert result.input == 'uint8 1x8x8x3, scale 0.0078125, zero point 128'
+  pixels = np.random.RandomState(2).randint(0, 256, [SIDE, SIDE, 3])
+  expected = graph_labels(quantized_graph,
+                          ((pixels - 128) / 128).astype(np.float32))
+  labels = labels_of(out, pixels.astype(np.uint8))
+  assert len(np.unique(labels)) > 2
+  assert np.mean(labels == expected) > 0.95
+
+
+def test_input_stats_set_scale_and_zero_point(quantized_graph, tmp_path):
+  out = str(tmp_path / 'qat.tflite')
+  tflite.convert(graph_def=quantized_graph, out_tflite=out, mode='qat',
+                 quantized_input_stats=(64.0, 32.0), **NODES)
+  assert input_of(out).scales == (1 / 32,)
+  assert input_of(out).zero_points == (64,)
+
+
+def refusal_of(function, tmp_path, **arguments):
+  """The message of the InputError; nothing may have been written."""
+  before = sorted(str(path) for path in tmp_path.rglob('*'))
+  with pytest.raises(InputError) as error:
+    function(out_tflite=str(tmp_path / 'out.tflite'),
+             **dict(NODES, **arguments))
+  assert sorted(str(path) for path in tmp_path.rglob('*')) == before
+  return str(error.value)
+
+
+def test_refuses_the_wrong_mode(graph, quantized_graph, tmp_path):
+  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='qat')
+  assert message.startswith(graph + ': float graph')
+  assert 'use --mode=float' in message
+  message = refusal_of(tflite.convert, tmp_path, graph_def=quantized_graph,
+                       mode='float')
+  assert message.startswith(quantized_graph + ': quantization-aware graph')
+  assert 'use scripts/convert_tflite.py --mode=qat' in message
+
+
+def test_refuses_unknown_nodes(graph, tmp_path):
+  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='float',
+                       input_node='ImageTensor')
+  assert ('has no node ImageTensor; placeholders: in; outputs: out; give '
+          '--input_node') in message
+  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='float',
+                       output_node='ArgMax')
+  assert 'has no node ArgMax' in message
+  assert 'give --output_node' in message
+
+
+def test_refuses_an_input_that_is_no_image(tmp_path):
+  path = write_graph(tmp_path / 'gray.pb', channels=1)
+  message = refusal_of(tflite.convert, tmp_path, graph_def=path, mode='float')
+  assert '--input_node=in has shape (1, 8, 8, 1)' in message
+  assert 'expected [batch, height, width, 3]' in message
+
+
+def test_says_what_cannot_be_converted(tmp_path):
+  path = write_graph(tmp_path / 'beta.pb', unsupported=True)
+  message = refusal_of(tflite.convert, tmp_path, graph_def=path, mode='float')
+  assert 'cannot convert this graph' in message
+  assert 'Betainc' in message
+  assert '\n' not in message
+
+
+def test_refuses_files_that_are_no_graph(tmp_path):
+  message = refusal_of(tflite.convert, tmp_path, mode='float',
+                       graph_def=str(tmp_path / 'none.pb'))
+  assert 'none.pb: no such file' in message
+  (tmp_path / 'text.pb').write_text('text')
+  message = refusal_of(tflite.convert, tmp_path, mode='float',
+                       graph_def=str(tmp_path / 'text.pb'))
+  assert 'text.pb: not a frozen GraphDef' in message
+
+
+def test_refuses_a_folder_as_output(graph, tmp_path):
+  with pytest.raises(InputError, match='is a folder, expected the name of a'):
+    tflite.convert(graph_def=graph, out_tflite=str(tmp_path), mode='float')
+
+
+# --- After training --------------------------------------------------------
+
+
+def quantize(graph, folder, out, **arguments):
+  return tflite.post_training_quantize(**dict(NODES, **dict({
+      'graph_def': graph, 'dataset_dir': str(folder), 'out_tflite': str(out),
+      'input_type': 'uint8', 'sample_num': 4}, **arguments)))
+
+
+@pytest.mark.tf2
+def test_post_training_model_labels_nearly_as_the_graph(
+    graph, images, tmp_path):
+  out = str(tmp_path / 'ptq.tflite')
+  result = quantize(graph, images, out)
+  assert result.operations == {'QUANTIZE': 1, 'CONV_2D': 2, 'ARG_MAX': 1}
+  tensor = input_of(out)
+  assert tensor.dtype == np.uint8
+  model = tflite_file.read(out)
+  convolution = next(op for op in model.operators if op.kind == 'CONV_2D')
+  assert model.tensors[convolution.inputs[1]].dtype == np.int8
+  assert len(model.tensors[convolution.inputs[1]].scales) == 6
+  with Image.open(str(images / 'images' / 'img_10.png')) as image:
+    pixels = np.array(image)
+  real = (tensor.scales[0] * (pixels.astype(np.float32) -
+                              tensor.zero_points[0])).astype(np.float32)
+  np.testing.assert_allclose(real, pixels / 127.5 - 1, atol=0.02)
+  labels = labels_of(out, pixels)
+  assert np.mean(labels == graph_labels(graph, real)) > 0.95
+  assert len(np.unique(labels)) > 2
+
+  with open(out + '.json') as content:
+    calibration = json.load(content)['calibration']
+  assert calibration['images'] == ['img_{}.png'.format(number)
+                                   for number in (0, 1, 2, 10)]
+  assert len(calibration['sha1']) == 40
+
+
+@pytest.mark.tf2
+def test_calibrates_on_the_first_images_only(graph, images, tmp_path):
+  quantize(graph, images, tmp_path / 'all.tflite')
+  quantize(graph, images / 'images', tmp_path / 'three.tflite', sample_num=3)
+  (images / 'images' / 'img_10.png').unlink()
+  quantize(graph, images, tmp_path / 'only.tflite', sample_num=3)
+  contents = {path.stem: path.read_bytes()
+              for path in tmp_path.glob('*.tflite')}
+  assert contents['three'] == contents['only']
+  assert contents['three'] != contents['all']
+  # Pixels of 120 to 135 are about [-0.06, 0.06]; those of 0 to 255, [-1, 1].
+  assert input_of(str(tmp_path / 'three.tflite')).scales[0] < 0.001
+  assert input_of(str(tmp_path / 'all.tflite')).scales[0] == pytest.approx(
+      2 / 255, rel=0.05)
+
+
+@pytest.mark.tf2
+def test_float_input_stays_float(graph, images, tmp_path):
+  result = quantize(graph, images, tmp_path / 'ptq.tflite', input_type='float')
+  assert result.input == 'float32 1x8x8x3'
+
+
+def ptq_refusal(tmp_path, graph, images, **arguments):
+  return refusal_of(
+      tflite.post_training_quantize, tmp_path, graph_def=graph,
+      **dict({'dataset_dir': str(images), 'input_type': 'uint8',
+              'sample_num': 4}, **arguments))
+
+
+@in_both
+def test_refuses_too_few_images(graph, images, tmp_path):
+  message = ptq_refusal(tmp_path, graph, images, sample_num=5)
+  assert '4 images, expected at least --sample_num=5' in message
+  message = ptq_refusal(tmp_path, graph, images, sample_num=0)
+  assert message == '--sample_num=0: expected at least 1'
+  message = ptq_refusal(tmp_path, graph, images / 'none')
+  assert 'no such folder' in message
+
+
+@in_both
+@pytest.mark.parametrize('pixels, words', [
+    (np.zeros([SIDE, SIDE + 1, 3]), '8x9 RGB'),
+    (np.zeros([SIDE, SIDE]), '8x8 L'),
+])
+def test_refuses_unfit_images(graph, images, tmp_path, pixels, words):
+  save_image(images / 'images' / 'img_1.png', pixels)
+  message = ptq_refusal(tmp_path, graph, images)
+  assert 'img_1.png: {}, expected 8x8 RGB'.format(words) in message
+
+
+@in_both
+def test_refuses_damaged_images(graph, images, tmp_path):
+  path = images / 'images' / 'img_2.png'
+  path.write_bytes(path.read_bytes()[:-30])
+  assert 'img_2.png' in ptq_refusal(tmp_path, graph, images)
+
+
+@in_both
+def test_refuses_to_quantize_twice(quantized_graph, images, tmp_path):
+  message = ptq_refusal(tmp_path, quantized_graph, images)
+  assert 'quantization-aware graph' in message
+  assert 'use scripts/convert_tflite.py --mode=qat' in message
+
+
+@pytest.mark.tf2
+def test_a_converter_that_ignores_the_input_type_is_caught(
+    graph, images, tmp_path, monkeypatch):
+  good = tmp_path / 'float.tflite'
+  quantize(graph, images, good, input_type='float')
+  monkeypatch.setattr(tflite, '_run', lambda *_: good.read_bytes())
+  message = ptq_refusal(tmp_path, graph, images)
+  assert 'made a model from float32 1x8x8x3' in message
+  assert 'expected uint8' in message
+
+
+# --- Scripts ---------------------------------------------------------------
+
+
+def options_of(define, make, *arguments):
+  return make(cli.parse(define, ['script'] + list(arguments)))
+
+
+@in_both
+@pytest.mark.parametrize('arguments, words', [
+    (['--input_type=uint8', '--graph_def=g', '--out_tflite=o'],
+     '--dataset_dir is required'),
+    (['--dataset_dir=d', '--out_tflite=o'], '--graph_def is required'),
+    (['--dataset_dir=d', '--graph_def=g', '--out_tflite=o'],
+     '--input_type is required: float'),
+    (['--input_type=int8'], 'input_type'),
+])
+def test_post_training_flags_are_refused(arguments, words):
+  with pytest.raises(InputError) as error:
+    options_of(flag_sets.define_post_training_quant_flags,
+               flag_sets.post_training_quant_options, *arguments)
+  assert words in str(error.value)
+
+
+@in_both
+@pytest.mark.parametrize('arguments, words', [
+    (['--mode=qat', '--out_tflite=o'], '--graph_def is required'),
+    (['--graph_def=g', '--out_tflite=o'], '--mode is required'),
+    (['--graph_def=g', '--out_tflite=o', '--mode=float',
+      '--quantized_input_stats=1,1'], 'has no effect with --mode=float'),
+    (['--graph_def=g', '--out_tflite=o', '--mode=qat',
+      '--quantized_input_stats=128'], 'expected MEAN,DEVIATION'),
+    (['--graph_def=g', '--out_tflite=o', '--mode=qat',
+      '--quantized_input_stats=128,0'], 'a deviation above 0'),
+])
+def test_conversion_flags_are_refused(arguments, words):
+  with pytest.raises(InputError) as error:
+    options_of(flag_sets.define_convert_tflite_flags,
+               flag_sets.convert_tflite_options, *arguments)
+  assert words in str(error.value)
+
+
+@in_both
+def test_flags_have_the_published_defaults():
+  given = options_of(
+      flag_sets.define_post_training_quant_flags,
+      flag_sets.post_training_quant_options, '--dataset_dir=d',
+      '--graph_def=g', '--out_tflite=o', '--input_type=uint8')
+  assert given == {
+      'dataset_dir': 'd', 'graph_def': 'g', 'out_tflite': 'o',
+      'input_type': 'uint8', 'sample_num': 500,
+      'input_node': contract.INPUT_NODE, 'output_node': contract.OUTPUT_NODE}
+  given = options_of(
+      flag_sets.define_convert_tflite_flags, flag_sets.convert_tflite_options,
+      '--graph_def=g', '--out_tflite=o', '--mode=qat')
+  assert given == {
+      'graph_def': 'g', 'out_tflite': 'o', 'mode': 'qat',
+      'quantized_input_stats': (128.0, 128.0),
+      'input_node': contract.INPUT_NODE, 'output_node': contract.OUTPUT_NODE}
+
+
+def test_scripts_run_where_no_environment_is_activated(
+    quantized_graph, graph, tmp_path):
+  """TensorFlow looks for its converter on PATH only."""
+  out = str(tmp_path / 'qat.tflite')
+  done = scripts.run(
+      'scripts/convert_tflite.py', '--graph_def=' + quantized_graph,
+      '--out_tflite=' + out, '--mode=qat', '--input_node=in',
+      '--output_node=out', env={'PATH': '/usr/bin:/bin'})
+  assert done.stdout.startswith('{}: {} bytes, 3 operators'.format(
+      out, os.path.getsize(out)))
+  assert '2 CONV_2D' in done.stdout
+  line = scripts.refusal('post_training_quant.py', '--graph_def=' + graph)
+  assert 'needs TensorFlow 2.2 (found 1.15' in line
+
+
+@pytest.mark.tf2
+def test_post_training_script_runs_where_no_environment_is_activated(
+    graph, images, tmp_path):
+  out = str(tmp_path / 'ptq.tflite')
+  done = scripts.run(
+      'post_training_quant.py', '--graph_def=' + graph, '--out_tflite=' + out,
+      '--dataset_dir={}'.format(images), '--input_type=uint8',
+      '--sample_num=2', '--input_node=in', '--output_node=out',
+      env={'PATH': '/usr/bin:/bin'})
+  assert done.stdout.startswith('{}: {} bytes, 4 operators'.format(
+      out, os.path.getsize(out)))
+  assert 'INFO' not in done.stderr
+  line = scripts.refusal('scripts/convert_tflite.py', '--graph_def=' + graph)
+  assert 'needs TensorFlow 1.15 (found 2.2' in line
+
+
+# --- The published files ---------------------------------------------------
+
+
+def export_reference(reference_dir, kind, folder):
+  """Freezes the reference's checkpoint; returns the path of the graph."""
+  return export.export(
+      os.path.join(reference_dir, 'checkpoint_' + kind), PUBLISHED,
+      options.ExportOptions(export_path=str(folder),
+                            with_quantization=kind == 'qat')).path
+
+
+def kinds(model):
+  return [operator.kind for operator in model.operators]
+
+
+def different_weights(ours, published):
+  """Compares the weights of all convolutions: (different ones, all)."""
+  different = total = 0
+  for mine, theirs in zip(ours.operators, published.operators):
+    if mine.kind in ('CONV_2D', 'DEPTHWISE_CONV_2D'):
+      values = [model.tensors[operator.inputs[1]].data
+                for model, operator in ((ours, mine), (published, theirs))]
+      different += np.count_nonzero(values[0] != values[1])
+      total += values[0].size
+  return different, total
+
+
+@pytest.mark.slow
+def test_makes_the_published_quantization_aware_file(
+    reference_dir, ade20k_sample_dir, tmp_path):
+  out = str(tmp_path / 'freeze_qat.tflite')
+  result = tflite.convert(
+      graph_def=export_reference(reference_dir, 'qat', tmp_path),
+      out_tflite=out, mode='qat')
+  published_path = os.path.join(reference_dir, 'freeze_qat.tflite')
+  ours, published = tflite_file.read(out), tflite_file.read(published_path)
+  assert result.size == os.path.getsize(published_path) == 2348952
+  assert kinds(ours) == kinds(published)
+  assert different_weights(ours, published) == (0, WEIGHTS)
+  for mine, theirs in zip(ours.tensors, published.tensors):
+    assert mine[:3] == theirs[:3]  # name, shape and dtype
+    assert mine.zero_points == theirs.zero_points
+    np.testing.assert_allclose(mine.scales, theirs.scales, rtol=2e-7)
+  folder = os.path.join(ade20k_sample_dir, 'images', 'validation')
+  for name in sorted(os.listdir(folder)):
+    with Image.open(os.path.join(folder, name)) as image:
+      pixels = np.array(image.resize((512, 512)))
+    labels = labels_of(out, pixels)
+    np.testing.assert_array_equal(labels, labels_of(published_path, pixels))
+    assert len(np.unique(labels)) > 3
+
+
+@pytest.mark.tf2
+@pytest.mark.slow
+def test_makes_the_published_post_training_file(
+    reference_dir, ade20k_sample_dir, tmp_path):
+  folder = os.path.join(ade20k_sample_dir, 'images', 'training')
+  for number, name in enumerate(sorted(os.listdir(folder))):
+    with Image.open(os.path.join(folder, name)) as image:
+      save_image(tmp_path / 'images' / 'img_{}.png'.format(number),
+                 image.resize((512, 512)))
+  out = str(tmp_path / 'freeze_ptq.tflite')
+  result = tflite.post_training_quantize(
+      dataset_dir=str(tmp_path), out_tflite=out, input_type='uint8',
+      graph_def=export_reference(reference_dir, 'float', tmp_path),
+      sample_num=number + 1)
+  published_path = os.path.join(reference_dir, 'freeze_ptq.tflite')
+  ours, published = tflite_file.read(out), tflite_file.read(published_path)
+  assert result.size == os.path.getsize(published_path) == 2937616
+  assert kinds(ours) == kinds(published)
+  # Activation ranges, and with them bias scales, are the images' own.
+  assert [tensor[:3] for tensor in ours.tensors] == [
+      tensor[:3] for tensor in published.tensors]
+  different, total = different_weights(ours, published)
+  assert total == WEIGHTS
+  assert different <= 100
+
+
+@pytest.mark.slow
+def test_makes_a_float_file_of_the_published_graph(reference_dir, tmp_path):
+  out = str(tmp_path / 'freeze.tflite')
+  result = tflite.convert(
+      graph_def=export_reference(reference_dir, 'float', tmp_path),
+      out_tflite=out, mode='float')
+  assert result.operations['CONV_2D'] == 41
+  assert result.operations['DEPTHWISE_CONV_2D'] == 19
+  assert result.input == 'float32 1x512x512x3'
+  assert result.output == 'int32 1x512x512'
+  # The weights as float32, and little else.
+  assert WEIGHTS * 4 < result.size < WEIGHTS * 4 * 1.02

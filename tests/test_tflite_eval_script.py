@@ -1,0 +1,267 @@
+"""segmentation_inference_eval_seg_tflite.py: scores, reports, refusals."""
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import options as options_lib
+from deeplab import report as report_lib
+from deeplab import tflite_evaluation
+from deeplab.errors import InputError
+from tests import scripts
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+SCRIPT = 'segmentation_inference_eval_seg_tflite.py'
+SIZE = (4, 5)  # height, width
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  """A TFLite file: a pixel's label is its largest channel, of three and 0.5."""
+  path = tmp_path_factory.mktemp('model') / 'argmax.tflite'
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, (1,) + SIZE + (3,), 'images')
+    half = tf.constant(0.5, tf.float32, (1,) + SIZE + (1,))
+    labels = tf.argmax(tf.concat([images, half], 3), 3, output_type=tf.int32)
+    converter = tf.lite.TFLiteConverter.from_session(
+        session, [images], [labels])
+    with pytest.MonkeyPatch.context() as patch:
+      # Where TensorFlow looks for its converter program.
+      patch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
+      path.write_bytes(converter.convert())
+  return str(path)
+
+
+def save(folder, name, image, label):
+  for kind, array in (('images', image), ('annotations', label)):
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(array, np.uint8)).save(
+        str(folder / kind / name))
+
+
+def image_of(classes):
+  """An image that the model labels so."""
+  image = np.full(SIZE + (3,), 20)
+  np.put_along_axis(image, np.array(classes)[..., np.newaxis], 250, axis=2)
+  return image
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two pairs, in the order img_2, img_10."""
+  folder = tmp_path / 'preprocessed'
+  save(folder, 'img_2.png', image_of(np.full(SIZE, 1)),
+       [[1] * 5, [1] * 5, [1, 1, 2, 2, 0], [2, 2, 0, 0, 0]])
+  save(folder, 'img_10.png', image_of([[0] * 5] + [[2] * 5] * 3),
+       [[2] * 5, [2] * 5, [2] * 5, [2, 2, 2, 2, 40]])
+  return folder
+
+
+# Label and prediction to pixels, in both pairs together.
+COUNTS = {(1, 1): 12, (2, 1): 4, (2, 0): 5, (2, 2): 14}
+
+
+def expected_matrix(counts):
+  matrix = np.zeros([32, 32], int)
+  for place, count in counts.items():
+    matrix[place] = count
+  return matrix.tolist()
+
+
+def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
+             **changes):
+  return tflite_evaluation.evaluate(
+      options_lib.TfliteEvalOptions(
+          net_file=model, test_dir=str(folder), **changes),
+      options_lib.EvalOptions(report_json=report_json, vis_dir=vis_dir,
+                              vis_images=vis_images))
+
+
+# --- Scores and reports ----------------------------------------------------
+
+
+def test_the_command_without_a_flag(model, folder, tmp_path):
+  os.makedirs(str(tmp_path / 'checkpoints' / 'float'))
+  shutil.copy(model, str(tmp_path / 'checkpoints' / 'float' / 'freeze.tflite'))
+  lines = scripts.run(SCRIPT, cwd=str(tmp_path)).stdout.splitlines()
+  assert lines[2] == '    1  wall              34.29 %   0.7500'
+  assert lines[3] == '    2  building          65.71 %   0.6087'
+  # (3/4 + 14/23) / 31, / 3 and / 2; class 0 is predicted, and never right.
+  assert lines[-4:-1] == [
+      'mIoU, app        0.0438  (sum over 31 classes / 31, MLPerf mobile app)',
+      'mIoU             0.4529  (every class seen, reference eval.py)',
+      'mIoU, kept       0.6793  (without class 0, reference TFLite script)']
+  assert lines[-1].startswith('RESULT ')
+  result = json.loads(lines[-1][len('RESULT '):])
+  assert result['miou_kept_classes'] == pytest.approx((3 / 4 + 14 / 23) / 2)
+  assert result['miou'] == pytest.approx((3 / 4 + 14 / 23) / 3)
+  assert result['pixel_accuracy'] == pytest.approx(26 / 35)
+  assert (result['kind'], result['images']) == ('tflite', 2)
+  assert result['path'] == './checkpoints/float/freeze.tflite'
+  assert result['geometry'] == '4x5, no manifest.json'
+  assert result['split'] == './preprocessed/images'
+
+
+@pytest.mark.parametrize('workers, text', [
+    (1, '1 process x 1 thread'), (2, '2 processes x 1 thread'),
+    (9, '2 processes x 1 thread')])
+def test_workers_change_no_score(model, folder, tmp_path, workers, text):
+  path = str(tmp_path / 'report.json')
+  report = evaluate(model, folder / 'images', path, num_workers=workers)
+  assert report.matrix.tolist() == expected_matrix(COUNTS)
+  assert report.runtime == 'TensorFlow {}, built-in kernels, {}'.format(
+      tf.__version__, text)
+  with open(path) as content:
+    written = json.load(content)
+  assert written == json.loads(json.dumps(report_lib.to_json(report)))
+  assert written['confusion_matrix'] == report.matrix.tolist()
+
+
+def test_the_float_range_can_be_chosen(model, folder):
+  save(folder, 'img_3.png', np.full(SIZE + (3,), 140), np.full(SIZE, 4))
+  # 140 is 0.098 in [-1, 1], less than the 0.5 of channel 3.
+  matrix = evaluate(model, folder, is_float_input=True).matrix
+  assert matrix.tolist() == expected_matrix({(4, 3): 20, **COUNTS})
+  matrix = evaluate(model, folder, is_input_0_255=True).matrix
+  assert matrix.tolist() == expected_matrix({(4, 0): 20, **COUNTS})
+
+
+def test_the_manifest_tells_split_and_geometry(model, folder):
+  (folder / 'manifest.json').write_text(json.dumps(
+      {'split': 'train', 'geometry': 'resized to 5..5'}))
+  report = evaluate(model, folder)
+  assert (report.split, report.geometry) == ('train', 'resized to 5..5')
+
+
+def test_a_picture_of_the_first_images(model, folder, tmp_path):
+  evaluate(model, folder, vis_dir=str(tmp_path / 'one'), vis_images=1)
+  evaluate(model, folder, vis_dir=str(tmp_path / 'two'), vis_images=2)
+  heights = []
+  for name in ('one', 'two'):
+    with Image.open(str(tmp_path / name / 'predictions.png')) as picture:
+      heights.append(picture.height)
+  # One row more, and a gap of 8.
+  assert heights[1] - heights[0] == SIZE[0] + 8
+
+
+def test_what_is_not_counted_is_said(model, folder, caplog):
+  (folder / 'images' / 'notes.txt').write_text('')
+  save(folder, 'img_11.png', image_of(np.ones(SIZE, int)), np.ones(SIZE))
+  (folder / 'images' / 'img_11.png').unlink()
+  with caplog.at_level('INFO'):
+    evaluate(model, folder, num_threads=2)
+  assert [record.getMessage() for record in caplog.records
+          if 'deeplab' in record.name] == [
+      '{} takes float32 in [-1, 1]'.format(model),
+      '--num_threads=2 has no effect: the interpreter of TensorFlow {}, '
+      'built-in kernels has one thread; --num_workers starts processes'.format(
+          tf.__version__),
+      '1 files that are not images ignored',
+      '1 annotations without an image not used',
+      '1 annotations hold labels of 32 to 150, which count as 0, as in '
+      'preprocessing']
+
+
+# --- Refusals --------------------------------------------------------------
+
+
+def test_refusals_of_the_script(model, folder, tmp_path):
+  def refusal(net_file, *arguments):
+    return scripts.refusal(
+        SCRIPT, '--net_file={}'.format(net_file),
+        '--test_dir={}'.format(folder), *arguments)
+
+  assert '--net_file=/no/such: no such file' in refusal('/no/such')
+  bad = tmp_path / 'bad.tflite'
+  bad.write_text('This is no model.')
+  assert 'not a TFLite model (bad identifier' in refusal(bad)
+  assert '--test_dir=/no/such: no such folder' in refusal(
+      model, '--test_dir=/no/such')
+  assert 'takes float32 in [-1, 1], but --is_float_input=false' in refusal(
+      model, '--is_float_input=false')
+  assert '--num_threads=0: expected at least 1' in refusal(
+      model, '--num_threads=0')
+
+
+def test_a_damaged_file_is_refused_in_one_line(model, folder, tmp_path):
+  content = open(model, 'rb').read()
+  path = tmp_path / 'short.tflite'
+  path.write_bytes(content[:100])
+  # A crash of the interpreter prints nothing but that.
+  done = scripts.run(SCRIPT, '--net_file={}'.format(path),
+                     '--test_dir={}'.format(folder), status=2)
+  errors = done.stderr.splitlines()
+  assert len([line for line in errors if line.startswith('ERROR')]) == 1
+  assert '--net_file={}: '.format(path) in errors[-1]
+  assert 'Fatal' not in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
+  save(folder, 'img_7.png', np.zeros([4, 6, 3]), np.ones([4, 6]))
+  with pytest.raises(InputError) as caught:
+    evaluate(model, folder)
+  assert str(caught.value) == (
+      '1 of 3 pairs cannot be used: img_7.png is 4x6; the model takes 4x5 '
+      '(height x width)')
+  (folder / 'annotations' / 'img_2.png').unlink()
+  with pytest.raises(InputError) as caught:
+    evaluate(model, folder)
+  assert str(caught.value).startswith('1 of 3 images without annotation in ')
+
+
+@pytest.mark.parametrize('changes', [{'num_workers': -1}, {'num_threads': 0}])
+def test_bad_options(model, folder, changes):
+  with pytest.raises(InputError, match='--{}={}: expected'.format(
+      *list(changes.items())[0])):
+    evaluate(model, folder, **changes)
+
+
+# --- Against the reference -------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def sample(ade20k_sample_dir, tmp_path_factory):
+  """The sample's validation images, preprocessed for TFLite."""
+  folder = tmp_path_factory.mktemp('sample')
+  scripts.run(
+      'build_ade20k_data.py', '--output_dir={}'.format(folder / 'records'),
+      *['--val_image_{}={}'.format(flag, os.path.join(
+          ade20k_sample_dir, kind, 'validation'))
+        for flag, kind in (('folder', 'images'),
+                           ('label_folder', 'annotations'))])
+  scripts.run(
+      'gen_preprocessed_data.py', '--eval_crop_size=512,512',
+      '--min_resize_value=512', '--max_resize_value=512',
+      '--dataset_dir={}'.format(folder / 'records'),
+      '--preprocessed_dataset_dir={}'.format(folder / 'val'),
+      '--eval_split=val')
+  return folder / 'val'
+
+
+def check_score(request, reference_dir, name):
+  with open(os.path.join(reference_dir, 'numbers.json')) as content:
+    scores = json.load(content)['tflite_eval'][name]
+  if tf.__version__ not in scores:
+    pytest.skip('no score of {} known for TensorFlow {}'.format(
+        name, tf.__version__))
+  sample = request.getfixturevalue('sample')
+  report = evaluate(os.path.join(reference_dir, name), sample)
+  assert report.scores.miou_kept_classes == pytest.approx(
+      scores[tf.__version__], abs=1e-4)
+  assert (report.images, report.split) == (2, 'val')
+  assert report.geometry == (
+      'resized to 512..512, factor 1, padded to 512x512')
+
+
+def test_the_published_quantization_aware_file(request, reference_dir):
+  check_score(request, reference_dir, 'freeze_qat.tflite')
+
+
+@pytest.mark.slow
+def test_the_published_post_training_quantized_file(request, reference_dir):
+  check_score(request, reference_dir, 'freeze_ptq.tflite')

@@ -1,0 +1,147 @@
+"""TFLite files written by hand, read back."""
+import os
+
+import flatbuffers
+import numpy as np
+import pytest
+import tflite
+
+from deeplab import tflite_file
+from deeplab.errors import InputError
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+
+
+def vector(builder, start, values, prepend):
+  start(builder, len(values))
+  for value in reversed(values):
+    prepend(value)
+  return builder.EndVector()
+
+
+def quantization(builder, scales, zero_points, axis):
+  scale = vector(builder, tflite.QuantizationParametersStartScaleVector,
+                 scales, builder.PrependFloat32)
+  zero_point = vector(
+      builder, tflite.QuantizationParametersStartZeroPointVector, zero_points,
+      builder.PrependInt64)
+  tflite.QuantizationParametersStart(builder)
+  tflite.QuantizationParametersAddScale(builder, scale)
+  tflite.QuantizationParametersAddZeroPoint(builder, zero_point)
+  tflite.QuantizationParametersAddQuantizedDimension(builder, axis)
+  return tflite.QuantizationParametersEnd(builder)
+
+
+def tensor(builder, *, name, shape, kind, buffer, scales=(), zero_points=(),
+           axis=0):
+  name = builder.CreateString(name)
+  shape = vector(builder, tflite.TensorStartShapeVector, shape,
+                 builder.PrependInt32)
+  parameters = scales and quantization(builder, scales, zero_points, axis)
+  tflite.TensorStart(builder)
+  tflite.TensorAddName(builder, name)
+  tflite.TensorAddShape(builder, shape)
+  tflite.TensorAddType(builder, kind)
+  tflite.TensorAddBuffer(builder, buffer)
+  if scales:
+    tflite.TensorAddQuantization(builder, parameters)
+  return tflite.TensorEnd(builder)
+
+
+def table(builder, name, **fields):
+  getattr(tflite, name + 'Start')(builder)
+  for field, value in fields.items():
+    getattr(tflite, name + 'Add' + field)(builder, value)
+  return getattr(tflite, name + 'End')(builder)
+
+
+def model_bytes():
+  """A depthwise convolution of int8, with weights of two channels."""
+  builder = flatbuffers.Builder(1024)
+  integers, offsets = builder.PrependInt32, builder.PrependUOffsetTRelative
+  int8 = tflite.TensorType.INT8
+  tensors = [
+      tensor(builder, name='images', shape=[1, 4, 4, 2], kind=int8, buffer=0,
+             scales=[0.5], zero_points=[-3]),
+      tensor(builder, name='weights;other', shape=[1, 1, 2, 2], kind=int8,
+             buffer=1, scales=[0.5, 2.0], zero_points=[0, 1], axis=3),
+      tensor(builder, name='out', shape=[1, 4, 4, 2], kind=int8, buffer=0)]
+  tensors = vector(builder, tflite.SubGraphStartTensorsVector, tensors, offsets)
+  inputs, outputs = [
+      vector(builder, tflite.OperatorStartInputsVector, values, integers)
+      for values in ([0, 1, -1], [2])]
+  operator = table(builder, 'Operator', OpcodeIndex=0, Inputs=inputs,
+                   Outputs=outputs)
+  operators = vector(builder, tflite.SubGraphStartOperatorsVector, [operator],
+                     offsets)
+  inputs, outputs = [
+      vector(builder, tflite.SubGraphStartInputsVector, values, integers)
+      for values in ([0], [2])]
+  graph = table(builder, 'SubGraph', Tensors=tensors, Operators=operators,
+                Inputs=inputs, Outputs=outputs)
+  graphs = vector(builder, tflite.ModelStartSubgraphsVector, [graph], offsets)
+  data = vector(builder, tflite.BufferStartDataVector,
+                np.array([1, -2, 3, -4], np.int8).view(np.uint8).tolist(),
+                builder.PrependUint8)
+  buffers = [table(builder, 'Buffer'), table(builder, 'Buffer', Data=data)]
+  buffers = vector(builder, tflite.ModelStartBuffersVector, buffers, offsets)
+  code = table(builder, 'OperatorCode', DeprecatedBuiltinCode=(
+      tflite.BuiltinOperator.DEPTHWISE_CONV_2D))
+  codes = vector(builder, tflite.ModelStartOperatorCodesVector, [code], offsets)
+  builder.Finish(
+      table(builder, 'Model', Version=3, OperatorCodes=codes,
+            Subgraphs=graphs, Buffers=buffers), file_identifier=b'TFL3')
+  return bytes(builder.Output())
+
+
+def test_reads_what_was_written(tmp_path):
+  path = tmp_path / 'model.tflite'
+  path.write_bytes(model_bytes())
+  model = tflite_file.read(str(path))
+  assert model.inputs == (0,)
+  assert model.outputs == (2,)
+  assert model.operators == (tflite_file.Operator(
+      kind='DEPTHWISE_CONV_2D', inputs=(0, 1, -1), outputs=(2,)),)
+  assert model.operation_counts() == {'DEPTHWISE_CONV_2D': 1}
+  images, weights, out = model.tensors
+  assert images == ('images', (1, 4, 4, 2), np.int8, (0.5,), (-3,), 0, None)
+  assert out[:6] == ('out', (1, 4, 4, 2), np.int8, (), (), 0)
+  assert weights.name == 'weights;other'
+  assert weights.data.tolist() == [[[[1, -2], [3, -4]]]]
+
+
+def test_real_values_go_by_channel(tmp_path):
+  weights = tflite_file.parse(model_bytes(), 'model').tensors[1]
+  real = weights.real_values()
+  assert real.dtype == np.float64
+  # 0.5 * (q - 0) in channel 0, 2 * (q - 1) in channel 1.
+  assert real.tolist() == [[[[0.5, -6.0], [1.5, -10.0]]]]
+
+
+def test_describes_tensors_for_people():
+  images, weights, _ = tflite_file.parse(model_bytes(), 'model').tensors
+  assert images.describe() == 'int8 1x4x4x2, scale 0.5, zero point -3'
+  assert weights.describe() == 'int8 1x1x2x2'
+
+
+def test_refuses_other_files(tmp_path):
+  with pytest.raises(InputError, match='none.tflite: no such file'):
+    tflite_file.read(str(tmp_path / 'none.tflite'))
+  (tmp_path / 'text').write_text('not a model')
+  with pytest.raises(InputError, match='text: not a TFLite model'):
+    tflite_file.read(str(tmp_path / 'text'))
+
+
+@pytest.mark.parametrize('part', [0.2, 0.5, 0.8])
+def test_refuses_a_cut_file(part):
+  content = model_bytes()
+  with pytest.raises(InputError, match='model: damaged or cut off'):
+    tflite_file.parse(content[:int(len(content) * part)], 'model')
+
+
+@pytest.mark.parametrize('part', [0.01, 0.5, 0.99])
+def test_refuses_a_cut_published_file(reference_dir, part):
+  with open(os.path.join(reference_dir, 'freeze_qat.tflite'), 'rb') as source:
+    content = source.read()
+  with pytest.raises(InputError, match='qat: damaged or cut off'):
+    tflite_file.parse(content[:int(len(content) * part)], 'qat')

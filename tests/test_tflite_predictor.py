@@ -1,0 +1,282 @@
+"""The TFLite predictor: what an input gets, by what the file says of it."""
+import os
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from deeplab import environment
+from deeplab import tflite_predictor
+from deeplab.errors import InputError
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+
+QAT = (0.0078125, 128)
+PTQ = (0.007843137718737125, 127)
+SIZE = (2, 3)  # height, width
+
+
+class FakeInterpreter:
+  """An interpreter that keeps its inputs; labels are the input's channel 0."""
+
+  # What the next one says of its input and output.
+  dtype, quantization = np.float32, (0.0, 0)
+  input_shape, output_shape = (1,) + SIZE + (3,), (1,) + SIZE
+  output_dtype = np.int32
+  operators = ()
+  failure = None
+
+  def __init__(self, model_path, num_threads=None):
+    self.num_threads = num_threads
+    self.inputs = []
+
+  def allocate_tensors(self):
+    if self.failure:
+      raise self.failure
+
+  def get_input_details(self):
+    return [{'index': 4, 'dtype': self.dtype, 'quantization': self.quantization,
+             'shape': np.array(self.input_shape, np.int32)}]
+
+  def get_output_details(self):
+    return [{'index': 7, 'dtype': self.output_dtype,
+             'shape': np.array(self.output_shape, np.int32)}]
+
+  def set_tensor(self, index, value):
+    assert index == 4
+    assert value.dtype == self.dtype and value.shape == self.input_shape
+    self.inputs.append(value)
+
+  def invoke(self):
+    pass
+
+  def get_tensor(self, index):
+    assert index == 7
+    return self.inputs[-1][..., 0].astype(self.output_dtype)
+
+
+@pytest.fixture
+def path(tmp_path):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(b'....TFL3')
+  return str(path)
+
+
+@pytest.fixture
+def make(path, monkeypatch):
+  """Makes a predictor on an interpreter that says this of its file."""
+  def make_predictor(interpreter=None, arguments=None, **facts):
+    fake = type('Fake', (interpreter or FakeInterpreter,), facts)
+    monkeypatch.setattr(tflite_predictor, '_interpreter_class',
+                        lambda: (fake, 'Fake 1.0'))
+    return tflite_predictor.TflitePredictor(path, **(arguments or {}))
+  return make_predictor
+
+
+def given_to(predictor, *values):
+  """Returns what the interpreter gets for images of these values."""
+  images = np.stack([np.full(SIZE + (3,), value, np.float32)
+                     for value in values])
+  predictor.predict(images)
+  return [array[0, 0, 0, 0] for array in predictor._interpreter.inputs]
+
+
+# --- Inputs ----------------------------------------------------------------
+
+PIXELS = (0, 1, 127, 255)
+
+
+@pytest.mark.parametrize('quantization', [QAT, PTQ, (1.0, 0)])
+def test_uint8_inputs_get_pixels_as_they_are(make, quantization):
+  predictor = make(dtype=np.uint8, quantization=quantization)
+  assert given_to(predictor, *PIXELS) == list(PIXELS)
+
+
+@pytest.mark.parametrize('quantization', [
+    (QAT[0], 0), (PTQ[0], -1), (1.0, -128)])
+def test_int8_inputs_get_pixels_minus_128(make, quantization):
+  predictor = make(dtype=np.int8, quantization=quantization)
+  assert given_to(predictor, *PIXELS) == [-128, -127, -1, 127]
+
+
+def test_float_inputs_get_the_models_range(make):
+  np.testing.assert_allclose(
+      given_to(make(), *PIXELS), [-1, 1 / 127.5 - 1, 127 / 127.5 - 1, 1],
+      atol=1e-7)
+  assert given_to(
+      make(arguments={'is_input_0_255': True}), *PIXELS) == list(PIXELS)
+
+
+@pytest.mark.parametrize('facts, arguments, text', [
+    ({}, {}, 'float32 in [-1, 1]'),
+    ({}, {'is_float_input': True, 'is_input_0_255': False},
+     'float32 in [-1, 1]'),
+    ({}, {'is_input_0_255': True}, 'float32 in [0, 255]'),
+    ({'dtype': np.uint8, 'quantization': QAT},
+     {'is_float_input': False, 'is_input_0_255': True},
+     'uint8 (scale 0.0078125, zero point 128)'),
+    ({'dtype': np.uint8, 'quantization': PTQ}, {},
+     'uint8 (scale 0.007843138, zero point 127)'),
+])
+def test_inputs_in_words(make, facts, arguments, text):
+  predictor = make(arguments=arguments, **facts)
+  assert predictor.input_text == text
+  assert predictor.input_size == SIZE
+
+
+def refusal(make, path, arguments=None, **facts):
+  with pytest.raises(InputError) as caught:
+    make(arguments=arguments, **facts)
+  return str(caught.value).replace(path, 'PATH')
+
+
+def test_flags_that_contradict_the_file(make, path):
+  assert refusal(make, path, {'is_float_input': False}) == (
+      'PATH takes float32 in [-1, 1], but --is_float_input=false; drop the '
+      'flag, the model decides')
+  quantized = {'dtype': np.uint8, 'quantization': QAT}
+  assert refusal(make, path, {'is_float_input': True}, **quantized) == (
+      'PATH takes uint8 (scale 0.0078125, zero point 128), but '
+      '--is_float_input=true; drop the flag, the model decides')
+  assert refusal(make, path, {'is_input_0_255': False}, **quantized) == (
+      'PATH takes pixels of 0 to 255 as uint8 (scale 0.0078125, zero point '
+      '128), but --is_input_0_255=false; drop the flag, the model decides')
+
+
+@pytest.mark.parametrize('quantization', [
+    (1 / 255., 0), (0.0, 0), (QAT[0], 0), (2 / 255., 120)])
+def test_quantizations_by_which_pixels_mean_something_else(
+    make, path, quantization):
+  message = refusal(make, path, dtype=np.uint8, quantization=quantization)
+  assert message.startswith('PATH: input is uint8 (scale ')
+  assert message.endswith('by which pixels 0..255 mean [-1, 1] or [0, 255]')
+
+
+def test_models_that_make_no_labels_of_images(make, path):
+  assert refusal(make, path, dtype=np.int32) == (
+      'PATH: input is int32 (scale 0, zero point 0); expected float32, uint8 '
+      'or int8')
+  for shape in ((1, 2, 3), (2, 2, 3, 3), (1, 2, 3, 4)):
+    assert refusal(make, path, input_shape=shape) == (
+        'PATH: input has shape {}; expected [1, height, width, 3]'.format(
+            list(shape)))
+  expected = 'PATH: output is {}; expected one integer label a pixel, [1, 2, 3]'
+  assert refusal(make, path, output_dtype=np.float32) == expected.format(
+      'float32 of shape [1, 2, 3]')
+  assert refusal(make, path, output_shape=(1, 2, 3, 32)) == expected.format(
+      'int32 of shape [1, 2, 3, 32]')
+
+
+# --- Labels ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.int64, np.uint8])
+def test_labels(make, dtype):
+  predictor = make(dtype=np.uint8, quantization=QAT, output_dtype=dtype)
+  images = np.zeros((2,) + SIZE + (3,), np.uint8)
+  images[..., 0] = [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 31]]]
+  labels = predictor.predict(images)
+  assert labels.dtype == np.int32
+  np.testing.assert_array_equal(labels, images[..., 0])
+  predictor.close()
+
+
+# --- Files and interpreters ------------------------------------------------
+
+
+def test_files_that_are_no_models(tmp_path):
+  with pytest.raises(InputError) as caught:
+    tflite_predictor.check_file(str(tmp_path))
+  assert '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh'.format(
+      tmp_path) in str(caught.value)
+  for content in (b'', b'TFL3', b'....TFL2....'):
+    path = tmp_path / 'x.tflite'
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+      tflite_predictor.check_file(str(path))
+    assert str(caught.value) == (
+        '--net_file={}: not a TFLite model (bad identifier {}, expected '
+        "b'TFL3')".format(path, content[4:8]))
+
+
+def test_a_model_that_the_interpreter_refuses(make, path):
+  for failure in (ValueError('no tensors'), RuntimeError('no tensors')):
+    assert refusal(make, path, failure=failure) == (
+        '--net_file=PATH: Fake 1.0 cannot load this model: no tensors')
+
+
+def test_threads(make):
+  arguments = {'num_threads': 3}
+  predictor = make(arguments=arguments)
+  assert (predictor.num_threads, predictor._interpreter.num_threads) == (3, 3)
+
+  class OneThread(FakeInterpreter):
+
+    def __init__(self, model_path):
+      FakeInterpreter.__init__(self, model_path)
+
+  assert make(OneThread, arguments).num_threads == 1
+
+
+def test_kernels(make):
+  assert make().interpreter_text == 'Fake 1.0, built-in kernels'
+
+  class Listing(FakeInterpreter):
+
+    def _get_ops_details(self):
+      return [{'op_name': name} for name in self.operators]
+
+  assert make(Listing, operators=('CONV_2D',)).interpreter_text == (
+      'Fake 1.0, built-in kernels')
+  assert make(Listing, operators=('CONV_2D', 'DELEGATE')).interpreter_text == (
+      'Fake 1.0, XNNPACK delegate')
+
+
+def test_tensorflow_s_interpreter_is_the_first_choice():
+  import tensorflow as tf
+  assert tflite_predictor._interpreter_class() == (
+      tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__))
+
+
+@pytest.mark.parametrize('package, module', [
+    ('ai-edge-litert', 'ai_edge_litert'), ('tflite-runtime', 'tflite_runtime')])
+def test_other_interpreters(monkeypatch, package, module):
+  monkeypatch.setattr(environment, 'installed_version', {package: '2.1'}.get)
+  fake = types.ModuleType(module + '.interpreter')
+  fake.Interpreter = FakeInterpreter
+  monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+  monkeypatch.setitem(sys.modules, fake.__name__, fake)
+  assert tflite_predictor._interpreter_class() == (
+      FakeInterpreter, package + ' 2.1')
+  assert environment.problem_with(('tf2', environment.TFLITE)) is None
+
+
+def test_no_interpreter_at_all(monkeypatch):
+  monkeypatch.setattr(environment, 'installed_version', lambda package: None)
+  with pytest.raises(InputError, match='^no TFLite interpreter; install'):
+    tflite_predictor._interpreter_class()
+  assert environment.problem_with(('tf2', environment.TFLITE)).startswith(
+      'needs TensorFlow 2.2 or any other TFLite interpreter (none found for ')
+
+
+def test_every_tensorflow_has_an_interpreter(monkeypatch):
+  monkeypatch.setattr(environment, 'installed_version',
+                      {'tensorflow-cpu': '2.21.0'}.get)
+  assert environment.problem_with(('tf2', environment.TFLITE)) is None
+  assert '2.21.0' in environment.problem_with(('tf2',))
+
+
+# --- The published files ---------------------------------------------------
+
+
+@pytest.mark.parametrize('name, text', [
+    ('freeze_ptq.tflite', 'uint8 (scale 0.007843138, zero point 127)'),
+    ('freeze_qat.tflite', 'uint8 (scale 0.0078125, zero point 128)')])
+def test_published_files_say_what_they_take(reference_dir, name, text):
+  predictor = tflite_predictor.TflitePredictor(
+      os.path.join(reference_dir, name), num_threads=1)
+  assert predictor.input_size == (512, 512)
+  assert predictor.input_text == text
+  assert predictor.interpreter_text.endswith(', built-in kernels')
+  predictor.close()
