@@ -147,7 +147,7 @@ class Folded(NamedTuple):
   bias: tf.Tensor
 
 
-def fold(batch_norm, variables, convolve, fake_quant):
+def fold(batch_norm, variables, convolve, fake_quant, rate=1):
   """Folds batch norm into the weights (section 3.2 and its figure C.8).
 
   Weights are always scaled by the moving variance, so that what is rounded
@@ -159,14 +159,16 @@ def fold(batch_norm, variables, convolve, fake_quant):
     variables: dict with gamma, beta, moving_mean and moving_variance.
     convolve: function without arguments, the convolution with plain weights.
     fake_quant: a FakeQuant.
+    rate: atrous rate of the convolution.
 
   Returns:
     A Folded.
   """
-  gamma, beta, mean, variance = [
-      variables[name]
-      for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')]
+  averages = [variables['moving_mean'], variables['moving_variance']]
   with tf.name_scope('BatchNorm_Fold'):
+    gamma, beta = variables['gamma'], variables['beta']
+    # Read once, and before they are moved: one step sees one value.
+    mean, variance = [tf.identity(average) for average in averages]
     multiplier = gamma * tf.rsqrt(variance + batch_norm.epsilon)
     bias = tf.subtract(beta, mean * multiplier, name='bias')
     # A delay of 0 freezes batch norm at once: it needs no statistics.
@@ -175,13 +177,15 @@ def fold(batch_norm, variables, convolve, fake_quant):
 
     def with_batch_statistics():
       outputs = convolve()
-      batch_mean, batch_variance = tf.nn.moments(outputs, [0, 1, 2])
-      reciprocal = tf.rsqrt(batch_variance + batch_norm.epsilon)
-      count = tf.cast(tf.size(outputs) / tf.size(batch_mean), tf.float32)
-      # Parity: the moving variance takes the unbiased estimate.
+      batch_mean, biased = tf.nn.moments(outputs, [0, 1, 2])
+      # Parity: the moving variance takes the unbiased estimate. The rewrite
+      # goes back from it to the biased one, but by the number of values that
+      # the convolution works on, which counts an atrous layer's padding too.
+      unbiased = biased * _bessel(outputs, 1)
+      reciprocal = tf.rsqrt(
+          unbiased / _bessel(outputs, rate) + batch_norm.epsilon)
       return (reciprocal * tf.sqrt(variance + batch_norm.epsilon),
-              beta - batch_mean * gamma * reciprocal,
-              batch_mean, batch_variance * count / (count - 1))
+              beta - batch_mean * gamma * reciprocal, batch_mean, unbiased)
 
     scale, bias, new_mean, new_variance = tf.cond(
         _training_step() >= fake_quant.delay_step,
@@ -189,8 +193,25 @@ def fold(batch_norm, variables, convolve, fake_quant):
                  tf.identity(mean), tf.identity(variance)),
         with_batch_statistics)
     rate = tf.constant(np.float32(1) - np.float32(batch_norm.decay))
-    for average, value in ((mean, new_mean), (variance, new_variance)):
+    for average, read, value in zip(
+        averages, (mean, variance), (new_mean, new_variance)):
       tf.add_to_collection(
           tf.GraphKeys.UPDATE_OPS,
-          tf.assign_sub(average, (average - value) * rate))
+          tf.assign_sub(average, (read - value) * rate))
     return Folded(multiplier, scale, bias)
+
+
+def _bessel(values, rate):
+  """Bessel's correction n / (n - 1) for the values of a channel.
+
+  Args:
+    values: [batch, height, width, channels], a convolution's output.
+    rate: height and width are padded to a multiple of it.
+
+  Returns:
+    float32 scalar.
+  """
+  batch, height, width, unused_channels = tf.unstack(tf.shape(values))
+  sides = [(side + rate - 1) // rate * rate for side in (height, width)]
+  count = tf.cast(batch * sides[0] * sides[1], tf.float32)
+  return count / (count - 1)

@@ -62,7 +62,7 @@ def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
         lambda values, name: tf.nn.conv2d(
             inputs, values, strides=[1, stride, stride, 1], padding='SAME',
             dilations=[1, rate, rate, 1], name=name),
-        weights, [filters], name='Conv2D', style=style)
+        weights, [filters], name='Conv2D', style=style, rate=rate)
 
 
 def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
@@ -79,7 +79,8 @@ def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
         lambda values, name: tf.nn.depthwise_conv2d(
             inputs, values, strides=[1, stride, stride, 1], padding='SAME',
             rate=[rate, rate], name=name),
-        weights, [channels(inputs), 1], name='depthwise', style=style)
+        weights, [channels(inputs), 1], name='depthwise', style=style,
+        rate=rate)
 
 
 def separable_conv2d(inputs, filters, *, scope, style, rate=1):
@@ -105,7 +106,7 @@ def separable_conv2d(inputs, filters, *, scope, style, rate=1):
           initializer=tf.truncated_normal_initializer(stddev=0.06)))
 
 
-def _finish(convolve, weights, output_shape, *, name, style):
+def _finish(convolve, weights, output_shape, *, name, style, rate):
   """Convolves, normalizes or adds a bias, activates, and fake-quantizes.
 
   Args:
@@ -115,11 +116,12 @@ def _finish(convolve, weights, output_shape, *, name, style):
       multiplied with the weights.
     name: operation name of the convolution.
     style: a Style.
+    rate: atrous rate of the convolution.
   """
   filters = int(np.prod(output_shape))
   if style.fake_quant:
     outputs = _fake_quantized(
-        convolve, weights, output_shape, name=name, style=style)
+        convolve, weights, output_shape, name=name, style=style, rate=rate)
   elif style.batch_norm:
     outputs = _batch_norm(convolve(weights, name), style.batch_norm)
   else:
@@ -132,16 +134,18 @@ def _finish(convolve, weights, output_shape, *, name, style):
   return outputs
 
 
-def _fake_quantized(convolve, weights, output_shape, *, name, style):
+def _fake_quantized(convolve, weights, output_shape, *, name, style, rate):
   """Convolution with rounded weights, batch norm folded into them."""
   filters = int(np.prod(output_shape))
   if not style.batch_norm:
     weights = fake_quant_lib.weights(weights, style.fake_quant)
     return tf.nn.bias_add(
         convolve(weights, name), _biases(filters), name='BiasAdd')
+  with tf.variable_scope('BatchNorm'):
+    variables = _batch_norm_variables(filters, use_resource=True)
   folded = fake_quant_lib.fold(
-      style.batch_norm, _batch_norm_variables(filters),
-      lambda: convolve(weights, name), style.fake_quant)
+      style.batch_norm, variables, lambda: convolve(weights, name),
+      style.fake_quant, rate)
   scaled = tf.multiply(
       weights, tf.reshape(folded.multiplier, output_shape), name='mul_fold')
   outputs = convolve(
@@ -156,24 +160,29 @@ def _biases(filters):
       'biases', [filters], initializer=tf.zeros_initializer())
 
 
-def _batch_norm_variables(filters):
-  """Returns a dict with gamma, beta, moving_mean and moving_variance."""
+def _batch_norm_variables(filters, use_resource=None):
+  """Returns a dict with gamma, beta, moving_mean and moving_variance.
+
+  Args:
+    filters: number of channels.
+    use_resource: True: what was read of a variable stays as it was when the
+      variable changes; None: TensorFlow's default.
+  """
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-  with tf.variable_scope('BatchNorm'):
-    return {
-        name: slim.model_variable(
-            name, [filters], initializer=initializer,
-            trainable=not name.startswith('moving'))
-        for name, initializer in (
-            ('gamma', ones), ('beta', zeros), ('moving_mean', zeros),
-            ('moving_variance', ones))}
+  return {
+      name: slim.model_variable(
+          name, [filters], initializer=initializer,
+          trainable=not name.startswith('moving'), use_resource=use_resource)
+      for name, initializer in (
+          ('gamma', ones), ('beta', zeros), ('moving_mean', zeros),
+          ('moving_variance', ones))}
 
 
 def _batch_norm(inputs, batch_norm):
   """Fused batch norm over all axes but the last, with gamma and beta."""
-  variables = _batch_norm_variables(channels(inputs))
-  mean, variance = variables['moving_mean'], variables['moving_variance']
-  with tf.name_scope('BatchNorm'):
+  with tf.variable_scope('BatchNorm'):
+    variables = _batch_norm_variables(channels(inputs))
+    mean, variance = variables['moving_mean'], variables['moving_variance']
     if not batch_norm.is_training:
       return tf.nn.fused_batch_norm(
           inputs, variables['gamma'], variables['beta'], mean=mean,

@@ -1,0 +1,218 @@
+"""Tests of the two implementations of fake quantization, side by side.
+
+The rewrite of tf.contrib.quantize is the reference, the layers replace it where
+TensorFlow has none. Rounding makes deep networks chaotic: whether a value is
+rounded up or down may hang on its last bit, and every layer adds to what comes
+of it. Values of several steps are compared on a network of a few layers, and
+those of the whole network where nothing is rounded.
+"""
+import contextlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import losses
+from deeplab import options as options_lib
+from deeplab import quantize
+from deeplab import training
+from deeplab.nets import deeplab_v3
+from deeplab.nets import layers
+from deeplab.nets import mobilenet_v2
+from tests import golden_weights
+
+MODEL = options_lib.ModelOptions(
+    crop_size=(65, 65), decoder_output_stride=(4,))
+STEPS = 5
+DELAY = 2  # the number of the first step that is rounded
+BOTH = (quantize.CONTRIB, quantize.LAYERS)
+
+has_contrib = pytest.mark.skipif(
+    quantize.default_implementation() != quantize.CONTRIB,
+    reason='TensorFlow {} has no tf.contrib.quantize'.format(tf.__version__))
+
+
+@contextlib.contextmanager
+def session_without_rewriting():
+  """A session that runs the graph as it was built.
+
+  Whatever replaces operations by others changes last bits.
+  """
+  config = tf.ConfigProto()
+  config.graph_options.rewrite_options.disable_meta_optimizer = True
+  with tf.Session(config=config) as session:
+    yield session
+
+
+@pytest.fixture
+def dropout_draws(monkeypatch):
+  """Makes every random number one half, which dropout at 0.9 keeps."""
+  from tensorflow.python.ops import random_ops
+  for module in (random_ops, tf):
+    monkeypatch.setattr(module, 'random_uniform',
+                        lambda shape, *unused, **unused_too: tf.fill(
+                            shape, 0.5))
+
+
+# --- A network of a few layers ---------------------------------------------
+
+
+def small_step(monkeypatch, delay, implementation):
+  """Builds one step of training; returns a dict of tensors to fetch.
+
+  The network has every pattern that is quantized: a plain, an atrous and a
+  depthwise convolution, one that is linear, a shortcut, dropout, and a
+  convolution with biases.
+  """
+  monkeypatch.setattr(mobilenet_v2, 'BLOCKS', mobilenet_v2.BLOCKS[:3])
+  random = np.random.RandomState(5)
+  images = tf.constant(random.uniform(-1, 1, [4, 17, 17, 3]), tf.float32)
+  labels = tf.constant(random.randint(0, 4, [4, 5, 5, 1]), tf.int32)
+  quantization = quantize.for_training(delay, implementation)
+  fake_quant = quantization.fake_quant
+  if fake_quant:
+    deeplab_v3.fake_quant_lib.count_steps()
+  tf.train.get_or_create_global_step()
+  net, unused_end_points = mobilenet_v2.mobilenet_v2(
+      images, output_stride=4, depth_multiplier=0.25, is_training=True,
+      fake_quant=fake_quant)
+  style = layers.Style(batch_norm=layers.BatchNorm(0.9, 1e-5, True),
+                       activation=tf.nn.relu, fake_quant=fake_quant)
+  net = layers.separable_conv2d(net, 16, scope='atrous', rate=2, style=style)
+  net = layers.dropout(net, keep_probability=0.9, is_training=True,
+                       scope='dropout_scope', fake_quant=fake_quant)
+  logits = layers.conv2d(net, 4, 1, scope='logits',
+                         style=layers.Style(fake_quant=fake_quant))
+  losses.softmax_cross_entropy(logits, labels)
+  quantization.rewrite()
+  loss = tf.losses.get_total_loss()
+  variables = tf.trainable_variables()
+  gradients = tf.gradients(loss, variables)
+  with tf.control_dependencies([loss] + gradients):
+    update = tf.train.GradientDescentOptimizer(0.01).apply_gradients(
+        zip(gradients, variables))
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + [update]
+  return {'loss': loss, 'updates': tf.group(*updates),
+          'gradients': {variable.op.name: gradient for variable, gradient
+                        in zip(variables, gradients)}}
+
+
+def small_run(monkeypatch, delay, implementation, steps):
+  """Trains; returns (losses, gradients of each step, variables at the end)."""
+  with tf.Graph().as_default():
+    fetches = small_step(monkeypatch, delay, implementation)
+    variables = {variable.op.name: variable
+                 for variable in tf.global_variables()}
+    with session_without_rewriting() as session:
+      session.run(tf.global_variables_initializer())
+      golden_weights.load(session, tf.model_variables())
+      done = [session.run(fetches) for unused_step in range(steps)]
+      return ([step['loss'] for step in done],
+              [step['gradients'] for step in done], session.run(variables))
+
+
+def distances(one, other):
+  """Dict from variable to the norm of the difference of two arrays."""
+  assert set(one) == set(other)
+  return {name: np.linalg.norm(one[name] - other[name]) for name in one}
+
+
+@has_contrib
+@pytest.mark.parametrize('delay', [0, DELAY])
+def test_losses_gradients_and_ranges_are_those_of_the_rewrite(
+    monkeypatch, dropout_draws, delay):
+  contrib, own = [
+      small_run(monkeypatch, delay, implementation, STEPS)
+      for implementation in BOTH]
+  np.testing.assert_allclose(own[0], contrib[0], rtol=1e-6)
+  assert contrib[0][-1] < contrib[0][0]
+  for expected, gradients in zip(contrib[1], own[1]):
+    length = np.sqrt(sum(np.sum(np.square(gradient))
+                         for gradient in expected.values()))
+    assert length > 1
+    assert max(distances(expected, gradients).values()) < 3e-6 * length
+  for name, distance in distances(contrib[2], own[2]).items():
+    assert distance < 1e-5 * (1 + np.linalg.norm(contrib[2][name])), name
+
+
+@pytest.mark.parametrize('implementation', [
+    pytest.param(quantize.CONTRIB, marks=has_contrib), quantize.LAYERS])
+def test_batch_norm_is_frozen_from_the_delay_on(monkeypatch, dropout_draws,
+                                                implementation):
+  averages = [
+      {name: value
+       for name, value in small_run(monkeypatch, DELAY, implementation,
+                                    steps)[2].items() if 'moving' in name}
+      for steps in (DELAY - 1, DELAY, DELAY + 1)]
+  assert len(averages[0]) == 2 * 11
+  for name, value in averages[0].items():
+    np.testing.assert_allclose(averages[1][name], value, rtol=1e-5)
+    np.testing.assert_allclose(averages[2][name], value, rtol=1e-5)
+    initial = golden_weights.draw(name, value.shape)
+    assert np.linalg.norm(value - initial) > 1e-4 * np.linalg.norm(initial)
+
+
+# --- The whole network -----------------------------------------------------
+
+
+def first_step(golden_dir, implementation):
+  """Runs a step, before rounding begins: (loss, variables after it)."""
+  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
+  with tf.Graph().as_default():
+    step = training.build_step(
+        tf.constant(golden['image_in'], tf.float32),
+        tf.constant(golden['label_in'][..., np.newaxis], tf.int32), MODEL,
+        options_lib.TrainOptions('unused', base_learning_rate=3e-4),
+        quantize.for_training(100, implementation))
+    variables = {variable.op.name: variable
+                 for variable in tf.global_variables()}
+    with session_without_rewriting() as session:
+      session.run(tf.global_variables_initializer())
+      golden_weights.load(session, [
+          variable for name, variable in variables.items()
+          if checkpoints.is_model_variable(name)])
+      loss, values = session.run([step.train_op, variables])
+    return loss, values
+
+
+@has_contrib
+@pytest.mark.slow
+def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
+                                                            dropout_draws):
+  contrib, own = [first_step(golden_dir, implementation)
+                  for implementation in BOTH]
+  assert own[0] == pytest.approx(contrib[0], rel=1e-5)
+  with open(os.path.join(golden_dir, 'variables_qat.json')) as variables:
+    published = {variable['name'] for variable in json.load(variables)}
+  assert len(published) == 1030
+  assert set(own[1]) == set(contrib[1]) == published
+  shapes = [{name: (value.shape, value.dtype) for name, value in run.items()}
+            for run in (contrib[1], own[1])]
+  assert shapes[0] == shapes[1]
+  for name, distance in distances(contrib[1], own[1]).items():
+    if '_quant/' in name:
+      assert distance < 1e-3, name
+
+
+@pytest.mark.parametrize('delay, expected', [
+    (-1, None), (0, quantize.LAYERS), (3, quantize.LAYERS)])
+def test_implementation_is_what_tensorflow_has(delay, expected, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
+  quantization = quantize.for_training(delay)
+  assert quantization.implementation == expected
+  if expected:
+    assert quantization.fake_quant == (True, delay)
+    assert quantize.for_evaluation().fake_quant == (False, 0)
+  else:
+    assert quantization.fake_quant is None
+
+
+@has_contrib
+def test_contrib_is_preferred():
+  assert quantize.for_training(0).implementation == quantize.CONTRIB
+  assert quantize.for_training(0).fake_quant is None
+  assert quantize.for_evaluation(False) == quantize.Quantization()
