@@ -10,7 +10,7 @@ Float graphs are quantized after training by post_training_quant.py.
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli
 from deeplab import flag_sets  # found through the line above

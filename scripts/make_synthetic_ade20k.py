@@ -8,7 +8,7 @@ OUTPUT_DIR/ADEChallengeData2016, is what build_ade20k_data.py reads.
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli
 from deeplab import flag_sets  # found through the line above

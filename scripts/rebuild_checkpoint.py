@@ -11,7 +11,7 @@ norm is folded: fine-tune with --fine_tune_batch_norm=False, or with
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli
 from deeplab import flag_sets  # found through the line above

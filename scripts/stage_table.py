@@ -9,7 +9,7 @@ The files are what eval.py, eval_pb.py and the TFLite evaluation write with
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli
 from deeplab import flag_sets  # found through the line above

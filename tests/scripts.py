@@ -4,9 +4,20 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from deeplab import cli
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def python_of(environment):
+  """Returns the interpreter of .venvs/<environment>; skips where none is."""
+  path = os.path.join(REPOSITORY, '.venvs', environment, 'bin', 'python')
+  if not os.path.exists(path):
+    pytest.skip('{} is missing: ./scripts/setup.sh {}'.format(
+        path, environment))
+  return path
 
 
 def run(script, *arguments, status=0, cwd=None, env=None):

@@ -72,6 +72,12 @@ def test_the_graph_has_the_published_nodes_and_operations(
       assert tensor.shape.as_list() == shape and tensor.dtype == dtype
     assert graph.get_operation_by_name(contract.IMAGE_NODE).type == (
         'Placeholder')
+    # Names that converters carry into TFLite files.
+    for name in ('MobilenetV2/expanded_conv/depthwise/depthwise',
+                 'MobilenetV2/expanded_conv_1/project/BatchNorm/'
+                 'FusedBatchNormV3', 'MobilenetV2/expanded_conv_2/add',
+                 'logits/semantic/BiasAdd'):
+      graph.get_operation_by_name(name)
   assert os.listdir(str(tmp_path / 'out')) and set(
       os.listdir(str(tmp_path / 'out'))) == {'freeze.pb', 'freeze.json'}
 

@@ -1,0 +1,247 @@
+"""The README's commands, executed in bash as they are written there.
+
+One after the other, on generated images, with their variables set in the
+environment, and only numbers lowered: training steps, calibration images.
+"""
+import collections
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from tests import readme
+from tests import scripts
+
+pytestmark = pytest.mark.slow
+
+# The scripts in the commands of each chapter.
+COMMANDS = {
+    'Data Generation': ['build_ade20k_data.py'],
+    'Train': ['train.py'],
+    'Evaluation': ['eval.py', 'export_model.py', 'eval_pb.py',
+                   'gen_preprocessed_data.py',
+                   'segmentation_inference_eval_seg_tflite.py'],
+    'Quantization-aware training': ['train.py', 'scripts/convert_tflite.py'],
+    'Post-training quantization': ['gen_preprocessed_data.py',
+                                   'post_training_quant.py'],
+}
+TRAIN_IMAGES, VAL_IMAGES = 8, 2
+LOWERED = {'training_number_of_steps': 2, 'sample_num': TRAIN_IMAGES}
+PATIENCE_SECS = 300
+
+
+class Shell:
+  """A user's bash, in an empty folder that shows the scripts."""
+
+  def __init__(self, folder):
+    self.folder = folder
+    for name in glob.glob(os.path.join(scripts.REPOSITORY, '*.py')):
+      (folder / os.path.basename(name)).symlink_to(name)
+    (folder / 'scripts').symlink_to(os.path.join(scripts.REPOSITORY, 'scripts'))
+
+  def start(self, chapter, script, *more, python=sys.executable, **variables):
+    """Starts a chapter's command for a script, with more arguments."""
+    command, = (
+        command for command in readme.python_commands(readme.section(chapter))
+        if readme.words_of(command)[1] == script)
+    for flag, value in LOWERED.items():
+      command = re.sub(r'(--{}=)\d+'.format(flag), r'\g<1>{}'.format(value),
+                       command)
+    path = os.pathsep.join([os.path.dirname(python), os.environ['PATH']])
+    return subprocess.Popen(
+        ['bash', '-euc', 'exec ' + ' '.join((command.rstrip(),) + more)],
+        cwd=str(self.folder), env=dict(os.environ, PATH=path, **{
+            name: str(value) for name, value in variables.items()}),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True)
+
+  def run(self, chapter, script, *more, **variables):
+    """Runs it to its end; returns what it printed."""
+    process = self.start(chapter, script, *more, **variables)
+    output, _ = process.communicate(timeout=PATIENCE_SECS)
+    assert process.returncode == 0, output
+    return output
+
+
+def result_in(output):
+  line, = (line for line in output.splitlines() if line.startswith('RESULT '))
+  return json.loads(line[len('RESULT '):])
+
+
+def events_in(folder):
+  """Returns a dict from (tag, step) to value."""
+  values = collections.OrderedDict()
+  for path in glob.glob(os.path.join(str(folder), 'events.*')):
+    for event in tf.train.summary_iterator(path):
+      for value in event.summary.value:
+        values[value.tag, event.step] = value.simple_value
+  return values
+
+
+# --- What commands make, for later ones to use -----------------------------
+
+
+@pytest.fixture(scope='module')
+def shell(tmp_path_factory):
+  return Shell(tmp_path_factory.mktemp('readme'))
+
+
+@pytest.fixture(scope='module')
+def records(shell):
+  scripts.run('scripts/make_synthetic_ade20k.py', '--size=200',
+              '--train_images={}'.format(TRAIN_IMAGES),
+              '--val_images={}'.format(VAL_IMAGES),
+              '--output_dir={}'.format(shell.folder))
+  source = shell.folder / 'ADEChallengeData2016'
+  shell.run('Data Generation', 'build_ade20k_data.py',
+            TRAIN_IMAGE_FOLDER=source / 'images' / 'training',
+            TRAIN_LABEL_FOLDER=source / 'annotations' / 'training',
+            VAL_IMAGE_FOLDER=source / 'images' / 'validation',
+            VAL_LABEL_FOLDER=source / 'annotations' / 'validation',
+            OUTPUT_DIR=shell.folder / 'tfrecord')
+  return shell.folder / 'tfrecord'
+
+
+@pytest.fixture(scope='module')
+def trained(shell, records):
+  """(folder, output) of the training command, from a checkpoint of one step.
+
+  That checkpoint has no decoder, as the one that the README names.
+  """
+  pretrained = shell.folder / 'pretrained'
+  scripts.run('train.py', '--dataset_dir={}'.format(records),
+              '--train_logdir={}'.format(pretrained), '--train_batch_size=2',
+              '--training_number_of_steps=1', '--train_crop_size=65,65',
+              '--min_resize_value=65', '--max_resize_value=65')
+  output = shell.run(
+      'Train', 'train.py', PRETRAINED_CKPT_FILE=pretrained / 'model.ckpt-1',
+      OUTPUT_DIR=shell.folder / 'train', DATA_DIR=records)
+  return shell.folder / 'train', output
+
+
+@pytest.fixture(scope='module')
+def evaluated(shell, records, trained):
+  """RESULT of eval.py, which goes on until it is stopped."""
+  process = shell.start('Evaluation', 'eval.py', CKPT_DIR=trained[0],
+                        DATA_DIR=records)
+  output = ''
+  for line in process.stdout:
+    output += line
+    if line.startswith('RESULT '):
+      break
+  # Events are written after that line.
+  deadline = time.time() + PATIENCE_SECS
+  while not events_in(shell.folder / 'log') and process.poll() is None:
+    assert time.time() < deadline, output
+    time.sleep(0.2)
+  still_waiting = process.poll() is None
+  process.send_signal(signal.SIGTERM)
+  output += process.communicate(timeout=PATIENCE_SECS)[0]
+  assert still_waiting, output
+  return result_in(output)
+
+
+@pytest.fixture(scope='module')
+def frozen_graph(shell, trained):
+  shell.run('Evaluation', 'export_model.py', CKPT_DIR=trained[0],
+            PB_OUTPUT_DIR=shell.folder / 'export')
+  return shell.folder / 'export' / 'freeze.pb'
+
+
+# --- The float model -------------------------------------------------------
+
+
+def test_no_command_is_left_out():
+  found = {heading: [readme.words_of(command)[1] for command
+                     in readme.python_commands(readme.section(heading))]
+           for heading in re.findall('^## (.*)$', readme.read('README.md'),
+                                     re.M)}
+  assert {heading: names for heading, names in found.items()
+          if names} == COMMANDS
+
+
+def test_build_command_runs(records):
+  assert sorted(path.name for path in records.glob('*.tfrecord')) == sorted(
+      contract.shard_name(split, index)
+      for split in contract.SPLITS for index in range(4))
+
+
+def test_train_command_runs(trained):
+  folder, output = trained
+  assert (folder / 'model.ckpt-2.index').exists()
+  assert (folder / 'model_options.json').exists()
+  assert re.search(r'restored \d+/297 model variables .*skipped: .*decoder.*'
+                   'logits', output)
+  assert 'finished at step 2' in output
+
+
+def test_eval_command_runs(shell, evaluated):
+  assert (evaluated['step'], evaluated['images']) == (2, VAL_IMAGES)
+  assert evaluated['geometry'] == (
+      'resized to 512..512, factor 16, padded to 512x512')
+  assert events_in(shell.folder / 'log')[
+      'eval/miou_1.0_overall', 2] == pytest.approx(evaluated['miou'])
+
+
+def test_export_and_eval_pb_commands_run(shell, records, evaluated,
+                                         frozen_graph):
+  result = result_in(shell.run(
+      'Evaluation', 'eval_pb.py', PB_FILE=frozen_graph, DATA_DIR=records))
+  for name in ('images', 'geometry'):
+    assert result[name] == evaluated[name]
+  for score in ('miou', 'pixel_accuracy'):
+    assert result[score] == pytest.approx(evaluated[score], abs=1e-4)
+
+
+def test_tflite_evaluation_commands_run(shell, records, frozen_graph):
+  shell.run('Evaluation', 'gen_preprocessed_data.py', DATA_DIR=records,
+            OUTPUT_DIR=shell.folder / 'preprocessed')
+  # Where the command, which has no argument, looks for it.
+  shell.run('Quantization-aware training', 'scripts/convert_tflite.py',
+            '--mode=float', PB_FILE=frozen_graph,
+            OUTPUT_TFLITE_FILE='checkpoints/float/freeze.tflite')
+  result = result_in(shell.run(
+      'Evaluation', 'segmentation_inference_eval_seg_tflite.py'))
+  assert result['images'] == VAL_IMAGES
+
+
+# --- Quantization ----------------------------------------------------------
+
+
+def test_quantization_aware_commands_run(shell, records, trained):
+  chapter = 'Quantization-aware training'
+  folder = shell.folder / 'quantized'
+  output = shell.run(chapter, 'train.py', PRETRAINED_CKPT_FILE=trained[0],
+                     OUTPUT_DIR=folder, DATA_DIR=records)
+  assert 'finished at step 2' in output
+  with open(os.path.join(scripts.REPOSITORY, 'tests', 'golden',
+                         'variables_qat.json')) as published:
+    names = {variable['name'] for variable in json.load(published)}
+  assert {name for name, unused_shape in tf.train.list_variables(
+      str(folder))} == names
+  shell.run('Evaluation', 'export_model.py', '--quantize_delay_step=0',
+            CKPT_DIR=folder, PB_OUTPUT_DIR=folder)
+  shell.run(chapter, 'scripts/convert_tflite.py', PB_FILE=folder / 'freeze.pb',
+            OUTPUT_TFLITE_FILE=folder / 'freeze_qat.tflite')
+  assert (folder / 'freeze_qat.tflite').stat().st_size == pytest.approx(
+      2348952, rel=0.01)
+
+
+def test_post_training_quantization_commands_run(shell, records, frozen_graph):
+  chapter = 'Post-training quantization'
+  images = shell.folder / 'calibration'
+  shell.run(chapter, 'gen_preprocessed_data.py', DATA_DIR=records,
+            OUTPUT_DIR=images)
+  out = shell.folder / 'freeze_ptq.tflite'
+  shell.run(chapter, 'post_training_quant.py',
+            python=scripts.python_of('tf2'), PREPROCESSED_DATA_DIR=images,
+            INPUT_PB_FILE=frozen_graph, OUTPUT_TFLITE_FILE=out)
+  assert out.stat().st_size == pytest.approx(2937616, rel=0.01)
