@@ -22,7 +22,8 @@
 #   ADE20K_SHA1            its SHA-1
 #   ADE20K_EXPECT_COUNTS   pairs to expect as TRAIN,VAL (20210,2000), or "no"
 #   PYTHON                 the interpreter that converts; default: .venvs/tf1
-#                          beside this script if there, else python
+#                          or .venvs/modern beside this script if there, else
+#                          python
 set -euo pipefail
 
 readonly HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -55,13 +56,14 @@ find_python() {
     echo "$PYTHON"
     return
   fi
-  for candidate in "$HERE/.venvs/tf1/bin/python" python python3; do
+  for candidate in "$HERE/.venvs/tf1/bin/python" \
+    "$HERE/.venvs/modern/bin/python" python python3; do
     if command -v "$candidate" > /dev/null; then
       echo "$candidate"
       return
     fi
   done
-  die 'no python found; run ./scripts/setup.sh tf1'
+  die 'no python found; run ./scripts/setup.sh all'
 }
 
 # An hour of downloading should not end in a missing package.
@@ -71,9 +73,9 @@ check_python() {
 import sys
 sys.path.insert(0, sys.argv[1])
 from deeplab import environment
-print(environment.problem_with(('tf1', 'tf2')) or '')
+print(environment.problem_with(('tf1', 'tf2', 'modern')) or '')
 PROGRAM
-  )" || die "$PYTHON cannot run this suite; run ./scripts/setup.sh tf1"
+  )" || die "$PYTHON cannot run this suite; run ./scripts/setup.sh all"
   [ -z "$problem" ] || die "$problem"
 }
 

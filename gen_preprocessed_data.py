@@ -41,4 +41,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2'))
+  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))

@@ -25,4 +25,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf2',))
+  cli.run(main, define_flags, environments=('tf2', 'modern'))

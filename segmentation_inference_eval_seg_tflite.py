@@ -30,4 +30,5 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf2', environment.TFLITE))
+  cli.run(main, define_flags,
+          environments=('tf2', 'modern', environment.TFLITE))

@@ -3,17 +3,27 @@
 Only the standard library is imported here, so that a script can say what is
 missing in one line instead of failing inside an import.
 """
+import contextlib
+import ctypes
+import importlib.util
 import logging
 import os
+import re
 import sys
+import tempfile
 import warnings
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
-ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2'}
+ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
 # Among a script's environments, this one stands for whatever has a TFLite
 # interpreter: every TensorFlow, or one of these packages.
 TFLITE = 'tflite'
 TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
+# How a line begins that native code writes without being asked: of the TFLite
+# interpreters, of TensorFlow's log at levels below error, and above that log.
+_NOTICE = re.compile(
+    br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl')
+_STDERR = 2  # file descriptor
 
 
 def refuse(message):
@@ -67,6 +77,8 @@ def problem_with(environments):
       for name in environments)
   remedy = 'run ./scripts/setup.sh {0}, then use .venvs/{0}/bin/python'.format(
       environments[0])
+  if 'modern' in environments[1:]:
+    remedy += '; or modern instead of ' + environments[0]
   version = tensorflow_version()
   if TFLITE in environments and (
       version or any(map(installed_version, TFLITE_PACKAGES))):
@@ -91,9 +103,67 @@ def quieten_tensorflow(verbose=False):
   """
   if verbose:
     return
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # Newer versions call it an error that there is no GPU.
+  os.environ.setdefault(
+      'TF_CPP_MIN_LOG_LEVEL', '2' if _has_cuda_driver() else '3')
   warnings.filterwarnings('ignore', category=FutureWarning)
   warnings.filterwarnings('ignore', category=DeprecationWarning)
   # The supervisor of a finished training run stops its threads one by one.
   warnings.filterwarnings('ignore', message='Attempting to use a closed File')
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
+  sys.meta_path.insert(0, _QuietFinder('tensorflow'))
+
+
+def _has_cuda_driver():
+  try:
+    ctypes.CDLL('libcuda.so.1')
+  except OSError:
+    return False
+  return True
+
+
+class _QuietFinder:
+  """Finds one package as Python does, and has it loaded without notices.
+
+  TensorFlow 2.21 writes some before it looks at any log level.
+  """
+
+  def __init__(self, package):
+    self._package = package
+
+  def find_spec(self, name, path=None, target=None):
+    """Returns the package's spec the first time, None for anything else."""
+    if name != self._package:
+      return None
+    sys.meta_path.remove(self)
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+      return None
+    load = spec.loader.exec_module
+
+    def load_quietly(module):
+      with without_notices():
+        load(module)
+
+    spec.loader.exec_module = load_quietly
+    return spec
+
+
+@contextlib.contextmanager
+def without_notices():
+  """Keeps native code's notices off standard error; the rest comes at the end.
+
+  Native libraries write to the file descriptor, past sys.stderr.
+  """
+  sys.stderr.flush()
+  kept = os.dup(_STDERR)
+  with tempfile.TemporaryFile() as written:
+    os.dup2(written.fileno(), _STDERR)
+    try:
+      yield
+    finally:
+      os.dup2(kept, _STDERR)
+      os.close(kept)
+      written.seek(0)
+      os.write(_STDERR, b''.join(
+          line for line in written if not _NOTICE.match(line)))

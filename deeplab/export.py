@@ -59,8 +59,8 @@ def export(checkpoint_path, model_options, options):
     graph_def = graph.as_graph_def()
     with tf.Session() as session:
       saver.restore(session, prefix)
-      frozen = tf.graph_util.convert_variables_to_constants(
-          session, graph_def, [contract.OUTPUT_NODE])
+      frozen = _without_defaults(tf.graph_util.convert_variables_to_constants(
+          session, graph_def, [contract.OUTPUT_NODE]))
   inference_graph = None
   if options.save_inference_graph:
     inference_graph = os.path.join(
@@ -73,6 +73,16 @@ def export(checkpoint_path, model_options, options):
       path=path, checkpoint=prefix, nodes=len(frozen.node),
       operations=operation_counts(frozen), size=len(content),
       inference_graph=inference_graph)
+
+
+def _without_defaults(graph_def):
+  """Leaves out attributes that have their default value.
+
+  So that every TensorFlow can read what another one wrote: newer ones have
+  attributes that 1.15 does not know.
+  """
+  return tf.train.export_meta_graph(
+      graph_def=graph_def, strip_default_attrs=True).graph_def
 
 
 def _output_path(export_path):

@@ -1,6 +1,6 @@
 """A predictor (see `predictors`) that runs a TFLite file.
 
-Any TFLite interpreter will do: TensorFlow's, LiteRT's or tflite_runtime's. It
+Any TFLite interpreter will do: LiteRT's, TensorFlow's or tflite_runtime's. It
 is imported when the first predictor is made.
 """
 import importlib
@@ -21,9 +21,9 @@ _CHANNELS = 3
 _RANGE_TOLERANCE = 0.01
 # A delegate's operator, as the interpreter names it.
 _DELEGATE = 'DELEGATE'
-# Modules with an interpreter, and the packages they come from.
-_MODULES = (('ai_edge_litert.interpreter', 'ai-edge-litert'),
-            ('tflite_runtime.interpreter', 'tflite-runtime'))
+# Packages that are an interpreter, and the modules it is in.
+_LITERT = ('ai-edge-litert', 'ai_edge_litert.interpreter')
+_TFLITE_RUNTIME = ('tflite-runtime', 'tflite_runtime.interpreter')
 
 
 def check_file(path):
@@ -177,11 +177,11 @@ def _load(path, num_threads):
   else:
     num_threads = 1
   try:
-    # The notice that TensorFlow's interpreter will move to another package.
-    with warnings.catch_warnings():
+    with environment.without_notices(), warnings.catch_warnings():
+      # TensorFlow's says that it has moved to LiteRT.
       warnings.simplefilter('ignore')
       interpreter = interpreter_class(model_path=path, **arguments)
-    interpreter.allocate_tensors()
+      interpreter.allocate_tensors()
   except (ValueError, RuntimeError) as error:
     raise InputError('--net_file={}: {} cannot load this model: {}'.format(
         path, name, error))
@@ -189,19 +189,35 @@ def _load(path, num_threads):
 
 
 def _interpreter_class():
-  """Returns the best interpreter there is, and its name with its version."""
+  """Returns the best interpreter there is, and its name with its version.
+
+  LiteRT goes first: TensorFlow's own interpreter is no longer kept up. The old
+  ones, which the published scores are of, run where LiteRT does not exist.
+  """
+  found = (_from_package(*_LITERT) or _from_tensorflow() or
+           _from_package(*_TFLITE_RUNTIME))
+  if not found:
+    raise InputError('no TFLite interpreter; install TensorFlow or one of '
+                     '{}'.format(', '.join(environment.TFLITE_PACKAGES)))
+  return found
+
+
+def _from_package(package, module):
+  version = environment.installed_version(package)
+  if not version:
+    return None
+  return (importlib.import_module(module).Interpreter,
+          '{} {}'.format(package, version))
+
+
+def _from_tensorflow():
   version = environment.tensorflow_version()
-  if version:
-    import tensorflow as tf
-    if hasattr(tf.lite, 'Interpreter'):
-      return tf.lite.Interpreter, 'TensorFlow {}'.format(version)
-  for module, package in _MODULES:
-    version = environment.installed_version(package)
-    if version:
-      return (importlib.import_module(module).Interpreter,
-              '{} {}'.format(package, version))
-  raise InputError('no TFLite interpreter; install TensorFlow or one of '
-                   '{}'.format(', '.join(environment.TFLITE_PACKAGES)))
+  if not version:
+    return None
+  import tensorflow as tf
+  if not hasattr(tf.lite, 'Interpreter'):
+    return None
+  return tf.lite.Interpreter, 'TensorFlow {}'.format(version)
 
 
 def _kernels(interpreter):

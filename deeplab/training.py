@@ -38,6 +38,8 @@ class TrainStep(NamedTuple):
   learning_rate: Any
   # int64 scalar variable, the number of steps done.
   global_step: Any
+  # int64 scalar, the number of steps done once this one is.
+  steps_done: Any
   # [batch, height', width', num_classes] float32.
   logits: Any
 
@@ -92,13 +94,16 @@ def build_step(images, labels, model_options, options, quantization=None):
   gradients = [
       (gradient * multipliers.get(variable.op.name, 1.0), variable)
       for gradient, variable in gradients]
-  # No weight changes before the loss is known to be finite.
-  with tf.control_dependencies([total_loss]):
+  # No weight changes before the loss is known to be finite, and the step is
+  # not counted before its learning rate is known.
+  with tf.control_dependencies([total_loss, learning_rate]):
     update = optimizer.apply_gradients(gradients, global_step=global_step)
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + [update]
   with tf.control_dependencies(updates):
     train_op = tf.identity(total_loss, name='train_op')
-  return TrainStep(train_op, total_loss, learning_rate, global_step, logits)
+    steps_done = global_step.read_value()
+  return TrainStep(train_op, total_loss, learning_rate, global_step,
+                   steps_done, logits)
 
 
 def _optimizer(options, global_step):
@@ -165,6 +170,8 @@ def train(*, dataset_options, preprocess_options, model_options, options):
                  'batch statistics want %d or more',
                  dataset_options.batch_size, _ADVISED_BATCH_NORM_SIZE)
   resumes = _prepare_logdir(model_options, options)
+  # The supervisor's threads too, which in TensorFlow 2 would start out eager.
+  tf.disable_eager_execution()
   with tf.Graph().as_default():
     if options.seed is not None:
       tf.set_random_seed(options.seed)
@@ -276,7 +283,7 @@ class _Loop:
     self._first_step = self._logged_step = 0
     self._last = (0, float('nan'))
 
-  def run_step(self, session, train_op, global_step, unused_kwargs):
+  def run_step(self, session, train_op, unused_global_step, unused_kwargs):
     """Runs one step; the signature slim.learning.train asks for.
 
     Returns:
@@ -287,7 +294,7 @@ class _Loop:
     profiled = (self._options.profile_logdir and
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
     run = self._run_profiled if profiled else type(session).run
-    fetches = [train_op, global_step, self._step.learning_rate]
+    fetches = [train_op, self._step.steps_done, self._step.learning_rate]
     if time.time() - self._summarized >= self._options.save_summaries_secs:
       self._summarized = time.time()
       fetches.append(self._summary_op)

@@ -5,15 +5,19 @@
 #
 #   ./scripts/demo.sh
 #
-# Hardware: 2 cores are enough; about 6 minutes, the first set-up included.
+# Hardware: 2 cores are enough; about 7 minutes, the first set-up included.
 # Expected: mIoU rises from below 0.05 to above 0.6; the frozen graph scores
 # what its checkpoint does, the TFLite files a little more or less.
 #
 # Environment variables:
-#   DEMO_OUTPUT  folder for everything that is made; default: demo_output. A
-#                folder of an earlier demo is replaced.
-#   DEMO_STEPS   steps of the first training; default: 200. Fine-tuning takes
-#                two fifths of that, quantization-aware training a twentieth.
+#   DEMO_OUTPUT       folder for everything that is made; default: demo_output.
+#                     A folder of an earlier demo is replaced.
+#   DEMO_STEPS        steps of the first training; default: 200. Fine-tuning
+#                     takes two fifths of that, quantization-aware training a
+#                     twentieth.
+#   DEMO_ENVIRONMENT  reference: TensorFlow 1.15 and 2.2 run it; modern:
+#                     TensorFlow 2.21 does. Default: reference where there is a
+#                     Python for it, else modern.
 # Exit status: 0 done; 2 bad input; else that of the command that failed.
 set -euo pipefail
 
@@ -26,8 +30,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly OUT=${DEMO_OUTPUT:-demo_output}
 readonly STEPS=${DEMO_STEPS:-200}
 readonly MARKER=$OUT/.deeplab_demo
-readonly TF1=.venvs/tf1/bin/python
-readonly TF2=.venvs/tf2/bin/python
+readonly ENVIRONMENT=${DEMO_ENVIRONMENT:-}
 
 readonly RECORDS=$OUT/tfrecord
 readonly PRETRAINED=$OUT/train
@@ -72,8 +75,8 @@ quote() {
   fi
 }
 
-# run COMMAND [ARGUMENT...]: shows a command so that it can be copied, runs it.
-run() {
+# show COMMAND [ARGUMENT...]: shows a command so that it can be copied.
+show() {
   local word line=
   for word in "$@"; do
     case $word in
@@ -82,6 +85,11 @@ run() {
     esac
   done
   printf '%s\n\n' "$line"
+}
+
+# run COMMAND [ARGUMENT...]: shows a command, then runs it.
+run() {
+  show "$@"
   "$@"
 }
 
@@ -101,18 +109,38 @@ clean() {
   touch "$MARKER"
 }
 
+# Sets PYTHON, which runs the stages, and TFLITE_PYTHON, which runs those that
+# quantize after training or that run TFLite files.
 set_up() {
+  local names=(all) name ready=
   stage 'Environment'
-  run ./scripts/setup.sh all
+  case $ENVIRONMENT in
+    reference) names=(tf1 tf2) ;;
+    modern) names=(modern) ;;
+  esac
+  for name in "${names[@]}"; do
+    show ./scripts/setup.sh "$name"
+    ready+=$(./scripts/setup.sh "$name")$'\n'
+  done
+  printf '%s' "$ready"
+  if [[ $ready == *'.venvs/tf1 '*'.venvs/tf2 '* ]]; then
+    PYTHON=.venvs/tf1/bin/python
+    TFLITE_PYTHON=.venvs/tf2/bin/python
+    return
+  fi
+  PYTHON=.venvs/modern/bin/python
+  TFLITE_PYTHON=$PYTHON
+  [[ $ENVIRONMENT == modern ]] ||
+    echo 'no Python 3.7 or 3.6: every stage runs in .venvs/modern'
 }
 
 make_data() {
   local source=$OUT/ADEChallengeData2016
   stage 'Data: painted scenes in the layout of ADE20K'
-  run "$TF1" scripts/make_synthetic_ade20k.py --output_dir="$OUT" \
+  run "$PYTHON" scripts/make_synthetic_ade20k.py --output_dir="$OUT" \
     --train_images=200 --val_images=16 --size=240
   stage 'Data: TFRecords'
-  run "$TF1" build_ade20k_data.py \
+  run "$PYTHON" build_ade20k_data.py \
     --train_image_folder="$source/images/training" \
     --train_image_label_folder="$source/annotations/training" \
     --val_image_folder="$source/images/validation" \
@@ -122,7 +150,7 @@ make_data() {
 
 # pretrain STEPS: from scratch up to a step; called again, it resumes.
 pretrain() {
-  run "$TF1" train.py \
+  run "$PYTHON" train.py \
     --dataset_dir="$RECORDS" --train_logdir="$PRETRAINED" \
     --training_number_of_steps="$1" \
     --train_crop_size="$PRETRAINING_SIDE,$PRETRAINING_SIDE" \
@@ -136,7 +164,7 @@ pretrain() {
 # After so few steps its moving averages are far from the statistics that the
 # weights were trained with; here the weights learn to live with them.
 fine_tune() {
-  run "$TF1" train.py \
+  run "$PYTHON" train.py \
     --dataset_dir="$RECORDS" --train_logdir="$FINE_TUNED" \
     --tf_initial_checkpoint="$PRETRAINED" \
     --training_number_of_steps="$FINE_TUNING_STEPS" \
@@ -149,7 +177,7 @@ fine_tune() {
 evaluate() {
   stage "Evaluation: $1"
   report "$1" "$2"
-  run "$TF1" eval.py \
+  run "$PYTHON" eval.py \
     --checkpoint_dir="$3" --dataset_dir="$RECORDS" \
     --eval_crop_size="$SIDE,$SIDE" "${GEOMETRY[@]}" "${NETWORK[@]}" \
     --max_number_of_evaluations=1 --report_json="$REPORTS/$2" "${@:4}"
@@ -169,7 +197,7 @@ train() {
 
 # export_graph FOLDER CHECKPOINTS [ARGUMENT...]: writes FOLDER/freeze.pb.
 export_graph() {
-  run "$TF1" export_model.py \
+  run "$PYTHON" export_model.py \
     --checkpoint_path="$2" --export_path="$1" \
     --train_crop_size="$SIDE,$SIDE" "${GEOMETRY[@]}" "${NETWORK[@]}" "${@:3}"
 }
@@ -179,7 +207,7 @@ freeze() {
   export_graph "$EXPORTED" "$FINE_TUNED"
   stage 'Evaluation: frozen graph'
   report 'frozen graph' frozen_graph.json
-  run "$TF1" eval_pb.py \
+  run "$PYTHON" eval_pb.py \
     --pb="$EXPORTED/freeze.pb" --dataset_dir="$RECORDS" \
     --eval_crop_size="$SIDE,$SIDE" "${GEOMETRY[@]}" \
     --report_json="$REPORTS/frozen_graph.json"
@@ -188,7 +216,7 @@ freeze() {
 # preprocess SPLIT FOLDER: images for TFLite, in the geometry of a device.
 preprocess() {
   stage "Images for TFLite: $1"
-  run "$TF2" gen_preprocessed_data.py \
+  run "$TFLITE_PYTHON" gen_preprocessed_data.py \
     --dataset_dir="$RECORDS" --eval_split="$1" \
     --preprocessed_dataset_dir="$2" --eval_crop_size="$SIDE,$SIDE" \
     "${SIZES[@]}"
@@ -198,7 +226,7 @@ preprocess() {
 evaluate_tflite() {
   stage "Evaluation: $1"
   report "$1" "$2.json"
-  run "$TF2" segmentation_inference_eval_seg_tflite.py \
+  run "$TFLITE_PYTHON" segmentation_inference_eval_seg_tflite.py \
     --net_file="$TFLITE/$2.tflite" --test_dir="$PREPROCESSED/images" \
     --val_label_dir="$PREPROCESSED/annotations" \
     --report_json="$REPORTS/$2.json"
@@ -206,7 +234,7 @@ evaluate_tflite() {
 
 convert_float() {
   stage 'Conversion: float TFLite'
-  run "$TF1" scripts/convert_tflite.py --mode=float \
+  run "$PYTHON" scripts/convert_tflite.py --mode=float \
     --graph_def="$EXPORTED/freeze.pb" --out_tflite="$TFLITE/freeze.tflite"
   evaluate_tflite 'float TFLite' freeze
 }
@@ -214,7 +242,7 @@ convert_float() {
 quantize_after_training() {
   preprocess train "$CALIBRATION"
   stage 'Post-training quantization'
-  run "$TF2" post_training_quant.py \
+  run "$TFLITE_PYTHON" post_training_quant.py \
     --dataset_dir="$CALIBRATION" --graph_def="$EXPORTED/freeze.pb" \
     --out_tflite="$TFLITE/freeze_ptq.tflite" --input_type=uint8 \
     --sample_num=50
@@ -225,7 +253,7 @@ quantize_after_training() {
 quantize_in_training() {
   local quantized=--quantize_delay_step=0
   stage "Quantization-aware training: $QAT_STEPS steps"
-  run "$TF1" train.py \
+  run "$PYTHON" train.py \
     --dataset_dir="$RECORDS" --train_logdir="$QAT" \
     --tf_initial_checkpoint="$FINE_TUNED" \
     --training_number_of_steps="$QAT_STEPS" \
@@ -236,7 +264,7 @@ quantize_in_training() {
     "$quantized"
   stage 'Export and conversion: quantization-aware TFLite'
   export_graph "$QAT_EXPORTED" "$QAT" "$quantized"
-  run "$TF1" scripts/convert_tflite.py --mode=qat \
+  run "$PYTHON" scripts/convert_tflite.py --mode=qat \
     --graph_def="$QAT_EXPORTED/freeze.pb" \
     --out_tflite="$TFLITE/freeze_qat.tflite"
   evaluate_tflite 'quantization-aware TFLite' freeze_qat
@@ -244,14 +272,18 @@ quantize_in_training() {
 
 summarize() {
   stage 'Scores by stage'
-  run "$TF1" scripts/stage_table.py "${reports[@]}"
+  run "$PYTHON" scripts/stage_table.py "${reports[@]}"
   printf '\npredictions beside labels: %s\n' "$PICTURES/predictions.png"
   printf 'TensorBoard: %s\n' \
-    ".venvs/tf1/bin/tensorboard --logdir=$OUT"
+    "${PYTHON%/python}/tensorboard --logdir=$OUT"
   printf 'done in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
 }
 
 [[ $# -eq 0 ]] || fail "$*: expected no argument; see DEMO_OUTPUT, DEMO_STEPS"
+case $ENVIRONMENT in
+  '' | reference | modern) ;;
+  *) fail "DEMO_ENVIRONMENT=$ENVIRONMENT: expected reference or modern" ;;
+esac
 [[ $STEPS =~ ^[1-9][0-9]*$ && $STEPS -ge 2 ]] ||
   fail "DEMO_STEPS=$STEPS: expected a whole number of at least 2"
 

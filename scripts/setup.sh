@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes the suite's Python environments; a second run finds them ready.
 #
-# TensorFlow 1.15 and 2.2 need Python 3.7 or 3.6, which is looked for in
-# $DEEPLAB_PYTHON, on PATH, and among what pyenv, uv and conda have installed.
+# TensorFlow 1.15 and 2.2 need Python 3.7 or 3.6, TensorFlow 2.21 needs 3.10 to
+# 3.13. They are looked for in $DEEPLAB_PYTHON and $DEEPLAB_MODERN_PYTHON, on
+# PATH, and among what pyenv, uv and conda have installed.
 # Exit status: 0 ready; 1 the installation failed; 2 bad input, or no Python.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,11 +15,13 @@ unset PYTHONHOME PYTHONPATH
 
 usage() {
   cat <<'USAGE'
-usage: ./scripts/setup.sh tf1|tf2|all
-  tf1   .venvs/tf1: training, evaluation of checkpoints and frozen graphs
-  tf2   .venvs/tf2: post-training quantization, evaluation of TFLite models
-  all   both
-DEEPLAB_PYTHON=/path/to/python3.7 chooses the Python to make them from.
+usage: ./scripts/setup.sh tf1|tf2|modern|all
+  tf1     .venvs/tf1: training, evaluation of checkpoints and frozen graphs
+  tf2     .venvs/tf2: post-training quantization, evaluation of TFLite models
+  modern  .venvs/modern: everything, with TensorFlow 2.21
+  all     those of the three that there is a Python for
+DEEPLAB_PYTHON=/path/to/python3.7 chooses the Python to make tf1 and tf2 from,
+DEEPLAB_MODERN_PYTHON=/path/to/python3.11 the one to make modern from.
 USAGE
 }
 
@@ -30,34 +33,61 @@ fail() {
   exit "$status"
 }
 
-# --- Finding a Python ------------------------------------------------------
+# --- Which Python ----------------------------------------------------------
+
+# choose_family NAME: sets what is known of the Python that an environment
+# needs: the versions, the best first, and the same in words; the TensorFlow
+# that needs it; the variable that names one; and what installs packages there.
+choose_family() {
+  case $1 in
+    modern)
+      versions=(3.11 3.12 3.13 3.10)
+      versions_text='3.10 to 3.13'
+      series=2.21
+      variable=DEEPLAB_MODERN_PYTHON
+      installers=(pip==26.3)
+      ;;
+    *)
+      versions=(3.7 3.6)
+      versions_text='3.7 or 3.6'
+      series='1.15 and 2.2'
+      variable=DEEPLAB_PYTHON
+      # The last pip for Python 3.6; from 24.1 on, pip refuses the metadata of
+      # packages as old as these.
+      installers=(pip==21.3.1 wheel==0.37.1)
+      ;;
+  esac
+}
 
 # Prints "3.7 /path/to/python3.7" for a suitable interpreter, else nothing. The
 # path is the base installation's, never a virtual environment's: that one may
 # be about to be rebuilt.
 probe() {
-  "$1" -c '
+  local found
+  found=$("$1" -c '
 import ensurepip, os, sys, venv
 version = "%d.%d" % sys.version_info[:2]
 base = os.path.join(sys.base_prefix, "bin", "python" + version)
 path = base if os.path.exists(base) else sys.executable
-if version in ("3.7", "3.6"):
-  sys.stdout.write(version + " " + path + "\n")
-' 2>/dev/null || true
+sys.stdout.write(version + " " + path + "\n")
+' 2>/dev/null) || return 0
+  if [[ " ${versions[*]} " == *" ${found%% *} "* ]]; then
+    echo "$found"
+  fi
 }
 
 # Prints interpreters that may be suitable, one a line, the best first.
 candidates() {
   local name version
-  for name in python3.7 python3.6 python3 python; do
-    type -P "$name" || true
+  for name in "${versions[@]/#/python}" python3 python; do
+    type -aP "$name" || true
   done
-  for version in 3.7 3.6; do
+  for version in "${versions[@]}"; do
     ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python \
       2>/dev/null || true
   done
   if type -P uv >/dev/null; then
-    for version in 3.7 3.6; do
+    for version in "${versions[@]}"; do
       UV_PYTHON_DOWNLOADS=never uv python find "$version" 2>/dev/null || true
     done
   fi
@@ -67,13 +97,13 @@ candidates() {
   fi
 }
 
-# Prints "3.7 /path/to/python3.7", or says how to get one and exits.
+# Prints "3.7 /path/to/python3.7", or nothing where there is no suitable one.
 find_python() {
   local path found
-  if [[ -n ${DEEPLAB_PYTHON:-} ]]; then
-    found=$(probe "$DEEPLAB_PYTHON")
-    [[ -n $found ]] || fail 2 "DEEPLAB_PYTHON=$DEEPLAB_PYTHON: expected a" \
-      "Python 3.7 or 3.6 with the modules venv and ensurepip"
+  if [[ -n ${!variable:-} ]]; then
+    found=$(probe "${!variable}")
+    [[ -n $found ]] || fail 2 "$variable=${!variable}: expected a Python" \
+      "$versions_text with the modules venv and ensurepip"
     echo "$found"
     return
   fi
@@ -84,17 +114,42 @@ find_python() {
       return
     fi
   done < <(candidates)
-  cat >&2 <<'WAYS'
-ERROR setup.sh: found no Python 3.7 or 3.6, which TensorFlow 1.15 and 2.2 need
-Looked on PATH and among what pyenv, uv and conda have installed. Ways to get
-one, after which this script finds it:
-  uv python install 3.7
-  pyenv install 3.7
-  conda create -n python37 python=3.7
-One that is elsewhere can be named:
-  DEEPLAB_PYTHON=/path/to/python3.7 ./scripts/setup.sh all
+}
+
+# print_ways NAME...: how to get a Python, for environments that have none.
+print_ways() {
+  local name example line examples=() missing=() named=()
+  for name in "$@"; do
+    choose_family "$name"
+    example=${versions[0]}
+    line="  $variable=/path/to/python$example ./scripts/setup.sh $asked"
+    if [[ "${named[*]:-}" != *"$line"* ]]; then
+      examples+=("$example")
+      missing+=("no Python $versions_text for TensorFlow $series")
+      named+=("$line")
+    fi
+  done
+  line=$(printf ', %s' "${missing[@]}")
+  echo "ERROR setup.sh: found ${line#, }"
+  cat <<'WAYS'
+Looked on PATH and among what pyenv, uv and conda have installed, for one with
+the modules venv and ensurepip. Ways to get one, after which this script finds
+it:
 WAYS
-  exit 2
+  for example in "${examples[@]}"; do
+    echo "  uv python install $example"
+    echo "  pyenv install $example"
+    echo "  conda create -n python${example/./} python=$example"
+  done
+  if [[ $* == *modern* ]]; then
+    echo '  apt-get install python3-venv    (if python3 is 3.10 to 3.13)'
+  fi
+  echo 'One that is elsewhere can be named:'
+  printf '%s\n' "${named[@]}"
+  if [[ $* != *modern* ]]; then
+    echo 'Python 3.10 to 3.13 runs every script too, with TensorFlow 2.21:'
+    echo '  ./scripts/setup.sh modern'
+  fi
 }
 
 # --- Making an environment -------------------------------------------------
@@ -116,33 +171,33 @@ stamp() {
 
 # Whether an environment is finished, unchanged, and of the Python asked for.
 is_ready() {
-  local file=.venvs/$1/ready asked
+  local file=.venvs/$1/ready named
   [[ -f $file && $(<"$file") == "$(stamp "$1")" ]] || return 1
-  if [[ -n ${DEEPLAB_PYTHON:-} ]]; then
-    asked=$(find_python) || exit
-    [[ $(python_version "$1") == "${asked%% *}".* ]]
+  if [[ -n ${!variable:-} ]]; then
+    named=$(find_python) || exit
+    [[ $(python_version "$1") == "${named%% *}".* ]]
   fi
 }
 
+# make_environment NAME PYTHON
 make_environment() {
-  local folder=.venvs/$1 found base
-  found=$(find_python) || exit
-  base=${found#* }
+  local folder=.venvs/$1 base=$2 written
   echo "$1: installing TensorFlow $(tensorflow_version "$1") into $folder," \
     "with $base; this takes a few minutes" >&2
   rm -rf "$folder"
   mkdir -p .venvs
   "$base" -m venv "$folder" || fail 1 "$1: $base -m venv $folder failed"
-  # The last pip for Python 3.6; from 24.1 on, pip refuses the metadata of
-  # packages as old as these.
-  "$folder/bin/python" -m pip install -qq pip==21.3.1 wheel==0.37.1 &&
+  "$folder/bin/python" -m pip install -qq "${installers[@]}" &&
     "$folder/bin/python" -m pip install -qq \
       -r "requirements-$1.txt" -r requirements-dev.txt ||
     fail 1 "$1: pip could not install requirements-$1.txt and" \
       "requirements-dev.txt; see above"
-  TF_CPP_MIN_LOG_LEVEL=3 "$folder/bin/python" -W ignore \
-    -c 'import tensorflow' ||
+  # What it writes is of interest only where it fails.
+  if ! written=$("$folder/bin/python" -W ignore -c 'import tensorflow' 2>&1)
+  then
+    echo "$written" >&2
     fail 1 "$1: TensorFlow is installed but cannot be imported; see above"
+  fi
   # Written last: an interrupted run leaves none, and the next one starts over.
   stamp "$1" >"$folder/ready"
 }
@@ -150,23 +205,41 @@ make_environment() {
 # --- Command line ----------------------------------------------------------
 
 case "$#:${1:-}" in
-  1:tf1 | 1:tf2) names=("$1") ;;
-  1:all) names=(tf1 tf2) ;;
+  1:tf1 | 1:tf2 | 1:modern) names=("$1") ;;
+  1:all) names=(tf1 tf2 modern) ;;
   1:-h | 1:--help)
     usage
     exit 0
     ;;
   *)
-    echo "ERROR setup.sh: ${*:-no argument}: expected tf1, tf2 or all" >&2
+    echo "ERROR setup.sh: ${*:-no argument}: expected tf1, tf2, modern or all" \
+      >&2
     usage >&2
     exit 2
     ;;
 esac
 
+readonly asked=$1
 summary=()
+left_out=()
 for name in "${names[@]}"; do
-  is_ready "$name" || make_environment "$name"
+  choose_family "$name"
+  if ! is_ready "$name"; then
+    found=$(find_python)
+    if [[ -z $found ]]; then
+      left_out+=(".venvs/$name (found no Python $versions_text)")
+      continue
+    fi
+    make_environment "$name" "${found#* }"
+  fi
   summary+=(".venvs/$name (TensorFlow $(tensorflow_version "$name"), Python $(
     python_version "$name"))")
 done
+if ((${#summary[@]} == 0)); then
+  print_ways "${names[@]}" >&2
+  exit 2
+fi
+if ((${#left_out[@]})); then
+  echo "left out: ${left_out[*]}" >&2
+fi
 echo "ready: ${summary[*]}"

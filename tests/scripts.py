@@ -20,7 +20,8 @@ def python_of(environment):
   return path
 
 
-def run(script, *arguments, status=0, cwd=None, env=None):
+def run(script, *arguments, status=0, cwd=None, env=None,
+        python=sys.executable):
   """Runs a script to its end and checks its exit status.
 
   Args:
@@ -29,12 +30,13 @@ def run(script, *arguments, status=0, cwd=None, env=None):
     status: the expected exit status.
     cwd: folder to run in; None: the caller's.
     env: dict of environment variables to add.
+    python: the interpreter.
 
   Returns:
     The CompletedProcess, with text in stdout and stderr.
   """
   done = subprocess.run(
-      [sys.executable, os.path.join(REPOSITORY, script)] + list(arguments),
+      [python, os.path.join(REPOSITORY, script)] + list(arguments),
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
       cwd=cwd, env=dict(os.environ, **(env or {})))
   assert done.returncode == status, done.stdout + done.stderr

@@ -23,7 +23,7 @@ from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.options import BuildOptions
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(REPOSITORY, 'build_ade20k_data.py')
 SIZE = (12, 9)  # width, height

@@ -209,11 +209,67 @@ def test_the_wrong_environment_is_named(monkeypatch):
   assert environment.problem_with(('tf1', 'tf2')) is None
   problem = environment.problem_with(('tf1',))
   assert 'needs TensorFlow 1.15 (found 2.2.3' in problem
-  assert './scripts/setup.sh tf1' in problem
+  assert problem.endswith(
+      '; run ./scripts/setup.sh tf1, then use .venvs/tf1/bin/python')
   environment_with(monkeypatch)
   assert 'none found' in environment.problem_with(('tf1',))
   environment_with(monkeypatch, **{'tensorflow-gpu': '1.15.2'})
   assert environment.problem_with(('tf1',)) is None
+
+
+def test_the_modern_environment_is_named_as_the_other_choice(monkeypatch):
+  environment_with(monkeypatch, tensorflow='2.21.0')
+  assert environment.problem_with(('tf1', 'modern')) is None
+  # A series is no prefix of a version.
+  assert environment.problem_with(('tf2',)).startswith(
+      'needs TensorFlow 2.2 (found 2.21.0 for ')
+  environment_with(monkeypatch, tensorflow='2.22.0')
+  problem = environment.problem_with(('tf2', 'modern'))
+  assert problem.startswith(
+      'needs TensorFlow 2.2 or 2.21 (found 2.22.0 for {}); '.format(
+          sys.executable))
+  assert problem.endswith(
+      '; run ./scripts/setup.sh tf2, then use .venvs/tf2/bin/python; or modern '
+      'instead of tf2')
+
+
+def quietened(folder, *arguments):
+  """Imports a TensorFlow that talks; returns its standard error."""
+  (folder / 'tensorflow').mkdir()
+  (folder / 'tensorflow' / '__init__.py').write_text(
+      'import os\n'
+      'os.write(2, b"WARNING: All log messages before absl::Init\\n")\n'
+      'os.write(2, b"I0000 00:00:17 1 port.cc:153] oneDNN operations on.\\n")\n'
+      'os.write(2, b"E0000 00:00:17 1 port.cc:154] out of order\\n")\n'
+      'NAME = __name__\n')
+  done = subprocess.run(
+      [sys.executable, '-c',
+       'import sys\nsys.path[:0] = sys.argv[1:3]\n'
+       'from deeplab import environment\n'
+       'environment.quieten_tensorflow(verbose=len(sys.argv) > 3)\n'
+       'import tensorflow\nassert tensorflow.NAME == "tensorflow"\n'
+       'sys.stderr.write("end\\n")',
+       scripts.REPOSITORY, str(folder)] + list(arguments),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+  assert done.returncode == 0, done.stderr
+  return [line[:5] for line in done.stderr.splitlines()]
+
+
+def test_notices_of_a_tensorflow_that_loads_are_not_shown(tmp_path):
+  assert quietened(tmp_path) == ['E0000', 'end']
+
+
+def test_notices_are_shown_where_asked_for(tmp_path):
+  assert quietened(tmp_path, '--tf_warnings') == [
+      'WARNI', 'I0000', 'E0000', 'end']
+
+
+def test_a_missing_tensorflow_stays_missing():
+  finder = environment._QuietFinder('no_such_package')
+  sys.meta_path.insert(0, finder)
+  with pytest.raises(ImportError, match='no_such_package'):
+    importlib.import_module('no_such_package')
+  assert finder not in sys.meta_path
 
 
 def test_a_script_in_the_wrong_environment_says_so(tmp_path):
@@ -224,7 +280,7 @@ def test_a_script_in_the_wrong_environment_says_so(tmp_path):
       'Metadata-Version: 2.1\nName: tensorflow\nVersion: 2.99.0\n')
   line = scripts.refusal('train.py', '--train_logdir=x', '--dataset_dir=y',
                          env={'PYTHONPATH': str(tmp_path)})
-  assert 'needs TensorFlow 1.15 (found 2.99.0' in line
+  assert 'needs TensorFlow 1.15 or 2.21 (found 2.99.0' in line
 
 
 def test_without_absl_the_remedy_is_named(tmp_path):

@@ -14,7 +14,7 @@ from deeplab.options import DatasetOptions
 from deeplab.options import PreprocessOptions
 
 # Both environments read records.
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def encode(array, file_format):

@@ -17,7 +17,10 @@ from tests import scripts
 STAND_IN = """#!/usr/bin/env bash
 printf '%s %s\\n' {name} "$*" >>{log}
 case "$*" in *{failing}*) exit 3 ;; esac
+{says}
 """
+# As setup.sh says it, where there is a Python for these.
+READY = 'ready: .venvs/tf1 (TensorFlow 1) .venvs/tf2 (TensorFlow 2)'
 STAGES = [
     'setup.sh all',
     'tf1 scripts/make_synthetic_ade20k.py', 'tf1 build_ade20k_data.py',
@@ -36,24 +39,34 @@ STAGES = [
 class Demo:
   """A copy of the script between stand-ins."""
 
+  environments = ('tf1', 'tf2', 'modern')
+
   def __init__(self, folder):
     self.folder = folder
     self.log = folder / 'calls'
-    for part in ('scripts', '.venvs/tf1/bin', '.venvs/tf2/bin'):
+    for part in ['scripts'] + [
+        '.venvs/{}/bin'.format(name) for name in self.environments]:
       (folder / 'repository' / part).mkdir(parents=True)
     shutil.copy(os.path.join(scripts.REPOSITORY, 'scripts', 'demo.sh'),
                 str(folder / 'repository' / 'scripts'))
     self.output = folder / 'repository' / 'demo_output'
     self.stand_in()
 
-  def stand_in(self, failing='nothing'):
-    """Makes the stand-ins, of which a call that holds a word fails."""
-    for name, path in (('setup.sh', 'scripts/setup.sh'),
-                       ('tf1', '.venvs/tf1/bin/python'),
-                       ('tf2', '.venvs/tf2/bin/python')):
+  def stand_in(self, failing='nothing', ready=READY):
+    """Makes the stand-ins, of which a call that holds a word fails.
+
+    Args:
+      failing: that word.
+      ready: what setup.sh says at its end, whatever it is asked for.
+    """
+    programs = {name: '.venvs/{}/bin/python'.format(name)
+                for name in self.environments}
+    programs['setup.sh'] = 'scripts/setup.sh'
+    for name, path in programs.items():
       path = self.folder / 'repository' / path
-      path.write_text(
-          STAND_IN.format(name=name, log=self.log, failing=failing))
+      path.write_text(STAND_IN.format(
+          name=name, log=self.log, failing=failing,
+          says='echo "{}"'.format(ready) if name == 'setup.sh' else ''))
       path.chmod(0o755)
 
   def run(self, *arguments, status=0, cwd=None, **environment):
@@ -86,6 +99,44 @@ def test_demo_goes_through_every_stage(demo):
   assert [' '.join(call[:2]) for call in calls] == STAGES
   assert 'demo_output/pictures/predictions.png\n' in output
   assert output.splitlines()[-1].startswith('done in ')
+
+
+ALL_MODERN = ['modern {}'.format(stage.split()[1]) for stage in STAGES[1:]]
+NOTICE = 'no Python 3.7 or 3.6: every stage runs in .venvs/modern\n'
+
+
+def test_demo_without_an_old_python_runs_in_the_modern_environment(demo):
+  demo.stand_in(ready='ready: .venvs/modern (TensorFlow 2.21.0, Python 3.11.7)')
+  calls, output = demo.run()
+  assert [' '.join(call[:2]) for call in calls] == ['setup.sh all'] + ALL_MODERN
+  assert output.count(NOTICE) == 1
+  assert '\nTensorBoard: .venvs/modern/bin/tensorboard --logdir=' in output
+
+
+def test_demo_environment_can_be_chosen(demo):
+  calls, output = demo.run(DEMO_ENVIRONMENT='reference')
+  assert [' '.join(call[:2]) for call in calls] == [
+      'setup.sh tf1', 'setup.sh tf2'] + STAGES[1:]
+  assert NOTICE not in output
+  assert '\nTensorBoard: .venvs/tf1/bin/tensorboard --logdir=' in output
+  demo.stand_in(ready='ready: .venvs/modern (TensorFlow 2.21.0, Python 3.11.7)')
+  calls, output = demo.run(DEMO_ENVIRONMENT='modern')
+  assert [' '.join(call[:2]) for call in calls] == [
+      'setup.sh modern'] + ALL_MODERN
+  assert NOTICE not in output
+
+
+def test_demo_refuses_another_environment(demo):
+  calls, output = demo.run(status=2, DEMO_ENVIRONMENT='tf3')
+  assert calls == [] and not demo.output.exists()
+  assert output == ('ERROR demo.sh: DEMO_ENVIRONMENT=tf3: expected reference '
+                    'or modern\n')
+
+
+def test_demo_stops_where_there_is_no_environment(demo):
+  demo.stand_in(failing='all')
+  calls, _ = demo.run(status=3)
+  assert calls == [['setup.sh', 'all']]
 
 
 def test_flags_of_the_demo_are_flags_of_the_scripts(demo):

@@ -140,6 +140,7 @@ class TestScores(object):
 
 @pytest.mark.tf1
 @pytest.mark.tf2
+@pytest.mark.modern
 class TestGraphForm(object):
 
   @pytest.fixture()

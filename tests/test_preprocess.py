@@ -9,7 +9,7 @@ from deeplab.data import preprocess
 from deeplab.options import PreprocessOptions
 
 # Both environments read records.
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def evaluate(build):

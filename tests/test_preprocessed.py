@@ -13,7 +13,7 @@ from deeplab import parallel
 from deeplab.data import preprocessed
 from deeplab.errors import InputError
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SIZE = (6, 8)  # height, width
 
 

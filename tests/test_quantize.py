@@ -25,6 +25,8 @@ from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from tests import golden_weights
 
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+
 MODEL = options_lib.ModelOptions(
     crop_size=(65, 65), decoder_output_stride=(4,))
 STEPS = 5
@@ -119,6 +121,31 @@ def distances(one, other):
   """Dict from variable to the norm of the difference of two arrays."""
   assert set(one) == set(other)
   return {name: np.linalg.norm(one[name] - other[name]) for name in one}
+
+
+# Of the rewrite, on TensorFlow 1.15.5: the delay, the loss of each step, and
+# the norm of its gradients.
+GOLDEN_STEPS = [
+    (-1, [1.6810136, 1.6352991, 1.5985843, 1.5635750, 1.5338123],
+     [2.2123682, 1.9994828, 1.9086121, 1.8071580, 1.6602416]),
+    (0, [1.5623350, 1.4137216, 1.3467535, 1.2792634, 1.2477285],
+     [4.0272832, 2.8240298, 2.4354954, 2.4370095, 2.1187821]),
+    (DELAY, [1.6810154, 1.4265469, 1.3280087, 1.2698704, 1.2331660],
+     [2.2123039, 3.7167577, 2.5880824, 2.3484669, 1.9779398]),
+]
+
+
+@pytest.mark.parametrize('delay, losses_of_steps, norms', GOLDEN_STEPS)
+def test_every_tensorflow_takes_the_steps_of_the_reference(
+    monkeypatch, dropout_draws, delay, losses_of_steps, norms):
+  implementation = None if delay < 0 else quantize.LAYERS
+  found, gradients, unused_variables = small_run(
+      monkeypatch, delay, implementation, STEPS)
+  np.testing.assert_allclose(found, losses_of_steps, rtol=1e-5)
+  np.testing.assert_allclose(
+      [np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64))
+                   for gradient in step.values())) for step in gradients],
+      norms, rtol=1e-4)
 
 
 @has_contrib

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from deeplab import contract
+from deeplab import environment
 from tests import readme
 from tests import scripts
 
@@ -17,7 +18,7 @@ NOT_IN_THE_REPOSITORY = {
     'model_options.json', 'preprocessed/images', 'images/', 'annotations/',
     'images/training', 'images/validation', 'images/img_N.png',
     'annotations/training', 'annotations/validation', 'annotations/img_N.png',
-    '.venvs/tf1', '.venvs/tf2', '.venvs/tf1/bin/python',
+    '.venvs/tf1', '.venvs/tf2', '.venvs/modern', '.venvs/tf1/bin/python',
     'checkpoints/float/freeze.tflite',
     'checkpoints/post_train_quant/freeze_ptq.tflite',
     'checkpoints/quantize_aware_training/freeze_qat.tflite'}
@@ -105,13 +106,24 @@ def test_class_table_is_the_contracts():
                    for index, name in enumerate(contract.CLASS_NAMES)]
 
 
+def test_environment_table_names_what_is_installed():
+  rows = dict(re.findall(
+      r'^\| `\.venvs/(\w+)` \| TensorFlow ([\d.]+),', readme.section(
+          'Environment'), re.M))
+  assert set(rows) == set(environment.ENVIRONMENTS)
+  for name, version in rows.items():
+    pinned = readme.read('requirements-{}.txt'.format(name)).splitlines()
+    assert 'tensorflow=={}'.format(version) in pinned
+    assert version.startswith(environment.ENVIRONMENTS[name] + '.')
+
+
 def test_environment_table_is_what_the_scripts_ask_for():
-  wanted = {'tf1': "environments=('tf1',)",
-            'tf1 or tf2': "environments=('tf1', 'tf2')",
-            'tf2': "environments=('tf2',)",
-            'tf2, or anything with a TFLite interpreter':
-                "environments=('tf2', environment.TFLITE)",
-            'either; they need no TensorFlow': 'environments=()'}
+  wanted = {'tf1 or modern': "environments=('tf1', 'modern')",
+            'tf1, tf2 or modern': "environments=('tf1', 'tf2', 'modern')",
+            'tf2 or modern': "environments=('tf2', 'modern')",
+            'tf2, modern, or anything with a TFLite interpreter':
+                "environments=('tf2', 'modern', environment.TFLITE)",
+            'any; they need no TensorFlow': 'environments=()'}
   rows = re.findall(
       r'^\| (`[^|]*\.py`) \| ([^|]*) \|$', readme.read('README.md'), re.M)
   named = []

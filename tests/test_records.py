@@ -11,7 +11,7 @@ from deeplab import contract
 from deeplab.data import records
 from deeplab.errors import InputError
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def encode(size, image_format, mode):

@@ -1,4 +1,6 @@
-"""scripts/setup.sh with stand-ins for Python: what it finds, makes and keeps.
+"""scripts/setup.sh and test.sh with stand-ins for Python.
+
+What setup.sh finds, makes and keeps; where test.sh runs what.
 
 A stand-in runs the script's own `-c` checks in this interpreter, which is told
 to be of another version, and writes down every `-m` call instead of obeying.
@@ -28,6 +30,7 @@ exec(sys.argv[3])' {prefix} "$0" "$2" ;;
     case "$2" in
       venv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
       pip) [[ ! -e {broken}.pip ]] ;;
+      pytest) [[ ! -e {broken}."$4" ]] || exit "$(<{broken}."$4")" ;;
     esac ;;
   -W) [[ ! -e {broken}.tensorflow ]] ;;
 esac
@@ -43,9 +46,11 @@ class House(object):
     self.log = folder / 'calls'
     self.broken = folder / 'broken'
     (self.repository / 'scripts').mkdir(parents=True)
-    shutil.copy(os.path.join(REPOSITORY, 'scripts', 'setup.sh'),
-                str(self.repository / 'scripts'))
-    for name, version in (('tf1', '1.15.5'), ('tf2', '2.2.3')):
+    for script in ('setup.sh', 'test.sh'):
+      shutil.copy(os.path.join(REPOSITORY, 'scripts', script),
+                  str(self.repository / 'scripts'))
+    for name, version in (
+        ('tf1', '1.15.5'), ('tf2', '2.2.3'), ('modern', '2.21.0')):
       (self.repository / 'requirements-{}.txt'.format(name)).write_text(
           'tensorflow=={}\nnumpy==1.18.5\n'.format(version))
     (self.repository / 'requirements-dev.txt').write_text('pytest==7.0.1\n')
@@ -72,9 +77,12 @@ class House(object):
     tool.chmod(0o755)
 
   def setup(self, *arguments):
-    """Runs the script; returns (status, lines on stdout, text on stderr)."""
+    """Runs setup.sh; returns (status, lines on stdout, text on stderr)."""
+    return self.run('setup.sh', *arguments)
+
+  def run(self, script, *arguments):
     process = subprocess.run(
-        [str(self.repository / 'scripts' / 'setup.sh')] + list(arguments),
+        [str(self.repository / 'scripts' / script)] + list(arguments),
         env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         universal_newlines=True)
     return process.returncode, process.stdout.splitlines(), process.stderr
@@ -99,26 +107,30 @@ def house(tmp_path):
 
 
 READY_TF1 = 'ready: .venvs/tf1 (TensorFlow 1.15.5, Python 3.7.16)'
+READY_BOTH = READY_TF1 + ' .venvs/tf2 (TensorFlow 2.2.3, Python 3.7.16)'
+MODERN = '.venvs/modern (TensorFlow 2.21.0, Python 3.11.7)'
 
 
 class TestCommandLine(object):
 
   @pytest.mark.parametrize('arguments, shown', [
-      ((), 'no argument'), (('tf3',), 'tf3'), (('tf1', 'tf2'), 'tf1 tf2')])
+      ((), 'no argument'), (('tf3',), 'tf3'), (('tf1', 'tf2'), 'tf1 tf2'),
+      (('1.15',), '1.15')])
   def test_refuses_what_it_does_not_know(self, house, arguments, shown):
     house.add_python('tools/python3.7')
     status, lines, errors = house.setup(*arguments)
     assert status == 2
     assert lines == []
     assert errors.splitlines()[:2] == [
-        'ERROR setup.sh: {}: expected tf1, tf2 or all'.format(shown),
-        'usage: ./scripts/setup.sh tf1|tf2|all']
+        'ERROR setup.sh: {}: expected tf1, tf2, modern or all'.format(shown),
+        'usage: ./scripts/setup.sh tf1|tf2|modern|all']
     assert house.calls() == []
 
 
 class TestFindingPython(object):
 
-  @pytest.mark.parametrize('version', [None, '2.7.18', '3.5.10', '3.11.7'])
+  @pytest.mark.parametrize('version', [
+      None, '2.7.18', '3.5.10', '3.8.18', '3.9.18', '3.14.0'])
   def test_without_a_suitable_python_lists_the_ways(self, house, version):
     if version:
       house.add_python('tools/python3', version)
@@ -126,13 +138,35 @@ class TestFindingPython(object):
     assert status == 2
     assert lines == []
     assert errors.startswith(
-        'ERROR setup.sh: found no Python 3.7 or 3.6, which TensorFlow 1.15 and '
-        '2.2 need\n')
-    for way in ('uv python install 3.7', 'pyenv install 3.7',
-                'conda create -n python37 python=3.7',
-                'DEEPLAB_PYTHON=/path/to/python3.7 ./scripts/setup.sh all'):
-      assert way in errors
+        'ERROR setup.sh: found no Python 3.7 or 3.6 for TensorFlow 1.15 and '
+        '2.2, no Python 3.10 to 3.13 for TensorFlow 2.21\n')
+    assert sorted(line for line in errors.splitlines() if line[0] == ' ') == [
+        '  DEEPLAB_MODERN_PYTHON=/path/to/python3.11 ./scripts/setup.sh all',
+        '  DEEPLAB_PYTHON=/path/to/python3.7 ./scripts/setup.sh all',
+        '  apt-get install python3-venv    (if python3 is 3.10 to 3.13)',
+        '  conda create -n python311 python=3.11',
+        '  conda create -n python37 python=3.7',
+        '  pyenv install 3.11', '  pyenv install 3.7',
+        '  uv python install 3.11', '  uv python install 3.7']
     assert not (house.repository / '.venvs').exists()
+
+  def test_ways_are_of_the_environment_asked_for(self, house):
+    house.add_python('tools/python3', '3.11.7')
+    status, _, errors = house.setup('tf1')
+    assert status == 2
+    assert errors.startswith('ERROR setup.sh: found no Python 3.7 or 3.6 for '
+                             'TensorFlow 1.15 and 2.2\n')
+    assert 'pyenv install 3.7\n' in errors
+    assert 'pyenv install 3.11\n' not in errors
+    assert errors.endswith('\n  ./scripts/setup.sh modern\n')
+    house.add_python('tools/python3', '3.7.16')
+    status, _, errors = house.setup('modern')
+    assert status == 2
+    assert errors.startswith('ERROR setup.sh: found no Python 3.10 to 3.13 for '
+                             'TensorFlow 2.21\n')
+    assert 'pyenv install 3.11\n' in errors
+    assert 'pyenv install 3.7\n' not in errors
+    assert './scripts/setup.sh modern\n' in errors
 
   # From the source that goes first to the one that goes last.
   @pytest.mark.parametrize('source', range(7))
@@ -181,15 +215,38 @@ class TestFindingPython(object):
     assert house.setup('tf1')[0] == 0
     assert house.pythons_used() == [path]
 
-  def test_an_unsuitable_choice_is_refused_not_replaced(self, house):
+  def test_skips_one_on_the_path_that_hides_another(self, house):
+    house.add_python('first/python3.7', '3.5.10')
+    house.environment['PATH'] = '{}:{}'.format(
+        house.folder / 'first', house.environment['PATH'])
+    path = house.add_python('tools/python3.7')
+    assert house.setup('tf1')[0] == 0
+    assert house.pythons_used() == [path]
+
+  # From the version that goes first to the one that goes last.
+  @pytest.mark.parametrize('first', range(4))
+  def test_order_of_modern_versions(self, house, first):
+    paths = [house.add_python('tools/python' + version, version + '.1')
+             for version in ('3.11', '3.12', '3.13', '3.10')[first:]]
+    house.add_python('tools/python3', '3.12.0')
+    assert house.setup('modern')[0] == 0
+    assert house.pythons_used() == [paths[0]]
+
+  @pytest.mark.parametrize('variable, name, version, expected', [
+      ('DEEPLAB_PYTHON', 'tf1', '3.11.7', '3.7 or 3.6'),
+      ('DEEPLAB_PYTHON', 'all', '3.11.7', '3.7 or 3.6'),
+      ('DEEPLAB_MODERN_PYTHON', 'modern', '3.7.16', '3.10 to 3.13')])
+  def test_an_unsuitable_choice_is_refused_not_replaced(
+      self, house, variable, name, version, expected):
     house.add_python('tools/python3.7')
-    path = house.add_python('named/python', '3.11.7')
-    house.environment['DEEPLAB_PYTHON'] = path
-    status, _, errors = house.setup('tf1')
+    house.add_python('tools/python3.11', '3.11.7')
+    path = house.add_python('named/python', version)
+    house.environment[variable] = path
+    status, _, errors = house.setup(name)
     assert status == 2
     assert errors == (
-        'ERROR setup.sh: DEEPLAB_PYTHON={}: expected a Python 3.7 or 3.6 with '
-        'the modules venv and ensurepip\n'.format(path))
+        'ERROR setup.sh: {}={}: expected a Python {} with the modules venv and '
+        'ensurepip\n'.format(variable, path, expected))
     assert house.calls() == []
 
   def test_an_activated_environment_leads_to_its_base(self, house):
@@ -213,12 +270,40 @@ class TestMaking(object):
         made + ' pip install -qq -r requirements-tf1.txt -r '
         'requirements-dev.txt']
 
-  def test_all_makes_both(self, house):
-    house.add_python('tools/python3.7')
-    assert house.setup('all')[1] == [
-        READY_TF1 + ' .venvs/tf2 (TensorFlow 2.2.3, Python 3.7.16)']
-    assert house.is_marked_ready('tf1')
-    assert house.is_marked_ready('tf2')
+  def test_modern_gets_a_pip_of_its_own(self, house):
+    python = house.add_python('tools/python3.11', '3.11.7')
+    assert house.setup('modern')[1] == ['ready: ' + MODERN]
+    made = '.venvs/modern/bin/python'
+    assert house.calls() == [
+        python + ' venv .venvs/modern',
+        made + ' pip install -qq pip==26.3',
+        made + ' pip install -qq -r requirements-modern.txt -r '
+        'requirements-dev.txt']
+
+  def test_all_makes_all(self, house):
+    old = house.add_python('tools/python3.7')
+    new = house.add_python('tools/python3.11', '3.11.7')
+    status, lines, errors = house.setup('all')
+    assert status == 0
+    assert lines == [READY_BOTH + ' ' + MODERN]
+    assert 'left out' not in errors
+    assert house.pythons_used() == [old, old, new]
+    for name in ('tf1', 'tf2', 'modern'):
+      assert house.is_marked_ready(name)
+
+  @pytest.mark.parametrize('version, ready, left_out', [
+      ('3.7.16', READY_BOTH, '.venvs/modern (found no Python 3.10 to 3.13)'),
+      ('3.11.7', 'ready: ' + MODERN,
+       '.venvs/tf1 (found no Python 3.7 or 3.6) '
+       '.venvs/tf2 (found no Python 3.7 or 3.6)')])
+  def test_all_leaves_out_what_it_has_no_python_for(
+      self, house, version, ready, left_out):
+    house.add_python('tools/python3', version)
+    for _ in range(2):
+      status, lines, errors = house.setup('all')
+      assert status == 0
+      assert lines == [ready]
+      assert errors.splitlines()[-1] == 'left out: ' + left_out
 
   def test_a_second_run_installs_nothing(self, house):
     house.add_python('tools/python3.7')
@@ -297,3 +382,45 @@ class TestMaking(object):
     assert not house.is_marked_ready()
     broken.unlink()
     assert house.setup('tf1')[1] == [READY_TF1]
+
+
+class TestRunningTests(object):
+  """The marks that test.sh runs, and where."""
+
+  @pytest.mark.parametrize('versions, expected', [
+      (('3.7.16', '3.11.7'), ['tf2 tf2', 'modern modern',
+                              'tf1 tf1 or not (tf1 or tf2 or modern)']),
+      (('3.7.16',), ['tf2 tf2', 'tf1 tf1 or not (tf1 or tf2 or modern)']),
+      (('3.11.7',), ['modern modern or not (tf1 or tf2 or modern)'])])
+  def test_every_environment_that_there_is_a_python_for(
+      self, house, versions, expected):
+    for version in versions:
+      house.add_python('tools/python' + version.rpartition('.')[0], version)
+    status, lines, errors = house.run('test.sh', '-x', 'tests/test_a.py')
+    assert status == 0, errors
+    runs = [call for call in house.calls() if ' pytest ' in call]
+    assert runs == [
+        '.venvs/{}/bin/python pytest -m {} -x tests/test_a.py'.format(
+            *run.split(' ', 1)) for run in expected]
+    notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, but for those'
+    assert any(notice in line for line in lines) == (versions == ('3.11.7',))
+
+  # Exit statuses of pytest by marks; 5: no test selected.
+  @pytest.mark.parametrize('statuses, expected', [
+      ({'tf2': 1}, 1), ({'modern': 2}, 2), ({'tf2': 5}, 0),
+      ({'tf2': 5, 'modern': 5}, 0), ({'tf2': 5, 'modern': 1}, 1),
+      ({'tf2': 5, 'modern': 5, 'tf1 or not (tf1 or tf2 or modern)': 5}, 5),
+      ({'tf1 or not (tf1 or tf2 or modern)': 1}, 1)])
+  def test_exit_status(self, house, statuses, expected):
+    house.add_python('tools/python3.7')
+    house.add_python('tools/python3.11', '3.11.7')
+    for marks, status in statuses.items():
+      (house.folder / ('broken.' + marks)).write_text(str(status))
+    assert house.run('test.sh')[0] == expected
+    # A failure in one does not keep the others from running.
+    assert sum(' pytest ' in call for call in house.calls()) == 3
+
+  def test_without_any_python_it_stops(self, house):
+    status, lines, errors = house.run('test.sh')
+    assert (status, lines) == (2, [])
+    assert errors.startswith('ERROR setup.sh: found no Python')

@@ -9,15 +9,20 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab import environment
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab import tflite_evaluation
 from deeplab.errors import InputError
 from tests import scripts
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SCRIPT = 'segmentation_inference_eval_seg_tflite.py'
 SIZE = (4, 5)  # height, width
+LITERT = environment.installed_version('ai-edge-litert')
+INTERPRETER = (
+    'ai-edge-litert {}, XNNPACK delegate'.format(LITERT) if LITERT else
+    'TensorFlow {}, built-in kernels'.format(tf.__version__))
 
 
 @pytest.fixture(scope='module')
@@ -114,8 +119,7 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
   path = str(tmp_path / 'report.json')
   report = evaluate(model, folder / 'images', path, num_workers=workers)
   assert report.matrix.tolist() == expected_matrix(COUNTS)
-  assert report.runtime == 'TensorFlow {}, built-in kernels, {}'.format(
-      tf.__version__, text)
+  assert report.runtime == '{}, {}'.format(INTERPRETER, text)
   with open(path) as content:
     written = json.load(content)
   assert written == json.loads(json.dumps(report_lib.to_json(report)))
@@ -154,13 +158,16 @@ def test_what_is_not_counted_is_said(model, folder, caplog):
   save(folder, 'img_11.png', image_of(np.ones(SIZE, int)), np.ones(SIZE))
   (folder / 'images' / 'img_11.png').unlink()
   with caplog.at_level('INFO'):
-    evaluate(model, folder, num_threads=2)
+    report = evaluate(model, folder, num_threads=2)
+  if LITERT:
+    assert report.runtime.endswith(' x 2 threads')
+    threads = []
+  else:
+    threads = ['--num_threads=2 has no effect: the interpreter of {} has one '
+               'thread; --num_workers starts processes'.format(INTERPRETER)]
   assert [record.getMessage() for record in caplog.records
           if 'deeplab' in record.name] == [
-      '{} takes float32 in [-1, 1]'.format(model),
-      '--num_threads=2 has no effect: the interpreter of TensorFlow {}, '
-      'built-in kernels has one thread; --num_workers starts processes'.format(
-          tf.__version__),
+      '{} takes float32 in [-1, 1]'.format(model)] + threads + [
       '1 files that are not images ignored',
       '1 annotations without an image not used',
       '1 annotations hold labels of 32 to 150, which count as 0, as in '

@@ -9,7 +9,7 @@ import tflite
 from deeplab import tflite_file
 from deeplab.errors import InputError
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def vector(builder, start, values, prepend):

@@ -10,7 +10,7 @@ from deeplab import environment
 from deeplab import tflite_predictor
 from deeplab.errors import InputError
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2]
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 QAT = (0.0078125, 128)
 PTQ = (0.007843137718737125, 127)
@@ -233,10 +233,33 @@ def test_kernels(make):
       'Fake 1.0, XNNPACK delegate')
 
 
-def test_tensorflow_s_interpreter_is_the_first_choice():
+def test_litert_is_the_first_choice_and_tensorflow_the_second(monkeypatch):
   import tensorflow as tf
+  versions = {'tensorflow': tf.__version__, 'tflite-runtime': '2.1'}
+  monkeypatch.setattr(environment, 'installed_version', versions.get)
   assert tflite_predictor._interpreter_class() == (
       tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__))
+  versions['ai-edge-litert'] = '2.1'
+  fake = types.ModuleType('ai_edge_litert.interpreter')
+  fake.Interpreter = FakeInterpreter
+  monkeypatch.setitem(
+      sys.modules, 'ai_edge_litert', types.ModuleType('ai_edge_litert'))
+  monkeypatch.setitem(sys.modules, fake.__name__, fake)
+  assert tflite_predictor._interpreter_class() == (
+      FakeInterpreter, 'ai-edge-litert 2.1')
+
+
+@pytest.mark.parametrize('written, shown', [
+    (b'INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n', ''),
+    (b'ERROR: no such kernel\nINFO: Created\n', 'ERROR: no such kernel\n')])
+def test_notices_of_the_interpreter_are_not_shown(make, capfd, written, shown):
+  class Talking(FakeInterpreter):
+
+    def allocate_tensors(self):
+      os.write(2, written)
+
+  make(Talking)
+  assert capfd.readouterr().err == shown
 
 
 @pytest.mark.parametrize('package, module', [
@@ -278,5 +301,8 @@ def test_published_files_say_what_they_take(reference_dir, name, text):
       os.path.join(reference_dir, name), num_threads=1)
   assert predictor.input_size == (512, 512)
   assert predictor.input_text == text
-  assert predictor.interpreter_text.endswith(', built-in kernels')
+  # The newer interpreters bring a delegate, the old ones have none.
+  kernels = ('XNNPACK delegate' if environment.installed_version(
+      'ai-edge-litert') else 'built-in kernels')
+  assert predictor.interpreter_text.endswith(', ' + kernels)
   predictor.close()

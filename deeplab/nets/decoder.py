@@ -41,11 +41,12 @@ def refine(features, end_points, options, style):
 
 def _merge(features, low_level, *, size, suffix, style, options, as_logits):
   """Concatenation and two 3x3 convolutions."""
+  # Parity: first, as converters keep this order in the published files.
+  features = layers.resize_bilinear(features, size)
   low_level = layers.conv2d(
       low_level, _PROJECTED_LOW_LEVEL_FILTERS, 1,
       scope='feature_projection' + suffix, style=style)
-  net = tf.concat([layers.resize_bilinear(features, size),
-                   layers.resize_bilinear(low_level, size)], 3)
+  net = tf.concat([features, layers.resize_bilinear(low_level, size)], 3)
   for index in range(2):
     linear = as_logits and index == 1
     net = _conv3x3(

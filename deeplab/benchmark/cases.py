@@ -1,0 +1,222 @@
+"""What is measured: the table of cases, their files, and the goals."""
+from typing import Any, NamedTuple, Tuple
+
+from deeplab import environment
+
+ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
+# Arithmetic of the network for an image, at this side in pixels.
+GIGAFLOP_PER_IMAGE = 10.6
+FULL_SIDE = 512
+
+
+class Sizes(NamedTuple):
+  """How much work a measurement is."""
+  # Side of the network's input and longer side of the pictures, in pixels.
+  side: int = FULL_SIDE
+  picture_side: int = 683
+  # Images in a training step.
+  batch: int = 4
+  # Number of pictures that are built and preprocessed: so many that the start
+  # of a script does not count.
+  pictures: int = 192
+  # Number of pictures that are evaluated.
+  evaluated: int = 32
+  # Number of pictures to calibrate on.
+  calibration: int = 4
+  # Images of the two runs whose memory is compared.
+  few: int = 40
+  many: int = 400
+  # Side of the matrices.
+  matrix: int = 2048
+  # A measurement repeats its work until this much time has passed, in seconds.
+  seconds: float = 6.0
+
+
+QUICK = Sizes(side=65, picture_side=96, batch=2, pictures=6, evaluated=4,
+              calibration=2, few=4, many=8, matrix=128, seconds=0.0)
+
+
+class Case(NamedTuple):
+  """One thing to measure in one environment."""
+  # What it is compared with has the same group.
+  group: str
+  name: str
+  environment: str
+  # 'module.function' in this package.
+  work: str
+  # Keyword arguments of the function.
+  settings: Any
+  # The result is in seconds for each of these.
+  item: str
+
+  @property
+  def key(self):
+    """Names the case on one line."""
+    return '{}/{}/{}'.format(self.group, self.environment, self.name)
+
+
+class Group(NamedTuple):
+  """Cases that are compared."""
+  name: str
+  title: str
+  item: str
+  # Names of the files the cases need.
+  files: Tuple[str, ...]
+  # Largest number of rounds.
+  rounds: Any
+  # Minutes that it takes by 3 rounds, for the forecast.
+  minutes: float
+  # (name, environments, work, settings); of environments given as a tuple
+  # every one is measured, of a list the first that there is.
+  rows: Any
+
+
+class File(NamedTuple):
+  """Something that cases need, made once, before they start."""
+  # 'module.function' in this package, and its keyword arguments.
+  work: str
+  settings: Any
+  # Names of the files it is made from.
+  files: Tuple[str, ...]
+  # The environments that can make it, the preferred one first.
+  environments: Tuple[str, ...]
+
+
+class Goal(NamedTuple):
+  """A ratio of two cases, and what is hoped for."""
+  text: str
+  # Keys of cases.
+  case: str
+  against: str
+  # 'at least' (case is so many times faster) or 'under' (of what the other
+  # one takes).
+  sense: str
+  bound: float
+  # 'seconds' or 'peak_bytes'.
+  quantity: str = 'seconds'
+
+
+_BOTH = ('tf1', 'modern')
+_ANY = ('tf1', 'modern', 'tf2')
+_TRAIN = 'network.train_step'
+_LITE = 'lite.predict'
+
+FILES = {
+    'pictures': File('images.paint', {}, (), _ANY),
+    'records': File('images.build', {}, ('pictures',), _ANY),
+    'preprocessed': File('images.write', {}, ('records',), _ANY),
+    'float graph': File('graphs.export', {'quantized': False}, (), _ANY),
+    'qat graph': File('graphs.export', {'quantized': True}, (), _BOTH),
+    'float model': File('graphs.convert', {'quantized': False},
+                        ('float graph',), _ANY),
+    'qat model': File('graphs.convert', {'quantized': True},
+                      ('qat graph',), _BOTH),
+    'ptq model': File('graphs.quantize', {}, ('float graph', 'preprocessed'),
+                      ('tf2', 'modern')),
+}
+
+
+def _lite_group(kind, title):
+  """The group of one TFLite file in every interpreter."""
+  rows = [('1 thread', ('tf2', 'modern'), _LITE, {'model': kind, 'threads': 1}),
+          # 2.2's interpreter has no other number of threads.
+          ('2 threads', ('modern',), _LITE, {'model': kind, 'threads': 2})]
+  return Group('tflite_' + kind, 'TFLite interpreter, ' + title, 'image',
+               (kind + ' model',), None, 1.5, rows)
+
+
+GROUPS = (
+    Group('float_step', 'Training step, float (documented flags)', 'step',
+          (), None, 4, [
+              ('one-hot loss', ('tf1',), _TRAIN, {'one_hot': True}),
+              ('suite', _BOTH, _TRAIN, {})]),
+    Group('qat_step', 'Training step, quantization-aware (documented flags)',
+          'step', (), None, 8, [
+              ('contrib, one-hot loss', ('tf1',), _TRAIN,
+               {'quantization': 'contrib', 'one_hot': True}),
+              ('contrib', ('tf1',), _TRAIN, {'quantization': 'contrib'}),
+              ('layers', _BOTH, _TRAIN, {'quantization': 'layers'})]),
+    Group('evaluation', 'Evaluation of a checkpoint, batch 1', 'image',
+          ('records', 'float graph'), None, 4, [
+              ('forward pass', _BOTH, 'network.forward', {}),
+              ('evaluation', _BOTH, 'network.evaluate', {})]),
+    Group('matrix_product', 'Matrix product, float32', 'GFLOP', (), None, 1, [
+        ('matrix product', _BOTH, 'network.matrix_product', {})]),
+    Group('ptq', 'Post-training quantization: calibration and conversion',
+          'image', ('preprocessed', 'float graph'), None, 1.5, [
+              ('calibration', ('tf2', 'modern'), 'graphs.calibrate', {})]),
+    _lite_group('float', 'float file'),
+    _lite_group('ptq', 'file quantized after training'),
+    _lite_group('qat', 'quantization-aware file'),
+    Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
+          ('preprocessed', 'float model'), 1, 2.5, [
+              ('few images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
+               {'images': 'few'}),
+              ('many images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
+               {'images': 'many'})]),
+    Group('preprocessing', 'gen_preprocessed_data.py', 'image',
+          ('records',), None, 1.5, [
+              ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
+              ('suite', _BOTH, 'images.preprocess', {})]),
+    Group('records', 'build_ade20k_data.py', 'image', ('pictures',), None, 0.5,
+          [('suite', _BOTH, 'images.build_again', {})]),
+)
+
+GOALS = (
+    Goal('evaluation per image, tf1, in forward passes',
+         'evaluation/tf1/evaluation', 'evaluation/tf1/forward pass',
+         'under', 1.15),
+    Goal('float step, tf1, against one-hot loss',
+         'float_step/tf1/suite', 'float_step/tf1/one-hot loss',
+         'at least', 1.15),
+    Goal('float step, modern, against one-hot loss in tf1',
+         'float_step/modern/suite', 'float_step/tf1/one-hot loss',
+         'at least', 2.8),
+    Goal('QAT step, modern, against contrib and one-hot loss in tf1',
+         'qat_step/modern/layers', 'qat_step/tf1/contrib, one-hot loss',
+         'at least', 2.5),
+    Goal('TFLite PTQ, modern, 2 threads, against tf2, 1 thread',
+         'tflite_ptq/modern/2 threads', 'tflite_ptq/tf2/1 thread',
+         'at least', 300),
+    Goal('TFLite evaluation memory, many images against few',
+         'tflite_memory/*/many images', 'tflite_memory/*/few images',
+         'under', 1.05, 'peak_bytes'),
+    Goal('gen_preprocessed_data, tf1, against one image at a time',
+         'preprocessing/tf1/suite', 'preprocessing/tf1/one at a time',
+         'at least', 1.7),
+    Goal('gen_preprocessed_data, modern, against one image at a time',
+         'preprocessing/modern/suite', 'preprocessing/modern/one at a time',
+         'at least', 1.7),
+)
+
+
+def cases_of(group, environments):
+  """Lists the cases of a Group in the environments that there are."""
+  found = []
+  for name, wanted, work, settings in group.rows:
+    present = [each for each in wanted if each in environments]
+    if isinstance(wanted, list):
+      present = present[:1]
+    found += [Case(group.name, name, environment, work, settings, group.item)
+              for environment in present]
+  return found
+
+
+def files_for(groups):
+  """Lists the names of the files that groups need, in the order to make them.
+
+  Args:
+    groups: sequence of Group.
+  """
+  ordered = []
+
+  def add(name):
+    for source in FILES[name].files:
+      add(source)
+    if name not in ordered:
+      ordered.append(name)
+
+  for group in groups:
+    for name in group.files:
+      add(name)
+  return ordered

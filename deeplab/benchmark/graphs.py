@@ -1,0 +1,63 @@
+"""Frozen graphs and TFLite files of a network with random weights."""
+import os
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab import export as export_lib
+from deeplab import options as options_lib
+from deeplab import quantize as quantize_lib
+from deeplab import tflite
+from deeplab.benchmark import network
+from deeplab.nets import deeplab_v3
+
+
+def export(sizes, files, *, quantized):
+  """Makes the files 'float graph' and 'qat graph', and their checkpoints."""
+  model_options = network.model_options(sizes)
+  folder = files('qat' if quantized else 'float')
+  os.makedirs(folder)
+  prefix = os.path.join(folder, 'model.ckpt-0')
+  with tf.Graph().as_default():
+    quantization = quantize_lib.for_evaluation(quantized)
+    images = tf.placeholder(
+        tf.float32, (1,) + model_options.crop_size + (3,))
+    deeplab_v3.predictions(
+        deeplab_v3.logits(images, model_options,
+                          fake_quant=quantization.fake_quant), model_options)
+    quantization.rewrite()
+    with tf.Session() as session:
+      network.initialize(session)
+      tf.train.Saver().save(session, prefix, write_meta_graph=False)
+  export_lib.export(prefix, model_options, options_lib.ExportOptions(
+      export_path=folder, with_quantization=quantized))
+
+
+def convert(unused_sizes, files, *, quantized):
+  """Makes the files 'float model' and 'qat model'."""
+  name = 'qat' if quantized else 'float'
+  tflite.convert(
+      graph_def=files(name, contract.FROZEN_GRAPH),
+      out_tflite=files(name + '.tflite'),
+      mode=tflite.QUANTIZATION_AWARE if quantized else tflite.FLOAT)
+
+
+def quantize(sizes, files):
+  """Makes the file 'ptq model'."""
+  _quantize(sizes, files, 'ptq.tflite')
+
+
+def calibrate(sizes, files):
+  """Measures post-training quantization, for each calibration image."""
+  def measure():
+    result = _quantize(sizes, files, 'calibrated-{}.tflite'.format(os.getpid()))
+    return result.seconds / sizes.calibration
+
+  return measure, '{} images and one conversion'.format(sizes.calibration)
+
+
+def _quantize(sizes, files, name):
+  return tflite.post_training_quantize(
+      dataset_dir=files('preprocessed'),
+      graph_def=files('float', contract.FROZEN_GRAPH), out_tflite=files(name),
+      input_type='uint8', sample_num=sizes.calibration)

@@ -1,0 +1,89 @@
+"""The process that does one piece of work, and says how long it took.
+
+    python -m deeplab.benchmark.worker
+
+It is asked by lines on standard input and answers each with a line of JSON:
+
+    {"work": "network.forward", ...}   prepared: versions, details
+    measure                            {"seconds": for each item}
+    peak                               {"peak_bytes": of memory, so far}
+"""
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+
+from deeplab import environment
+
+_PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
+
+
+class _Files:
+  """Where a run of the benchmark keeps its files."""
+
+  def __init__(self, folder):
+    self._folder = folder
+
+  def __call__(self, *names):
+    return os.path.join(self._folder, *names)
+
+
+def _prepare(job):
+  """Does everything that is not to be measured.
+
+  Args:
+    job: dict with 'work', 'settings', 'sizes', 'folder'.
+
+  Returns:
+    (function that measures, or None; what there is to know about it).
+  """
+  from deeplab.benchmark import cases
+
+  module, name = job['work'].split('.')
+  function = getattr(
+      importlib.import_module('deeplab.benchmark.' + module), name)
+  prepared = function(
+      cases.Sizes(**job['sizes']), _Files(job['folder']), **job['settings'])
+  return prepared or (None, '')
+
+
+def _versions():
+  """Returns a dict from package to version."""
+  versions = {'Python': platform.python_version(),
+              'TensorFlow': environment.tensorflow_version()}
+  for package in _PACKAGES:
+    versions[package] = environment.installed_version(package)
+  return {name: version for name, version in versions.items() if version}
+
+
+def _peak_bytes():
+  """The largest resident memory of this process or of one it started."""
+  return 1024 * max(
+      resource.getrusage(who).ru_maxrss
+      for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def main():
+  """Serves until standard input ends."""
+  # Whatever libraries print must not get between the answers.
+  answers = os.fdopen(os.dup(1), 'w')
+  os.dup2(2, 1)
+  environment.quieten_tensorflow()
+
+  def answer(content):
+    answers.write(json.dumps(content) + '\n')
+    answers.flush()
+
+  measure, detail = _prepare(json.loads(sys.stdin.readline()))
+  answer({'versions': _versions(), 'detail': detail})
+  for line in sys.stdin:
+    if line.strip() == 'measure':
+      answer({'seconds': measure()})
+    else:
+      answer({'peak_bytes': _peak_bytes()})
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,111 @@
+r"""Measures the suite in several environments, and compares.
+
+    .venvs/tf1/bin/python scripts/benchmark.py \
+      --environments=tf1,tf2,modern \
+      --output_json=benchmarks.json --output_md=BENCHMARKS.md
+
+Add --only=float_step,evaluation to measure some groups only, --list to see
+which there are, --quick to see in a minute or two that everything works.
+An environment that is not in .venvs is left out; NAME=PYTHON names its
+interpreter. All files are made in a temporary folder, on painted pictures and
+random weights: no data set and no checkpoint is needed. Leave the machine
+alone meanwhile. It needs no TensorFlow itself.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli
+from deeplab.benchmark import cases  # found through the line above
+from deeplab.errors import InputError
+
+_ROUNDS = 3
+
+
+def define_flags(flag_values):
+  define = cli.flags
+  define.DEFINE_list(
+      'environments', list(cases.ENVIRONMENTS),
+      'Environments to measure in, as in .venvs; or NAME=PYTHON.',
+      flag_values=flag_values)
+  define.DEFINE_list(
+      'only', [], 'Groups of cases to measure; none: all.',
+      flag_values=flag_values)
+  define.DEFINE_integer(
+      'rounds', None, 'How often each case is measured; not given: 3, or 1 '
+      'with --quick.', flag_values=flag_values)
+  define.DEFINE_boolean(
+      'quick', False, 'Measure next to nothing, to try the script.',
+      flag_values=flag_values)
+  define.DEFINE_boolean(
+      'list', False, 'List groups and cases, and measure nothing.',
+      flag_values=flag_values)
+  define.DEFINE_string(
+      'output_json', None, 'File for settings and measurements.',
+      flag_values=flag_values)
+  define.DEFINE_string(
+      'output_md', None, 'File for the same as Markdown.',
+      flag_values=flag_values)
+
+
+def main(flag_values):
+  from deeplab.benchmark import driver
+
+  groups = driver.find_groups(flag_values.only)
+  if flag_values.list:
+    for group in groups:
+      for case in cases.cases_of(group, cases.ENVIRONMENTS):
+        print(case.key)
+    return
+  rounds = flag_values.rounds
+  if rounds is None:
+    rounds = 1 if flag_values.quick else _ROUNDS
+  if rounds < 1:
+    raise InputError('--rounds={}: expected at least 1'.format(rounds))
+  pythons = driver.find_pythons(flag_values.environments)
+  for flag in ('output_json', 'output_md'):
+    folder = os.path.dirname(flag_values[flag].value or '') or '.'
+    if not os.path.isdir(folder):
+      raise InputError('--{}={}: no such folder'.format(
+          flag, flag_values[flag].value))
+  _measure(flag_values, groups, pythons, rounds)
+
+
+def _measure(flag_values, groups, pythons, rounds):
+  """Runs the groups and publishes what came of it."""
+  import logging
+  import tempfile
+  import time
+
+  from deeplab import options
+  from deeplab.benchmark import driver
+  from deeplab.benchmark import results
+
+  sizes = cases.QUICK if flag_values.quick else cases.Sizes()
+  if not flag_values.quick:
+    logging.info('expect some %.0f minutes', sum(
+        group.minutes for group in groups) * (1 + rounds / _ROUNDS) / 2)
+  started = time.time()
+  with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
+    benchmark = driver.Benchmark(
+        pythons=pythons, sizes=sizes, rounds=rounds, folder=folder)
+    benchmark.run(groups)
+  content = results.as_json(
+      benchmark, command=sys.argv[1:], rounds=rounds, sizes=sizes,
+      minutes=(time.time() - started) / 60)
+  if flag_values.output_json:
+    options.write_json(flag_values.output_json, content)
+  if flag_values.output_md:
+    options.write_text(flag_values.output_md,
+                       results.as_markdown(content, benchmark.results))
+  print(results.tables(content, benchmark.results))
+  failed = [result.case.key for result in benchmark.results if result.error]
+  print('{} cases in {:.1f} minutes, {} failed'.format(
+      len(benchmark.results), content['minutes'], len(failed)))
+  if failed:
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=())

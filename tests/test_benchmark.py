@@ -1,0 +1,299 @@
+"""Tests of the benchmark: its table, its turns, its ratios, its script.
+
+What it measures is not tested: times depend on the machine.
+"""
+import importlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import losses
+from deeplab.benchmark import cases
+from deeplab.benchmark import driver
+from deeplab.benchmark import network
+from deeplab.benchmark import results
+from deeplab.errors import InputError
+from tests import scripts
+
+_SCRIPT = 'scripts/benchmark.py'
+_HERE = 'tf1=' + sys.executable
+
+
+def _case(group, environment, name):
+  return cases.Case(group, name, environment, 'clock.nothing', {}, 'image')
+
+
+def _result(group, environment, name, seconds, peak_bytes=2 ** 20):
+  return driver.Result(_case(group, environment, name), seconds, peak_bytes,
+                       '', None)
+
+
+# --- The table -------------------------------------------------------------
+
+
+def test_every_work_of_the_table_exists():
+  works = {row[2] for group in cases.GROUPS for row in group.rows}
+  works |= {file.work for file in cases.FILES.values()}
+  for work in works:
+    module, name = work.split('.')
+    assert callable(getattr(
+        importlib.import_module('deeplab.benchmark.' + module), name))
+
+
+def test_every_goal_is_about_cases_of_the_table():
+  keys = set()
+  for group in cases.GROUPS:
+    for case in cases.cases_of(group, cases.ENVIRONMENTS):
+      keys |= {case.key, '{}/*/{}'.format(case.group, case.name)}
+  for goal in cases.GOALS:
+    assert {goal.case, goal.against} <= keys
+
+
+def test_files_come_after_what_they_are_made_from():
+  groups = [group for group in cases.GROUPS if group.name == 'tflite_ptq']
+  assert cases.files_for(groups) == [
+      'float graph', 'pictures', 'records', 'preprocessed', 'ptq model']
+
+
+def test_first_of_several_environments():
+  group = cases.Group('name', 'title', 'image', (), None, 1, [
+      ('every', ('tf1', 'modern'), 'a.b', {}),
+      ('first', ['modern', 'tf1'], 'a.b', {})])
+  assert [case.key for case in cases.cases_of(group, ['tf1', 'modern'])] == [
+      'name/tf1/every', 'name/modern/every', 'name/modern/first']
+  assert [case.key for case in cases.cases_of(group, ['tf1'])] == [
+      'name/tf1/every', 'name/tf1/first']
+
+
+def test_one_hot_loss_is_the_same_loss():
+  random = np.random.RandomState(1)
+  logits = random.normal(0, 2, [2, 5, 5, 32]).astype(np.float32)
+  labels = random.randint(0, 32, [2, 17, 17, 1])
+  values = []
+  for loss in (losses.softmax_cross_entropy, network.one_hot_loss):
+    with tf.Graph().as_default(), tf.Session() as session:
+      values.append(session.run(loss(
+          tf.constant(logits), tf.constant(labels, tf.int32))))
+  assert values[0] == pytest.approx(values[1], rel=1e-6)
+  assert values[0] > 1
+
+
+# --- Turns -----------------------------------------------------------------
+
+
+class _Worker:
+  """Stands in for a process; keeps a log of what all of them are asked."""
+  asked = []
+
+  def __init__(self, python, job, unused_log_path):
+    if job['settings'].get('fails'):
+      raise driver.WorkError('no such thing')
+    self._name = job['settings'].get('name', job['work'])
+    self._breaks = job['settings'].get('breaks')
+    self.prepared = {'versions': {'Python': python}, 'detail': 'by hand'}
+
+  def ask(self, line):
+    self.asked.append((self._name, line))
+    if line == 'peak':
+      return {'peak_bytes': 5}
+    if self._breaks:
+      raise driver.WorkError('broken')
+    return {'seconds': 2.0}
+
+  def close(self):
+    self.asked.append((self._name, 'close'))
+
+
+@pytest.fixture
+def workers(monkeypatch):
+  monkeypatch.setattr(_Worker, 'asked', [])
+  monkeypatch.setattr(driver, 'Worker', _Worker)
+  return _Worker.asked
+
+
+def _run(rows, *, rounds, most_rounds=None):
+  group = cases.Group('group', 'title', 'image', (), most_rounds, 1, rows)
+  benchmark = driver.Benchmark(
+      pythons={'tf1': 'python'}, sizes=cases.QUICK, rounds=rounds, folder='.')
+  benchmark.run([group])
+  return benchmark
+
+
+def test_cases_take_turns(workers):
+  rows = [(name, ('tf1',), 'a.b', {'name': name}) for name in ('one', 'two')]
+  benchmark = _run(rows, rounds=2)
+  assert workers[:4] == [('one', 'measure'), ('two', 'measure')] * 2
+  assert workers[-2:] == [('one', 'close'), ('two', 'close')]
+  assert [result.seconds for result in benchmark.results] == [[2.0, 2.0]] * 2
+  assert benchmark.results[0].peak_bytes == 5
+  assert benchmark.results[0].detail == 'by hand'
+  assert benchmark.versions == {'tf1': {'Python': 'python'}}
+
+
+def test_a_group_can_have_fewer_rounds(workers):
+  _run([('one', ('tf1',), 'a.b', {'name': 'one'})], rounds=3, most_rounds=1)
+  assert workers.count(('one', 'measure')) == 1
+
+
+def test_a_case_that_fails_leaves_the_others_alone(workers):
+  benchmark = _run([
+      ('one', ('tf1',), 'a.b', {'fails': True}),
+      ('two', ('tf1',), 'a.b', {'name': 'two', 'breaks': True}),
+      ('three', ('tf1',), 'a.b', {'name': 'three'})], rounds=2)
+  assert [(result.error, result.seconds) for result in benchmark.results] == [
+      ('no such thing', []), ('broken', []), (None, [2.0, 2.0])]
+  assert workers.count(('two', 'measure')) == 1
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+  job = {'work': 'clock.nothing', 'settings': {}, 'folder': str(tmp_path),
+         'sizes': dict(cases.QUICK._asdict())}
+  with pytest.raises(driver.WorkError) as caught:
+    driver.Worker(sys.executable, job, str(tmp_path / 'log.txt'))
+  assert "has no attribute 'nothing'" in str(caught.value)
+
+
+def test_groups_without_their_files_are_left_out(workers, caplog):
+  benchmark = driver.Benchmark(
+      pythons={'tf1': 'python'}, sizes=cases.QUICK, rounds=1, folder='.')
+  benchmark.run([cases.Group('group', 'title', 'image', ('ptq model',), None, 1,
+                             [('one', ('tf1',), 'a.b', {'name': 'one'})])])
+  assert benchmark.results == []
+  # What could be made of its files was.
+  assert [name for name, line in workers if line == 'close'] == [
+      'graphs.export', 'images.paint', 'images.build', 'images.write']
+  assert 'ptq model can be made in tf2 or modern alone' in caplog.text
+
+
+# --- Ratios ----------------------------------------------------------------
+
+
+def test_ratio_pairs_the_rounds():
+  # The machine was twice as slow in the second round, for both.
+  first = _result('g', 'tf1', 'a', [1.0, 2.0, 1.2])
+  second = _result('g', 'tf1', 'b', [2.0, 4.0, 1.2])
+  assert results.ratio(second, first) == 2.0
+  assert results.ratio(
+      first._replace(peak_bytes=30), second._replace(peak_bytes=20),
+      'peak_bytes') == 1.5
+
+
+def test_goals():
+  measured = [
+      _result('evaluation', 'tf1', 'forward pass', [1.0]),
+      _result('evaluation', 'tf1', 'evaluation', [1.25]),
+      _result('float_step', 'tf1', 'one-hot loss', [3.0]),
+      _result('float_step', 'tf1', 'suite', [2.0]),
+      _result('tflite_memory', 'tf2', 'few images', [9.0], 100),
+      _result('tflite_memory', 'tf2', 'many images', [1.0], 104)]
+  found = {goal['goal']: goal for goal in results.goals_of(measured)}
+  assert found['evaluation per image, tf1, in forward passes'] == {
+      'goal': 'evaluation per image, tf1, in forward passes',
+      'wanted': 'under 1.15 x', 'ratio': 1.25, 'met': False}
+  step = found['float step, tf1, against one-hot loss']
+  assert (step['wanted'], step['ratio'], step['met']) == (
+      'at least 1.15 x', 1.5, True)
+  memory = found['TFLite evaluation memory, many images against few']
+  assert (memory['ratio'], memory['met']) == (1.04, True)
+  unmeasured = found['float step, modern, against one-hot loss in tf1']
+  assert (unmeasured['ratio'], unmeasured['met']) == (None, None)
+  assert len(found) == len(cases.GOALS)
+
+
+def test_share_of_the_matrix_product():
+  measured = [
+      _result('evaluation', 'tf1', 'forward pass', [0.5]),
+      _result('matrix_product', 'tf1', 'matrix product', [0.025]),
+      _result('matrix_product', 'modern', 'matrix product', [0.025])]
+  share, = results.shares_of(measured, cases.Sizes())
+  assert share['environment'] == 'tf1'
+  assert share['gigaflops'] == pytest.approx(21.2)
+  assert share['matrix_product'] == pytest.approx(40)
+  assert share['share'] == pytest.approx(0.53)
+  assert results.shares_of(measured, cases.QUICK) == []
+
+
+def test_tables():
+  failed = driver.Result(_case('records', 'modern', 'suite'), [], 0, '', 'why')
+  content = {
+      'goals': [{'goal': 'quick', 'wanted': 'at least 2 x', 'ratio': 2.5,
+                 'met': True},
+                {'goal': 'small', 'wanted': 'under 1 x', 'ratio': None,
+                 'met': None}],
+      'shares': []}
+  measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
+              failed]
+  assert results.tables(content, measured).splitlines() == [
+      '## Goals',
+      '',
+      '| goal  | wanted       | measured | met |',
+      '| ----- | ------------ | -------- | --- |',
+      '| quick | at least 2 x | 2.5 x    | yes |',
+      '| small | under 1 x    | -        | -   |',
+      '',
+      '## build_ade20k_data.py',
+      '',
+      '| case  | environment | s/image | spread | image/s | as fast as the '
+      'first | peak memory |',
+      '| ----- | ----------- | ------- | ------ | ------- | '
+      '-------------------- | ----------- |',
+      '| suite | tf1         | 0.25    | 40 %   | 4       | 1 x               '
+      '   | 3 MiB       |',
+      '| suite | modern      | failed  | -      | -       | -                 '
+      '   | -           |']
+
+
+# --- The script ------------------------------------------------------------
+
+
+def test_quick_run(tmp_path):
+  json_path, md_path = tmp_path / 'out.json', tmp_path / 'out.md'
+  done = scripts.run(
+      _SCRIPT, '--quick', '--only=records', '--output_json', str(json_path),
+      '--environments={},tf2={}'.format(_HERE, tmp_path / 'missing'),
+      '--output_md', str(md_path), env={'TMPDIR': str(tmp_path)})
+  assert 'left out: tf2 (' in done.stderr
+  assert '1 cases in ' in done.stdout and ' 0 failed' in done.stdout
+  content = json.loads(json_path.read_text())
+  case, = content['cases']
+  assert (case['group'], case['environment']) == ('records', 'tf1')
+  assert len(case['seconds']) == 1 and case['median'] > 0
+  assert case['peak_bytes'] > 2 ** 20
+  assert content['rounds'] == 1 and content['sizes']['pictures'] == 6
+  assert content['environments']['tf1']['Python'].startswith(
+      '{}.{}'.format(*sys.version_info[:2]))
+  assert set(content['machine']) == {
+      'processor', 'cores', 'memory', 'system', 'date', 'commit'}
+  text = md_path.read_text()
+  assert text.startswith('# Benchmarks\n') and 'build_ade20k_data.py' in text
+  assert sorted(os.listdir(str(tmp_path))) == ['out.json', 'out.md']
+
+
+def test_list():
+  done = scripts.run(_SCRIPT, '--list', '--only=ptq,records')
+  assert done.stdout.split('\n') == [
+      'ptq/tf2/calibration', 'ptq/modern/calibration', 'records/tf1/suite',
+      'records/modern/suite', '']
+
+
+@pytest.mark.parametrize('arguments, problem', [
+    (['--only=speed'], '--only=speed: unknown group speed; expected some of '),
+    (['--environments=tf3'], '--environments=tf3: unknown environment tf3; '),
+    (['--environments='], '--environments=: '),
+    (['--environments=tf1=/nowhere/python'], 'none found; run '),
+    (['--rounds=0', '--environments=' + _HERE], '--rounds=0: expected at '),
+    (['--output_md=/nowhere/B.md', '--environments=' + _HERE],
+     '--output_md=/nowhere/B.md: no such folder'),
+])
+def test_bad_flags(arguments, problem):
+  assert problem in scripts.refusal(_SCRIPT, *arguments)
+
+
+def test_unknown_names_are_input_errors():
+  with pytest.raises(InputError):
+    driver.find_groups(['nothing'])
+  assert len(driver.find_groups([])) == len(cases.GROUPS)
