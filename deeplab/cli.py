@@ -115,6 +115,7 @@ def run(main, define_flags, *, environments, argv=None):
     problem = environment.problem_with(environments)
     if problem:
       environment.refuse(problem)
+    environment.pool_memory()
     environment.quieten_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
     if not flags.FLAGS['verbosity'].present:

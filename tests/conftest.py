@@ -9,6 +9,12 @@ if REPOSITORY not in sys.path:
   sys.path.insert(0, REPOSITORY)
 
 
+def pytest_configure():
+  """Does what every script does before TensorFlow is loaded."""
+  from deeplab import environment
+  environment.pool_memory()
+
+
 def _folder_from(variable):
   folder = os.environ.get(variable)
   if not folder:

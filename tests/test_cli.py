@@ -233,6 +233,21 @@ def test_the_modern_environment_is_named_as_the_other_choice(monkeypatch):
       'instead of tf2')
 
 
+def test_scripts_have_tensorflow_pool_its_memory(tmp_path):
+  name = 'TF_CPU_ALLOCATOR_USE_BFC'
+  script = tmp_path / 'script.py'
+  script.write_text(
+      'import os, sys\nsys.path.insert(0, sys.argv.pop())\n'
+      'from deeplab import cli\n'
+      'cli.run(lambda flags: print(os.environ["{}"]), lambda flags: None,\n'
+      '        environments=())\n'.format(name))
+  for given, expected in (({}, 'true'), ({name: 'false'}, 'false')):
+    variables = {key: value for key, value in os.environ.items() if key != name}
+    assert subprocess.check_output(
+        [sys.executable, str(script), scripts.REPOSITORY],
+        env=dict(variables, **given)).decode().strip() == expected
+
+
 def quietened(folder, *arguments):
   """Imports a TensorFlow that talks; returns its standard error."""
   (folder / 'tensorflow').mkdir()

@@ -100,6 +100,8 @@ _BOTH = ('tf1', 'modern')
 _ANY = ('tf1', 'modern', 'tf2')
 _TRAIN = 'network.train_step'
 _LITE = 'lite.predict'
+# The reference's loss, and TensorFlow's default way with memory.
+_AS_REFERENCE = {'one_hot': True, 'pooled': False}
 
 FILES = {
     'pictures': File('images.paint', {}, (), _ANY),
@@ -128,12 +130,15 @@ def _lite_group(kind, title):
 GROUPS = (
     Group('float_step', 'Training step, float (documented flags)', 'step',
           (), None, 4, [
-              ('one-hot loss', ('tf1',), _TRAIN, {'one_hot': True}),
+              ('one-hot loss', ('tf1',), _TRAIN, _AS_REFERENCE),
+              ('one-hot loss, pooled memory', ('tf1',), _TRAIN,
+               {'one_hot': True}),
+              ('memory not pooled', ('tf1',), _TRAIN, {'pooled': False}),
               ('suite', _BOTH, _TRAIN, {})]),
     Group('qat_step', 'Training step, quantization-aware (documented flags)',
           'step', (), None, 8, [
               ('contrib, one-hot loss', ('tf1',), _TRAIN,
-               {'quantization': 'contrib', 'one_hot': True}),
+               dict(_AS_REFERENCE, quantization='contrib')),
               ('contrib', ('tf1',), _TRAIN, {'quantization': 'contrib'}),
               ('layers', _BOTH, _TRAIN, {'quantization': 'layers'})]),
     Group('evaluation', 'Evaluation of a checkpoint, batch 1', 'image',

@@ -34,18 +34,22 @@ def _prepare(job):
   """Does everything that is not to be measured.
 
   Args:
-    job: dict with 'work', 'settings', 'sizes', 'folder'.
+    job: dict with 'work', 'settings', 'sizes', 'folder'; a setting 'pooled'
+      of False leaves TensorFlow its own way with memory.
 
   Returns:
     (function that measures, or None; what there is to know about it).
   """
   from deeplab.benchmark import cases
 
+  settings = dict(job['settings'])
+  if settings.pop('pooled', True):
+    environment.pool_memory()
   module, name = job['work'].split('.')
   function = getattr(
       importlib.import_module('deeplab.benchmark.' + module), name)
   prepared = function(
-      cases.Sizes(**job['sizes']), _Files(job['folder']), **job['settings'])
+      cases.Sizes(**job['sizes']), _Files(job['folder']), **settings)
   return prepared or (None, '')
 
 
