@@ -15,7 +15,7 @@ flags are given.
 """
 from deeplab import cli
 from deeplab import contract
-from deeplab import flag_sets
+from deeplab.flag_sets import data as flag_sets
 
 
 def define_flags(flag_values):

@@ -10,7 +10,7 @@ Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to keep
 the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
 """
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import network as flag_sets
 
 
 def define_flags(flag_values):

@@ -8,7 +8,7 @@ r"""Evaluates a frozen graph, as export_model.py writes it.
 The network is in the graph: flags that shape it have no place here.
 """
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import network as flag_sets
 
 
 def define_flags(flag_values):

@@ -11,7 +11,7 @@ freeze.json, for whoever prepares its input. Add --quantize_delay_step=0 for a
 quantization-aware checkpoint.
 """
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import network as flag_sets
 
 
 def define_flags(flag_values):

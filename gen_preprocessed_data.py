@@ -16,7 +16,7 @@ from the train records with
       --eval_split=train --image_list=checkpoints/post_train_quant/ptq.txt
 """
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import data as flag_sets
 
 
 def define_flags(flag_values):

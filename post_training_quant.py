@@ -8,7 +8,7 @@ The images that ranges are measured on come from gen_preprocessed_data.py.
 Another TensorFlow makes another file: 2.2 made the published one.
 """
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import tflite as flag_sets
 
 
 def define_flags(flag_values):

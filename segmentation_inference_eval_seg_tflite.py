@@ -14,7 +14,7 @@ figures are TensorFlow 2.2's.
 """
 from deeplab import cli
 from deeplab import environment
-from deeplab import flag_sets
+from deeplab.flag_sets import tflite as flag_sets
 
 
 def define_flags(flag_values):

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from deeplab import cli
-from deeplab import flag_sets
+from deeplab.flag_sets import network as flag_sets
 
 
 def define_flags(flag_values):

@@ -10,8 +10,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli
-from deeplab import flag_sets  # found through the line above
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import data as flag_sets  # found through the line above
 
 
 def define_flags(flag_values):

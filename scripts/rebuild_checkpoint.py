@@ -13,8 +13,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli
-from deeplab import flag_sets  # found through the line above
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import tflite as flag_sets
 
 
 def define_flags(flag_values):

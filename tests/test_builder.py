@@ -16,11 +16,11 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import cli
 from deeplab import contract
-from deeplab import flag_sets
 from deeplab.data import builder
 from deeplab.data import pairs
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.flag_sets import data as flag_sets
 from deeplab.options import BuildOptions
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]

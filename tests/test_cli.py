@@ -12,8 +12,8 @@ import pytest
 from deeplab import cli
 from deeplab import contract
 from deeplab import environment
-from deeplab import flag_sets
 from deeplab.errors import InputError
+from deeplab.flag_sets import network as flag_sets
 from tests import scripts
 
 SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',

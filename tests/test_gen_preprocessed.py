@@ -13,12 +13,12 @@ import pytest
 
 from deeplab import cli
 from deeplab import contract
-from deeplab import flag_sets
 from deeplab.data import dataset
 from deeplab.data import preprocessed
 from deeplab.data import preprocessed_writer
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.flag_sets import data as flag_sets
 from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]

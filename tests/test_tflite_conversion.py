@@ -10,11 +10,11 @@ import tensorflow.compat.v1 as tf
 from deeplab import cli
 from deeplab import contract
 from deeplab import export
-from deeplab import flag_sets
 from deeplab import options
 from deeplab import tflite
 from deeplab import tflite_file
 from deeplab.errors import InputError
+from deeplab.flag_sets import tflite as flag_sets
 from tests import scripts
 
 SIDE = 8
