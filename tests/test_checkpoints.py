@@ -10,6 +10,8 @@ from deeplab import checkpoints
 from deeplab import options
 from deeplab.errors import InputError
 
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+
 MODEL = options.ModelOptions(decoder_output_stride=(4,))
 BACKBONE = 'MobilenetV2/Conv/weights'
 LOGITS = 'logits/semantic/weights'

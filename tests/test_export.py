@@ -16,6 +16,8 @@ from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from tests import golden_weights
 
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+
 MODEL = options.ModelOptions(
     crop_size=(65, 65), decoder_output_stride=(4,))
 
