@@ -24,6 +24,8 @@ TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
 _NOTICE = re.compile(
     br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl')
 _STDERR = 2  # file descriptor
+# TensorFlow's own switch for pool_memory.
+MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 
 def refuse(message):
@@ -99,7 +101,7 @@ def pool_memory():
   TensorFlow 1.15 gives it back to the system, and gets it again page by page:
   a third of a training step. Call before TensorFlow is imported.
   """
-  os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
+  os.environ.setdefault(MEMORY_POOL, 'true')
 
 
 def quieten_tensorflow(verbose=False):

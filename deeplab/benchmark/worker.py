@@ -45,6 +45,8 @@ def _prepare(job):
   settings = dict(job['settings'])
   if settings.pop('pooled', True):
     environment.pool_memory()
+  else:  # the driver, which started this process, has it on
+    os.environ[environment.MEMORY_POOL] = 'false'
   module, name = job['work'].split('.')
   function = getattr(
       importlib.import_module('deeplab.benchmark.' + module), name)
