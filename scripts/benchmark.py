@@ -91,8 +91,10 @@ def _measure(flag_values, groups, pythons, rounds):
     benchmark = driver.Benchmark(
         pythons=pythons, sizes=sizes, rounds=rounds, folder=folder)
     benchmark.run(groups)
+  # Where the tables go does not matter to who reads them.
+  command = [word for word in sys.argv[1:] if not word.startswith('--output_')]
   content = results.as_json(
-      benchmark, command=sys.argv[1:], rounds=rounds, sizes=sizes,
+      benchmark, command=command, rounds=rounds, sizes=sizes,
       minutes=(time.time() - started) / 60)
   if flag_values.output_json:
     options.write_json(flag_values.output_json, content)
