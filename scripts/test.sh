@@ -12,13 +12,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly NO_TEST_SELECTED=5  # pytest's exit status
 
-# run_tests ENVIRONMENT MARKS PYTEST_ARGUMENT...: adds to statuses.
+# run_tests ENVIRONMENT MARKS PYTEST_ARGUMENT...: notes pytest's exit status.
 run_tests() {
   local python=.venvs/$1/bin/python marks=$2 status=0
   shift 2
   echo "== $python -m pytest -m '$marks' $*"
   "$python" -m pytest -m "$marks" "$@" || status=$?
-  statuses+=("$status")
+  echo "$status" >>"$work/statuses"
+}
+
+# run_others PYTEST_ARGUMENT...: one after the other, all but home.
+run_others() {
+  local name
+  for name in tf2 modern; do
+    if [[ $name != "$home" && $ready == *".venvs/$name "* ]]; then
+      run_tests "$name" "$name" "$@"
+    fi
+  done
 }
 
 # Prints "ready: .venvs/tf1 (...) .venvs/modern (...)", and the like.
@@ -38,21 +48,20 @@ if ".venvs/$home/bin/python" -c 'import ruff' 2>/dev/null; then
   ".venvs/$home/bin/python" -m ruff check .
 fi
 
-# Home comes last, so that the summary of most tests is what the output ends on.
-statuses=()
-for name in tf2 modern; do
-  if [[ $name != "$home" && $ready == *".venvs/$name "* ]]; then
-    run_tests "$name" "$name" "$@"
-  fi
-done
+# One process of these tests keeps little more than one core busy.
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
+run_others "$@" >"$work/others" 2>&1 &
 run_tests "$home" "$home or not (tf1 or tf2 or modern)" "$@"
+wait
+cat "$work/others"
 
 # An argument may select tests of one environment only.
 result=$NO_TEST_SELECTED
-for status in "${statuses[@]}"; do
+while read -r status; do
   if ((status != 0 && status != NO_TEST_SELECTED)); then
     exit "$status"
   fi
   ((status != 0)) || result=0
-done
+done <"$work/statuses"
 exit "$result"
