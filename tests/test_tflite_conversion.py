@@ -202,6 +202,7 @@ def test_refuses_an_input_that_is_no_image(tmp_path):
   assert 'expected [batch, height, width, 3]' in message
 
 
+@pytest.mark.tf1
 def test_says_what_cannot_be_converted(tmp_path):
   path = write_graph(tmp_path / 'beta.pb', unsupported=True)
   message = refusal_of(tflite.convert, tmp_path, graph_def=path, mode='float')
@@ -430,6 +431,7 @@ def test_post_training_script_runs_where_no_environment_is_activated(
   assert 'INFO' not in done.stderr
 
 
+@pytest.mark.tf1
 def test_post_training_script_needs_another_environment():
   line = scripts.refusal('post_training_quant.py')
   assert 'needs TensorFlow 2.2 or 2.21 (found 1.15' in line
@@ -469,6 +471,7 @@ def different_weights(ours, published):
           sum(mine.size for mine, unused_theirs in pairs))
 
 
+@pytest.mark.tf1
 @pytest.mark.slow
 def test_makes_the_published_quantization_aware_file(
     reference_dir, ade20k_sample_dir, tmp_path):
