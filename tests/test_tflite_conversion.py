@@ -515,7 +515,7 @@ def test_makes_the_published_post_training_file(
   published_path = os.path.join(reference_dir, 'freeze_ptq.tflite')
   ours, published = tflite_file.read(out), tflite_file.read(published_path)
   if not tf.__version__.startswith('2.2.'):
-    # A newer converter: two operators less, other roundings of some weights.
+    # A newer converter: two operators less, and some other weights.
     assert ours.operation_counts() == dict(
         published.operation_counts(), QUANTIZE=1)
     different, total = different_weights(ours, published)
