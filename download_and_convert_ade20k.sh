@@ -18,17 +18,20 @@
 #   --help       print this text
 #
 # Environment variables:
-#   ADE20K_URL             another address of the zip file, such as a mirror
-#   ADE20K_SHA1            its SHA-1
+#   ADE20K_URL             another address of the zip file, such as a mirror;
+#                          of several, separated by blanks, each is tried where
+#                          nothing came from the one before. Default: the
+#                          authors' server by https, then by http
+#   ADE20K_SHA1            its SHA-1, which decides wherever it came from
 #   ADE20K_EXPECT_COUNTS   pairs to expect as TRAIN,VAL (20210,2000), or "no"
 #   PYTHON                 the interpreter that converts; default: .venvs/tf1
 #                          or .venvs/modern beside this script if there, else
 #                          python
 set -euo pipefail
 
-readonly HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-readonly SITE=http://data.csail.mit.edu/places/ADEchallenge
-readonly URL="${ADE20K_URL:-$SITE/ADEChallengeData2016.zip}"
+readonly HERE="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+readonly SITE=data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip
+readonly URLS="${ADE20K_URL:-https://$SITE http://$SITE}"
 readonly SHA1="${ADE20K_SHA1:-219e1696abb36c8ba3a3afe7fb2f4b4606a897c7}"
 readonly COUNTS="${ADE20K_EXPECT_COUNTS:-20210,2000}"
 readonly DEST=./ADE20K
@@ -37,22 +40,14 @@ readonly ZIP="$DEST/ADEChallengeData2016.zip"
 readonly PART="$ZIP.part"
 readonly UNPACKED="$DEST/.unpack.$$"
 readonly RECORDS="$DEST/tfrecord"
-# Attempts in one run, as long as each brings something.
-readonly ATTEMPTS=5
 
-die() {
-  printf 'ERROR %s: %s\n' "$(basename "$0")" "$*" >&2
-  exit 2
-}
-
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-}
+# shellcheck source=scripts/lib_download.sh
+. "$HERE/scripts/lib_download.sh"
 
 find_python() {
   local candidate
   if [ -n "${PYTHON:-}" ]; then
-    command -v "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: not found"
+    type -P -- "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: not found"
     echo "$PYTHON"
     return
   fi
@@ -66,21 +61,27 @@ find_python() {
   die 'no python found; run ./scripts/setup.sh all'
 }
 
+# suite PROGRAM ARGUMENT...: runs Python code that imports from deeplab, and
+# nothing from the current folder, which Python would search first.
+suite() {
+  "$PYTHON" -c "
+import sys
+here, sys.argv = sys.argv[1], sys.argv[2:]
+sys.path[:] = [here] + [path for path in sys.path if path]
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from deeplab import environment
+$1" "$HERE" "$0" "${@:2}"
+}
+
 # An hour of downloading should not end in a missing package.
 check_python() {
   local problem
-  problem="$("$PYTHON" - "$HERE" << 'PROGRAM'
-import sys
-sys.path.insert(0, sys.argv[1])
-from deeplab import environment
+  problem="$(suite "
 print(environment.problem_with(('tf1', 'tf2', 'modern')) or '')
-PROGRAM
-  )" || die "$PYTHON cannot run this suite; run ./scripts/setup.sh all"
+" 2> /dev/null)" ||
+    die "$PYTHON cannot run this suite; run ./scripts/setup.sh all"
   [ -z "$problem" ] || die "$problem"
-}
-
-size_of() {
-  if [ -f "$1" ]; then wc -c < "$1" | tr -d ' '; else echo 0; fi
 }
 
 # human BYTES: prints "13 KB" or "967 MB".
@@ -92,103 +93,76 @@ human() {
   fi
 }
 
-# Size in bytes that the server states, or nothing.
-size_on_server() {
-  if command -v curl > /dev/null; then
-    curl -sfIL "$URL" || true
-  else
-    wget -q --spider -S "$URL" 2>&1 || true
-  fi | tr -d '\r' |
-    awk 'tolower($1) == "content-length:" {n = $2} END {print n}'
-}
-
-# check_room BYTES: dies unless that many bytes are free in $DEST.
+# check_room BYTES: dies where fewer bytes are free in $DEST.
 check_room() {
   local free
-  free="$(df -Pk "$DEST" | awk 'NR == 2 {printf "%.0f", $4 * 1024}')"
+  # The number before the percentage, as names of devices may have blanks.
+  free="$(df -Pk "$DEST" 2> /dev/null | awk 'NR == 2 {
+    for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) {print $(i - 1); exit}
+  }')" || return 0
+  free="$(whole_number "$free")" || return 0
+  free="$(( free * 1024 ))"
   [ "$free" -ge "$1" ] ||
     die "need $(human "$1") free in $DEST, have $(human "$free")"
 }
 
-sha1_of() {
-  "$PYTHON" - "$1" << 'PROGRAM'
-import hashlib
-import sys
-digest = hashlib.sha1()
-with open(sys.argv[1], 'rb') as source:
-  for block in iter(lambda: source.read(1 << 20), b''):
-    digest.update(block)
-print(digest.hexdigest())
-PROGRAM
+has_sum() {
+  [ "$(sha1 < "$1")" = "$SHA1" ]
 }
 
-# fetch: one attempt to complete $PART; on a terminal with a progress bar.
-fetch() {
-  if command -v curl > /dev/null; then
-    local bar=-s
-    [ ! -t 2 ] || bar=--progress-bar
-    curl -fL "$bar" -C - -o "$PART" "$URL"
-  else
-    local quiet='-q'
-    [ ! -t 2 ] || quiet='-q --show-progress'
-    # shellcheck disable=SC2086
-    wget $quiet --tries=1 -c -O "$PART" "$URL"
+get_zip() {
+  local sum
+  if [ -f "$ZIP" ]; then
+    check_sum "$ZIP" "remove it and rerun"
+    return
   fi
+  check_downloader '; or give --zip=PATH'
+  is_writable_place "$ZIP" || die "$ZIP is no file; remove it and rerun"
+  is_writable_place "$PART" || die "$PART is no plain file; remove it and rerun"
+  # A run may have been stopped right after the last byte.
+  if [ ! -s "$PART" ] || ! has_sum "$PART"; then
+    complete_part
+    sum="$(sha1 < "$PART")"
+    if [ "$sum" != "$SHA1" ]; then
+      mv -f "$PART" "$ZIP.bad"
+      die "$SOURCE has SHA-1 $sum, expected $SHA1; kept as $ZIP.bad," \
+        "rerun to download it again"
+    fi
+  fi
+  mv "$PART" "$ZIP"
 }
 
-# download TOTAL: completes $PART, resuming as often as it grows; TOTAL is the
-# size to reach, or empty.
-download() {
-  local total="$1" attempt before status
-  for (( attempt = 1; attempt <= ATTEMPTS; attempt++ )); do
+# complete_part: downloads $PART from the first address that anything comes
+# from; sets SOURCE to that one.
+complete_part() {
+  local index total before status
+  for index in "${!ADDRESSES[@]}"; do
+    SOURCE="${ADDRESSES[index]}"
+    total="$(size_on_server "$SOURCE")"
     before="$(size_of "$PART")"
-    [ -z "$total" ] || [ "$before" -lt "$total" ] || return 0
+    # The zip file, what it holds and the TFRecords: images do not compress.
+    [ -z "$total" ] || check_room "$(( 3 * total - before ))"
+    echo "downloading $SOURCE${total:+ ($(human "$total"))}"
     status=0
-    fetch || status=$?
+    download "$SOURCE" "$PART" || status=$?
     [ "$status" -ne 0 ] || return 0
-    # 33: this server cannot resume, so the next attempt starts over.
-    if [ "$status" -eq 33 ]; then
-      rm -f "$PART"
-    elif [ "$(size_of "$PART")" -le "$before" ]; then
-      break
-    fi
+    [ "$(size_of "$PART")" -le "$before" ] || break
+    [ "$(( index + 1 ))" -eq "${#ADDRESSES[@]}" ] ||
+      echo "nothing comes from $SOURCE (status $status), trying the next one"
   done
-  if [ "$(size_of "$PART")" -eq 0 ]; then
+  if [ ! -s "$PART" ]; then
     rm -f "$PART"
-    die "cannot download $URL (status $status); rerun to try again, or give" \
-      "--zip=PATH"
+    die "cannot download $SOURCE (status $status); rerun to try again, or" \
+      "give --zip=PATH"
   fi
   die "$(basename "$ZIP") is $(human "$(size_of "$PART")")${total:+ of $(
     human "$total")}; rerun to resume, or give --zip=PATH"
 }
 
-get_zip() {
-  local total sum
-  if [ -f "$ZIP" ]; then
-    check_sum "$ZIP" "remove it and rerun"
-    return
-  fi
-  command -v curl > /dev/null || command -v wget > /dev/null ||
-    die 'needs curl or wget; or give --zip=PATH'
-  total="$(size_on_server)"
-  # The zip file, what it holds and the TFRecords: images do not compress.
-  [ -z "$total" ] ||
-    check_room "$(( 3 * total - $(size_of "$PART") ))"
-  echo "downloading $URL${total:+ ($(human "$total"))}"
-  download "$total"
-  sum="$(sha1_of "$PART")"
-  if [ "$sum" != "$SHA1" ]; then
-    mv -f "$PART" "$ZIP.bad"
-    die "$URL has SHA-1 $sum, expected $SHA1; kept as $ZIP.bad," \
-      "rerun to download it again"
-  fi
-  mv "$PART" "$ZIP"
-}
-
 # check_sum FILE REMEDY
 check_sum() {
   local sum
-  sum="$(sha1_of "$1")"
+  sum="$(sha1 < "$1")"
   [ "$sum" = "$SHA1" ] || die "$1 has SHA-1 $sum, expected $SHA1; $2"
 }
 
@@ -197,12 +171,14 @@ unpack() {
   check_room "$(( 2 * $(size_of "$1") ))"
   echo "unpacking $1"
   mkdir -p "$UNPACKED"
-  if command -v unzip > /dev/null; then
-    unzip -q -n "$1" -d "$UNPACKED" || die "$1 cannot be unpacked (unzip)"
-  else
-    "$PYTHON" -m zipfile -e "$1" "$UNPACKED" ||
-      die "$1 cannot be unpacked (zipfile)"
-  fi
+  suite "
+from deeplab.data import archive
+from deeplab.errors import InputError
+try:
+  archive.unpack(*sys.argv[1:])
+except InputError as error:
+  environment.refuse(str(error))
+" "$1" "$UNPACKED" "$(basename "$DATA")" || exit 2
   check_counts "$UNPACKED/ADEChallengeData2016" "is it ADEChallengeData2016?"
   mv "$UNPACKED/ADEChallengeData2016" "$DATA"
 }
@@ -233,7 +209,7 @@ records_complete() {
 }
 
 main() {
-  local argument zip=''
+  local argument address zip=''
   for argument in "$@"; do
     case "$argument" in
       --zip=?*) zip="${argument#--zip=}" ;;
@@ -243,10 +219,19 @@ main() {
   done
   [[ "$COUNTS" == no || "$COUNTS" =~ ^[0-9]+,[0-9]+$ ]] ||
     die "ADE20K_EXPECT_COUNTS=$COUNTS: expected TRAIN,VAL or no"
-  [ -z "$zip" ] || [ -f "$zip" ] || die "--zip=$zip: no such file"
+  is_sum "$SHA1" ||
+    die "ADE20K_SHA1=$SHA1: expected 40 hexadecimal digits in small letters"
+  # At the end of the text, read fails as it finds no delimiter.
+  read -r -d '' -a ADDRESSES <<< "$URLS" || true
+  [ "${#ADDRESSES[@]}" -gt 0 ] || die 'ADE20K_URL is blank: expected addresses'
+  for address in "${ADDRESSES[@]}"; do
+    check_address ADE20K_URL "$address"
+  done
+  [ -z "$zip" ] || { [ -f "$zip" ] && [ -r "$zip" ]; } ||
+    die "--zip=$zip: no such file that can be read"
   PYTHON="$(find_python)"
   check_python
-  mkdir -p "$DEST" || die "cannot make $DEST here"
+  mkdir -p "$DEST" 2> /dev/null || die "cannot make $DEST here"
   trap 'rm -rf "$UNPACKED"' EXIT
 
   if [ -d "$DATA" ]; then

@@ -19,65 +19,17 @@
 #   CHECKPOINTS_MANIFEST   another list of sums and paths
 set -euo pipefail
 
-readonly HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+readonly HERE="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 readonly SITE=https://raw.githubusercontent.com/mlcommons/mobile_open/main
 readonly URL="${CHECKPOINTS_URL:-$SITE/vision/deeplab/models_and_code/checkpoints}"
 readonly MANIFEST="${CHECKPOINTS_MANIFEST:-$HERE/../checkpoints/git-blob-sha1.txt}"
-# Attempts for one file in one run, as long as each brings something.
-readonly ATTEMPTS=5
 
-die() {
-  printf 'ERROR %s: %s\n' "$(basename "$0")" "$*" >&2
-  exit 2
-}
-
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-}
-
-size_of() {
-  if [ -f "$1" ]; then wc -c < "$1" | tr -d ' '; else echo 0; fi
-}
+# shellcheck source=scripts/lib_download.sh
+. "$HERE/lib_download.sh"
 
 # blob_sha1 FILE: what "git hash-object FILE" prints.
 blob_sha1() {
-  { printf 'blob %s\0' "$(size_of "$1")"; cat "$1"; } | sha1 | cut -d ' ' -f 1
-}
-
-sha1() {
-  if command -v sha1sum > /dev/null; then sha1sum; else shasum -a 1; fi
-}
-
-# fetch URL PART: adds to PART what it lacks of the file at URL.
-fetch() {
-  if command -v curl > /dev/null; then
-    local bar=-s
-    [ ! -t 2 ] || bar=--progress-bar
-    curl -fL "$bar" -C - -o "$2" "$1"
-  else
-    local quiet='-q'
-    [ ! -t 2 ] || quiet='-q --show-progress'
-    # shellcheck disable=SC2086
-    wget $quiet --tries=1 -c -O "$2" "$1"
-  fi
-}
-
-# download URL PART: completes PART, resuming as often as it grows.
-download() {
-  local attempt before status
-  for (( attempt = 1; attempt <= ATTEMPTS; attempt++ )); do
-    before="$(size_of "$2")"
-    status=0
-    fetch "$1" "$2" || status=$?
-    [ "$status" -ne 0 ] || return 0
-    # 33: this server cannot resume, so the next attempt starts over.
-    if [ "$status" -eq 33 ]; then
-      rm -f "$2"
-    elif [ "$(size_of "$2")" -le "$before" ]; then
-      break
-    fi
-  done
-  return 1
+  { printf 'blob %s\0' "$(size_of "$1")"; cat "$1"; } | sha1
 }
 
 # get SUM PATH: makes $DEST/PATH; fails with the reason in REASON.
@@ -90,7 +42,11 @@ get() {
     REASON='is another file than the published one; move it away'
     return 1
   fi
-  if ! mkdir -p "$(dirname "$file")"; then
+  if ! is_writable_place "$file" || ! is_writable_place "$part"; then
+    REASON='or its .part is a link or no file; move it away'
+    return 1
+  fi
+  if ! mkdir -p "${file%/*}" 2> /dev/null; then
     REASON="cannot be written to $DEST"
     return 1
   fi
@@ -116,15 +72,33 @@ get() {
   mv "$part" "$file" && DOWNLOADED=$(( DOWNLOADED + 1 ))
 }
 
-# read_manifest FOLDER...: sets SUMS and PATHS to what lies in these folders.
+# is_path TEXT: whether it is a path that stays below the folder it starts from
+# and that no program takes for an option.
+is_path() {
+  local LC_ALL=C name='[A-Za-z0-9_][A-Za-z0-9._-]*'
+  # X.part is where X is downloaded to.
+  [[ "$1" =~ ^$name(/$name)*$ && "$1" != *.part ]]
+}
+
+# read_manifest FOLDER...: sets SUMS and PATHS to what lies in these folders;
+# dies at a line that is wrong, wherever it belongs.
 read_manifest() {
-  local sum path folder
+  local sum path folder place number=0 all=' '
   SUMS=() PATHS=()
-  [ -f "$MANIFEST" ] || die "$MANIFEST: no such file"
-  while read -r sum path; do
+  [ -f "$MANIFEST" ] && [ -r "$MANIFEST" ] ||
+    die "$MANIFEST: no such file that can be read"
+  # The last line may lack its end.
+  while read -r sum path || [ -n "$sum" ]; do
+    number="$(( number + 1 ))"
     [[ -n "$sum" && "$sum" != '#'* ]] || continue
-    [[ "$sum" =~ ^[0-9a-f]{40}$ && -n "$path" ]] ||
-      die "$MANIFEST: \"$sum $path\": expected a SHA-1 and a path"
+    place="$MANIFEST: line $number: \"$sum $path\""
+    is_sum "$sum" && [ -n "$path" ] ||
+      die "$place: expected a SHA-1 and a path"
+    is_path "$path" ||
+      die "$place: expected a relative path of letters, digits and ._-, in" \
+        "which no name begins with . or - or ends in .part"
+    [[ "$all" != *" $path "* ]] || die "$place: lists this path again"
+    all+="$path "
     for folder in "$@"; do
       if [[ "$path" == "$folder"/* ]]; then
         SUMS+=("$sum")
@@ -133,6 +107,15 @@ read_manifest() {
     done
   done < "$MANIFEST"
   [ "${#PATHS[@]}" -gt 0 ] || die "$MANIFEST: lists no file of $*"
+}
+
+# check_inside PATH: dies where a link in PATH's folders leads out of $DEST.
+check_inside() {
+  local folder="$DEST/$1" real
+  until folder="${folder%/*}" && [ -d "$folder" ]; do :; done
+  real="$(cd "$folder" && pwd -P)" || die "$folder: cannot be entered"
+  [[ "$real/" == "${DEST%/}"/* ]] ||
+    die "$folder is $real, which is not in $DEST; move this link away"
 }
 
 main() {
@@ -150,11 +133,16 @@ main() {
   done
   [ "${#folders[@]}" -gt 0 ] ||
     folders=(float post_train_quant quantize_aware_training)
-  command -v curl > /dev/null || command -v wget > /dev/null ||
-    die 'needs curl or wget'
+  check_downloader ''
+  check_address CHECKPOINTS_URL "$URL"
   read_manifest "${folders[@]}"
-  mkdir -p "$DEST" || die "cannot make $DEST"
-  DEST="$(cd "$DEST" && pwd)"
+  # A relative name may begin with a dash, or be found in CDPATH.
+  [[ "$DEST" == /* ]] || DEST="./$DEST"
+  mkdir -p "$DEST" 2> /dev/null || die "cannot make $DEST"
+  DEST="$(cd "$DEST" && pwd -P)"
+  for index in "${!PATHS[@]}"; do
+    check_inside "${PATHS[index]}"
+  done
 
   DOWNLOADED=0
   for index in "${!PATHS[@]}"; do

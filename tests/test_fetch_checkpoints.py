@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+from tests import downloads
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(REPOSITORY, 'scripts', 'fetch_checkpoints.sh')
 MANIFEST = os.path.join(REPOSITORY, 'checkpoints', 'git-blob-sha1.txt')
@@ -40,6 +42,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       return
     wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
     first = int(wanted.group(1)) if wanted else 0
+    if first >= len(content):
+      self.send_error(416)
+      return
     self.server.starts.append(first)
     self.send_response(206 if wanted else 200)
     self.send_header('Content-Length', str(len(content) - first))
@@ -82,15 +87,15 @@ def manifest(tmp_path):
 
 @pytest.fixture
 def run(server, manifest, tmp_path):
-  """Runs the script into tmp_path/out."""
-  def run_script(*arguments, **variables):
+  """Runs the script in tmp_path, by default into its folder out."""
+  def run_script(*arguments, script=SCRIPT, **variables):
     environment = dict(
         os.environ, no_proxy='127.0.0.1', CHECKPOINTS_MANIFEST=str(manifest),
         CHECKPOINTS_URL='http://127.0.0.1:{}'.format(
             server.server_address[1]))
     environment.update(variables)
     return subprocess.run(
-        [SCRIPT, '--output_dir=out'] + list(arguments), cwd=str(tmp_path),
+        [script, '--output_dir=out'] + list(arguments), cwd=str(tmp_path),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         universal_newlines=True, timeout=60)
   return run_script
@@ -197,6 +202,12 @@ def test_leaves_files_of_the_user_alone(run, tmp_path):
     (['post_train_quant'], {}, ['lists no file of post_train_quant']),
     ([], {'CHECKPOINTS_MANIFEST': 'none.txt'}, ['none.txt: no such file']),
     ([], {'CHECKPOINTS_URL': 'http://127.0.0.1:1'}, ['3 of 3', 'cannot']),
+    ([], {'CHECKPOINTS_URL': 'ftp://127.0.0.1'},
+     ['CHECKPOINTS_URL: "ftp://127.0.0.1": expected an address']),
+    ([], {'CHECKPOINTS_URL': 'file:///etc'}, ['https:// or http://']),
+    ([], {'CHECKPOINTS_URL': '--output=x'}, ['"--output=x": expected']),
+    ([], {'CHECKPOINTS_URL': 'http://a\nhttp://b'}, ['"http://a http://b"']),
+    (['--output_dir=sums.txt'], {}, ['cannot make ./sums.txt']),
 ])
 def test_refuses_bad_input(run, server, arguments, variables, words):
   assert_refused(run(*arguments, **variables), *words)
@@ -206,6 +217,106 @@ def test_refuses_bad_input(run, server, arguments, variables, words):
 def test_refuses_a_damaged_manifest(run, manifest):
   manifest.write_text('123  float/freeze.pb\n')
   assert_refused(run(), '"123 float/freeze.pb": expected a SHA-1 and a path')
+
+
+@pytest.mark.parametrize('path', [
+    'float/../../x.bin', '../x.bin', '..', 'float/..', '/x.bin',
+    '//x.bin', './x.bin', 'float/./x.bin', 'float//x.bin', 'float/',
+    '-x', 'float/-x', 'float/x y', 'float/$(touch${IFS}x)', 'float/*',
+    'float/x\ty', 'float\\x', 'float/\u00e9', 'float/x\x1b[2J', 'float/x\r',
+    'float/freeze.pb.part', '~/x'])
+def test_refuses_a_path_that_may_lead_elsewhere(
+    run, server, manifest, tmp_path, path):
+  with open(str(manifest), 'ab') as lines:
+    # The last line counts even where it lacks its end.
+    lines.write('{}  {}'.format('0' * 40, path).encode())
+  # Wherever it belongs, and although all others are right.
+  result = run('quantize_aware_training')
+  assert_refused(result, 'sums.txt: line 6: "' + '0' * 40,
+                 'expected a relative path')
+  assert server.paths == []
+  assert [path.name for path in tmp_path.iterdir()] == ['sums.txt']
+
+
+def test_refuses_a_path_that_is_listed_again(run, server, manifest):
+  with open(str(manifest), 'a') as lines:
+    lines.write('{}  float/freeze.pb\n'.format('0' * 40))
+  assert_refused(run(), 'sums.txt: line 6', 'lists this path again')
+  assert server.paths == []
+
+
+def test_refuses_a_folder_that_leads_out(run, server, tmp_path):
+  (tmp_path / 'elsewhere').mkdir()
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'quantize_aware_training').symlink_to('../elsewhere')
+  assert_refused(
+      run(), 'out/quantize_aware_training is {}, which is not in {}'.format(
+          tmp_path / 'elsewhere', tmp_path / 'out'))
+  assert server.paths == []
+  assert list((tmp_path / 'elsewhere').iterdir()) == []
+
+
+def test_takes_a_link_that_stays_inside_or_is_the_folder(run, tmp_path):
+  (tmp_path / 'disk' / 'big').mkdir(parents=True)
+  (tmp_path / 'disk' / 'float').symlink_to('big')
+  (tmp_path / 'out').symlink_to('disk')
+  assert run().returncode == 0
+  assert (tmp_path / 'disk' / 'big' / 'freeze.pb').read_bytes() == (
+      FILES['float/freeze.pb'])
+
+
+@pytest.mark.parametrize('name', ['freeze.pb', 'freeze.pb.part'])
+@pytest.mark.parametrize('target', ['mine', 'missing'])
+def test_writes_through_no_link(run, tmp_path, name, target):
+  (tmp_path / 'mine').mkdir()
+  link = tmp_path / 'out' / 'float' / name
+  link.parent.mkdir(parents=True)
+  link.symlink_to(tmp_path / target)
+  assert_refused(run('float'), 'float/freeze.pb or its .part is a link')
+  assert link.is_symlink()
+  assert list((tmp_path / 'mine').iterdir()) == []
+  assert not (tmp_path / 'missing').exists()
+
+
+@pytest.mark.parametrize('name', ['-', '-rf', '--help', 'my models', '$(x)'])
+def test_takes_any_name_for_the_folder(run, tmp_path, name):
+  result = run('--output_dir=' + name, CDPATH='elsewhere')
+  assert result.returncode == 0, result.stderr
+  assert contents(tmp_path / name) == FILES
+
+
+def test_a_folder_is_not_looked_for_in_cdpath(run, tmp_path):
+  (tmp_path / 'elsewhere' / 'out').mkdir(parents=True)
+  result = run(CDPATH='elsewhere')
+  assert result.returncode == 0, result.stderr
+  assert contents(tmp_path / 'out') == FILES
+
+
+def test_runs_from_a_folder_with_blanks(run, tmp_path):
+  (tmp_path / 'my checkout').symlink_to(REPOSITORY)
+  (tmp_path / 'elsewhere' / 'my checkout' / 'scripts').mkdir(parents=True)
+  result = run(script='my checkout/scripts/fetch_checkpoints.sh',
+               CDPATH='elsewhere')
+  assert result.returncode == 0, result.stderr
+  assert contents(tmp_path / 'out') == FILES
+
+
+@pytest.mark.skipif(not shutil.which('curl'), reason='wget says it is complete')
+def test_starts_over_where_a_part_is_longer_than_the_file(run, tmp_path):
+  name = 'quantize_aware_training/checkpoint'
+  part = tmp_path / 'out' / (name + '.part')
+  part.parent.mkdir(parents=True)
+  part.write_bytes(b'sign in to this network' * 9)
+  result = run('quantize_aware_training')
+  assert result.returncode == 0, result.stderr
+  assert contents(tmp_path / 'out') == {name: FILES[name]}
+
+
+def test_wget_does_where_there_is_no_curl(run, server, tmp_path):
+  server.cuts = 1
+  result = run(PATH=downloads.path_without_curl(tmp_path))
+  assert result.returncode == 0, result.stderr
+  assert contents(tmp_path / 'out') == FILES
 
 
 def test_help_names_every_setting(run):
