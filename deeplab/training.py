@@ -198,13 +198,16 @@ def train(*, dataset_options, preprocess_options, model_options, options):
       # Deviates: the reference computes summaries in a thread, on a batch of
       # their own; here they belong to a step, and a seed decides everything.
       writer = tf.summary.FileWriter(options.train_logdir)
+      saver = tf.train.Saver()
       loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
-                   writer=writer, signals=signals)
+                   writer=writer, saver=saver, signals=signals)
+      # Deviates: the reference saves in a thread, in the middle of steps. Such
+      # a save may end after the last one, and name an older step the newest.
       slim.learning.train(
           step.train_op, options.train_logdir, train_step_fn=loop.run_step,
           global_step=step.global_step, number_of_steps=None,
           init_fn=initialize, summary_op=None, summary_writer=writer,
-          save_interval_secs=options.save_interval_secs,
+          saver=saver, save_interval_secs=0,
           session_config=tf.ConfigProto(allow_soft_placement=True))
   return loop.result(signals.received)
 
@@ -268,17 +271,18 @@ class _StopSignals:
 
 
 class _Loop:
-  """What happens around steps: log, summaries, profile, stop, diagnosis."""
+  """Around steps: checkpoints, log, summaries, profile, stop, diagnosis."""
 
-  def __init__(self, step, options, *, batch_names, summary_op, writer,
+  def __init__(self, step, options, *, batch_names, summary_op, writer, saver,
                signals):
     self._step = step
     self._options = options
     self._names = batch_names
     self._summary_op = summary_op
     self._writer = writer
+    self._saver = saver
     self._signals = signals
-    self._summarized = 0.0
+    self._summarized = self._saved = 0.0
     self._started = self._logged = None
     self._first_step = self._logged_step = 0
     self._last = (0, float('nan'))
@@ -310,13 +314,26 @@ class _Loop:
     is_last = done >= self._options.training_number_of_steps
     if done % self._options.log_steps == 0 or is_last:
       self._log(done, loss, rate)
-    return loss, is_last or bool(self._signals.received)
+    ends = is_last or bool(self._signals.received)
+    # The last step is saved by slim, once the loop is left.
+    if not ends and (
+        time.time() - self._saved >= self._options.save_interval_secs):
+      self._save(session)
+    return loss, ends
 
   def _start(self, session):
     self._first_step = self._logged_step = int(
         session.run(self._step.global_step))
     self._last = (self._first_step, float('nan'))
-    self._started = self._logged = time.time()
+    self._started = self._logged = self._saved = time.time()
+    if not self._first_step:
+      self._save(session)
+
+  def _save(self, session):
+    self._saver.save(
+        session, os.path.join(self._options.train_logdir, 'model.ckpt'),
+        global_step=self._step.global_step)
+    self._saved = time.time()
 
   def _log(self, done, loss, rate):
     now = time.time()

@@ -36,6 +36,12 @@ def reference_dir():
 
 
 @pytest.fixture(scope='session')
+def reference_dir_or_none():
+  """The same folder, or None: for tests that can do with less."""
+  return os.environ.get('DEEPLAB_REFERENCE_DIR') or None
+
+
+@pytest.fixture(scope='session')
 def ade20k_sample_dir():
   """The folder with a few real ADE20K pairs."""
   return _folder_from('DEEPLAB_ADE20K_SAMPLE_DIR')

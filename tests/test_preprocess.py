@@ -163,6 +163,19 @@ def test_padding_is_at_the_bottom_and_on_the_right():
       [5, 6, 0, 0], [7, 8, 0, 0], [0] * 4]))
 
 
+def test_padding_rounds_as_the_reference_does():
+  """Padding takes mid-grey off and adds it again, which costs a last bit."""
+  image = np.random.RandomState(0).uniform(0, 1, [4, 5, 3]).astype(np.float32)
+  padded, _ = evaluate_in_dataset(
+      lambda image, label: preprocess.pad_to_crop(
+          image, label, options_of((6, 7))), image, label_of(
+              np.zeros([4, 5], int)))
+  grey = np.float32(127.5)
+  np.testing.assert_array_equal(padded[:4, :5], (image - grey) + grey)
+  assert (padded[:4, :5] != image).mean() > 0.5
+  assert (padded[4:] == grey).all() and (padded[:, 5:] == grey).all()
+
+
 def test_evaluation_without_a_label():
   with tf.Graph().as_default():
     image, label = preprocess.for_evaluation(

@@ -1,4 +1,5 @@
 """Loss, schedules and optimizer steps; the loop is tested in tests/smoke."""
+import contextlib
 import os
 
 import numpy as np
@@ -7,12 +8,15 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import random_ops
 
 from deeplab import checkpoints
+from deeplab import contract
 from deeplab import losses
 from deeplab import options
 from deeplab import schedules
 from deeplab import training
 from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
 from tests import golden_weights
+from tests import processors
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -27,64 +31,228 @@ RUNS = {
              'fine_tune_batch_norm': False},
     'qat': {'quantize_delay_step': 0},
 }
-IS_REFERENCE_TENSORFLOW = tf.__version__.startswith('1.15')
-# A batch of two, of which image pooling leaves one value each, magnifies the
-# last bit that other kernels sum up differently: when batch norm uses its
-# statistics, and more so when activations are rounded.
-TOLERANCE_ELSEWHERE = {
-    'momentum': 0.01, 'adam': 0.01, 'momentum_batch_norm': 0.05, 'qat': 0.1}
 
 
-def without_grappler():
-  """The golden fake-quantized run was made without graph optimization.
+@pytest.fixture
+def dropout_keeps_all(monkeypatch):
+  """Fixes dropout's draws at 0.5: all are kept, scaled by 1 / 0.9."""
+  for module in (random_ops, tf):
+    monkeypatch.setattr(module, 'random_uniform',
+                        lambda shape, *_, **__: tf.fill(shape, 0.5))
 
-  Its roundings amplify the last bit of every sum, which Grappler changes.
-  """
-  config = tf.ConfigProto()
-  config.graph_options.rewrite_options.disable_meta_optimizer = True
-  return config
+
+@contextlib.contextmanager
+def golden_step(golden, options):
+  """A graph with a step on the golden batch; gives the TrainStep."""
+  with tf.Graph().as_default():
+    yield training.build_step(
+        tf.constant(golden['image_in'], tf.float32),
+        tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
+        MODEL, options)
+
+
+def golden_session(session):
+  """Gives the session's variables their initial, golden values."""
+  session.run(tf.global_variables_initializer())
+  golden_weights.load(session, [
+      variable for variable in tf.global_variables()
+      if checkpoints.is_model_variable(variable.op.name)])
+
+
+GROUPS = {'Momentum': 'slots', 'Adam': 'slots', 'Adam_1': 'slots',
+          'moving_mean': 'averages', 'moving_variance': 'averages',
+          'min': 'ranges', 'max': 'ranges', 'biased': 'ranges',
+          'local_step': 'ranges'}
+
+
+@pytest.fixture(scope='module')
+def recording(golden_dir, reference_dir_or_none):
+  """The recording that float logits equal here, bit for bit, or None."""
+  if not (processors.IS_REFERENCE_TENSORFLOW and reference_dir_or_none):
+    return None
+  golden = np.load(os.path.join(golden_dir, 'network65.npz'))
+  with tf.Graph().as_default(), (
+      tf.Session(config=processors.config())) as session:
+    logits = deeplab_v3.logits(contract.scale_to_model_range(tf.constant(
+        golden['image_in'][np.newaxis], tf.float32)), MODEL)
+    golden_weights.load(session, tf.global_variables())
+    return processors.equals_a_recording(
+        session.run(logits)[0], 'network65.npz', reference_dir_or_none)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('run', sorted(RUNS))
-def test_three_steps_match_the_reference(run, golden_dir, monkeypatch):
+def test_three_steps_match_the_reference(
+    run, golden_dir, reference_dir_or_none, recording, dropout_keeps_all):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
-  # Dropout's draws are fixed at 0.5: all are kept, scaled by 1 / 0.9.
-  for module in (random_ops, tf):
-    monkeypatch.setattr(module, 'random_uniform',
-                        lambda shape, *_, **__: tf.fill(shape, 0.5))
-  with tf.Graph().as_default():
-    step = training.build_step(
-        tf.constant(golden['image_in'], tf.float32),
-        tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
-        MODEL, GOLDEN_RUN._replace(**RUNS[run]))
-    monkeypatch.undo()
-    variables = {v.op.name: v for v in tf.global_variables()}
-    with tf.Session(config=without_grappler()) as session:
-      session.run(tf.global_variables_initializer())
-      golden_weights.load(session, [
-          v for name, v in variables.items()
-          if checkpoints.is_model_variable(name)])
-      losses_and_rates = []
-      for _ in range(3):
-        rate = session.run(step.learning_rate)
-        losses_and_rates.append([session.run(step.train_op), rate])
-      values = session.run(variables)
-  tolerance = 1e-3 if IS_REFERENCE_TENSORFLOW else TOLERANCE_ELSEWHERE[run]
-  np.testing.assert_allclose(
-      losses_and_rates, golden[run + '_loss_and_lr'], rtol=tolerance)
+  with golden_step(golden, GOLDEN_RUN._replace(**RUNS[run])) as step, (
+      tf.Session(config=processors.config(grappler=False))) as session:
+    golden_session(session)
+    losses_found, rates = [], []
+    for _ in range(3):
+      rates.append(session.run(step.learning_rate))
+      losses_found.append(session.run(step.train_op))
+    values = session.run({v.op.name: v for v in tf.global_variables()})
+  if recording:
+    golden = np.load(os.path.join(
+        reference_dir_or_none, processors.RECORDINGS[recording],
+        'train_steps.npz'))
+  expected = golden[run + '_loss_and_lr']
+  np.testing.assert_allclose(rates, expected[:, 1], rtol=1e-6)
+  for loss, expected_loss, bound in zip(
+      losses_found, expected[:, 0], processors.BOUNDS[run + '_losses']):
+    assert loss == pytest.approx(expected_loss, rel=bound)
   names = [str(name) for name in golden[run + '_names']]
   steps = {'global_step', 'fake_quantization_step'} & set(values)
   assert set(values) == set(names) | steps
   assert values['global_step'] == 3
-  if not IS_REFERENCE_TENSORFLOW:
-    return  # how far single gradients go apart, test_network tells
-  np.testing.assert_allclose(
-      [np.linalg.norm(values[name].astype(np.float64)) for name in names],
-      golden[run + '_norms'], rtol=1e-3, atol=1e-7)
-  np.testing.assert_allclose(
-      [np.ravel(values[name])[0] for name in names],
-      golden[run + '_first'], rtol=1e-3, atol=1e-6)
+  norms = np.array([
+      np.linalg.norm(values[name].astype(np.float64)) for name in names])
+  groups = np.array([
+      GROUPS.get(name.split('/')[-1], 'weights') for name in names])
+  for group in sorted(set(groups)):
+    bound = processors.BOUNDS.get('{}_{}'.format(run, group))
+    if bound is not None:
+      processors.check_median(norms[groups == group],
+                              golden[run + '_norms'][groups == group], bound)
+  if recording:
+    np.testing.assert_allclose(losses_found, expected[:, 0], rtol=1e-3)
+    np.testing.assert_allclose(
+        norms, golden[run + '_norms'], rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        [np.ravel(values[name])[0] for name in names],
+        golden[run + '_first'], rtol=1e-3, atol=1e-6)
+
+
+# --- One update, worked out ------------------------------------------------
+
+LAST_LAYERS = ('logits', 'image_pooling', 'aspp', 'concat_projection',
+               'decoder')
+
+
+def multiplier(name):
+  """What a variable's gradient is multiplied by in GOLDEN_RUN."""
+  return ((2 if 'biases' in name else 1) *
+          (10 if name.startswith(LAST_LAYERS) else 1))
+
+
+def momentum_update(weights, slots, gradient, rate, unused_step):
+  slot = 0.9 * slots['Momentum'] + gradient
+  return weights - rate * slot, {'Momentum': slot}
+
+
+def adam_update(weights, slots, gradient, unused_rate, step):
+  first = 0.9 * slots['Adam'] + 0.1 * gradient
+  second = 0.999 * slots['Adam_1'] + 0.001 * gradient ** 2
+  rate = 1e-4 * np.sqrt(1 - 0.999 ** step) / (1 - 0.9 ** step)
+  return (weights - rate * first / (np.sqrt(second) + 1e-8),
+          {'Adam': first, 'Adam_1': second})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('run, update', [
+    ('momentum', momentum_update), ('adam', adam_update)])
+def test_each_update_follows_from_its_gradients(
+    run, update, golden_dir, dropout_keeps_all):
+  """Weights and slots after a step, from those before it, by hand.
+
+  Nothing is amplified: every step is held against the state that it began
+  from, so this is as tight on any processor.
+  """
+  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
+  with open(os.path.join(golden_dir, 'network65.npz'), 'rb') as content:
+    regularized = {
+        str(name).split('/kernel/')[0] + '/weights'
+        for name in np.load(content)['regularized']}
+  with golden_step(golden, GOLDEN_RUN._replace(**RUNS[run])) as step:
+    variables = {v.op.name: v for v in tf.global_variables()}
+    weights = {v.op.name: v for v in tf.trainable_variables()}
+    [data_loss] = tf.losses.get_losses()
+    gradients = dict(zip(
+        weights, tf.gradients(data_loss, list(weights.values()))))
+    with tf.Session(config=processors.config(grappler=False)) as session:
+      golden_session(session)
+      for number in range(3):
+        before, data_gradients = session.run([variables, gradients])
+        session.run(step.train_op)
+        after = session.run(variables)
+        rate = 3e-4 * (1 - number / 10.0) ** 0.9
+        for name in weights:
+          gradient = data_gradients[name].astype(np.float64)
+          if name in regularized:
+            gradient += 4e-5 * before[name]
+          slots = {slot: before['{}/{}'.format(name, slot)].astype(np.float64)
+                   for slot in ('Momentum', 'Adam', 'Adam_1')
+                   if '{}/{}'.format(name, slot) in before}
+          moved, slots = update(
+              before[name].astype(np.float64), slots,
+              multiplier(name) * gradient, rate, number + 1)
+          for slot, expected in slots.items():
+            assert_near(after['{}/{}'.format(name, slot)], expected, 1e-4,
+                        (number, name, slot))
+          # The move itself, but for what float32 loses in adding it.
+          assert_near(
+              after[name] - before[name].astype(np.float64),
+              moved - before[name], 1e-3, (number, name),
+              1e-7 * np.linalg.norm(before[name]))
+  assert len(regularized) == 41 and len(weights) == 179
+
+
+def assert_near(actual, expected, tolerance, what, absolute=1e-12):
+  """Asserts that the difference is small in norm."""
+  distance = np.linalg.norm(actual - expected)
+  assert distance <= tolerance * np.linalg.norm(expected) + absolute, (
+      what, distance, np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize('scope, decay', [
+    ('MobilenetV2/Conv', 0.997), ('concat_projection', 0.9997)])
+def test_moving_averages_follow_the_batch(scope, decay, golden_dir,
+                                          dropout_keeps_all):
+  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
+  with golden_step(golden, GOLDEN_RUN) as step, (
+      tf.Session(config=processors.config(grappler=False))) as session:
+    golden_session(session)
+    graph = tf.get_default_graph()
+    norm = graph.get_operation_by_name(scope + '/BatchNorm/FusedBatchNormV3')
+    averages = {v.op.name.split('/')[-1]: v for v in tf.global_variables()
+                if v.op.name.startswith(scope + '/BatchNorm/moving_')}
+    values, before = session.run([norm.inputs[0], averages])
+    session.run(step.train_op)
+    after = session.run(averages)
+  values = values.reshape([-1, values.shape[-1]]).astype(np.float64)
+  for name, statistic in (('moving_mean', values.mean(axis=0)),
+                          ('moving_variance', values.var(axis=0, ddof=1))):
+    assert_near(after[name] - before[name].astype(np.float64),
+                (1 - decay) * (statistic - before[name]), 1e-3, name)
+
+
+@pytest.mark.parametrize('name, stddev', [
+    ('logits/semantic/weights', 0.01),
+    ('decoder/decoder_conv0_depthwise/depthwise_weights', 0.33),
+    ('decoder/decoder_conv0_pointwise/weights', 0.06),
+    ('MobilenetV2/expanded_conv_16/expand/weights', 0.09),
+    ('MobilenetV2/expanded_conv_16/depthwise/depthwise_weights', 0.09),
+    # Glorot uniform: sqrt(2 / (inputs + outputs)).
+    ('aspp0/weights', np.sqrt(2 / (320.0 + 256))),
+    ('decoder/feature_projection0/weights', np.sqrt(2 / (144.0 + 48))),
+])
+def test_initial_values_have_their_spread(name, stddev):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(5)
+    deeplab_v3.logits(tf.zeros([1, 65, 65, 3]), MODEL)
+    [variable] = [v for v in tf.global_variables() if v.op.name == name]
+    session.run(variable.initializer)
+    values = session.run(variable)
+  if stddev in (0.01, 0.33, 0.06, 0.09):
+    assert np.abs(values).max() <= 2 * stddev  # truncated there
+    stddev *= 0.8796  # what truncation leaves of it
+  else:
+    assert np.abs(values).max() <= np.sqrt(3) * stddev
+  # Four standard errors of a spread estimated from as many values.
+  assert values.std() == pytest.approx(
+      stddev, rel=4 / np.sqrt(2.0 * values.size))
+  assert abs(values.mean()) < 4 * stddev / np.sqrt(values.size)
 
 
 def loss_of(logits, labels, **arguments):

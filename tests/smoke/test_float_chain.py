@@ -154,12 +154,17 @@ def test_a_signal_saves_and_the_same_command_resumes(data, tmp_path, number):
   saved = tf.train.latest_checkpoint(str(tmp_path / 'log'))
   step = int(saved.rsplit('-', 1)[1])
   assert step >= 2 and 'model.ckpt-{}'.format(step) in output
+  written = os.stat(saved + '.index').st_mtime_ns
   done = scripts.run('train.py', *train_arguments(
       data, tmp_path / 'log', step + 1,
       '--tf_initial_checkpoint=' + saved))
   assert 'RESUMING from step {}'.format(step) in done.stderr
   assert '--tf_initial_checkpoint ignored' in done.stderr
   assert 'finished at step {}'.format(step + 1) in done.stdout
+  # What the run resumed from is left alone, and no longer the newest.
+  assert os.stat(saved + '.index').st_mtime_ns == written
+  assert tf.train.latest_checkpoint(str(tmp_path / 'log')) == str(
+      tmp_path / 'log' / 'model.ckpt-{}'.format(step + 1))
 
 
 def test_summaries_are_as_far_apart_as_asked(data, trained, tmp_path):

@@ -1,0 +1,170 @@
+"""Small, wrong changes of the code, and the test that notices each.
+
+    .venvs/tf1/bin/python tests/mutants.py [WORD...]
+
+applies each to a copy of the repository, runs the test that is named beside it
+and expects a failure; with words, those whose name holds one of them. The
+tests hold wherever they run, so none of them may be the bound of a processor
+that was not recorded. tests/test_mutants.py holds the list against the code.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Mutant(NamedTuple):
+  """One wrong change."""
+  name: str
+  # File, the text in it (found once), and what takes its place.
+  path: str
+  text: str
+  replacement: str
+  # Test file and a word of pytest's -k.
+  test: str
+  word: str
+
+
+MUTANTS = (
+    # Survivors of an earlier review.
+    Mutant('initial spread of logits', 'deeplab/nets/deeplab_v3.py',
+           '_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
+           'test_training.py', 'initial_values'),
+    Mutant('initial spread of separable depthwise', 'deeplab/nets/layers.py',
+           'stddev=0.33', 'stddev=0.3', 'test_training.py', 'initial_values'),
+    Mutant('initial spread of separable pointwise', 'deeplab/nets/layers.py',
+           'stddev=0.06', 'stddev=0.05', 'test_training.py', 'initial_values'),
+    Mutant('logits averaged over scales', 'deeplab/nets/deeplab_v3.py',
+           'probabilities.append(tf.nn.softmax(outputs))',
+           'probabilities.append(outputs)', 'test_network.py',
+           'averaged_over_scales'),
+    Mutant('padding without taking mid-grey off', 'deeplab/data/preprocess.py',
+           """  image = (tf.pad(image - contract.PADDING_VALUE, paddings) +
+           contract.PADDING_VALUE)""",
+           """  image = tf.pad(image, paddings,
+                 constant_values=contract.PADDING_VALUE)""",
+           'test_preprocess.py', 'padding_rounds'),
+    Mutant('TFLite pixels scaled as the graph does', 'deeplab/contract.py',
+           'return images / 127.5 - 1.0', 'return images * (2 / 255.0) - 1.0',
+           'test_contract.py', 'tflite_scripts_divide'),
+    Mutant('biases not doubled', 'deeplab/schedules.py',
+           "2.0 if 'biases' in name", "1.0 if 'biases' in name",
+           'test_training.py', 'update_follows'),
+    # Ten of what would change a number quietly.
+    Mutant('ignored label counts in the loss', 'deeplab/losses.py',
+           'tf.not_equal(labels, contract.IGNORE_LABEL)',
+           'tf.not_equal(labels, -1)', 'test_training.py', 'ignored_pixels'),
+    Mutant('loss without aligned corners', 'deeplab/losses.py',
+           'align_corners=True', 'align_corners=False', 'test_network.py',
+           'outputs_and_gradients'),
+    Mutant('padding value', 'deeplab/contract.py', 'PADDING_VALUE = 127.5',
+           'PADDING_VALUE = 127.0', 'test_preprocess.py', 'padding'),
+    Mutant('decay of the backbone', 'deeplab/nets/mobilenet_v2.py',
+           '0.997', '0.999', 'test_training.py', 'moving_averages_follow'),
+    Mutant('class 0 left out of the mean', 'deeplab/metrics.py',
+           'miou=_mean(iou)', 'miou=_mean(iou[1:])', 'test_metrics.py',
+           'moves_the_headline'),
+    Mutant('resized sides rounded to the nearest', 'deeplab/data/preprocess.py',
+           'tf.cast(tf.floor(sides * scale), tf.int32)',
+           'tf.cast(tf.round(sides * scale), tf.int32)', 'test_preprocess.py',
+           'resized_size'),
+    Mutant('dropout keeps 0.8', 'deeplab/nets/aspp.py',
+           '_DROPOUT_KEEP_PROBABILITY = 0.9', '_DROPOUT_KEEP_PROBABILITY = 0.8',
+           'test_training.py', 'three_steps'),
+    Mutant('batch norm is frozen a step late', 'deeplab/nets/fake_quant.py',
+           """        _training_step() >= fake_quant.delay_step,
+        lambda: (tf.ones_like""",
+           """        _training_step() > fake_quant.delay_step,
+        lambda: (tf.ones_like""",
+           'test_quantize.py', 'steps_of_the_reference'),
+    Mutant('multiplier leaves ASPP out', 'deeplab/contract.py',
+           'LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT',
+           'LOGITS_SCOPE, IMAGE_POOLING_SCOPE, CONCAT', 'test_training.py',
+           'update_follows'),
+    Mutant('momentum with Nesterov', 'deeplab/training.py',
+           'learning_rate, options.momentum)',
+           'learning_rate, options.momentum, use_nesterov=True)',
+           'test_training.py', 'update_follows'),
+    # Neighbours of these.
+    Mutant('Adam follows the policy', 'deeplab/training.py',
+           'options.adam_learning_rate, epsilon',
+           'learning_rate, epsilon', 'test_training.py', 'update_follows'),
+    Mutant('depthwise weights are regularized', 'deeplab/nets/layers.py',
+           """        'depthwise_weights', [3, 3, channels(inputs), 1],
+""",
+           """        'depthwise_weights', [3, 3, channels(inputs), 1],
+        regularizer=slim.l2_regularizer(style.weight_decay),
+""",
+           'test_network.py', 'regularized_weights'),
+    Mutant('decay after the backbone', 'deeplab/options.py',
+           'batch_norm_decay: float = 0.9997',
+           'batch_norm_decay: float = 0.999',
+           'test_training.py', 'moving_averages_follow'),
+    Mutant('batch norm epsilon', 'deeplab/nets/deeplab_v3.py',
+           '_BATCH_NORM_EPSILON = 1e-5', '_BATCH_NORM_EPSILON = 1e-3',
+           'test_network.py', 'outputs_and_gradients'),
+    Mutant('ranges follow faster', 'deeplab/nets/fake_quant.py',
+           '_RANGE_DECAY = 0.999', '_RANGE_DECAY = 0.99', 'test_quantize.py',
+           'steps_of_the_reference'),
+    Mutant('weights rounded in the wide range', 'deeplab/nets/fake_quant.py',
+           'num_bits=_BITS, narrow_range=True', 'num_bits=_BITS',
+           'test_quantize.py', 'steps_of_the_reference'),
+    Mutant('predictions with aligned corners', 'deeplab/nets/deeplab_v3.py',
+           'resized = layers.resize_bilinear(class_logits, options.crop_size)',
+           'resized = layers.resize_bilinear(\n'
+           '        class_logits, options.crop_size, align_corners=True)',
+           'test_network.py', 'predictions_align'),
+    Mutant('labels resized without aligned corners',
+           'deeplab/data/preprocess.py',
+           'tf.expand_dims(label, 0), size, align_corners=True)',
+           'tf.expand_dims(label, 0), size)', 'test_preprocess.py',
+           'scaling_resizes'),
+)
+
+
+def survives(mutant):
+  """Runs a mutant's test on a copy of the repository; returns its output.
+
+  Returns:
+    None where the test failed, as it should; else what pytest printed.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    copy = os.path.join(folder, 'copy')
+    shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(
+        '.git', '.venvs', '__pycache__', 'demo_output', 'ADE20K'))
+    path = os.path.join(copy, mutant.path)
+    with open(path, encoding='utf-8') as source:
+      text = source.read()
+    with open(path, 'w', encoding='utf-8') as changed:
+      changed.write(text.replace(mutant.text, mutant.replacement))
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-x', '-k', mutant.word,
+         os.path.join('tests', mutant.test)], cwd=copy,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True)
+    # 1: a test failed; anything else is no answer.
+    return None if done.returncode == 1 else done.stdout
+
+
+def main(words):
+  """Tries the mutants; returns the exit status."""
+  survivors = 0
+  for mutant in MUTANTS:
+    if words and not any(word in mutant.name for word in words):
+      continue
+    output = survives(mutant)
+    survivors += output is not None
+    print('{:8} {}: {} -k {}'.format(
+        'SURVIVES' if output else 'killed', mutant.name, mutant.test,
+        mutant.word), flush=True)
+    if output:
+      print(output)
+  return bool(survivors)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

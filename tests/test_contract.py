@@ -1,0 +1,24 @@
+"""What files and graphs promise each other, where rounding is the promise."""
+import numpy as np
+
+from deeplab import contract
+
+PIXELS = np.arange(256, dtype=np.float32)
+
+
+def test_pixels_are_scaled_as_the_graph_scales_them():
+  scaled = contract.scale_to_model_range(PIXELS)
+  assert scaled.dtype == np.float32
+  np.testing.assert_array_equal(
+      scaled, PIXELS * np.float32(2.0 / 255.0) - np.float32(1))
+  assert scaled[0] == -1 and abs(scaled[255] - 1) < 1e-6
+
+
+def test_pixels_are_scaled_as_the_tflite_scripts_divide_them():
+  scaled = contract.scale_as_tflite_scripts(PIXELS)
+  assert scaled.dtype == np.float32
+  np.testing.assert_array_equal(
+      scaled, PIXELS / np.float32(127.5) - np.float32(1))
+  # The two maps differ, in the last bit alone.
+  difference = np.abs(scaled - contract.scale_to_model_range(PIXELS))
+  assert 0 < difference.max() < 2e-7
