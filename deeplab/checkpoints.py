@@ -17,6 +17,8 @@ _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 # and the decay is of use in training only.
 _FREE_AT_EVALUATION = ('crop_size', 'output_stride', 'batch_norm_decay')
 _FREE_ON_RESUME = ('crop_size',)
+# Compared by whether there is any quantization, which variables hang on.
+_QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 
 
 # --- Finding ---------------------------------------------------------------
@@ -175,17 +177,15 @@ def _likely_flag(missing, unused, reshaped, stored):
 # --- Options beside the checkpoint -----------------------------------------
 
 
-def write_options(folder, model_options, *, quantize_delay_step, optimizer):
+def write_options(folder, model_options, *, optimizer):
   """Writes what made the checkpoints of a folder, as JSON beside them."""
   options_lib.write_json(
       os.path.join(folder, contract.MODEL_OPTIONS_FILE),
-      {'model': options_lib.to_json(model_options),
-       'quantize_delay_step': quantize_delay_step,
-       'optimizer': optimizer})
+      {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
 
 
 def read_options(folder):
-  """Returns (ModelOptions, dict of the rest), or None without the file.
+  """Returns (ModelOptions, optimizer), or None without the file.
 
   Raises:
     InputError: where the file is not what write_options wrote.
@@ -196,16 +196,19 @@ def read_options(folder):
   try:
     with open(path) as content:
       fields = json.load(content)
-    model = options_lib.from_json(options_lib.ModelOptions, fields['model'])
-    rest = {name: fields[name]
-            for name in ('quantize_delay_step', 'optimizer')}
+    # Earlier versions wrote it beside the model.
+    delay_step = {name: fields[name] for name in ('quantize_delay_step',)
+                  if name in fields}
+    model = options_lib.from_json(
+        options_lib.ModelOptions, dict(fields['model'], **delay_step))
+    optimizer = fields['optimizer']
   except (ValueError, KeyError, TypeError) as error:
     raise InputError('{}: not readable ({!r}); remove it to do without'.format(
         path, error))
-  return model, rest
+  return model, optimizer
 
 
-def check_options(prefix, model_options, *, with_quantization):
+def check_options(prefix, model_options):
   """Refuses flags that differ from those the checkpoint was trained with.
 
   Does nothing where no options were written beside the checkpoint.
@@ -213,7 +216,6 @@ def check_options(prefix, model_options, *, with_quantization):
   Args:
     prefix: checkpoint prefix.
     model_options: ModelOptions from the flags.
-    with_quantization: whether fake quantization is asked for.
 
   Raises:
     InputError: naming every flag that differs.
@@ -221,14 +223,8 @@ def check_options(prefix, model_options, *, with_quantization):
   written = read_options(os.path.dirname(prefix))
   if written is None:
     return
-  trained, rest = written
+  trained, _ = written
   differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
-  was_quantized = rest['quantize_delay_step'] >= 0
-  if was_quantized and not with_quantization:
-    differences.append('trained quantization-aware: add '
-                       '--quantize_delay_step=0')
-  if with_quantization and not was_quantized:
-    differences.append('trained in float: drop --quantize_delay_step')
   if differences:
     raise InputError('{}: {}'.format(prefix, '; '.join(differences)))
   if trained.output_stride != model_options.output_stride:
@@ -236,7 +232,7 @@ def check_options(prefix, model_options, *, with_quantization):
                  prefix, trained.output_stride, model_options.output_stride)
 
 
-def check_resumable(folder, model_options, *, quantize_delay_step, optimizer):
+def check_resumable(folder, model_options, *, optimizer):
   """Refuses to go on in a folder that another configuration filled.
 
   Raises:
@@ -245,14 +241,11 @@ def check_resumable(folder, model_options, *, quantize_delay_step, optimizer):
   written = read_options(folder)
   if written is None:
     return
-  trained, rest = written
+  trained, last_optimizer = written
   differences = _differences(trained, model_options, _FREE_ON_RESUME)
-  if rest['optimizer'] != optimizer:
+  if last_optimizer != optimizer:
     differences.append('--optimizer: was {}, now {}'.format(
-        rest['optimizer'], optimizer))
-  if (rest['quantize_delay_step'] >= 0) != (quantize_delay_step >= 0):
-    differences.append('--quantize_delay_step: was {}, now {}'.format(
-        rest['quantize_delay_step'], quantize_delay_step))
+        last_optimizer, optimizer))
   if differences:
     raise InputError(
         '--train_logdir={} was made with other flags ({}); use a new '
@@ -262,9 +255,13 @@ def check_resumable(folder, model_options, *, quantize_delay_step, optimizer):
 def _differences(trained, given, free):
   """One 'flag: trained with x, got y' for each option that differs."""
   found = []
+  if trained.is_quantized and not given.is_quantized:
+    found.append('trained quantization-aware: add --quantize_delay_step=0')
+  if given.is_quantized and not trained.is_quantized:
+    found.append('trained in float: drop --quantize_delay_step')
   for name in trained._fields:
     before, now = getattr(trained, name), getattr(given, name)
-    if name not in free and before != now and not _rates_fit(
+    if name not in free + _QUANTIZATION and before != now and not _rates_fit(
         name, trained, given):
       found.append('--{}: checkpoint was trained with {}, got {}'.format(
           name, _as_flag(before), _as_flag(now)))

@@ -121,17 +121,15 @@ def write_events(logdir, result):
     writer.close()
 
 
-def evaluate_checkpoints(*, checkpoint_dir, model_options, with_quantization,
-                         dataset_options, preprocess_options, options,
-                         interval_secs=300, max_evaluations=0,
-                         timeout_secs=None):
+def evaluate_checkpoints(*, checkpoint_dir, model_options, dataset_options,
+                         preprocess_options, options, interval_secs=300,
+                         max_evaluations=0, timeout_secs=None):
   """Evaluates checkpoints as they appear in a folder.
 
   Args:
     checkpoint_dir: folder; or prefix or file of one checkpoint, which is
       evaluated once.
     model_options: ModelOptions.
-    with_quantization: whether the checkpoints were trained quantization-aware.
     dataset_options: DatasetOptions.
     preprocess_options: PreprocessOptions.
     options: EvalOptions.
@@ -153,8 +151,7 @@ def evaluate_checkpoints(*, checkpoint_dir, model_options, with_quantization,
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   # What can be wrong with the data shows before there is any waiting.
   dataset.batches(dataset_options, preprocess_options)
-  predictor = predictors.CheckpointPredictor(
-      model_options, with_quantization=with_quantization)
+  predictor = predictors.CheckpointPredictor(model_options)
   prefixes = [first] if is_single else _appearing(
       checkpoint_dir, interval_secs, timeout_secs)
   result = None

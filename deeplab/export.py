@@ -7,7 +7,6 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
-from deeplab import quantize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 
@@ -47,8 +46,7 @@ def export(checkpoint_path, model_options, options):
   model_options.validate()
   options.validate()
   prefix = checkpoints.find(checkpoint_path, 'checkpoint_path')
-  checkpoints.check_options(
-      prefix, model_options, with_quantization=options.with_quantization)
+  checkpoints.check_options(prefix, model_options)
   path = _output_path(options.export_path)
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
@@ -103,7 +101,7 @@ def _describe(path, prefix, model_options, options):
   content = {
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),
-      'quantized': options.with_quantization,
+      'quantized': model_options.is_quantized,
       'input': {'node': contract.INPUT_NODE, 'range': [-1, 1]},
       'output': {'node': contract.OUTPUT_NODE,
                  'classes': contract.CLASS_NAMES[:model_options.num_classes]},
@@ -119,18 +117,15 @@ def _build(model_options, options):
   images = tf.placeholder(
       tf.float32, [1] + list(model_options.crop_size) + [3],
       name=contract.IMAGE_NODE)
-  quantization = quantize.for_evaluation(options.with_quantization)
   if options.inference_scales == (1.0,) and not options.add_flipped_images:
     deeplab_v3.predictions(
-        deeplab_v3.logits(images, model_options,
-                          fake_quant=quantization.fake_quant), model_options)
+        deeplab_v3.logits(images, model_options), model_options)
   else:
     # The name that consumers feed stands before the scales part.
     images = tf.identity(images, contract.INPUT_NODE)
     deeplab_v3.multi_scale_predictions(
         images, model_options, scales=options.inference_scales,
-        flip=options.add_flipped_images, fake_quant=quantization.fake_quant)
-  quantization.rewrite()
+        flip=options.add_flipped_images)
 
 
 def operation_counts(graph_def):

@@ -13,6 +13,9 @@ from deeplab.errors import InputError
 
 OUTPUT_STRIDES = (8, 16, 32)
 DECODER_OUTPUT_STRIDES = (4, 8, 16)
+# Who puts fake quantization into the network; see deeplab.nets.quantize.
+CONTRIB = 'contrib'
+LAYERS = 'layers'
 
 
 class ModelOptions(NamedTuple):
@@ -61,6 +64,17 @@ class ModelOptions(NamedTuple):
   use_bounded_activation: bool = False
   # Resize logits, then take the arg max; False: the other way round.
   prediction_with_upsampled_logits: bool = True
+  # Training rounds weights and activations to 8 bits from this step on, and
+  # freezes batch norm then; evaluation and export round. Below 0: float.
+  quantize_delay_step: int = -1
+  # CONTRIB or LAYERS, which make the same variables; None: CONTRIB where this
+  # TensorFlow has it, as the reference does.
+  fake_quant: Optional[str] = None
+
+  @property
+  def is_quantized(self):
+    """Whether the network has fake quantization."""
+    return self.quantize_delay_step >= 0
 
   def validate(self):
     """Returns self, or raises InputError naming the flag at fault."""
@@ -92,6 +106,9 @@ class ModelOptions(NamedTuple):
       raise InputError(
           '--decoder_output_is_logits=true: expected a decoder; add '
           '--decoder_output_stride=4')
+    if self.fake_quant not in (None, CONTRIB, LAYERS):
+      raise InputError('--fake_quant={}: expected {} or {}'.format(
+          self.fake_quant, CONTRIB, LAYERS))
     return self
 
 
@@ -248,8 +265,6 @@ class TrainOptions(NamedTuple):
   fine_tune_batch_norm: bool = True
   # Loss weight of each class, or one for all; (): 1.
   label_weights: Tuple[float, ...] = ()
-  # Fake quantization from this step on; below 0: none.
-  quantize_delay_step: int = -1
   # Steps between two lines of the log.
   log_steps: int = 50
   # Seconds between checkpoints, and between summaries.
@@ -330,8 +345,6 @@ class ExportOptions(NamedTuple):
   add_flipped_images: bool = False
   # Write the graph without its weights as text, too.
   save_inference_graph: bool = False
-  # The checkpoint was trained quantization-aware.
-  with_quantization: bool = False
   # How the graph's input is meant to be prepared; written beside the graph.
   preprocessing: Optional[PreprocessOptions] = None
 

@@ -12,7 +12,6 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
-from deeplab import quantize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 
@@ -27,25 +26,20 @@ def runtime():
 class CheckpointPredictor:
   """The network with a checkpoint's weights; the graph is built once."""
 
-  def __init__(self, model_options, *, with_quantization=False):
+  def __init__(self, model_options):
     """Builds the graph; `restore` gives it weights.
 
     Args:
       model_options: ModelOptions.
-      with_quantization: whether the graph has fake quantization.
     """
     self._options = model_options.validate()
-    self._with_quantization = with_quantization
     self.description = None
-    quantization = quantize.for_evaluation(with_quantization)
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
       logits = deeplab_v3.logits(
-          contract.scale_to_model_range(self._images), model_options,
-          fake_quant=quantization.fake_quant)
+          contract.scale_to_model_range(self._images), model_options)
       self._predictions = deeplab_v3.predictions(logits, model_options)
-      quantization.rewrite()
       self._variables = {
           variable.op.name: variable.shape.as_list()
           for variable in tf.global_variables()}
@@ -61,8 +55,7 @@ class CheckpointPredictor:
     Raises:
       InputError: where the checkpoint is not this graph's.
     """
-    checkpoints.check_options(
-        prefix, self._options, with_quantization=self._with_quantization)
+    checkpoints.check_options(prefix, self._options)
     checkpoints.check_fits(prefix, self._variables)
     # A saver looks for the graph's kind of variables: eager ones, outside it.
     with self._session.graph.as_default():

@@ -46,7 +46,6 @@ class RebuildResult(NamedTuple):
   # Number of layers, and of all values in their weights.
   layers: int
   weights: int
-  is_quantization_aware: bool
   model_options: options_lib.ModelOptions
 
 
@@ -111,17 +110,15 @@ def rebuild(*, tflite, output_dir, batch_norm_seed=None):
   random = (None if batch_norm_seed is None
             else np.random.RandomState(batch_norm_seed))
   values = _variables(network, layers, tflite, random)
-  is_quantization_aware = _has_uint8_weights(model)
-  if is_quantization_aware:
+  if _has_uint8_weights(model):
     values.update(_ranges(model, network))
+    model_options = model_options._replace(quantize_delay_step=0)
   os.makedirs(output_dir, exist_ok=True)
-  checkpoints.write_options(
-      output_dir, model_options, optimizer=None,
-      quantize_delay_step=0 if is_quantization_aware else -1)
+  checkpoints.write_options(output_dir, model_options, optimizer=None)
   return RebuildResult(
       checkpoint=_write(values, output_dir), layers=len(layers),
       weights=sum(layer.weights.size for layer in layers.values()),
-      is_quantization_aware=is_quantization_aware, model_options=model_options)
+      model_options=model_options)
 
 
 # --- The network -----------------------------------------------------------

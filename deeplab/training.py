@@ -12,7 +12,6 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import losses
 from deeplab import predictors
-from deeplab import quantize
 from deeplab import schedules
 from deeplab.data import dataset
 from deeplab.data import records
@@ -62,7 +61,7 @@ class TrainResult(NamedTuple):
 # --- The graph -------------------------------------------------------------
 
 
-def build_step(images, labels, model_options, options, quantization=None):
+def build_step(images, labels, model_options, options):
   """Builds network, loss and update.
 
   Args:
@@ -70,21 +69,16 @@ def build_step(images, labels, model_options, options, quantization=None):
     labels: [batch, height, width, 1] int32 in [0, num_classes).
     model_options: ModelOptions.
     options: TrainOptions.
-    quantization: a Quantization, in place of what the options ask for.
 
   Returns:
     A TrainStep.
   """
-  quantization = quantization or quantize.for_training(
-      options.quantize_delay_step)
   global_step = tf.train.get_or_create_global_step()
   logits = deeplab_v3.logits(
       contract.scale_to_model_range(images), model_options,
       weight_decay=options.weight_decay, is_training=True,
-      train_batch_norm=options.fine_tune_batch_norm,
-      fake_quant=quantization.fake_quant)
+      train_batch_norm=options.fine_tune_batch_norm)
   losses.softmax_cross_entropy(logits, labels, options.label_weights)
-  quantization.rewrite()
   total_loss = tf.check_numerics(
       tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
@@ -164,7 +158,7 @@ def train(*, dataset_options, preprocess_options, model_options, options):
   options.validate(batch_size=dataset_options.batch_size,
                    num_classes=model_options.num_classes)
   _LOG.info('training with %s', predictors.runtime())
-  if (options.fine_tune_batch_norm and options.quantize_delay_step < 0 and
+  if (options.fine_tune_batch_norm and not model_options.is_quantized and
       dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE):
     _LOG.warning('--fine_tune_batch_norm=true with --train_batch_size=%d: '
                  'batch statistics want %d or more',
@@ -189,9 +183,7 @@ def train(*, dataset_options, preprocess_options, model_options, options):
           () if options.initialize_last_layer
           else schedules.last_layer_scopes(options))
     checkpoints.write_options(
-        options.train_logdir, model_options,
-        quantize_delay_step=options.quantize_delay_step,
-        optimizer=options.optimizer)
+        options.train_logdir, model_options, optimizer=options.optimizer)
     paths = records.find_shards(
         dataset_options.dataset_dir, dataset_options.split)
     with _StopSignals() as signals, dataset.explaining_read_errors(paths):
@@ -226,8 +218,7 @@ def _prepare_logdir(model_options, options):
         '--training_number_of_steps={} or use a new --train_logdir'.format(
             folder, step, options.training_number_of_steps))
   checkpoints.check_resumable(
-      folder, model_options, optimizer=options.optimizer,
-      quantize_delay_step=options.quantize_delay_step)
+      folder, model_options, optimizer=options.optimizer)
   _LOG.info('RESUMING from step %d of %s%s', step, folder,
             ' (--tf_initial_checkpoint ignored)'
             if options.tf_initial_checkpoint else '')

@@ -29,13 +29,13 @@ def main(flag_values):
   result = rebuild.rebuild(**options)
   print('{}: {} checkpoint, {} weights in {} layers'.format(
       result.checkpoint,
-      'quantization-aware' if result.is_quantization_aware else 'float',
+      'quantization-aware' if result.model_options.is_quantized else 'float',
       result.weights, result.layers))
   flags = []
   if result.model_options.decoder_output_stride:
     flags.append('--decoder_output_stride={}'.format(
         *result.model_options.decoder_output_stride))
-  if result.is_quantization_aware:
+  if result.model_options.is_quantized:
     flags.append('--quantize_delay_step=0')
   if flags:
     print('  use it with ' + ' '.join(flags))

@@ -111,63 +111,72 @@ def test_training_variables_may_stay_unused(tmp_path):
   checkpoints.check_fits(prefix, shapes(FLOAT))
 
 
-def write(folder, model=MODEL, quantize_delay_step=-1, optimizer='adam'):
-  checkpoints.write_options(
-      str(folder), model, quantize_delay_step=quantize_delay_step,
-      optimizer=optimizer)
+def write(folder, model=MODEL, optimizer='adam'):
+  checkpoints.write_options(str(folder), model, optimizer=optimizer)
   return str(folder / 'model.ckpt-1')
 
 
 def test_options_come_back_as_they_were_written(tmp_path):
-  model = MODEL._replace(atrous_rates=(6, 12), divisible_by=16)
+  model = MODEL._replace(
+      atrous_rates=(6, 12), divisible_by=16, quantize_delay_step=7)
   write(tmp_path, model)
-  read, rest = checkpoints.read_options(str(tmp_path))
-  assert read == model
-  assert rest == {'quantize_delay_step': -1, 'optimizer': 'adam'}
+  assert checkpoints.read_options(str(tmp_path)) == (model, 'adam')
   assert checkpoints.read_options(str(tmp_path / 'other')) is None
 
 
-@pytest.mark.parametrize('change, quantized, words', [
-    ({'decoder_output_stride': ()}, False,
+@pytest.mark.parametrize('delay_step', [-1, 0])
+def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
+  (tmp_path / 'model_options.json').write_text(json.dumps({
+      'model': {'decoder_output_stride': [4], 'num_classes': 32},
+      'quantize_delay_step': delay_step, 'optimizer': 'adam'}))
+  assert checkpoints.read_options(str(tmp_path)) == (
+      options.ModelOptions(decoder_output_stride=(4,),
+                           quantize_delay_step=delay_step), 'adam')
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'decoder_output_stride': ()},
      '--decoder_output_stride: checkpoint was trained with 4, got None'),
-    ({'num_classes': 21}, False, '--num_classes: checkpoint was trained with '
-                                 '32, got 21'),
-    ({'atrous_rates': (6,)}, False, '--atrous_rates'),
-    ({'use_bounded_activation': True}, False, '--use_bounded_activation'),
-    ({}, True, 'trained in float: drop --quantize_delay_step'),
+    ({'num_classes': 21}, '--num_classes: checkpoint was trained with 32, got '
+                          '21'),
+    ({'atrous_rates': (6,)}, '--atrous_rates'),
+    ({'use_bounded_activation': True}, '--use_bounded_activation'),
+    ({'quantize_delay_step': 0},
+     'trained in float: drop --quantize_delay_step'),
 ])
-def test_other_flags_than_in_training_are_refused(
-    tmp_path, change, quantized, words):
+def test_other_flags_than_in_training_are_refused(tmp_path, change, words):
   prefix = write(tmp_path)
   with pytest.raises(InputError, match=words):
-    checkpoints.check_options(
-        prefix, MODEL._replace(**change), with_quantization=quantized)
+    checkpoints.check_options(prefix, MODEL._replace(**change))
 
 
 def test_a_quantization_aware_checkpoint_asks_for_its_flag(tmp_path):
-  prefix = write(tmp_path, quantize_delay_step=0)
-  checkpoints.check_options(prefix, MODEL, with_quantization=True)
+  quantized = MODEL._replace(quantize_delay_step=0)
+  prefix = write(tmp_path, quantized)
+  checkpoints.check_options(prefix, quantized)
+  # Neither the step nor who quantizes changes a variable.
+  checkpoints.check_options(prefix, quantized._replace(
+      quantize_delay_step=9, fake_quant=options.LAYERS))
   with pytest.raises(InputError, match='add --quantize_delay_step=0'):
-    checkpoints.check_options(prefix, MODEL, with_quantization=False)
+    checkpoints.check_options(prefix, MODEL)
 
 
 def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
   prefix = write(tmp_path, MODEL._replace(atrous_rates=(6, 12)))
   checkpoints.check_options(
       prefix, MODEL._replace(atrous_rates=(12, 24), output_stride=8,
-                             crop_size=(257, 257)), with_quantization=False)
+                             crop_size=(257, 257)))
   assert 'trained with --output_stride=16, used with 8' in caplog.text
 
 
 def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
   write(tmp_path, optimizer='momentum')
-  arguments = dict(quantize_delay_step=-1, optimizer='momentum')
-  checkpoints.check_resumable(str(tmp_path), MODEL, **arguments)
-  with pytest.raises(InputError, match='--optimizer: was momentum, now adam; '
-                     '--quantize_delay_step: was -1, now 0.*new '
-                     '--train_logdir'):
+  checkpoints.check_resumable(str(tmp_path), MODEL, optimizer='momentum')
+  with pytest.raises(InputError, match='trained in float: drop '
+                     '--quantize_delay_step; --optimizer: was momentum, now '
+                     'adam.*new --train_logdir'):
     checkpoints.check_resumable(
-        str(tmp_path), MODEL, quantize_delay_step=0, optimizer='adam')
+        str(tmp_path), MODEL._replace(quantize_delay_step=0), optimizer='adam')
 
 
 @pytest.mark.parametrize('content', ['{', '{}', '{"model": {"colour": 1}}',

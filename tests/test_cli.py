@@ -158,7 +158,7 @@ def test_evaluation_does_not_scale_at_random():
   made = flag_sets.eval_options(values)
   assert made['preprocess_options'].min_scale_factor == 1
   assert made['preprocess_options'].max_scale_factor == 1
-  assert made['timeout_secs'] == 9 and made['with_quantization']
+  assert made['timeout_secs'] == 9 and made['model_options'].is_quantized
 
 
 def decoys(folder):

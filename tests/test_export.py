@@ -162,14 +162,15 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
     with pytest.raises(InputError, match=words):
       run_export(checkpoint, tmp_path / 'out', MODEL._replace(**changes))
   with pytest.raises(InputError, match='drop --quantize_delay_step'):
-    run_export(checkpoint, tmp_path / 'out', with_quantization=True)
+    run_export(checkpoint, tmp_path / 'out',
+               MODEL._replace(quantize_delay_step=0))
   assert not os.path.exists(str(tmp_path / 'out' / 'freeze.pb'))
 
 
 def test_written_options_are_compared(checkpoint, tmp_path):
   checkpoints.write_options(
       os.path.dirname(checkpoint), MODEL._replace(use_bounded_activation=True),
-      quantize_delay_step=-1, optimizer='adam')
+      optimizer='adam')
   try:
     with pytest.raises(InputError, match='--use_bounded_activation: '
                        'checkpoint was trained with True, got False'):

@@ -9,11 +9,11 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import losses
 from deeplab import options
-from deeplab import quantize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
+from deeplab.nets import quantize
 from tests import golden_weights
 from tests import processors
 
@@ -84,9 +84,8 @@ def test_regularized_weights_are_the_references(golden_dir):
   assert len(ours) == 41
 
 
-QUANTIZATIONS = [quantize.LAYERS] + (
-    [quantize.CONTRIB] if quantize.default_implementation() == quantize.CONTRIB
-    else [])
+QUANTIZATIONS = [options.LAYERS] + (
+    [options.CONTRIB] if quantize.has_contrib() else [])
 
 
 @pytest.mark.parametrize('implementation', QUANTIZATIONS)
@@ -95,14 +94,12 @@ def test_quantized_logits_match_the_reference(implementation, reference_dir):
   golden = np.load(os.path.join(
       reference_dir, processors.RECORDINGS[recording or 'avx512'],
       'network512_qat.npz'))
-  quantization = quantize.for_evaluation(implementation=implementation)
+  model = PUBLISHED._replace(quantize_delay_step=0, fake_quant=implementation)
   with tf.Graph().as_default(), (
       tf.Session(config=processors.config())) as session:
     images = tf.placeholder(tf.float32, [1, 512, 512, 3])
     predictions = deeplab_v3.predictions(deeplab_v3.logits(
-        contract.scale_to_model_range(images), PUBLISHED,
-        fake_quant=quantization.fake_quant), PUBLISHED)
-    quantization.rewrite()
+        contract.scale_to_model_range(images), model), model)
     golden_weights.load(session, tf.global_variables())
     resized = predictions.op.inputs[0]
     logits = session.run(

@@ -18,11 +18,12 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import losses
 from deeplab import options as options_lib
-from deeplab import quantize
 from deeplab import training
+from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
+from deeplab.nets import quantize
 from tests import golden_weights
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
@@ -31,10 +32,10 @@ MODEL = options_lib.ModelOptions(
     crop_size=(65, 65), decoder_output_stride=(4,))
 STEPS = 5
 DELAY = 2  # the number of the first step that is rounded
-BOTH = (quantize.CONTRIB, quantize.LAYERS)
+BOTH = (options_lib.CONTRIB, options_lib.LAYERS)
 
 has_contrib = pytest.mark.skipif(
-    quantize.default_implementation() != quantize.CONTRIB,
+    not quantize.has_contrib(),
     reason='TensorFlow {} has no tf.contrib.quantize'.format(tf.__version__))
 
 
@@ -75,10 +76,9 @@ def small_step(monkeypatch, delay, implementation):
   random = np.random.RandomState(5)
   images = tf.constant(random.uniform(-1, 1, [4, 17, 17, 3]), tf.float32)
   labels = tf.constant(random.randint(0, 4, [4, 5, 5, 1]), tf.int32)
-  quantization = quantize.for_training(delay, implementation)
-  fake_quant = quantization.fake_quant
-  if fake_quant:
-    deeplab_v3.fake_quant_lib.count_steps()
+  model = MODEL._replace(
+      quantize_delay_step=delay, fake_quant=implementation)
+  fake_quant = quantize.for_layers(model, is_training=True)
   tf.train.get_or_create_global_step()
   net, unused_end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=4, depth_multiplier=0.25, is_training=True,
@@ -90,8 +90,8 @@ def small_step(monkeypatch, delay, implementation):
                        scope='dropout_scope', fake_quant=fake_quant)
   logits = layers.conv2d(net, 4, 1, scope='logits',
                          style=layers.Style(fake_quant=fake_quant))
-  losses.softmax_cross_entropy(logits, labels)
-  quantization.rewrite()
+  losses.softmax_cross_entropy(
+      quantize.rewritten(logits, model, is_training=True), labels)
   loss = tf.losses.get_total_loss()
   variables = tf.trainable_variables()
   gradients = tf.gradients(loss, variables)
@@ -139,7 +139,7 @@ GOLDEN_STEPS = [
 @pytest.mark.parametrize('delay, losses_of_steps, norms', GOLDEN_STEPS)
 def test_every_tensorflow_takes_the_steps_of_the_reference(
     monkeypatch, dropout_draws, delay, losses_of_steps, norms):
-  implementation = None if delay < 0 else quantize.LAYERS
+  implementation = None if delay < 0 else options_lib.LAYERS
   found, gradients, unused_variables = small_run(
       monkeypatch, delay, implementation, STEPS)
   np.testing.assert_allclose(found, losses_of_steps, rtol=1e-5)
@@ -168,7 +168,7 @@ def test_losses_gradients_and_ranges_are_those_of_the_rewrite(
 
 
 @pytest.mark.parametrize('implementation', [
-    pytest.param(quantize.CONTRIB, marks=has_contrib), quantize.LAYERS])
+    pytest.param(options_lib.CONTRIB, marks=has_contrib), options_lib.LAYERS])
 def test_batch_norm_is_frozen_from_the_delay_on(monkeypatch, dropout_draws,
                                                 implementation):
   averages = [
@@ -193,9 +193,9 @@ def first_step(golden_dir, implementation):
   with tf.Graph().as_default():
     step = training.build_step(
         tf.constant(golden['image_in'], tf.float32),
-        tf.constant(golden['label_in'][..., np.newaxis], tf.int32), MODEL,
-        options_lib.TrainOptions('unused', base_learning_rate=3e-4),
-        quantize.for_training(100, implementation))
+        tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
+        MODEL._replace(quantize_delay_step=100, fake_quant=implementation),
+        options_lib.TrainOptions('unused', base_learning_rate=3e-4))
     variables = {variable.op.name: variable
                  for variable in tf.global_variables()}
     with session_without_rewriting() as session:
@@ -227,20 +227,45 @@ def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
 
 
 @pytest.mark.parametrize('delay, expected', [
-    (-1, None), (0, quantize.LAYERS), (3, quantize.LAYERS)])
+    (-1, None), (0, options_lib.LAYERS), (3, options_lib.LAYERS)])
 def test_implementation_is_what_tensorflow_has(delay, expected, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
-  quantization = quantize.for_training(delay)
-  assert quantization.implementation == expected
+  model = MODEL._replace(quantize_delay_step=delay)
+  assert quantize.implementation(model) == expected
+  with tf.Graph().as_default():
+    in_training, in_evaluation = [
+        quantize.for_layers(model, is_training=training)
+        for training in (True, False)]
   if expected:
-    assert quantization.fake_quant == (True, delay)
-    assert quantize.for_evaluation().fake_quant == (False, 0)
+    assert (in_training, in_evaluation) == ((True, delay), (False, 0))
   else:
-    assert quantization.fake_quant is None
+    assert in_training is in_evaluation is None
+
+
+def test_an_absent_rewrite_is_refused(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
+  with pytest.raises(InputError, match='--fake_quant=contrib: TensorFlow .* '
+                     'has no tf.contrib.quantize; expected layers'):
+    quantize.implementation(MODEL._replace(
+        quantize_delay_step=0, fake_quant=options_lib.CONTRIB))
 
 
 @has_contrib
 def test_contrib_is_preferred():
-  assert quantize.for_training(0).implementation == quantize.CONTRIB
-  assert quantize.for_training(0).fake_quant is None
-  assert quantize.for_evaluation(False) == quantize.Quantization()
+  model = MODEL._replace(quantize_delay_step=0)
+  assert quantize.implementation(model) == options_lib.CONTRIB
+  assert quantize.for_layers(model, is_training=True) is None
+  assert quantize.implementation(model._replace(
+      fake_quant=options_lib.LAYERS)) == options_lib.LAYERS
+
+
+def test_scaled_networks_share_their_ranges():
+  """Whatever is preferred: a rewrite would give each network its own."""
+  model = MODEL._replace(quantize_delay_step=0)
+  with tf.Graph().as_default() as graph:
+    deeplab_v3.multi_scale_predictions(
+        tf.zeros([1, 65, 65, 3]), model, scales=(0.5, 1.0), flip=False)
+    ranges = [v for v in tf.global_variables() if '_quant/' in v.op.name]
+    rounded = [operation for operation in graph.get_operations()
+               if operation.type == 'FakeQuantWithMinMaxVars']
+  assert len(rounded) == len(ranges) == 2 * 130

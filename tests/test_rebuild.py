@@ -168,17 +168,14 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   folder = str(tmp_path / 'out')
   assert checkpoints.find_latest(folder) == result.checkpoint
 
-  assert result.is_quantization_aware == (kind == np.uint8)
-  assert result.is_quantization_aware == any(
+  expected = SMALL._replace(quantize_delay_step=0 if kind == np.uint8 else -1)
+  assert result.model_options == expected
+  assert expected.is_quantized == any(
       map(checkpoints.is_quantization_variable, variables))
-  delay_step = 0 if kind == np.uint8 else -1
-  assert result.model_options == SMALL
-  assert checkpoints.read_options(folder) == (
-      SMALL, {'quantize_delay_step': delay_step, 'optimizer': None})
+  assert checkpoints.read_options(folder) == (expected, None)
   # Its folder is no place to go on training in, whatever the optimizer.
   with pytest.raises(InputError, match='use a new --train_logdir'):
-    checkpoints.check_resumable(folder, SMALL, optimizer='momentum',
-                                quantize_delay_step=delay_step)
+    checkpoints.check_resumable(folder, expected, optimizer='momentum')
 
 
 def test_ranges_are_those_of_8_bits(run):
@@ -336,7 +333,7 @@ def test_published_files_give_the_reference_checkpoints(
       tflite=os.path.join(reference_dir, file), output_dir=str(tmp_path),
       batch_norm_seed=7)
   assert result.weights == WEIGHTS
-  assert result.is_quantization_aware == (kind == 'qat')
+  assert result.model_options.is_quantized == (kind == 'qat')
   ours = read_checkpoint(result.checkpoint)
   theirs = read_checkpoint(tf.train.latest_checkpoint(
       os.path.join(reference_dir, 'checkpoint_' + kind)))

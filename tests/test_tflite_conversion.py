@@ -449,9 +449,9 @@ def test_conversion_script_needs_another_environment():
 def export_reference(reference_dir, kind, folder):
   """Freezes the reference's checkpoint; returns the path of the graph."""
   return export.export(
-      os.path.join(reference_dir, 'checkpoint_' + kind), PUBLISHED,
-      options.ExportOptions(export_path=str(folder),
-                            with_quantization=kind == 'qat')).path
+      os.path.join(reference_dir, 'checkpoint_' + kind),
+      PUBLISHED._replace(quantize_delay_step=0 if kind == 'qat' else -1),
+      options.ExportOptions(export_path=str(folder))).path
 
 
 def kinds(model):

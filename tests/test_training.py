@@ -29,7 +29,7 @@ RUNS = {
     'momentum_batch_norm': {},
     'adam': {'optimizer': 'adam', 'adam_learning_rate': 1e-4,
              'fine_tune_batch_norm': False},
-    'qat': {'quantize_delay_step': 0},
+    'qat': {},
 }
 
 
@@ -42,13 +42,14 @@ def dropout_keeps_all(monkeypatch):
 
 
 @contextlib.contextmanager
-def golden_step(golden, options):
-  """A graph with a step on the golden batch; gives the TrainStep."""
+def golden_step(golden, run):
+  """A graph with a step of RUNS on the golden batch; gives the TrainStep."""
+  model = MODEL._replace(quantize_delay_step=0 if run == 'qat' else -1)
   with tf.Graph().as_default():
     yield training.build_step(
         tf.constant(golden['image_in'], tf.float32),
         tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
-        MODEL, options)
+        model, GOLDEN_RUN._replace(**RUNS[run]))
 
 
 def golden_session(session):
@@ -85,7 +86,7 @@ def recording(golden_dir, reference_dir_or_none):
 def test_three_steps_match_the_reference(
     run, golden_dir, reference_dir_or_none, recording, dropout_keeps_all):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
-  with golden_step(golden, GOLDEN_RUN._replace(**RUNS[run])) as step, (
+  with golden_step(golden, run) as step, (
       tf.Session(config=processors.config(grappler=False))) as session:
     golden_session(session)
     losses_found, rates = [], []
@@ -164,7 +165,7 @@ def test_each_update_follows_from_its_gradients(
     regularized = {
         str(name).split('/kernel/')[0] + '/weights'
         for name in np.load(content)['regularized']}
-  with golden_step(golden, GOLDEN_RUN._replace(**RUNS[run])) as step:
+  with golden_step(golden, run) as step:
     variables = {v.op.name: v for v in tf.global_variables()}
     weights = {v.op.name: v for v in tf.trainable_variables()}
     [data_loss] = tf.losses.get_losses()
@@ -210,7 +211,7 @@ def assert_near(actual, expected, tolerance, what, absolute=1e-12):
 def test_moving_averages_follow_the_batch(scope, decay, golden_dir,
                                           dropout_keeps_all):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
-  with golden_step(golden, GOLDEN_RUN) as step, (
+  with golden_step(golden, 'momentum_batch_norm') as step, (
       tf.Session(config=processors.config(grappler=False))) as session:
     golden_session(session)
     graph = tf.get_default_graph()

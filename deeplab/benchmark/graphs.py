@@ -6,7 +6,6 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import export as export_lib
 from deeplab import options as options_lib
-from deeplab import quantize as quantize_lib
 from deeplab import tflite
 from deeplab.benchmark import network
 from deeplab.nets import deeplab_v3
@@ -14,23 +13,21 @@ from deeplab.nets import deeplab_v3
 
 def export(sizes, files, *, quantized):
   """Makes the files 'float graph' and 'qat graph', and their checkpoints."""
-  model_options = network.model_options(sizes)
+  model_options = network.model_options(
+      sizes, quantize_delay_step=0 if quantized else -1)
   folder = files('qat' if quantized else 'float')
   os.makedirs(folder)
   prefix = os.path.join(folder, 'model.ckpt-0')
   with tf.Graph().as_default():
-    quantization = quantize_lib.for_evaluation(quantized)
     images = tf.placeholder(
         tf.float32, (1,) + model_options.crop_size + (3,))
     deeplab_v3.predictions(
-        deeplab_v3.logits(images, model_options,
-                          fake_quant=quantization.fake_quant), model_options)
-    quantization.rewrite()
+        deeplab_v3.logits(images, model_options), model_options)
     with tf.Session() as session:
       network.initialize(session)
       tf.train.Saver().save(session, prefix, write_meta_graph=False)
   export_lib.export(prefix, model_options, options_lib.ExportOptions(
-      export_path=folder, with_quantization=quantized))
+      export_path=folder))
 
 
 def convert(unused_sizes, files, *, quantized):

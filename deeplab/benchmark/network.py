@@ -15,7 +15,6 @@ from deeplab import evaluation
 from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
-from deeplab import quantize
 from deeplab import training
 from deeplab.benchmark import clock
 from deeplab.data import dataset
@@ -26,14 +25,13 @@ _EVALUATED_SPLIT = 'val'  # the smaller one
 # What the documented command lines say.
 _FLOAT_TRAINING = {'optimizer': 'adam', 'adam_learning_rate': 5e-6,
                    'fine_tune_batch_norm': False}
-_QAT_TRAINING = {'base_learning_rate': 1e-6, 'fine_tune_batch_norm': True,
-                 'quantize_delay_step': 0}
+_QAT_TRAINING = {'base_learning_rate': 1e-6, 'fine_tune_batch_norm': True}
 
 
-def model_options(sizes):
-  """The published network at the benchmark's size."""
+def model_options(sizes, **changes):
+  """The published network at the benchmark's size, but for the changes."""
   return options_lib.ModelOptions(
-      crop_size=(sizes.side, sizes.side), decoder_output_stride=(4,))
+      crop_size=(sizes.side, sizes.side), decoder_output_stride=(4,), **changes)
 
 
 def preprocess_options(sizes):
@@ -88,9 +86,10 @@ def train_step(sizes, unused_files, *, one_hot=False, quantization=None):
     images = tf.placeholder(tf.float32, shape + [3])
     labels = tf.placeholder(tf.int32, shape + [1])
     step = training.build_step(
-        images, labels, model_options(sizes),
-        options_lib.TrainOptions(train_logdir='', **settings),
-        quantize.for_training(0, quantization) if quantization else None)
+        images, labels,
+        model_options(sizes, quantize_delay_step=0 if quantization else -1,
+                      fake_quant=quantization),
+        options_lib.TrainOptions(train_logdir='', **settings))
     session = tf.Session()
     initialize(session)
   run = session.make_callable(step.train_op, [images, labels])

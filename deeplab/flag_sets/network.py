@@ -17,7 +17,7 @@ _MODEL_FIELDS_AS_FLAGS = (
     'aspp_with_concat_projection', 'aspp_with_separable_conv',
     'decoder_filters', 'decoder_use_separable_conv', 'decoder_use_sum_merge',
     'decoder_output_is_logits', 'batch_norm_decay', 'use_bounded_activation',
-    'prediction_with_upsampled_logits')
+    'prediction_with_upsampled_logits', 'quantize_delay_step', 'fake_quant')
 
 
 def define_model_flags(flag_values):
@@ -65,6 +65,14 @@ def define_model_flags(flag_values):
   define('boolean', 'prediction_with_upsampled_logits',
          default.prediction_with_upsampled_logits,
          'Resize the logits before the arg max, not the labels after it.')
+  define('integer', 'quantize_delay_step', default.quantize_delay_step,
+         'Step from which values are fake-quantized to 8 bits; in evaluation '
+         'and export, any from 0 on says that the checkpoint was trained so. '
+         'Below 0: float.')
+  define('enum', 'fake_quant', default.fake_quant,
+         [options.CONTRIB, options.LAYERS],
+         "Who fake-quantizes: TensorFlow 1.15's rewrite, or the suite's own "
+         'layers, in half the time; not given: the first where there is one.')
 
 
 def model_options(flag_values, *, crop_size,
@@ -114,7 +122,6 @@ def define_train_flags(flag_values):
   _define_run_flags(define)
   _define_optimizer_flags(define)
   define_model_flags(flag_values)
-  shared.define_quantization_flag(flag_values)
 
 
 def _define_run_flags(define):
@@ -239,7 +246,6 @@ def define_eval_flags(flag_values):
   define('integer', 'eval_timeout_secs', None,
          'Seconds without a new checkpoint to stop after; none: never.')
   define_model_flags(flag_values)
-  shared.define_quantization_flag(flag_values)
 
 
 def eval_options(flag_values):
@@ -250,7 +256,6 @@ def eval_options(flag_values):
       common, checkpoint_dir=flag_values.checkpoint_dir,
       model_options=model_options(
           flag_values, crop_size=common['preprocess_options'].crop_size),
-      with_quantization=flag_values.quantize_delay_step >= 0,
       interval_secs=flag_values.eval_interval_secs,
       max_evaluations=flag_values.max_number_of_evaluations,
       timeout_secs=flag_values.eval_timeout_secs)
@@ -300,7 +305,6 @@ def define_export_flags(flag_values):
          'Write the graph without weights too, as text.')
   shared.define_resize_flags(flag_values)
   define_model_flags(flag_values)
-  shared.define_quantization_flag(flag_values)
 
 
 def export_options(flag_values):
@@ -324,7 +328,6 @@ def export_options(flag_values):
           inference_scales=tuple(flag_values.inference_scales),
           add_flipped_images=flag_values.add_flipped_images,
           save_inference_graph=flag_values.save_inference_graph,
-          with_quantization=flag_values.quantize_delay_step >= 0,
           preprocessing=options.PreprocessOptions(
               crop_size=crop_size, **shared.given(
                   flag_values, shared.RESIZE_FIELDS)).validate()).validate(),

@@ -88,14 +88,6 @@ def define_input_flags(flag_values, *, split_flag, split, batch_flag,
   define_resize_flags(flag_values)
 
 
-def define_quantization_flag(flag_values):
-  """Defines whether, and from when on, the model is fake-quantized."""
-  define_flag(flag_values, 'integer', 'quantize_delay_step', -1,
-              'Step from which values are fake-quantized to 8 bits; in '
-              'evaluation and export, 0 or more says that the checkpoint was '
-              'trained so. Below 0: float.')
-
-
 def define_report_flags(define):
   """Defines what becomes of the scores, in every evaluation."""
   define('string', 'report_json', None,

@@ -2,36 +2,45 @@
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options as options_lib
 from deeplab.nets import aspp
 from deeplab.nets import decoder
-from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
+from deeplab.nets import quantize
 
 _BATCH_NORM_EPSILON = 1e-5
 _LOGITS_STDDEV = 0.01
 
 
 def logits(images, options, *, weight_decay=0.0, is_training=False,
-           train_batch_norm=False, fake_quant=None):
-  """Builds the network up to its logits.
+           train_batch_norm=False):
+  """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:
     images: [batch, height, width, 3] float32 RGB in [-1, 1], of
       options.crop_size.
     options: ModelOptions.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
-    is_training: whether dropout is active.
+    is_training: whether dropout is active, and ranges of fake quantization
+      follow the values that are seen.
     train_batch_norm: whether batch norm uses batch statistics and updates its
       moving averages.
-    fake_quant: a FakeQuant, or None for float layers.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
     stride, or at the output stride without a decoder.
   """
-  if fake_quant and fake_quant.is_training:
-    fake_quant_lib.count_steps()
+  outputs = _float_or_layered_logits(
+      images, options, weight_decay=weight_decay, is_training=is_training,
+      train_batch_norm=train_batch_norm)
+  return quantize.rewritten(outputs, options, is_training)
+
+
+def _float_or_layered_logits(images, options, *, weight_decay, is_training,
+                             train_batch_norm):
+  """The network as its layers make it; arguments as in logits."""
+  fake_quant = quantize.for_layers(options, is_training)
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
@@ -82,8 +91,7 @@ def predictions(class_logits, options):
   return tf.squeeze(labels, 3, name=name)
 
 
-def multi_scale_predictions(images, options, *, scales, flip,
-                            fake_quant=None):
+def multi_scale_predictions(images, options, *, scales, flip):
   """Labels from class probabilities averaged over scaled and mirrored inputs.
 
   Args:
@@ -92,11 +100,12 @@ def multi_scale_predictions(images, options, *, scales, flip,
     options: ModelOptions.
     scales: factors of the input's size.
     flip: whether mirrored images are averaged in too.
-    fake_quant: a FakeQuant, or None for float layers.
 
   Returns:
     [batch, height, width] int32 in [0, num_classes).
   """
+  # The rewrite of a whole graph knows nothing of networks that share weights.
+  options = options._replace(fake_quant=options_lib.LAYERS)
   probabilities = []
   for scale in scales:
     size = tuple(layers.scale_dimension(side, scale)
@@ -106,7 +115,7 @@ def multi_scale_predictions(images, options, *, scales, flip,
     for mirrored in ([False, True] if flip else [False]):
       with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         inputs = tf.reverse(scaled, [2]) if mirrored else scaled
-        outputs = logits(inputs, scaled_options, fake_quant=fake_quant)
+        outputs = logits(inputs, scaled_options)
       outputs = layers.resize_bilinear(outputs, options.crop_size)
       if mirrored:  # after the resize, which is not symmetric
         outputs = tf.reverse(outputs, [2])
