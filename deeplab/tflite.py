@@ -18,8 +18,8 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import graph_file
 from deeplab import options as options_lib
-from deeplab import predictors
 from deeplab import tflite_file
 from deeplab.data import pairs
 from deeplab.data import preprocessed
@@ -156,8 +156,8 @@ def is_quantization_aware(graph_def):
 
 def _load(path, input_node, output_node, *, quantized):
   """Reads and checks a frozen graph: a _Graph."""
-  graph_def = predictors.read_graph_def(path)
-  predictors.check_nodes(path, graph_def, {'--input_node': input_node,
+  graph_def = graph_file.read_graph_def(path)
+  graph_file.check_nodes(path, graph_def, {'--input_node': input_node,
                                            '--output_node': output_node})
   if is_quantization_aware(graph_def) and not quantized:
     raise InputError('{}: quantization-aware graph (it has {} nodes): use '
@@ -168,10 +168,9 @@ def _load(path, input_node, output_node, *, quantized):
         '{}: float graph (it has no {} nodes), but --mode=qat: use '
         '--mode=float, or export with --quantize_delay_step=0'.format(
             path, _FAKE_QUANTIZATION))
-  with tf.Graph().as_default() as graph:
-    tf.import_graph_def(graph_def, name='')
-    shapes = [graph.get_tensor_by_name(node + ':0').shape
-              for node in (input_node, output_node)]
+  graph = graph_file.import_graph(path, graph_def)
+  shapes = [graph.get_tensor_by_name(node + ':0').shape
+            for node in (input_node, output_node)]
   if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
       shapes[0].as_list()[3] != 3):
     raise InputError('{}: --input_node={} has shape {}, expected [batch, '

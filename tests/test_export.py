@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import export
+from deeplab import graph_file
 from deeplab import options
 from deeplab import predictors
 from deeplab.errors import InputError
@@ -61,7 +62,7 @@ def test_the_graph_has_the_published_nodes_and_operations(
               'FusedBatchNormV3': 59, 'Relu6': 34, 'Relu': 8, 'AddV2': 10,
               'ResizeBilinear': 3}
   assert {name: result.operations[name] for name in expected} == expected
-  graph_def = predictors.read_graph_def(result.path)
+  graph_def = graph_file.read_graph_def(result.path)
   assert result.operations == collections.Counter(
       node.op for node in graph_def.node)
   with tf.Graph().as_default() as graph:
@@ -204,9 +205,9 @@ def test_graphs_that_cannot_be_evaluated_are_refused(checkpoint, tmp_path):
   for content in (b'', b'no graph'):
     (tmp_path / 'bad.pb').write_bytes(content)
     with pytest.raises(InputError, match='not a frozen GraphDef'):
-      predictors.read_graph_def(str(tmp_path / 'bad.pb'))
+      graph_file.read_graph_def(str(tmp_path / 'bad.pb'))
   with pytest.raises(InputError, match='no such file'):
-    predictors.read_graph_def(str(tmp_path / 'none.pb'))
+    graph_file.read_graph_def(str(tmp_path / 'none.pb'))
 
 
 def test_the_input_node_can_be_chosen(checkpoint, tmp_path):
