@@ -13,7 +13,6 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 import tensorflow.compat.v1 as tf
 import tqdm
 
@@ -21,7 +20,6 @@ from deeplab import contract
 from deeplab import graph_file
 from deeplab import options as options_lib
 from deeplab import tflite_file
-from deeplab.data import pairs
 from deeplab.data import preprocessed
 from deeplab.errors import InputError
 
@@ -228,21 +226,19 @@ def _calibration_images(dataset_dir, count, input_shape):
         '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
             dataset_dir, len(paths), count))
   for path in tqdm.tqdm(paths[:count], 'checking', unit='image', disable=None):
-    pairs.image_facts(pairs.read_file(path), path)
-    with Image.open(path) as image:
-      if image.size != (width, height) or image.mode != 'RGB':
-        raise InputError(
-            '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
-            '(height x width)'.format(path, image.height, image.width,
-                                      image.mode, height, width))
+    image = preprocessed.read_png(path, path)
+    if image.size != (width, height) or image.mode != 'RGB':
+      raise InputError(
+          '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
+          '(height x width)'.format(path, image.height, image.width,
+                                    image.mode, height, width))
   return paths[:count]
 
 
 def _representative_data(paths):
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in tqdm.tqdm(paths, 'calibrating', unit='image', disable=None):
-    with Image.open(path) as image:
-      pixels = np.asarray(image, np.float32)
+    pixels = np.asarray(preprocessed.read_png(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 
