@@ -43,6 +43,8 @@ _TYPES = {
         (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
 # TensorFlow's own rule, which it applies later.
 _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
+# How TensorFlow describes an operator before it names the node.
+_OPERATOR_IN_FULL = re.compile(r'Op<name=(\w+);.*>; NodeDef: ')
 # The only hidden attribute that frozen graphs have: who stands beside whom.
 _COLOCATION = '_class'
 
@@ -102,18 +104,15 @@ def import_graph(path, graph_def):
     try:
       tf.import_graph_def(graph_def, name='')
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-      # What follows describes the operator in full.
-      reason = str(error).split('\n')[0].split('; NodeDef:')[0]
+      reason = _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
       raise InputError('{}: TensorFlow {} cannot load this graph: {}'.format(
           path, tf.__version__, reason))
-  for operation in graph.get_operations():
-    for index, output in enumerate(operation.outputs):
-      # The others are working memory, some of it of no known size.
-      if index == 0 or output.consumers():
-        problem = _size_problem(output.shape)
-        if problem:
-          raise InputError('{}: node {} ({}) gives {}'.format(
-              path, operation.name, operation.type, problem))
+  for node in graph_def.node:
+    operation = graph.get_operation_by_name(node.name)
+    problem = _unknown_attribute(node, operation) or _result_problem(operation)
+    if problem:
+      raise InputError('{}: node {} ({}) {}'.format(
+          path, node.name, node.op, problem))
   return graph
 
 
@@ -161,7 +160,6 @@ def _check(graph_def):
   if graph_def.library.gradient:
     raise InputError('names gradient functions; a frozen graph has none; '
                      'refused')
-  stored = 0
   for node in graph_def.node:
     if not _NAME.match(node.name):
       raise InputError('a node is called {}; expected letters, digits and '
@@ -171,6 +169,8 @@ def _check(graph_def):
           'node {} is the operator {}, which no network like this one has; '
           'refused, as operators can write files and run programs'.format(
               node.name, ascii(node.op)[1:-1]))
+  stored = 0
+  for node in graph_def.node:
     problem = _attribute_problem(node)
     if problem:
       raise InputError('node {} ({}) {}'.format(node.name, node.op, problem))
@@ -192,13 +192,37 @@ def _attribute_problem(node):
       return shown + ', a function; refused'
     if name.startswith('_') and name != _COLOCATION:
       return shown + ', which a frozen graph has not; refused'
-    if value.list.tensor or (kind == 'tensor' and node.op != 'Const'):
+    if value.list.tensor or (
+        kind == 'tensor' and (node.op, name) != ('Const', 'value')):
       return shown + ', a tensor, which only a Const may have; refused'
     for number in [value.type] if kind == 'type' else value.list.type:
       if number not in _TYPES:
         return '{} of type {}; expected numbers: {}'.format(
             shown, number, ', '.join(sorted(
                 tf.as_dtype(known).name for known in _TYPES)))
+  return None
+
+
+def _unknown_attribute(node, operation):
+  """Says which attribute a loaded node has lost; None where it has them all.
+
+  TensorFlow 1.15 refuses to load such a node, newer ones pass over it.
+  """
+  known = {attribute.name for attribute in operation.op_def.attr}
+  for name in sorted(set(node.attr) - known - {_COLOCATION}):
+    return "has the attr '{}', which TensorFlow {} does not know".format(
+        ascii(name)[1:-1], tf.__version__)
+  return None
+
+
+def _result_problem(operation):
+  """Says what is wrong with the size of a node's results, or returns None."""
+  for index, output in enumerate(operation.outputs):
+    # The others are working memory, some of it of no known size.
+    if index == 0 or output.consumers():
+      problem = _size_problem(output.shape)
+      if problem:
+        return 'gives ' + problem
   return None
 
 
