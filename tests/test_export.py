@@ -13,6 +13,7 @@ from deeplab import export
 from deeplab import graph_file
 from deeplab import options
 from deeplab import predictors
+from deeplab import quantize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from tests import golden_weights
@@ -153,6 +154,28 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
   assert len(description['output']['classes']) == 32
   text = (tmp_path / 'inference_graph.pbtxt').read_text()
   assert 'Variable' in text and contract.IMAGE_NODE in text
+
+
+@pytest.mark.parametrize('quantized', [False, True])
+@pytest.mark.parametrize('changes', [
+    {'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True,
+     'aspp_with_separable_conv': False},
+    {'decoder_use_sum_merge': True, 'decoder_use_separable_conv': False,
+     'decoder_output_is_logits': True, 'aspp_with_concat_projection': False,
+     'prediction_with_upsampled_logits': False}])
+def test_graphs_of_other_options_are_accepted_too(
+    tmp_path, changes, quantized):
+  model = MODEL._replace(crop_size=(64, 64), **changes)
+  quantization = quantize.for_evaluation(quantized)
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 64, 64, 3]), model,
+                      fake_quant=quantization.fake_quant)
+    quantization.rewrite()
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+  path = run_export(prefix, tmp_path, model, with_quantization=quantized).path
+  assert predict(predictors.FrozenGraphPredictor(
+      path, crop_size=(64, 64)), images(64)).shape == (1, 64, 64)
 
 
 def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
