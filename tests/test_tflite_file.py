@@ -166,6 +166,8 @@ CUSTOM = tflite.BuiltinOperator.CUSTOM
      'FlexWriteFile'),
     ({'DeprecatedBuiltinCode': CUSTOM, 'BuiltinCode': CUSTOM,
       'CustomCode': 'FlexWriteFile'}, 'FlexWriteFile'),
+    ({'DeprecatedBuiltinCode': CUSTOM, 'BuiltinCode': 127,
+      'CustomCode': 'FlexReadFile'}, 'FlexReadFile'),
     ({'BuiltinCode': CUSTOM, 'CustomCode': 'Mine\x1b[2J'}, 'Mine\\x1b[2J'),
     ({'DeprecatedBuiltinCode': CUSTOM}, 'without a name'),
 ])
