@@ -158,3 +158,18 @@ def preprocessed_name(number):
 def is_preprocessed_name(name):
   """Whether a file has one of preprocessed_name's names."""
   return re.match(r'img_\d+\.png$', name) is not None
+
+# --- Limits ----------------------------------------------------------------
+
+# What is larger is refused before memory is taken for it: a file of a few
+# bytes can ask for any amount. None is near what this network needs.
+
+# Bytes of a file that is read whole: an image, a graph, a TFLite model. The
+# largest published one has 9 MB. Constants of a graph take no more either.
+MAX_FILE_BYTES = 2 ** 29
+# Pixels of an image: 8192x8192, while ADE20K's largest have some 2000 a side.
+# As RGB that is 200 MB, and each worker holds one.
+MAX_PIXELS = 2 ** 26
+# Values of a tensor in a frozen graph: 1 GB of float32. The logits of 151
+# classes at 1024x1024 have 60 % of it; the published graph's, 3 %.
+MAX_TENSOR_VALUES = 2 ** 28

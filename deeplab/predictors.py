@@ -5,13 +5,12 @@ height, width, 3] float32 RGB in [0, 255] to [batch, height, width] int32
 labels, and `close()`. It knows nothing of files that hold images, and nothing
 of scores.
 """
-import os
-
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import graph_file
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 
@@ -85,19 +84,18 @@ class FrozenGraphPredictor:
       output_node: name of the node that gives labels.
 
     Raises:
-      InputError: where the file is no frozen graph, lacks a node, or takes
-        images of another size.
+      InputError: where the file is no frozen graph, holds what such a network
+        does not, lacks a node, or takes images of another size.
     """
     self.description = path
-    graph_def = read_graph_def(path)
-    check_nodes(path, graph_def, {'--input_node': input_node,
-                                  '--output_node': output_node})
-    with tf.Graph().as_default() as graph:
-      tf.import_graph_def(graph_def, name='')
-      self._images = graph.get_tensor_by_name(input_node + ':0')
-      self._predictions = graph.get_tensor_by_name(output_node + ':0')
-      self._check_input(crop_size)
-      self._session = tf.Session(graph=graph)
+    graph_def = graph_file.read_graph_def(path)
+    graph_file.check_nodes(path, graph_def, {'--input_node': input_node,
+                                             '--output_node': output_node})
+    graph = graph_file.import_graph(path, graph_def)
+    self._images = graph.get_tensor_by_name(input_node + ':0')
+    self._predictions = graph.get_tensor_by_name(output_node + ':0')
+    self._check_input(crop_size)
+    self._session = tf.Session(graph=graph)
 
   def _check_input(self, crop_size):
     shape = self._images.shape
@@ -122,62 +120,3 @@ class FrozenGraphPredictor:
   def close(self):
     """Frees the session."""
     self._session.close()
-
-
-def read_graph_def(path):
-  """Reads a frozen graph.
-
-  Args:
-    path: the .pb file.
-
-  Returns:
-    A GraphDef.
-
-  Raises:
-    InputError: where there is no such file, or it is not a frozen graph.
-  """
-  if not os.path.isfile(path):
-    raise InputError('{}: no such file; expected a frozen graph, as '
-                     'export_model.py writes it'.format(path))
-  graph_def = tf.GraphDef()
-  try:
-    with open(path, 'rb') as content:
-      graph_def.ParseFromString(content.read())
-  except Exception:  # protobuf's DecodeError has no stable public name
-    raise InputError('{}: not a frozen GraphDef'.format(path))
-  if not graph_def.node:
-    raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
-  return graph_def
-
-
-def check_nodes(path, graph_def, wanted):
-  """Refuses a graph that lacks a node, naming those that it could have meant.
-
-  Args:
-    path: the graph's file, for the message.
-    graph_def: a GraphDef.
-    wanted: dict from flag, such as '--input_node', to the node it names.
-
-  Raises:
-    InputError: naming the first node that is missing.
-  """
-  names = {node.name for node in graph_def.node}
-  for flag, name in wanted.items():
-    if name not in names:
-      raise InputError(
-          '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(
-              path, name, *candidates(graph_def), flag))
-
-
-def candidates(graph_def):
-  """Names what could be input and output of a graph, for messages.
-
-  Returns:
-    (placeholders, nodes that no other node reads), each a string.
-  """
-  read = {name.split(':')[0].lstrip('^')
-          for node in graph_def.node for name in node.input}
-  inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
-  outputs = [node.name for node in graph_def.node if node.name not in read]
-  return tuple(
-      ', '.join(names[:5]) or 'none' for names in (inputs, outputs))

@@ -13,15 +13,13 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import graph_file
 from deeplab import options as options_lib
-from deeplab import predictors
 from deeplab import tflite_file
-from deeplab.data import pairs
 from deeplab.data import preprocessed
 from deeplab.errors import InputError
 
@@ -156,8 +154,8 @@ def is_quantization_aware(graph_def):
 
 def _load(path, input_node, output_node, *, quantized):
   """Reads and checks a frozen graph: a _Graph."""
-  graph_def = predictors.read_graph_def(path)
-  predictors.check_nodes(path, graph_def, {'--input_node': input_node,
+  graph_def = graph_file.read_graph_def(path)
+  graph_file.check_nodes(path, graph_def, {'--input_node': input_node,
                                            '--output_node': output_node})
   if is_quantization_aware(graph_def) and not quantized:
     raise InputError('{}: quantization-aware graph (it has {} nodes): use '
@@ -168,10 +166,9 @@ def _load(path, input_node, output_node, *, quantized):
         '{}: float graph (it has no {} nodes), but --mode=qat: use '
         '--mode=float, or export with --quantize_delay_step=0'.format(
             path, _FAKE_QUANTIZATION))
-  with tf.Graph().as_default() as graph:
-    tf.import_graph_def(graph_def, name='')
-    shapes = [graph.get_tensor_by_name(node + ':0').shape
-              for node in (input_node, output_node)]
+  graph = graph_file.import_graph(path, graph_def)
+  shapes = [graph.get_tensor_by_name(node + ':0').shape
+            for node in (input_node, output_node)]
   if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
       shapes[0].as_list()[3] != 3):
     raise InputError('{}: --input_node={} has shape {}, expected [batch, '
@@ -229,21 +226,19 @@ def _calibration_images(dataset_dir, count, input_shape):
         '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
             dataset_dir, len(paths), count))
   for path in tqdm.tqdm(paths[:count], 'checking', unit='image', disable=None):
-    pairs.image_facts(pairs.read_file(path), path)
-    with Image.open(path) as image:
-      if image.size != (width, height) or image.mode != 'RGB':
-        raise InputError(
-            '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
-            '(height x width)'.format(path, image.height, image.width,
-                                      image.mode, height, width))
+    image = preprocessed.read_png(path, path)
+    if image.size != (width, height) or image.mode != 'RGB':
+      raise InputError(
+          '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
+          '(height x width)'.format(path, image.height, image.width,
+                                    image.mode, height, width))
   return paths[:count]
 
 
 def _representative_data(paths):
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in tqdm.tqdm(paths, 'calibrating', unit='image', disable=None):
-    with Image.open(path) as image:
-      pixels = np.asarray(image, np.float32)
+    pixels = np.asarray(preprocessed.read_png(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 

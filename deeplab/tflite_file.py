@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from deeplab import tflite_operators
 from deeplab.errors import InputError
 
 try:
@@ -104,12 +105,12 @@ def read(path):
     A Model.
 
   Raises:
-    InputError: where there is no such file, or it is not a whole TFLite file.
+    InputError: where there is no such file, it is not a whole TFLite file, or
+      it has custom operators.
   """
   if not os.path.isfile(path):
     raise InputError('{}: no such file; expected a TFLite model'.format(path))
-  with open(path, 'rb') as content:
-    return parse(content.read(), path)
+  return parse(tflite_operators.read(path, path), path)
 
 
 def parse(content, path):
@@ -123,11 +124,13 @@ def parse(content, path):
     A Model.
 
   Raises:
-    InputError: where the bytes are not a whole TFLite file.
+    InputError: where the bytes are not a whole TFLite file, or it has custom
+      operators.
   """
   if content[4:8] != _IDENTIFIER:
     raise InputError('{}: not a TFLite model (bytes 4 to 8 are {}, expected '
                      '{})'.format(path, content[4:8], _IDENTIFIER))
+  tflite_operators.check(content, path)
   try:
     return _parse_model(tflite.Model.GetRootAsModel(content, 0))
   except (struct.error, IndexError, TypeError, ValueError, AttributeError):

@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import environment
+from deeplab import tflite_operators
 from deeplab.errors import InputError
 
 _IDENTIFIER = b'TFL3'  # bytes 4 to 8 of a TFLite file
@@ -33,17 +34,18 @@ def check_file(path):
     path: the .tflite file.
 
   Raises:
-    InputError: no such file, or another kind of file.
+    InputError: no such file, another kind of file, or custom operators.
   """
   if not os.path.isfile(path):
     raise InputError(
         '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh gets the '
         'published ones'.format(path))
-  with open(path, 'rb') as content:
-    found = content.read(8)[4:]
-  if found != _IDENTIFIER:
-    raise InputError('--net_file={}: not a TFLite model (bad identifier {}, '
-                     'expected {})'.format(path, found, _IDENTIFIER))
+  name = '--net_file={}'.format(path)
+  content = tflite_operators.read(path, name)
+  if content[4:8] != _IDENTIFIER:
+    raise InputError('{}: not a TFLite model (bad identifier {}, expected '
+                     '{})'.format(name, content[4:8], _IDENTIFIER))
+  tflite_operators.check(content, name)
 
 
 class TflitePredictor:

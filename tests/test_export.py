@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import export
+from deeplab import graph_file
 from deeplab import options
 from deeplab import predictors
 from deeplab.errors import InputError
@@ -61,7 +62,7 @@ def test_the_graph_has_the_published_nodes_and_operations(
               'FusedBatchNormV3': 59, 'Relu6': 34, 'Relu': 8, 'AddV2': 10,
               'ResizeBilinear': 3}
   assert {name: result.operations[name] for name in expected} == expected
-  graph_def = predictors.read_graph_def(result.path)
+  graph_def = graph_file.read_graph_def(result.path)
   assert result.operations == collections.Counter(
       node.op for node in graph_def.node)
   with tf.Graph().as_default() as graph:
@@ -154,6 +155,26 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
   assert 'Variable' in text and contract.IMAGE_NODE in text
 
 
+@pytest.mark.parametrize('quantized', [False, True])
+@pytest.mark.parametrize('changes', [
+    {'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True,
+     'aspp_with_separable_conv': False},
+    {'decoder_use_sum_merge': True, 'decoder_use_separable_conv': False,
+     'decoder_output_is_logits': True, 'aspp_with_concat_projection': False,
+     'prediction_with_upsampled_logits': False}])
+def test_graphs_of_other_options_are_accepted_too(
+    tmp_path, changes, quantized):
+  model = MODEL._replace(crop_size=(64, 64), quantize_delay_step=(
+      0 if quantized else -1), **changes)
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 64, 64, 3]), model)
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+  path = run_export(prefix, tmp_path, model).path
+  assert predict(predictors.FrozenGraphPredictor(
+      path, crop_size=(64, 64)), images(64)).shape == (1, 64, 64)
+
+
 def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
   for changes, words in (
       ({'decoder_output_stride': ()}, '--decoder_output_stride=4'),
@@ -205,9 +226,9 @@ def test_graphs_that_cannot_be_evaluated_are_refused(checkpoint, tmp_path):
   for content in (b'', b'no graph'):
     (tmp_path / 'bad.pb').write_bytes(content)
     with pytest.raises(InputError, match='not a frozen GraphDef'):
-      predictors.read_graph_def(str(tmp_path / 'bad.pb'))
+      graph_file.read_graph_def(str(tmp_path / 'bad.pb'))
   with pytest.raises(InputError, match='no such file'):
-    predictors.read_graph_def(str(tmp_path / 'none.pb'))
+    graph_file.read_graph_def(str(tmp_path / 'none.pb'))
 
 
 def test_the_input_node_can_be_chosen(checkpoint, tmp_path):

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import tflite
 
+from deeplab import contract
 from deeplab import tflite_file
+from deeplab import tflite_operators
+from deeplab import tflite_predictor
 from deeplab.errors import InputError
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -55,8 +58,12 @@ def table(builder, name, **fields):
   return getattr(tflite, name + 'End')(builder)
 
 
-def model_bytes():
-  """A depthwise convolution of int8, with weights of two channels."""
+def model_bytes(**code_fields):
+  """A depthwise convolution of int8, with weights of two channels.
+
+  Args:
+    **code_fields: of the only operator code; CustomCode is a string.
+  """
   builder = flatbuffers.Builder(1024)
   integers, offsets = builder.PrependInt32, builder.PrependUOffsetTRelative
   int8 = tflite.TensorType.INT8
@@ -85,8 +92,11 @@ def model_bytes():
                 builder.PrependUint8)
   buffers = [table(builder, 'Buffer'), table(builder, 'Buffer', Data=data)]
   buffers = vector(builder, tflite.ModelStartBuffersVector, buffers, offsets)
-  code = table(builder, 'OperatorCode', DeprecatedBuiltinCode=(
-      tflite.BuiltinOperator.DEPTHWISE_CONV_2D))
+  if 'CustomCode' in code_fields:
+    code_fields['CustomCode'] = builder.CreateString(code_fields['CustomCode'])
+  code = table(builder, 'OperatorCode', **dict({
+      'DeprecatedBuiltinCode': tflite.BuiltinOperator.DEPTHWISE_CONV_2D},
+                                               **code_fields))
   codes = vector(builder, tflite.ModelStartOperatorCodesVector, [code], offsets)
   builder.Finish(
       table(builder, 'Model', Version=3, OperatorCodes=codes,
@@ -145,3 +155,55 @@ def test_refuses_a_cut_published_file(reference_dir, part):
     content = source.read()
   with pytest.raises(InputError, match='qat: damaged or cut off'):
     tflite_file.parse(content[:int(len(content) * part)], 'qat')
+
+
+CUSTOM = tflite.BuiltinOperator.CUSTOM
+
+
+@pytest.mark.parametrize('fields, shown', [
+    # Old files and interpreters know the first field only, new ones both.
+    ({'DeprecatedBuiltinCode': CUSTOM, 'CustomCode': 'FlexWriteFile'},
+     'FlexWriteFile'),
+    ({'DeprecatedBuiltinCode': CUSTOM, 'BuiltinCode': CUSTOM,
+      'CustomCode': 'FlexWriteFile'}, 'FlexWriteFile'),
+    ({'DeprecatedBuiltinCode': CUSTOM, 'BuiltinCode': 127,
+      'CustomCode': 'FlexReadFile'}, 'FlexReadFile'),
+    ({'BuiltinCode': CUSTOM, 'CustomCode': 'Mine\x1b[2J'}, 'Mine\\x1b[2J'),
+    ({'DeprecatedBuiltinCode': CUSTOM}, 'without a name'),
+])
+def test_custom_operators_are_refused(tmp_path, fields, shown):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(model_bytes(**fields))
+  for function, name in ((tflite_file.read, str(path)),
+                         (tflite_predictor.check_file,
+                          '--net_file={}'.format(path))):
+    with pytest.raises(InputError) as caught:
+      function(str(path))
+    assert str(caught.value) == (
+        '{}: has the custom operator {}, which no network like this one has; '
+        'refused, as it could run anything'.format(name, shown))
+
+
+def test_own_operators_are_accepted(tmp_path, reference_dir):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'))
+  tflite_predictor.check_file(str(path))
+  for name in ('freeze_ptq.tflite', 'freeze_qat.tflite'):
+    tflite_predictor.check_file(os.path.join(reference_dir, name))
+
+
+def test_a_list_of_operators_that_cannot_be_read_is_refused():
+  # Offsets that lead before the beginning and behind the end.
+  for content in (b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
+                  b'\xff\xff\0\0TFL3' + bytes(8)):
+    with pytest.raises(InputError, match='x: damaged or cut off'):
+      tflite_operators.check(content, 'x')
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(model_bytes())
+  monkeypatch.setattr(contract, 'MAX_FILE_BYTES', 10)
+  with pytest.raises(InputError, match='x.tflite: [0-9]+ bytes; expected a '
+                     'TFLite model of at most 10'):
+    tflite_file.read(str(path))

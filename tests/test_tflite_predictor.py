@@ -59,7 +59,8 @@ class FakeInterpreter:
 @pytest.fixture
 def path(tmp_path):
   path = tmp_path / 'x.tflite'
-  path.write_bytes(b'....TFL3')
+  # A model with nothing in it, the least that is one.
+  path.write_bytes(b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
   return str(path)
 
 

@@ -8,6 +8,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from deeplab.data import image_header
 from deeplab.data import preprocess
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -282,8 +283,10 @@ def _decode(serialized):
   example = records.parse_example(serialized)
   # Both operations recognize JPEG and PNG by content, and unlike
   # tf.image.decode_image they set the rank.
-  image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
-  label = tf.image.decode_png(example['label_encoded'], channels=1)
+  image = tf.image.decode_jpeg(
+      image_header.checked(example['image_encoded']), channels=3)
+  label = tf.image.decode_png(
+      image_header.checked(example['label_encoded']), channels=1)
   shape = tf.shape(image)
   same_size = tf.debugging.assert_equal(tf.shape(label)[:2], shape[:2])
   with tf.control_dependencies([same_size]):

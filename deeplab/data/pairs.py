@@ -4,20 +4,33 @@ Needs Pillow but not TensorFlow. Images are decoded as TensorFlow will decode
 them later: by content, whatever the file is called, and without applying the
 EXIF orientation. Every problem is an InputError whose message starts with the
 file's name.
+
+Nothing else in the suite opens an image: `decode` reaches Pillow's decoders of
+JPEG and PNG and none of its others, and takes memory for a picture only when
+its header says that it is not too large.
 """
+import contextlib
 import io
 import os
 from typing import NamedTuple, Tuple
 
 from PIL import Image
-from PIL import UnidentifiedImageError
+from PIL import JpegImagePlugin
+from PIL import PngImagePlugin
 
 from deeplab import contract
 from deeplab.errors import InputError
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
-_SIGNATURES = (('jpeg', b'\xff\xd8\xff'), ('png', b'\x89PNG\r\n\x1a\n'))
+JPEG = 'jpeg'
+PNG = 'png'
+# How a file begins.
+SIGNATURES = {JPEG: b'\xff\xd8\xff', PNG: b'\x89PNG\r\n\x1a\n'}
+# Not Image.open, which first tries what other decoders make of the bytes, and
+# has a limit of its own, twice as high, that only warns.
+_DECODERS = {JPEG: JpegImagePlugin.JpegImageFile,
+             PNG: PngImagePlugin.PngImageFile}
 # The last chunk of a PNG file, which is always the same.
 _PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'
 # Colour types of a PNG header.
@@ -140,7 +153,15 @@ def check_pair(pair, *, image_format=None, palette_labels=False):
 
 
 def read_file(path):
-  """Returns a file's bytes."""
+  """Returns a file's bytes.
+
+  Raises:
+    InputError: the file is larger than any image.
+  """
+  size = os.path.getsize(path)
+  if size > contract.MAX_FILE_BYTES:
+    raise InputError('{}: {} bytes; expected an image of at most {}'.format(
+        path, size, contract.MAX_FILE_BYTES))
   with open(path, 'rb') as source:
     return source.read()
 
@@ -160,13 +181,63 @@ def image_facts(data, name):
     name: the file's name, for messages.
 
   Returns:
-    (format, size): 'jpeg' or 'png', and (width, height) in pixels.
+    (format, size): JPEG or PNG, and (width, height) in pixels.
 
   Raises:
-    InputError: the bytes are no JPEG or PNG, or are damaged.
+    InputError: the bytes are no JPEG or PNG, damaged, or too many pixels.
   """
-  image_format, image = _decode(data, name)
-  return image_format, image.size
+  return _format_of(data, name), decode(data, name).size
+
+
+def decode(data, name, *, formats=(JPEG, PNG), wanted=None):
+  """Decodes an image completely.
+
+  Args:
+    data: bytes of an image file.
+    name: the file's name, for messages.
+    formats: which formats to accept, by content.
+    wanted: 'expected ...', for the message on another one.
+
+  Returns:
+    A loaded PIL.Image.
+
+  Raises:
+    InputError: the bytes are of no such format, damaged, or too many pixels.
+  """
+  image_format = _format_of(data, name)
+  if image_format not in formats:
+    raise InputError('{} is a {}; {}'.format(
+        name, image_format.upper(), wanted or 'expected {}'.format(
+            ' or '.join(formats).upper())))
+  kind = '{} ({} bytes)'.format(image_format.upper(), len(data))
+  # Pillow does without the last chunk, TensorFlow does not.
+  if image_format == PNG and _PNG_END not in data:
+    raise InputError('{}: truncated {}'.format(name, kind))
+  with _explained(name, kind, header=True):
+    image = _DECODERS[image_format](io.BytesIO(data))
+  if image.width * image.height > contract.MAX_PIXELS:
+    raise InputError('{}: {} of {}x{} pixels; expected at most {}'.format(
+        name, kind, image.width, image.height, contract.MAX_PIXELS))
+  with _explained(name, kind):
+    if image_format == PNG:
+      # Checksums of PNG chunks, which load() does not look at.
+      _DECODERS[image_format](io.BytesIO(data)).verify()
+    image.load()
+  return image
+
+
+@contextlib.contextmanager
+def _explained(name, kind, header=False):
+  """Turns what Pillow raises on bad data into an InputError."""
+  try:
+    yield
+  # Its decoders raise exceptions of a dozen classes.
+  except Exception as error:
+    if 'truncated' in str(error).lower():
+      raise InputError('{}: truncated {}'.format(name, kind))
+    if header and isinstance(error, SyntaxError):
+      raise InputError('{}: {} with a damaged header'.format(name, kind))
+    raise InputError('{}: damaged {}: {}'.format(name, kind, error))
 
 
 def label_bytes(pair):
@@ -183,34 +254,11 @@ def label_bytes(pair):
 
 
 def _format_of(data, name):
-  for image_format, signature in _SIGNATURES:
+  for image_format, signature in SIGNATURES.items():
     if data.startswith(signature):
       return image_format
   raise InputError('{}: {}'.format(
       name, 'is neither JPEG nor PNG' if data else 'empty file'))
-
-
-def _decode(data, name):
-  """Returns (format, decoded Pillow image), or raises InputError."""
-  image_format = _format_of(data, name)
-  kind = '{} ({} bytes)'.format(image_format.upper(), len(data))
-  # Pillow does without the last chunk, TensorFlow does not.
-  if image_format == 'png' and _PNG_END not in data:
-    raise InputError('{}: truncated {}'.format(name, kind))
-  try:
-    if image_format == 'png':
-      # Checksums of PNG chunks, which load() does not look at.
-      Image.open(io.BytesIO(data)).verify()
-    image = Image.open(io.BytesIO(data))
-    image.load()
-  # Pillow's decoders meet bad data with exceptions of a dozen classes.
-  except Exception as error:
-    if 'truncated' in str(error).lower():
-      raise InputError('{}: truncated {}'.format(name, kind))
-    if isinstance(error, UnidentifiedImageError):
-      raise InputError('{}: {} with a damaged header'.format(name, kind))
-    raise InputError('{}: damaged {}: {}'.format(name, kind, error))
-  return image_format, image
 
 
 def _png_type(data):
@@ -220,10 +268,7 @@ def _png_type(data):
 
 def _decode_label(data, name, palette_labels):
   """Returns a label as Pillow image of mode L or P, or raises InputError."""
-  image_format, label = _decode(data, name)
-  if image_format != 'png':
-    raise InputError('{} is a {}; {}'.format(
-        name, image_format.upper(), _WANTED_LABEL))
+  label = decode(data, name, formats=(PNG,), wanted=_WANTED_LABEL)
   depth, color_type = _png_type(data)
   if color_type == _PNG_PALETTE:
     if not palette_labels:

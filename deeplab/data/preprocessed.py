@@ -16,7 +16,6 @@ import re
 from typing import NamedTuple, Tuple
 
 import numpy as np
-from PIL import Image
 import tqdm
 
 from deeplab import contract
@@ -230,25 +229,22 @@ def _check_pair(pair, size):
   Raises:
     InputError: with the name of the file at fault first.
   """
-  _check_decodes(pair.image_path, pair.name)
-  with Image.open(pair.image_path) as image:
-    if (image.height, image.width) != tuple(size):
-      raise InputError('{} is {}x{}; the model takes {}x{} (height x '
-                       'width)'.format(pair.name, image.height, image.width,
-                                       *size))
-    if image.mode != 'RGB':
-      raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
-    image_size = image.size
+  image = read_png(pair.image_path, pair.name)
+  if (image.height, image.width) != tuple(size):
+    raise InputError('{} is {}x{}; the model takes {}x{} (height x '
+                     'width)'.format(pair.name, image.height, image.width,
+                                     *size))
+  if image.mode != 'RGB':
+    raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
   name = os.path.join(contract.PREPROCESSED_ANNOTATIONS,
                       os.path.basename(pair.label_path))
-  _check_decodes(pair.label_path, name)
-  with Image.open(pair.label_path) as label:
-    pairs_lib.check_sizes(pair.name, image_size, label.size)
-    if label.mode != 'L':
-      raise InputError('{} is {}; expected one channel of class ids '
-                       '0..{}'.format(name, label.mode,
-                                      contract.NUM_CLASSES - 1))
-    counts = label.histogram()
+  label = read_png(pair.label_path, name)
+  pairs_lib.check_sizes(pair.name, image.size, label.size)
+  if label.mode != 'L':
+    raise InputError('{} is {}; expected one channel of class ids '
+                     '0..{}'.format(name, label.mode,
+                                    contract.NUM_CLASSES - 1))
+  counts = label.histogram()
   largest = max(value for value, count in enumerate(counts) if count)
   if largest > contract.LARGEST_LABEL_ON_DISK:
     raise InputError('{} holds {}; expected class ids 0..{}'.format(
@@ -256,8 +252,10 @@ def _check_pair(pair, size):
   return counts
 
 
-def _check_decodes(path, name):
-  pairs_lib.image_facts(pairs_lib.read_file(path), name)
+def read_png(path, name):
+  """Returns a loaded PIL.Image of a file that may only be a PNG."""
+  return pairs_lib.decode(
+      pairs_lib.read_file(path), name, formats=(pairs_lib.PNG,))
 
 
 def read_pair(pair):
@@ -270,9 +268,7 @@ def read_pair(pair):
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
     [0, NUM_CLASSES).
   """
-  with Image.open(pair.image_path) as image:
-    pixels = np.array(image)
-  with Image.open(pair.label_path) as annotation:
-    label = np.array(annotation, np.int32)
+  pixels = np.array(read_png(pair.image_path, pair.name))
+  label = np.array(read_png(pair.label_path, pair.label_path), np.int32)
   label[label >= contract.NUM_CLASSES] = contract.IGNORE_LABEL
   return pixels, label

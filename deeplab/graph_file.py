@@ -1,0 +1,295 @@
+"""Frozen graphs: read as data, and checked before TensorFlow is given them.
+
+A GraphDef is a program. TensorFlow has operators that write files and that run
+Python, and carries them out wherever they stand in the graph. So a file is
+refused unless it consists of what a network like this one consists of, and of
+constants and results of bounded size. What the operators' own code does with
+odd numbers is not checked: see docs/security.md.
+"""
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab.errors import InputError
+
+# What the graphs of export_model.py hold, with any options, on TensorFlow 1.15
+# and 2.21.
+_EXPORTED_OPERATORS = frozenset((
+    'Add', 'AddN', 'AddV2', 'ArgMax', 'AvgPool', 'BatchToSpaceND', 'BiasAdd',
+    'ConcatV2', 'Const', 'Conv2D', 'DepthwiseConv2dNative',
+    'FakeQuantWithMinMaxVars', 'FusedBatchNormV3', 'Identity', 'Mul',
+    'Placeholder', 'RealDiv', 'Relu', 'Relu6', 'Reshape', 'ResizeBilinear',
+    'ResizeNearestNeighbor', 'ReverseV2', 'Rsqrt', 'Softmax', 'SpaceToBatchND',
+    'Squeeze', 'StridedSlice', 'Sub'))
+# What other tools and older versions put into graphs of such a network.
+_OTHER_OPERATORS = frozenset((
+    'Cast', 'ExpandDims', 'FakeQuantWithMinMaxArgs',
+    'FakeQuantWithMinMaxVarsPerChannel', 'FusedBatchNorm', 'FusedBatchNormV2',
+    'Mean', 'Pad'))
+_OPERATORS = _EXPORTED_OPERATORS | _OTHER_OPERATORS
+# Positions of the inputs that say how large, or along which axis. TensorFlow
+# computes them while it loads a graph, before any size can be checked.
+_SIZE_INPUTS = {
+    'ArgMax': (1,), 'BatchToSpaceND': (1, 2), 'ConcatV2': (-1,),
+    'ExpandDims': (1,), 'Mean': (1,), 'Pad': (1,), 'Reshape': (1,),
+    'ResizeBilinear': (1,), 'ResizeNearestNeighbor': (1,), 'ReverseV2': (1,),
+    'SpaceToBatchND': (1, 2), 'StridedSlice': (1, 2, 3)}
+# Types of values, and the field in which a tensor lists them one by one.
+_TYPES = {
+    dtype.as_datatype_enum: (dtype.size, field) for dtype, field in (
+        (tf.float32, 'float_val'), (tf.int32, 'int_val'),
+        (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
+# TensorFlow's own rule, which it applies later.
+_NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
+# How TensorFlow describes an operator before it names the node.
+_OPERATOR_IN_FULL = re.compile(r'Op<name=(\w+);.*>; NodeDef: ')
+# The only hidden attribute that frozen graphs have: who stands beside whom.
+_COLOCATION = '_class'
+
+
+def read_graph_def(path):
+  """Reads a frozen graph that is safe to load.
+
+  Args:
+    path: the .pb file.
+
+  Returns:
+    A GraphDef, without the devices that its nodes were pinned to.
+
+  Raises:
+    InputError: where there is no such file, it is not a frozen graph, or it
+      holds what a network like this one does not.
+  """
+  if not os.path.isfile(path):
+    raise InputError('{}: no such file; expected a frozen graph, as '
+                     'export_model.py writes it'.format(path))
+  size = os.path.getsize(path)
+  if size > contract.MAX_FILE_BYTES:
+    raise InputError('{}: {} bytes; expected a frozen graph of at most '
+                     '{}'.format(path, size, contract.MAX_FILE_BYTES))
+  graph_def = tf.GraphDef()
+  try:
+    with open(path, 'rb') as content:
+      graph_def.ParseFromString(content.read())
+  except Exception:  # protobuf's DecodeError has no stable public name
+    raise InputError('{}: not a frozen GraphDef'.format(path))
+  if not graph_def.node:
+    raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
+  try:
+    _check(graph_def)
+  except InputError as error:
+    raise InputError('{}: {}'.format(path, error))
+  for node in graph_def.node:
+    # Of the machine that trained; and 1.15 compiles for some of them.
+    node.ClearField('device')
+  return graph_def
+
+
+def import_graph(path, graph_def):
+  """Loads a graph that read_graph_def returned.
+
+  Args:
+    path: its file, for messages.
+    graph_def: the GraphDef.
+
+  Returns:
+    A tf.Graph.
+
+  Raises:
+    InputError: where this TensorFlow cannot load it, or a result is too large.
+  """
+  with tf.Graph().as_default() as graph:
+    try:
+      tf.import_graph_def(graph_def, name='')
+    except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+      reason = _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
+      raise InputError('{}: TensorFlow {} cannot load this graph: {}'.format(
+          path, tf.__version__, reason))
+  for node in graph_def.node:
+    operation = graph.get_operation_by_name(node.name)
+    problem = _unknown_attribute(node, operation) or _result_problem(operation)
+    if problem:
+      raise InputError('{}: node {} ({}) {}'.format(
+          path, node.name, node.op, problem))
+  return graph
+
+
+def check_nodes(path, graph_def, wanted):
+  """Refuses a graph that lacks a node, naming those that it could have meant.
+
+  Args:
+    path: the graph's file, for the message.
+    graph_def: a GraphDef.
+    wanted: dict from flag, such as '--input_node', to the node it names.
+
+  Raises:
+    InputError: naming the first node that is missing.
+  """
+  names = {node.name for node in graph_def.node}
+  for flag, name in wanted.items():
+    if name not in names:
+      raise InputError(
+          '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(
+              path, name, *_candidates(graph_def), flag))
+
+
+def _candidates(graph_def):
+  """Names what could be input and output of a graph, for messages.
+
+  Returns:
+    (placeholders, nodes that no other node reads), each a string.
+  """
+  read = {name.split(':')[0].lstrip('^')
+          for node in graph_def.node for name in node.input}
+  inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
+  outputs = [node.name for node in graph_def.node if node.name not in read]
+  return tuple(
+      ', '.join(names[:5]) or 'none' for names in (inputs, outputs))
+
+
+# --- Checks ----------------------------------------------------------------
+
+
+def _check(graph_def):
+  """Raises InputError, without the file's name, where a graph is not safe."""
+  for function in graph_def.library.function:
+    raise InputError('holds the function {}; a frozen graph has none; '
+                     'refused'.format(ascii(function.signature.name)))
+  if graph_def.library.gradient:
+    raise InputError('names gradient functions; a frozen graph has none; '
+                     'refused')
+  for node in graph_def.node:
+    if not _NAME.match(node.name):
+      raise InputError('a node is called {}; expected letters, digits and '
+                       '_.-/'.format(ascii(node.name)))
+    if node.op not in _OPERATORS:
+      raise InputError(
+          'node {} is the operator {}, which no network like this one has; '
+          'refused, as operators can write files and run programs'.format(
+              node.name, ascii(node.op)[1:-1]))
+  stored = 0
+  for node in graph_def.node:
+    problem = _attribute_problem(node)
+    if problem:
+      raise InputError('node {} ({}) {}'.format(node.name, node.op, problem))
+    if node.op == 'Const':
+      stored += _constant_bytes(node)
+      if stored > contract.MAX_FILE_BYTES:
+        raise InputError(
+            'node {} (Const) brings the constants to {} bytes; expected at '
+            'most {}'.format(node.name, stored, contract.MAX_FILE_BYTES))
+  _check_size_inputs(graph_def)
+
+
+def _attribute_problem(node):
+  """Says which attribute a node may not have; None where all are sound."""
+  for name, value in sorted(node.attr.items()):
+    kind = value.WhichOneof('value')
+    shown = 'has the attribute {}'.format(ascii(name)[1:-1])
+    if kind in ('func', 'placeholder') or value.list.func:
+      return shown + ', a function; refused'
+    if name.startswith('_') and name != _COLOCATION:
+      return shown + ', which a frozen graph has not; refused'
+    if value.list.tensor or (
+        kind == 'tensor' and (node.op, name) != ('Const', 'value')):
+      return shown + ', a tensor, which only a Const may have; refused'
+    for number in [value.type] if kind == 'type' else value.list.type:
+      if number not in _TYPES:
+        return '{} of type {}; expected numbers: {}'.format(
+            shown, number, ', '.join(sorted(
+                tf.as_dtype(known).name for known in _TYPES)))
+  return None
+
+
+def _unknown_attribute(node, operation):
+  """Says which attribute a loaded node has lost; None where it has them all.
+
+  TensorFlow 1.15 refuses to load such a node, newer ones pass over it.
+  """
+  known = {attribute.name for attribute in operation.op_def.attr}
+  for name in sorted(set(node.attr) - known - {_COLOCATION}):
+    return "has the attr '{}', which TensorFlow {} does not know".format(
+        ascii(name)[1:-1], tf.__version__)
+  return None
+
+
+def _result_problem(operation):
+  """Says what is wrong with the size of a node's results, or returns None."""
+  for index, output in enumerate(operation.outputs):
+    # The others are working memory, some of it of no known size.
+    if index == 0 or output.consumers():
+      problem = _size_problem(output.shape)
+      if problem:
+        return 'gives ' + problem
+  return None
+
+
+def _constant_bytes(node):
+  """Returns the size of a Const once it is in memory.
+
+  A shape of any size may come with a single value, or with none.
+
+  Raises:
+    InputError: where its value is not what its shape says.
+  """
+  tensor = node.attr['value'].tensor
+  shape = tf.TensorShape(None) if tensor.tensor_shape.unknown_rank else (
+      tf.TensorShape([None if dim.size < 0 else dim.size
+                      for dim in tensor.tensor_shape.dim]))
+  if tensor.dtype not in _TYPES or tensor.dtype != node.attr['dtype'].type:
+    raise InputError('node {} (Const) holds type {}, its dtype is {}'.format(
+        node.name, tensor.dtype, node.attr['dtype'].type))
+  if not shape.is_fully_defined():
+    raise InputError('node {} (Const) has the shape {}'.format(
+        node.name, shape))
+  problem = _size_problem(shape)
+  if problem:
+    raise InputError('node {} (Const) has {}'.format(node.name, problem))
+  size, field = _TYPES[tensor.dtype]
+  values = shape.num_elements()
+  listed = len(getattr(tensor, field))
+  content = len(tensor.tensor_content)
+  if (content and (listed or content != values * size)) or listed > values:
+    raise InputError(
+        'node {} (Const) holds {} bytes and {} values for the shape {}'.format(
+            node.name, content, listed, shape))
+  return values * size
+
+
+def _size_problem(shape):
+  """Says what is wrong with a tensor's shape; None where nothing is.
+
+  The batch, the first axis, may be open.
+  """
+  if shape.rank is None or None in shape.as_list()[1:]:
+    return 'a tensor of no fixed size, {}; expected one'.format(shape)
+  values = 1
+  for side in shape.as_list():
+    values *= 1 if side is None else side
+  if not 0 < values <= contract.MAX_TENSOR_VALUES:
+    return 'a tensor of {} values, {}; expected 1 to {}'.format(
+        values, shape, contract.MAX_TENSOR_VALUES)
+  return None
+
+
+def _check_size_inputs(graph_def):
+  """Raises InputError where a size or an axis is not a constant."""
+  nodes = {node.name: node for node in graph_def.node}
+  for node in graph_def.node:
+    inputs = [name for name in node.input if not name.startswith('^')]
+    for position in _SIZE_INPUTS.get(node.op, ()):
+      source = _node_of(inputs[position:][:1], nodes)
+      # As where a variable was read.
+      if source and source.op == 'Identity':
+        source = _node_of(source.input[:1], nodes)
+      if not source or source.op != 'Const':
+        raise InputError(
+            'node {} ({}) takes a size or an axis that is not a constant; '
+            'refused'.format(node.name, node.op))
+
+
+def _node_of(inputs, nodes):
+  """Returns the node that gives the only input, or None."""
+  return nodes.get(inputs[0].split(':')[0]) if inputs else None

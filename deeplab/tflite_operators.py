@@ -1,0 +1,106 @@
+"""What a TFLite file asks an interpreter to run, read before one is given it.
+
+The list of operators is all that is read, with the standard library alone:
+scores are measured where there is an interpreter and nothing else.
+"""
+import os
+import struct
+
+from deeplab import contract
+from deeplab.errors import InputError
+
+# The kind of operator whose code is not TFLite's own: it is looked up by name,
+# and TensorFlow's interpreter finds all of TensorFlow's under 'Flex...'.
+_CUSTOM = 32
+# Positions of fields in the format's tables (FlatBuffers).
+_MODEL_OPERATOR_CODES = 1
+# Files from before 2020 have the first only, a byte; later ones have both.
+_CODE_DEPRECATED, _CODE_CUSTOM_NAME, _CODE_BUILTIN = 0, 1, 3
+
+
+def read(path, name):
+  """Returns the bytes of an existing file that is to hold a TFLite model.
+
+  Args:
+    path: the file.
+    name: the path, or the flag with it, for messages.
+
+  Raises:
+    InputError: the file is larger than any such model.
+  """
+  size = os.path.getsize(path)
+  if size > contract.MAX_FILE_BYTES:
+    raise InputError('{}: {} bytes; expected a TFLite model of at most '
+                     '{}'.format(name, size, contract.MAX_FILE_BYTES))
+  with open(path, 'rb') as source:
+    return source.read()
+
+
+def check(content, name):
+  """Refuses a TFLite model with operators that are not TFLite's own.
+
+  Args:
+    content: bytes of the file, which begin as those of a TFLite model do.
+    name: the file's path, or the flag with it, for messages.
+
+  Raises:
+    InputError: naming the operator; or the list cannot be read.
+  """
+  try:
+    custom = next(_custom_operators(content), None)
+  except struct.error:
+    raise InputError('{}: damaged or cut off TFLite model ({} bytes)'.format(
+        name, len(content)))
+  if custom is not None:
+    raise InputError(
+        '{}: has the custom operator {}, which no network like this one has; '
+        'refused, as it could run anything'.format(
+            name, ascii(custom.decode('utf-8', 'replace'))[1:-1] or
+            'without a name'))
+
+
+def _custom_operators(content):
+  """Yields the names of custom operators, as bytes."""
+  codes = _field(content, _follow(content, 0), _MODEL_OPERATOR_CODES)
+  if codes is None:
+    return
+  vector = _follow(content, codes)
+  length, = _unpack('<I', content, vector)
+  for index in range(length):
+    code = _follow(content, vector + 4 + 4 * index)
+    kinds = [_unpack(form, content, place)[0] for form, place in (
+        ('<b', _field(content, code, _CODE_DEPRECATED)),
+        ('<i', _field(content, code, _CODE_BUILTIN))) if place is not None]
+    # Old interpreters go by one field, new ones by the larger of the two.
+    if _CUSTOM in kinds:
+      yield _string(content, _field(content, code, _CODE_CUSTOM_NAME))
+
+
+def _string(content, place):
+  if place is None:
+    return b''
+  start = _follow(content, place)
+  length, = _unpack('<I', content, start)
+  return _unpack('{}s'.format(length), content, start + 4)[0]
+
+
+def _follow(content, place):
+  """Returns where the offset that stands at a place leads."""
+  return place + _unpack('<I', content, place)[0]
+
+
+def _field(content, table, number):
+  """Returns where a table has a field; None where it has none."""
+  layout = table - _unpack('<i', content, table)[0]
+  size, = _unpack('<H', content, layout)
+  place = 4 + 2 * number
+  if place + 2 > size:
+    return None
+  offset, = _unpack('<H', content, layout + place)
+  return table + offset if offset else None
+
+
+def _unpack(form, content, place):
+  if place < 0:  # struct would count from the end
+    raise struct.error('before the beginning')
+  return struct.unpack_from(form, content, place)
