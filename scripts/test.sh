@@ -73,7 +73,7 @@ else
   # Each of the three keeps one core busy. The first one has most to do: of two
   # cores, the others leave it one.
   run_tests "$home.slow" "$marks and slow" -n1 "$@" >"$work/slow" 2>&1 &
-  niceness=10
+  niceness=5
   run_others "$@" >"$work/others" 2>&1 &
   run_tests "$home.quick" "$marks and not slow" -n1 "$@"
   wait

@@ -12,7 +12,7 @@ from deeplab import cli
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # More than any script of a test needs, and less than a test's own limit, which
 # ends the test without what the script has printed.
-TIMEOUT_SECS = 240
+TIMEOUT_SECS = 300
 
 
 def python_of(environment):

@@ -102,6 +102,9 @@ class Batches:
                            self._dataset_options.split, self.num_images))
 
   def _make_dataset(self):
+    # It has no Python control flow on tensors; the search for some takes longer
+    # than the work.
+    @tf.autograph.experimental.do_not_convert
     def read(serialized):
       element = _decode(serialized)
       element['image'], element['label'] = preprocess.for_evaluation(
@@ -236,6 +239,7 @@ def training_batches(dataset_options, preprocess_options):
   if seed is None:
     seed = random.SystemRandom().randrange(2 ** 31)
 
+  @tf.autograph.experimental.do_not_convert
   def read(index, serialized):
     element = _decode(serialized)
     # A seed for each position makes the result independent of thread timing.
