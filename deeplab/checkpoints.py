@@ -8,6 +8,7 @@ import re
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 
@@ -179,7 +180,7 @@ def _likely_flag(missing, unused, reshaped, stored):
 
 def write_options(folder, model_options, *, optimizer):
   """Writes what made the checkpoints of a folder, as JSON beside them."""
-  options_lib.write_json(
+  files.write_json(
       os.path.join(folder, contract.MODEL_OPTIONS_FILE),
       {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
 

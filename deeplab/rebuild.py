@@ -24,8 +24,8 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
-from deeplab import tflite_file
 from deeplab.errors import InputError
+from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers as layers_lib
 
@@ -103,7 +103,7 @@ def rebuild(*, tflite, output_dir, batch_norm_seed=None):
   if present:
     raise InputError('--output_dir={}: holds {} already; give another '
                      'folder'.format(output_dir, os.path.basename(present)))
-  model = tflite_file.read(tflite)
+  model = model_file.read(tflite)
   model_options = _model_options(model, tflite)
   network = _network(model_options)
   layers = _layers(model, network, tflite)

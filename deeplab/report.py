@@ -12,8 +12,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from deeplab import contract
+from deeplab import files
 from deeplab import metrics
-from deeplab import options
 from deeplab import visualize
 from deeplab.errors import InputError
 
@@ -158,7 +158,7 @@ def to_json(report):
 
 def write(path, report):
   """Writes to_json(report) to a file, which is never seen half-written."""
-  options.write_json(path, to_json(report))
+  files.write_json(path, to_json(report))
 
 
 def publish(report, samples, eval_options):

@@ -10,6 +10,7 @@ import tf_slim as slim
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import files
 from deeplab import losses
 from deeplab import predictors
 from deeplab import schedules
@@ -346,9 +347,8 @@ class _Loop:
     os.makedirs(self._options.profile_logdir, exist_ok=True)
     path = os.path.join(self._options.profile_logdir,
                         'timeline-{}.json'.format(results[1]))
-    with open(path, 'w') as out:
-      out.write(timeline.Timeline(
-          metadata.step_stats).generate_chrome_trace_format())
+    files.write_text(path, timeline.Timeline(
+        metadata.step_stats).generate_chrome_trace_format())
     _LOG.info('wrote %s (open in chrome://tracing)', path)
     return results
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Tuple
 import tqdm
 
 from deeplab import contract
-from deeplab import options as options_lib
+from deeplab import files
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -171,7 +171,7 @@ def _report(problems, total, options):
     if os.path.exists(path):
       os.remove(path)  # an earlier run's
     return
-  options_lib.write_text(path, '\n'.join(problems) + '\n')
+  files.write_text(path, '\n'.join(problems) + '\n')
   if options.skip_bad and len(problems) < total:
     return
   rest = len(problems) - _NAMED_PROBLEMS
@@ -229,7 +229,7 @@ def _examples(part, facts, progress):
 
 def _describe(summary, options):
   """Writes {split}.json beside the shards."""
-  options_lib.write_json(
+  files.write_json(
       os.path.join(options.output_dir, '{}.json'.format(options.split)), {
           'split': options.split,
           'pairs': summary.pairs,

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import files
 from deeplab.data import pairs
 from deeplab.errors import InputError
 
@@ -104,20 +105,13 @@ def write_shards(*, output_dir, split, shards):
   names = [contract.shard_name(split, index, len(shards))
            for index in range(len(shards))]
   paths = [os.path.join(output_dir, name) for name in names]
-  temporaries = ['{}.{}.tmp'.format(path, os.getpid()) for path in paths]
-  try:
+  with files.replacing(*paths) as temporaries:
     for name, temporary, examples in zip(names, temporaries, shards):
       try:
         _write_shard(temporary, examples)
       except (OSError, tf.errors.OpError) as error:
         raise InputError('{} {}; temporary files removed, nothing '
                          'published'.format(_write_problem(error), name))
-    for temporary, path in zip(temporaries, paths):
-      os.replace(temporary, path)
-  finally:
-    for temporary in temporaries:
-      if os.path.exists(temporary):
-        os.remove(temporary)
   for name in os.listdir(output_dir):
     parsed = contract.parse_shard_name(name)
     if parsed and parsed[0] == split and name not in names:

@@ -1,4 +1,4 @@
-"""Writes batches as a folder of preprocessed pairs; see `preprocessed`.
+"""Writes batches as a folder of preprocessed pairs; see `png_folder`.
 
 Every file is complete from the moment it has its name. While the writing goes
 on, and after it ended early, the folder has a file INCOMPLETE.
@@ -9,7 +9,6 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import time
 from typing import NamedTuple
 
@@ -18,16 +17,16 @@ from PIL import Image
 import tqdm
 
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 
 # Six times as fast as zlib's default of 6, for files 7 % larger.
 _COMPRESSION = 1
 _FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
-_TEMPORARY = re.compile(r'\.\d+\.tmp$')
 
 
 class WriteSummary(NamedTuple):
@@ -130,7 +129,7 @@ def write(batches, *, names=None, split, preprocess_options, options):
     for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
                  options.manifest):
       if path:
-        options_lib.write_json(path, manifest)
+        files.write_json(path, manifest)
     os.remove(marker)
   return WriteSummary(folder, split, len(entries), manifest['geometry'],
                       time.time() - started)
@@ -163,7 +162,7 @@ def _prepare(options, marker):
     os.makedirs(os.path.join(options.output_dir, name), exist_ok=True)
   if options.manifest:
     os.makedirs(os.path.dirname(options.manifest) or '.', exist_ok=True)
-  options_lib.write_text(
+  files.write_text(
       marker, 'gen_preprocessed_data.py has not finished writing here.\n')
   manifest = os.path.join(options.output_dir, contract.PREPROCESSED_MANIFEST)
   if os.path.exists(manifest):
@@ -179,7 +178,7 @@ def _check_may_write(folder, overwrite):
   foreign = [
       os.path.relpath(path, folder) for path in present
       if not contract.is_preprocessed_name(
-          _TEMPORARY.sub('', os.path.basename(path)))]
+          files.wanted_name(os.path.basename(path)))]
   if foreign:
     raise InputError(
         '{} holds {} files that are not img_N.png: {}; give another '
@@ -188,7 +187,7 @@ def _check_may_write(folder, overwrite):
     if os.path.exists(os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)):
       origin = 'an unfinished run'
     else:
-      manifest = preprocessed.read_manifest(folder)
+      manifest = png_folder.read_manifest(folder)
       origin = 'split {}'.format(manifest.get('split', 'unknown'))
     raise InputError('{} holds {} files from {}; --overwrite replaces '
                      'them'.format(flag, len(present), origin))
@@ -253,11 +252,6 @@ class _PairWriter:
 
 def _save_png(path, array):
   """Writes uint8 [height, width] or [height, width, 3] as PNG."""
-  temporary = '{}.{}.tmp'.format(path, os.getpid())
-  try:
+  with files.replacing(path) as (temporary,):
     Image.fromarray(array).save(
         temporary, format='PNG', compress_level=_COMPRESSION)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

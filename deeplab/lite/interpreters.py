@@ -12,10 +12,9 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import environment
-from deeplab import tflite_operators
 from deeplab.errors import InputError
+from deeplab.lite import safety
 
-_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of a TFLite file
 _CHANNELS = 3
 # How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
 # for a quantized input to take pixels as they are, relative to the range.
@@ -40,12 +39,7 @@ def check_file(path):
     raise InputError(
         '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh gets the '
         'published ones'.format(path))
-  name = '--net_file={}'.format(path)
-  content = tflite_operators.read(path, name)
-  if content[4:8] != _IDENTIFIER:
-    raise InputError('{}: not a TFLite model (bad identifier {}, expected '
-                     '{})'.format(name, content[4:8], _IDENTIFIER))
-  tflite_operators.check(content, name)
+  safety.read(path, '--net_file={}'.format(path))
 
 
 class TflitePredictor:

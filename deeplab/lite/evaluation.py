@@ -21,10 +21,10 @@ from deeplab import metrics
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
-from deeplab import tflite_predictor
 from deeplab.data import pairs as pairs_lib
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.lite import interpreters
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def evaluate(options, eval_options):
       used with it.
   """
   options.validate()
-  tflite_predictor.check_file(options.net_file)
-  listing = preprocessed.list_pairs(options.test_dir, options.val_label_dir)
+  interpreters.check_file(options.net_file)
+  listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
   keep = eval_options.vis_images if eval_options.vis_dir else 0
   with _crashes_explained(options.net_file, workers), (
@@ -82,7 +82,7 @@ def evaluate(options, eval_options):
           '--num_threads=%d has no effect: the interpreter of %s has one '
           'thread; --num_workers starts processes', options.num_threads,
           model.interpreter_text)
-    above = preprocessed.check(listing.pairs, model.input_size)
+    above = png_folder.check(listing.pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
     started = time.time()
     counts = _count(pool, options, listing.pairs, keep=keep, ahead=2 * workers)
@@ -110,7 +110,7 @@ def _log_what_is_not_counted(listing, above):
   """Logs files passed over and labels that count as the ignored class.
 
   Args:
-    listing: preprocessed.Listing.
+    listing: png_folder.Listing.
     above: number of annotations with a label above the last class.
   """
   if listing.ignored:
@@ -140,7 +140,7 @@ def _origin(pairs, model):
     model: _Model.
   """
   images = os.path.dirname(pairs[0].image_path)
-  manifest = preprocessed.read_manifest(preprocessed.parent_of(images))
+  manifest = png_folder.read_manifest(png_folder.parent_of(images))
   return {
       'split': manifest.get('split', images),
       'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
@@ -189,7 +189,7 @@ def _predictor(options):
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
       signal.signal(signal.SIGINT, signal.SIG_DFL)
     faulthandler.disable()
-    _predictors[options] = tflite_predictor.TflitePredictor(
+    _predictors[options] = interpreters.TflitePredictor(
         options.net_file, is_float_input=options.is_float_input,
         is_input_0_255=options.is_input_0_255,
         num_threads=options.num_threads)
@@ -203,7 +203,7 @@ def _describe(options):
 
 def _count_one(task):
   """Returns the _Counts of one _Task."""
-  image, label = preprocessed.read_pair(task.pair)
+  image, label = png_folder.read_pair(task.pair)
   prediction = _predictor(task.options).predict(image[np.newaxis])[0]
   try:
     matrix = metrics.confusion_matrix(label, prediction)

@@ -4,7 +4,7 @@
     FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
     FOLDER/manifest.json          which image of the data set each img_N is
 
-preprocessed_writer writes them. Needs Pillow but not TensorFlow, so that a
+png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
 TFLite model can be evaluated where there is an interpreter and nothing else.
 """
 import collections
