@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 # What the graphs of export_model.py hold, with any options, on TensorFlow 1.15
 # and 2.21.
@@ -146,7 +147,7 @@ def _candidates(graph_def):
   inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
   outputs = [node.name for node in graph_def.node if node.name not in read]
   return tuple(
-      ', '.join(names[:5]) or 'none' for names in (inputs, outputs))
+      some_of(names, limit=5) or 'none' for names in (inputs, outputs))
 
 
 # --- Checks ----------------------------------------------------------------

@@ -25,6 +25,7 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers as layers_lib
@@ -141,7 +142,7 @@ def _model_options(model, path):
     raise InputError(
         '{}: not a model of this network: no layer {}; its layers are '
         '{}'.format(path, _LAST_BACKBONE_LAYER if logits else _LOGITS,
-                    ', '.join(sorted(outputs)[:3]) or 'without names'))
+                    some_of(sorted(outputs)) or 'without names'))
   crop_size = model.tensors[model.inputs[0]].shape[1:3]
   decoder = shape_of(_LAST_DECODER_LAYER)
   return options_lib.ModelOptions(
@@ -242,7 +243,7 @@ def _variables(network, layers, path, random):
   if missing:
     raise InputError('{}: not a model of this network: lacks {} of {} layers '
                      '({})'.format(path, len(missing), len(network.layers()),
-                                   ', '.join(missing[:3])))
+                                   some_of(missing)))
   values = {}
   for scope, layer in layers.items():
     if scope in network.epsilons:

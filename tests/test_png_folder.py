@@ -1,15 +1,11 @@
 """Folders of preprocessed pairs: order, matching by name, checks, values."""
-import concurrent.futures
 import json
 import os
-import threading
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import errors
-from deeplab import parallel
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 
@@ -234,63 +230,3 @@ def test_a_file_that_is_cut_short(folder, tmp_path, kind):
   path.write_bytes(b'text')
   assert only_problem(folder) == prefix + (
       'img_0.png: is neither JPEG nor PNG')
-
-
-# --- What both directions use ----------------------------------------------
-
-
-def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():
-  taken, yielded, excess = [], [], []
-
-  def items():
-    for item in range(50):
-      taken.append(item)
-      excess.append(len(taken) - len(yielded))
-      yield item
-
-  slow_first = threading.Event()
-
-  def work(item):
-    if item == 0:
-      slow_first.wait(5)
-    elif item == 3:
-      slow_first.set()
-    return item * item
-
-  with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    for result in parallel.ordered_map(pool, work, items(), ahead=6):
-      yielded.append(result)
-  assert yielded == [item * item for item in range(50)]
-  assert max(excess) == 7  # six ahead and the one that asks for room
-
-
-def test_ordered_map_cancels_what_has_not_begun():
-  gate = threading.Event()
-  done = []
-
-  def work(item):
-    if item == 1:
-      gate.wait(5)
-    done.append(item)
-    if item == 0:
-      raise InputError('bad item')
-
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    with pytest.raises(InputError):
-      list(parallel.ordered_map(pool, work, range(20), ahead=5))
-    gate.set()
-  assert done in ([0], [0, 1])
-
-
-def test_worker_count():
-  assert parallel.worker_count(3) == 3
-  assert parallel.worker_count(0) == os.cpu_count()
-  assert parallel.worker_count(8, tasks=2) == 2
-  assert parallel.worker_count(8, tasks=0) == 1
-
-
-def test_some_of():
-  assert errors.some_of([]) == ''
-  assert errors.some_of(['a', 'b', 'c']) == 'a, b, c'
-  assert errors.some_of(['a', 'b', 'c', 'd', 'e']) == 'a, b, c, and 2 more'
-  assert errors.some_of(['a', 'b'], '; ', limit=1) == 'a; and 1 more'

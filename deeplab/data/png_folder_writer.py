@@ -4,7 +4,6 @@ Every file is complete from the moment it has its name. While the writing goes
 on, and after it ended early, the folder has a file INCOMPLETE.
 """
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import itertools
@@ -206,14 +205,9 @@ def _present(folder):
 
 def _write_pairs(batches, names, options):
   """Writes all pairs; yields (number, entry of the manifest) for each."""
-  workers = parallel.worker_count(options.num_workers)
-  write_one = _PairWriter(options.output_dir)
-  # Pillow compresses without the GIL: threads do as well as processes, and
-  # need no copies of the images.
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
-      contextlib.closing(parallel.ordered_map(
-          pool, write_one, _elements(batches, names), ahead=2 * workers))
-  ) as results:
+  with parallel.mapped_in_threads(
+      _PairWriter(options.output_dir), _elements(batches, names),
+      options.num_workers) as results:
     for entry in tqdm.tqdm(results, 'writing', batches.num_images,
                            unit='image', disable=None):
       yield entry

@@ -10,6 +10,7 @@ from deeplab import contract
 from deeplab import files
 from deeplab.data import pairs
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 # A record in a file: 8 bytes of length (little endian), 4 of checksum, the
 # data, 4 of checksum.
@@ -161,7 +162,8 @@ def find_shards(dataset_dir, split):
     raise InputError(
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
-            split, dataset_dir, _some(os.listdir(dataset_dir))))
+            split, dataset_dir,
+            some_of(sorted(os.listdir(dataset_dir))) or 'nothing'))
   _check_whole(dataset_dir, split, shards)
   paths = [os.path.join(dataset_dir, name) for name in sorted(shards)]
   # A file without records has no byte: the format has no file header.
@@ -183,23 +185,14 @@ def _check_whole(dataset_dir, split, shards):
   counts = sorted({count for _, count in shards.values()})
   if len(counts) > 1 or len(set(shards.values())) < len(shards):
     raise InputError('shards of more than one {} set in {}: {}; keep one '
-                     'set'.format(split, dataset_dir, _some(shards, 8)))
+                     'set'.format(split, dataset_dir,
+                                  some_of(sorted(shards), limit=8)))
   missing = sorted(set(range(counts[0])) -
                    {index for index, _ in shards.values()})
   if missing:
     names = [contract.shard_name(split, index, counts[0]) for index in missing]
     raise InputError('{}: {} missing; run build_ade20k_data.py again'.format(
-        dataset_dir, _some(names)))
-
-
-def _some(names, limit=3):
-  """Returns a few names, sorted, for a message."""
-  names = sorted(names)
-  if not names:
-    return 'nothing'
-  rest = len(names) - limit
-  return ', '.join(names[:limit]) + (
-      ' and {} more'.format(rest) if rest > 0 else '')
+        dataset_dir, some_of(names)))
 
 
 def count_records(path):

@@ -19,8 +19,10 @@ import tqdm
 from deeplab import contract
 from deeplab import files
 from deeplab import graph_file
+from deeplab import parallel
 from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 from deeplab.lite import model_file
 
 # What --mode asks for.
@@ -221,13 +223,19 @@ def _calibration_images(dataset_dir, count, input_shape):
     raise InputError(
         '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
             dataset_dir, len(paths), count))
-  for path in tqdm.tqdm(paths[:count], 'checking', unit='image', disable=None):
+
+  def check(path):
     image = png_folder.read_png(path, path)
     if image.size != (width, height) or image.mode != 'RGB':
       raise InputError(
           '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
           '(height x width)'.format(path, image.height, image.width,
                                     image.mode, height, width))
+
+  unused_results, problems = parallel.check_all(
+      check, paths[:count], title='checking', unit='image')
+  if problems:
+    raise InputError(some_of(problems, '; '))
   return paths[:count]
 
 
