@@ -161,14 +161,19 @@ def write(path, report):
   files.write_json(path, to_json(report))
 
 
+def samples_wanted(eval_options):
+  """Returns how many images `publish` makes use of."""
+  return eval_options.vis_images if eval_options.vis_dir else 0
+
+
 def publish(report, samples, eval_options):
   """Prints the table and the result line, and writes what else is asked for.
 
   Args:
     report: Report.
     samples: dict of lists of as many arrays each, 'images' (uint8 [height,
-      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]),
-      looked at only where there is a vis_dir.
+      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]);
+      see samples_wanted.
     eval_options: options.EvalOptions.
   """
   print(table(report))

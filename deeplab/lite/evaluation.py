@@ -7,17 +7,16 @@ import concurrent.futures
 from concurrent.futures.process import BrokenProcessPool
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import signal
-import time
-from typing import Any, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
-from deeplab import metrics
+from deeplab import counting
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
@@ -45,14 +44,6 @@ class _Task(NamedTuple):
   keep: bool
 
 
-class _Counts(NamedTuple):
-  """What one or more pairs give."""
-  # int64 [NUM_CLASSES, NUM_CLASSES], rows are labels.
-  matrix: np.ndarray
-  # Dict of lists of arrays: see report.publish.
-  samples: Any
-
-
 def evaluate(options, eval_options):
   """Evaluates a TFLite file and publishes the report.
 
@@ -71,7 +62,6 @@ def evaluate(options, eval_options):
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
-  keep = eval_options.vis_images if eval_options.vis_dir else 0
   with _crashes_explained(options.net_file, workers), (
       concurrent.futures.ProcessPoolExecutor(workers)) as pool:
     # The workers start here, before there are threads.
@@ -84,12 +74,12 @@ def evaluate(options, eval_options):
           model.interpreter_text)
     above = png_folder.check(listing.pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
-    started = time.time()
-    counts = _count(pool, options, listing.pairs, keep=keep, ahead=2 * workers)
-    seconds = time.time() - started
+    counts = _count(
+        pool, options, listing.pairs, ahead=2 * workers,
+        keep=report_lib.samples_wanted(eval_options))
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
-      images=len(listing.pairs), seconds=seconds, matrix=counts.matrix,
+      images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
       runtime=_runtime(model, workers), **_origin(listing.pairs, model))
   report_lib.publish(result, counts.samples, eval_options)
   return result
@@ -149,7 +139,7 @@ def _origin(pairs, model):
 
 
 def _count(pool, options, pairs, *, keep, ahead):
-  """Runs the model on all pairs.
+  """Has the workers of a pool count all pairs.
 
   Args:
     pool: executor of the workers.
@@ -159,41 +149,28 @@ def _count(pool, options, pairs, *, keep, ahead):
     ahead: pairs that may wait.
 
   Returns:
-    _Counts.
+    counting.Counts.
   """
-  total = _Counts(
-      np.zeros([contract.NUM_CLASSES, contract.NUM_CLASSES], np.int64),
-      {'images': [], 'labels': [], 'predictions': []})
   tasks = (_Task(options, pair, index < keep)
            for index, pair in enumerate(pairs))
   with contextlib.closing(parallel.ordered_map(
-      pool, _count_one, tasks, ahead=ahead)) as results:
-    for counts in tqdm.tqdm(results, 'evaluating', len(pairs), unit='image',
-                            disable=None):
-      total.matrix[:] += counts.matrix
-      for name, arrays in counts.samples.items():
-        total.samples[name] += arrays
-  return total
+      pool, _count_one, tasks, ahead=ahead)) as parts:
+    return counting.total(parts, num_images=len(pairs))
 
 
 # --- In the workers --------------------------------------------------------
 
-# The predictor of this process, by its options.
-_predictors = {}
-
-
+@functools.lru_cache(maxsize=None)
 def _predictor(options):
-  if options not in _predictors:
-    # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
-    # does the stack of a crash say more than the message that follows it.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-      signal.signal(signal.SIGINT, signal.SIG_DFL)
-    faulthandler.disable()
-    _predictors[options] = interpreters.TflitePredictor(
-        options.net_file, is_float_input=options.is_float_input,
-        is_input_0_255=options.is_input_0_255,
-        num_threads=options.num_threads)
-  return _predictors[options]
+  """Returns the predictor of this process, which ends with it."""
+  # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
+  # does the stack of a crash say more than the message that follows it.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+  faulthandler.disable()
+  return interpreters.TflitePredictor(
+      options.net_file, is_float_input=options.is_float_input,
+      is_input_0_255=options.is_input_0_255, num_threads=options.num_threads)
 
 
 def _describe(options):
@@ -202,15 +179,9 @@ def _describe(options):
 
 
 def _count_one(task):
-  """Returns the _Counts of one _Task."""
+  """Returns the counting.Counts of one _Task."""
   image, label = png_folder.read_pair(task.pair)
-  prediction = _predictor(task.options).predict(image[np.newaxis])[0]
-  try:
-    matrix = metrics.confusion_matrix(label, prediction)
-  except InputError as error:
-    raise InputError('{}: {}'.format(task.pair.name, error))
-  samples = {}
-  if task.keep:
-    samples = {'images': [image], 'labels': [label],
-               'predictions': [prediction]}
-  return _Counts(matrix, samples)
+  return counting.count_batch(
+      _predictor(task.options), {
+          'image': image[np.newaxis], 'label': label[np.newaxis],
+          'filename': [task.pair.name]}, keep=int(task.keep))

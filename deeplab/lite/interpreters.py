@@ -1,4 +1,4 @@
-"""A predictor (see `predictors`) that runs a TFLite file.
+"""A predictor (see `counting`) that runs a TFLite file.
 
 Any TFLite interpreter will do: LiteRT's, TensorFlow's or tflite_runtime's. It
 is imported when the first predictor is made.
@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from deeplab import contract
+from deeplab import counting
 from deeplab import environment
 from deeplab.errors import InputError
 from deeplab.lite import safety
@@ -42,7 +43,7 @@ def check_file(path):
   safety.read(path, '--net_file={}'.format(path))
 
 
-class TflitePredictor:
+class TflitePredictor(counting.Predictor):
   """A TFLite file from images to labels; see the module.
 
   Attributes:
@@ -130,7 +131,7 @@ class TflitePredictor:
               self.description, self.input_text))
 
   def predict(self, images):
-    """Returns int32 labels of images; see `predictors`."""
+    """Returns int32 labels of images, uint8 ones too; see the base class."""
     labels = [self._predict_one(image) for image in images]
     return np.stack(labels).astype(np.int32)
 
