@@ -8,6 +8,7 @@ import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import tf_texts
 from deeplab.data import pairs
 from deeplab.errors import InputError
 from deeplab.errors import some_of
@@ -253,7 +254,7 @@ def _checksum_problem(path):
     for _ in tf.io.tf_record_iterator(path):
       count += 1
   except tf.errors.DataLossError as error:
-    what = ('is cut short' if 'truncated' in str(error).lower()
+    what = ('is cut short' if tf_texts.is_cut_short(error)
             else 'fails its CRC')
     return 'record {} {}; {}'.format(count, what, _REBUILD)
   return None

@@ -20,6 +20,7 @@ from deeplab import contract
 from deeplab import files
 from deeplab import graph_file
 from deeplab import parallel
+from deeplab import tf_texts
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import some_of
@@ -188,7 +189,7 @@ def _run(converter, graph):
     return converter.convert()
   except Exception as error:  # the converter's own error has no public name
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
-        graph.path, tf.__version__, _gist(str(error))))
+        graph.path, tf.__version__, tf_texts.why_not_converted(error)))
   finally:
     logging.disable(logging.NOTSET)
 
@@ -203,13 +204,6 @@ def _make_converter_program_findable():
   search = os.environ.get('PATH', '').split(os.pathsep)
   if folder not in search:
     os.environ['PATH'] = os.pathsep.join([folder] + search)
-
-
-def _gist(text):
-  """The line of a converter's output that says what went wrong."""
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
-  return (errors or lines or ['no reason given'])[-1]
 
 
 # --- Calibration images ----------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 from deeplab import contract
 from deeplab import counting
 from deeplab import environment
+from deeplab import quiet
 from deeplab.errors import InputError
 from deeplab.lite import safety
 
@@ -174,7 +175,7 @@ def _load(path, num_threads):
   else:
     num_threads = 1
   try:
-    with environment.without_notices(), warnings.catch_warnings():
+    with quiet.without_notices(), warnings.catch_warnings():
       # TensorFlow's says that it has moved to LiteRT.
       warnings.simplefilter('ignore')
       interpreter = interpreter_class(model_path=path, **arguments)
