@@ -48,8 +48,9 @@ def scale_to_model_range(images):
 def scale_as_tflite_scripts(images):
   """The same map, rounded as it was for the published TFLite figures.
 
-  Parity: on TFLite input and calibration images the reference divides by
-  127.5, which differs from scale_to_model_range in the last bit of a float32.
+  Parity: mobile_open's segmentation_inference_eval_seg_tflite.py and
+  post_training_quant.py divide by 127.5, which differs from
+  scale_to_model_range in the last bit of a float32.
   """
   return images / 127.5 - 1.0
 

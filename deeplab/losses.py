@@ -22,13 +22,15 @@ def softmax_cross_entropy(logits, labels, label_weights=()):
     float32 scalar: the weighted sum over pixels divided by the number of
     pixels that are not ignored (0 where there is none).
   """
-  # Parity: corners are aligned here, but not where labels are predicted.
+  # Parity: research/deeplab's utils/train_utils.py,
+  # add_softmax_cross_entropy_loss_for_each_scale, aligns corners, which the
+  # prediction of labels does not.
   logits = layers.resize_bilinear(
       logits, labels.shape.as_list()[1:3], align_corners=True)
   num_classes = layers.channels(logits)
   labels = tf.reshape(labels, [-1])
   is_kept = tf.cast(tf.not_equal(labels, contract.IGNORE_LABEL), tf.float32)
-  # Deviates: the reference makes one-hot labels first; same value, less work.
+  # Deviates: that function makes one-hot labels first; same value, less work.
   pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=labels, logits=tf.reshape(logits, [-1, num_classes]))
   weights = is_kept

@@ -105,7 +105,8 @@ def _optimizer(options, global_step):
   """Returns (learning rate by the policy, optimizer)."""
   learning_rate = schedules.learning_rate(options, global_step)
   if options.optimizer == 'adam':
-    # Parity: Adam keeps its own constant rate; the policy's is only logged.
+    # Parity: mobile_open's train.py gives Adam a constant rate of its own; the
+    # policy's is only logged.
     return learning_rate, tf.train.AdamOptimizer(
         options.adam_learning_rate, epsilon=options.adam_epsilon)
   return learning_rate, tf.train.MomentumOptimizer(

@@ -162,21 +162,46 @@ python_version() {
     'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null
 }
 
-# What the stamp of a finished environment holds. Its programs name the folder
-# they were installed in, so a moved repository needs new ones.
-stamp() {
+# What the stamp of a finished environment holds, in two lines: what it is made
+# of, and what the tests need. Its programs name the folder they were installed
+# in, so a moved repository needs new ones.
+base_stamp() {
   echo "$PWD, Python $(python_version "$1")," \
-    "requirements $(cat "requirements-$1.txt" requirements-dev.txt | cksum)"
+    "requirements $(cksum <"requirements-$1.txt")"
 }
+tests_stamp() { echo "for tests $(cksum <requirements-dev.txt)"; }
 
-# Whether an environment is finished, unchanged, and of the Python asked for.
-is_ready() {
-  local file=.venvs/$1/ready named
-  [[ -f $file && $(<"$file") == "$(stamp "$1")" ]] || return 1
+# Whether an environment is of the Python asked for, and made of what is needed.
+has_base() {
+  local file=.venvs/$1/ready line named
+  [[ -f $file ]] && read -r line <"$file" &&
+    [[ $line == "$(base_stamp "$1")" ]] || return 1
   if [[ -n ${!variable:-} ]]; then
     named=$(find_python) || exit
     [[ $(python_version "$1") == "${named%% *}".* ]]
   fi
+}
+
+# Whether an environment that has its base has what the tests need.
+has_tests() { [[ $(sed -n 2p ".venvs/$1/ready") == "$(tests_stamp)" ]]; }
+
+# install NAME: whatever the environment does not have yet.
+install() {
+  local python=.venvs/$1/bin/python
+  "$python" -m pip install -qq "${installers[@]}" &&
+    "$python" -m pip install -qq \
+      -r "requirements-$1.txt" -r requirements-dev.txt ||
+    fail 1 "$1: pip could not install requirements-$1.txt and" \
+      "requirements-dev.txt; see above"
+}
+
+# update_environment NAME: only what the tests need has changed.
+update_environment() {
+  echo "$1: installing requirements-dev.txt into .venvs/$1" >&2
+  # An interrupted update leaves the first line only; the next run goes on.
+  base_stamp "$1" >".venvs/$1/ready"
+  install "$1"
+  tests_stamp >>".venvs/$1/ready"
 }
 
 # make_environment NAME PYTHON
@@ -187,11 +212,7 @@ make_environment() {
   rm -rf "$folder"
   mkdir -p .venvs
   "$base" -m venv "$folder" || fail 1 "$1: $base -m venv $folder failed"
-  "$folder/bin/python" -m pip install -qq "${installers[@]}" &&
-    "$folder/bin/python" -m pip install -qq \
-      -r "requirements-$1.txt" -r requirements-dev.txt ||
-    fail 1 "$1: pip could not install requirements-$1.txt and" \
-      "requirements-dev.txt; see above"
+  install "$1"
   # What it writes is of interest only where it fails.
   if ! written=$("$folder/bin/python" -W ignore -c 'import tensorflow' 2>&1)
   then
@@ -199,7 +220,8 @@ make_environment() {
     fail 1 "$1: TensorFlow is installed but cannot be imported; see above"
   fi
   # Written last: an interrupted run leaves none, and the next one starts over.
-  stamp "$1" >"$folder/ready"
+  base_stamp "$1" >"$folder/ready"
+  tests_stamp >>"$folder/ready"
 }
 
 # --- Command line ----------------------------------------------------------
@@ -224,13 +246,15 @@ summary=()
 left_out=()
 for name in "${names[@]}"; do
   choose_family "$name"
-  if ! is_ready "$name"; then
+  if ! has_base "$name"; then
     found=$(find_python)
     if [[ -z $found ]]; then
       left_out+=(".venvs/$name (found no Python $versions_text)")
       continue
     fi
     make_environment "$name" "${found#* }"
+  elif ! has_tests "$name"; then
+    update_environment "$name"
   fi
   summary+=(".venvs/$name (TensorFlow $(tensorflow_version "$name"), Python $(
     python_version "$name"))")

@@ -1,6 +1,7 @@
 """Running the suite's scripts as a user does."""
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ import pytest
 from deeplab import cli
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# More than any script of a test needs, and less than a test's own limit, which
+# ends the test without what the script has printed.
+TIMEOUT_SECS = 240
 
 
 def python_of(environment):
@@ -20,8 +24,30 @@ def python_of(environment):
   return path
 
 
+def output_of(process, timeout=TIMEOUT_SECS):
+  """Waits for a process to end; one that does not is killed, and fails a test.
+
+  Args:
+    process: a Popen that was made with start_new_session, so that what it has
+      started itself is killed too.
+    timeout: seconds to wait.
+
+  Returns:
+    Its (standard output, standard error).
+  """
+  try:
+    return process.communicate(timeout=timeout)
+  except BaseException as error:
+    os.killpg(process.pid, signal.SIGKILL)
+    printed = '\n'.join(filter(None, process.communicate()))
+    if isinstance(error, subprocess.TimeoutExpired):
+      pytest.fail('still running after {} s: {}\n{}'.format(
+          timeout, ' '.join(process.args), printed))
+    raise
+
+
 def run(script, *arguments, status=0, cwd=None, env=None,
-        python=sys.executable):
+        python=sys.executable, timeout=TIMEOUT_SECS):
   """Runs a script to its end and checks its exit status.
 
   Args:
@@ -31,16 +57,19 @@ def run(script, *arguments, status=0, cwd=None, env=None,
     cwd: folder to run in; None: the caller's.
     env: dict of environment variables to add.
     python: the interpreter.
+    timeout: seconds that the script may take.
 
   Returns:
     The CompletedProcess, with text in stdout and stderr.
   """
-  done = subprocess.run(
+  process = subprocess.Popen(
       [python, os.path.join(REPOSITORY, script)] + list(arguments),
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      cwd=cwd, env=dict(os.environ, **(env or {})))
-  assert done.returncode == status, done.stdout + done.stderr
-  return done
+      cwd=cwd, env=dict(os.environ, **(env or {})), start_new_session=True)
+  output, errors = output_of(process, timeout)
+  assert process.returncode == status, output + errors
+  return subprocess.CompletedProcess(
+      process.args, process.returncode, output, errors)
 
 
 def refusal(script, *arguments, **options):

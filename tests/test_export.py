@@ -39,6 +39,19 @@ def run_export(checkpoint, path, model=MODEL, **changes):
       export_path=str(path), **changes))
 
 
+@pytest.fixture(scope='module')
+def plain(checkpoint, tmp_path_factory):
+  """The ExportResult of that checkpoint, exported without any change."""
+  return run_export(checkpoint, tmp_path_factory.mktemp('plain'))
+
+
+@pytest.fixture(scope='module')
+def mirroring(checkpoint, tmp_path_factory):
+  """The same, with mirrored images added."""
+  return run_export(checkpoint, tmp_path_factory.mktemp('mirroring'),
+                    add_flipped_images=True)
+
+
 def images(size=65, count=1):
   return np.random.RandomState(0).uniform(
       0, 255, [count, size, size, 3]).astype(np.float32)
@@ -85,14 +98,13 @@ def test_the_graph_has_the_published_nodes_and_operations(
       os.listdir(str(tmp_path / 'out'))) == {'freeze.pb', 'freeze.json'}
 
 
-def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, tmp_path):
-  result = run_export(checkpoint, tmp_path)
+def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
   batch = images(count=3)
   network = predictors.CheckpointPredictor(MODEL)
   network.restore(checkpoint)
   from_checkpoint = predict(network, batch)
   from_graph = predict(predictors.FrozenGraphPredictor(
-      result.path, crop_size=(65, 65)), batch)
+      plain.path, crop_size=(65, 65)), batch)
   assert from_checkpoint.shape == (3, 65, 65)
   assert from_graph.dtype == from_checkpoint.dtype == np.int32
   np.testing.assert_array_equal(from_checkpoint, from_graph)
@@ -111,28 +123,24 @@ def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
 
 
 def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
-    checkpoint, tmp_path):
+    checkpoint, plain, mirroring, tmp_path):
   batch = images()
-  plain = run_export(checkpoint, tmp_path / 'plain')
   expected = predict(predictors.FrozenGraphPredictor(
       plain.path, crop_size=(65, 65)), batch)
-  for number, changes in enumerate((
-      {'inference_scales': (0.75, 1.0)}, {'add_flipped_images': True})):
-    result = run_export(checkpoint, tmp_path / str(number), **changes)
+  scaled = run_export(checkpoint, tmp_path, inference_scales=(0.75, 1.0))
+  for result in (scaled, mirroring):
     assert result.operations['Conv2D'] == 82
     labels = predict(predictors.FrozenGraphPredictor(
         result.path, crop_size=(65, 65)), batch)
     assert labels.shape == expected.shape and (labels != expected).any()
 
 
-def test_mirroring_twice_is_no_mirroring(checkpoint, tmp_path):
-  path = run_export(checkpoint, tmp_path, add_flipped_images=True).path
+def test_mirroring_twice_is_no_mirroring(mirroring):
   batch = images()
-  labels = predict(
-      predictors.FrozenGraphPredictor(path, crop_size=(65, 65)), batch)
-  mirrored = predict(
-      predictors.FrozenGraphPredictor(path, crop_size=(65, 65)),
-      batch[:, :, ::-1])
+  labels, mirrored = [
+      predict(predictors.FrozenGraphPredictor(
+          mirroring.path, crop_size=(65, 65)), given)
+      for given in (batch, batch[:, :, ::-1])]
   assert (labels == mirrored[:, :, ::-1]).mean() > 0.99
 
 
@@ -211,18 +219,17 @@ def test_bad_paths_are_named(checkpoint, tmp_path):
     run_export(checkpoint, tmp_path, inference_scales=(0.0,))
 
 
-def test_graphs_that_cannot_be_evaluated_are_refused(checkpoint, tmp_path):
-  path = run_export(checkpoint, tmp_path).path
+def test_graphs_that_cannot_be_evaluated_are_refused(plain, tmp_path):
   with pytest.raises(InputError, match='input is 1x65x65x3, '
                      '--eval_crop_size=512,512'):
-    predictors.FrozenGraphPredictor(path, crop_size=(512, 512))
+    predictors.FrozenGraphPredictor(plain.path, crop_size=(512, 512))
   with pytest.raises(InputError, match='has no node Input; placeholders: '
                      'ImageTensor; outputs: ArgMax; give --input_node'):
     predictors.FrozenGraphPredictor(
-        path, crop_size=(65, 65), input_node='Input')
+        plain.path, crop_size=(65, 65), input_node='Input')
   with pytest.raises(InputError, match='give --output_node'):
     predictors.FrozenGraphPredictor(
-        path, crop_size=(65, 65), output_node='SemanticPredictions')
+        plain.path, crop_size=(65, 65), output_node='SemanticPredictions')
   for content in (b'', b'no graph'):
     (tmp_path / 'bad.pb').write_bytes(content)
     with pytest.raises(InputError, match='not a frozen GraphDef'):
@@ -231,11 +238,10 @@ def test_graphs_that_cannot_be_evaluated_are_refused(checkpoint, tmp_path):
     graph_file.read_graph_def(str(tmp_path / 'none.pb'))
 
 
-def test_the_input_node_can_be_chosen(checkpoint, tmp_path):
-  path = run_export(checkpoint, tmp_path).path
+def test_the_input_node_can_be_chosen(plain):
   batch = images()
   outputs = [
       predict(predictors.FrozenGraphPredictor(
-          path, crop_size=(65, 65), input_node=name), batch)
+          plain.path, crop_size=(65, 65), input_node=name), batch)
       for name in (contract.INPUT_NODE, contract.IMAGE_NODE)]
   np.testing.assert_array_equal(*outputs)

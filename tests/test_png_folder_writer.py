@@ -160,13 +160,12 @@ def test_padding_and_cutting_off(generate, tmp_path):
   np.testing.assert_array_equal(label, [[1, 1, 1, 1, 0]] * 2 + [[0] * 5] * 2)
 
 
-def test_labels_above_31_become_0(tmp_path):
+def test_labels_above_31_become_0(generate, tmp_path):
   label = np.array([[0, 1, 31, 32, 150]], np.uint8)
   image = np.zeros([1, 5, 3], np.uint8)
   records.write_shards(output_dir=str(tmp_path), split='val',
                        shards=[[example('a.png', image, label)]])
-  scripts.run(SCRIPT, '--eval_crop_size=1,5', '--dataset_dir=' + str(tmp_path),
-              '--preprocessed_dataset_dir=' + str(tmp_path / 'out'))
+  generate('--eval_crop_size=1,5', '--dataset_dir={}'.format(tmp_path))
   with Image.open(str(tmp_path / 'out/annotations/img_0.png')) as annotation:
     assert annotation.mode == 'L'
     assert np.array(annotation).ravel().tolist() == [0, 1, 31, 0, 0]

@@ -5,7 +5,9 @@ What setup.sh finds, makes and keeps; where test.sh runs what.
 A stand-in runs the script's own `-c` checks in this interpreter, which is told
 to be of another version, and writes down every `-m` call instead of obeying.
 """
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = ('bash', 'cat', 'cksum', 'cp', 'dirname', 'env', 'ls', 'mkdir',
-         'mktemp', 'rm', 'sed')
+         'mktemp', 'nice', 'rm', 'sed')
 
 STAND_IN = """#!{bash}
 case "$1" in
@@ -30,11 +32,16 @@ exec(sys.argv[3])' {prefix} "$0" "$2" ;;
     case "$2" in
       venv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
       pip) [[ ! -e {broken}.pip ]] ;;
-      pytest) [[ ! -e {broken}."$4" ]] || exit "$(<{broken}."$4")" ;;
+      pytest)
+        echo {counts} >"$DEEPLAB_TEST_SUMMARY"
+        [[ ! -e {broken}."$4" ]] || exit "$(<{broken}."$4")" ;;
     esac ;;
   -W) [[ ! -e {broken}.tensorflow ]] ;;
+  *) exec {python} "$@" ;;
 esac
 """
+COUNTS = {'passed': 3, 'failed': 1, 'skipped': 2, 'seconds': 60,
+          'reasons': {'no moon': 2}, 'python': '3.5', 'tensorflow': '1.15'}
 
 
 class House(object):
@@ -49,6 +56,9 @@ class House(object):
     for script in ('setup.sh', 'test.sh'):
       shutil.copy(os.path.join(REPOSITORY, 'scripts', script),
                   str(self.repository / 'scripts'))
+    (self.repository / 'tests').mkdir()
+    shutil.copy(os.path.join(REPOSITORY, 'tests', 'summary.py'),
+                str(self.repository / 'tests'))
     for name, version in (
         ('tf1', '1.15.5'), ('tf2', '2.2.3'), ('modern', '2.21.0')):
       (self.repository / 'requirements-{}.txt'.format(name)).write_text(
@@ -67,7 +77,8 @@ class House(object):
     prefix = str(python.parent.parent) if prefix is None else prefix
     python.write_text(STAND_IN.format(
         bash=shutil.which('bash'), python=sys.executable, prefix=prefix,
-        version=version.replace('.', ', '), log=self.log, broken=self.broken))
+        version=version.replace('.', ', '), log=self.log, broken=self.broken,
+        counts=shlex.quote(json.dumps(COUNTS))))
     python.chmod(0o755)
     return str(python)
 
@@ -75,6 +86,10 @@ class House(object):
     tool = self.tools / name
     tool.write_text('#!{}\n{}\n'.format(shutil.which('bash'), text))
     tool.chmod(0o755)
+
+  def change(self, requirements):
+    with open(str(self.repository / requirements), 'a') as output:
+      output.write('tqdm==4.64.1\n')
 
   def setup(self, *arguments):
     """Runs setup.sh; returns (status, lines on stdout, text on stderr)."""
@@ -108,6 +123,10 @@ def house(tmp_path):
 
 READY_TF1 = 'ready: .venvs/tf1 (TensorFlow 1.15.5, Python 3.7.16)'
 READY_BOTH = READY_TF1 + ' .venvs/tf2 (TensorFlow 2.2.3, Python 3.7.16)'
+INSTALLED_TF1 = [
+    '.venvs/tf1/bin/python pip install -qq ' + what for what in (
+        'pip==21.3.1 wheel==0.37.1',
+        '-r requirements-tf1.txt -r requirements-dev.txt')]
 MODERN = '.venvs/modern (TensorFlow 2.21.0, Python 3.11.7)'
 
 
@@ -263,12 +282,7 @@ class TestMaking(object):
     status, lines, _ = house.setup('tf1')
     assert status == 0
     assert lines == [READY_TF1]
-    made = '.venvs/tf1/bin/python'
-    assert house.calls() == [
-        python + ' venv .venvs/tf1',
-        made + ' pip install -qq pip==21.3.1 wheel==0.37.1',
-        made + ' pip install -qq -r requirements-tf1.txt -r '
-        'requirements-dev.txt']
+    assert house.calls() == [python + ' venv .venvs/tf1'] + INSTALLED_TF1
 
   def test_modern_gets_a_pip_of_its_own(self, house):
     python = house.add_python('tools/python3.11', '3.11.7')
@@ -314,19 +328,56 @@ class TestMaking(object):
     assert house.setup('tf1') == (0, [READY_TF1], '')
     assert house.calls() == []
 
-  @pytest.mark.parametrize('name', ['requirements-tf1.txt',
-                                    'requirements-dev.txt'])
-  def test_changed_requirements_rebuild(self, house, name):
+  def test_changed_requirements_rebuild(self, house):
     house.add_python('tools/python3.7')
     house.setup('tf1')
     house.calls()
     left_over = house.repository / '.venvs' / 'tf1' / 'left_over'
     left_over.write_text('')
-    with open(str(house.repository / name), 'a') as requirements:
-      requirements.write('tqdm==4.64.1\n')
+    house.change('requirements-tf1.txt')
     assert house.setup('tf1')[0] == 0
     assert len(house.calls()) == 3
     assert not left_over.exists()
+
+  def test_changed_requirements_of_the_tests_are_added(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    house.change('requirements-dev.txt')
+    # A Python to rebuild from would not be found.
+    os.remove(str(house.folder / 'tools' / 'python3.7'))
+    assert house.setup('tf1') == (0, [READY_TF1], (
+        'tf1: installing requirements-dev.txt into .venvs/tf1\n'))
+    assert house.calls() == INSTALLED_TF1
+    assert house.setup('tf1') == (0, [READY_TF1], '')
+    assert house.calls() == []
+
+  def test_an_update_that_failed_is_not_ready_and_goes_on(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    before = (house.repository / 'requirements-dev.txt').read_text()
+    house.change('requirements-dev.txt')
+    broken = house.folder / 'broken.pip'
+    broken.write_text('')
+    status, lines, errors = house.setup('tf1')
+    assert (status, lines) == (1, [])
+    assert errors.splitlines()[-1].startswith(
+        'ERROR setup.sh: tf1: pip could not install')
+    broken.unlink()
+    house.calls()
+    # Half of it may be installed: what was there before is no longer either.
+    (house.repository / 'requirements-dev.txt').write_text(before)
+    assert house.setup('tf1')[1] == [READY_TF1]
+    assert house.calls() == INSTALLED_TF1
+
+  def test_changed_requirements_of_both_rebuild(self, house):
+    house.add_python('tools/python3.7')
+    house.setup('tf1')
+    house.calls()
+    house.change('requirements-dev.txt')
+    house.change('requirements-tf1.txt')
+    assert house.setup('tf1')[0] == 0
+    assert len(house.calls()) == 3
 
   def test_requirements_of_the_other_environment_do_not_matter(self, house):
     house.add_python('tools/python3.7')
@@ -384,44 +435,80 @@ class TestMaking(object):
     assert house.setup('tf1')[1] == [READY_TF1]
 
 
+def counts_of_runs(number, seconds=''):
+  """Returns the closing words for so many runs with COUNTS."""
+  return ('{} passed, {} failed, {} skipped' + seconds).format(
+      3 * number, number, 2 * number, 60 * number)
+
+
+HOME = '({} or not (tf1 or tf2 or modern))'
+
+
 class TestRunningTests(object):
   """The marks that test.sh runs, and where."""
 
+  def runs(self, house):
+    """Returns the `pytest` calls: sorted, as they take turns as they like."""
+    return sorted(call for call in house.calls() if ' pytest ' in call)
+
   @pytest.mark.parametrize('versions, expected', [
-      (('3.7.16', '3.11.7'), ['tf2 tf2', 'modern modern',
-                              'tf1 tf1 or not (tf1 or tf2 or modern)']),
-      (('3.7.16',), ['tf2 tf2', 'tf1 tf1 or not (tf1 or tf2 or modern)']),
-      (('3.11.7',), ['modern modern or not (tf1 or tf2 or modern)'])])
+      (('3.7.16', '3.11.7'), ['tf2 tf2', 'modern modern', 'tf1 slow', 'tf1']),
+      (('3.7.16',), ['tf2 tf2', 'tf1 slow', 'tf1']),
+      (('3.11.7',), ['modern slow', 'modern'])])
   def test_every_environment_that_there_is_a_python_for(
       self, house, versions, expected):
     for version in versions:
       house.add_python('tools/python' + version.rpartition('.')[0], version)
     status, lines, errors = house.run('test.sh', '-x', 'tests/test_a.py')
     assert status == 0, errors
-    runs = [call for call in house.calls() if ' pytest ' in call]
-    # The environments take turns as they like.
-    assert sorted(runs) == sorted(
-        '.venvs/{}/bin/python pytest -m {} -x tests/test_a.py'.format(
-            *run.split(' ', 1)) for run in expected)
+    runs = self.runs(house)
+    expected = [run.partition(' ')[::2] for run in expected]
+    assert runs == sorted(
+        '.venvs/{}/bin/python pytest -m {} -p tests.summary --dist=loadfile '
+        '-n1 -x tests/test_a.py'.format(name, {
+            'slow': HOME.format(name) + ' and slow',
+            '': HOME.format(name) + ' and not slow'}.get(marks, marks))
+        for name, marks in expected)
     for run in runs:
       assert any(run.split(' ')[0] in line for line in lines), run
     notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, but for those'
     assert any(notice in line for line in lines) == (versions == ('3.11.7',))
+    names = [name for name, _ in expected]
+    assert lines[-len(set(names)) - 2:] == [
+        '{}: Python 3.5, TensorFlow 1.15: {}'.format(
+            name, counts_of_runs(names.count(name), ', {} s'))
+        for name in sorted(set(names))] + [
+            'skipped: no moon: {}'.format(2 * len(names)),
+            counts_of_runs(len(names))]
+
+  def test_quick_runs_at_home_and_leaves_out_what_is_slow(self, house):
+    house.add_python('tools/python3.7')
+    house.add_python('tools/python3.11', '3.11.7')
+    status, lines, errors = house.run('test.sh', '--quick', '-x')
+    assert status == 0, errors
+    assert self.runs(house) == [
+        '.venvs/tf1/bin/python pytest -m {} and not slow -p tests.summary '
+        '--dist=loadfile -n2 -x'.format(HOME.format('tf1'))]
+    assert lines[-1] == counts_of_runs(1)
 
   # Exit statuses of pytest by marks; 5: no test selected.
   @pytest.mark.parametrize('statuses, expected', [
       ({'tf2': 1}, 1), ({'modern': 2}, 2), ({'tf2': 5}, 0),
       ({'tf2': 5, 'modern': 5}, 0), ({'tf2': 5, 'modern': 1}, 1),
-      ({'tf2': 5, 'modern': 5, 'tf1 or not (tf1 or tf2 or modern)': 5}, 5),
-      ({'tf1 or not (tf1 or tf2 or modern)': 1}, 1)])
+      ({'tf2': 5, 'modern': 5, 'slow': 5, 'not slow': 5}, 5),
+      ({'tf2': 5, 'modern': 5, 'slow': 5}, 0),
+      ({'tf2': 5, 'modern': 5, 'not slow': 5}, 0),
+      ({'slow': 1}, 1), ({'not slow': 1}, 1)])
   def test_exit_status(self, house, statuses, expected):
     house.add_python('tools/python3.7')
     house.add_python('tools/python3.11', '3.11.7')
     for marks, status in statuses.items():
+      if 'slow' in marks:
+        marks = '{} and {}'.format(HOME.format('tf1'), marks)
       (house.folder / ('broken.' + marks)).write_text(str(status))
     assert house.run('test.sh')[0] == expected
     # A failure in one does not keep the others from running.
-    assert sum(' pytest ' in call for call in house.calls()) == 3
+    assert len(self.runs(house)) == 4
 
   def test_without_any_python_it_stops(self, house):
     status, lines, errors = house.run('test.sh')

@@ -1,8 +1,7 @@
 /* Hides AVX-512 from a program: a library to preload on Linux, x86-64.
  *
  *     gcc -O2 -fPIC -shared -o without_avx512.so tests/without_avx512.c -ldl
- *     LD_PRELOAD=$PWD/without_avx512.so DEEPLAB_PROCESSOR=avx2 \
- *         ./scripts/test.sh
+ *     LD_PRELOAD=$PWD/without_avx512.so ./scripts/test.sh
  *
  * Libraries choose their kernels by the instruction cpuid. The kernel of the
  * operating system can have it raise SIGSEGV (cpuid_fault in /proc/cpuinfo);
@@ -38,8 +37,13 @@ static const uint32_t kEdx7 = 1u << 2 | 1u << 3 | 1u << 8 | 1u << 22 |
 static const uint32_t kEax7Subleaf1 = 1u << 4 | 1u << 5;
 
 static struct sigaction others;  /* what the program wants done on SIGSEGV */
-static int (*real_sigaction)(int, const struct sigaction *,
-                             struct sigaction *);
+typedef int (*Sigaction)(int, const struct sigaction *, struct sigaction *);
+
+/* Looked up at each use: libraries may call it before `hide` has run. */
+static int real_sigaction(int number, const struct sigaction *new,
+                          struct sigaction *old) {
+  return ((Sigaction)dlsym(RTLD_NEXT, "sigaction"))(number, new, old);
+}
 
 static void emulate_cpuid(ucontext_t *context) {
   greg_t *registers = context->uc_mcontext.gregs;
@@ -97,7 +101,6 @@ int sigaction(int number, const struct sigaction *new,
 
 __attribute__((constructor)) static void hide(void) {
   struct sigaction ours;
-  real_sigaction = dlsym(RTLD_NEXT, "sigaction");
   memset(&ours, 0, sizeof ours);
   ours.sa_sigaction = on_fault;
   ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;

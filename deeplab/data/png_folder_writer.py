@@ -236,7 +236,8 @@ class _PairWriter:
   def __call__(self, element):
     """Returns (number, entry of the manifest)."""
     name = contract.preprocessed_name(element.number)
-    # Parity: cut off, not rounded, to whole numbers; the padding becomes 127.
+    # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
+    # numbers, and does not round them; the padding becomes 127.
     for folder, array in zip(self._folders, (element.image, element.label)):
       _save_png(os.path.join(folder, name), array.astype(np.uint8))
     return element.number, {

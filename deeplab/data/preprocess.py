@@ -169,8 +169,9 @@ def pad_to_crop(image, label, options):
   """
   missing = tf.maximum(options.crop_size - tf.shape(image)[:2], 0)
   paddings = [[0, missing[0]], [0, missing[1]], [0, 0]]
-  # Parity: the reference pads the difference from mid-grey with 0. That rounds
-  # the image's last bit, to which scores of quantized models are sensitive.
+  # Parity: research/deeplab's core/preprocess_utils.py, pad_to_bounding_box,
+  # pads the difference from mid-grey with 0. That rounds the image's last bit,
+  # to which scores of quantized models are sensitive.
   image = (tf.pad(image - contract.PADDING_VALUE, paddings) +
            contract.PADDING_VALUE)
   if label is not None:

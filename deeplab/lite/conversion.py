@@ -129,7 +129,8 @@ def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
   converter.representative_dataset = lambda: _representative_data(paths)
   converter.inference_input_type = {
       'float': tf.float32, 'uint8': tf.uint8}[input_type]
-  # Parity: asked for, although labels, being int32, are never quantized.
+  # Parity: mobile_open's post_training_quant.py asks for it, although labels,
+  # being int32, are never quantized.
   converter.inference_output_type = tf.uint8
   content = _run(converter, graph)
   description = {

@@ -5,6 +5,7 @@ from deeplab import contract
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 
+# Section 4.1 of the paper: more would outweigh the features from ASPP.
 _PROJECTED_LOW_LEVEL_FILTERS = 48
 
 
@@ -25,7 +26,8 @@ def refine(features, end_points, options, style):
   strides = sorted(options.decoder_output_stride, reverse=True)
   with tf.variable_scope(contract.DECODER_SCOPE):
     for stage, stride in enumerate(strides):
-      # Parity: the first stage has no number of its own.
+      # Parity: research/deeplab's model.py, refine_by_decoder, gives the first
+      # stage no number of its own.
       suffix = '0' + ('_{}'.format(stage) if stage else '')
       low_level = end_points[mobilenet_v2.DECODER_END_POINTS[stride]]
       size = [layers.scale_dimension(side, 1.0 / stride)
@@ -41,7 +43,8 @@ def refine(features, end_points, options, style):
 
 def _merge(features, low_level, *, size, suffix, style, options, as_logits):
   """Concatenation and two 3x3 convolutions."""
-  # Parity: first, as converters keep this order in the published files.
+  # Parity: research/deeplab's model.py, refine_by_decoder, resizes these before
+  # it projects the others; converters keep the order in the published files.
   features = layers.resize_bilinear(features, size)
   low_level = layers.conv2d(
       low_level, _PROJECTED_LOW_LEVEL_FILTERS, 1,

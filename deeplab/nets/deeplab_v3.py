@@ -9,6 +9,7 @@ from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from deeplab.nets import quantize
 
+# Of research/deeplab's model.py, _get_logits and get_branch_logits.
 _BATCH_NORM_EPSILON = 1e-5
 _LOGITS_STDDEV = 0.01
 
@@ -81,7 +82,8 @@ def predictions(class_logits, options):
   """
   name = contract.OUTPUT_NODE
   if options.prediction_with_upsampled_logits:
-    # Parity: corners are not aligned here, but they are in the loss.
+    # Parity: mobile_open's model.py, predict_labels, aligns no corners here,
+    # which converters want; research/deeplab's does, and so does the loss.
     resized = layers.resize_bilinear(class_logits, options.crop_size)
     return tf.argmax(resized, 3, output_type=tf.int32, name=name)
   labels = tf.argmax(

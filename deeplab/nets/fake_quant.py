@@ -82,7 +82,8 @@ def _follow(average, value):
   """Moves a moving average, freed of the bias of its start at 0.
 
   Kingma and Ba 2015 (Adam), section 3. Parity: names, initial values and the
-  order of the arithmetic are those of TensorFlow's own debiased average.
+  order of the arithmetic are those of python/training/moving_averages.py,
+  _zero_debias, which contrib/quantize/python/quant_ops.py calls.
 
   Returns:
     float32 scalar, the average after the move.
@@ -122,7 +123,8 @@ def _training_step():
 def dropout(inputs, keep_probability, fake_quant):
   """Dropout in training, rounded after scaling and after masking.
 
-  Parity: where the rewrite puts its ranges; they serve training alone.
+  Parity: contrib/quantize/python/quantize.py takes dropout's two products for
+  activations, and gives each a range; they serve training alone.
   """
   with tf.variable_scope('dropout'):
     scaled = activations(
@@ -178,9 +180,10 @@ def fold(batch_norm, variables, convolve, fake_quant, rate=1):
     def with_batch_statistics():
       outputs = convolve()
       batch_mean, biased = tf.nn.moments(outputs, [0, 1, 2])
-      # Parity: the moving variance takes the unbiased estimate. The rewrite
-      # goes back from it to the biased one, but by the number of values that
-      # the convolution works on, which counts an atrous layer's padding too.
+      # Parity: the moving variance takes the unbiased estimate.
+      # contrib/quantize/python/fold_batch_norms.py, _GetLayerMatch, goes back
+      # from it to the biased one, but by the number of values that the
+      # convolution works on, which counts an atrous layer's padding too.
       unbiased = biased * _bessel(outputs, 1)
       reciprocal = tf.rsqrt(
           unbiased / _bessel(outputs, rate) + batch_norm.epsilon)

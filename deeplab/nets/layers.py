@@ -199,8 +199,9 @@ def _batch_norm(inputs, batch_norm):
 def _update_moving_average(average, value, decay):
   """Adds average -= (average - value) * (1 - decay) to the update ops."""
   with tf.name_scope('AssignMovingAvg'):
-    # Parity: 1 - decay is taken in float32, and each average has a constant
-    # of its own, which the quantization rewrite replaces to freeze it.
+    # Parity: python/training/moving_averages.py, assign_moving_average, takes
+    # 1 - decay in float32, from a constant for each average, which
+    # contrib/quantize/python/fold_batch_norms.py replaces to freeze it.
     rate = tf.constant(np.float32(1) - np.float32(decay), name='rate')
     update = tf.assign_sub(average, (average - value) * rate)
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)

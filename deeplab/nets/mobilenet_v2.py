@@ -11,6 +11,8 @@ from deeplab import contract
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 
+# Of slim's nets/mobilenet/mobilenet.py, training_scope: its own, whatever the
+# layers behind the backbone use.
 _BATCH_NORM_DECAY = 0.997
 _BATCH_NORM_EPSILON = 1e-3
 _WEIGHTS_STDDEV = 0.09
@@ -72,7 +74,8 @@ def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
       batch_norm=layers.BatchNorm(
           _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training),
       activation=tf.nn.relu6, fake_quant=fake_quant)
-  # Parity: slim's smallest channel count, 8 at full width and 1 below it.
+  # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, asks
+  # for at least 8 channels at full width and for 1 below it.
   smallest = 8 if depth_multiplier == 1.0 else 1
 
   def width(filters):
@@ -84,6 +87,9 @@ def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
       net = tf.identity(images, 'input')
     net = layers.conv2d(net, width(_STEM_FILTERS), 3, stride=2, scope='Conv',
                         style=style)
+    # Parity: slim's nets/mobilenet/mobilenet.py, mobilenet_base: a stride that
+    # would go beyond the output stride becomes a rate for the blocks after it,
+    # not for its own.
     stride, rate = 2, 1
     for index, block in enumerate(BLOCKS):
       at_limit = stride == output_stride

@@ -15,6 +15,8 @@ from deeplab import contract
 from deeplab.data import records
 from tests import scripts
 
+pytestmark = pytest.mark.slow
+
 SIZE = ['--min_resize_value=65', '--max_resize_value=65', '--resize_factor=16']
 MODEL = ['--decoder_output_stride=4']
 CROP = '65,65'
@@ -51,10 +53,49 @@ def eval_arguments(data, checkpoint, *more):
 
 @pytest.fixture(scope='module')
 def trained(data, tmp_path_factory):
-  """(folder of a run of three steps with all summaries, its output)."""
+  """(folder, output) of a run of three steps with all summaries."""
   folder = tmp_path_factory.mktemp('trained')
   done = scripts.run('train.py', *train_arguments(
       data, folder, 3, '--save_summaries_secs=0', '--save_summaries_images'))
+  return folder, done
+
+
+# Batch norm of two small images would amplify the last bits of sums.
+REPEATABLE = '--fine_tune_batch_norm=False'
+
+
+@pytest.fixture(scope='module')
+def sparse(data, tmp_path_factory):
+  """(folder, output) of a run of six steps, another than `trained`.
+
+  It is profiled, has few summaries, many checkpoints, and another seed.
+  """
+  folder = tmp_path_factory.mktemp('sparse')
+  done = scripts.run('train.py', *train_arguments(
+      data, folder, 6, '--save_summaries_secs=1000', '--save_interval_secs=1',
+      '--profile_logdir={}'.format(folder / 'profile'), REPEATABLE,
+      '--seed=2'))
+  return folder, done
+
+
+@pytest.fixture(scope='module')
+def adam(data, trained, tmp_path_factory):
+  """(folder, output) of another run that goes on from that checkpoint."""
+  folder = tmp_path_factory.mktemp('adam')
+  done = scripts.run('train.py', *train_arguments(
+      data, folder, 1, '--tf_initial_checkpoint={}'.format(trained[0]),
+      '--optimizer=adam', '--fine_tune_batch_norm=False'))
+  return folder, done
+
+
+@pytest.fixture(scope='module')
+def evaluated(data, trained, tmp_path_factory):
+  """(folder with report and more, output) of the trained checkpoint."""
+  folder = tmp_path_factory.mktemp('evaluated')
+  done = scripts.run('eval.py', *eval_arguments(
+      data, trained[0], '--report_json={}'.format(folder / 'ckpt.json'),
+      '--eval_logdir={}'.format(folder / 'log'), '--eval_batch_size=2',
+      '--vis_dir={}'.format(folder / 'vis'), '--vis_images=2'))
   return folder, done
 
 
@@ -102,13 +143,11 @@ def test_training_logs_and_saves(trained):
   assert written['optimizer'] == 'momentum'
 
 
-def test_checkpoints_hold_the_published_variables(data, tmp_path, golden_dir):
-  scripts.run('train.py', *train_arguments(
-      data, tmp_path, 1, '--optimizer=adam', '--fine_tune_batch_norm=False'))
+def test_checkpoints_hold_the_published_variables(adam, golden_dir):
   with open(os.path.join(golden_dir, 'variables_float.json')) as content:
     published = {entry['name']: (entry['dtype'], entry['shape'])
                  for entry in json.load(content)}
-  reader = tf.train.NewCheckpointReader(str(tmp_path / 'model.ckpt-1'))
+  reader = tf.train.NewCheckpointReader(str(adam[0] / 'model.ckpt-1'))
   types = reader.get_variable_to_dtype_map()
   ours = {name: (types[name].name, shape) for name, shape in
           reader.get_variable_to_shape_map().items()}
@@ -127,57 +166,66 @@ def test_summaries_have_the_references_tags(trained):
     assert values['samples/{}/image/0'.format(name)].HasField('image')
 
 
-def test_profiles_are_written_for_a_few_steps(data, tmp_path):
-  scripts.run('train.py', *train_arguments(
-      data, tmp_path / 'log', 6,
-      '--profile_logdir={}'.format(tmp_path / 'profile')))
-  assert os.listdir(str(tmp_path / 'profile')) == ['timeline-5.json']
-  with open(str(tmp_path / 'profile' / 'timeline-5.json')) as content:
+def test_profiles_are_written_for_a_few_steps(sparse):
+  folder = sparse[0] / 'profile'
+  assert os.listdir(str(folder)) == ['timeline-5.json']
+  with open(str(folder / 'timeline-5.json')) as content:
     assert json.load(content)['traceEvents']
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_resumes(data, tmp_path, number):
-  arguments = train_arguments(data, tmp_path / 'log', 100000)
-  log = tmp_path / 'stderr'
-  with open(str(log), 'w') as errors:
-    process = subprocess.Popen(
-        [sys.executable, os.path.join(scripts.REPOSITORY, 'train.py')] +
-        arguments, stdout=subprocess.PIPE, stderr=errors,
-        universal_newlines=True)
-    while 'step 2/' not in log.read_text():
-      assert process.poll() is None, log.read_text()
-      time.sleep(0.1)
-    process.send_signal(number)
-    output = process.communicate()[0]
-  assert process.returncode == 128 + number
-  assert 'stopped by {}'.format(number.name) in output
-  saved = tf.train.latest_checkpoint(str(tmp_path / 'log'))
-  step = int(saved.rsplit('-', 1)[1])
-  assert step >= 2 and 'model.ckpt-{}'.format(step) in output
-  written = os.stat(saved + '.index').st_mtime_ns
+def test_a_signal_saves_and_the_same_command_resumes(data, tmp_path):
+  logdir = tmp_path / 'log'
+
+  def stopped_by(number, steps, *more):
+    """Runs until so many steps are done; returns (last step, its log)."""
+    log = tmp_path / 'stderr'
+    with open(str(log), 'w') as errors:
+      process = subprocess.Popen(
+          [sys.executable, os.path.join(scripts.REPOSITORY, 'train.py')] +
+          train_arguments(data, logdir, 100000, *more),
+          stdout=subprocess.PIPE, stderr=errors, universal_newlines=True,
+          start_new_session=True)
+      while 'step {}/'.format(steps) not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+      process.send_signal(number)
+      output = scripts.output_of(process)[0]
+    assert process.returncode == 128 + number
+    assert 'stopped by {}'.format(number.name) in output
+    saved = tf.train.latest_checkpoint(str(logdir))
+    step = int(saved.rsplit('-', 1)[1])
+    assert step >= steps and 'model.ckpt-{}'.format(step) in output
+    return step, log.read_text()
+
+  def resumes(log, step):
+    return ('RESUMING from step {}'.format(step) in log and
+            '--tf_initial_checkpoint ignored' in log)
+
+  first, _ = stopped_by(signal.SIGTERM, 2)
+  initial = '--tf_initial_checkpoint={}'.format(
+      logdir / 'model.ckpt-{}'.format(first))
+  second, log = stopped_by(signal.SIGINT, first + 2, initial)
+  assert resumes(log, first)
+  saved = logdir / 'model.ckpt-{}.index'.format(second)
+  written = saved.stat().st_mtime_ns
   done = scripts.run('train.py', *train_arguments(
-      data, tmp_path / 'log', step + 1,
-      '--tf_initial_checkpoint=' + saved))
-  assert 'RESUMING from step {}'.format(step) in done.stderr
-  assert '--tf_initial_checkpoint ignored' in done.stderr
-  assert 'finished at step {}'.format(step + 1) in done.stdout
+      data, logdir, second + 1, initial))
+  assert resumes(done.stderr, second)
+  assert 'finished at step {}'.format(second + 1) in done.stdout
   # What the run resumed from is left alone, and no longer the newest.
-  assert os.stat(saved + '.index').st_mtime_ns == written
-  assert tf.train.latest_checkpoint(str(tmp_path / 'log')) == str(
-      tmp_path / 'log' / 'model.ckpt-{}'.format(step + 1))
+  assert saved.stat().st_mtime_ns == written
+  assert tf.train.latest_checkpoint(str(logdir)) == str(
+      logdir / 'model.ckpt-{}'.format(second + 1))
 
 
-def test_summaries_are_as_far_apart_as_asked(data, trained, tmp_path):
+def test_summaries_are_as_far_apart_as_asked(sparse, trained):
   def summarized_steps(folder):
     return sorted({
         event.step for name in os.listdir(str(folder)) if 'tfevents' in name
         for event in tf.train.summary_iterator(os.path.join(str(folder), name))
         for value in event.summary.value if value.tag == 'total_loss'})
 
-  scripts.run('train.py', *train_arguments(
-      data, tmp_path, 3, '--save_summaries_secs=1000'))
-  assert summarized_steps(tmp_path) == [1]
+  assert summarized_steps(sparse[0]) == [1]
   assert summarized_steps(trained[0]) == [1, 2, 3]
 
 
@@ -186,33 +234,27 @@ def losses_of(done):
                    for line in done.stderr.splitlines() if ': loss' in line])
 
 
-def test_checkpoints_are_as_far_apart_as_asked(data, tmp_path):
-  scripts.run('train.py', *train_arguments(
-      data, tmp_path, 6, '--save_interval_secs=1'))
-  steps = [name for name in os.listdir(str(tmp_path))
+def test_checkpoints_are_as_far_apart_as_asked(sparse):
+  steps = [name for name in os.listdir(str(sparse[0]))
            if name.endswith('.index')]
   # At the start and at the end, and at least once between them.
   assert len(steps) > 2
 
 
-def test_a_seed_makes_runs_equal(data, tmp_path):
-  # Batch norm of two small images would amplify the last bits of sums.
-  same, again, other = [
+def test_a_seed_makes_runs_equal(data, sparse, tmp_path):
+  same, again = [
       losses_of(scripts.run('train.py', *train_arguments(
-          data, tmp_path / str(number), 3, '--fine_tune_batch_norm=False',
-          '--seed={}'.format(seed))))
-      for number, seed in enumerate((1, 1, 2))]
+          data, tmp_path / name, 3, REPEATABLE))) for name in ('a', 'b')]
   assert len(same) == 3
   np.testing.assert_allclose(same, again, rtol=1e-6)
-  assert (same != other).any()
+  # Of all that is different there, only the seed changes the first loss.
+  assert losses_of(sparse[1])[0] != same[0]
 
 
-def test_last_layers_start_anew_when_asked(data, trained, tmp_path):
-  everything = scripts.run('train.py', *train_arguments(
-      data, tmp_path / 'a', 1, '--tf_initial_checkpoint={}'.format(trained[0])))
-  assert 'restored 297/297 model variables' in everything.stderr
+def test_last_layers_start_anew_when_asked(data, adam, trained, tmp_path):
+  assert 'restored 297/297 model variables' in adam[1].stderr
   backbone = scripts.run('train.py', *train_arguments(
-      data, tmp_path / 'b', 1, '--tf_initial_checkpoint={}'.format(trained[0]),
+      data, tmp_path, 1, '--tf_initial_checkpoint={}'.format(trained[0]),
       '--initialize_last_layer=False'))
   assert ('restored 255/297 model variables' in backbone.stderr and
           '(skipped: aspp0, concat_projection, decoder, image_pooling, '
@@ -260,46 +302,45 @@ def test_a_damaged_shard_is_named(data, tmp_path):
 # --- Evaluation ------------------------------------------------------------
 
 
+def result_of(done):
+  return json.loads(done.stdout.splitlines()[-1][len('RESULT '):])
+
+
 def test_checkpoint_and_frozen_graph_have_the_same_scores(
-    data, trained, frozen, tmp_path):
-  done = scripts.run('eval.py', *eval_arguments(
-      data, trained[0], '--report_json={}'.format(tmp_path / 'ckpt.json'),
-      '--eval_logdir={}'.format(tmp_path / 'log'), '--eval_batch_size=2',
-      '--vis_dir={}'.format(tmp_path / 'vis'), '--vis_images=2'))
+    data, evaluated, frozen):
+  folder, done = evaluated
   scripts.run('eval_pb.py', '--pb=' + frozen, '--dataset_dir=' + data,
               '--eval_crop_size=' + CROP, *SIZE,
-              '--report_json={}'.format(tmp_path / 'pb.json'),
-              '--eval_logdir={}'.format(tmp_path / 'pb_log'))
+              '--report_json={}'.format(folder / 'pb.json'),
+              '--eval_logdir={}'.format(folder / 'pb_log'))
   reports = {}
   for name in ('ckpt', 'pb'):
-    with open(str(tmp_path / (name + '.json'))) as content:
+    with open(str(folder / (name + '.json'))) as content:
       reports[name] = json.load(content)
   ckpt = reports['ckpt']
   assert ckpt['confusion_matrix'] == reports['pb']['confusion_matrix']
   assert ckpt['images'] == 3 and ckpt['step'] == 3
   assert ckpt['path'].endswith('model.ckpt-3')
   assert reports['pb']['path'] == frozen
-  result = json.loads(done.stdout.splitlines()[-1][len('RESULT '):])
-  assert result['miou'] == ckpt['miou']
-  for folder in ('log', 'pb_log'):
-    values = event_values(tmp_path / folder)
+  assert result_of(done)['miou'] == ckpt['miou']
+  for name in ('log', 'pb_log'):
+    values = event_values(folder / name)
     assert len(values) == 33
     assert values['eval/miou_1.0_overall'].simple_value == pytest.approx(
         ckpt['miou'], rel=1e-6)
     for index, entry in enumerate(ckpt['classes']):
       value = values['eval/miou_1.0_class_{}'.format(index)].simple_value
       assert np.isnan(value) == (entry['iou'] is None)
-  with Image.open(str(tmp_path / 'vis' / 'predictions.png')) as sheet:
+  with Image.open(str(folder / 'vis' / 'predictions.png')) as sheet:
     assert sheet.width > 3 * 65 and sheet.height > 2 * 65
 
 
-def test_the_geometry_flags_change_what_is_evaluated(data, trained, tmp_path):
-  geometries = set()
-  for more in ([], ['--resize_factor=1'], ['--min_resize_value=33']):
-    done = scripts.run('eval.py', *eval_arguments(data, trained[0], *more))
-    result = json.loads(done.stdout.splitlines()[-1][len('RESULT '):])
-    geometries.add((result['geometry'], result['pixel_accuracy']))
-  assert len(geometries) == 3
+def test_the_geometry_flags_change_what_is_evaluated(data, evaluated, trained):
+  results = [result_of(evaluated[1])] + [
+      result_of(scripts.run('eval.py', *eval_arguments(data, trained[0], flag)))
+      for flag in ('--resize_factor=1', '--min_resize_value=33')]
+  assert len({(result['geometry'], result['pixel_accuracy'])
+              for result in results}) == 3
 
 
 def test_a_folder_is_watched_until_the_time_is_up(data, tmp_path, trained):

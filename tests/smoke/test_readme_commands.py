@@ -1,7 +1,8 @@
 """The README's commands, executed in bash as they are written there.
 
 One after the other, on generated images, with their variables set in the
-environment, and only numbers lowered: training steps, calibration images.
+environment, and only numbers lowered: training steps, images of each, and
+calibration images.
 """
 import collections
 import glob
@@ -34,8 +35,8 @@ COMMANDS = {
                                    'post_training_quant.py'],
 }
 TRAIN_IMAGES, VAL_IMAGES = 8, 2
-LOWERED = {'training_number_of_steps': 2, 'sample_num': TRAIN_IMAGES}
-PATIENCE_SECS = 300
+LOWERED = {'training_number_of_steps': 1, 'train_batch_size': 2,
+           'sample_num': TRAIN_IMAGES}
 
 
 class Shell:
@@ -61,12 +62,12 @@ class Shell:
         cwd=str(self.folder), env=dict(os.environ, PATH=path, **{
             name: str(value) for name, value in variables.items()}),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True)
+        universal_newlines=True, start_new_session=True)
 
   def run(self, chapter, script, *more, **variables):
     """Runs it to its end; returns what it printed."""
     process = self.start(chapter, script, *more, **variables)
-    output, _ = process.communicate(timeout=PATIENCE_SECS)
+    output, _ = scripts.output_of(process)
     assert process.returncode == 0, output
     return output
 
@@ -138,13 +139,13 @@ def evaluated(shell, records, trained):
     if line.startswith('RESULT '):
       break
   # Events are written after that line.
-  deadline = time.time() + PATIENCE_SECS
+  deadline = time.time() + scripts.TIMEOUT_SECS
   while not events_in(shell.folder / 'log') and process.poll() is None:
     assert time.time() < deadline, output
     time.sleep(0.2)
   still_waiting = process.poll() is None
   process.send_signal(signal.SIGTERM)
-  output += process.communicate(timeout=PATIENCE_SECS)[0]
+  output += scripts.output_of(process)[0]
   assert still_waiting, output
   return result_in(output)
 
@@ -176,19 +177,19 @@ def test_build_command_runs(records):
 
 def test_train_command_runs(trained):
   folder, output = trained
-  assert (folder / 'model.ckpt-2.index').exists()
+  assert (folder / 'model.ckpt-1.index').exists()
   assert (folder / 'model_options.json').exists()
   assert re.search(r'restored \d+/297 model variables .*skipped: .*decoder.*'
                    'logits', output)
-  assert 'finished at step 2' in output
+  assert 'finished at step 1' in output
 
 
 def test_eval_command_runs(shell, evaluated):
-  assert (evaluated['step'], evaluated['images']) == (2, VAL_IMAGES)
+  assert (evaluated['step'], evaluated['images']) == (1, VAL_IMAGES)
   assert evaluated['geometry'] == (
       'resized to 512..512, factor 16, padded to 512x512')
   assert events_in(shell.folder / 'log')[
-      'eval/miou_1.0_overall', 2] == pytest.approx(evaluated['miou'])
+      'eval/miou_1.0_overall', 1] == pytest.approx(evaluated['miou'])
 
 
 def test_export_and_eval_pb_commands_run(shell, records, evaluated,
@@ -221,7 +222,7 @@ def test_quantization_aware_commands_run(shell, records, trained):
   folder = shell.folder / 'quantized'
   output = shell.run(chapter, 'train.py', PRETRAINED_CKPT_FILE=trained[0],
                      OUTPUT_DIR=folder, DATA_DIR=records)
-  assert 'finished at step 2' in output
+  assert 'finished at step 1' in output
   with open(os.path.join(scripts.REPOSITORY, 'tests', 'golden',
                          'variables_qat.json')) as published:
     names = {variable['name'] for variable in json.load(published)}
