@@ -335,7 +335,7 @@ class _Loop:
               '%s left', done, self._options.training_number_of_steps, loss,
               rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
               if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
-    # Parity: what the reference's counting thread writes.
+    # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
     self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(
         tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]), done)
     self._logged, self._logged_step = now, done
