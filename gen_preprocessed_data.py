@@ -28,16 +28,16 @@ def main(flag_values):
       flag_sets.preprocessed_options(flag_values))
 
   from deeplab.data import dataset
-  from deeplab.data import preprocessed_writer
+  from deeplab.data import png_folder_writer
 
   names = None
   if options.image_list:
-    names = preprocessed_writer.read_image_list(options.image_list)
-  summary = preprocessed_writer.write(
+    names = png_folder_writer.read_image_list(options.image_list)
+  summary = png_folder_writer.write(
       dataset.batches(dataset_options, preprocess_options, names=names),
       names=names, split=dataset_options.split,
       preprocess_options=preprocess_options, options=options)
-  print(preprocessed_writer.summary_line(summary))
+  print(png_folder_writer.summary_line(summary))
 
 
 if __name__ == '__main__':

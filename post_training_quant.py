@@ -18,10 +18,10 @@ def define_flags(flag_values):
 def main(flag_values):
   options = flag_sets.post_training_quant_options(flag_values)
 
-  from deeplab import tflite
+  from deeplab.lite import conversion
 
-  result = tflite.post_training_quantize(**options)
-  print('\n'.join(tflite.summary_lines(result)))
+  result = conversion.post_training_quantize(**options)
+  print('\n'.join(conversion.summary_lines(result)))
 
 
 if __name__ == '__main__':

@@ -24,9 +24,9 @@ def define_flags(flag_values):
 def main(flag_values):
   options, eval_options = flag_sets.tflite_eval_options(flag_values)
 
-  from deeplab import tflite_evaluation
+  from deeplab.lite import evaluation
 
-  tflite_evaluation.evaluate(options, eval_options)
+  evaluation.evaluate(options, eval_options)
 
 
 if __name__ == '__main__':

@@ -8,8 +8,10 @@ import re
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 _LOG = logging.getLogger(__name__)
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
@@ -118,24 +120,23 @@ def check_fits(prefix, graph_variables):
                     if list(stored[name]) != list(graph_variables[name]))
   problems = []
   if missing:
-    problems.append('lacks ' + _some(missing))
+    problems.append('lacks ' + _variables(missing))
   if unused:
-    problems.append('has unused ' + _some(unused))
+    problems.append('has unused ' + _variables(unused))
   if reshaped:
-    problems.append('differs in shape: ' + ', '.join(
+    problems.append('differs in shape: ' + some_of([
         '{} is {}, expected {}'.format(
             name, list(stored[name]), list(graph_variables[name]))
-        for name in reshaped[:3]))
+        for name in reshaped]))
   if problems:
     raise InputError('{}: {}{}'.format(
         prefix, '; '.join(problems),
         _likely_flag(missing, unused, reshaped, stored)))
 
 
-def _some(names):
-  return '{} variable{} ({}{})'.format(
-      len(names), '' if len(names) == 1 else 's', ', '.join(names[:3]),
-      ', ...' if len(names) > 3 else '')
+def _variables(names):
+  return '{} variable{} ({})'.format(
+      len(names), '' if len(names) == 1 else 's', some_of(names))
 
 
 def _likely_flag(missing, unused, reshaped, stored):
@@ -179,7 +180,7 @@ def _likely_flag(missing, unused, reshaped, stored):
 
 def write_options(folder, model_options, *, optimizer):
   """Writes what made the checkpoints of a folder, as JSON beside them."""
-  options_lib.write_json(
+  files.write_json(
       os.path.join(folder, contract.MODEL_OPTIONS_FILE),
       {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
 
@@ -333,8 +334,8 @@ def _check_initial(prefix, stored, wanted):
   if missing:
     raise InputError(
         '--tf_initial_checkpoint={}: lacks {} of {} variables of the backbone '
-        '({}, ...): a checkpoint of another network?'.format(
-            prefix, len(missing), len(backbone), ', '.join(missing[:3])))
+        '({}): a checkpoint of another network?'.format(
+            prefix, len(missing), len(backbone), some_of(missing)))
   for name in sorted(set(stored) & set(wanted)):
     expected = wanted[name].shape.as_list()
     if list(stored[name]) == expected:

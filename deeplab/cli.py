@@ -15,6 +15,8 @@ import difflib
 import sys
 
 from deeplab import environment
+from deeplab import quiet
+from deeplab import tf_texts
 from deeplab.errors import InputError
 
 try:
@@ -116,7 +118,7 @@ def run(main, define_flags, *, environments, argv=None):
     if problem:
       environment.refuse(problem)
     environment.pool_memory()
-    environment.quieten_tensorflow(verbose=flags.FLAGS.tf_warnings)
+    quiet.silence_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.INFO)
@@ -128,12 +130,19 @@ def run(main, define_flags, *, environments, argv=None):
     except Exception as error:
       if flags.FLAGS.debug or not _is_reportable(error):
         raise
-      environment.refuse(str(error) or type(error).__name__)
+      environment.refuse(_reason(error) or type(error).__name__)
 
   app.run(guarded, argv=argv, flags_parser=parse_argv)
 
 
 def _is_reportable(error):
   """Whether an error is the input's or TensorFlow's, not a defect here."""
-  return isinstance(error, (InputError, OSError)) or (
-      type(error).__module__.split('.')[0].startswith('tensorflow'))
+  return isinstance(error, (InputError, OSError)) or _is_tensorflows(error)
+
+
+def _is_tensorflows(error):
+  return type(error).__module__.split('.')[0].startswith('tensorflow')
+
+
+def _reason(error):
+  return tf_texts.message(error) if _is_tensorflows(error) else str(error)

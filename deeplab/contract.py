@@ -55,11 +55,6 @@ def scale_as_tflite_scripts(images):
   return images / 127.5 - 1.0
 
 
-def model_range_to_pixels(images):
-  """Maps the network's [-1, 1] back to [0, 255]; any shape, float."""
-  return (images + 1.0) * (255.0 / 2.0)
-
-
 # --- Graphs ----------------------------------------------------------------
 
 IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
@@ -101,8 +96,6 @@ TRAINING_VARIABLE_ENDINGS = (
 # --- Records ---------------------------------------------------------------
 
 SPLITS = ('train', 'val')
-# Number of pairs in the published data set.
-SPLIT_SIZES = {'train': 20210, 'val': 2000}
 NUM_SHARDS = 4
 
 KEY_IMAGE = 'image/encoded'

@@ -3,15 +3,8 @@
 Only the standard library is imported here, so that a script can say what is
 missing in one line instead of failing inside an import.
 """
-import contextlib
-import ctypes
-import importlib.util
-import logging
 import os
-import re
 import sys
-import tempfile
-import warnings
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
@@ -19,11 +12,6 @@ ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
 # interpreter: every TensorFlow, or one of these packages.
 TFLITE = 'tflite'
 TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
-# How a line begins that native code writes without being asked: of the TFLite
-# interpreters, of TensorFlow's log at levels below error, and above that log.
-_NOTICE = re.compile(
-    br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl')
-_STDERR = 2  # file descriptor
 # TensorFlow's own switch for pool_memory.
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
@@ -32,8 +20,6 @@ def refuse(message):
   """Prints one line on standard error and leaves with exit status 2."""
   script = os.path.basename(sys.argv[0]) or 'python'
   line = ' '.join(message.split())
-  # What follows names the nodes of a graph, at length.
-  line = line.split(' [[')[0].split(' Original stack trace')[0]
   sys.stderr.write('ERROR {}: {}\n'.format(script, line))
   sys.stderr.flush()
   sys.exit(2)
@@ -102,79 +88,3 @@ def pool_memory():
   a third of a training step. Call before TensorFlow is imported.
   """
   os.environ.setdefault(MEMORY_POOL, 'true')
-
-
-def quieten_tensorflow(verbose=False):
-  """Silences deprecation notices and device chatter of TensorFlow.
-
-  Call before TensorFlow is imported; errors stay visible.
-
-  Args:
-    verbose: True leaves everything as TensorFlow has it.
-  """
-  if verbose:
-    return
-  # Newer versions call it an error that there is no GPU.
-  os.environ.setdefault(
-      'TF_CPP_MIN_LOG_LEVEL', '2' if _has_cuda_driver() else '3')
-  warnings.filterwarnings('ignore', category=FutureWarning)
-  warnings.filterwarnings('ignore', category=DeprecationWarning)
-  # The supervisor of a finished training run stops its threads one by one.
-  warnings.filterwarnings('ignore', message='Attempting to use a closed File')
-  logging.getLogger('tensorflow').setLevel(logging.ERROR)
-  sys.meta_path.insert(0, _QuietFinder('tensorflow'))
-
-
-def _has_cuda_driver():
-  try:
-    ctypes.CDLL('libcuda.so.1')
-  except OSError:
-    return False
-  return True
-
-
-class _QuietFinder:
-  """Finds one package as Python does, and has it loaded without notices.
-
-  TensorFlow 2.21 writes some before it looks at any log level.
-  """
-
-  def __init__(self, package):
-    self._package = package
-
-  def find_spec(self, name, path=None, target=None):
-    """Returns the package's spec the first time, None for anything else."""
-    if name != self._package:
-      return None
-    sys.meta_path.remove(self)
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-      return None
-    load = spec.loader.exec_module
-
-    def load_quietly(module):
-      with without_notices():
-        load(module)
-
-    spec.loader.exec_module = load_quietly
-    return spec
-
-
-@contextlib.contextmanager
-def without_notices():
-  """Keeps native code's notices off standard error; the rest comes at the end.
-
-  Native libraries write to the file descriptor, past sys.stderr.
-  """
-  sys.stderr.flush()
-  kept = os.dup(_STDERR)
-  with tempfile.TemporaryFile() as written:
-    os.dup2(written.fileno(), _STDERR)
-    try:
-      yield
-    finally:
-      os.dup2(kept, _STDERR)
-      os.close(kept)
-      written.seek(0)
-      os.write(_STDERR, b''.join(
-          line for line in written if not _NOTICE.match(line)))

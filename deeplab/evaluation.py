@@ -1,19 +1,17 @@
-"""Evaluation: a predictor's labels over a split, counted once.
+"""Evaluation of checkpoints and of frozen graphs on records.
 
-The same for a checkpoint, a frozen graph and a TFLite interpreter.
+TFLite files are evaluated on PNG files, in processes of their own: see
+`lite.evaluation`. Both count with `counting`.
 """
 import logging
 import os
 import time
-from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
-import tqdm
 
 from deeplab import checkpoints
 from deeplab import contract
-from deeplab import metrics
+from deeplab import counting
 from deeplab import predictors
 from deeplab import report as report_lib
 from deeplab.data import dataset
@@ -23,55 +21,12 @@ _LOG = logging.getLogger(__name__)
 _WAITING_NOTICE_SECS = 60
 
 
-class Counts(NamedTuple):
-  """What one pass over a split gives."""
-  # int64 [num_classes, num_classes], rows are labels.
-  matrix: Any
-  images: int
-  seconds: float
-  # Lists of arrays, the first images with labels and predictions.
-  samples: Any
-
-
-def count(predictor, batches, *, num_classes, keep=0):
-  """Runs a predictor over batches and counts its labels.
-
-  Args:
-    predictor: see deeplab.predictors.
-    batches: dataset.Batches, or anything like it.
-    num_classes: int.
-    keep: number of images to keep, with labels and predictions.
-
-  Returns:
-    Counts.
-
-  Raises:
-    InputError: where the predictor gives labels that are no classes.
-  """
-  matrix = np.zeros([num_classes, num_classes], np.int64)
-  samples = {'images': [], 'labels': [], 'predictions': []}
-  images = 0
-  started = time.time()
-  with tqdm.tqdm(total=batches.num_images, unit='image', disable=None) as bar:
-    for batch in batches:
-      labels = predictor.predict(batch['image'])
-      matrix += metrics.confusion_matrix(batch['label'], labels, num_classes)
-      room = keep - len(samples['images'])
-      if room > 0:
-        samples['images'] += list(batch['image'][:room].astype(np.uint8))
-        samples['labels'] += list(batch['label'][:room])
-        samples['predictions'] += list(labels[:room])
-      images += len(labels)
-      bar.update(len(labels))
-  return Counts(matrix, images, time.time() - started, samples)
-
-
 def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
              step=None, num_classes=contract.NUM_CLASSES):
   """Evaluates a predictor on a split and publishes the report.
 
   Args:
-    predictor: see deeplab.predictors.
+    predictor: counting.Predictor.
     dataset_options: DatasetOptions.
     preprocess_options: PreprocessOptions.
     options: EvalOptions.
@@ -85,10 +40,9 @@ def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
   Raises:
     InputError: options or records that cannot be used.
   """
-  counts = count(
+  counts = counting.count(
       predictor, dataset.batches(dataset_options, preprocess_options),
-      num_classes=num_classes, keep=options.vis_images if options.vis_dir
-      else 0)
+      num_classes=num_classes, keep=report_lib.samples_wanted(options))
   result = report_lib.Report(
       kind=kind, path=predictor.description, step=step,
       split=dataset_options.split, images=counts.images,
@@ -151,19 +105,18 @@ def evaluate_checkpoints(*, checkpoint_dir, model_options, dataset_options,
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   # What can be wrong with the data shows before there is any waiting.
   dataset.batches(dataset_options, preprocess_options)
-  predictor = predictors.CheckpointPredictor(model_options)
   prefixes = [first] if is_single else _appearing(
       checkpoint_dir, interval_secs, timeout_secs)
   result = None
-  for number, prefix in enumerate(prefixes, 1):
-    predictor.restore(prefix)
-    result = evaluate(
-        predictor, dataset_options, preprocess_options, options,
-        kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
-        num_classes=model_options.num_classes)
-    if number == max_evaluations:
-      break
-  predictor.close()
+  with predictors.CheckpointPredictor(model_options) as predictor:
+    for number, prefix in enumerate(prefixes, 1):
+      predictor.restore(prefix)
+      result = evaluate(
+          predictor, dataset_options, preprocess_options, options,
+          kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+          num_classes=model_options.num_classes)
+      if number == max_evaluations:
+        break
   return result
 
 
@@ -209,10 +162,8 @@ def evaluate_frozen_graph(*, path, input_node, output_node, dataset_options,
   Raises:
     InputError: options, records or a graph that cannot be used.
   """
-  predictor = predictors.FrozenGraphPredictor(
+  with predictors.FrozenGraphPredictor(
       path, crop_size=preprocess_options.crop_size, input_node=input_node,
-      output_node=output_node)
-  result = evaluate(predictor, dataset_options, preprocess_options, options,
+      output_node=output_node) as predictor:
+    return evaluate(predictor, dataset_options, preprocess_options, options,
                     kind=report_lib.FROZEN_GRAPH)
-  predictor.close()
-  return result

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
@@ -63,9 +64,9 @@ def export(checkpoint_path, model_options, options):
   if options.save_inference_graph:
     inference_graph = os.path.join(
         os.path.dirname(path), contract.INFERENCE_GRAPH)
-    options_lib.write_text(inference_graph, str(graph_def))
+    files.write_text(inference_graph, str(graph_def))
   content = frozen.SerializeToString()
-  options_lib.write_bytes(path, content)
+  files.write_bytes(path, content)
   _describe(path, prefix, model_options, options)
   return ExportResult(
       path=path, checkpoint=prefix, nodes=len(frozen.node),
@@ -109,7 +110,7 @@ def _describe(path, prefix, model_options, options):
   if options.preprocessing:
     content['preprocessing'] = options_lib.to_json(options.preprocessing)
     content['geometry'] = options.preprocessing.geometry()
-  options_lib.write_json(os.path.splitext(path)[0] + '.json', content)
+  files.write_json(os.path.splitext(path)[0] + '.json', content)
 
 
 def _build(model_options, options):

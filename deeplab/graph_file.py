@@ -12,7 +12,9 @@ import re
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import tf_texts
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 # What the graphs of export_model.py hold, with any options, on TensorFlow 1.15
 # and 2.21.
@@ -43,8 +45,6 @@ _TYPES = {
         (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
 # TensorFlow's own rule, which it applies later.
 _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
-# How TensorFlow describes an operator before it names the node.
-_OPERATOR_IN_FULL = re.compile(r'Op<name=(\w+);.*>; NodeDef: ')
 # The only hidden attribute that frozen graphs have: who stands beside whom.
 _COLOCATION = '_class'
 
@@ -104,9 +104,8 @@ def import_graph(path, graph_def):
     try:
       tf.import_graph_def(graph_def, name='')
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-      reason = _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
       raise InputError('{}: TensorFlow {} cannot load this graph: {}'.format(
-          path, tf.__version__, reason))
+          path, tf.__version__, tf_texts.why_not_imported(error)))
   for node in graph_def.node:
     operation = graph.get_operation_by_name(node.name)
     problem = _unknown_attribute(node, operation) or _result_problem(operation)
@@ -146,7 +145,7 @@ def _candidates(graph_def):
   inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
   outputs = [node.name for node in graph_def.node if node.name not in read]
   return tuple(
-      ', '.join(names[:5]) or 'none' for names in (inputs, outputs))
+      some_of(names, limit=5) or 'none' for names in (inputs, outputs))
 
 
 # --- Checks ----------------------------------------------------------------

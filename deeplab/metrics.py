@@ -1,8 +1,7 @@
 """Counts first, scores second: a confusion matrix and what is read off it.
 
 The same matrix serves checkpoints, frozen graphs and TFLite models, so one set
-of predictions has one set of scores, whichever script made it. Only the graph
-form, tf_confusion_matrix, needs TensorFlow.
+of predictions has one set of scores, whichever script made it.
 """
 from typing import NamedTuple
 
@@ -80,41 +79,6 @@ def _check_classes(what, values, num_classes):
     if not 0 <= value < num_classes:
       raise InputError('{} {}: expected a class in 0..{}'.format(
           what, value, num_classes - 1))
-
-
-def tf_confusion_matrix(labels, predictions, num_classes=contract.NUM_CLASSES,
-                        ignore_label=contract.IGNORE_LABEL):
-  """confusion_matrix as a graph.
-
-  Args:
-    labels: integer tensor of any shape, in [0, num_classes) or ignore_label.
-    predictions: integer tensor of the same shape, in [0, num_classes).
-    num_classes: number of classes, the ignored one included.
-    ignore_label: pixels with this label are left out.
-
-  Returns:
-    [num_classes, num_classes] int64 tensor, equal to confusion_matrix's.
-    Running it raises tf.errors.InvalidArgumentError for a value that is no
-    class.
-  """
-  # Here, so that scoring arrays needs no TensorFlow.
-  import tensorflow.compat.v1 as tf
-  with tf.name_scope('confusion_matrix'):
-    labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-    predictions = tf.reshape(tf.cast(predictions, tf.int32), [-1])
-    counted = tf.not_equal(labels, ignore_label)
-    labels = tf.boolean_mask(labels, counted)
-    checks = []
-    for what, values in (('label', labels), ('prediction', predictions)):
-      message = '{} is no class in 0..{}'.format(what, num_classes - 1)
-      checks.append(tf.debugging.assert_non_negative(values, message=message))
-      checks.append(
-          tf.debugging.assert_less(values, num_classes, message=message))
-    with tf.control_dependencies(checks):
-      cells = labels * num_classes + tf.boolean_mask(predictions, counted)
-    size = num_classes * num_classes
-    counts = tf.math.bincount(cells, minlength=size, maxlength=size)
-    return tf.reshape(tf.cast(counts, tf.int64), [num_classes, num_classes])
 
 
 def scores(matrix, ignore_label=contract.IGNORE_LABEL):

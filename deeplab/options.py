@@ -4,8 +4,6 @@ Every object is a NamedTuple: build it with keywords, copy it with `_replace`.
 `validate` raises InputError with the flag's name, the value received and
 what was expected.
 """
-import json
-import os
 from typing import NamedTuple, Optional, Tuple
 
 from deeplab import contract
@@ -381,25 +379,3 @@ def from_json(cls, fields):
         cls.__name__, ', '.join(unknown)))
   return cls(**{name: tuple(value) if isinstance(value, list) else value
                 for name, value in fields.items()})
-
-
-def write_json(path, content):
-  """Writes JSON under its final name only when it is complete."""
-  write_text(path, json.dumps(content, indent=2, sort_keys=True) + '\n')
-
-
-def write_text(path, text):
-  """Writes text as UTF-8 under its final name only when it is complete."""
-  write_bytes(path, text.encode('utf-8'))
-
-
-def write_bytes(path, content):
-  """Writes bytes under their final name only when they are complete."""
-  temporary = '{}.{}.tmp'.format(path, os.getpid())
-  try:
-    with open(temporary, 'wb') as out:
-      out.write(content)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

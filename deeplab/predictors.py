@@ -1,15 +1,10 @@
-"""Predictors: from images to labels, by a checkpoint or a frozen graph.
-
-A predictor has `description` (str), `predict(images)`, which maps [batch,
-height, width, 3] float32 RGB in [0, 255] to [batch, height, width] int32
-labels, and `close()`. It knows nothing of files that hold images, and nothing
-of scores.
-"""
+"""Predictors (see `counting`) that run a checkpoint or a frozen graph."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import counting
 from deeplab import graph_file
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
@@ -22,7 +17,7 @@ def runtime():
       tf.__version__, '{} GPU'.format(len(gpus)) if gpus else 'CPU')
 
 
-class CheckpointPredictor:
+class CheckpointPredictor(counting.Predictor):
   """The network with a checkpoint's weights; the graph is built once."""
 
   def __init__(self, model_options):
@@ -32,7 +27,6 @@ class CheckpointPredictor:
       model_options: ModelOptions.
     """
     self._options = model_options.validate()
-    self.description = None
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
@@ -62,7 +56,7 @@ class CheckpointPredictor:
     self.description = prefix
 
   def predict(self, images):
-    """Returns int32 labels of images; see the module."""
+    """Returns int32 labels of images; see counting.Predictor."""
     return self._session.run(self._predictions, {self._images: images})
 
   def close(self):
@@ -70,7 +64,7 @@ class CheckpointPredictor:
     self._session.close()
 
 
-class FrozenGraphPredictor:
+class FrozenGraphPredictor(counting.Predictor):
   """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
 
   def __init__(self, path, *, crop_size, input_node=contract.INPUT_NODE,
@@ -107,7 +101,7 @@ class FrozenGraphPredictor:
               'x'.join(str(side) for side in shape.as_list()), *crop_size))
 
   def predict(self, images):
-    """Returns int32 labels of images; see the module."""
+    """Returns int32 labels of images; see counting.Predictor."""
     inputs = contract.scale_to_model_range(images)
     # An exported graph has a fixed batch, of 1 as a rule.
     size = self._images.shape.as_list()[0] or len(inputs)

@@ -24,8 +24,9 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
-from deeplab import tflite_file
 from deeplab.errors import InputError
+from deeplab.errors import some_of
+from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers as layers_lib
 
@@ -103,7 +104,7 @@ def rebuild(*, tflite, output_dir, batch_norm_seed=None):
   if present:
     raise InputError('--output_dir={}: holds {} already; give another '
                      'folder'.format(output_dir, os.path.basename(present)))
-  model = tflite_file.read(tflite)
+  model = model_file.read(tflite)
   model_options = _model_options(model, tflite)
   network = _network(model_options)
   layers = _layers(model, network, tflite)
@@ -141,7 +142,7 @@ def _model_options(model, path):
     raise InputError(
         '{}: not a model of this network: no layer {}; its layers are '
         '{}'.format(path, _LAST_BACKBONE_LAYER if logits else _LOGITS,
-                    ', '.join(sorted(outputs)[:3]) or 'without names'))
+                    some_of(sorted(outputs)) or 'without names'))
   crop_size = model.tensors[model.inputs[0]].shape[1:3]
   decoder = shape_of(_LAST_DECODER_LAYER)
   return options_lib.ModelOptions(
@@ -242,7 +243,7 @@ def _variables(network, layers, path, random):
   if missing:
     raise InputError('{}: not a model of this network: lacks {} of {} layers '
                      '({})'.format(path, len(missing), len(network.layers()),
-                                   ', '.join(missing[:3])))
+                                   some_of(missing)))
   values = {}
   for scope, layer in layers.items():
     if scope in network.epsilons:

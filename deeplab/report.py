@@ -12,8 +12,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from deeplab import contract
+from deeplab import files
 from deeplab import metrics
-from deeplab import options
 from deeplab import visualize
 from deeplab.errors import InputError
 
@@ -158,7 +158,12 @@ def to_json(report):
 
 def write(path, report):
   """Writes to_json(report) to a file, which is never seen half-written."""
-  options.write_json(path, to_json(report))
+  files.write_json(path, to_json(report))
+
+
+def samples_wanted(eval_options):
+  """Returns how many images `publish` makes use of."""
+  return eval_options.vis_images if eval_options.vis_dir else 0
 
 
 def publish(report, samples, eval_options):
@@ -167,8 +172,8 @@ def publish(report, samples, eval_options):
   Args:
     report: Report.
     samples: dict of lists of as many arrays each, 'images' (uint8 [height,
-      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]),
-      looked at only where there is a vis_dir.
+      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]);
+      see samples_wanted.
     eval_options: options.EvalOptions.
   """
   print(table(report))

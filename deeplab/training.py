@@ -10,6 +10,7 @@ import tf_slim as slim
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import files
 from deeplab import losses
 from deeplab import predictors
 from deeplab import schedules
@@ -165,8 +166,6 @@ def train(*, dataset_options, preprocess_options, model_options, options):
                  'batch statistics want %d or more',
                  dataset_options.batch_size, _ADVISED_BATCH_NORM_SIZE)
   resumes = _prepare_logdir(model_options, options)
-  # The supervisor's threads too, which in TensorFlow 2 would start out eager.
-  tf.disable_eager_execution()
   with tf.Graph().as_default():
     if options.seed is not None:
       tf.set_random_seed(options.seed)
@@ -196,11 +195,12 @@ def train(*, dataset_options, preprocess_options, model_options, options):
                    writer=writer, saver=saver, signals=signals)
       # Deviates: the reference saves in a thread, in the middle of steps. Such
       # a save may end after the last one, and name an older step the newest.
+      # Nor does a thread count steps here: TensorFlow 2 has it start out eager.
       slim.learning.train(
           step.train_op, options.train_logdir, train_step_fn=loop.run_step,
           global_step=step.global_step, number_of_steps=None,
           init_fn=initialize, summary_op=None, summary_writer=writer,
-          saver=saver, save_interval_secs=0,
+          saver=saver, save_interval_secs=0, save_summaries_secs=0,
           session_config=tf.ConfigProto(allow_soft_placement=True))
   return loop.result(signals.received)
 
@@ -335,6 +335,9 @@ class _Loop:
               '%s left', done, self._options.training_number_of_steps, loss,
               rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
               if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
+    # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
+    self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(
+        tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]), done)
     self._logged, self._logged_step = now, done
 
   def _run_profiled(self, session, fetches):
@@ -347,9 +350,8 @@ class _Loop:
     os.makedirs(self._options.profile_logdir, exist_ok=True)
     path = os.path.join(self._options.profile_logdir,
                         'timeline-{}.json'.format(results[1]))
-    with open(path, 'w') as out:
-      out.write(timeline.Timeline(
-          metadata.step_stats).generate_chrome_trace_format())
+    files.write_text(path, timeline.Timeline(
+        metadata.step_stats).generate_chrome_trace_format())
     _LOG.info('wrote %s (open in chrome://tracing)', path)
     return results
 

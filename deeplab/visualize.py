@@ -2,13 +2,12 @@
 
 Arrays in, arrays or Pillow images out; needs no TensorFlow.
 """
-import os
-
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 
 from deeplab import contract
+from deeplab import files
 from deeplab.errors import InputError
 
 COLUMNS = ('image', 'label', 'prediction')
@@ -156,10 +155,5 @@ def save(path, picture):
     path: file to write; an existing one is replaced.
     picture: PIL.Image.
   """
-  temporary = '{}.{}.tmp'.format(path, os.getpid())
-  try:
+  with files.replacing(path) as (temporary,):
     picture.save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

@@ -78,7 +78,7 @@ def _measure(flag_values, groups, pythons, rounds):
   import tempfile
   import time
 
-  from deeplab import options
+  from deeplab import files
   from deeplab.benchmark import driver
   from deeplab.benchmark import results
 
@@ -97,10 +97,10 @@ def _measure(flag_values, groups, pythons, rounds):
       benchmark, command=command, rounds=rounds, sizes=sizes,
       minutes=(time.time() - started) / 60)
   if flag_values.output_json:
-    options.write_json(flag_values.output_json, content)
+    files.write_json(flag_values.output_json, content)
   if flag_values.output_md:
-    options.write_text(flag_values.output_md,
-                       results.as_markdown(content, benchmark.results))
+    files.write_text(flag_values.output_md,
+                     results.as_markdown(content, benchmark.results))
   print(results.tables(content, benchmark.results))
   failed = [result.case.key for result in benchmark.results if result.error]
   print('{} cases in {:.1f} minutes, {} failed'.format(

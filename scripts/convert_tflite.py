@@ -23,10 +23,10 @@ def define_flags(flag_values):
 def main(flag_values):
   options = flag_sets.convert_tflite_options(flag_values)
 
-  from deeplab import tflite
+  from deeplab.lite import conversion
 
-  result = tflite.convert(**options)
-  print('\n'.join(tflite.summary_lines(result)))
+  result = conversion.convert(**options)
+  print('\n'.join(conversion.summary_lines(result)))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Scores against hand-worked matrices; the graph form against NumPy's."""
+"""Scores against hand-worked matrices."""
 import numpy as np
 import pytest
 
@@ -136,43 +136,3 @@ class TestScores(object):
       matrix[index, 0] = 10**9 - matrix[index, index]
     scores = metrics.scores(matrix)
     assert scores.miou == pytest.approx(0.400079042, abs=1e-7)
-
-
-@pytest.mark.tf1
-@pytest.mark.tf2
-@pytest.mark.modern
-class TestGraphForm(object):
-
-  @pytest.fixture()
-  def tf(self):
-    tf = pytest.importorskip('tensorflow.compat.v1')
-    with tf.Graph().as_default():
-      yield tf
-
-  @pytest.mark.parametrize('shape', [(7,), (2, 33, 17)])
-  @pytest.mark.parametrize('ignore_label', [0, 255])
-  def test_equals_numpy(self, tf, shape, ignore_label):
-    random = np.random.RandomState(3)
-    labels = random.randint(0, 32, shape).astype(np.uint8)
-    labels[random.uniform(size=shape) < 0.2] = ignore_label
-    predictions = random.randint(0, 32, shape).astype(np.int32)
-    counts = metrics.tf_confusion_matrix(
-        tf.constant(labels), tf.constant(predictions), 32, ignore_label)
-    with tf.Session() as session:
-      counts = session.run(counts)
-    assert counts.dtype == np.int64
-    assert counts.sum() == np.count_nonzero(labels != ignore_label)
-    np.testing.assert_array_equal(
-        counts,
-        metrics.confusion_matrix(labels, predictions, 32, ignore_label))
-
-  @pytest.mark.parametrize('label, prediction, what', [
-      (32, 1, 'label'), (1, 32, 'prediction'), (1, -1, 'prediction')])
-  def test_refuses_what_is_no_class(self, tf, label, prediction, what):
-    # Fed, not constant: constants fail when the graph is built.
-    labels = tf.placeholder(tf.int32, [None])
-    predictions = tf.placeholder(tf.int32, [None])
-    counts = metrics.tf_confusion_matrix(labels, predictions)
-    with tf.Session() as session:
-      with pytest.raises(tf.errors.InvalidArgumentError, match=what):
-        session.run(counts, {labels: [label, 5], predictions: [prediction, 5]})

@@ -13,9 +13,9 @@ from deeplab import export
 from deeplab import options
 from deeplab import predictors
 from deeplab import rebuild
-from deeplab import tflite
-from deeplab import tflite_file
 from deeplab.errors import InputError
+from deeplab.lite import conversion
+from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from tests import golden_weights
 from tests import processors
@@ -56,12 +56,12 @@ class Models(object):
     for name, shape in sorted(network_variables().items()):
       if name.endswith('weights'):
         self.layer(os.path.dirname(name), shape)
-    self.model = tflite_file.Model(
+    self.model = model_file.Model(
         tuple(self.tensors), tuple(self.operators), (images,), (1,))
 
   def tensor(self, name, shape, dtype, **fields):
     self.tensors.append(
-        tflite_file.Tensor(name, shape, np.dtype(dtype), **fields))
+        model_file.Tensor(name, shape, np.dtype(dtype), **fields))
     return len(self.tensors) - 1
 
   def layer(self, scope, shape):
@@ -101,7 +101,7 @@ class Models(object):
           scope + '/b', biases.shape, np.int32, data=biases,
           scales=tuple(np.asarray(scales) / 4),
           zero_points=(0,) * len(scales))
-    self.operators.append(tflite_file.Operator(
+    self.operators.append(model_file.Operator(
         'DEPTHWISE_CONV_2D' if is_depthwise else 'CONV_2D',
         (0, weights, offset), (outputs,)))
 
@@ -119,7 +119,7 @@ class Models(object):
     output = self.tensor(name, (1, 3, 3, 16), np.uint8, scales=(0.5,),
                          zero_points=(100,))
     self.operators.append(
-        tflite_file.Operator(kind, tuple(inputs), (output,)))
+        model_file.Operator(kind, tuple(inputs), (output,)))
     self.model = self.model._replace(
         tensors=tuple(self.tensors), operators=tuple(self.operators))
 
@@ -128,7 +128,7 @@ class Models(object):
 def run(monkeypatch, tmp_path):
   """Rebuilds from a Model: (RebuildResult, variables)."""
   def run_rebuild(model, **arguments):
-    monkeypatch.setattr(tflite_file, 'read', lambda unused_path: model)
+    monkeypatch.setattr(model_file, 'read', lambda unused_path: model)
     result = rebuild.rebuild(tflite='made.tflite',
                              output_dir=str(tmp_path / 'out'), **arguments)
     return result, read_checkpoint(result.checkpoint)
@@ -300,7 +300,7 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
   graph = export.export(prefix, SMALL, options.ExportOptions(
       export_path=str(tmp_path / 'graph'))).path
   converted = str(tmp_path / 'float.tflite')
-  tflite.convert(graph_def=graph, out_tflite=converted, mode='float')
+  conversion.convert(graph_def=graph, out_tflite=converted, mode='float')
   result = rebuild.rebuild(tflite=converted, output_dir=str(tmp_path / 'out'))
   assert result.model_options == SMALL
   # 1.15 leaves batch norm unfolded after the three atrous layers.

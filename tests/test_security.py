@@ -14,13 +14,13 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import graph_file
 from deeplab import predictors
-from deeplab import tflite
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import pairs
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.lite import conversion
 from deeplab.options import BuildOptions
 from deeplab.options import DatasetOptions
 from deeplab.options import PreprocessOptions
@@ -408,8 +408,8 @@ def test_build_refuses(tmp_path, content, words):
 def test_preprocessed_evaluation_refuses(
     preprocessed_folder, kind, content, words):
   save(preprocessed_folder / kind / 'img_0.png', content)
-  found = preprocessed.list_pairs(str(preprocessed_folder)).pairs
-  message = refusal(preprocessed.check, found, (SIDE, SIDE))
+  found = png_folder.list_pairs(str(preprocessed_folder)).pairs
+  message = refusal(png_folder.check, found, (SIDE, SIDE))
   assert 'img_0.png' in message
   assert words in message or 'img_0.png is a JPEG; expected PNG' in message
 
@@ -421,7 +421,7 @@ def test_calibration_refuses(preprocessed_folder, tmp_path, content, words):
   path = preprocessed_folder / 'images' / 'img_0.png'
   save(path, content)
   message = refusal(
-      tflite.post_training_quantize, dataset_dir=str(preprocessed_folder),
+      conversion.post_training_quantize, dataset_dir=str(preprocessed_folder),
       graph_def=write_graph(tmp_path / 'x.pb', make_graph()), sample_num=1,
       out_tflite=str(tmp_path / 'x.tflite'), input_type='uint8',
       input_node='in', output_node='out')

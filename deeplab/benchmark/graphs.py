@@ -6,8 +6,8 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import export as export_lib
 from deeplab import options as options_lib
-from deeplab import tflite
 from deeplab.benchmark import network
+from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
 
 
@@ -33,10 +33,10 @@ def export(sizes, files, *, quantized):
 def convert(unused_sizes, files, *, quantized):
   """Makes the files 'float model' and 'qat model'."""
   name = 'qat' if quantized else 'float'
-  tflite.convert(
+  conversion.convert(
       graph_def=files(name, contract.FROZEN_GRAPH),
       out_tflite=files(name + '.tflite'),
-      mode=tflite.QUANTIZATION_AWARE if quantized else tflite.FLOAT)
+      mode=conversion.QUANTIZATION_AWARE if quantized else conversion.FLOAT)
 
 
 def quantize(sizes, files):
@@ -54,7 +54,7 @@ def calibrate(sizes, files):
 
 
 def _quantize(sizes, files, name):
-  return tflite.post_training_quantize(
+  return conversion.post_training_quantize(
       dataset_dir=files('preprocessed'),
       graph_def=files('float', contract.FROZEN_GRAPH), out_tflite=files(name),
       input_type='uint8', sample_num=sizes.calibration)

@@ -11,8 +11,8 @@ from deeplab.benchmark import clock
 from deeplab.benchmark import network
 from deeplab.data import builder
 from deeplab.data import dataset
+from deeplab.data import png_folder_writer
 from deeplab.data import preprocess as preprocess_lib
-from deeplab.data import preprocessed_writer
 from deeplab.data import records
 from deeplab.data import synthetic
 
@@ -71,7 +71,7 @@ def preprocess(sizes, files):
 
 def _write(sizes, files, folder):
   options = _preprocess_options(sizes)
-  preprocessed_writer.write(
+  png_folder_writer.write(
       dataset.batches(
           options_lib.DatasetOptions(files('records'), _MANY), options),
       split=_MANY, preprocess_options=options,

@@ -8,8 +8,8 @@ import time
 import numpy as np
 
 from deeplab import contract
-from deeplab import tflite_predictor
 from deeplab.benchmark import clock
+from deeplab.lite import interpreters
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -25,7 +25,7 @@ def predict(sizes, files, *, model, threads):
     model: 'float', 'ptq' or 'qat'.
     threads: int.
   """
-  predictor = tflite_predictor.TflitePredictor(
+  predictor = interpreters.TflitePredictor(
       files(model + '.tflite'), num_threads=threads)
   image = np.random.RandomState(0).uniform(
       0, 255, [1, sizes.side, sizes.side, 3]).astype(np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
-from deeplab import evaluation
+from deeplab import counting
 from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
@@ -139,7 +139,7 @@ def evaluate(sizes, files):
         options_lib.DatasetOptions(files('records'), _EVALUATED_SPLIT),
         preprocess_options(sizes))
     predictor.starts = []
-    evaluation.count(predictor, batches, num_classes=contract.NUM_CLASSES)
+    counting.count(predictor, batches)
     return predictor.seconds_each()
 
   measure()

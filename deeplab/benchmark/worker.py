@@ -16,6 +16,7 @@ import resource
 import sys
 
 from deeplab import environment
+from deeplab import quiet
 
 _PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
 
@@ -76,7 +77,7 @@ def main():
   # Whatever libraries print must not get between the answers.
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
-  environment.quieten_tensorflow()
+  quiet.silence_tensorflow()
 
   def answer(content):
     answers.write(json.dumps(content) + '\n')

@@ -4,8 +4,6 @@ Every pair is decoded before the first byte is written, so that all problems
 are reported at once and a failed build leaves older shards as they were.
 """
 import collections
-import concurrent.futures
-import contextlib
 import os
 import random
 import shutil
@@ -15,13 +13,12 @@ from typing import NamedTuple, Tuple
 import tqdm
 
 from deeplab import contract
-from deeplab import options as options_lib
+from deeplab import files
+from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
-
-# Problems that an error message names; the file has all of them.
-_NAMED_PROBLEMS = 3
+from deeplab.errors import some_of
 
 
 class BuildSummary(NamedTuple):
@@ -127,30 +124,16 @@ def _check_all(found, options):
   users = collections.Counter(_stem(pair) for pair in found)
 
   def check(pair):
-    try:
-      if users[_stem(pair)] > 1:
-        raise InputError('{}: {} images share the label {}.png'.format(
-            pair.name, users[_stem(pair)], _stem(pair)))
-      return pairs_lib.check_pair(
-          pair, image_format=image_format,
-          palette_labels=options.palette_labels), None
-    except (InputError, OSError) as error:
-      return None, str(error)
+    if users[_stem(pair)] > 1:
+      raise InputError('{}: {} images share the label {}.png'.format(
+          pair.name, users[_stem(pair)], _stem(pair)))
+    return pairs_lib.check_pair(
+        pair, image_format=image_format, palette_labels=options.palette_labels)
 
-  facts, problems = {}, []
-  # Threads are as fast as processes here: Pillow decodes without the GIL.
-  # Closing the results cancels what has not begun when this is interrupted.
-  with concurrent.futures.ThreadPoolExecutor(
-      options.num_workers or os.cpu_count()) as pool, contextlib.closing(
-          pool.map(check, found)) as results:
-    progress = tqdm.tqdm(results, 'checking ' + options.split, len(found),
-                         unit='pair', disable=None)
-    for pair, (fact, problem) in zip(found, progress):
-      if problem:
-        problems.append(problem)
-      else:
-        facts[pair.name] = fact
-  return facts, problems
+  facts, problems = parallel.check_all(
+      check, found, title='checking ' + options.split, unit='pair',
+      num_workers=options.num_workers)
+  return {pair.name: fact for pair, fact in zip(found, facts) if fact}, problems
 
 
 def _stem(pair):
@@ -171,15 +154,12 @@ def _report(problems, total, options):
     if os.path.exists(path):
       os.remove(path)  # an earlier run's
     return
-  options_lib.write_text(path, '\n'.join(problems) + '\n')
+  files.write_text(path, '\n'.join(problems) + '\n')
   if options.skip_bad and len(problems) < total:
     return
-  rest = len(problems) - _NAMED_PROBLEMS
   raise InputError(
-      '{} of {} pairs of {} cannot be used: {}{} (full list: {}){}'.format(
-          len(problems), total, options.split,
-          '; '.join(problems[:_NAMED_PROBLEMS]),
-          '; and {} more'.format(rest) if rest > 0 else '', path,
+      '{} of {} pairs of {} cannot be used: {} (full list: {}){}'.format(
+          len(problems), total, options.split, some_of(problems, '; '), path,
           '' if len(problems) == total else '; --skip_bad leaves them out'))
 
 
@@ -229,7 +209,7 @@ def _examples(part, facts, progress):
 
 def _describe(summary, options):
   """Writes {split}.json beside the shards."""
-  options_lib.write_json(
+  files.write_json(
       os.path.join(options.output_dir, '{}.json'.format(options.split)), {
           'split': options.split,
           'pairs': summary.pairs,

@@ -4,10 +4,10 @@ import contextlib
 import functools
 import os
 import random
-import re
 
 import tensorflow.compat.v1 as tf
 
+from deeplab import tf_texts
 from deeplab.data import image_header
 from deeplab.data import preprocess
 from deeplab.data import records
@@ -24,10 +24,6 @@ _PARALLEL_CALLS = os.cpu_count() or 1
 _NAMES_AT_ONCE = 256
 # Batches that wait, ready, while the network works on another one.
 _BATCHES_AHEAD = 2
-# How an error names the node that raised it, if that node reads a dataset:
-# '[[IteratorGetNext]]', '[[node scope/IteratorGetNext_1 (defined at ...'.
-_RAISED_BY_ITERATOR = re.compile(
-    r'\[\[(\{\{)?(node )?([^\s\]]*/)?IteratorGetNext')
 
 
 # --- Evaluation ------------------------------------------------------------
@@ -328,7 +324,7 @@ def explaining_read_errors(paths, first_guess=None):
   try:
     yield
   except tf.errors.OpError as error:
-    if not _RAISED_BY_ITERATOR.search(str(error)):
+    if not tf_texts.is_of_input(error):
       raise
     reason = first_guess() if first_guess else None
     reason = reason or records.diagnose(paths)

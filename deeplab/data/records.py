@@ -7,8 +7,11 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import files
+from deeplab import tf_texts
 from deeplab.data import pairs
 from deeplab.errors import InputError
+from deeplab.errors import some_of
 
 # A record in a file: 8 bytes of length (little endian), 4 of checksum, the
 # data, 4 of checksum.
@@ -104,20 +107,13 @@ def write_shards(*, output_dir, split, shards):
   names = [contract.shard_name(split, index, len(shards))
            for index in range(len(shards))]
   paths = [os.path.join(output_dir, name) for name in names]
-  temporaries = ['{}.{}.tmp'.format(path, os.getpid()) for path in paths]
-  try:
+  with files.replacing(*paths) as temporaries:
     for name, temporary, examples in zip(names, temporaries, shards):
       try:
         _write_shard(temporary, examples)
       except (OSError, tf.errors.OpError) as error:
         raise InputError('{} {}; temporary files removed, nothing '
                          'published'.format(_write_problem(error), name))
-    for temporary, path in zip(temporaries, paths):
-      os.replace(temporary, path)
-  finally:
-    for temporary in temporaries:
-      if os.path.exists(temporary):
-        os.remove(temporary)
   for name in os.listdir(output_dir):
     parsed = contract.parse_shard_name(name)
     if parsed and parsed[0] == split and name not in names:
@@ -167,7 +163,8 @@ def find_shards(dataset_dir, split):
     raise InputError(
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
-            split, dataset_dir, _some(os.listdir(dataset_dir))))
+            split, dataset_dir,
+            some_of(sorted(os.listdir(dataset_dir))) or 'nothing'))
   _check_whole(dataset_dir, split, shards)
   paths = [os.path.join(dataset_dir, name) for name in sorted(shards)]
   # A file without records has no byte: the format has no file header.
@@ -189,23 +186,14 @@ def _check_whole(dataset_dir, split, shards):
   counts = sorted({count for _, count in shards.values()})
   if len(counts) > 1 or len(set(shards.values())) < len(shards):
     raise InputError('shards of more than one {} set in {}: {}; keep one '
-                     'set'.format(split, dataset_dir, _some(shards, 8)))
+                     'set'.format(split, dataset_dir,
+                                  some_of(sorted(shards), limit=8)))
   missing = sorted(set(range(counts[0])) -
                    {index for index, _ in shards.values()})
   if missing:
     names = [contract.shard_name(split, index, counts[0]) for index in missing]
     raise InputError('{}: {} missing; run build_ade20k_data.py again'.format(
-        dataset_dir, _some(names)))
-
-
-def _some(names, limit=3):
-  """Returns a few names, sorted, for a message."""
-  names = sorted(names)
-  if not names:
-    return 'nothing'
-  rest = len(names) - limit
-  return ', '.join(names[:limit]) + (
-      ' and {} more'.format(rest) if rest > 0 else '')
+        dataset_dir, some_of(names)))
 
 
 def count_records(path):
@@ -266,7 +254,7 @@ def _checksum_problem(path):
     for _ in tf.io.tf_record_iterator(path):
       count += 1
   except tf.errors.DataLossError as error:
-    what = ('is cut short' if 'truncated' in str(error).lower()
+    what = ('is cut short' if tf_texts.is_cut_short(error)
             else 'fails its CRC')
     return 'record {} {}; {}'.format(count, what, _REBUILD)
   return None

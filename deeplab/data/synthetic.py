@@ -13,6 +13,7 @@ from PIL import Image
 import tqdm
 
 from deeplab import contract
+from deeplab import files
 from deeplab.errors import InputError
 
 DATASET_FOLDER = 'ADEChallengeData2016'
@@ -73,14 +74,10 @@ def make_dataset(*, output_dir, train_images=40, val_images=8, long_side=320,
       os.path.join(folder, _MARKER)):
     raise InputError('{} exists and is no synthetic data set; give another '
                      '--output_dir'.format(folder))
-  temporary = '{}.{}.tmp'.format(folder, os.getpid())
-  try:
+  with files.replacing(folder) as (temporary,):
     _paint_all(temporary, {'train': train_images, 'val': val_images},
                long_side, seed)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
   return folder
 
 

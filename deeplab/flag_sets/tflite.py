@@ -40,7 +40,7 @@ def define_post_training_quant_flags(flag_values):
 
 
 def post_training_quant_options(flag_values):
-  """Makes the keyword arguments of tflite.post_training_quantize."""
+  """Makes the keyword arguments of conversion.post_training_quantize."""
   shared.require(flag_values, 'dataset_dir', 'graph_def', 'out_tflite')
   if not flag_values.input_type:
     raise InputError('--input_type is required: float (float32 in [-1, 1]) or '
@@ -63,7 +63,7 @@ def define_convert_tflite_flags(flag_values):
 
 
 def convert_tflite_options(flag_values):
-  """Makes the keyword arguments of tflite.convert."""
+  """Makes the keyword arguments of conversion.convert."""
   shared.require(flag_values, 'graph_def', 'out_tflite')
   if not flag_values.mode:
     raise InputError('--mode is required: float, or qat for a graph exported '

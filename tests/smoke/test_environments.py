@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import tflite_file
+from deeplab.lite import model_file
 from tests import scripts
 
 pytestmark = [pytest.mark.slow, pytest.mark.tf1]
@@ -124,7 +124,7 @@ def test_a_quantized_run_goes_to_the_other_tensorflow_and_back(pythons, data,
 
 def test_a_modern_export_regenerates_the_published_quantized_file(
     pythons, reference_dir, tmp_path):
-  published = tflite_file.read(os.path.join(reference_dir, 'freeze_qat.tflite'))
+  published = model_file.read(os.path.join(reference_dir, 'freeze_qat.tflite'))
   scripts.run(
       'export_model.py', '--export_path={}'.format(tmp_path), QUANTIZED,
       '--checkpoint_path=' + os.path.join(reference_dir, 'checkpoint_qat'),
@@ -134,7 +134,7 @@ def test_a_modern_export_regenerates_the_published_quantized_file(
         'scripts/convert_tflite.py', '--mode=qat',
         '--graph_def={}'.format(tmp_path / 'freeze.pb'),
         '--out_tflite={}'.format(tmp_path / name), python=python)
-  ours = tflite_file.read(str(tmp_path / 'tf1'))
+  ours = model_file.read(str(tmp_path / 'tf1'))
   assert ours.operators == published.operators
   assert (tmp_path / 'tf1').stat().st_size == pytest.approx(2348952, abs=16)
   for mine, theirs in zip(ours.tensors, published.tensors):
@@ -143,7 +143,7 @@ def test_a_modern_export_regenerates_the_published_quantized_file(
     np.testing.assert_allclose(mine.scales, theirs.scales, rtol=2e-7)
     np.testing.assert_array_equal(mine.data, theirs.data)
   # The newer converter adds two QUANTIZE, and keeps the weights.
-  newer = tflite_file.read(str(tmp_path / 'modern'))
+  newer = model_file.read(str(tmp_path / 'modern'))
   assert newer.operation_counts() == dict(
       published.operation_counts(), QUANTIZE=2)
   assert sorted_weights(newer) == sorted_weights(published)

@@ -157,7 +157,8 @@ def test_checkpoints_hold_the_published_variables(adam, golden_dir):
 
 def test_summaries_have_the_references_tags(trained):
   values = event_values(trained[0])
-  for tag in ('losses/softmax_cross_entropy', 'learning_rate', 'total_loss'):
+  for tag in ('losses/softmax_cross_entropy', 'learning_rate', 'total_loss',
+              'global_step/sec'):
     assert values[tag].HasField('simple_value'), sorted(values)
   assert values['MobilenetV2/Conv/weights_1'].HasField('histo')
   assert sum(value.HasField('histo') for value in values.values()) == 297

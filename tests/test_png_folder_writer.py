@@ -14,8 +14,8 @@ import pytest
 from deeplab import cli
 from deeplab import contract
 from deeplab.data import dataset
-from deeplab.data import preprocessed
-from deeplab.data import preprocessed_writer
+from deeplab.data import png_folder
+from deeplab.data import png_folder_writer
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.flag_sets import data as flag_sets
@@ -69,8 +69,8 @@ def generate(five, tmp_path):
         flag_sets.preprocessed_options(flag_values))
     names = None
     if options.image_list:
-      names = preprocessed_writer.read_image_list(options.image_list)
-    return preprocessed_writer.write(
+      names = png_folder_writer.read_image_list(options.image_list)
+    return png_folder_writer.write(
         dataset.batches(dataset_options, preprocess_options, names=names),
         names=names, split=dataset_options.split,
         preprocess_options=preprocess_options, options=options)
@@ -121,7 +121,7 @@ def test_pixels_are_the_reference_s(reference_dir, tmp_path):
     np.testing.assert_array_equal(
         pixels(out / 'annotations' / 'img_{}.png'.format(number)),
         golden['case{}_label'.format(case)])
-  preprocessed.check(preprocessed.list_pairs(str(out)).pairs, (512, 512))
+  png_folder.check(png_folder.list_pairs(str(out)).pairs, (512, 512))
 
 
 # --- What is written -------------------------------------------------------
@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
       import resource
       from deeplab import options
       from deeplab.data import dataset
-      from deeplab.data import preprocessed_writer
+      from deeplab.data import png_folder_writer
 
       preprocess = options.PreprocessOptions(
           min_resize_value=512, max_resize_value=512)
@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
               print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             yield batch
 
-      preprocessed_writer.write(
+      png_folder_writer.write(
           Watched(), split='val', preprocess_options=preprocess,
           options=options.PreprocessedOptions('{0}/out'))
       """).format(tmp_path)
@@ -245,7 +245,7 @@ def test_a_list_picks_images_and_numbers_them(generate, tmp_path):
 
 
 def test_the_published_list_is_read(reference_dir):
-  names = preprocessed_writer.read_image_list(
+  names = png_folder_writer.read_image_list(
       os.path.join(reference_dir, 'ptq.txt'))
   assert len(names) == 500
   assert names[0] == 'ADE_train_00002043.jpg'
@@ -340,13 +340,13 @@ def test_disk_full(generate, tmp_path, monkeypatch):
   assert 'images/img_1.png' in found and 'images/img_2.png' not in found
   assert not [name for name in found if name.endswith('.tmp')]
   with pytest.raises(InputError, match='did not finish writing it'):
-    preprocessed.image_paths(str(out), '--test_dir')
+    png_folder.image_paths(str(out), '--test_dir')
   monkeypatch.undo()
   with pytest.raises(InputError, match='from an unfinished run; --overwrite'):
     generate()
   generate('--overwrite')
   assert len(files(out)) == 11
-  assert len(preprocessed.image_paths(str(out), '--test_dir')) == 5
+  assert len(png_folder.image_paths(str(out), '--test_dir')) == 5
 
 
 def test_an_image_that_exceeds_the_crop(generate, tmp_path):

@@ -1,15 +1,13 @@
-"""Writes batches as a folder of preprocessed pairs; see `preprocessed`.
+"""Writes batches as a folder of preprocessed pairs; see `png_folder`.
 
 Every file is complete from the moment it has its name. While the writing goes
 on, and after it ended early, the folder has a file INCOMPLETE.
 """
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import itertools
 import os
-import re
 import time
 from typing import NamedTuple
 
@@ -18,16 +16,16 @@ from PIL import Image
 import tqdm
 
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 
 # Six times as fast as zlib's default of 6, for files 7 % larger.
 _COMPRESSION = 1
 _FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
-_TEMPORARY = re.compile(r'\.\d+\.tmp$')
 
 
 class WriteSummary(NamedTuple):
@@ -130,7 +128,7 @@ def write(batches, *, names=None, split, preprocess_options, options):
     for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
                  options.manifest):
       if path:
-        options_lib.write_json(path, manifest)
+        files.write_json(path, manifest)
     os.remove(marker)
   return WriteSummary(folder, split, len(entries), manifest['geometry'],
                       time.time() - started)
@@ -163,7 +161,7 @@ def _prepare(options, marker):
     os.makedirs(os.path.join(options.output_dir, name), exist_ok=True)
   if options.manifest:
     os.makedirs(os.path.dirname(options.manifest) or '.', exist_ok=True)
-  options_lib.write_text(
+  files.write_text(
       marker, 'gen_preprocessed_data.py has not finished writing here.\n')
   manifest = os.path.join(options.output_dir, contract.PREPROCESSED_MANIFEST)
   if os.path.exists(manifest):
@@ -179,7 +177,7 @@ def _check_may_write(folder, overwrite):
   foreign = [
       os.path.relpath(path, folder) for path in present
       if not contract.is_preprocessed_name(
-          _TEMPORARY.sub('', os.path.basename(path)))]
+          files.wanted_name(os.path.basename(path)))]
   if foreign:
     raise InputError(
         '{} holds {} files that are not img_N.png: {}; give another '
@@ -188,7 +186,7 @@ def _check_may_write(folder, overwrite):
     if os.path.exists(os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)):
       origin = 'an unfinished run'
     else:
-      manifest = preprocessed.read_manifest(folder)
+      manifest = png_folder.read_manifest(folder)
       origin = 'split {}'.format(manifest.get('split', 'unknown'))
     raise InputError('{} holds {} files from {}; --overwrite replaces '
                      'them'.format(flag, len(present), origin))
@@ -207,14 +205,9 @@ def _present(folder):
 
 def _write_pairs(batches, names, options):
   """Writes all pairs; yields (number, entry of the manifest) for each."""
-  workers = parallel.worker_count(options.num_workers)
-  write_one = _PairWriter(options.output_dir)
-  # Pillow compresses without the GIL: threads do as well as processes, and
-  # need no copies of the images.
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
-      contextlib.closing(parallel.ordered_map(
-          pool, write_one, _elements(batches, names), ahead=2 * workers))
-  ) as results:
+  with parallel.mapped_in_threads(
+      _PairWriter(options.output_dir), _elements(batches, names),
+      options.num_workers) as results:
     for entry in tqdm.tqdm(results, 'writing', batches.num_images,
                            unit='image', disable=None):
       yield entry
@@ -254,11 +247,6 @@ class _PairWriter:
 
 def _save_png(path, array):
   """Writes uint8 [height, width] or [height, width, 3] as PNG."""
-  temporary = '{}.{}.tmp'.format(path, os.getpid())
-  try:
+  with files.replacing(path) as (temporary,):
     Image.fromarray(array).save(
         temporary, format='PNG', compress_level=_COMPRESSION)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

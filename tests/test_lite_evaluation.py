@@ -12,8 +12,8 @@ import tensorflow.compat.v1 as tf
 from deeplab import environment
 from deeplab import options as options_lib
 from deeplab import report as report_lib
-from deeplab import tflite_evaluation
 from deeplab.errors import InputError
+from deeplab.lite import evaluation
 from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -80,7 +80,7 @@ def expected_matrix(counts):
 
 def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
              **changes):
-  return tflite_evaluation.evaluate(
+  return evaluation.evaluate(
       options_lib.TfliteEvalOptions(
           net_file=model, test_dir=str(folder), **changes),
       options_lib.EvalOptions(report_json=report_json, vis_dir=vis_dir,

@@ -4,19 +4,16 @@
     FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
     FOLDER/manifest.json          which image of the data set each img_N is
 
-preprocessed_writer writes them. Needs Pillow but not TensorFlow, so that a
+png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
 TFLite model can be evaluated where there is an interpreter and nothing else.
 """
 import collections
-import concurrent.futures
-import contextlib
 import json
 import os
 import re
 from typing import NamedTuple, Tuple
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
 from deeplab import parallel
@@ -194,29 +191,13 @@ def check(found, size):
     InputError: pairs that cannot be used, the first few named with the reason;
       or no annotation at all with a class.
   """
-  problems = []
-  above = labelled = 0
-
-  def check_one(pair):
-    try:
-      return _check_pair(pair, size), None
-    except (InputError, OSError) as error:
-      return None, str(error)
-
-  workers = parallel.worker_count(0)
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
-      contextlib.closing(parallel.ordered_map(
-          pool, check_one, found, ahead=2 * workers))) as results:
-    for counts, problem in tqdm.tqdm(
-        results, 'checking', len(found), unit='pair', disable=None):
-      if problem:
-        problems.append(problem)
-        continue
-      labelled += any(counts[1:contract.NUM_CLASSES])
-      above += any(counts[contract.NUM_CLASSES:])
+  facts, problems = parallel.check_all(
+      lambda pair: _check_pair(pair, size), found, title='checking',
+      unit='pair')
   if problems:
     raise InputError('{} of {} pairs cannot be used: {}'.format(
         len(problems), len(found), some_of(problems, '; ')))
+  labelled, above = (sum(column) for column in zip(*facts))
   if not labelled:
     raise InputError('no annotation of {} holds a class id of 1..{}'.format(
         len(found), contract.NUM_CLASSES - 1))
@@ -224,7 +205,7 @@ def check(found, size):
 
 
 def _check_pair(pair, size):
-  """Returns the annotation's histogram of 256 values.
+  """Returns whether an annotation has a class, and a label above 31.
 
   Raises:
     InputError: with the name of the file at fault first.
@@ -249,7 +230,8 @@ def _check_pair(pair, size):
   if largest > contract.LARGEST_LABEL_ON_DISK:
     raise InputError('{} holds {}; expected class ids 0..{}'.format(
         name, largest, contract.NUM_CLASSES - 1))
-  return counts
+  return (any(counts[1:contract.NUM_CLASSES]),
+          any(counts[contract.NUM_CLASSES:]))
 
 
 def read_png(path, name):

@@ -17,19 +17,18 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import files
 from deeplab import graph_file
-from deeplab import options as options_lib
-from deeplab import tflite_file
-from deeplab.data import preprocessed
+from deeplab import parallel
+from deeplab import tf_texts
+from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.errors import some_of
+from deeplab.lite import model_file
 
 # What --mode asks for.
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
-MODES = (FLOAT, QUANTIZATION_AWARE)
-
-# What --input_type asks for.
-INPUT_TYPES = ('float', 'uint8')
 
 _FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
 
@@ -191,7 +190,7 @@ def _run(converter, graph):
     return converter.convert()
   except Exception as error:  # the converter's own error has no public name
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
-        graph.path, tf.__version__, _gist(str(error))))
+        graph.path, tf.__version__, tf_texts.why_not_converted(error)))
   finally:
     logging.disable(logging.NOTSET)
 
@@ -208,38 +207,37 @@ def _make_converter_program_findable():
     os.environ['PATH'] = os.pathsep.join([folder] + search)
 
 
-def _gist(text):
-  """The line of a converter's output that says what went wrong."""
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
-  return (errors or lines or ['no reason given'])[-1]
-
-
 # --- Calibration images ----------------------------------------------------
 
 
 def _calibration_images(dataset_dir, count, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
-  paths = preprocessed.image_paths(dataset_dir, '--dataset_dir')
+  paths = png_folder.image_paths(dataset_dir, '--dataset_dir')
   if len(paths) < count:
     raise InputError(
         '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
             dataset_dir, len(paths), count))
-  for path in tqdm.tqdm(paths[:count], 'checking', unit='image', disable=None):
-    image = preprocessed.read_png(path, path)
+
+  def check(path):
+    image = png_folder.read_png(path, path)
     if image.size != (width, height) or image.mode != 'RGB':
       raise InputError(
           '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
           '(height x width)'.format(path, image.height, image.width,
                                     image.mode, height, width))
+
+  unused_results, problems = parallel.check_all(
+      check, paths[:count], title='checking', unit='image')
+  if problems:
+    raise InputError(some_of(problems, '; '))
   return paths[:count]
 
 
 def _representative_data(paths):
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in tqdm.tqdm(paths, 'calibrating', unit='image', disable=None):
-    pixels = np.asarray(preprocessed.read_png(path, path), np.float32)
+    pixels = np.asarray(png_folder.read_png(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 
@@ -266,7 +264,7 @@ def _check_output_path(path):
 
 def _publish(content, path, graph, *, description, input_dtype, started):
   """Checks what the converter made, then writes it under its name."""
-  model = tflite_file.parse(content, path)
+  model = model_file.parse(content, path)
   inputs, outputs = (
       [model.tensors[position] for position in positions]
       for positions in (model.inputs, model.outputs))
@@ -277,12 +275,12 @@ def _publish(content, path, graph, *, description, input_dtype, started):
         '{}'.format(graph.path, tf.__version__, inputs[0].describe(),
                     outputs[0].describe(), input_dtype,
                     list(graph.input_shape), list(graph.output_shape)))
-  options_lib.write_bytes(path, content)
+  files.write_bytes(path, content)
   result = ConversionResult(
       path=path, size=len(content), tensors=len(model.tensors),
       operations=model.operation_counts(), input=inputs[0].describe(),
       output=outputs[0].describe(), seconds=time.time() - started)
-  options_lib.write_json(path + '.json', dict(
+  files.write_json(path + '.json', dict(
       description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
       tensorflow=tf.__version__, input=result.input, output=result.output,
       operations=result.operations))

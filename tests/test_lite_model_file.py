@@ -7,10 +7,10 @@ import pytest
 import tflite
 
 from deeplab import contract
-from deeplab import tflite_file
-from deeplab import tflite_operators
-from deeplab import tflite_predictor
 from deeplab.errors import InputError
+from deeplab.lite import interpreters
+from deeplab.lite import model_file
+from deeplab.lite import safety
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
@@ -107,10 +107,10 @@ def model_bytes(**code_fields):
 def test_reads_what_was_written(tmp_path):
   path = tmp_path / 'model.tflite'
   path.write_bytes(model_bytes())
-  model = tflite_file.read(str(path))
+  model = model_file.read(str(path))
   assert model.inputs == (0,)
   assert model.outputs == (2,)
-  assert model.operators == (tflite_file.Operator(
+  assert model.operators == (model_file.Operator(
       kind='DEPTHWISE_CONV_2D', inputs=(0, 1, -1), outputs=(2,)),)
   assert model.operation_counts() == {'DEPTHWISE_CONV_2D': 1}
   images, weights, out = model.tensors
@@ -121,7 +121,7 @@ def test_reads_what_was_written(tmp_path):
 
 
 def test_real_values_go_by_channel(tmp_path):
-  weights = tflite_file.parse(model_bytes(), 'model').tensors[1]
+  weights = model_file.parse(model_bytes(), 'model').tensors[1]
   real = weights.real_values()
   assert real.dtype == np.float64
   # 0.5 * (q - 0) in channel 0, 2 * (q - 1) in channel 1.
@@ -129,24 +129,24 @@ def test_real_values_go_by_channel(tmp_path):
 
 
 def test_describes_tensors_for_people():
-  images, weights, _ = tflite_file.parse(model_bytes(), 'model').tensors
+  images, weights, _ = model_file.parse(model_bytes(), 'model').tensors
   assert images.describe() == 'int8 1x4x4x2, scale 0.5, zero point -3'
   assert weights.describe() == 'int8 1x1x2x2'
 
 
 def test_refuses_other_files(tmp_path):
   with pytest.raises(InputError, match='none.tflite: no such file'):
-    tflite_file.read(str(tmp_path / 'none.tflite'))
+    model_file.read(str(tmp_path / 'none.tflite'))
   (tmp_path / 'text').write_text('not a model')
   with pytest.raises(InputError, match='text: not a TFLite model'):
-    tflite_file.read(str(tmp_path / 'text'))
+    model_file.read(str(tmp_path / 'text'))
 
 
 @pytest.mark.parametrize('part', [0.2, 0.5, 0.8])
 def test_refuses_a_cut_file(part):
   content = model_bytes()
   with pytest.raises(InputError, match='model: damaged or cut off'):
-    tflite_file.parse(content[:int(len(content) * part)], 'model')
+    model_file.parse(content[:int(len(content) * part)], 'model')
 
 
 @pytest.mark.parametrize('part', [0.01, 0.5, 0.99])
@@ -154,7 +154,7 @@ def test_refuses_a_cut_published_file(reference_dir, part):
   with open(os.path.join(reference_dir, 'freeze_qat.tflite'), 'rb') as source:
     content = source.read()
   with pytest.raises(InputError, match='qat: damaged or cut off'):
-    tflite_file.parse(content[:int(len(content) * part)], 'qat')
+    model_file.parse(content[:int(len(content) * part)], 'qat')
 
 
 CUSTOM = tflite.BuiltinOperator.CUSTOM
@@ -174,8 +174,8 @@ CUSTOM = tflite.BuiltinOperator.CUSTOM
 def test_custom_operators_are_refused(tmp_path, fields, shown):
   path = tmp_path / 'x.tflite'
   path.write_bytes(model_bytes(**fields))
-  for function, name in ((tflite_file.read, str(path)),
-                         (tflite_predictor.check_file,
+  for function, name in ((model_file.read, str(path)),
+                         (interpreters.check_file,
                           '--net_file={}'.format(path))):
     with pytest.raises(InputError) as caught:
       function(str(path))
@@ -187,9 +187,9 @@ def test_custom_operators_are_refused(tmp_path, fields, shown):
 def test_own_operators_are_accepted(tmp_path, reference_dir):
   path = tmp_path / 'x.tflite'
   path.write_bytes(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'))
-  tflite_predictor.check_file(str(path))
+  interpreters.check_file(str(path))
   for name in ('freeze_ptq.tflite', 'freeze_qat.tflite'):
-    tflite_predictor.check_file(os.path.join(reference_dir, name))
+    interpreters.check_file(os.path.join(reference_dir, name))
 
 
 def test_a_list_of_operators_that_cannot_be_read_is_refused():
@@ -197,7 +197,7 @@ def test_a_list_of_operators_that_cannot_be_read_is_refused():
   for content in (b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
                   b'\xff\xff\0\0TFL3' + bytes(8)):
     with pytest.raises(InputError, match='x: damaged or cut off'):
-      tflite_operators.check(content, 'x')
+      safety.check(content, 'x')
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
@@ -206,4 +206,4 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
   monkeypatch.setattr(contract, 'MAX_FILE_BYTES', 10)
   with pytest.raises(InputError, match='x.tflite: [0-9]+ bytes; expected a '
                      'TFLite model of at most 10'):
-    tflite_file.read(str(path))
+    model_file.read(str(path))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from deeplab import tflite_operators
 from deeplab.errors import InputError
+from deeplab.lite import safety
 
 try:
   import tflite
@@ -19,7 +19,6 @@ except ImportError:
   raise InputError('needs the package tflite (none found for {}); run '
                    './scripts/setup.sh again'.format(sys.executable))
 
-_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
 _DTYPES = {
     tflite.TensorType.FLOAT32: np.dtype('<f4'),
     tflite.TensorType.FLOAT16: np.dtype('<f2'),
@@ -110,7 +109,7 @@ def read(path):
   """
   if not os.path.isfile(path):
     raise InputError('{}: no such file; expected a TFLite model'.format(path))
-  return parse(tflite_operators.read(path, path), path)
+  return _parse(safety.read(path, path), path)
 
 
 def parse(content, path):
@@ -127,10 +126,11 @@ def parse(content, path):
     InputError: where the bytes are not a whole TFLite file, or it has custom
       operators.
   """
-  if content[4:8] != _IDENTIFIER:
-    raise InputError('{}: not a TFLite model (bytes 4 to 8 are {}, expected '
-                     '{})'.format(path, content[4:8], _IDENTIFIER))
-  tflite_operators.check(content, path)
+  safety.check(content, path)
+  return _parse(content, path)
+
+
+def _parse(content, path):
   try:
     return _parse_model(tflite.Model.GetRootAsModel(content, 0))
   except (struct.error, IndexError, TypeError, ValueError, AttributeError):

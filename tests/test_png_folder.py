@@ -1,16 +1,12 @@
 """Folders of preprocessed pairs: order, matching by name, checks, values."""
-import concurrent.futures
 import json
 import os
-import threading
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import errors
-from deeplab import parallel
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.errors import InputError
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -38,7 +34,7 @@ class Folder:
     Image.fromarray(array, mode).save(str(self.annotations / name) + '.png')
 
   def pairs(self):
-    return preprocessed.list_pairs(self.path).pairs
+    return png_folder.list_pairs(self.path).pairs
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def test_images_come_in_the_order_of_their_numbers(folder):
   for number in (10, 9, 2, 0, 100):
     folder.add('img_{}'.format(number))
   (folder.images / 'a.JPG').write_bytes(b'')
-  names = [os.path.basename(path) for path in preprocessed.image_paths(
+  names = [os.path.basename(path) for path in png_folder.image_paths(
       folder.path, '--dataset_dir')]
   assert names == ['a.JPG', 'img_0.png', 'img_2.png', 'img_9.png',
                    'img_10.png', 'img_100.png']
@@ -70,7 +66,7 @@ def test_the_folder_of_images_and_the_one_above_are_the_same(folder):
   folder.add('img_0')
   expected = [str(folder.images / 'img_0.png')]
   for given in (folder.path, str(folder.images), str(folder.images) + os.sep):
-    assert preprocessed.image_paths(given, '--dataset_dir') == expected
+    assert png_folder.image_paths(given, '--dataset_dir') == expected
 
 
 def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
@@ -81,7 +77,7 @@ def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
   (folder.images / 'notes.txt').write_text('x')
   (folder.images / '.DS_Store').write_text('x')
   (folder.annotations / 'notes.txt').write_text('x')
-  listing = preprocessed.list_pairs(folder.path)
+  listing = png_folder.list_pairs(folder.path)
   assert [pair.name for pair in listing.pairs] == [
       'a.b.png', 'img_0.png', 'img_1.png']
   for pair in listing.pairs:
@@ -93,7 +89,7 @@ def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
 def test_annotations_may_lie_anywhere(folder, tmp_path):
   folder.add('img_0')
   folder.annotations.rename(tmp_path / 'elsewhere')
-  pairs = preprocessed.list_pairs(
+  pairs = png_folder.list_pairs(
       str(folder.images), str(tmp_path / 'elsewhere')).pairs
   assert pairs[0].label_path == str(tmp_path / 'elsewhere' / 'img_0.png')
 
@@ -116,7 +112,7 @@ def test_one_annotation_serves_one_image(folder):
 
 
 def test_folders_that_cannot_be_used(folder, tmp_path):
-  listing = preprocessed.list_pairs
+  listing = png_folder.list_pairs
   assert refusal(listing, '/no/such') == (
       '--test_dir=/no/such: no such folder; gen_preprocessed_data.py makes one')
   (folder.images / 'notes.txt').write_text('x')
@@ -133,28 +129,28 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
 def test_an_unfinished_folder_is_refused(folder, tmp_path, given):
   folder.add('img_0')
   (tmp_path / 'INCOMPLETE').write_text('')
-  assert refusal(preprocessed.image_paths, str(tmp_path / given),
+  assert refusal(png_folder.image_paths, str(tmp_path / given),
                  '--dataset_dir') == (
       '--dataset_dir={}: gen_preprocessed_data.py did not finish writing it; '
       'run that again with --overwrite'.format(folder.images))
 
 
 def test_manifest(folder, tmp_path):
-  assert preprocessed.read_manifest(folder.path) == {}
+  assert png_folder.read_manifest(folder.path) == {}
   path = tmp_path / 'manifest.json'
   path.write_text(json.dumps({'split': 'val'}))
-  assert preprocessed.read_manifest(folder.path) == {'split': 'val'}
+  assert png_folder.read_manifest(folder.path) == {'split': 'val'}
   for content in ('{"split"', '3'):
     path.write_text(content)
     assert str(path) + ': damaged' in refusal(
-        preprocessed.read_manifest, folder.path)
+        png_folder.read_manifest, folder.path)
 
 
 # --- Checking and reading --------------------------------------------------
 
 
 def check(folder, size=SIZE):
-  return preprocessed.check(folder.pairs(), size)
+  return png_folder.check(folder.pairs(), size)
 
 
 def test_read_pair(folder):
@@ -165,7 +161,7 @@ def test_read_pair(folder):
   folder.add('img_1')
   # Labels above 31 are no error, but they are said.
   assert check(folder) == 1
-  found_image, found_label = preprocessed.read_pair(folder.pairs()[0])
+  found_image, found_label = png_folder.read_pair(folder.pairs()[0])
   np.testing.assert_array_equal(found_image, image)
   assert found_image.dtype == np.uint8
   np.testing.assert_array_equal(
@@ -234,63 +230,3 @@ def test_a_file_that_is_cut_short(folder, tmp_path, kind):
   path.write_bytes(b'text')
   assert only_problem(folder) == prefix + (
       'img_0.png: is neither JPEG nor PNG')
-
-
-# --- What both directions use ----------------------------------------------
-
-
-def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():
-  taken, yielded, excess = [], [], []
-
-  def items():
-    for item in range(50):
-      taken.append(item)
-      excess.append(len(taken) - len(yielded))
-      yield item
-
-  slow_first = threading.Event()
-
-  def work(item):
-    if item == 0:
-      slow_first.wait(5)
-    elif item == 3:
-      slow_first.set()
-    return item * item
-
-  with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    for result in parallel.ordered_map(pool, work, items(), ahead=6):
-      yielded.append(result)
-  assert yielded == [item * item for item in range(50)]
-  assert max(excess) == 7  # six ahead and the one that asks for room
-
-
-def test_ordered_map_cancels_what_has_not_begun():
-  gate = threading.Event()
-  done = []
-
-  def work(item):
-    if item == 1:
-      gate.wait(5)
-    done.append(item)
-    if item == 0:
-      raise InputError('bad item')
-
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    with pytest.raises(InputError):
-      list(parallel.ordered_map(pool, work, range(20), ahead=5))
-    gate.set()
-  assert done in ([0], [0, 1])
-
-
-def test_worker_count():
-  assert parallel.worker_count(3) == 3
-  assert parallel.worker_count(0) == os.cpu_count()
-  assert parallel.worker_count(8, tasks=2) == 2
-  assert parallel.worker_count(8, tasks=0) == 1
-
-
-def test_some_of():
-  assert errors.some_of([]) == ''
-  assert errors.some_of(['a', 'b', 'c']) == 'a, b, c'
-  assert errors.some_of(['a', 'b', 'c', 'd', 'e']) == 'a, b, c, and 2 more'
-  assert errors.some_of(['a', 'b'], '; ', limit=1) == 'a; and 1 more'

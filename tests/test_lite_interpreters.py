@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from deeplab import environment
-from deeplab import tflite_predictor
 from deeplab.errors import InputError
+from deeplab.lite import interpreters
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
@@ -69,9 +69,9 @@ def make(path, monkeypatch):
   """Makes a predictor on an interpreter that says this of its file."""
   def make_predictor(interpreter=None, arguments=None, **facts):
     fake = type('Fake', (interpreter or FakeInterpreter,), facts)
-    monkeypatch.setattr(tflite_predictor, '_interpreter_class',
+    monkeypatch.setattr(interpreters, '_interpreter_class',
                         lambda: (fake, 'Fake 1.0'))
-    return tflite_predictor.TflitePredictor(path, **(arguments or {}))
+    return interpreters.TflitePredictor(path, **(arguments or {}))
   return make_predictor
 
 
@@ -188,14 +188,14 @@ def test_labels(make, dtype):
 
 def test_files_that_are_no_models(tmp_path):
   with pytest.raises(InputError) as caught:
-    tflite_predictor.check_file(str(tmp_path))
+    interpreters.check_file(str(tmp_path))
   assert '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh'.format(
       tmp_path) in str(caught.value)
   for content in (b'', b'TFL3', b'....TFL2....'):
     path = tmp_path / 'x.tflite'
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-      tflite_predictor.check_file(str(path))
+      interpreters.check_file(str(path))
     assert str(caught.value) == (
         '--net_file={}: not a TFLite model (bad identifier {}, expected '
         "b'TFL3')".format(path, content[4:8]))
@@ -238,7 +238,7 @@ def test_litert_is_the_first_choice_and_tensorflow_the_second(monkeypatch):
   import tensorflow as tf
   versions = {'tensorflow': tf.__version__, 'tflite-runtime': '2.1'}
   monkeypatch.setattr(environment, 'installed_version', versions.get)
-  assert tflite_predictor._interpreter_class() == (
+  assert interpreters._interpreter_class() == (
       tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__))
   versions['ai-edge-litert'] = '2.1'
   fake = types.ModuleType('ai_edge_litert.interpreter')
@@ -246,7 +246,7 @@ def test_litert_is_the_first_choice_and_tensorflow_the_second(monkeypatch):
   monkeypatch.setitem(
       sys.modules, 'ai_edge_litert', types.ModuleType('ai_edge_litert'))
   monkeypatch.setitem(sys.modules, fake.__name__, fake)
-  assert tflite_predictor._interpreter_class() == (
+  assert interpreters._interpreter_class() == (
       FakeInterpreter, 'ai-edge-litert 2.1')
 
 
@@ -271,7 +271,7 @@ def test_other_interpreters(monkeypatch, package, module):
   fake.Interpreter = FakeInterpreter
   monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
   monkeypatch.setitem(sys.modules, fake.__name__, fake)
-  assert tflite_predictor._interpreter_class() == (
+  assert interpreters._interpreter_class() == (
       FakeInterpreter, package + ' 2.1')
   assert environment.problem_with(('tf2', environment.TFLITE)) is None
 
@@ -279,7 +279,7 @@ def test_other_interpreters(monkeypatch, package, module):
 def test_no_interpreter_at_all(monkeypatch):
   monkeypatch.setattr(environment, 'installed_version', lambda package: None)
   with pytest.raises(InputError, match='^no TFLite interpreter; install'):
-    tflite_predictor._interpreter_class()
+    interpreters._interpreter_class()
   assert environment.problem_with(('tf2', environment.TFLITE)).startswith(
       'needs TensorFlow 2.2 or any other TFLite interpreter (none found for ')
 
@@ -298,7 +298,7 @@ def test_every_tensorflow_has_an_interpreter(monkeypatch):
     ('freeze_ptq.tflite', 'uint8 (scale 0.007843138, zero point 127)'),
     ('freeze_qat.tflite', 'uint8 (scale 0.0078125, zero point 128)')])
 def test_published_files_say_what_they_take(reference_dir, name, text):
-  predictor = tflite_predictor.TflitePredictor(
+  predictor = interpreters.TflitePredictor(
       os.path.join(reference_dir, name), num_threads=1)
   assert predictor.input_size == (512, 512)
   assert predictor.input_text == text

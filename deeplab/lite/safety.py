@@ -1,7 +1,7 @@
-"""What a TFLite file asks an interpreter to run, read before one is given it.
+"""What a TFLite file is, and asks to be run, before an interpreter is given it.
 
-The list of operators is all that is read, with the standard library alone:
-scores are measured where there is an interpreter and nothing else.
+Identifier and list of operators are all that is read, with the standard library
+alone: scores are measured where there is an interpreter and nothing else.
 """
 import os
 import struct
@@ -9,6 +9,7 @@ import struct
 from deeplab import contract
 from deeplab.errors import InputError
 
+_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
 # The kind of operator whose code is not TFLite's own: it is looked up by name,
 # and TensorFlow's interpreter finds all of TensorFlow's under 'Flex...'.
 _CUSTOM = 32
@@ -19,33 +20,40 @@ _CODE_DEPRECATED, _CODE_CUSTOM_NAME, _CODE_BUILTIN = 0, 1, 3
 
 
 def read(path, name):
-  """Returns the bytes of an existing file that is to hold a TFLite model.
+  """Returns the bytes of an existing file, if they are a TFLite model's.
 
   Args:
     path: the file.
     name: the path, or the flag with it, for messages.
 
   Raises:
-    InputError: the file is larger than any such model.
+    InputError: the file is larger than any such model, another kind of file,
+      or has custom operators.
   """
   size = os.path.getsize(path)
   if size > contract.MAX_FILE_BYTES:
     raise InputError('{}: {} bytes; expected a TFLite model of at most '
                      '{}'.format(name, size, contract.MAX_FILE_BYTES))
   with open(path, 'rb') as source:
-    return source.read()
+    content = source.read()
+  check(content, name)
+  return content
 
 
 def check(content, name):
-  """Refuses a TFLite model with operators that are not TFLite's own.
+  """Refuses what is no TFLite model, or has operators that are not its own.
 
   Args:
-    content: bytes of the file, which begin as those of a TFLite model do.
+    content: bytes of the file.
     name: the file's path, or the flag with it, for messages.
 
   Raises:
-    InputError: naming the operator; or the list cannot be read.
+    InputError: naming the operator; or the list cannot be read, or there is
+      none.
   """
+  if content[4:8] != _IDENTIFIER:
+    raise InputError('{}: not a TFLite model (bad identifier {}, expected '
+                     '{})'.format(name, content[4:8], _IDENTIFIER))
   try:
     custom = next(_custom_operators(content), None)
   except struct.error:

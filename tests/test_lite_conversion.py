@@ -12,10 +12,10 @@ from deeplab import contract
 from deeplab import export
 from deeplab import graph_file
 from deeplab import options
-from deeplab import tflite
-from deeplab import tflite_file
 from deeplab.errors import InputError
 from deeplab.flag_sets import tflite as flag_sets
+from deeplab.lite import conversion
+from deeplab.lite import model_file
 from tests import scripts
 
 SIDE = 8
@@ -104,7 +104,7 @@ def graph_labels(path, image):
 
 
 def input_of(path):
-  model = tflite_file.read(path)
+  model = model_file.read(path)
   return model.tensors[model.inputs[0]]
 
 
@@ -115,8 +115,8 @@ def input_of(path):
 @pytest.mark.modern
 def test_float_model_labels_as_the_graph(graph, tmp_path):
   out = str(tmp_path / 'made' / 'float.tflite')
-  result = tflite.convert(graph_def=graph, out_tflite=out, mode='float',
-                          **NODES)
+  result = conversion.convert(
+      graph_def=graph, out_tflite=out, mode='float', **NODES)
   image = np.random.RandomState(2).uniform(
       -1, 1, [SIDE, SIDE, 3]).astype(np.float32)
   labels = labels_of(out, image)
@@ -139,7 +139,7 @@ def test_float_model_labels_as_the_graph(graph, tmp_path):
 @pytest.mark.modern
 def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
   out = str(tmp_path / 'qat.tflite')
-  result = tflite.convert(
+  result = conversion.convert(
       graph_def=quantized_graph, out_tflite=out, mode='qat', **NODES)
   tensor = input_of(out)
   assert (tensor.dtype, tensor.scales, tensor.zero_points) == (
@@ -157,8 +157,9 @@ def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
 @pytest.mark.modern
 def test_input_stats_set_scale_and_zero_point(quantized_graph, tmp_path):
   out = str(tmp_path / 'qat.tflite')
-  tflite.convert(graph_def=quantized_graph, out_tflite=out, mode='qat',
-                 quantized_input_stats=(64.0, 32.0), **NODES)
+  conversion.convert(
+      graph_def=quantized_graph, out_tflite=out, mode='qat',
+      quantized_input_stats=(64.0, 32.0), **NODES)
   assert input_of(out).scales == (1 / 32,)
   assert input_of(out).zero_points == (64,)
 
@@ -176,29 +177,33 @@ def refusal_of(function, tmp_path, **arguments):
 @pytest.mark.tf1
 @pytest.mark.modern
 def test_refuses_the_wrong_mode(graph, quantized_graph, tmp_path):
-  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='qat')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=graph, mode='qat')
   assert message.startswith(graph + ': float graph')
   assert 'use --mode=float' in message
-  message = refusal_of(tflite.convert, tmp_path, graph_def=quantized_graph,
+  message = refusal_of(conversion.convert, tmp_path, graph_def=quantized_graph,
                        mode='float')
   assert message.startswith(quantized_graph + ': quantization-aware graph')
   assert 'use scripts/convert_tflite.py --mode=qat' in message
 
 
 def test_refuses_unknown_nodes(graph, tmp_path):
-  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='float',
-                       input_node='ImageTensor')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=graph, mode='float',
+      input_node='ImageTensor')
   assert ('has no node ImageTensor; placeholders: in; outputs: out; give '
           '--input_node') in message
-  message = refusal_of(tflite.convert, tmp_path, graph_def=graph, mode='float',
-                       output_node='ArgMax')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=graph, mode='float',
+      output_node='ArgMax')
   assert 'has no node ArgMax' in message
   assert 'give --output_node' in message
 
 
 def test_refuses_an_input_that_is_no_image(tmp_path):
   path = write_graph(tmp_path / 'gray.pb', channels=1)
-  message = refusal_of(tflite.convert, tmp_path, graph_def=path, mode='float')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=path, mode='float')
   assert '--input_node=in has shape (1, 8, 8, 1)' in message
   assert 'expected [batch, height, width, 3]' in message
 
@@ -209,32 +214,33 @@ def test_says_what_cannot_be_converted(tmp_path, monkeypatch):
   monkeypatch.setattr(
       graph_file, '_OPERATORS', graph_file._OPERATORS | {'Betainc'})
   path = write_graph(tmp_path / 'beta.pb', unsupported=True)
-  message = refusal_of(tflite.convert, tmp_path, graph_def=path, mode='float')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=path, mode='float')
   assert 'cannot convert this graph' in message
   assert 'Betainc' in message
   assert '\n' not in message
 
 
 def test_refuses_files_that_are_no_graph(tmp_path):
-  message = refusal_of(tflite.convert, tmp_path, mode='float',
+  message = refusal_of(conversion.convert, tmp_path, mode='float',
                        graph_def=str(tmp_path / 'none.pb'))
   assert 'none.pb: no such file' in message
   (tmp_path / 'text.pb').write_text('text')
-  message = refusal_of(tflite.convert, tmp_path, mode='float',
+  message = refusal_of(conversion.convert, tmp_path, mode='float',
                        graph_def=str(tmp_path / 'text.pb'))
   assert 'text.pb: not a frozen GraphDef' in message
 
 
 def test_refuses_a_folder_as_output(graph, tmp_path):
   with pytest.raises(InputError, match='is a folder, expected the name of a'):
-    tflite.convert(graph_def=graph, out_tflite=str(tmp_path), mode='float')
+    conversion.convert(graph_def=graph, out_tflite=str(tmp_path), mode='float')
 
 
 # --- After training --------------------------------------------------------
 
 
 def quantize(graph, folder, out, **arguments):
-  return tflite.post_training_quantize(**dict(NODES, **dict({
+  return conversion.post_training_quantize(**dict(NODES, **dict({
       'graph_def': graph, 'dataset_dir': str(folder), 'out_tflite': str(out),
       'input_type': 'uint8', 'sample_num': 4}, **arguments)))
 
@@ -248,7 +254,7 @@ def test_post_training_model_labels_nearly_as_the_graph(
   assert result.operations == {'QUANTIZE': 1, 'CONV_2D': 2, 'ARG_MAX': 1}
   tensor = input_of(out)
   assert tensor.dtype == np.uint8
-  model = tflite_file.read(out)
+  model = model_file.read(out)
   convolution = next(op for op in model.operators if op.kind == 'CONV_2D')
   assert model.tensors[convolution.inputs[1]].dtype == np.int8
   assert len(model.tensors[convolution.inputs[1]].scales) == 6
@@ -294,7 +300,7 @@ def test_float_input_stays_float(graph, images, tmp_path):
 
 def ptq_refusal(tmp_path, graph, images, **arguments):
   return refusal_of(
-      tflite.post_training_quantize, tmp_path, graph_def=graph,
+      conversion.post_training_quantize, tmp_path, graph_def=graph,
       **dict({'dataset_dir': str(images), 'input_type': 'uint8',
               'sample_num': 4}, **arguments))
 
@@ -339,7 +345,7 @@ def test_a_converter_that_ignores_the_input_type_is_caught(
     graph, images, tmp_path, monkeypatch):
   good = tmp_path / 'float.tflite'
   quantize(graph, images, good, input_type='float')
-  monkeypatch.setattr(tflite, '_run', lambda *_: good.read_bytes())
+  monkeypatch.setattr(conversion, '_run', lambda *_: good.read_bytes())
   message = ptq_refusal(tmp_path, graph, images)
   assert 'made a model from float32 1x8x8x3' in message
   assert 'expected uint8' in message
@@ -480,11 +486,11 @@ def different_weights(ours, published):
 def test_makes_the_published_quantization_aware_file(
     reference_dir, ade20k_sample_dir, tmp_path):
   out = str(tmp_path / 'freeze_qat.tflite')
-  result = tflite.convert(
+  result = conversion.convert(
       graph_def=export_reference(reference_dir, 'qat', tmp_path),
       out_tflite=out, mode='qat')
   published_path = os.path.join(reference_dir, 'freeze_qat.tflite')
-  ours, published = tflite_file.read(out), tflite_file.read(published_path)
+  ours, published = model_file.read(out), model_file.read(published_path)
   assert result.size == os.path.getsize(published_path) == 2348952
   assert kinds(ours) == kinds(published)
   assert different_weights(ours, published) == (0, WEIGHTS)
@@ -512,12 +518,12 @@ def test_makes_the_published_post_training_file(
       save_image(tmp_path / 'images' / 'img_{}.png'.format(number),
                  image.resize((512, 512)))
   out = str(tmp_path / 'freeze_ptq.tflite')
-  result = tflite.post_training_quantize(
+  result = conversion.post_training_quantize(
       dataset_dir=str(tmp_path), out_tflite=out, input_type='uint8',
       graph_def=export_reference(reference_dir, 'float', tmp_path),
       sample_num=number + 1)
   published_path = os.path.join(reference_dir, 'freeze_ptq.tflite')
-  ours, published = tflite_file.read(out), tflite_file.read(published_path)
+  ours, published = model_file.read(out), model_file.read(published_path)
   if not tf.__version__.startswith('2.2.'):
     # A newer converter: two operators less, and some other weights.
     assert ours.operation_counts() == dict(
@@ -539,7 +545,7 @@ def test_makes_the_published_post_training_file(
 @pytest.mark.slow
 def test_makes_a_float_file_of_the_published_graph(reference_dir, tmp_path):
   out = str(tmp_path / 'freeze.tflite')
-  result = tflite.convert(
+  result = conversion.convert(
       graph_def=export_reference(reference_dir, 'float', tmp_path),
       out_tflite=out, mode='float')
   assert result.operations['CONV_2D'] == 41

@@ -1,4 +1,4 @@
-"""A predictor (see `predictors`) that runs a TFLite file.
+"""A predictor (see `counting`) that runs a TFLite file.
 
 Any TFLite interpreter will do: LiteRT's, TensorFlow's or tflite_runtime's. It
 is imported when the first predictor is made.
@@ -11,11 +11,12 @@ import warnings
 import numpy as np
 
 from deeplab import contract
+from deeplab import counting
 from deeplab import environment
-from deeplab import tflite_operators
+from deeplab import quiet
 from deeplab.errors import InputError
+from deeplab.lite import safety
 
-_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of a TFLite file
 _CHANNELS = 3
 # How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
 # for a quantized input to take pixels as they are, relative to the range.
@@ -40,15 +41,10 @@ def check_file(path):
     raise InputError(
         '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh gets the '
         'published ones'.format(path))
-  name = '--net_file={}'.format(path)
-  content = tflite_operators.read(path, name)
-  if content[4:8] != _IDENTIFIER:
-    raise InputError('{}: not a TFLite model (bad identifier {}, expected '
-                     '{})'.format(name, content[4:8], _IDENTIFIER))
-  tflite_operators.check(content, name)
+  safety.read(path, '--net_file={}'.format(path))
 
 
-class TflitePredictor:
+class TflitePredictor(counting.Predictor):
   """A TFLite file from images to labels; see the module.
 
   Attributes:
@@ -136,7 +132,7 @@ class TflitePredictor:
               self.description, self.input_text))
 
   def predict(self, images):
-    """Returns int32 labels of images; see `predictors`."""
+    """Returns int32 labels of images, uint8 ones too; see the base class."""
     labels = [self._predict_one(image) for image in images]
     return np.stack(labels).astype(np.int32)
 
@@ -179,7 +175,7 @@ def _load(path, num_threads):
   else:
     num_threads = 1
   try:
-    with environment.without_notices(), warnings.catch_warnings():
+    with quiet.without_notices(), warnings.catch_warnings():
       # TensorFlow's says that it has moved to LiteRT.
       warnings.simplefilter('ignore')
       interpreter = interpreter_class(model_path=path, **arguments)

@@ -7,24 +7,23 @@ import concurrent.futures
 from concurrent.futures.process import BrokenProcessPool
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import signal
-import time
-from typing import Any, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
-from deeplab import metrics
+from deeplab import counting
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
-from deeplab import tflite_predictor
 from deeplab.data import pairs as pairs_lib
-from deeplab.data import preprocessed
+from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.lite import interpreters
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,14 +44,6 @@ class _Task(NamedTuple):
   keep: bool
 
 
-class _Counts(NamedTuple):
-  """What one or more pairs give."""
-  # int64 [NUM_CLASSES, NUM_CLASSES], rows are labels.
-  matrix: np.ndarray
-  # Dict of lists of arrays: see report.publish.
-  samples: Any
-
-
 def evaluate(options, eval_options):
   """Evaluates a TFLite file and publishes the report.
 
@@ -68,10 +59,9 @@ def evaluate(options, eval_options):
       used with it.
   """
   options.validate()
-  tflite_predictor.check_file(options.net_file)
-  listing = preprocessed.list_pairs(options.test_dir, options.val_label_dir)
+  interpreters.check_file(options.net_file)
+  listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
-  keep = eval_options.vis_images if eval_options.vis_dir else 0
   with _crashes_explained(options.net_file, workers), (
       concurrent.futures.ProcessPoolExecutor(workers)) as pool:
     # The workers start here, before there are threads.
@@ -82,14 +72,14 @@ def evaluate(options, eval_options):
           '--num_threads=%d has no effect: the interpreter of %s has one '
           'thread; --num_workers starts processes', options.num_threads,
           model.interpreter_text)
-    above = preprocessed.check(listing.pairs, model.input_size)
+    above = png_folder.check(listing.pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
-    started = time.time()
-    counts = _count(pool, options, listing.pairs, keep=keep, ahead=2 * workers)
-    seconds = time.time() - started
+    counts = _count(
+        pool, options, listing.pairs, ahead=2 * workers,
+        keep=report_lib.samples_wanted(eval_options))
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
-      images=len(listing.pairs), seconds=seconds, matrix=counts.matrix,
+      images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
       runtime=_runtime(model, workers), **_origin(listing.pairs, model))
   report_lib.publish(result, counts.samples, eval_options)
   return result
@@ -110,7 +100,7 @@ def _log_what_is_not_counted(listing, above):
   """Logs files passed over and labels that count as the ignored class.
 
   Args:
-    listing: preprocessed.Listing.
+    listing: png_folder.Listing.
     above: number of annotations with a label above the last class.
   """
   if listing.ignored:
@@ -140,7 +130,7 @@ def _origin(pairs, model):
     model: _Model.
   """
   images = os.path.dirname(pairs[0].image_path)
-  manifest = preprocessed.read_manifest(preprocessed.parent_of(images))
+  manifest = png_folder.read_manifest(png_folder.parent_of(images))
   return {
       'split': manifest.get('split', images),
       'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
@@ -149,7 +139,7 @@ def _origin(pairs, model):
 
 
 def _count(pool, options, pairs, *, keep, ahead):
-  """Runs the model on all pairs.
+  """Has the workers of a pool count all pairs.
 
   Args:
     pool: executor of the workers.
@@ -159,41 +149,28 @@ def _count(pool, options, pairs, *, keep, ahead):
     ahead: pairs that may wait.
 
   Returns:
-    _Counts.
+    counting.Counts.
   """
-  total = _Counts(
-      np.zeros([contract.NUM_CLASSES, contract.NUM_CLASSES], np.int64),
-      {'images': [], 'labels': [], 'predictions': []})
   tasks = (_Task(options, pair, index < keep)
            for index, pair in enumerate(pairs))
   with contextlib.closing(parallel.ordered_map(
-      pool, _count_one, tasks, ahead=ahead)) as results:
-    for counts in tqdm.tqdm(results, 'evaluating', len(pairs), unit='image',
-                            disable=None):
-      total.matrix[:] += counts.matrix
-      for name, arrays in counts.samples.items():
-        total.samples[name] += arrays
-  return total
+      pool, _count_one, tasks, ahead=ahead)) as parts:
+    return counting.total(parts, num_images=len(pairs))
 
 
 # --- In the workers --------------------------------------------------------
 
-# The predictor of this process, by its options.
-_predictors = {}
-
-
+@functools.lru_cache(maxsize=None)
 def _predictor(options):
-  if options not in _predictors:
-    # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
-    # does the stack of a crash say more than the message that follows it.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-      signal.signal(signal.SIGINT, signal.SIG_DFL)
-    faulthandler.disable()
-    _predictors[options] = tflite_predictor.TflitePredictor(
-        options.net_file, is_float_input=options.is_float_input,
-        is_input_0_255=options.is_input_0_255,
-        num_threads=options.num_threads)
-  return _predictors[options]
+  """Returns the predictor of this process, which ends with it."""
+  # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
+  # does the stack of a crash say more than the message that follows it.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+  faulthandler.disable()
+  return interpreters.TflitePredictor(
+      options.net_file, is_float_input=options.is_float_input,
+      is_input_0_255=options.is_input_0_255, num_threads=options.num_threads)
 
 
 def _describe(options):
@@ -202,15 +179,9 @@ def _describe(options):
 
 
 def _count_one(task):
-  """Returns the _Counts of one _Task."""
-  image, label = preprocessed.read_pair(task.pair)
-  prediction = _predictor(task.options).predict(image[np.newaxis])[0]
-  try:
-    matrix = metrics.confusion_matrix(label, prediction)
-  except InputError as error:
-    raise InputError('{}: {}'.format(task.pair.name, error))
-  samples = {}
-  if task.keep:
-    samples = {'images': [image], 'labels': [label],
-               'predictions': [prediction]}
-  return _Counts(matrix, samples)
+  """Returns the counting.Counts of one _Task."""
+  image, label = png_folder.read_pair(task.pair)
+  return counting.count_batch(
+      _predictor(task.options), {
+          'image': image[np.newaxis], 'label': label[np.newaxis],
+          'filename': [task.pair.name]}, keep=int(task.keep))

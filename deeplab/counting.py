@@ -1,0 +1,139 @@
+"""One pass over a split: from images to counts, whatever makes the labels.
+
+A pass is the sum of what its batches give. They are counted one after the
+other (`count`), or by workers in any number of processes, whose results
+`total` adds up. Needs no TensorFlow.
+"""
+import contextlib
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from deeplab import contract
+from deeplab import metrics
+from deeplab.errors import InputError
+from deeplab.errors import some_of
+
+
+class Predictor(contextlib.AbstractContextManager):
+  """From images to labels, until it is closed, as a `with` does in the end.
+
+  It knows nothing of files that hold images, and nothing of scores.
+
+  Attributes:
+    description: str, what it runs: a checkpoint's prefix, or a file.
+  """
+
+  description = None
+
+  def predict(self, images):
+    """Labels images.
+
+    Args:
+      images: [batch, height, width, 3] float32 RGB in [0, 255].
+
+    Returns:
+      [batch, height, width] int32, classes.
+    """
+    raise NotImplementedError
+
+  def close(self):
+    """Frees what it holds; there are no labels after that."""
+    raise NotImplementedError
+
+  def __exit__(self, *unused_exception):
+    self.close()
+
+
+class Counts(NamedTuple):
+  """What a batch, or a pass over a split, gives."""
+  # int64 [num_classes, num_classes], rows are labels.
+  matrix: Any
+  images: int
+  # Dict of lists of arrays, of the first images: see report.publish.
+  samples: Any
+  # Of a pass, from the first image to the last.
+  seconds: float = 0.0
+
+
+def count(predictor, batches, *, num_classes=contract.NUM_CLASSES, keep=0):
+  """Counts batches one after the other.
+
+  Args:
+    predictor: Predictor.
+    batches: dataset.Batches, or anything like it.
+    num_classes: int.
+    keep: number of images to keep, with labels and predictions.
+
+  Returns:
+    Counts.
+
+  Raises:
+    InputError: where the predictor gives labels that are no classes.
+  """
+  def parts():
+    wanted = keep
+    for batch in batches:
+      part = count_batch(
+          predictor, batch, num_classes=num_classes, keep=wanted)
+      wanted = max(0, wanted - part.images)
+      yield part
+
+  return total(
+      parts(), num_images=batches.num_images, num_classes=num_classes)
+
+
+def count_batch(predictor, batch, *, num_classes=contract.NUM_CLASSES, keep=0):
+  """Counts one batch.
+
+  Args:
+    predictor: Predictor.
+    batch: dict of 'image', what the predictor is given, 'label', integer
+      [batch, height, width], and 'filename', a list of str.
+    num_classes: int.
+    keep: number of images to keep, with labels and predictions.
+
+  Returns:
+    Counts.
+
+  Raises:
+    InputError: where the predictor gives labels that are no classes.
+  """
+  predictions = predictor.predict(batch['image'])
+  try:
+    matrix = metrics.confusion_matrix(
+        batch['label'], predictions, num_classes)
+  except InputError as error:
+    raise InputError('{}: {}'.format(some_of(batch['filename']), error))
+  return Counts(matrix, len(predictions), {
+      'images': list(batch['image'][:keep].astype(np.uint8)),
+      'labels': list(batch['label'][:keep]),
+      'predictions': list(predictions[:keep])})
+
+
+def total(parts, *, num_images, num_classes=contract.NUM_CLASSES):
+  """Adds up the Counts of batches as they come; shows progress.
+
+  Args:
+    parts: iterable of Counts, in the order of the images.
+    num_images: int, of all parts.
+    num_classes: int.
+
+  Returns:
+    Counts.
+  """
+  matrix = np.zeros([num_classes, num_classes], np.int64)
+  samples = {'images': [], 'labels': [], 'predictions': []}
+  images = 0
+  started = time.time()
+  with tqdm.tqdm(
+      total=num_images, desc='evaluating', unit='image', disable=None) as bar:
+    for part in parts:
+      matrix += part.matrix
+      for name, arrays in part.samples.items():
+        samples[name] += arrays
+      images += part.images
+      bar.update(part.images)
+  return Counts(matrix, images, samples, time.time() - started)

@@ -1,0 +1,1 @@
+"""TFLite models: made, taken apart, and run."""

@@ -1,0 +1,45 @@
+"""What TensorFlow says in words alone, read in one place.
+
+It has no field or class for any of this, and the words move from one version to
+the next: the tests that lead here run on all of them. Needs no TensorFlow.
+"""
+import re
+
+# How an error names the node that raised it, if that node reads a dataset: as
+# '[[IteratorGetNext]]', or '[[node scope/IteratorGetNext_1 (defined at ...'.
+# The error's `op` is another one, inside of the dataset, or None.
+_RAISED_BY_ITERATOR = re.compile(
+    r'\[\[(\{\{)?(node )?([^\s\]]*/)?IteratorGetNext')
+# How an operator is described in full before its node is.
+_OPERATOR_IN_FULL = re.compile(r'Op<name=(\w+);.*>; NodeDef: ')
+# What precedes a message, from some version on, and what follows it: the nodes
+# of a graph, and where they were made.
+_NODE_BEFORE = re.compile(r"\AGraph execution error:.*\nNode: '[^']*'\n", re.S)
+_NODES_AFTER = re.compile(r'\s+(\[\[|Original stack trace)')
+
+
+def message(error):
+  """Returns an error's message without the nodes that it names at length."""
+  return _NODES_AFTER.split(_NODE_BEFORE.sub('', str(error)), 1)[0]
+
+
+def is_of_input(error):
+  """Whether it was reading a dataset that failed, not the network."""
+  return bool(_RAISED_BY_ITERATOR.search(str(error)))
+
+
+def is_cut_short(error):
+  """Whether a DataLossError means the end of a file, not a wrong checksum."""
+  return 'truncated' in str(error).lower()
+
+
+def why_not_imported(error):
+  """Returns the reason in an error of tf.import_graph_def, in one line."""
+  return _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
+
+
+def why_not_converted(error):
+  """Returns the line of a TFLite converter's output that tells the reason."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
+  return (errors or lines or ['no reason given'])[-1]

@@ -1,0 +1,74 @@
+"""TensorFlow's words, as this TensorFlow has them."""
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import tf_texts
+from tests import scripts
+
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+
+
+def failure(make):
+  """Returns the error of running what a function adds to a graph."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    fetch = make()
+    with pytest.raises(tf.errors.OpError) as caught:
+      session.run(fetch)
+  return caught.value
+
+
+def failing(value):
+  return tf.debugging.check_numerics(tf.log(value), 'out of range')
+
+
+def from_network():
+  return failing(tf.constant([-1.0]))
+
+
+def from_input():
+  dataset = tf.data.Dataset.from_tensor_slices([-1.0]).map(failing)
+  return tf.data.make_one_shot_iterator(dataset).get_next()
+
+
+def test_a_message_ends_where_nodes_begin():
+  error = failure(from_network)
+  assert '[[' in str(error)
+  assert tf_texts.message(error).startswith('out of range : Tensor had ')
+  assert '[[' not in tf_texts.message(error)
+  assert 'CheckNumerics' not in tf_texts.message(error)
+
+
+def test_errors_of_the_input_are_told_from_the_networks():
+  assert tf_texts.is_of_input(failure(from_input))
+  assert not tf_texts.is_of_input(failure(from_network))
+
+
+@pytest.mark.parametrize('is_cut_short', [True, False])
+def test_the_end_of_a_file_is_told_from_a_wrong_checksum(
+    tmp_path, is_cut_short):
+  path = tmp_path / 'x'
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    writer.write(b'record')
+  content = path.read_bytes()
+  path.write_bytes(content[:-6] if is_cut_short else content[:-1] + b'?')
+  with pytest.raises(tf.errors.DataLossError) as caught:
+    list(tf.io.tf_record_iterator(str(tmp_path / 'x')))
+  assert tf_texts.is_cut_short(caught.value) is is_cut_short
+
+
+def test_only_tensorflows_messages_are_cut(tmp_path):
+  script = tmp_path / 'script.py'
+  script.write_text(
+      'import sys\nsys.path.insert(0, sys.argv.pop())\n'
+      'from deeplab import cli\n'
+      'def main(unused_flags):\n'
+      '  raise cli.InputError("--pb=a [[b]].pb: no such file")\n'
+      'cli.run(main, lambda flags: None, environments=())\n')
+  done = subprocess.run(
+      [sys.executable, str(script), scripts.REPOSITORY],
+      stderr=subprocess.PIPE, universal_newlines=True)
+  assert done.stderr == (
+      'ERROR script.py: --pb=a [[b]].pb: no such file\n')
