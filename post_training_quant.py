@@ -20,7 +20,7 @@ def main(flag_values):
 
   from deeplab.lite import conversion
 
-  result = conversion.post_training_quantize(**options)
+  result = conversion.post_training_quantize(options)
   print('\n'.join(conversion.summary_lines(result)))
 
 

@@ -8,10 +8,14 @@ import re
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import Message
+from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.fields import definitions
 
 _LOG = logging.getLogger(__name__)
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
@@ -40,12 +44,12 @@ def find_latest(folder):
   return max(prefixes, key=lambda path: (step_of(path), path), default=None)
 
 
-def find(path, flag):
+def find(path, name):
   """Resolves a folder, a prefix or any one file of a checkpoint to a prefix.
 
   Args:
     path: what the user gave.
-    flag: the flag's name, for the message.
+    name: the option's name, for the message.
 
   Raises:
     InputError: where no checkpoint is there.
@@ -53,8 +57,8 @@ def find(path, flag):
   if os.path.isdir(path):
     prefix = find_latest(path)
     if not prefix:
-      raise InputError('--{}={}: no checkpoint in this folder (0 *.index '
-                       'files)'.format(flag, path))
+      raise InputError('{}: no checkpoint in this folder (0 *.index files)',
+                       option(name, path))
     return prefix
   prefix = _PART.sub('', path)
   if os.path.exists(prefix + '.index'):
@@ -63,8 +67,8 @@ def find(path, flag):
   latest = find_latest(folder) if os.path.isdir(folder) else None
   found = 'that folder holds {}'.format(
       os.path.basename(latest)) if latest else 'no checkpoint in that folder'
-  raise InputError('--{}={}: no checkpoint there ({})'.format(
-      flag, path, found))
+  raise InputError(
+      '{}: no checkpoint there ({})', option(name, path), found)
 
 
 def step_of(prefix):
@@ -100,7 +104,7 @@ def is_quantization_variable(name):
 
 
 def check_fits(prefix, graph_variables):
-  """Refuses a checkpoint that is not this graph's, naming the likely flag.
+  """Refuses a checkpoint that is not this graph's, naming the likely option.
 
   Args:
     prefix: checkpoint prefix.
@@ -129,9 +133,8 @@ def check_fits(prefix, graph_variables):
             name, list(stored[name]), list(graph_variables[name]))
         for name in reshaped]))
   if problems:
-    raise InputError('{}: {}{}'.format(
-        prefix, '; '.join(problems),
-        _likely_flag(missing, unused, reshaped, stored)))
+    raise InputError('{}: {}{}', prefix, '; '.join(problems),
+                     _likely_option(missing, unused, reshaped, stored))
 
 
 def _variables(names):
@@ -139,8 +142,8 @@ def _variables(names):
       len(names), '' if len(names) == 1 else 's', some_of(names))
 
 
-def _likely_flag(missing, unused, reshaped, stored):
-  """Guesses, from the variables' names, which flag was wrong."""
+def _likely_option(missing, unused, reshaped, stored):
+  """Guesses, from the variables' names, which option was wrong."""
   def any_in(names, mark):
     return any(name.startswith(mark) for name in names)
 
@@ -148,30 +151,38 @@ def _likely_flag(missing, unused, reshaped, stored):
   if not any_in(stored, contract.BACKBONE_SCOPE):
     return '; it is not a checkpoint of this network'
   if any(map(is_quantization_variable, unused)):
-    return ('; it was trained quantization-aware: add '
-            '--quantize_delay_step=0')
+    return Message('; it was trained quantization-aware: add {}',
+                   option('quantize_delay_step', 0))
   if any(map(is_quantization_variable, missing)):
-    return '; it is a float checkpoint: drop --quantize_delay_step'
+    return Message('; it is a float checkpoint: drop {}',
+                   option('quantize_delay_step'))
   if any_in(unused, contract.DECODER_SCOPE) and not any_in(
       missing, contract.DECODER_SCOPE):
-    return '; was it trained with --decoder_output_stride=4?'
+    return Message('; was it trained with {}?',
+                   option('decoder_output_stride', 4))
   if any_in(missing, contract.DECODER_SCOPE) and not any_in(
       stored, contract.DECODER_SCOPE):
-    return '; it has no decoder: drop --decoder_output_stride'
+    return Message('; it has no decoder: drop {}',
+                   option('decoder_output_stride'))
   if any_in(unused, atrous) or any_in(missing, atrous):
-    return '; was it trained with other --atrous_rates?'
+    return Message('; was it trained with other {}?', option('atrous_rates'))
   if any_in(unused + missing, contract.CONCAT_PROJECTION_SCOPE):
-    return '; was it trained with another --aspp_with_concat_projection?'
+    return Message('; was it trained with another {}?',
+                   option('aspp_with_concat_projection'))
   if any_in(unused + missing, contract.DECODER_SCOPE):
-    return ('; was it trained with other --decoder_use_separable_conv or '
-            '--decoder_use_sum_merge?')
+    return Message('; was it trained with other {} or {}?',
+                   option('decoder_use_separable_conv'),
+                   option('decoder_use_sum_merge'))
   if any_in(reshaped, contract.BACKBONE_SCOPE):
-    return '; was it trained with another --depth_multiplier?'
+    return Message('; was it trained with another {}?',
+                   option('depth_multiplier'))
   if any_in(reshaped, contract.LOGITS_SCOPE):
     classes = stored['logits/semantic/weights'][-1]
-    return '; it has {0} classes: give --num_classes={0}'.format(classes)
+    return Message('; it has {} classes: give {}', classes,
+                   option('num_classes', classes))
   if reshaped:
-    return '; was it trained with other --aspp_convs_filters?'
+    return Message('; was it trained with other {}?',
+                   option('aspp_convs_filters'))
   return ''
 
 
@@ -195,31 +206,47 @@ def read_options(folder):
   if not os.path.exists(path):
     return None
   try:
-    with open(path) as content:
-      fields = json.load(content)
-    # Earlier versions wrote it beside the model.
-    delay_step = {name: fields[name] for name in ('quantize_delay_step',)
-                  if name in fields}
-    model = options_lib.from_json(
-        options_lib.ModelOptions, dict(fields['model'], **delay_step))
-    optimizer = fields['optimizer']
-  except (ValueError, KeyError, TypeError) as error:
-    raise InputError('{}: not readable ({!r}); remove it to do without'.format(
-        path, error))
-  return model, optimizer
+    with open(path, encoding='utf-8') as content:
+      return _options_from_json(json.load(content))
+  except RecursionError:
+    problem = 'nested too deeply'
+  except ValueError as error:
+    problem = 'no JSON: {}'.format(error)
+  except InputError as error:
+    # Not what the user gave, so by field, not by flag.
+    problem = str(error)
+  raise InputError('{}: {}; remove the file to do without'.format(
+      path, problem))
+
+
+def _options_from_json(content):
+  """Returns (ModelOptions, optimizer) from what write_options wrote."""
+  if not isinstance(content, dict) or not isinstance(
+      content.get('model'), dict):
+    raise InputError('expected a dict that has a dict as model')
+  fields = dict(content['model'])
+  # Earlier versions wrote it beside the model.
+  if 'quantize_delay_step' in content:
+    fields['quantize_delay_step'] = content['quantize_delay_step']
+  optimizer = content.get('optimizer')
+  # None: made by no training, as of rebuild.
+  if optimizer is not None:
+    definition = definitions(options_lib.TrainOptions)['optimizer']
+    optimizer = definition.checked(optimizer)
+  return options_lib.from_json(options_lib.ModelOptions, fields), optimizer
 
 
 def check_options(prefix, model_options):
-  """Refuses flags that differ from those the checkpoint was trained with.
+  """Refuses options other than those the checkpoint was trained with.
 
   Does nothing where no options were written beside the checkpoint.
 
   Args:
     prefix: checkpoint prefix.
-    model_options: ModelOptions from the flags.
+    model_options: ModelOptions to use it with.
 
   Raises:
-    InputError: naming every flag that differs.
+    InputError: naming every option that differs.
   """
   written = read_options(os.path.dirname(prefix))
   if written is None:
@@ -227,10 +254,11 @@ def check_options(prefix, model_options):
   trained, _ = written
   differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
   if differences:
-    raise InputError('{}: {}'.format(prefix, '; '.join(differences)))
+    raise InputError('{}: {}', prefix, errors.joined('; ', differences))
   if trained.output_stride != model_options.output_stride:
-    _LOG.warning('%s was trained with --output_stride=%d, used with %d',
-                 prefix, trained.output_stride, model_options.output_stride)
+    _LOG.warning('%s was trained with %s, used with %d', prefix,
+                 option('output_stride', trained.output_stride),
+                 model_options.output_stride)
 
 
 def check_resumable(folder, model_options, *, optimizer):
@@ -245,27 +273,30 @@ def check_resumable(folder, model_options, *, optimizer):
   trained, last_optimizer = written
   differences = _differences(trained, model_options, _FREE_ON_RESUME)
   if last_optimizer != optimizer:
-    differences.append('--optimizer: was {}, now {}'.format(
-        last_optimizer, optimizer))
+    differences.append(Message(
+        '{}: was {}, now {}', option('optimizer'), last_optimizer, optimizer))
   if differences:
     raise InputError(
-        '--train_logdir={} was made with other flags ({}); use a new '
-        '--train_logdir'.format(folder, '; '.join(differences)))
+        '{} was made with other options ({}); use a new {}',
+        option('train_logdir', folder), errors.joined('; ', differences),
+        option('train_logdir'))
 
 
 def _differences(trained, given, free):
-  """One 'flag: trained with x, got y' for each option that differs."""
+  """One 'option: trained with x, got y' for each option that differs."""
   found = []
   if trained.is_quantized and not given.is_quantized:
-    found.append('trained quantization-aware: add --quantize_delay_step=0')
+    found.append(Message('trained quantization-aware: add {}',
+                         option('quantize_delay_step', 0)))
   if given.is_quantized and not trained.is_quantized:
-    found.append('trained in float: drop --quantize_delay_step')
+    found.append(Message('trained in float: drop {}',
+                         option('quantize_delay_step')))
   for name in trained._fields:
     before, now = getattr(trained, name), getattr(given, name)
     if name not in free + _QUANTIZATION and before != now and not _rates_fit(
         name, trained, given):
-      found.append('--{}: checkpoint was trained with {}, got {}'.format(
-          name, _as_flag(before), _as_flag(now)))
+      found.append(Message('{}: checkpoint was trained with {}, got {}',
+                           option(name), _in_words(before), _in_words(now)))
   return found
 
 
@@ -276,10 +307,8 @@ def _rates_fit(name, trained, given):
           len(trained.atrous_rates) == len(given.atrous_rates))
 
 
-def _as_flag(value):
-  if isinstance(value, tuple):
-    return ','.join(map(str, value)) or None
-  return value
+def _in_words(value):
+  return 'none' if value in (None, ()) else option('', value).text
 
 
 # --- Restoring -------------------------------------------------------------
@@ -326,6 +355,7 @@ def initializer_from(path, variables, excluded_scopes):
 
 def _check_initial(prefix, stored, wanted):
   """Refuses a checkpoint to start from that does not fit."""
+  given = option('tf_initial_checkpoint', prefix)
   backbone = [name for name in wanted
               if name.startswith(contract.BACKBONE_SCOPE)
               and is_model_variable(name)
@@ -333,18 +363,17 @@ def _check_initial(prefix, stored, wanted):
   missing = sorted(name for name in backbone if name not in stored)
   if missing:
     raise InputError(
-        '--tf_initial_checkpoint={}: lacks {} of {} variables of the backbone '
-        '({}): a checkpoint of another network?'.format(
-            prefix, len(missing), len(backbone), some_of(missing)))
+        '{}: lacks {} of {} variables of the backbone ({}): a checkpoint of '
+        'another network?', given, len(missing), len(backbone),
+        some_of(missing))
   for name in sorted(set(stored) & set(wanted)):
     expected = wanted[name].shape.as_list()
     if list(stored[name]) == expected:
       continue
-    message = '--tf_initial_checkpoint={}: {} is {}, expected {}'.format(
-        prefix, name, list(stored[name]), expected)
     if name.startswith(contract.LOGITS_SCOPE):
-      message = (
-          '--tf_initial_checkpoint={}: checkpoint has {} classes, the model '
-          '{}: add --initialize_last_layer=false'.format(
-              prefix, stored[name][-1], expected[-1]))
-    raise InputError(message)
+      raise InputError(
+          '{}: checkpoint has {} classes, the model {}: add {}', given,
+          stored[name][-1], expected[-1],
+          option('initialize_last_layer', False))
+    raise InputError('{}: {} is {}, expected {}', given, name,
+                     list(stored[name]), expected)

@@ -8,13 +8,15 @@ A script defines its flags, turns them into options and makes one call:
       cli.run(main, define_flags, environments=('tf1',))
 
 An unknown flag or a stray word is refused, with the nearest flag. Bad input
-becomes one line on standard error and exit status 2. This module and flag_sets
-are the only ones that know absl.
+becomes one line on standard error and exit status 2; where the library names an
+option, that line, and the log, name the flag. This module and flag_sets are the
+only ones that know absl.
 """
 import difflib
 import sys
 
 from deeplab import environment
+from deeplab import errors
 from deeplab import quiet
 from deeplab import tf_texts
 from deeplab.errors import InputError
@@ -31,6 +33,8 @@ except ImportError:
 # Flags belong to the script that asks for them, in --help too.
 flags.disclaim_key_flags()
 
+
+# --- Parsing ---------------------------------------------------------------
 
 
 def parse(define_flags, argv, flag_values=None):
@@ -51,6 +55,8 @@ def parse(define_flags, argv, flag_values=None):
   define_flags(flag_values)
   flag_values.set_gnu_getopt(True)
   try:
+    argv = argv[:1] + _with_flag_files(argv[1:], flag_values)
+    _refuse_undefok(argv[1:])
     rest = flag_values(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     raise InputError(_unknown_flag(error.flagname, flag_values))
@@ -59,6 +65,27 @@ def parse(define_flags, argv, flag_values=None):
   if rest:
     raise InputError(_stray_word(rest[0], argv))
   return flag_values
+
+
+def _with_flag_files(arguments, flag_values):
+  """Returns arguments with those of files in place of --flagfile."""
+  try:
+    return flag_values.read_flags_from_files(arguments)
+  except flags.CantOpenFlagFileError as error:
+    reason = error.__context__  # absl's own text begins with 'ERROR::'
+    raise InputError('--flagfile={}: {}'.format(
+        reason.filename, reason.strerror))
+  except UnicodeDecodeError as error:
+    raise InputError('--flagfile: not a text file ({})'.format(error))
+
+
+def _refuse_undefok(arguments):
+  """Refuses absl's flag that lets unknown flags pass."""
+  for argument in arguments:
+    name, _, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name == 'undefok':
+      raise InputError('--undefok={}: unknown flags are always refused; leave '
+                       'both out'.format(value))
 
 
 def _unknown_flag(name, flag_values):
@@ -79,6 +106,49 @@ def _stray_word(word, argv):
 def _plain(text):
   """absl's 'flag --x=y: reason' without its module prefixes, on one line."""
   return ' '.join(text.split())
+
+
+# --- From options to flags -------------------------------------------------
+
+
+def in_flags(message, flag_values):
+  """Returns a message's text with the flags in place of the options.
+
+  Args:
+    message: errors.Message, which InputError is.
+    flag_values: parsed FlagValues.
+  """
+  return message.shown(lambda option: _as_flag(option, flag_values))
+
+
+def _as_flag(option, flag_values):
+  """Says the flag that sets an option, as one writes it.
+
+  Where several do, the one that was given; where none does, it is another
+  script's.
+  """
+  found = [flag for flag in map(flag_values.__getitem__, flag_values)
+           if option.name in getattr(flag, 'sets', {}).values()]
+  found.sort(key=lambda flag: not flag.present)
+  name = found[0].name if found else option.name
+  if option.text is None:
+    return '--' + name
+  values = [option.text]
+  if found and isinstance(found[0], flags.MultiFlag):
+    values = option.text.split(',')
+  return ' '.join('--{}={}'.format(name, value) for value in values)
+
+
+def _with_flags(record):
+  """Puts flags in place of the options in a line of the log; keeps it."""
+  if isinstance(record.args, tuple):
+    record.args = tuple(
+        _as_flag(value, flags.FLAGS) if isinstance(value, errors.Option)
+        else value for value in record.args)
+  return True
+
+
+# --- Running ---------------------------------------------------------------
 
 
 def run(main, define_flags, *, environments, argv=None):
@@ -110,7 +180,7 @@ def run(main, define_flags, *, environments, argv=None):
     try:
       parse(define_all, arguments, flags.FLAGS)
     except InputError as error:
-      environment.refuse(str(error))
+      environment.refuse(in_flags(error, flags.FLAGS))
     return arguments[:1]
 
   def guarded(unused_argv):
@@ -120,6 +190,7 @@ def run(main, define_flags, *, environments, argv=None):
     environment.pool_memory()
     quiet.silence_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_with_flags)
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.INFO)
     try:
@@ -145,4 +216,6 @@ def _is_tensorflows(error):
 
 
 def _reason(error):
+  if isinstance(error, InputError):
+    return in_flags(error, flags.FLAGS)
   return tf_texts.message(error) if _is_tensorflows(error) else str(error)

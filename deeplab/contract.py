@@ -80,7 +80,7 @@ DECODER_SCOPE = 'decoder'
 LOGITS_SCOPE = 'logits'
 SEMANTIC_SCOPE = 'semantic'
 # The layers that are new to a pre-trained backbone, for the gradient
-# multiplier and for --initialize_last_layer.
+# multiplier and for initializing from a checkpoint.
 LAST_LAYER_SCOPES = (
     LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT_PROJECTION_SCOPE,
     DECODER_SCOPE)

@@ -75,21 +75,16 @@ def write_events(logdir, result):
     writer.close()
 
 
-def evaluate_checkpoints(*, checkpoint_dir, model_options, dataset_options,
-                         preprocess_options, options, interval_secs=300,
-                         max_evaluations=0, timeout_secs=None):
-  """Evaluates checkpoints as they appear in a folder.
+def evaluate_checkpoints(*, watch_options, model_options, dataset_options,
+                         preprocess_options, options):
+  """Evaluates checkpoints as they appear in a folder, or a single one once.
 
   Args:
-    checkpoint_dir: folder; or prefix or file of one checkpoint, which is
-      evaluated once.
+    watch_options: CheckpointEvalOptions.
     model_options: ModelOptions.
     dataset_options: DatasetOptions.
     preprocess_options: PreprocessOptions.
     options: EvalOptions.
-    interval_secs: least number of seconds between two evaluations.
-    max_evaluations: number of evaluations to stop after; 0: none.
-    timeout_secs: seconds without a new checkpoint to stop after; None: never.
 
   Returns:
     The last report.Report, or None where the time was up before the first.
@@ -98,15 +93,16 @@ def evaluate_checkpoints(*, checkpoint_dir, model_options, dataset_options,
     InputError: options, records or checkpoints that cannot be used; no
       checkpoint although max_evaluations is given.
   """
+  checkpoint_dir = watch_options.checkpoint_dir
   is_single = not os.path.isdir(checkpoint_dir) and (
       os.path.exists(checkpoint_dir) or
       os.path.exists(checkpoint_dir + '.index'))
-  if is_single or max_evaluations:
+  if is_single or watch_options.max_evaluations:
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   # What can be wrong with the data shows before there is any waiting.
   dataset.batches(dataset_options, preprocess_options)
   prefixes = [first] if is_single else _appearing(
-      checkpoint_dir, interval_secs, timeout_secs)
+      checkpoint_dir, watch_options.interval_secs, watch_options.timeout_secs)
   result = None
   with predictors.CheckpointPredictor(model_options) as predictor:
     for number, prefix in enumerate(prefixes, 1):
@@ -115,7 +111,7 @@ def evaluate_checkpoints(*, checkpoint_dir, model_options, dataset_options,
           predictor, dataset_options, preprocess_options, options,
           kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
           num_classes=model_options.num_classes)
-      if number == max_evaluations:
+      if number == watch_options.max_evaluations:
         break
   return result
 
@@ -144,14 +140,12 @@ def _appearing(folder, interval_secs, timeout_secs):
     time.sleep(1)
 
 
-def evaluate_frozen_graph(*, path, input_node, output_node, dataset_options,
+def evaluate_frozen_graph(*, graph_options, dataset_options,
                           preprocess_options, options):
   """Evaluates a frozen graph.
 
   Args:
-    path: the .pb file.
-    input_node: name of the node that gets images in [-1, 1].
-    output_node: name of the node that gives labels.
+    graph_options: GraphEvalOptions.
     dataset_options: DatasetOptions.
     preprocess_options: PreprocessOptions.
     options: EvalOptions.
@@ -163,7 +157,8 @@ def evaluate_frozen_graph(*, path, input_node, output_node, dataset_options,
     InputError: options, records or a graph that cannot be used.
   """
   with predictors.FrozenGraphPredictor(
-      path, crop_size=preprocess_options.crop_size, input_node=input_node,
-      output_node=output_node) as predictor:
+      graph_options.path, crop_size=preprocess_options.crop_size,
+      input_node=graph_options.input_node,
+      output_node=graph_options.output_node) as predictor:
     return evaluate(predictor, dataset_options, preprocess_options, options,
                     kind=report_lib.FROZEN_GRAPH)

@@ -9,6 +9,7 @@ from deeplab import contract
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.nets import deeplab_v3
 
 
@@ -25,7 +26,7 @@ class ExportResult(NamedTuple):
   inference_graph: Optional[str]
 
 
-def export(checkpoint_path, model_options, options):
+def export(model_options, options):
   """Freezes a checkpoint's network, from [-1, 1] images to int32 labels.
 
   The graph has the nodes of deeplab.contract: the placeholder IMAGE_NODE,
@@ -33,7 +34,6 @@ def export(checkpoint_path, model_options, options):
   is what consumers feed; OUTPUT_NODE, int32 [1, height, width].
 
   Args:
-    checkpoint_path: folder, prefix or file of a checkpoint.
     model_options: ModelOptions; the graph's image size is its crop size.
     options: ExportOptions.
 
@@ -44,9 +44,8 @@ def export(checkpoint_path, model_options, options):
     InputError: where the checkpoint is missing or not this network's, or the
       file cannot be written.
   """
-  model_options.validate()
-  options.validate()
-  prefix = checkpoints.find(checkpoint_path, 'checkpoint_path')
+  _check_scales(model_options, options)
+  prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path')
   checkpoints.check_options(prefix, model_options)
   path = _output_path(options.export_path)
   with tf.Graph().as_default() as graph:
@@ -74,6 +73,16 @@ def export(checkpoint_path, model_options, options):
       inference_graph=inference_graph)
 
 
+def _check_scales(model_options, options):
+  """Refuses scales at which the input has no size that the network takes."""
+  for scale in options.inference_scales:
+    try:
+      deeplab_v3.at_scale(model_options, scale)
+    except InputError as error:
+      raise InputError('{}: at {} the input has {}', option(
+          'inference_scales', options.inference_scales), scale, str(error))
+
+
 def _without_defaults(graph_def):
   """Leaves out attributes that have their default value.
 
@@ -85,14 +94,15 @@ def _without_defaults(graph_def):
 
 
 def _output_path(export_path):
-  """Resolves --export_path to a file, and makes its folder."""
+  """Resolves export_path to a file, and makes its folder."""
   path = export_path
   if not path.endswith('.pb'):
     path = os.path.join(export_path, contract.FROZEN_GRAPH)
   folder = os.path.dirname(path) or '.'
   if os.path.exists(folder) and not os.path.isdir(folder):
-    raise InputError('--export_path={}: {} is a file; expected a folder, or '
-                     'a path that ends in .pb'.format(export_path, folder))
+    raise InputError(
+        '{}: {} is a file; expected a folder, or a path that ends in .pb',
+        option('export_path', export_path), folder)
   os.makedirs(folder, exist_ok=True)
   return path
 
@@ -108,7 +118,7 @@ def _describe(path, prefix, model_options, options):
                  'classes': contract.CLASS_NAMES[:model_options.num_classes]},
   }
   if options.preprocessing:
-    content['preprocessing'] = options_lib.to_json(options.preprocessing)
+    content['preprocessing'] = options.preprocessing.to_json()
     content['geometry'] = options.preprocessing.geometry()
   files.write_json(os.path.splitext(path)[0] + '.json', content)
 

@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import tf_texts
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.errors import some_of
 
 # What the graphs of export_model.py hold, with any options, on TensorFlow 1.15
@@ -115,23 +116,23 @@ def import_graph(path, graph_def):
   return graph
 
 
-def check_nodes(path, graph_def, wanted):
+def check_nodes(path, graph_def, **wanted):
   """Refuses a graph that lacks a node, naming those that it could have meant.
 
   Args:
     path: the graph's file, for the message.
     graph_def: a GraphDef.
-    wanted: dict from flag, such as '--input_node', to the node it names.
+    **wanted: options, such as input_node, and the nodes that they name.
 
   Raises:
     InputError: naming the first node that is missing.
   """
   names = {node.name for node in graph_def.node}
-  for flag, name in wanted.items():
+  for wanted_as, name in wanted.items():
     if name not in names:
       raise InputError(
-          '{} has no node {}; placeholders: {}; outputs: {}; give {}'.format(
-              path, name, *_candidates(graph_def), flag))
+          '{} has no node {}; placeholders: {}; outputs: {}; give {}', path,
+          name, *_candidates(graph_def), option(wanted_as))
 
 
 def _candidates(graph_def):

@@ -1,148 +1,264 @@
-"""Immutable, validated options, one object a concern, to and from JSON.
+"""Immutable options, one class a concern, to and from JSON.
 
 Every object is a NamedTuple: build it with keywords, copy it with `_replace`.
-`validate` raises InputError with the flag's name, the value received and
-what was expected.
+deeplab.fields checks both; flags have their help, defaults and bounds from
+here. Bounds are what can be of use: a number beyond them would crash, fill the
+memory or mean nothing, an hour later.
 """
 from typing import NamedTuple, Optional, Tuple
 
 from deeplab import contract
+from deeplab import errors
 from deeplab.errors import InputError
+from deeplab.fields import field
+from deeplab.fields import options
+from deeplab.fields import required
 
 OUTPUT_STRIDES = (8, 16, 32)
 DECODER_OUTPUT_STRIDES = (4, 8, 16)
 # Who puts fake quantization into the network; see deeplab.nets.quantize.
 CONTRIB = 'contrib'
 LAYERS = 'layers'
+# What a graph is converted to, and the input of what calibration makes.
+FLOAT = 'float'
+QUANTIZATION_AWARE = 'qat'
+INPUT_TYPES = ('float', 'uint8')
+
+# --- Bounds ----------------------------------------------------------------
+
+# Side of an image, in pixels: what contract.MAX_PIXELS allows for a square.
+_LARGEST_SIDE = 8192
+# A limit of the longer side may be meant never to be reached.
+_LARGEST_RESIZE = 2 * _LARGEST_SIDE
+# Sides of the network's maps at the smallest stride.
+_LARGEST_MAP = _LARGEST_SIDE // min(OUTPUT_STRIDES)
+# Labels have 8 bits.
+_MOST_CLASSES = 256
+# At this width a separable layer alone has 64 million weights.
+_MOST_CHANNELS = 8192
+_LARGEST_MULTIPLIER = 16.0
+# A batch of this size at 512x512 has 13 GB before the first layer.
+_LARGEST_BATCH = 4096
+# A scaled image has the square of this as many pixels.
+_LARGEST_SCALE = 16.0
+_MOST_SCALES = 1000
+# Beyond it, weights leave the range of float32 in a few steps.
+_LARGEST_RATE = 1e6
+# Steps, and seconds: TensorFlow makes an int32 of a number.
+_LARGEST_COUNT = 2 ** 31 - 1
+# NumPy takes no other seed.
+_LARGEST_SEED = 2 ** 32 - 1
+# Threads and processes.
+_MOST_WORKERS = 1024
+_MOST_IMAGES = 10 ** 6
+_SMALLEST_PAINTED_SIDE = 64
+
+_SIZE = 'HEIGHT,WIDTH, for example 512,512'
 
 
+# Definitions that several classes share.
+
+
+def _crop_size():
+  # Deviates: 513 in the reference, with which its own evaluation fails.
+  return field((512, 512), 'HEIGHT,WIDTH of the input of the network, in '
+               'pixels.', least=1, most=_LARGEST_SIDE, form=_SIZE)
+
+
+def _workers(what):
+  return field(0, what + '; 0: one for each processor.', least=0,
+               most=_MOST_WORKERS)
+
+
+def _seed(default, text):
+  return field(default, text, least=0, most=_LARGEST_SEED)
+
+
+def _training_seed():
+  return _seed(None, 'Seed of the initial values, the order of images, '
+               'augmentation and dropout; none: different in every run.')
+
+
+def _steps(default, text, least=0):
+  return field(default, text, least=least, most=_LARGEST_COUNT)
+
+
+def _rate(default, text):
+  return field(default, text, least=0, most=_LARGEST_RATE)
+
+
+def _input_node():
+  return field(contract.INPUT_NODE, 'Node that gets images in [-1, 1].')
+
+
+def _output_node():
+  return field(contract.OUTPUT_NODE, 'Node that gives labels.')
+
+
+def _graph_to_convert():
+  return required('Frozen graph to convert, as export_model.py writes it.')
+
+
+def _tflite_to_write():
+  return required('TFLite file to write.')
+
+
+# --- The network -----------------------------------------------------------
+
+
+@options
 class ModelOptions(NamedTuple):
   """The network's structure.
 
   Defaults are the published model's, but for the decoder, which the documented
   commands ask for with a flag.
   """
-  # Number of classes, the ignored class 0 among them.
-  num_classes: int = contract.NUM_CLASSES
-  # (height, width) of the network's input, in pixels.
-  crop_size: Tuple[int, int] = (512, 512)
-  # Input size divided by the size of the backbone's last map: 8, 16 or 32.
-  output_stride: int = 16
-  # Strides at which the decoder refines, such as (4,); () for no decoder.
-  decoder_output_stride: Tuple[int, ...] = ()
-  # Rates of the atrous branches of ASPP; () for none, as published.
-  atrous_rates: Tuple[int, ...] = ()
-  # Width of the backbone, relative to the paper's.
-  depth_multiplier: float = 1.0
-  # Channel counts of the backbone are multiples of this; None: 8 at
-  # depth_multiplier 1, else 1.
-  divisible_by: Optional[int] = None
-  # Channels of each ASPP branch and of their projection.
-  aspp_convs_filters: int = 256
-  # Project the concatenated branches with a 1x1 convolution (and dropout).
-  aspp_with_concat_projection: bool = True
-  # Atrous branches are depthwise separable.
-  aspp_with_separable_conv: bool = True
-  # (height, width) the image-level pooling covers, in input pixels; None:
-  # the crop size.
-  image_pooling_crop_size: Optional[Tuple[int, int]] = None
-  # Stride of the image-level pooling, in feature cells.
-  image_pooling_stride: Tuple[int, int] = (1, 1)
-  # Channels of the decoder's convolutions.
-  decoder_filters: int = 256
-  # The decoder's convolutions are depthwise separable.
-  decoder_use_separable_conv: bool = True
-  # Merge features by sum (one convolution) instead of concatenation (two).
-  decoder_use_sum_merge: bool = False
-  # The decoder's output has num_classes channels and is taken as logits.
-  decoder_output_is_logits: bool = False
-  # Decay of the moving averages of batch norm after the backbone.
-  batch_norm_decay: float = 0.9997
-  # ReLU6 instead of ReLU after the backbone.
-  use_bounded_activation: bool = False
-  # Resize logits, then take the arg max; False: the other way round.
-  prediction_with_upsampled_logits: bool = True
-  # Training rounds weights and activations to 8 bits from this step on, and
-  # freezes batch norm then; evaluation and export round. Below 0: float.
-  quantize_delay_step: int = -1
-  # CONTRIB or LAYERS, which make the same variables; None: CONTRIB where this
-  # TensorFlow has it, as the reference does.
-  fake_quant: Optional[str] = None
+  num_classes: int = field(
+      contract.NUM_CLASSES,
+      'Number of classes, the ignored class among them.',
+      least=2, most=_MOST_CLASSES)
+  crop_size: Tuple[int, int] = _crop_size()
+  output_stride: int = field(
+      16, 'Input size over the size of the last map: 8, 16 or 32.',
+      choices=OUTPUT_STRIDES)
+  decoder_output_stride: Tuple[int, ...] = field(
+      (), 'Strides at which the decoder refines, such as 4; none: no decoder.',
+      choices=DECODER_OUTPUT_STRIDES)
+  atrous_rates: Tuple[int, ...] = field(
+      (), 'Rates of the atrous branches of ASPP; none, as published.',
+      least=1, most=_LARGEST_MAP)
+  depth_multiplier: float = field(
+      1.0, "Width of the backbone, relative to the paper's.",
+      above=0, most=_LARGEST_MULTIPLIER)
+  divisible_by: Optional[int] = field(
+      None, 'Channel counts of the backbone are multiples of this; not given: '
+      '8 at a depth multiplier of 1, else 1.', least=1, most=_MOST_CHANNELS)
+  aspp_convs_filters: int = field(
+      256, 'Channels of the branches of ASPP, and of their projection.',
+      least=1, most=_MOST_CHANNELS)
+  aspp_with_concat_projection: bool = field(
+      True, 'Project the joined branches of ASPP by a 1x1 convolution (and '
+      'dropout).')
+  aspp_with_separable_conv: bool = field(
+      True, 'Use separable convolutions in the atrous branches of ASPP.')
+  image_pooling_crop_size: Optional[Tuple[int, int]] = field(
+      None, 'HEIGHT,WIDTH that the pooling of ASPP covers, in input pixels; '
+      'not given: the crop size.', least=1, most=_LARGEST_SIDE, form=_SIZE)
+  image_pooling_stride: Tuple[int, int] = field(
+      (1, 1), 'Strides of the pooling of ASPP, in cells of the map.',
+      least=1, most=_LARGEST_MAP, form='VERTICAL,HORIZONTAL, for example 1,1')
+  decoder_filters: int = field(
+      256, 'Channels of the decoder.', least=1, most=_MOST_CHANNELS)
+  decoder_use_separable_conv: bool = field(
+      True, 'Use separable convolutions in the decoder.')
+  decoder_use_sum_merge: bool = field(
+      False, 'Merge maps in the decoder by sum (one convolution), not by '
+      'concatenation (two).')
+  decoder_output_is_logits: bool = field(
+      False, "Take the decoder's output, with a channel a class, as the "
+      'logits.')
+  batch_norm_decay: float = field(
+      0.9997, 'Decay of the moving averages of batch norm after the backbone.',
+      least=0, below=1)
+  use_bounded_activation: bool = field(
+      False, 'Use ReLU6, not ReLU, after the backbone.')
+  prediction_with_upsampled_logits: bool = field(
+      True, 'Resize the logits before the arg max, not the labels after it.')
+  quantize_delay_step: int = _steps(
+      -1, 'Step from which on training rounds weights and activations to 8 '
+      'bits, and freezes batch norm; in evaluation and export, any from 0 on '
+      'says that the checkpoint was trained so. Below 0: float.',
+      least=-_LARGEST_COUNT)
+  fake_quant: Optional[str] = field(
+      None, "Who rounds to 8 bits: TensorFlow 1.15's rewrite, as in the "
+      "reference, or the suite's own layers, in half the time; both make the "
+      'same variables. Not given: the first where there is one.',
+      choices=(CONTRIB, LAYERS))
 
   @property
   def is_quantized(self):
     """Whether the network has fake quantization."""
     return self.quantize_delay_step >= 0
 
-  def validate(self):
-    """Returns self, or raises InputError naming the flag at fault."""
-    if self.output_stride not in OUTPUT_STRIDES:
-      raise InputError('--output_stride={}: expected 8, 16 or 32'.format(
-          self.output_stride))
+  def _check(self):
     for stride in self.decoder_output_stride:
-      if stride not in DECODER_OUTPUT_STRIDES or stride >= self.output_stride:
+      if stride >= self.output_stride:
         raise InputError(
-            '--decoder_output_stride={}: expected 4, 8 or 16, less than '
-            '--output_stride={}'.format(stride, self.output_stride))
-    if self.num_classes < 2:
-      raise InputError('--num_classes={}: expected at least 2'.format(
-          self.num_classes))
-    if self.depth_multiplier <= 0:
-      raise InputError('--depth_multiplier={}: expected more than 0'.format(
-          self.depth_multiplier))
+            '{}: expected less than {}',
+            errors.option('decoder_output_stride', stride),
+            errors.option('output_stride', self.output_stride))
+    crop_size = errors.option('crop_size', self.crop_size)
     if min(self.crop_size) < self.output_stride:
-      raise InputError(
-          'crop size {}x{}: expected at least --output_stride={} a side'.format(
-              self.crop_size[0], self.crop_size[1], self.output_stride))
+      raise InputError('{}: expected at least {} a side', crop_size,
+                       errors.option('output_stride', self.output_stride))
     pooled = self.image_pooling_crop_size
     if pooled and (pooled[0] > self.crop_size[0] or
                    pooled[1] > self.crop_size[1]):
-      raise InputError(
-          '--image_pooling_crop_size={},{}: expected at most the crop size, '
-          '{},{}'.format(*(tuple(pooled) + tuple(self.crop_size))))
+      raise InputError('{}: expected at most {}', errors.option(
+          'image_pooling_crop_size', pooled), crop_size)
     if self.decoder_output_is_logits and not self.decoder_output_stride:
-      raise InputError(
-          '--decoder_output_is_logits=true: expected a decoder; add '
-          '--decoder_output_stride=4')
-    if self.fake_quant not in (None, CONTRIB, LAYERS):
-      raise InputError('--fake_quant={}: expected {} or {}'.format(
-          self.fake_quant, CONTRIB, LAYERS))
-    return self
+      raise InputError('{}: expected a decoder; add {}',
+                       errors.option('decoder_output_is_logits', True),
+                       errors.option('decoder_output_stride', 4))
 
 
+@options
 class PreprocessOptions(NamedTuple):
   """From a decoded image to the network's input size."""
-  # (height, width) images are padded or cropped to, in pixels.
-  crop_size: Tuple[int, int] = (512, 512)
-  # Wanted length of the shorter side, in pixels; None: no resizing.
-  min_resize_value: Optional[int] = None
-  # Largest length of the longer side, in pixels; None: no limit.
-  max_resize_value: Optional[int] = None
-  # Resized sides are multiples of this, plus one; None: any size.
-  resize_factor: Optional[int] = None
-  # Random scaling in training: range and step of the factor; step 0 draws
-  # uniformly from the range.
-  min_scale_factor: float = 1.0
-  max_scale_factor: float = 1.0
-  scale_factor_step_size: float = 0.0
+  crop_size: Tuple[int, int] = _crop_size()
+  min_resize_value: Optional[int] = field(
+      None, 'Wanted length of the shorter side, in pixels; none: no resizing.',
+      least=1, most=_LARGEST_RESIZE)
+  max_resize_value: Optional[int] = field(
+      None, 'Largest length of the longer side, in pixels; none: no limit.',
+      least=1, most=_LARGEST_RESIZE)
+  resize_factor: Optional[int] = field(
+      None, 'Resized sides are multiples of this, plus one; none: any size.',
+      least=1, most=_LARGEST_RESIZE)
+  # Training alone scales at random.
+  min_scale_factor: float = field(
+      0.5, 'Least factor of the random scaling.',
+      above=0, most=_LARGEST_SCALE)
+  max_scale_factor: float = field(
+      2.0, 'Largest factor of the random scaling.',
+      above=0, most=_LARGEST_SCALE)
+  scale_factor_step_size: float = field(
+      0.25, 'Step between factors; 0: any factor in the range.',
+      least=0, most=_LARGEST_SCALE)
 
-  def validate(self):
-    """Returns self, or raises InputError naming the flag at fault."""
-    for name in ('min_resize_value', 'max_resize_value', 'resize_factor'):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise InputError('--{}={}: expected at least 1'.format(name, value))
-    if self.max_resize_value is not None and self.min_resize_value is None:
-      raise InputError('--max_resize_value={} without --min_resize_value: '
-                       'give both or neither'.format(self.max_resize_value))
-    if not 0 < self.min_scale_factor <= self.max_scale_factor:
+  def _check(self):
+    self._check_resizing()
+    low, high = self.min_scale_factor, self.max_scale_factor
+    if low > high:
+      raise InputError('{}: expected at most {}',
+                       errors.option('min_scale_factor', low),
+                       errors.option('max_scale_factor', high))
+    step = self.scale_factor_step_size
+    if step and (high - low) / step > _MOST_SCALES:
       raise InputError(
-          '--min_scale_factor={}, --max_scale_factor={}: expected '
-          '0 < min <= max'.format(self.min_scale_factor, self.max_scale_factor))
-    if self.scale_factor_step_size < 0:
-      raise InputError('--scale_factor_step_size={}: expected 0 or more'.format(
-          self.scale_factor_step_size))
-    return self
+          '{}: expected 0, or a step that fits {} times between {} and {}',
+          errors.option('scale_factor_step_size', step), _MOST_SCALES,
+          errors.option('min_scale_factor', low),
+          errors.option('max_scale_factor', high))
+
+  def _check_resizing(self):
+    least = errors.option('min_resize_value', self.min_resize_value)
+    limit = errors.option('max_resize_value', self.max_resize_value)
+    factor = errors.option('resize_factor', self.resize_factor)
+    if self.min_resize_value is None:
+      if self.max_resize_value is not None:
+        raise InputError('{} without {}: give both or neither', limit, least)
+      return
+    if self.max_resize_value is not None and (
+        self.max_resize_value < self.min_resize_value):
+      raise InputError('{}: expected at least {}', limit, least)
+    if self.resize_factor is None:
+      return
+    if self.resize_factor > self.min_resize_value:
+      raise InputError('{}: expected at most {}', factor, least)
+    # Sides are rounded up, but not past the limit: that leaves 1 pixel.
+    if self.resize_factor == self.max_resize_value > 1:
+      raise InputError('{}: expected less than {}', factor, limit)
 
   def geometry(self):
     """Describes resizing and padding in a few words, for reports."""
@@ -155,211 +271,289 @@ class PreprocessOptions(NamedTuple):
     return '{}, padded to {}x{}'.format(
         resize, self.crop_size[0], self.crop_size[1])
 
+  def to_json(self):
+    """Returns what geometry describes as a dict that json can write."""
+    return {name: value for name, value in self._asdict().items()
+            if 'scale_factor' not in name}
 
+
+# --- Data ------------------------------------------------------------------
+
+
+@options
 class DatasetOptions(NamedTuple):
   """Which records are read, and how they are batched."""
-  # Folder with the shards.
-  dataset_dir: str
-  # 'train' or 'val'.
-  split: str
-  # Images in a batch.
-  batch_size: int = 1
-  # Seed of shuffling and augmentation; None: another order every time.
-  seed: Optional[int] = None
-
-  def validate(self):
-    """Returns self, or raises InputError naming what is at fault."""
-    if self.split not in contract.SPLITS:
-      raise InputError('split {}: expected one of {}'.format(
-          self.split, ', '.join(contract.SPLITS)))
-    if self.batch_size < 1:
-      raise InputError('batch size {}: expected at least 1'.format(
-          self.batch_size))
-    return self
+  dataset_dir: str = required('Folder with the TFRecord shards.')
+  split: str = required('Split to read.', choices=contract.SPLITS)
+  batch_size: int = field(
+      1, 'Images in a batch.', least=1, most=_LARGEST_BATCH)
+  seed: Optional[int] = _training_seed()
 
 
+@options
 class BuildOptions(NamedTuple):
   """From folders of images and labels to the shards of one split."""
-  # 'train' or 'val'.
-  split: str
-  # Folders with the images and with their labels.
-  image_folder: str
-  label_folder: str
-  # Folder for the shards; made where missing.
-  output_dir: str
-  # 'jpg', 'jpeg' or 'png': refuse images of another format; None: accept all.
-  image_format: Optional[str] = None
-  # Take the indices of palette labels as class ids.
-  palette_labels: bool = False
-  # Leave out pairs that cannot be used, instead of refusing them all.
-  skip_bad: bool = False
-  # Seed of the order of pairs.
-  shuffle_seed: int = 0
-  # Threads that check pairs; 0: one for each processor.
-  num_workers: int = 0
-
-  def validate(self):
-    """Returns self, or raises InputError naming what is at fault."""
-    if self.split not in contract.SPLITS:
-      raise InputError('split {}: expected one of {}'.format(
-          self.split, ', '.join(contract.SPLITS)))
-    return _with_workers(self)
+  split: str = required('Split to write.', choices=contract.SPLITS)
+  image_folder: str = required('Folder with the images.')
+  label_folder: str = required('Folder with their labels.')
+  output_dir: str = required(
+      'Folder for the TFRecord shards; made where missing.')
+  image_format: Optional[str] = field(
+      None, 'Refuse images of another format. Not given: accept all.',
+      choices=('jpg', 'jpeg', 'png'))
+  palette_labels: bool = field(
+      False, 'Take the indices of palette labels as class ids.')
+  skip_bad: bool = field(
+      False, 'Leave out pairs that cannot be used, instead of refusing them '
+      'all.')
+  shuffle_seed: int = _seed(
+      0, 'Seed of the order in which pairs are stored.')
+  num_workers: int = _workers('Threads that check pairs')
 
 
+@options
 class PreprocessedOptions(NamedTuple):
   """From records to a folder of preprocessed images and annotations."""
-  # The folder; made where missing.
-  output_dir: str
-  # File with the names of the only images to take, one a line; None: all.
-  image_list: Optional[str] = None
-  # File for one more copy of the manifest; None: none.
-  manifest: Optional[str] = None
-  # Replace what an earlier run wrote there.
-  overwrite: bool = False
-  # Threads that write images; 0: one for each processor.
-  num_workers: int = 0
-
-  def validate(self):
-    """Returns self, or raises InputError naming the flag at fault."""
-    return _with_workers(self)
+  output_dir: str = required(
+      'Folder in which images/ and annotations/ are made.')
+  image_list: Optional[str] = field(
+      None, 'File with the names of the only images to take, one a line, such '
+      'as checkpoints/post_train_quant/ptq.txt; img_N is the one on line N, '
+      'counted from 0.')
+  manifest: Optional[str] = field(
+      None, 'File for one more copy of manifest.json, which says which image '
+      'of the data set each img_N is.')
+  overwrite: bool = field(
+      False, 'Replace the images that an earlier run wrote there.')
+  num_workers: int = _workers('Threads that write images')
 
 
+@options
+class SyntheticOptions(NamedTuple):
+  """A painted data set."""
+  output_dir: str = field(
+      './synthetic', 'Folder in which ADEChallengeData2016 is made.')
+  train_images: int = field(
+      40, 'Number of training pairs.', least=1, most=_MOST_IMAGES)
+  val_images: int = field(
+      8, 'Number of validation pairs.', least=1, most=_MOST_IMAGES)
+  long_side: int = field(
+      320, 'Longer side of the images, in pixels.',
+      least=_SMALLEST_PAINTED_SIDE, most=_LARGEST_SIDE)
+  seed: int = _seed(0, 'Seed; the same seed makes the same pictures.')
+
+
+# --- Training --------------------------------------------------------------
+
+
+@options
 class TrainOptions(NamedTuple):
   """Optimization, initialization, and what a training run writes."""
-  # Folder for checkpoints and summaries.
-  train_logdir: str
-  # The run ends at this global step.
-  training_number_of_steps: int = 30000
-  # Checkpoint the first step starts from; None: from scratch.
-  tf_initial_checkpoint: Optional[str] = None
-  # False: the last layers start from scratch all the same.
-  initialize_last_layer: bool = True
-  # True: "last layers" means the logits layer alone.
-  last_layers_contain_logits_only: bool = False
-  # Gradients of the last layers are multiplied by this.
-  last_layer_gradient_multiplier: float = 1.0
-  # 'momentum' or 'adam'.
-  optimizer: str = 'momentum'
-  momentum: float = 0.9
-  # Constant learning rate of Adam; the policy below is for momentum.
-  adam_learning_rate: float = 0.001
-  adam_epsilon: float = 1e-8
-  # 'poly' or 'step'.
-  learning_policy: str = 'poly'
-  base_learning_rate: float = 1e-4
-  # 'poly': end value, power and length in steps (0: the whole run).
-  end_learning_rate: float = 0.0
-  learning_power: float = 0.9
-  decay_steps: float = 0.0
-  # 'step': every this many steps the rate is multiplied by this factor.
-  learning_rate_decay_step: int = 2000
-  learning_rate_decay_factor: float = 0.1
-  # Constant rate for the first slow_start_step steps.
-  slow_start_step: int = 0
-  slow_start_learning_rate: float = 1e-4
-  # L2 regularization of convolution weights that are not depthwise.
-  weight_decay: float = 4e-5
-  # Batch norm in training mode.
-  fine_tune_batch_norm: bool = True
-  # Loss weight of each class, or one for all; (): 1.
-  label_weights: Tuple[float, ...] = ()
-  # Steps between two lines of the log.
-  log_steps: int = 50
-  # Seconds between checkpoints, and between summaries.
-  save_interval_secs: int = 1200
-  save_summaries_secs: int = 600
-  # Summaries with input, label and prediction as images.
-  save_summaries_images: bool = False
-  # Folder for a timeline of a few steps; None: no profile.
-  profile_logdir: Optional[str] = None
-  # Seed of initial values and dropout; None: different every time.
-  seed: Optional[int] = None
+  train_logdir: str = required('Folder for checkpoints and summaries.')
+  training_number_of_steps: int = _steps(
+      30000, 'Global step to stop at.', least=1)
+  tf_initial_checkpoint: Optional[str] = field(
+      None, 'Checkpoint to start from: a prefix, any of its files, or a '
+      'folder; none: from scratch.')
+  initialize_last_layer: bool = field(
+      True, 'Restore the last layers from that checkpoint too.')
+  last_layers_contain_logits_only: bool = field(
+      False, 'Let "last layers" mean the logits alone.')
+  last_layer_gradient_multiplier: float = _rate(
+      1.0, 'Factor of the gradients of the last layers.')
+  optimizer: str = field(
+      'momentum', 'Which optimizer.', choices=('momentum', 'adam'))
+  momentum: float = field(0.9, 'Momentum.', least=0, below=1)
+  adam_learning_rate: float = _rate(
+      0.001, 'Constant learning rate of Adam; the policy is for momentum.')
+  adam_epsilon: float = field(
+      1e-8, 'Epsilon of Adam.', above=0, most=_LARGEST_RATE)
+  learning_policy: str = field(
+      'poly', 'How the learning rate of momentum falls.',
+      choices=('poly', 'step'))
+  base_learning_rate: float = _rate(
+      1e-4, 'First learning rate of momentum.')
+  end_learning_rate: float = _rate(
+      0.0, 'Last learning rate of the poly policy.')
+  learning_power: float = field(
+      0.9, 'Power of the poly policy.', least=0, most=100)
+  decay_steps: float = _steps(
+      0.0, 'Steps of the poly policy; 0: the whole run.')
+  learning_rate_decay_step: int = _steps(
+      2000, 'Steps of the step policy, after each of which the rate is '
+      'multiplied by its factor.', least=1)
+  learning_rate_decay_factor: float = _rate(
+      0.1, 'Factor of the step policy.')
+  slow_start_step: int = _steps(
+      0, 'Steps with the learning rate of the slow start.')
+  slow_start_learning_rate: float = _rate(
+      1e-4, 'Learning rate of the slow start.')
+  weight_decay: float = _rate(
+      4e-5, 'Factor of the L2 regularization of convolutions that are not '
+      'depthwise.')
+  fine_tune_batch_norm: bool = field(
+      True, 'Run batch norm in training mode.')
+  label_weights: Tuple[float, ...] = field(
+      (), 'Loss weight of all classes or, given once a class, of each.',
+      least=0, most=_LARGEST_RATE)
+  log_steps: int = _steps(50, 'Steps between two lines of the log.', least=1)
+  save_interval_secs: int = _steps(1200, 'Seconds between checkpoints.')
+  save_summaries_secs: int = _steps(600, 'Seconds between summaries.')
+  save_summaries_images: bool = field(
+      False, 'Put input, label and prediction into the summaries.')
+  profile_logdir: Optional[str] = field(
+      None, 'Folder for timelines of a few steps; none: no profile.')
+  seed: Optional[int] = _training_seed()
 
-  def validate(self, *, batch_size, num_classes):
-    """Returns self, or raises InputError naming the flag at fault."""
-    if self.training_number_of_steps < 1:
-      raise InputError('--training_number_of_steps={}: expected at least '
-                       '1'.format(self.training_number_of_steps))
-    if self.log_steps < 1:
-      raise InputError('--log_steps={}: expected at least 1'.format(
-          self.log_steps))
+  def check_with(self, *, batch_size, num_classes):
+    """Raises InputError where batch or classes do not go with these options."""
     if self.fine_tune_batch_norm and batch_size < 2:
       raise InputError(
-          '--fine_tune_batch_norm=true: expected --train_batch_size of at '
-          'least 2 (12 or more is advised), got {}: at one image the pooled '
-          'branch has a variance of 0 and the loss becomes NaN'.format(
-              batch_size))
+          '{}: expected at least 2 with {} (12 or more is advised): at one '
+          'image the pooled branch has a variance of 0 and the loss becomes '
+          'NaN', errors.option('batch_size', batch_size),
+          errors.option('fine_tune_batch_norm', True))
     if len(self.label_weights) not in (0, 1, num_classes):
       raise InputError(
-          '--label_weights given {} times: expected once, or once for each of '
-          'the {} classes'.format(len(self.label_weights), num_classes))
-    return self
+          '{}: {} weights, expected one, or one for each of the {} classes',
+          errors.option('label_weights', self.label_weights),
+          len(self.label_weights), num_classes)
 
 
+# --- Evaluation ------------------------------------------------------------
+
+
+@options
 class EvalOptions(NamedTuple):
   """What becomes of the scores."""
-  # Folder for TensorBoard events; None: none.
-  eval_logdir: Optional[str] = None
-  # File for the report; None: none.
-  report_json: Optional[str] = None
-  # Folder for a sheet of images, labels and predictions; None: none.
-  vis_dir: Optional[str] = None
-  # Number of images on that sheet.
-  vis_images: int = 8
+  eval_logdir: Optional[str] = field(None, 'Folder for TensorBoard events.')
+  report_json: Optional[str] = field(
+      None, 'File for the report: scores, confusion matrix, circumstances.')
+  vis_dir: Optional[str] = field(
+      None, 'Folder for a picture of images, labels and predictions.')
+  # The picture is made in memory.
+  vis_images: int = field(
+      8, 'Number of images on that picture.', least=1, most=1000)
 
 
+@options
+class CheckpointEvalOptions(NamedTuple):
+  """Which checkpoints are evaluated, and when."""
+  checkpoint_dir: str = required(
+      'Folder to watch for checkpoints; or one checkpoint.')
+  interval_secs: int = _steps(
+      300, 'Least number of seconds between two evaluations.')
+  max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
+  timeout_secs: Optional[int] = _steps(
+      None, 'Seconds without a new checkpoint to stop after; none: never.')
+
+
+@options
+class GraphEvalOptions(NamedTuple):
+  """Which frozen graph is evaluated."""
+  path: str = required('Frozen graph to evaluate.')
+  input_node: str = _input_node()
+  output_node: str = _output_node()
+
+
+@options
 class TfliteEvalOptions(NamedTuple):
   """Which TFLite file is evaluated, on what, and how it is run."""
-  # The .tflite file.
-  net_file: str
-  # Folder with the images, or the folder that holds it as `images`.
-  test_dir: str
-  # Folder with the annotations; None: `annotations` beside the images.
-  val_label_dir: Optional[str] = None
-  # The caller's idea of the input, held against the file's; None: none.
-  is_float_input: Optional[bool] = None
-  # Range of a float input, [0, 255] or [-1, 1]; None: the latter.
-  is_input_0_255: Optional[bool] = None
-  # Threads of one interpreter.
-  num_threads: int = 1
-  # Processes with an interpreter each; 0: one for each processor.
-  num_workers: int = 0
-
-  def validate(self):
-    """Returns self, or raises InputError naming the flag at fault."""
-    if self.num_threads < 1:
-      raise InputError('--num_threads={}: expected at least 1'.format(
-          self.num_threads))
-    return _with_workers(self)
+  net_file: str = required('TFLite file to evaluate.')
+  test_dir: str = required(
+      'Folder with the images, or the folder above it.')
+  val_label_dir: Optional[str] = field(
+      None, 'Folder with the annotations; none: annotations/ beside the '
+      'images.')
+  is_float_input: Optional[bool] = field(
+      None, 'What the input is expected to be; the file itself decides, and is '
+      'refused where it is something else.')
+  is_input_0_255: Optional[bool] = field(
+      None, 'Range of the input. A float input gets [-1, 1] unless this is '
+      'true; a quantized one always gets pixels of 0 to 255.')
+  num_threads: int = field(
+      1, 'Threads of one interpreter, where it can have several.',
+      least=1, most=_MOST_WORKERS)
+  num_workers: int = _workers('Processes with an interpreter each')
 
 
+# --- Export and conversion -------------------------------------------------
+
+
+@options
 class ExportOptions(NamedTuple):
-  """What the frozen graph computes, and where it goes."""
-  # Folder for freeze.pb, or a path that ends in .pb.
-  export_path: str
-  # Scales of the input whose class probabilities are averaged.
-  inference_scales: Tuple[float, ...] = (1.0,)
-  # Average the probabilities of mirrored images too.
-  add_flipped_images: bool = False
-  # Write the graph without its weights as text, too.
-  save_inference_graph: bool = False
-  # How the graph's input is meant to be prepared; written beside the graph.
-  preprocessing: Optional[PreprocessOptions] = None
-
-  def validate(self):
-    """Returns self, or raises InputError naming the flag at fault."""
-    if not self.inference_scales or min(self.inference_scales) <= 0:
-      raise InputError('--inference_scales={}: expected numbers above 0'.format(
-          ','.join(map(str, self.inference_scales))))
-    return self
+  """From a checkpoint to a frozen graph."""
+  checkpoint_path: str = required(
+      'Folder with checkpoints, of which the newest is taken; or one.')
+  export_path: str = required(
+      'Folder for freeze.pb; or a file name that ends in .pb.')
+  inference_scales: Tuple[float, ...] = field(
+      (1.0,), 'Scales of the input whose class probabilities are averaged.',
+      above=0, most=_LARGEST_SCALE, fewest=1)
+  add_flipped_images: bool = field(
+      False, 'Average the probabilities of mirrored images too.')
+  save_inference_graph: bool = field(
+      False, 'Write the graph without weights too, as text.')
+  preprocessing: Optional[PreprocessOptions] = field(
+      None, "How the graph's input is meant to be prepared; written beside it.")
 
 
-def _with_workers(options):
-  """Returns options, or raises InputError for a bad number of workers."""
-  if options.num_workers < 0:
-    raise InputError('--num_workers={}: expected 0 (one for each processor) '
-                     'or more'.format(options.num_workers))
-  return options
+@options
+class ConversionOptions(NamedTuple):
+  """From a frozen graph to a TFLite file, without calibration."""
+  graph_def: str = _graph_to_convert()
+  out_tflite: str = _tflite_to_write()
+  mode: str = required(
+      'float: no quantization; qat: of a graph exported with quantization.',
+      choices=(FLOAT, QUANTIZATION_AWARE))
+  quantized_input_stats: Tuple[float, float] = field(
+      contract.QUANTIZED_INPUT_STATS,
+      'MEAN,DEVIATION of the uint8 input of mode qat, whose real value is '
+      '(pixel - MEAN) / DEVIATION.', least=0, most=255,
+      form='MEAN,DEVIATION, for example 128,128')
+  input_node: str = _input_node()
+  output_node: str = _output_node()
+
+  def _check(self):
+    # Below it, pixels stand for millions; a scale near 0 stops the converter.
+    if self.quantized_input_stats[1] < 1e-3:
+      raise InputError(
+          '{}: expected MEAN,DEVIATION with a deviation above 0 (0.001 or '
+          'more)', errors.option(
+              'quantized_input_stats', self.quantized_input_stats))
+
+
+@options
+class CalibrationOptions(NamedTuple):
+  """From a frozen graph to a TFLite file, with ranges measured on images."""
+  dataset_dir: str = required(
+      'Folder with the calibration images img_N.png, as '
+      'gen_preprocessed_data.py writes it.')
+  graph_def: str = _graph_to_convert()
+  out_tflite: str = _tflite_to_write()
+  input_type: str = required(
+      'float for an input in [-1, 1], uint8 for pixels, as published.',
+      choices=INPUT_TYPES)
+  sample_num: int = field(
+      contract.CALIBRATION_IMAGES,
+      'Number of calibration images; the first ones are taken.',
+      least=1, most=_MOST_IMAGES)
+  input_node: str = _input_node()
+  output_node: str = _output_node()
+
+
+@options
+class RebuildOptions(NamedTuple):
+  """From a TFLite file to a checkpoint."""
+  tflite: str = required('TFLite file to rebuild from.')
+  output_dir: str = required(
+      'Folder for the checkpoint; must not hold one already.')
+  batch_norm_seed: Optional[int] = _seed(
+      None, 'Draw batch norm from this seed and let the weights make up for '
+      'it, to exercise folding; not given: batch norm is the identity.')
+
+
+# --- JSON ------------------------------------------------------------------
 
 
 def to_json(options):
@@ -367,15 +561,16 @@ def to_json(options):
   return dict(options._asdict())
 
 
-def from_json(cls, fields):
-  """Builds options of class cls from a dict read from JSON.
+def from_json(cls, content):
+  """Builds options of class cls from what was read from JSON.
 
   Raises:
-    InputError: where the dict has a field that cls does not know.
+    InputError: where it is no dict of fields of cls, or a value is bad.
   """
-  unknown = sorted(set(fields) - set(cls._fields))
+  if not isinstance(content, dict):
+    raise InputError('expected a dict of {}'.format(cls.__name__))
+  unknown = sorted(set(content) - set(cls._fields))
   if unknown:
     raise InputError('unknown {} {}: written by another version?'.format(
         cls.__name__, ', '.join(unknown)))
-  return cls(**{name: tuple(value) if isinstance(value, list) else value
-                for name, value in fields.items()})
+  return cls(**content)

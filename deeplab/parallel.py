@@ -7,6 +7,7 @@ import os
 import tqdm
 
 from deeplab.errors import InputError
+from deeplab.errors import Message
 
 
 def worker_count(wanted, tasks=None):
@@ -81,13 +82,15 @@ def check_all(check, items, *, title, unit, num_workers=0):
 
   Returns:
     (results, problems): what check returned for each item, None for those that
-    cannot be used; and a list of the messages about these, in order.
+    cannot be used; and a list of errors.Messages about these, in order.
   """
   def check_one(item):
     try:
       return check(item), None
-    except (InputError, OSError) as error:
-      return None, str(error)
+    except InputError as error:
+      return None, error
+    except OSError as error:
+      return None, Message(str(error))
 
   with mapped_in_threads(check_one, items, num_workers) as checked:
     outcomes = list(tqdm.tqdm(

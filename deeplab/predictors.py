@@ -7,6 +7,7 @@ from deeplab import contract
 from deeplab import counting
 from deeplab import graph_file
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.nets import deeplab_v3
 
 
@@ -26,7 +27,7 @@ class CheckpointPredictor(counting.Predictor):
     Args:
       model_options: ModelOptions.
     """
-    self._options = model_options.validate()
+    self._options = model_options
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
@@ -83,8 +84,8 @@ class FrozenGraphPredictor(counting.Predictor):
     """
     self.description = path
     graph_def = graph_file.read_graph_def(path)
-    graph_file.check_nodes(path, graph_def, {'--input_node': input_node,
-                                             '--output_node': output_node})
+    graph_file.check_nodes(
+        path, graph_def, input_node=input_node, output_node=output_node)
     graph = graph_file.import_graph(path, graph_def)
     self._images = graph.get_tensor_by_name(input_node + ':0')
     self._predictions = graph.get_tensor_by_name(output_node + ':0')
@@ -96,9 +97,9 @@ class FrozenGraphPredictor(counting.Predictor):
     wanted = [None] + list(crop_size) + [3]
     if not shape.is_compatible_with(wanted):
       raise InputError(
-          '{}: input is {}, --eval_crop_size={},{}'.format(
-              self.description,
-              'x'.join(str(side) for side in shape.as_list()), *crop_size))
+          '{}: input is {}, {}', self.description,
+          'x'.join(str(side) for side in shape.as_list()),
+          option('crop_size', crop_size))
 
   def predict(self, images):
     """Returns int32 labels of images; see counting.Predictor."""

@@ -25,6 +25,7 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.errors import some_of
 from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
@@ -83,15 +84,12 @@ class _Network(NamedTuple):
     return path or None
 
 
-def rebuild(*, tflite, output_dir, batch_norm_seed=None):
+def rebuild(options):
   """Writes a checkpoint with the weights of a TFLite file.
 
   Args:
-    tflite: the file.
-    output_dir: folder to write into, which is made where missing.
-    batch_norm_seed: None for a batch norm that is the identity plus the bias;
-      an integer to draw one, which the weights make up for, so that whatever
-      reads the checkpoint has some folding to do.
+    options: RebuildOptions; without a seed batch norm is the identity plus the
+      bias.
 
   Returns:
     A RebuildResult.
@@ -100,24 +98,25 @@ def rebuild(*, tflite, output_dir, batch_norm_seed=None):
     InputError: where the file is not a model of this network, or the folder
       holds a checkpoint already.
   """
-  present = os.path.isdir(output_dir) and checkpoints.find_latest(output_dir)
+  path, folder = options.tflite, options.output_dir
+  present = os.path.isdir(folder) and checkpoints.find_latest(folder)
   if present:
-    raise InputError('--output_dir={}: holds {} already; give another '
-                     'folder'.format(output_dir, os.path.basename(present)))
-  model = model_file.read(tflite)
-  model_options = _model_options(model, tflite)
+    raise InputError('{}: holds {} already; give another folder',
+                     option('output_dir', folder), os.path.basename(present))
+  model = model_file.read(path)
+  model_options = _model_options(model, path)
   network = _network(model_options)
-  layers = _layers(model, network, tflite)
-  random = (None if batch_norm_seed is None
-            else np.random.RandomState(batch_norm_seed))
-  values = _variables(network, layers, tflite, random)
+  layers = _layers(model, network, path)
+  random = (None if options.batch_norm_seed is None
+            else np.random.RandomState(options.batch_norm_seed))
+  values = _variables(network, layers, path, random)
   if _has_uint8_weights(model):
     values.update(_ranges(model, network))
     model_options = model_options._replace(quantize_delay_step=0)
-  os.makedirs(output_dir, exist_ok=True)
-  checkpoints.write_options(output_dir, model_options, optimizer=None)
+  os.makedirs(folder, exist_ok=True)
+  checkpoints.write_options(folder, model_options, optimizer=None)
   return RebuildResult(
-      checkpoint=_write(values, output_dir), layers=len(layers),
+      checkpoint=_write(values, folder), layers=len(layers),
       weights=sum(layer.weights.size for layer in layers.values()),
       model_options=model_options)
 
@@ -145,11 +144,14 @@ def _model_options(model, path):
                     some_of(sorted(outputs)) or 'without names'))
   crop_size = model.tensors[model.inputs[0]].shape[1:3]
   decoder = shape_of(_LAST_DECODER_LAYER)
-  return options_lib.ModelOptions(
-      num_classes=logits[3], crop_size=crop_size,
-      output_stride=_stride(crop_size, backbone, options_lib.OUTPUT_STRIDES),
-      decoder_output_stride=decoder and (_stride(
-          crop_size, decoder, options_lib.DECODER_OUTPUT_STRIDES),) or ())
+  try:
+    return options_lib.ModelOptions(
+        num_classes=logits[3], crop_size=crop_size,
+        output_stride=_stride(crop_size, backbone, options_lib.OUTPUT_STRIDES),
+        decoder_output_stride=decoder and (_stride(
+            crop_size, decoder, options_lib.DECODER_OUTPUT_STRIDES),) or ())
+  except InputError as error:
+    raise InputError('{}: not a model of this network: {}'.format(path, error))
 
 
 def _stride(crop_size, shape, strides):

@@ -16,6 +16,7 @@ from deeplab import files
 from deeplab import metrics
 from deeplab import visualize
 from deeplab.errors import InputError
+from deeplab.errors import option
 
 _LOG = logging.getLogger(__name__)
 
@@ -219,8 +220,8 @@ def stage_row(stage, path):
       return StageRow(stage, miou, accuracy, int(content['images']),
                       float(content['seconds']))
     except (ValueError, KeyError, TypeError):
-      raise InputError('{}: expected a report, as --report_json writes '
-                       'it'.format(path))
+      raise InputError('{}: expected a report, as {} has it written', path,
+                       option('report_json'))
 
 
 def stage_table(rows):

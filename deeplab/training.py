@@ -17,11 +17,12 @@ from deeplab import schedules
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.nets import deeplab_v3
 
 _LOG = logging.getLogger(__name__)
 _NOT_FINITE = 'Loss is inf or nan.'
-# Steps of a run that --profile_logdir traces: past the first ones' set-up.
+# Steps of a run that are profiled, where any are: past the first ones' set-up.
 _PROFILED_STEPS = (5, 10, 20)
 _LARGEST_SUMMARY_IMAGES = 3
 # Below this, statistics of a batch are a poor estimate.
@@ -154,17 +155,15 @@ def train(*, dataset_options, preprocess_options, model_options, options):
     InputError: options, records or checkpoints that do not fit; a loss that is
       not finite.
   """
-  dataset_options.validate()
-  preprocess_options.validate()
-  model_options.validate()
-  options.validate(batch_size=dataset_options.batch_size,
-                   num_classes=model_options.num_classes)
+  options.check_with(batch_size=dataset_options.batch_size,
+                     num_classes=model_options.num_classes)
   _LOG.info('training with %s', predictors.runtime())
   if (options.fine_tune_batch_norm and not model_options.is_quantized and
       dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE):
-    _LOG.warning('--fine_tune_batch_norm=true with --train_batch_size=%d: '
-                 'batch statistics want %d or more',
-                 dataset_options.batch_size, _ADVISED_BATCH_NORM_SIZE)
+    _LOG.warning('%s with %s: batch statistics want %d or more',
+                 option('fine_tune_batch_norm', True),
+                 option('batch_size', dataset_options.batch_size),
+                 _ADVISED_BATCH_NORM_SIZE)
   resumes = _prepare_logdir(model_options, options)
   with tf.Graph().as_default():
     if options.seed is not None:
@@ -215,14 +214,16 @@ def _prepare_logdir(model_options, options):
   step = checkpoints.step_of(latest)
   if step >= options.training_number_of_steps:
     raise InputError(
-        '--train_logdir={}: already at step {}; raise '
-        '--training_number_of_steps={} or use a new --train_logdir'.format(
-            folder, step, options.training_number_of_steps))
+        '{}: already at step {}; raise {} or use a new {}',
+        option('train_logdir', folder), step,
+        option('training_number_of_steps', options.training_number_of_steps),
+        option('train_logdir'))
   checkpoints.check_resumable(
       folder, model_options, optimizer=options.optimizer)
-  _LOG.info('RESUMING from step %d of %s%s', step, folder,
-            ' (--tf_initial_checkpoint ignored)'
-            if options.tf_initial_checkpoint else '')
+  _LOG.info('RESUMING from step %d of %s', step, folder)
+  if options.tf_initial_checkpoint:
+    _LOG.info('%s ignored: the run had started already',
+              option('tf_initial_checkpoint'))
   return True
 
 

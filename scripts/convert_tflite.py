@@ -25,7 +25,7 @@ def main(flag_values):
 
   from deeplab.lite import conversion
 
-  result = conversion.convert(**options)
+  result = conversion.convert(options)
   print('\n'.join(conversion.summary_lines(result)))
 
 

@@ -21,12 +21,10 @@ def define_flags(flag_values):
 def main(flag_values):
   from deeplab.data import synthetic
 
-  folder = synthetic.make_dataset(
-      output_dir=flag_values.output_dir, train_images=flag_values.train_images,
-      val_images=flag_values.val_images, long_side=flag_values.size,
-      seed=flag_values.seed)
+  options = flag_sets.synthetic_options(flag_values)
   print('{} training and {} validation pairs in {}'.format(
-      flag_values.train_images, flag_values.val_images, folder))
+      options.train_images, options.val_images,
+      synthetic.make_dataset(options)))
 
 
 if __name__ == '__main__':

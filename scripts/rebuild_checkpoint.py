@@ -26,7 +26,7 @@ def main(flag_values):
 
   from deeplab import rebuild
 
-  result = rebuild.rebuild(**options)
+  result = rebuild.rebuild(options)
   print('{}: {} checkpoint, {} weights in {} layers'.format(
       result.checkpoint,
       'quantization-aware' if result.model_options.is_quantized else 'float',

@@ -248,7 +248,7 @@ def test_takes_indices_of_palette_labels_when_asked(folders):
   label.save(str(folders.labels / 'a.png'))
 
   with pytest.raises(InputError, match='a.png is a palette image; expected '
-                     '8-bit gray, .*--palette_labels'):
+                     '8-bit gray, .*palette_labels'):
     folders.build()
   feature = read(folders.build(palette_labels=True).shards)[0]
   stored = Image.open(io.BytesIO(feature['image/segmentation/class/encoded']))
@@ -361,7 +361,7 @@ def test_reports_all_problems_at_once(folders):
   assert str(caught.value) == (
       '5 of 6 pairs of train cannot be used: p00.jpg: no label p00.png; '
       'p01.jpg: no label p01.png; p02.jpg: no label p02.png; and 2 more (full '
-      'list: {}); --skip_bad leaves them out'.format(problems))
+      'list: {}); skip_bad leaves them out'.format(problems))
   assert problems.read_text().splitlines() == [
       'p{0:02d}.jpg: no label p{0:02d}.png'.format(index)
       for index in range(5)]
@@ -394,10 +394,10 @@ def test_refuses_labels_without_a_kept_class(folders):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(image_folder='no/such'), '--train_image_folder=no/such: no such f'),
-    (dict(label_folder='no/such'), '--train_image_label_folder=no/such: no s'),
-    (dict(num_workers=-1), '--num_workers=-1: expected 0'),
-    (dict(split='test'), 'split test: expected one of train, val'),
+    (dict(image_folder='no/such'), 'train_image_folder=no/such: no such f'),
+    (dict(label_folder='no/such'), 'train_label_folder=no/such: no such f'),
+    (dict(num_workers=-1), 'num_workers=-1: expected a whole number from 0'),
+    (dict(split='test'), 'split=test: expected train or val'),
 ])
 def test_refuses_bad_options(folders, changes, message):
   folders.add_pairs(1)
@@ -415,7 +415,7 @@ def test_refuses_one_folder_for_both(folders):
 def test_refuses_a_folder_without_images(folders):
   folders.add_image('a.gif')
   with pytest.raises(InputError, match=re.escape(
-      'no *.jpg, *.jpeg or *.png in --train_image_folder=') +
+      'no *.jpg, *.jpeg or *.png in train_image_folder=') +
                      '.*1 other files'):
     folders.build()
 
@@ -431,7 +431,7 @@ def test_names_the_full_ade20k(folders):
 def test_refuses_an_output_dir_that_is_a_file(folders):
   folders.add_pairs(1)
   folders.output.write_text('x')
-  with pytest.raises(InputError, match='--output_dir=.*out: '):
+  with pytest.raises(InputError, match='output_dir=.*out: '):
     folders.build()
 
 
@@ -501,10 +501,25 @@ def test_script_leaves_out_a_split_that_is_not_asked_for(tmp_path):
   assert 'val: left out' in result.stdout
 
 
+def test_script_says_flags_inside_lists_of_problems(tmp_path):
+  folders = Folders(tmp_path / 'train')
+  folders.add_pairs(1)
+  folders.add_image('z.jpg')
+  label = Image.new('P', SIZE)
+  label.putpalette([0, 0, 0] * 256)
+  label.save(str(folders.labels / 'z.png'))
+  result = run(tmp_path, *(flags_for('train', folders) + ['--output_dir=out']))
+  assert result.returncode == 2
+  assert '(--palette_labels takes the indices as class ids)' in result.stderr
+  assert result.stderr.endswith('; --skip_bad leaves them out\n')
+
+
 @pytest.mark.parametrize('arguments, message', [
     ([], '--train_image_folder=./ADE20K/ADEChallengeData2016/images/training: '
      'no such folder'),
     (['--val_image_folder=gone'], '--val_image_folder=gone: no such folder'),
+    (['--val_image_folder=.', '--val_image_label_folder=gone'],
+     '--val_image_label_folder=gone: no such folder'),
     (['--train_images_folder=x'],
      'unknown flag --train_images_folder; did you mean --train_image_folder?'),
     (['--image_format=gif'], '--image_format=gif'),

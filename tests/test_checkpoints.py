@@ -52,7 +52,7 @@ def test_without_a_state_file_the_largest_step_is_the_newest(tmp_path):
 
 
 def test_a_missing_checkpoint_is_named_with_what_is_there(tmp_path):
-  with pytest.raises(InputError, match=r'--flag=.*: no checkpoint in this '
+  with pytest.raises(InputError, match=r'flag=.*: no checkpoint in this '
                      r'folder \(0 \*.index'):
     checkpoints.find(str(tmp_path), 'flag')
   save(tmp_path, FLOAT)
@@ -72,21 +72,21 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 @pytest.mark.parametrize('stored, graph, words', [
     ({'decoder/x/weights': 0.0}, {}, ['1 variable (decoder/x/weights)',
-                                      '--decoder_output_stride=4?']),
-    ({}, {'decoder/x/weights': []}, ['lacks', 'drop --decoder_output_stride']),
+                                      'decoder_output_stride=4?']),
+    ({}, {'decoder/x/weights': []}, ['lacks', 'drop decoder_output_stride']),
     ({'logits/semantic/act_quant/max': 0.0}, {},
-     ['quantization-aware', 'add --quantize_delay_step=0']),
+     ['quantization-aware', 'add quantize_delay_step=0']),
     ({}, {'logits/semantic/act_quant/max': []},
-     ['float checkpoint', 'drop --quantize_delay_step']),
-    ({'aspp1/weights': 0.0}, {}, ['other --atrous_rates']),
+     ['float checkpoint', 'drop quantize_delay_step']),
+    ({'aspp1/weights': 0.0}, {}, ['other atrous_rates']),
     ({'concat_projection/weights': 0.0}, {},
-     ['another --aspp_with_concat_projection']),
+     ['another aspp_with_concat_projection']),
     ({'decoder/a/weights': 0.0}, {'decoder/b/weights': []},
-     ['other --decoder_use_separable_conv']),
+     ['other decoder_use_separable_conv']),
     ({}, {LOGITS: [1, 1, 4, 21]},
-     ['[1, 1, 4, 32], expected [1, 1, 4, 21]', 'give --num_classes=32']),
-    ({}, {BACKBONE: [3, 4]}, ['another --depth_multiplier']),
-    ({}, {'image_pooling/weights': [3]}, ['other --aspp_convs_filters']),
+     ['[1, 1, 4, 32], expected [1, 1, 4, 21]', 'give num_classes=32']),
+    ({}, {BACKBONE: [3, 4]}, ['another depth_multiplier']),
+    ({}, {'image_pooling/weights': [3]}, ['other aspp_convs_filters']),
 ])
 def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
     tmp_path, stored, graph, words):
@@ -136,13 +136,13 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
 
 @pytest.mark.parametrize('change, words', [
     ({'decoder_output_stride': ()},
-     '--decoder_output_stride: checkpoint was trained with 4, got None'),
-    ({'num_classes': 21}, '--num_classes: checkpoint was trained with 32, got '
+     'decoder_output_stride: checkpoint was trained with 4, got none'),
+    ({'num_classes': 21}, 'num_classes: checkpoint was trained with 32, got '
                           '21'),
-    ({'atrous_rates': (6,)}, '--atrous_rates'),
-    ({'use_bounded_activation': True}, '--use_bounded_activation'),
+    ({'atrous_rates': (6,)}, 'atrous_rates'),
+    ({'use_bounded_activation': True}, 'use_bounded_activation'),
     ({'quantize_delay_step': 0},
-     'trained in float: drop --quantize_delay_step'),
+     'trained in float: drop quantize_delay_step'),
 ])
 def test_other_flags_than_in_training_are_refused(tmp_path, change, words):
   prefix = write(tmp_path)
@@ -157,7 +157,7 @@ def test_a_quantization_aware_checkpoint_asks_for_its_flag(tmp_path):
   # Neither the step nor who quantizes changes a variable.
   checkpoints.check_options(prefix, quantized._replace(
       quantize_delay_step=9, fake_quant=options.LAYERS))
-  with pytest.raises(InputError, match='add --quantize_delay_step=0'):
+  with pytest.raises(InputError, match='add quantize_delay_step=0'):
     checkpoints.check_options(prefix, MODEL)
 
 
@@ -166,25 +166,46 @@ def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
   checkpoints.check_options(
       prefix, MODEL._replace(atrous_rates=(12, 24), output_stride=8,
                              crop_size=(257, 257)))
-  assert 'trained with --output_stride=16, used with 8' in caplog.text
+  assert 'trained with output_stride=16, used with 8' in caplog.text
 
 
 def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
   write(tmp_path, optimizer='momentum')
   checkpoints.check_resumable(str(tmp_path), MODEL, optimizer='momentum')
   with pytest.raises(InputError, match='trained in float: drop '
-                     '--quantize_delay_step; --optimizer: was momentum, now '
-                     'adam.*new --train_logdir'):
+                     'quantize_delay_step; optimizer: was momentum, now '
+                     'adam.*new train_logdir'):
     checkpoints.check_resumable(
         str(tmp_path), MODEL._replace(quantize_delay_step=0), optimizer='adam')
 
 
-@pytest.mark.parametrize('content', ['{', '{}', '{"model": {"colour": 1}}',
-                                     '[1]'])
-def test_an_unreadable_options_file_is_named(tmp_path, content):
-  (tmp_path / 'model_options.json').write_text(content)
-  with pytest.raises(InputError, match='model_options.json|colour'):
+@pytest.mark.parametrize('content, problem', [
+    ('{', 'no JSON: '), ('', 'no JSON: '), ('\xff', 'no JSON: '),
+    ('[' * 100000, 'nested too deeply'),
+    ('{}', 'expected a dict that has a dict as model'),
+    ('[1]', 'expected a dict that has'), ('null', 'expected a dict that has'),
+    ('{"model": [1]}', 'expected a dict that has'),
+    ('{"model": {"colour": 1}}', 'unknown ModelOptions colour'),
+    ('{"model": {}, "optimizer": "sgd"}', 'optimizer=sgd: expected momentum'),
+    ('{"model": {}, "optimizer": []}', 'optimizer=: expected momentum'),
+    ('{"model": {}, "quantize_delay_step": "0"}', 'quantize_delay_step=0: exp'),
+] + [('{"model": {"%s": %s}}' % field, '%s=' % field[0]) for field in (
+    ('num_classes', 'null'), ('num_classes', '"32"'), ('num_classes', '32.0'),
+    ('num_classes', '[]'), ('num_classes', '1'), ('num_classes', '1e400'),
+    ('depth_multiplier', '1e400'), ('depth_multiplier', 'NaN'),
+    ('depth_multiplier', '-Infinity'), ('depth_multiplier', '1' + 400 * '0'),
+    ('decoder_output_stride', '4'), ('decoder_output_stride', '[[4]]'),
+    ('crop_size', '[512]'), ('crop_size', '{"a": 1}'),
+    ('use_bounded_activation', '1'), ('fake_quant', '"nobody"'))])
+def test_an_unreadable_options_file_is_named(tmp_path, content, problem):
+  path = tmp_path / 'model_options.json'
+  path.write_bytes(content.encode('latin-1'))
+  with pytest.raises(InputError) as error:
     checkpoints.read_options(str(tmp_path))
+  line = str(error.value)
+  assert line.startswith('{}: {}'.format(path, problem)), line
+  assert line.endswith('; remove the file to do without')
+  assert '\n' not in line and len(line) - len(str(path)) < 200
 
 
 def test_the_options_file_is_plain_json(tmp_path):
@@ -237,7 +258,7 @@ def test_an_incomplete_backbone_is_refused(tmp_path):
 def test_another_class_count_asks_for_the_flag(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{LOGITS: np.zeros([1, 1, 4, 151])}))
   with pytest.raises(InputError, match='checkpoint has 151 classes, the model '
-                     '32: add --initialize_last_layer=false'):
+                     '32: add initialize_last_layer=false'):
     restore(prefix, FLOAT)
   restore(prefix, FLOAT, excluded=('logits',))
 

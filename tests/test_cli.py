@@ -12,8 +12,12 @@ import pytest
 from deeplab import cli
 from deeplab import contract
 from deeplab import environment
+from deeplab import errors
+from deeplab import fields
 from deeplab.errors import InputError
+from deeplab.flag_sets import data as data_flags
 from deeplab.flag_sets import network as flag_sets
+from deeplab.flag_sets import tflite as tflite_flags
 from tests import scripts
 
 SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',
@@ -72,6 +76,7 @@ def test_the_documented_flags_that_the_reference_never_defined():
   values = parsed('export_model.py', '--train_crop_size=257,513',
                   '--checkpoint_path=c', '--export_path=e')
   made = flag_sets.export_options(values)
+  assert made['options'].checkpoint_path == 'c'
   assert made['model_options'].crop_size == (257, 513)
   assert made['options'].preprocessing.crop_size == (257, 513)
 
@@ -106,9 +111,10 @@ def test_bad_command_lines_are_refused(arguments, words):
     (['--train_crop_size=a,b'], '--train_crop_size=a,b: expected'),
     (['--train_crop_size=0,5'], '--train_crop_size=0,5: expected'),
     (['--decoder_output_stride=four'], '--decoder_output_stride=four: '
-                                       'expected integers'),
+                                       'expected a list, each 4, 8 or 16'),
     (['--image_pooling_stride=1'], '--image_pooling_stride=1: expected'),
-    (['--train_batch_size=0'], 'batch size 0'),
+    (['--train_batch_size=0'], '--train_batch_size=0: expected a whole number '
+                               'from 1 to 4096'),
     (['--max_resize_value=5'], '--max_resize_value=5 without'),
     (['--min_resize_value=0'], '--min_resize_value=0'),
     (['--min_scale_factor=3'], '--min_scale_factor=3.0'),
@@ -118,9 +124,173 @@ def test_bad_command_lines_are_refused(arguments, words):
 def test_bad_values_are_named_with_what_was_expected(arguments, words):
   required = ['--train_logdir=x', '--dataset_dir=y'] if arguments and (
       arguments[0] != '--train_logdir=x') else []
+  values = parsed('train.py', *(required + arguments))
   with pytest.raises(InputError) as error:
-    flag_sets.train_options(parsed('train.py', *(required + arguments)))
-  assert words in str(error.value)
+    flag_sets.train_options(values)
+  assert words in cli.in_flags(error.value, values)
+  assert '--' not in str(error.value)
+
+
+# The functions that define a script's flags and make its options, and flags
+# without which there are none.
+GROUPS = {
+    'build': (data_flags.define_build_flags, data_flags.build_options, []),
+    'synthetic': (data_flags.define_synthetic_flags,
+                  data_flags.synthetic_options, []),
+    'preprocessed': (
+        data_flags.define_preprocessed_flags, data_flags.preprocessed_options,
+        ['--dataset_dir=d', '--preprocessed_dataset_dir=p']),
+    'train': (flag_sets.define_train_flags, flag_sets.train_options,
+              ['--train_logdir=l', '--dataset_dir=d']),
+    'eval': (flag_sets.define_eval_flags, flag_sets.eval_options,
+             ['--checkpoint_dir=c', '--dataset_dir=d']),
+    'eval_pb': (flag_sets.define_eval_pb_flags, flag_sets.eval_pb_options,
+                ['--pb=p', '--dataset_dir=d']),
+    'export': (flag_sets.define_export_flags, flag_sets.export_options,
+               ['--checkpoint_path=c', '--export_path=e']),
+    'ptq': (tflite_flags.define_post_training_quant_flags,
+            tflite_flags.post_training_quant_options,
+            ['--graph_def=g', '--out_tflite=o', '--dataset_dir=d',
+             '--input_type=uint8']),
+    'convert': (tflite_flags.define_convert_tflite_flags,
+                tflite_flags.convert_tflite_options,
+                ['--graph_def=g', '--out_tflite=o', '--mode=qat']),
+    'tflite_eval': (tflite_flags.define_tflite_eval_flags,
+                    tflite_flags.tflite_eval_options, []),
+    'rebuild': (tflite_flags.define_rebuild_flags, tflite_flags.rebuild_options,
+                ['--tflite=t', '--output_dir=o']),
+}
+
+
+def line_of(group, *arguments):
+  """What a user reads of the refusal of a command line, after ERROR."""
+  define, make, required = GROUPS[group]
+  values = flags.FlagValues()
+  with pytest.raises(InputError) as error:
+    cli.parse(define, ['script'] + required + list(arguments), values)
+    make(values)
+  return cli.in_flags(error.value, values)
+
+
+def flags_with_numbers():
+  for group, (define, _, _) in GROUPS.items():
+    values = flags.FlagValues()
+    define(values)
+    for name in values:
+      for cls, field in getattr(values[name], 'sets', ()):
+        definition = fields.definitions(cls)[field]
+        if definition.kind in (int, float):
+          yield pytest.param(group, name, definition, id=group + '-' + name)
+
+
+@pytest.mark.parametrize('group, name, definition', flags_with_numbers())
+def test_absurd_numbers_are_refused_by_the_flags_name(group, name, definition):
+  times = definition.length or 1
+  for number in ('nan', 'inf', '-inf', '1e400', str(10 ** 20), str(2 ** 70),
+                 str(-10 ** 20), '0x'):
+    if name == 'crop_size':
+      arguments = ['--crop_size=' + number] * times
+    else:
+      arguments = ['--{}={}'.format(name, ','.join([number] * times))]
+    line = line_of(group, *arguments)
+    assert '--{}='.format(name) in line and '\n' not in line, line
+
+
+@pytest.mark.parametrize('group, arguments, line', [
+    ('export', ['--crop_size=33,33'],
+     'flag --crop_size=33,33: expected one number; give several as '
+     '--crop_size=33 --crop_size=33'),
+    ('train', ['--atrous_rates=6,12'],
+     'flag --atrous_rates=6,12: expected one number; give several as '
+     '--atrous_rates=6 --atrous_rates=12'),
+    ('export', ['--crop_size=33'],
+     '--crop_size=33: expected HEIGHT,WIDTH, for example 512,512, each a whole '
+     'number from 1 to 8192'),
+    ('export', ['--crop_size=8', '--crop_size=9'],
+     '--crop_size=8 --crop_size=9: expected at least --output_stride=16 a '
+     'side'),
+    ('export', ['--train_crop_size=8,9'],
+     '--train_crop_size=8,9: expected at least --output_stride=16 a side'),
+    ('eval', ['--eval_crop_size=8,9'],
+     '--eval_crop_size=8,9: expected at least --output_stride=16 a side'),
+    ('eval', ['--eval_interval_secs=-1'],
+     '--eval_interval_secs=-1: expected a whole number from 0 to 2147483647'),
+    ('eval', ['--decoder_output_is_logits'],
+     '--decoder_output_is_logits=true: expected a decoder; add '
+     '--decoder_output_stride=4'),
+    ('preprocessed', ['--min_resize_value=65', '--max_resize_value=65',
+                      '--resize_factor=600'],
+     '--resize_factor=600: expected at most --min_resize_value=65'),
+    ('synthetic', ['--size=200000'],
+     '--size=200000: expected a whole number from 64 to 8192'),
+    ('preprocessed', ['--preprocessed_dataset_dir='],
+     '--preprocessed_dataset_dir is required: Folder in which images/ and '
+     'annotations/ are made.'),
+])
+def test_what_users_read(group, arguments, line):
+  assert line_of(group, *arguments) == line
+
+
+def test_options_that_are_another_scripts_are_said_as_flags_too():
+  error = InputError('add {} or drop {}', errors.option('mode', 'qat'),
+                     errors.option('batch_size'))
+  values = parsed('eval.py')
+  assert cli.in_flags(error, values) == (
+      'add --mode=qat or drop --eval_batch_size')
+  assert str(error) == 'add mode=qat or drop batch_size'
+
+
+def test_a_message_keeps_its_options_inside_other_messages():
+  reason = errors.joined('; ', [
+      errors.Message('drop {}', errors.option('batch_size')), 'left {} as is'])
+  error = InputError('{}: {}', '/a/{path}', InputError('{}', reason))
+  assert str(error) == '/a/{path}: drop batch_size; left {} as is'
+  assert cli.in_flags(error, parsed('train.py')) == (
+      '/a/{path}: drop --train_batch_size; left {} as is')
+
+
+def test_what_stands_alone_is_the_text_as_it_is():
+  assert str(InputError('{no} {format}')) == '{no} {format}'
+
+
+def test_the_log_says_flags_too(tmp_path):
+  done = subprocess.run(
+      [sys.executable, '-c',
+       'import logging, sys\nsys.path.insert(0, sys.argv.pop())\n'
+       'from deeplab import cli, errors, options\n'
+       'from deeplab.flag_sets import shared\n'
+       'cli.run(lambda flags: logging.warning(\n'
+       '    "%s and %d", errors.option("batch_size", 3), 4),\n'
+       '  lambda flags: shared.define_input_flags(\n'
+       '      flags, prefix="eval", split="val"), environments=())\n',
+       scripts.REPOSITORY], stderr=subprocess.PIPE, universal_newlines=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.endswith('] --eval_batch_size=3 and 4\n')
+
+
+@pytest.mark.parametrize('arguments', [
+    ['--undefok=foo', '--foo=1'], ['-undefok=foo'], ['--foo', '--undefok=foo'],
+    ['--undefok', 'foo'], ['--flagfile={}']])
+def test_unknown_flags_cannot_be_made_to_pass(tmp_path, arguments):
+  (tmp_path / 'flags').write_text('--undefok=foo\n--foo=1\n')
+  with pytest.raises(InputError, match='--undefok=.*: unknown flags are always '
+                     'refused'):
+    parsed('train.py', *[argument.format(tmp_path / 'flags')
+                         for argument in arguments])
+
+
+def test_a_file_of_flags_is_read_or_named(tmp_path):
+  path = tmp_path / 'flags'
+  with pytest.raises(InputError) as error:
+    parsed('train.py', '--flagfile={}'.format(path))
+  assert str(error.value) == '--flagfile={}: No such file or directory'.format(
+      path)
+  path.write_text('--train_batch_size=3\n')
+  assert parsed(
+      'train.py', '--flagfile={}'.format(path)).train_batch_size == 3
+  path.write_bytes(b'\xff\xfe')
+  with pytest.raises(InputError, match='--flagfile: not a text file'):
+    parsed('train.py', '--flagfile={}'.format(path))
 
 
 def test_crop_sizes_that_contradict_are_refused():
@@ -152,13 +322,13 @@ def test_flags_become_options():
   assert made['options'].label_weights == (2.0,)
 
 
-def test_evaluation_does_not_scale_at_random():
+def test_evaluation_has_no_flags_of_random_scaling():
   values = parsed('eval.py', '--checkpoint_dir=c', '--dataset_dir=d',
                   '--eval_timeout_secs=9', '--quantize_delay_step=0')
+  assert 'min_scale_factor' not in values
   made = flag_sets.eval_options(values)
-  assert made['preprocess_options'].min_scale_factor == 1
-  assert made['preprocess_options'].max_scale_factor == 1
-  assert made['timeout_secs'] == 9 and made['model_options'].is_quantized
+  assert made['watch_options'].timeout_secs == 9
+  assert made['model_options'].is_quantized
 
 
 def decoys(folder):
@@ -196,7 +366,8 @@ def test_refusals_leave_with_status_2_and_one_line():
 
 def test_debug_shows_the_traceback():
   done = scripts.run('eval.py', '--debug', status=1)
-  assert 'Traceback' in done.stderr and '--checkpoint_dir' in done.stderr
+  assert 'Traceback' in done.stderr
+  assert 'InputError: checkpoint_dir is required' in done.stderr
 
 
 def environment_with(monkeypatch, **versions):

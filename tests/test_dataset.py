@@ -166,7 +166,7 @@ def test_real_images(ade20k_sample_dir, tmp_path):
 
 @pytest.mark.parametrize('options, message', [
     (CROP, r'^image_7.png is 4x6 but the crop is 4x5; set '
-           r'--min_resize_value=4 --max_resize_value=4 \(or a larger crop\)$'),
+           r'min_resize_value=4 max_resize_value=4 \(or a larger crop\)$'),
     (CROP._replace(min_resize_value=4),
      r'^image_7.png is 4x6 after resizing but the crop is 4x5; '),
 ])
@@ -243,7 +243,7 @@ def test_read_error_without_an_explanation_passes(five, monkeypatch):
 
 @pytest.mark.parametrize('read', [dataset.batches, dataset.training_batches])
 def test_bad_options_are_refused(five, read):
-  with pytest.raises(InputError, match='split test'):
+  with pytest.raises(InputError, match='split=test: expected train or val'):
     read(split_options(five, split='test'), CROP)
   with pytest.raises(InputError, match='min_resize_value=0'):
     read(split_options(five), CROP._replace(min_resize_value=0))

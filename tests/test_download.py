@@ -14,6 +14,7 @@ import zipfile
 import pytest
 
 from deeplab.data import synthetic
+from deeplab.options import SyntheticOptions
 from tests import downloads
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
@@ -78,8 +79,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def zip_bytes(tmp_path_factory):
   """A zip file of 3 training pairs and 1 validation pair."""
   folder = tmp_path_factory.mktemp('zip')
-  synthetic.make_dataset(output_dir=str(folder / 'data'), train_images=3,
-                         val_images=1, long_side=64)
+  synthetic.make_dataset(SyntheticOptions(
+      output_dir=str(folder / 'data'), train_images=3, val_images=1,
+      long_side=64))
   archive = shutil.make_archive(
       str(folder / 'made'), 'zip', str(folder / 'data'),
       synthetic.DATASET_FOLDER)
@@ -200,8 +202,9 @@ def test_refuses_a_wrong_checksum(run, zip_bytes, tmp_path):
 
 def test_downloads_nothing_where_the_folder_is_complete(
     run, server, tmp_path):
-  synthetic.make_dataset(output_dir=str(tmp_path / 'ADE20K'), train_images=3,
-                         val_images=1, long_side=64)
+  synthetic.make_dataset(SyntheticOptions(
+      output_dir=str(tmp_path / 'ADE20K'), train_images=3, val_images=1,
+      long_side=64))
   result = run()
   assert result.returncode == 0, result.stderr
   assert server.starts == []
@@ -209,9 +212,9 @@ def test_downloads_nothing_where_the_folder_is_complete(
 
 
 def test_refuses_an_incomplete_folder(run, server, tmp_path):
-  folder = synthetic.make_dataset(
+  folder = synthetic.make_dataset(SyntheticOptions(
       output_dir=str(tmp_path / 'ADE20K'), train_images=2, val_images=1,
-      long_side=64)
+      long_side=64))
   assert_refused(run(), 'holds 2 images and 2 labels for training',
                  'expected 3', 'remove this folder')
   assert os.path.isdir(folder)

@@ -35,8 +35,8 @@ def checkpoint(tmp_path_factory):
 
 
 def run_export(checkpoint, path, model=MODEL, **changes):
-  return export.export(checkpoint, model, options.ExportOptions(
-      export_path=str(path), **changes))
+  return export.export(model, options.ExportOptions(
+      checkpoint_path=checkpoint, export_path=str(path), **changes))
 
 
 @pytest.fixture(scope='module')
@@ -155,7 +155,9 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
     description = json.load(content)
   assert description['checkpoint'] == checkpoint
   assert description['model']['crop_size'] == [65, 65]
-  assert description['preprocessing']['resize_factor'] == 16
+  assert description['preprocessing'] == {
+      'crop_size': [65, 65], 'min_resize_value': 65, 'max_resize_value': 65,
+      'resize_factor': 16}
   assert description['geometry'] == (
       'resized to 65..65, factor 16, padded to 65x65')
   assert len(description['output']['classes']) == 32
@@ -185,12 +187,12 @@ def test_graphs_of_other_options_are_accepted_too(
 
 def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
   for changes, words in (
-      ({'decoder_output_stride': ()}, '--decoder_output_stride=4'),
-      ({'num_classes': 151}, '--num_classes=32'),
-      ({'depth_multiplier': 0.5}, '--depth_multiplier')):
+      ({'decoder_output_stride': ()}, 'decoder_output_stride=4'),
+      ({'num_classes': 151}, 'num_classes=32'),
+      ({'depth_multiplier': 0.5}, 'depth_multiplier')):
     with pytest.raises(InputError, match=words):
       run_export(checkpoint, tmp_path / 'out', MODEL._replace(**changes))
-  with pytest.raises(InputError, match='drop --quantize_delay_step'):
+  with pytest.raises(InputError, match='drop quantize_delay_step'):
     run_export(checkpoint, tmp_path / 'out',
                MODEL._replace(quantize_delay_step=0))
   assert not os.path.exists(str(tmp_path / 'out' / 'freeze.pb'))
@@ -201,8 +203,8 @@ def test_written_options_are_compared(checkpoint, tmp_path):
       os.path.dirname(checkpoint), MODEL._replace(use_bounded_activation=True),
       optimizer='adam')
   try:
-    with pytest.raises(InputError, match='--use_bounded_activation: '
-                       'checkpoint was trained with True, got False'):
+    with pytest.raises(InputError, match='use_bounded_activation: '
+                       'checkpoint was trained with true, got false'):
       run_export(checkpoint, tmp_path)
   finally:
     os.remove(os.path.join(
@@ -213,18 +215,31 @@ def test_bad_paths_are_named(checkpoint, tmp_path):
   (tmp_path / 'file').write_text('x')
   with pytest.raises(InputError, match='file is a file; expected a folder'):
     run_export(checkpoint, tmp_path / 'file')
-  with pytest.raises(InputError, match='--checkpoint_path=.*no checkpoint'):
+  with pytest.raises(InputError, match='checkpoint_path=.*no checkpoint'):
     run_export(str(tmp_path), tmp_path / 'out')
-  with pytest.raises(InputError, match='--inference_scales=0.0'):
-    run_export(checkpoint, tmp_path, inference_scales=(0.0,))
+
+
+@pytest.mark.parametrize('scales, words', [
+    ((0.0,), 'inference_scales=0.0: expected a list, each a number above 0'),
+    ((), 'inference_scales=: expected a list'),
+    ((1.0, 0.001), 'inference_scales=1.0,0.001: at 0.001 the input has '
+                   'crop_size=2,2: expected at least output_stride=16 a side'),
+    ((1.0, 16.0), 'at 16.0 the input has crop_size=16369,16369: expected'),
+])
+def test_scales_without_a_size_for_the_network_are_refused(
+    checkpoint, tmp_path, scales, words):
+  model = MODEL._replace(crop_size=(1024, 1024))
+  with pytest.raises(InputError, match=words):
+    run_export(checkpoint, tmp_path / 'out', model, inference_scales=scales)
+  assert not os.path.exists(str(tmp_path / 'out'))
 
 
 def test_graphs_that_cannot_be_evaluated_are_refused(plain, tmp_path):
   with pytest.raises(InputError, match='input is 1x65x65x3, '
-                     '--eval_crop_size=512,512'):
+                     'crop_size=512,512'):
     predictors.FrozenGraphPredictor(plain.path, crop_size=(512, 512))
   with pytest.raises(InputError, match='has no node Input; placeholders: '
-                     'ImageTensor; outputs: ArgMax; give --input_node'):
+                     'ImageTensor; outputs: ArgMax; give input_node'):
     predictors.FrozenGraphPredictor(
         plain.path, crop_size=(65, 65), input_node='Input')
   with pytest.raises(InputError, match='give --output_node'):

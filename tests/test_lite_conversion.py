@@ -115,8 +115,8 @@ def input_of(path):
 @pytest.mark.modern
 def test_float_model_labels_as_the_graph(graph, tmp_path):
   out = str(tmp_path / 'made' / 'float.tflite')
-  result = conversion.convert(
-      graph_def=graph, out_tflite=out, mode='float', **NODES)
+  result = conversion.convert(options.ConversionOptions(
+      graph_def=graph, out_tflite=out, mode='float', **NODES))
   image = np.random.RandomState(2).uniform(
       -1, 1, [SIDE, SIDE, 3]).astype(np.float32)
   labels = labels_of(out, image)
@@ -139,8 +139,8 @@ def test_float_model_labels_as_the_graph(graph, tmp_path):
 @pytest.mark.modern
 def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
   out = str(tmp_path / 'qat.tflite')
-  result = conversion.convert(
-      graph_def=quantized_graph, out_tflite=out, mode='qat', **NODES)
+  result = conversion.convert(options.ConversionOptions(
+      graph_def=quantized_graph, out_tflite=out, mode='qat', **NODES))
   tensor = input_of(out)
   assert (tensor.dtype, tensor.scales, tensor.zero_points) == (
       np.uint8, (1 / 128,), (128,))
@@ -157,9 +157,9 @@ def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
 @pytest.mark.modern
 def test_input_stats_set_scale_and_zero_point(quantized_graph, tmp_path):
   out = str(tmp_path / 'qat.tflite')
-  conversion.convert(
+  conversion.convert(options.ConversionOptions(
       graph_def=quantized_graph, out_tflite=out, mode='qat',
-      quantized_input_stats=(64.0, 32.0), **NODES)
+      quantized_input_stats=(64.0, 32.0), **NODES))
   assert input_of(out).scales == (1 / 32,)
   assert input_of(out).zero_points == (64,)
 
@@ -180,11 +180,11 @@ def test_refuses_the_wrong_mode(graph, quantized_graph, tmp_path):
   message = refusal_of(
       conversion.convert, tmp_path, graph_def=graph, mode='qat')
   assert message.startswith(graph + ': float graph')
-  assert 'use --mode=float' in message
+  assert 'use mode=float, or export with quantize_delay_step=0' in message
   message = refusal_of(conversion.convert, tmp_path, graph_def=quantized_graph,
                        mode='float')
   assert message.startswith(quantized_graph + ': quantization-aware graph')
-  assert 'use scripts/convert_tflite.py --mode=qat' in message
+  assert 'use scripts/convert_tflite.py mode=qat' in message
 
 
 def test_refuses_unknown_nodes(graph, tmp_path):
@@ -192,7 +192,7 @@ def test_refuses_unknown_nodes(graph, tmp_path):
       conversion.convert, tmp_path, graph_def=graph, mode='float',
       input_node='ImageTensor')
   assert ('has no node ImageTensor; placeholders: in; outputs: out; give '
-          '--input_node') in message
+          'input_node') in message
   message = refusal_of(
       conversion.convert, tmp_path, graph_def=graph, mode='float',
       output_node='ArgMax')
@@ -204,7 +204,7 @@ def test_refuses_an_input_that_is_no_image(tmp_path):
   path = write_graph(tmp_path / 'gray.pb', channels=1)
   message = refusal_of(
       conversion.convert, tmp_path, graph_def=path, mode='float')
-  assert '--input_node=in has shape (1, 8, 8, 1)' in message
+  assert 'input_node=in has shape (1, 8, 8, 1)' in message
   assert 'expected [batch, height, width, 3]' in message
 
 
@@ -233,16 +233,18 @@ def test_refuses_files_that_are_no_graph(tmp_path):
 
 def test_refuses_a_folder_as_output(graph, tmp_path):
   with pytest.raises(InputError, match='is a folder, expected the name of a'):
-    conversion.convert(graph_def=graph, out_tflite=str(tmp_path), mode='float')
+    conversion.convert(options.ConversionOptions(
+        graph_def=graph, out_tflite=str(tmp_path), mode='float'))
 
 
 # --- After training --------------------------------------------------------
 
 
 def quantize(graph, folder, out, **arguments):
-  return conversion.post_training_quantize(**dict(NODES, **dict({
-      'graph_def': graph, 'dataset_dir': str(folder), 'out_tflite': str(out),
-      'input_type': 'uint8', 'sample_num': 4}, **arguments)))
+  arguments = dict(dict(input_type='uint8', sample_num=4), **arguments)
+  return conversion.post_training_quantize(options.CalibrationOptions(
+      graph_def=graph, dataset_dir=str(folder), out_tflite=str(out), **NODES,
+      **arguments))
 
 
 @pytest.mark.modern
@@ -308,9 +310,9 @@ def ptq_refusal(tmp_path, graph, images, **arguments):
 @in_both
 def test_refuses_too_few_images(graph, images, tmp_path):
   message = ptq_refusal(tmp_path, graph, images, sample_num=5)
-  assert '4 images, expected at least --sample_num=5' in message
+  assert '4 images, expected at least sample_num=5' in message
   message = ptq_refusal(tmp_path, graph, images, sample_num=0)
-  assert message == '--sample_num=0: expected at least 1'
+  assert message == 'sample_num=0: expected a whole number from 1 to 1000000'
   message = ptq_refusal(tmp_path, graph, images / 'none')
   assert 'no such folder' in message
 
@@ -337,7 +339,7 @@ def test_refuses_damaged_images(graph, images, tmp_path):
 def test_refuses_to_quantize_twice(quantized_graph, images, tmp_path):
   message = ptq_refusal(tmp_path, quantized_graph, images)
   assert 'quantization-aware graph' in message
-  assert 'use scripts/convert_tflite.py --mode=qat' in message
+  assert 'use scripts/convert_tflite.py mode=qat' in message
 
 
 @pytest.mark.tf2
@@ -361,10 +363,10 @@ def options_of(define, make, *arguments):
 @in_both
 @pytest.mark.parametrize('arguments, words', [
     (['--input_type=uint8', '--graph_def=g', '--out_tflite=o'],
-     '--dataset_dir is required'),
-    (['--dataset_dir=d', '--out_tflite=o'], '--graph_def is required'),
+     'dataset_dir is required'),
+    (['--dataset_dir=d', '--out_tflite=o'], 'graph_def is required'),
     (['--dataset_dir=d', '--graph_def=g', '--out_tflite=o'],
-     '--input_type is required: float'),
+     'input_type is required: float'),
     (['--input_type=int8'], 'input_type'),
 ])
 def test_post_training_flags_are_refused(arguments, words):
@@ -376,8 +378,8 @@ def test_post_training_flags_are_refused(arguments, words):
 
 @in_both
 @pytest.mark.parametrize('arguments, words', [
-    (['--mode=qat', '--out_tflite=o'], '--graph_def is required'),
-    (['--graph_def=g', '--out_tflite=o'], '--mode is required'),
+    (['--mode=qat', '--out_tflite=o'], 'graph_def is required'),
+    (['--graph_def=g', '--out_tflite=o'], 'mode is required: float'),
     (['--graph_def=g', '--out_tflite=o', '--mode=float',
       '--quantized_input_stats=1,1'], 'has no effect with --mode=float'),
     (['--graph_def=g', '--out_tflite=o', '--mode=qat',
@@ -459,9 +461,10 @@ def test_conversion_script_needs_another_environment():
 def export_reference(reference_dir, kind, folder):
   """Freezes the reference's checkpoint; returns the path of the graph."""
   return export.export(
-      os.path.join(reference_dir, 'checkpoint_' + kind),
       PUBLISHED._replace(quantize_delay_step=0 if kind == 'qat' else -1),
-      options.ExportOptions(export_path=str(folder))).path
+      options.ExportOptions(
+          checkpoint_path=os.path.join(reference_dir, 'checkpoint_' + kind),
+          export_path=str(folder))).path
 
 
 def kinds(model):
@@ -486,9 +489,9 @@ def different_weights(ours, published):
 def test_makes_the_published_quantization_aware_file(
     reference_dir, ade20k_sample_dir, tmp_path):
   out = str(tmp_path / 'freeze_qat.tflite')
-  result = conversion.convert(
+  result = conversion.convert(options.ConversionOptions(
       graph_def=export_reference(reference_dir, 'qat', tmp_path),
-      out_tflite=out, mode='qat')
+      out_tflite=out, mode='qat'))
   published_path = os.path.join(reference_dir, 'freeze_qat.tflite')
   ours, published = model_file.read(out), model_file.read(published_path)
   assert result.size == os.path.getsize(published_path) == 2348952
@@ -518,10 +521,10 @@ def test_makes_the_published_post_training_file(
       save_image(tmp_path / 'images' / 'img_{}.png'.format(number),
                  image.resize((512, 512)))
   out = str(tmp_path / 'freeze_ptq.tflite')
-  result = conversion.post_training_quantize(
+  result = conversion.post_training_quantize(options.CalibrationOptions(
       dataset_dir=str(tmp_path), out_tflite=out, input_type='uint8',
       graph_def=export_reference(reference_dir, 'float', tmp_path),
-      sample_num=number + 1)
+      sample_num=number + 1))
   published_path = os.path.join(reference_dir, 'freeze_ptq.tflite')
   ours, published = model_file.read(out), model_file.read(published_path)
   if not tf.__version__.startswith('2.2.'):
@@ -545,9 +548,9 @@ def test_makes_the_published_post_training_file(
 @pytest.mark.slow
 def test_makes_a_float_file_of_the_published_graph(reference_dir, tmp_path):
   out = str(tmp_path / 'freeze.tflite')
-  result = conversion.convert(
+  result = conversion.convert(options.ConversionOptions(
       graph_def=export_reference(reference_dir, 'float', tmp_path),
-      out_tflite=out, mode='float')
+      out_tflite=out, mode='float'))
   assert result.operations['CONV_2D'] == 41
   assert result.operations['DEPTHWISE_CONV_2D'] == 19
   assert result.input == 'float32 1x512x512x3'

@@ -163,8 +163,8 @@ def test_what_is_not_counted_is_said(model, folder, caplog):
     assert report.runtime.endswith(' x 2 threads')
     threads = []
   else:
-    threads = ['--num_threads=2 has no effect: the interpreter of {} has one '
-               'thread; --num_workers starts processes'.format(INTERPRETER)]
+    threads = ['num_threads=2 has no effect: the interpreter of {} has one '
+               'thread; num_workers starts processes'.format(INTERPRETER)]
   assert [record.getMessage() for record in caplog.records
           if 'deeplab' in record.name] == [
       '{} takes float32 in [-1, 1]'.format(model)] + threads + [
@@ -191,7 +191,7 @@ def test_refusals_of_the_script(model, folder, tmp_path):
       model, '--test_dir=/no/such')
   assert 'takes float32 in [-1, 1], but --is_float_input=false' in refusal(
       model, '--is_float_input=false')
-  assert '--num_threads=0: expected at least 1' in refusal(
+  assert '--num_threads=0: expected a whole number from 1' in refusal(
       model, '--num_threads=0')
 
 
@@ -223,7 +223,7 @@ def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
 
 @pytest.mark.parametrize('changes', [{'num_workers': -1}, {'num_threads': 0}])
 def test_bad_options(model, folder, changes):
-  with pytest.raises(InputError, match='--{}={}: expected'.format(
+  with pytest.raises(InputError, match='{}={}: expected'.format(
       *list(changes.items())[0])):
     evaluate(model, folder, **changes)
 

@@ -134,15 +134,15 @@ def refusal(make, path, arguments=None, **facts):
 
 def test_flags_that_contradict_the_file(make, path):
   assert refusal(make, path, {'is_float_input': False}) == (
-      'PATH takes float32 in [-1, 1], but --is_float_input=false; drop the '
-      'flag, the model decides')
+      'PATH takes float32 in [-1, 1], but is_float_input=false; drop it, the '
+      'model decides')
   quantized = {'dtype': np.uint8, 'quantization': QAT}
   assert refusal(make, path, {'is_float_input': True}, **quantized) == (
       'PATH takes uint8 (scale 0.0078125, zero point 128), but '
-      '--is_float_input=true; drop the flag, the model decides')
+      'is_float_input=true; drop it, the model decides')
   assert refusal(make, path, {'is_input_0_255': False}, **quantized) == (
       'PATH takes pixels of 0 to 255 as uint8 (scale 0.0078125, zero point '
-      '128), but --is_input_0_255=false; drop the flag, the model decides')
+      '128), but is_input_0_255=false; drop it, the model decides')
 
 
 @pytest.mark.parametrize('quantization', [
@@ -189,7 +189,7 @@ def test_labels(make, dtype):
 def test_files_that_are_no_models(tmp_path):
   with pytest.raises(InputError) as caught:
     interpreters.check_file(str(tmp_path))
-  assert '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh'.format(
+  assert 'net_file={}: no such file; ./scripts/fetch_checkpoints.sh'.format(
       tmp_path) in str(caught.value)
   for content in (b'', b'TFL3', b'....TFL2....'):
     path = tmp_path / 'x.tflite'
@@ -197,14 +197,14 @@ def test_files_that_are_no_models(tmp_path):
     with pytest.raises(InputError) as caught:
       interpreters.check_file(str(path))
     assert str(caught.value) == (
-        '--net_file={}: not a TFLite model (bad identifier {}, expected '
+        'net_file={}: not a TFLite model (bad identifier {}, expected '
         "b'TFL3')".format(path, content[4:8]))
 
 
 def test_a_model_that_the_interpreter_refuses(make, path):
   for failure in (ValueError('no tensors'), RuntimeError('no tensors')):
     assert refusal(make, path, failure=failure) == (
-        '--net_file=PATH: Fake 1.0 cannot load this model: no tensors')
+        'net_file=PATH: Fake 1.0 cannot load this model: no tensors')
 
 
 def test_threads(make):

@@ -176,7 +176,7 @@ def test_custom_operators_are_refused(tmp_path, fields, shown):
   path.write_bytes(model_bytes(**fields))
   for function, name in ((model_file.read, str(path)),
                          (interpreters.check_file,
-                          '--net_file={}'.format(path))):
+                          'net_file={}'.format(path))):
     with pytest.raises(InputError) as caught:
       function(str(path))
     assert str(caught.value) == (

@@ -57,7 +57,7 @@ def test_images_come_in_the_order_of_their_numbers(folder):
     folder.add('img_{}'.format(number))
   (folder.images / 'a.JPG').write_bytes(b'')
   names = [os.path.basename(path) for path in png_folder.image_paths(
-      folder.path, '--dataset_dir')]
+      folder.path, 'dataset_dir')]
   assert names == ['a.JPG', 'img_0.png', 'img_2.png', 'img_9.png',
                    'img_10.png', 'img_100.png']
 
@@ -66,7 +66,7 @@ def test_the_folder_of_images_and_the_one_above_are_the_same(folder):
   folder.add('img_0')
   expected = [str(folder.images / 'img_0.png')]
   for given in (folder.path, str(folder.images), str(folder.images) + os.sep):
-    assert png_folder.image_paths(given, '--dataset_dir') == expected
+    assert png_folder.image_paths(given, 'dataset_dir') == expected
 
 
 def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
@@ -100,7 +100,7 @@ def test_images_without_annotation_are_named(folder):
   for number in (1, 2, 3, 5):
     (folder.annotations / 'img_{}.png'.format(number)).unlink()
   assert refusal(folder.pairs) == (
-      '4 of 6 images without annotation in --val_label_dir={}: img_1.png, '
+      '4 of 6 images without annotation in val_label_dir={}: img_1.png, '
       'img_2.png, img_3.png, and 1 more'.format(folder.annotations))
 
 
@@ -114,13 +114,13 @@ def test_one_annotation_serves_one_image(folder):
 def test_folders_that_cannot_be_used(folder, tmp_path):
   listing = png_folder.list_pairs
   assert refusal(listing, '/no/such') == (
-      '--test_dir=/no/such: no such folder; gen_preprocessed_data.py makes one')
+      'test_dir=/no/such: no such folder; gen_preprocessed_data.py makes one')
   (folder.images / 'notes.txt').write_text('x')
   assert refusal(listing, folder.path) == (
-      'no images in --test_dir={} (1 other files)'.format(folder.images))
+      'no images in test_dir={} (1 other files)'.format(folder.images))
   folder.add('img_0')
   assert refusal(listing, folder.path, '/no/such') == (
-      '--val_label_dir=/no/such: no such folder')
+      'val_label_dir=/no/such: no such folder')
   assert 'another folder than the images' in refusal(
       listing, folder.path, str(folder.images))
 
@@ -130,9 +130,9 @@ def test_an_unfinished_folder_is_refused(folder, tmp_path, given):
   folder.add('img_0')
   (tmp_path / 'INCOMPLETE').write_text('')
   assert refusal(png_folder.image_paths, str(tmp_path / given),
-                 '--dataset_dir') == (
-      '--dataset_dir={}: gen_preprocessed_data.py did not finish writing it; '
-      'run that again with --overwrite'.format(folder.images))
+                 'dataset_dir') == (
+      'dataset_dir={}: gen_preprocessed_data.py did not finish writing it; '
+      'run that again with overwrite'.format(folder.images))
 
 
 def test_manifest(folder, tmp_path):

@@ -260,7 +260,7 @@ def test_lists_that_cannot_be_used(generate, five, tmp_path):
     with pytest.raises(InputError) as caught:
       generate('--image_list={}'.format(path))
     assert not (tmp_path / 'out').exists()
-    return str(caught.value).replace('--image_list={}: '.format(path), '')
+    return str(caught.value).replace('image_list={}: '.format(path), '')
 
   assert refusal(b'image_1.png\na.png\nb.png\nc.png\nd.png\n') == (
       '4 of 5 listed images are not in the 5 records of val in {}: a.png, '
@@ -270,7 +270,7 @@ def test_lists_that_cannot_be_used(generate, five, tmp_path):
   assert refusal(b'image_1.png\nimage_2.png\nimage_1.png \n') == (
       '1 names come more than once: image_1.png')
   assert 'not a text file' in refusal(b'\xff\xfe\x00')
-  with pytest.raises(InputError, match='--image_list=/no/such: No such file'):
+  with pytest.raises(InputError, match='image_list=/no/such: No such file'):
     generate('--image_list=/no/such')
 
 
@@ -294,8 +294,8 @@ def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
   with pytest.raises(InputError) as caught:
     generate()
   assert str(caught.value) == (
-      '--preprocessed_dataset_dir={} holds 10 files from split train; '
-      '--overwrite replaces them'.format(out))
+      'output_dir={} holds 10 files from split train; '
+      'overwrite replaces them'.format(out))
   assert files(out) == before
   (out / 'images' / 'img_9.png.77.tmp').write_bytes(b'')
   records.write_shards(output_dir=str(five), split='val',
@@ -315,7 +315,7 @@ def test_files_of_others_are_never_removed(generate, tmp_path, name):
   with pytest.raises(InputError) as caught:
     generate('--overwrite')
   assert str(caught.value) == (
-      '--preprocessed_dataset_dir={} holds 1 files that are not img_N.png: {}; '
+      'output_dir={} holds 1 files that are not img_N.png: {}; '
       'give another folder'.format(out, name))
   assert files(out) == before
 
@@ -334,27 +334,27 @@ def test_disk_full(generate, tmp_path, monkeypatch):
     generate('--num_workers=1')
   assert str(caught.value) == (
       'disk full after 2 images; {} is left marked INCOMPLETE: put that right '
-      'and run again with --overwrite'.format(out))
+      'and run again with overwrite'.format(out))
   found = files(out)
   assert 'INCOMPLETE' in found and 'manifest.json' not in found
   assert 'images/img_1.png' in found and 'images/img_2.png' not in found
   assert not [name for name in found if name.endswith('.tmp')]
   with pytest.raises(InputError, match='did not finish writing it'):
-    png_folder.image_paths(str(out), '--test_dir')
+    png_folder.image_paths(str(out), 'test_dir')
   monkeypatch.undo()
-  with pytest.raises(InputError, match='from an unfinished run; --overwrite'):
+  with pytest.raises(InputError, match='from an unfinished run; overwrite'):
     generate()
   generate('--overwrite')
   assert len(files(out)) == 11
-  assert len(png_folder.image_paths(str(out), '--test_dir')) == 5
+  assert len(png_folder.image_paths(str(out), 'test_dir')) == 5
 
 
 def test_an_image_that_exceeds_the_crop(generate, tmp_path):
   with pytest.raises(InputError) as caught:
     generate('--eval_crop_size=2,4')
   assert str(caught.value) == (
-      'image_3.png is 3x4 but the crop is 2x4; set --min_resize_value=2 '
-      '--max_resize_value=2 (or a larger crop)')
+      'image_3.png is 3x4 but the crop is 2x4; set min_resize_value=2 '
+      'max_resize_value=2 (or a larger crop)')
   assert (tmp_path / 'out' / 'INCOMPLETE').exists()
 
 
@@ -377,6 +377,6 @@ def test_refusals_of_the_script(five, tmp_path):
       data, '--preprocessed_dataset_dir={}'.format(tmp_path / 'file'))
   assert 'no train-*-of-*.tfrecord in {}'.format(tmp_path) in refusal(
       '--dataset_dir={}'.format(tmp_path), '--eval_split=train', out)
-  assert '--num_workers=-1: expected 0' in refusal(
+  assert '--num_workers=-1: expected a whole number from 0' in refusal(
       data, out, '--num_workers=-1')
   assert not (tmp_path / 'out').exists()

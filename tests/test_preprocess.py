@@ -28,8 +28,12 @@ def evaluate_in_dataset(function, *arrays):
     return session.run(element)
 
 
-def options_of(crop_size, **kwargs):
-  return PreprocessOptions(crop_size=crop_size, **kwargs).validate()
+def options_of(crop_size, *, min_scale_factor=1.0, max_scale_factor=1.0,
+               scale_factor_step_size=0.0, **kwargs):
+  return PreprocessOptions(
+      crop_size=crop_size, min_scale_factor=min_scale_factor,
+      max_scale_factor=max_scale_factor,
+      scale_factor_step_size=scale_factor_step_size, **kwargs)
 
 
 def image_of(values):

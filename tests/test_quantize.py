@@ -244,7 +244,7 @@ def test_implementation_is_what_tensorflow_has(delay, expected, monkeypatch):
 
 def test_an_absent_rewrite_is_refused(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
-  with pytest.raises(InputError, match='--fake_quant=contrib: TensorFlow .* '
+  with pytest.raises(InputError, match='fake_quant=contrib: TensorFlow .* '
                      'has no tf.contrib.quantize; expected layers'):
     quantize.implementation(MODEL._replace(
         quantize_delay_step=0, fake_quant=options_lib.CONTRIB))

@@ -129,8 +129,8 @@ def run(monkeypatch, tmp_path):
   """Rebuilds from a Model: (RebuildResult, variables)."""
   def run_rebuild(model, **arguments):
     monkeypatch.setattr(model_file, 'read', lambda unused_path: model)
-    result = rebuild.rebuild(tflite='made.tflite',
-                             output_dir=str(tmp_path / 'out'), **arguments)
+    result = rebuild.rebuild(options.RebuildOptions(
+        tflite='made.tflite', output_dir=str(tmp_path / 'out'), **arguments))
     return result, read_checkpoint(result.checkpoint)
   return run_rebuild
 
@@ -174,7 +174,7 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
       map(checkpoints.is_quantization_variable, variables))
   assert checkpoints.read_options(folder) == (expected, None)
   # Its folder is no place to go on training in, whatever the optimizer.
-  with pytest.raises(InputError, match='use a new --train_logdir'):
+  with pytest.raises(InputError, match='use a new train_logdir'):
     checkpoints.check_resumable(folder, expected, optimizer='momentum')
 
 
@@ -297,11 +297,13 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
     deeplab_v3.logits(tf.zeros([1, SIZE, SIZE, 3]), SMALL)
     golden_weights.load(session, tf.global_variables())
     tf.train.Saver().save(session, prefix, write_meta_graph=False)
-  graph = export.export(prefix, SMALL, options.ExportOptions(
-      export_path=str(tmp_path / 'graph'))).path
+  graph = export.export(SMALL, options.ExportOptions(
+      checkpoint_path=prefix, export_path=str(tmp_path / 'graph'))).path
   converted = str(tmp_path / 'float.tflite')
-  conversion.convert(graph_def=graph, out_tflite=converted, mode='float')
-  result = rebuild.rebuild(tflite=converted, output_dir=str(tmp_path / 'out'))
+  conversion.convert(options.ConversionOptions(
+      graph_def=graph, out_tflite=converted, mode='float'))
+  result = rebuild.rebuild(options.RebuildOptions(
+      tflite=converted, output_dir=str(tmp_path / 'out')))
   assert result.model_options == SMALL
   # 1.15 leaves batch norm unfolded after the three atrous layers.
   gammas = {name.split('/')[1]: value
@@ -329,9 +331,9 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
 def test_published_files_give_the_reference_checkpoints(
     file, kind, reference_dir, tmp_path):
   """Seed 7 is the one that the reference drew batch norm from."""
-  result = rebuild.rebuild(
+  result = rebuild.rebuild(options.RebuildOptions(
       tflite=os.path.join(reference_dir, file), output_dir=str(tmp_path),
-      batch_norm_seed=7)
+      batch_norm_seed=7))
   assert result.weights == WEIGHTS
   assert result.model_options.is_quantized == (kind == 'qat')
   ours = read_checkpoint(result.checkpoint)
@@ -350,8 +352,8 @@ def test_published_files_give_the_reference_checkpoints(
 def test_published_files_give_the_published_variables(
     file, kind, reference_dir, tmp_path):
   """All but what training makes anew, down to the last name and shape."""
-  result = rebuild.rebuild(tflite=os.path.join(reference_dir, file),
-                           output_dir=str(tmp_path))
+  result = rebuild.rebuild(options.RebuildOptions(
+      tflite=os.path.join(reference_dir, file), output_dir=str(tmp_path)))
   with open(os.path.join(
       reference_dir, 'variables_{}.json'.format(kind))) as content:
     published = {entry['name']: entry['shape'] for entry in json.load(content)}

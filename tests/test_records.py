@@ -182,7 +182,7 @@ def test_find_shards_refuses_shards_without_records(tmp_path):
 
 
 def test_find_shards_refuses_a_missing_folder(tmp_path):
-  with pytest.raises(InputError, match='--dataset_dir=.*no: no such folder'):
+  with pytest.raises(InputError, match='dataset_dir=.*no: no such folder'):
     records.find_shards(str(tmp_path / 'no'), 'val')
 
 

@@ -28,7 +28,7 @@ from tests import scripts
 
 TF1, TF2, MODERN = pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern
 SIDE = 8
-NODES = {'--input_node': 'in', '--output_node': 'out'}
+NODES = {'input_node': 'in', 'output_node': 'out'}
 
 
 def everywhere(test):
@@ -124,7 +124,7 @@ def test_scripts_run_no_operator_that_writes_a_file(
   write_graph(paths['graph'], writing(tmp_path / 'harm'))
   line = scripts.refusal(script, *[
       argument.format(**paths) for argument in arguments + [
-          '{}={}'.format(*item) for item in NODES.items()]])
+          '--{}={}'.format(*item) for item in NODES.items()]])
   assert ('{}: node payload is the operator WriteFile, which no network like '
           'this one has'.format(paths['graph'])) in line
   assert not (tmp_path / 'harm').exists()

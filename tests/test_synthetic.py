@@ -11,9 +11,16 @@ from deeplab import contract
 from deeplab import environment
 from deeplab.data import synthetic
 from deeplab.errors import InputError
+from deeplab.options import SyntheticOptions
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(REPOSITORY, 'scripts', 'make_synthetic_ade20k.py')
+
+
+def paint(folder, val_images=1, long_side=64, **fields):
+  return synthetic.make_dataset(SyntheticOptions(
+      output_dir=str(folder), val_images=val_images, long_side=long_side,
+      **fields))
 
 
 def scenes(count, long_side=96):
@@ -28,8 +35,7 @@ def listing(folder):
 
 
 def test_layout_is_that_of_ade20k(tmp_path):
-  folder = synthetic.make_dataset(
-      output_dir=str(tmp_path), train_images=2, val_images=1, long_side=64)
+  folder = paint(tmp_path, train_images=2)
   assert folder == str(tmp_path / 'ADEChallengeData2016')
   assert listing(folder) == [
       'annotations/training/ADE_train_00000001.png',
@@ -81,12 +87,9 @@ def test_classes_can_be_told_by_their_colour():
 
 
 def test_a_picture_depends_on_seed_and_number_only(tmp_path):
-  few = synthetic.make_dataset(output_dir=str(tmp_path / 'few'),
-                               train_images=1, val_images=1, long_side=64)
-  many = synthetic.make_dataset(output_dir=str(tmp_path / 'many'),
-                                train_images=3, val_images=1, long_side=64)
-  other = synthetic.make_dataset(output_dir=str(tmp_path / 'other'), seed=1,
-                                 train_images=1, val_images=1, long_side=64)
+  few = paint(tmp_path / 'few', train_images=1)
+  many = paint(tmp_path / 'many', train_images=3)
+  other = paint(tmp_path / 'other', seed=1, train_images=1)
 
   def contents(folder, name='images/training/ADE_train_00000001.jpg'):
     with open(os.path.join(folder, name), 'rb') as source:
@@ -100,27 +103,25 @@ def test_a_picture_depends_on_seed_and_number_only(tmp_path):
 
 def test_replaces_its_own_data_set_only(tmp_path):
   for count in (3, 1):
-    folder = synthetic.make_dataset(output_dir=str(tmp_path), val_images=1,
-                                    train_images=count, long_side=64)
+    folder = paint(tmp_path, train_images=count)
   assert len(os.listdir(os.path.join(folder, 'images/training'))) == 1
 
   os.remove(os.path.join(folder, 'synthetic.txt'))
   before = listing(tmp_path)
   with pytest.raises(InputError, match='is no synthetic data set'):
-    synthetic.make_dataset(output_dir=str(tmp_path), train_images=1,
-                           val_images=1, long_side=64)
+    paint(tmp_path, train_images=1)
   assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(train_images=0), '--train_images=0: expected at least 1'),
-    (dict(val_images=0), '--val_images=0: expected at least 1'),
-    (dict(long_side=63), '--size=63: expected at least 64'),
-    (dict(seed=-1), '--seed=-1: expected at least 0'),
+    (dict(train_images=0), 'train_images=0: expected a whole number from 1'),
+    (dict(val_images=0), 'val_images=0: expected a whole number from 1'),
+    (dict(long_side=63), 'long_side=63: expected a whole number from 64'),
+    (dict(seed=-1), 'seed=-1: expected a whole number from 0'),
 ])
 def test_refuses_numbers_out_of_range(tmp_path, arguments, message):
   with pytest.raises(InputError, match=message):
-    synthetic.make_dataset(output_dir=str(tmp_path), **arguments)
+    paint(tmp_path, **arguments)
   assert os.listdir(str(tmp_path)) == []
 
 
@@ -161,4 +162,4 @@ def test_script_refuses_bad_input_in_one_line(tmp_path):
   result = run(tmp_path, '--size=3')
   assert result.returncode == 2
   assert result.stderr == ('ERROR make_synthetic_ade20k.py: --size=3: expected '
-                           'at least 64\n')
+                           'a whole number from 64 to 8192\n')

@@ -396,13 +396,14 @@ def test_frozen_batch_norm_keeps_its_statistics(baseline):
 
 
 @pytest.mark.parametrize('changes, batch_size, words', [
-    ({}, 1, '--fine_tune_batch_norm=true: expected --train_batch_size of at '
-            'least 2'),
-    ({'training_number_of_steps': 0}, 8, '--training_number_of_steps=0'),
-    ({'log_steps': 0}, 8, '--log_steps=0'),
-    ({'label_weights': (1.0, 2.0)}, 8, '--label_weights given 2 times'),
+    ({}, 1, 'batch_size=1: expected at least 2 with fine_tune_batch_norm=true'),
+    ({'training_number_of_steps': 0}, 8, 'training_number_of_steps=0'),
+    ({'log_steps': 0}, 8, 'log_steps=0'),
+    ({'label_weights': (1.0, 2.0)}, 8, 'label_weights=1.0,2.0: 2 weights, '
+                                       'expected one, or one for each of the '
+                                       '32'),
 ], ids=str)
 def test_options_that_cannot_train_are_refused(changes, batch_size, words):
   with pytest.raises(InputError, match=words):
-    options.TrainOptions(train_logdir='', **changes).validate(
+    options.TrainOptions(train_logdir='', **changes).check_with(
         batch_size=batch_size, num_classes=32)

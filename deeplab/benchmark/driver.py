@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from deeplab.benchmark import cases as cases_lib
 from deeplab.errors import InputError
+from deeplab.errors import option
 
 _LOG = logging.getLogger(__name__)
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -230,18 +231,20 @@ def find_pythons(wanted):
   for given in wanted:
     name, unused_separator, path = given.partition('=')
     if name not in cases_lib.ENVIRONMENTS:
-      raise InputError('--environments={}: unknown environment {}; expected '
-                       'some of {}'.format(','.join(wanted), name or '""',
-                                           ','.join(cases_lib.ENVIRONMENTS)))
+      raise InputError(
+          '{}: unknown environment {}; expected some of {}',
+          option('environments', wanted), name or '""',
+          ','.join(cases_lib.ENVIRONMENTS))
     path = path or os.path.join(_ROOT, '.venvs', name, 'bin', 'python')
     if os.path.exists(path):
       found[name] = path
     else:
       missing.append('{} ({}: no such file)'.format(name, path))
   if not found:
-    raise InputError('--environments={}: none found; run ./scripts/setup.sh '
-                     '{}'.format(','.join(wanted), wanted[0] if wanted else
-                                 cases_lib.ENVIRONMENTS[0]))
+    raise InputError(
+        '{}: none found; run ./scripts/setup.sh {}',
+        option('environments', wanted),
+        wanted[0] if wanted else cases_lib.ENVIRONMENTS[0])
   for line in missing:
     _LOG.warning('left out: %s', line)
   return found
@@ -256,8 +259,7 @@ def find_groups(names):
   known = {group.name: group for group in cases_lib.GROUPS}
   for name in names:
     if name not in known:
-      raise InputError('--only={}: unknown group {}; expected some of '
-                       '{}'.format(','.join(names), name or '""',
-                                   ','.join(known)))
+      raise InputError('{}: unknown group {}; expected some of {}',
+                       option('only', names), name or '""', ','.join(known))
   return [group for name, group in known.items()
           if not names or name in names]

@@ -26,17 +26,18 @@ def export(sizes, files, *, quantized):
     with tf.Session() as session:
       network.initialize(session)
       tf.train.Saver().save(session, prefix, write_meta_graph=False)
-  export_lib.export(prefix, model_options, options_lib.ExportOptions(
-      export_path=folder))
+  export_lib.export(model_options, options_lib.ExportOptions(
+      checkpoint_path=prefix, export_path=folder))
 
 
 def convert(unused_sizes, files, *, quantized):
   """Makes the files 'float model' and 'qat model'."""
   name = 'qat' if quantized else 'float'
-  conversion.convert(
+  conversion.convert(options_lib.ConversionOptions(
       graph_def=files(name, contract.FROZEN_GRAPH),
       out_tflite=files(name + '.tflite'),
-      mode=conversion.QUANTIZATION_AWARE if quantized else conversion.FLOAT)
+      mode=(options_lib.QUANTIZATION_AWARE if quantized
+            else options_lib.FLOAT)))
 
 
 def quantize(sizes, files):
@@ -54,7 +55,7 @@ def calibrate(sizes, files):
 
 
 def _quantize(sizes, files, name):
-  return conversion.post_training_quantize(
+  return conversion.post_training_quantize(options_lib.CalibrationOptions(
       dataset_dir=files('preprocessed'),
       graph_def=files('float', contract.FROZEN_GRAPH), out_tflite=files(name),
-      input_type='uint8', sample_num=sizes.calibration)
+      input_type='uint8', sample_num=sizes.calibration))

@@ -25,9 +25,9 @@ _COMPRESSION = 1
 
 def paint(sizes, files):
   """Makes the file 'pictures'."""
-  synthetic.make_dataset(
+  synthetic.make_dataset(options_lib.SyntheticOptions(
       output_dir=files('pictures'), train_images=sizes.pictures,
-      val_images=sizes.evaluated, long_side=sizes.picture_side)
+      val_images=sizes.evaluated, long_side=sizes.picture_side))
 
 
 def build(unused_sizes, files):

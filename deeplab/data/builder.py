@@ -18,7 +18,9 @@ from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
-from deeplab.errors import some_of
+from deeplab.errors import Message
+from deeplab.errors import option
+from deeplab.errors import some_messages
 
 
 class BuildSummary(NamedTuple):
@@ -26,7 +28,7 @@ class BuildSummary(NamedTuple):
   split: str
   # Pairs in the shards.
   pairs: int
-  # Pairs left out because of --skip_bad.
+  # Pairs left out because they are bad.
   skipped: int
   # Files in the image folder that are not images.
   ignored: int
@@ -60,7 +62,6 @@ def build_split(options):
       shards are as they were then.
   """
   start = time.time()
-  options.validate()
   found, ignored = pairs_lib.list_pairs(
       split=options.split, image_folder=options.image_folder,
       label_folder=options.label_folder)
@@ -73,9 +74,9 @@ def build_split(options):
       sum(column) for column in zip(*(f.class_pixels for f in facts.values())))
   if not any(class_pixels[1:]):
     raise InputError(
-        '--{}_image_label_folder={}: no label of {} holds a class id of '
-        '1..{}'.format(options.split, options.label_folder, len(good),
-                       contract.NUM_CLASSES - 1))
+        '{}: no label of {} holds a class id of 1..{}',
+        option(options.split + '_label_folder', options.label_folder),
+        len(good), contract.NUM_CLASSES - 1)
   _check_room(good, options.output_dir)
   shards = _write(good, facts, options)
   summary = BuildSummary(
@@ -102,7 +103,7 @@ def _make_folder(folder):
   try:
     os.makedirs(folder, exist_ok=True)
   except OSError as error:
-    raise InputError('--output_dir={}: {}'.format(folder, error.strerror))
+    raise InputError('{}: {}', option('output_dir', folder), error.strerror)
 
 
 # --- Checking --------------------------------------------------------------
@@ -154,13 +155,14 @@ def _report(problems, total, options):
     if os.path.exists(path):
       os.remove(path)  # an earlier run's
     return
-  files.write_text(path, '\n'.join(problems) + '\n')
+  files.write_text(path, '\n'.join(map(str, problems)) + '\n')
   if options.skip_bad and len(problems) < total:
     return
   raise InputError(
-      '{} of {} pairs of {} cannot be used: {} (full list: {}){}'.format(
-          len(problems), total, options.split, some_of(problems, '; '), path,
-          '' if len(problems) == total else '; --skip_bad leaves them out'))
+      '{} of {} pairs of {} cannot be used: {} (full list: {}){}',
+      len(problems), total, options.split, some_messages(problems), path,
+      '' if len(problems) == total else Message(
+          '; {} leaves them out', option('skip_bad')))
 
 
 def _check_room(good, output_dir):

@@ -12,6 +12,8 @@ from deeplab.data import image_header
 from deeplab.data import preprocess
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.errors import Message
+from deeplab.errors import option
 from deeplab.errors import some_of
 
 # Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
@@ -42,11 +44,10 @@ def batches(dataset_options, preprocess_options, *, names=None):
     Batches, which can be iterated any number of times.
 
   Raises:
-    InputError: bad options; shards that are missing, empty or cut short; names
+    InputError: shards that are missing, empty or cut short; names
       that are not in the records once each.
   """
-  return Batches(
-      dataset_options.validate(), preprocess_options.validate(), names)
+  return Batches(dataset_options, preprocess_options, names)
 
 
 class Batches:
@@ -198,11 +199,12 @@ def _excess(element, options):
   if height <= crop_height and width <= crop_width:
     return None
   resized = '' if options.min_resize_value is None else ' after resizing'
-  return (
-      '{0} is {1}x{2}{3} but the crop is {4}x{5}; set --min_resize_value={6} '
-      '--max_resize_value={6} (or a larger crop)'.format(
-          element['filename'].decode('utf-8'), height, width, resized,
-          crop_height, crop_width, min(crop_height, crop_width)))
+  limit = min(crop_height, crop_width)
+  return Message(
+      '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger crop)',
+      element['filename'].decode('utf-8'), height, width, resized,
+      crop_height, crop_width, option('min_resize_value', limit),
+      option('max_resize_value', limit))
 
 
 # --- Training --------------------------------------------------------------
@@ -227,10 +229,8 @@ def training_batches(dataset_options, preprocess_options):
       'height', 'width': int32 [batch], pixels, before any resizing.
 
   Raises:
-    InputError: bad options, or shards that are missing or empty.
+    InputError: shards that are missing or empty.
   """
-  dataset_options.validate()
-  preprocess_options.validate()
   seed = dataset_options.seed
   if seed is None:
     seed = random.SystemRandom().randrange(2 ** 31)
@@ -330,4 +330,4 @@ def explaining_read_errors(paths, first_guess=None):
     reason = reason or records.diagnose(paths)
     if not reason:
       raise
-    raise InputError(reason) from error
+    raise InputError('{}', reason) from error

@@ -20,6 +20,7 @@ from PIL import PngImagePlugin
 
 from deeplab import contract
 from deeplab.errors import InputError
+from deeplab.errors import option
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
@@ -70,7 +71,7 @@ def list_pairs(*, split, image_folder, label_folder):
   images are passed over.
 
   Args:
-    split: 'train' or 'val', for messages that name the flags.
+    split: 'train' or 'val', for messages that name the options.
     image_folder: folder with *.jpg, *.jpeg and *.png in any letter case.
     label_folder: folder with *.png.
 
@@ -81,20 +82,20 @@ def list_pairs(*, split, image_folder, label_folder):
   Raises:
     InputError: a folder is missing, holds no image, or is the full ADE20K.
   """
-  image_flag = '--{}_image_folder={}'.format(split, image_folder)
-  label_flag = '--{}_image_label_folder={}'.format(split, label_folder)
-  found = _files(image_folder, image_flag)
+  images_given = option(split + '_image_folder', image_folder)
+  labels_given = option(split + '_label_folder', label_folder)
+  found = _files(image_folder, images_given)
   labels = {os.path.splitext(name)[0]: name
-            for name in _files(label_folder, label_flag)
+            for name in _files(label_folder, labels_given)
             if name.lower().endswith('.png')}
   if os.path.samefile(image_folder, label_folder):
-    raise InputError('{}: the labels are expected in another folder'.format(
-        image_flag))
+    raise InputError(
+        '{}: the labels are expected in another folder', images_given)
   images = [name for name in found
             if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS]
   if not images:
-    raise InputError('no *.jpg, *.jpeg or *.png in {} ({} other files)'.format(
-        image_flag, len(found)))
+    raise InputError('no *.jpg, *.jpeg or *.png in {} ({} other files)',
+                     images_given, len(found))
   pairs = []
   for name in images:
     label = labels.get(os.path.splitext(name)[0])
@@ -104,18 +105,18 @@ def list_pairs(*, split, image_folder, label_folder):
   return pairs, len(found) - len(images)
 
 
-def _files(folder, flag):
+def _files(folder, given):
   """Returns the names of a folder's files that are not hidden, sorted."""
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder (./download_and_convert_ade20k.sh '
-                     'gets ADE20K)'.format(flag))
+                     'gets ADE20K)', given)
   names = sorted(entry.name for entry in os.scandir(folder)
                  if not entry.name.startswith('.') and entry.is_file())
   for name in names:
     if name.endswith('_seg.png'):
       raise InputError(
           '{} holds {}: this is the full ADE20K; use ADEChallengeData2016, '
-          'which ./download_and_convert_ade20k.sh gets'.format(flag, name))
+          'which ./download_and_convert_ade20k.sh gets', given, name)
   return names
 
 
@@ -139,8 +140,9 @@ def check_pair(pair, *, image_format=None, palette_labels=False):
   found_format, (width, height) = image_facts(
       read_file(pair.image_path), pair.name)
   if image_format and found_format != image_format:
-    raise InputError('{} is a {}; expected {} by --image_format'.format(
-        pair.name, found_format.upper(), image_format.upper()))
+    raise InputError('{} is a {}; expected {} by {}', pair.name,
+                     found_format.upper(), image_format.upper(),
+                     option('image_format'))
   label_name = os.path.basename(pair.label_path)
   label = _decode_label(
       read_file(pair.label_path), label_name, palette_labels)
@@ -273,8 +275,8 @@ def _decode_label(data, name, palette_labels):
   if color_type == _PNG_PALETTE:
     if not palette_labels:
       raise InputError(
-          '{} is a palette image; {} (--palette_labels takes the indices as '
-          'class ids)'.format(name, _WANTED_LABEL))
+          '{} is a palette image; {} ({} takes the indices as class ids)',
+          name, _WANTED_LABEL, option('palette_labels'))
   elif (depth, color_type) != (8, _PNG_GRAY):
     kind = _PNG_COLOR_TYPES.get(color_type, 'of an unknown kind')
     raise InputError('{} is {}{}; {}'.format(

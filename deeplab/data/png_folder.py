@@ -19,6 +19,8 @@ from deeplab import contract
 from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.errors import some_messages
 from deeplab.errors import some_of
 
 
@@ -35,27 +37,27 @@ class Listing(NamedTuple):
 # --- Listing ---------------------------------------------------------------
 
 
-def image_folder(folder, flag):
+def image_folder(folder, name):
   """Finds the folder of images, given it or the one that holds it.
 
   Args:
     folder: FOLDER/images or FOLDER.
-    flag: the flag with this value, such as '--test_dir', for messages.
+    name: the option with this value, such as 'test_dir', for messages.
 
   Raises:
     InputError: no such folder, or one whose writing was not finished.
   """
   if not os.path.isdir(folder):
-    raise InputError('{}={}: no such folder; gen_preprocessed_data.py makes '
-                     'one'.format(flag, folder))
+    raise InputError('{}: no such folder; gen_preprocessed_data.py makes one',
+                     option(name, folder))
   inner = os.path.join(folder, contract.PREPROCESSED_IMAGES)
   if os.path.isdir(inner):
     folder = inner
   if os.path.exists(os.path.join(
       parent_of(folder), contract.PREPROCESSED_INCOMPLETE)):
     raise InputError(
-        '{}={}: gen_preprocessed_data.py did not finish writing it; run that '
-        'again with --overwrite'.format(flag, folder))
+        '{}: gen_preprocessed_data.py did not finish writing it; run that '
+        'again with {}', option(name, folder), option('overwrite'))
   return folder
 
 
@@ -64,12 +66,12 @@ def parent_of(folder):
   return os.path.dirname(os.path.abspath(folder))
 
 
-def image_paths(folder, flag):
+def image_paths(folder, name):
   """Lists the images of a folder, img_2 before img_10.
 
   Args:
     folder: FOLDER/images or FOLDER.
-    flag: the flag with this value, such as '--dataset_dir', for messages.
+    name: the option with this value, such as 'dataset_dir', for messages.
 
   Returns:
     List of paths, at least one.
@@ -77,19 +79,20 @@ def image_paths(folder, flag):
   Raises:
     InputError: no such folder, no image in it, or not finished.
   """
-  return _list_images(folder, flag)[0]
+  return _list_images(folder, name)[0]
 
 
-def _list_images(folder, flag):
+def _list_images(folder, name):
   """Returns (paths, number of other files)."""
-  folder = image_folder(folder, flag)
+  folder = image_folder(folder, name)
   names = _visible_files(folder)
-  images = [name for name in names
-            if os.path.splitext(name)[1].lower() in pairs_lib.IMAGE_EXTENSIONS]
+  images = [
+      file for file in names
+      if os.path.splitext(file)[1].lower() in pairs_lib.IMAGE_EXTENSIONS]
   if not images:
-    raise InputError('no images in {}={} ({} other files)'.format(
-        flag, folder, len(names)))
-  return ([os.path.join(folder, name) for name in sorted(images, key=_natural)],
+    raise InputError('no images in {} ({} other files)', option(name, folder),
+                     len(names))
+  return ([os.path.join(folder, file) for file in sorted(images, key=_natural)],
           len(names) - len(images))
 
 
@@ -118,16 +121,18 @@ def list_pairs(test_dir, val_label_dir=None):
   Raises:
     InputError: no such folder, no image, or images without an annotation.
   """
-  paths, ignored = _list_images(test_dir, '--test_dir')
+  paths, ignored = _list_images(test_dir, 'test_dir')
   if val_label_dir is None:
     val_label_dir = os.path.join(
         parent_of(os.path.dirname(paths[0])),
         contract.PREPROCESSED_ANNOTATIONS)
   if not os.path.isdir(val_label_dir):
-    raise InputError('--val_label_dir={}: no such folder'.format(val_label_dir))
+    raise InputError(
+        '{}: no such folder', option('val_label_dir', val_label_dir))
   if os.path.samefile(os.path.dirname(paths[0]), val_label_dir):
-    raise InputError('--val_label_dir={}: annotations are expected in another '
-                     'folder than the images'.format(val_label_dir))
+    raise InputError(
+        '{}: annotations are expected in another folder than the images',
+        option('val_label_dir', val_label_dir))
   annotations = {
       os.path.splitext(name)[0]: os.path.join(val_label_dir, name)
       for name in _visible_files(val_label_dir)
@@ -147,10 +152,9 @@ def _check_names(found, val_label_dir):
   """Raises InputError unless every image has an annotation of its own."""
   missing = [pair.name for pair in found if pair.label_path is None]
   if missing:
-    raise InputError('{} of {} images without annotation in '
-                     '--val_label_dir={}: {}'.format(
-                         len(missing), len(found), val_label_dir,
-                         some_of(missing)))
+    raise InputError(
+        '{} of {} images without annotation in {}: {}', len(missing),
+        len(found), option('val_label_dir', val_label_dir), some_of(missing))
   users = collections.Counter(_stem(pair.name) for pair in found)
   shared = [pair.name for pair in found if users[_stem(pair.name)] > 1]
   if shared:
@@ -195,8 +199,8 @@ def check(found, size):
       lambda pair: _check_pair(pair, size), found, title='checking',
       unit='pair')
   if problems:
-    raise InputError('{} of {} pairs cannot be used: {}'.format(
-        len(problems), len(found), some_of(problems, '; ')))
+    raise InputError('{} of {} pairs cannot be used: {}', len(problems),
+                     len(found), some_messages(problems))
   labelled, above = (sum(column) for column in zip(*facts))
   if not labelled:
     raise InputError('no annotation of {} holds a class id of 1..{}'.format(

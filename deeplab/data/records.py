@@ -11,6 +11,7 @@ from deeplab import files
 from deeplab import tf_texts
 from deeplab.data import pairs
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.errors import some_of
 
 # A record in a file: 8 bytes of length (little endian), 4 of checksum, the
@@ -153,7 +154,8 @@ def find_shards(dataset_dir, split):
       shards of two sets; no record in any shard.
   """
   if not os.path.isdir(dataset_dir):
-    raise InputError('--dataset_dir={}: no such folder'.format(dataset_dir))
+    raise InputError(
+        '{}: no such folder', option('dataset_dir', dataset_dir))
   shards = {}
   for name in os.listdir(dataset_dir):
     parsed = contract.parse_shard_name(name)

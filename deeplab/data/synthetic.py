@@ -15,11 +15,11 @@ import tqdm
 from deeplab import contract
 from deeplab import files
 from deeplab.errors import InputError
+from deeplab.errors import option
 
 DATASET_FOLDER = 'ADEChallengeData2016'
 # Tells a folder that may be replaced from the real data set.
 _MARKER = 'synthetic.txt'
-_SMALLEST_SIDE = 64
 _SPLIT_FOLDERS = {'train': 'training', 'val': 'validation'}
 _JPEG_QUALITY = 92
 
@@ -47,47 +47,33 @@ def label_of(name):
   return contract.CLASS_NAMES.index(name)
 
 
-def make_dataset(*, output_dir, train_images=40, val_images=8, long_side=320,
-                 seed=0):
+def make_dataset(options):
   """Paints a data set and publishes it when it is complete.
 
   A synthetic data set of an earlier run is replaced; anything else that has
   its name is left alone.
 
   Args:
-    output_dir: folder in which ADEChallengeData2016 is made.
-    train_images: number of training pairs.
-    val_images: number of validation pairs.
-    long_side: longer side of the images, in pixels.
-    seed: int of 0 or more; picture i of a split depends on it and i only.
+    options: SyntheticOptions; picture i of a split depends on seed, size and i
+      only.
 
   Returns:
     The path of the ADEChallengeData2016 folder.
 
   Raises:
-    InputError: a number is out of range, or the folder holds other data.
+    InputError: the folder holds other data.
   """
-  _check(train_images=train_images, val_images=val_images, size=long_side,
-         seed=seed)
-  folder = os.path.join(output_dir, DATASET_FOLDER)
+  folder = os.path.join(options.output_dir, DATASET_FOLDER)
   if os.path.exists(folder) and not os.path.exists(
       os.path.join(folder, _MARKER)):
-    raise InputError('{} exists and is no synthetic data set; give another '
-                     '--output_dir'.format(folder))
+    raise InputError('{} exists and is no synthetic data set; give another {}',
+                     folder, option('output_dir'))
   with files.replacing(folder) as (temporary,):
-    _paint_all(temporary, {'train': train_images, 'val': val_images},
-               long_side, seed)
+    _paint_all(
+        temporary, {'train': options.train_images, 'val': options.val_images},
+        options.long_side, options.seed)
     shutil.rmtree(folder, ignore_errors=True)
   return folder
-
-
-def _check(**numbers):
-  smallest = {'train_images': 1, 'val_images': 1, 'size': _SMALLEST_SIDE,
-              'seed': 0}
-  for name in sorted(numbers):
-    if numbers[name] < smallest[name]:
-      raise InputError('--{}={}: expected at least {}'.format(
-          name, numbers[name], smallest[name]))
 
 
 def _paint_all(folder, counts, long_side, seed):

@@ -1,98 +1,156 @@
-"""What several groups of flags are made of."""
-import functools
-
-from deeplab import contract
+"""Flags made from the definitions of options, and options made from flags."""
+from deeplab import errors
+from deeplab import fields
 from deeplab import options
 from deeplab.cli import flags
 from deeplab.errors import InputError
 
 flags.disclaim_key_flags()
 
-# Fields of PreprocessOptions that are flags of the same name.
-RESIZE_FIELDS = ('min_resize_value', 'max_resize_value', 'resize_factor')
+# Parity: common.py and export_model.py of the reference have these lists as
+# flags that are given once for each element; others are one flag, with commas.
+_REPEATED = ('atrous_rates', 'crop_size', 'inference_scales', 'label_weights')
+
+RANDOM_SCALING = (
+    'min_scale_factor', 'max_scale_factor', 'scale_factor_step_size')
 
 
-def define_flag(flag_values, kind, name, default, *args):
-  """Defines one flag; kind is the end of absl's DEFINE_ function."""
-  getattr(flags, 'DEFINE_' + kind)(
-      name, default, *args, flag_values=flag_values)
+# --- Flags from definitions ------------------------------------------------
 
 
-def require(flag_values, *names):
-  """Refuses a command line without one of these flags.
+def define(flag_values, cls, *, only=None, without=(), names=None,
+           defaults=None, mention='{}'):
+  """Defines a flag for each field of a class of options.
+
+  A flag that is there already, for another class, sets this field too.
+
+  Args:
+    flag_values: FlagValues.
+    cls: class of options.
+    only: names of the fields; None: all.
+    without: names of fields that get no flag.
+    names: dict from field to the flag's name, where that is another one.
+    defaults: dict from field to the flag's default, where that is another one.
+    mention: template of what messages of the library call the fields.
+  """
+  for field, definition in fields.definitions(cls).items():
+    if field in without or only is not None and field not in only:
+      continue
+    name = (names or {}).get(field, field)
+    if name not in flag_values:
+      _define_flag(flag_values, name, definition,
+                   (defaults or {}).get(field, definition.default))
+      flag_values[name].sets = {}
+    flag_values[name].sets[cls, field] = mention.format(field)
+
+
+def _define_flag(flag_values, name, definition, default):
+  """Defines the flag of a field."""
+  if definition.length is not None:
+    _define_list(flag_values, name, definition, default)
+  elif definition.kind is str and definition.choices:
+    flags.DEFINE_enum(name, default, list(definition.choices), definition.help,
+                      flag_values=flag_values)
+  else:
+    {int: flags.DEFINE_integer, float: flags.DEFINE_float,
+     bool: flags.DEFINE_boolean, str: flags.DEFINE_string}[definition.kind](
+         name, default, definition.help, flag_values=flag_values)
+
+
+def _define_list(flag_values, name, definition, default):
+  """Defines the flag of a field that is a tuple."""
+  if name in _REPEATED:
+    flags.DEFINE_multi(
+        _ElementParser(name, definition.kind), flags.ArgumentSerializer(), name,
+        list(default) if default else None, definition.help,
+        flag_values=flag_values)
+  else:
+    flags.DEFINE_list(
+        name, ['{:g}'.format(element) for element in default]
+        if default else None, definition.help, flag_values=flag_values)
+
+
+class _ElementParser(flags.ArgumentParser):
+  """Reads one element of a flag that is given once for each."""
+
+  def __init__(self, name, kind):
+    self._name = name
+    self._parser = {
+        int: flags.IntegerParser, float: flags.FloatParser}[kind]()
+    self.syntactic_help = self._parser.syntactic_help
+
+  def flag_type(self):
+    return self._parser.flag_type()
+
+  def parse(self, argument):
+    try:
+      return self._parser.parse(argument)
+    except ValueError:
+      elements = str(argument).split(',')
+      if len(elements) == 1:
+        raise
+      raise ValueError('expected one number; give several as ' + ' '.join(
+          '--{}={}'.format(self._name, element) for element in elements))
+
+
+# --- Options from flags ----------------------------------------------------
+
+
+def make(flag_values, cls, **given):
+  """Makes options of a class from the flags that set its fields.
+
+  Args:
+    flag_values: parsed FlagValues.
+    cls: class of options.
+    **given: fields that are not taken from flags.
 
   Raises:
-    InputError: naming the first that is missing.
+    InputError: a required flag that is missing, a value that is out of bounds.
   """
-  for name in names:
-    if not flag_values[name].value:
-      raise InputError('--{} is required'.format(name))
+  for name in flag_values:
+    for owner, field in getattr(flag_values[name], 'sets', ()):
+      if owner is cls and field not in given:
+        given[field] = value_of(
+            flag_values[name], fields.definitions(cls)[field])
+  return cls(**given)
 
 
-def integers(flag_values, name):
-  """Returns a list flag's value as a tuple of int.
+def value_of(flag, definition):
+  """Returns a flag's value in the type of a field.
 
   Raises:
-    InputError: where an element is no integer.
+    InputError: a required flag that is missing, a list of something else.
   """
+  value = flag.value
+  if definition.is_required and not value:
+    raise InputError('{} is required: {}', errors.option(definition.name),
+                     definition.help)
+  if definition.length is None:
+    return value
+  if not value:
+    return None if definition.is_optional else ()
   try:
-    return tuple(int(element) for element in flag_values[name].value or ())
+    return tuple(definition.kind(element) for element in value)
   except ValueError:
-    raise InputError('--{}={}: expected integers, separated by commas'.format(
-        name, ','.join(flag_values[name].value)))
+    raise definition.refusal(value)
 
 
-def size(flag_values, name):
-  """Returns a list flag's value as (height, width).
+# --- What several scripts share --------------------------------------------
 
-  Raises:
-    InputError: where it is not two positive integers.
+
+def define_input_flags(flag_values, *, prefix, split, **defaults):
+  """Defines where images come from: folder, split, batch, crop, resizing.
+
+  Args:
+    flag_values: FlagValues.
+    prefix: of the names of some of the flags, 'train' or 'eval'.
+    split: default of the split.
+    **defaults: of other fields.
   """
-  given = ','.join(str(side) for side in flag_values[name].value)
-  try:
-    height, width = integers(flag_values, name)
-  except (InputError, ValueError):
-    height = width = 0
-  if min(height, width) < 1:
-    raise InputError('--{}={}: expected HEIGHT,WIDTH, for example '
-                     '512,512'.format(name, given))
-  return height, width
-
-
-def given(flag_values, names):
-  """Returns a dict of the values of flags, which are named like fields."""
-  return {name: flag_values[name].value for name in names}
-
-
-def define_resize_flags(flag_values):
-  """Defines how images are resized before they are padded to the crop."""
-  define = functools.partial(define_flag, flag_values)
-  define('integer', 'min_resize_value', None,
-         'Wanted length of the shorter side, in pixels; none: no resizing.')
-  define('integer', 'max_resize_value', None,
-         'Largest length of the longer side, in pixels.')
-  define('integer', 'resize_factor', None,
-         'Resized sides are multiples of this, plus one.')
-
-
-def define_input_flags(flag_values, *, split_flag, split, batch_flag,
-                       batch_size, crop_flag):
-  """Defines where images come from: folder, split, batch, crop, resizing."""
-  define = functools.partial(define_flag, flag_values)
-  define('string', 'dataset_dir', None, 'Folder with the TFRecord shards.')
-  define('enum', split_flag, split, list(contract.SPLITS), 'Split to read.')
-  define('integer', batch_flag, batch_size, 'Images in a batch.')
-  # Deviates: 513 in the reference, with which its own evaluation fails.
-  define('list', crop_flag, ['512', '512'],
-         'HEIGHT,WIDTH of the input of the network, in pixels.')
-  define_resize_flags(flag_values)
-
-
-def define_report_flags(define):
-  """Defines what becomes of the scores, in every evaluation."""
-  define('string', 'report_json', None,
-         'File for the report: scores, confusion matrix, circumstances.')
-  define('string', 'vis_dir', None,
-         'Folder for a picture of images, labels and predictions.')
-  define('integer', 'vis_images', options.EvalOptions().vis_images,
-         'Number of images on that picture.')
+  names = {field: '{}_{}'.format(prefix, field)
+           for field in ('split', 'batch_size', 'crop_size')}
+  defaults['split'] = split
+  define(flag_values, options.DatasetOptions, names=names, defaults=defaults,
+         without=('seed',))
+  define(flag_values, options.PreprocessOptions, names=names,
+         defaults=defaults, without=RANDOM_SCALING)

@@ -19,16 +19,14 @@ import tqdm
 from deeplab import contract
 from deeplab import files
 from deeplab import graph_file
+from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import tf_texts
 from deeplab.data import png_folder
 from deeplab.errors import InputError
-from deeplab.errors import some_of
+from deeplab.errors import option
+from deeplab.errors import some_messages
 from deeplab.lite import model_file
-
-# What --mode asks for.
-FLOAT = 'float'
-QUANTIZATION_AWARE = 'qat'
 
 _FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
 
@@ -57,19 +55,13 @@ class _Graph(NamedTuple):
   output_shape: Any
 
 
-def convert(*, graph_def, out_tflite, mode,
-            quantized_input_stats=contract.QUANTIZED_INPUT_STATS,
-            input_node=contract.INPUT_NODE, output_node=contract.OUTPUT_NODE):
+def convert(options):
   """Converts a frozen graph that needs no calibration.
 
+  Beside the TFLite file goes a description, '.json' added to its name.
+
   Args:
-    graph_def: the .pb file.
-    out_tflite: file to write; beside it goes a description, '.json' added.
-    mode: FLOAT or QUANTIZATION_AWARE, whichever the graph is.
-    quantized_input_stats: (mean, standard deviation) of a QUANTIZATION_AWARE
-      model's uint8 input, whose real value is (pixel - mean) / deviation.
-    input_node: node that is fed images in [-1, 1].
-    output_node: node that gives labels.
+    options: ConversionOptions; the mode is what the graph is.
 
   Returns:
     A ConversionResult.
@@ -79,37 +71,29 @@ def convert(*, graph_def, out_tflite, mode,
       cannot be converted.
   """
   started = time.time()
-  _check_output_path(out_tflite)
-  wanted = mode == QUANTIZATION_AWARE
-  graph = _load(graph_def, input_node, output_node, quantized=wanted)
+  _check_output_path(options.out_tflite)
+  wanted = options.mode == options_lib.QUANTIZATION_AWARE
+  graph = _load(options, quantized=wanted)
   converter = _converter(graph)
+  description = {'mode': options.mode}
   if wanted:
+    stats = options.quantized_input_stats
     converter.inference_type = tf.uint8
-    converter.quantized_input_stats = {input_node: quantized_input_stats}
+    converter.quantized_input_stats = {graph.input_node: stats}
+    description['quantized_input_stats'] = stats
   content = _run(converter, graph)
-  description = {'mode': mode}
-  if wanted:
-    description['quantized_input_stats'] = quantized_input_stats
-  return _publish(content, out_tflite, graph, description=description,
+  return _publish(content, options.out_tflite, graph, description=description,
                   input_dtype='uint8' if wanted else 'float32',
                   started=started)
 
 
-def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
-                           sample_num=contract.CALIBRATION_IMAGES,
-                           input_node=contract.INPUT_NODE,
-                           output_node=contract.OUTPUT_NODE):
+def post_training_quantize(options):
   """Quantizes a float graph to 8 bits, by ranges measured on images.
 
+  Beside the TFLite file goes a description, '.json' added to its name.
+
   Args:
-    dataset_dir: folder that gen_preprocessed_data.py wrote, or its images/.
-    graph_def: the .pb file.
-    out_tflite: file to write; beside it goes a description, '.json' added.
-    input_type: 'float' for a float32 input in [-1, 1], 'uint8' for a quantized
-      one that takes pixels as they are.
-    sample_num: number of images; the first ones are taken.
-    input_node: node that is fed images in [-1, 1].
-    output_node: node that gives labels.
+    options: CalibrationOptions.
 
   Returns:
     A ConversionResult.
@@ -119,16 +103,14 @@ def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
       is quantization-aware, lacks a node, or cannot be converted.
   """
   started = time.time()
-  _check_output_path(out_tflite)
-  if sample_num < 1:
-    raise InputError('--sample_num={}: expected at least 1'.format(sample_num))
-  graph = _load(graph_def, input_node, output_node, quantized=False)
-  paths = _calibration_images(dataset_dir, sample_num, graph.input_shape)
+  _check_output_path(options.out_tflite)
+  graph = _load(options, quantized=False)
+  paths = _calibration_images(options, graph.input_shape)
   converter = _converter(graph)
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: _representative_data(paths)
   converter.inference_input_type = {
-      'float': tf.float32, 'uint8': tf.uint8}[input_type]
+      'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
   # Parity: mobile_open's post_training_quant.py asks for it, although labels,
   # being int32, are never quantized.
   converter.inference_output_type = tf.uint8
@@ -139,8 +121,8 @@ def post_training_quantize(*, dataset_dir, graph_def, out_tflite, input_type,
                       'images': [os.path.basename(path) for path in paths],
                       'sha1': _sha1(paths)}}
   return _publish(
-      content, out_tflite, graph, description=description,
-      input_dtype={'float': 'float32', 'uint8': 'uint8'}[input_type],
+      content, options.out_tflite, graph, description=description,
+      input_dtype={'float': 'float32', 'uint8': 'uint8'}[options.input_type],
       started=started)
 
 
@@ -152,29 +134,30 @@ def is_quantization_aware(graph_def):
   return any(node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
 
 
-def _load(path, input_node, output_node, *, quantized):
-  """Reads and checks a frozen graph: a _Graph."""
+def _load(options, *, quantized):
+  """Reads and checks the frozen graph that options name: a _Graph."""
+  path, nodes = options.graph_def, (options.input_node, options.output_node)
   graph_def = graph_file.read_graph_def(path)
-  graph_file.check_nodes(path, graph_def, {'--input_node': input_node,
-                                           '--output_node': output_node})
+  graph_file.check_nodes(
+      path, graph_def, input_node=nodes[0], output_node=nodes[1])
   if is_quantization_aware(graph_def) and not quantized:
-    raise InputError('{}: quantization-aware graph (it has {} nodes): use '
-                     'scripts/convert_tflite.py --mode=qat'.format(
-                         path, _FAKE_QUANTIZATION))
+    raise InputError(
+        '{}: quantization-aware graph (it has {} nodes): use '
+        'scripts/convert_tflite.py {}', path, _FAKE_QUANTIZATION,
+        option('mode', options_lib.QUANTIZATION_AWARE))
   if quantized and not is_quantization_aware(graph_def):
     raise InputError(
-        '{}: float graph (it has no {} nodes), but --mode=qat: use '
-        '--mode=float, or export with --quantize_delay_step=0'.format(
-            path, _FAKE_QUANTIZATION))
+        '{}: float graph (it has no {} nodes), but {}: use {}, or export with '
+        '{}', path, _FAKE_QUANTIZATION, option('mode', options.mode),
+        option('mode', options_lib.FLOAT), option('quantize_delay_step', 0))
   graph = graph_file.import_graph(path, graph_def)
   shapes = [graph.get_tensor_by_name(node + ':0').shape
-            for node in (input_node, output_node)]
+            for node in nodes]
   if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
       shapes[0].as_list()[3] != 3):
-    raise InputError('{}: --input_node={} has shape {}, expected [batch, '
-                     'height, width, 3]'.format(path, input_node, shapes[0]))
-  return _Graph(path, input_node, output_node,
-                *[tuple(shape.as_list()) for shape in shapes])
+    raise InputError('{}: {} has shape {}, expected [batch, height, width, 3]',
+                     path, option('input_node', nodes[0]), shapes[0])
+  return _Graph(path, *nodes, *[tuple(shape.as_list()) for shape in shapes])
 
 
 def _converter(graph):
@@ -210,28 +193,30 @@ def _make_converter_program_findable():
 # --- Calibration images ----------------------------------------------------
 
 
-def _calibration_images(dataset_dir, count, input_shape):
+def _calibration_images(options, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
-  paths = png_folder.image_paths(dataset_dir, '--dataset_dir')
-  if len(paths) < count:
+  paths = png_folder.image_paths(options.dataset_dir, 'dataset_dir')
+  if len(paths) < options.sample_num:
     raise InputError(
-        '--dataset_dir={}: {} images, expected at least --sample_num={}'.format(
-            dataset_dir, len(paths), count))
+        '{}: {} images, expected at least {}',
+        option('dataset_dir', options.dataset_dir), len(paths),
+        option('sample_num', options.sample_num))
+  paths = paths[:options.sample_num]
 
   def check(path):
     image = png_folder.read_png(path, path)
     if image.size != (width, height) or image.mode != 'RGB':
       raise InputError(
-          '{}: {}x{} {}, expected {}x{} RGB, like the input of --graph_def '
-          '(height x width)'.format(path, image.height, image.width,
-                                    image.mode, height, width))
+          '{}: {}x{} {}, expected {}x{} RGB, like the input of {} (height x '
+          'width)', path, image.height, image.width, image.mode, height, width,
+          option('graph_def'))
 
   unused_results, problems = parallel.check_all(
-      check, paths[:count], title='checking', unit='image')
+      check, paths, title='checking', unit='image')
   if problems:
-    raise InputError(some_of(problems, '; '))
-  return paths[:count]
+    raise InputError('{}', some_messages(problems))
+  return paths
 
 
 def _representative_data(paths):
@@ -256,9 +241,9 @@ def _sha1(paths):
 def _check_output_path(path):
   """Makes the folder of a file; refuses what is no file, before any work."""
   if os.path.isdir(path):
-    raise InputError('--out_tflite={}: is a folder, expected the name of a '
-                     'file, such as {}'.format(
-                         path, os.path.join(path, 'freeze.tflite')))
+    raise InputError(
+        '{}: is a folder, expected the name of a file, such as {}',
+        option('out_tflite', path), os.path.join(path, 'freeze.tflite'))
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
 
 

@@ -23,6 +23,7 @@ from deeplab import report as report_lib
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.lite import interpreters
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +59,6 @@ def evaluate(options, eval_options):
     InputError: a file that cannot be used as a model, or pairs that cannot be
       used with it.
   """
-  options.validate()
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
@@ -69,9 +69,9 @@ def evaluate(options, eval_options):
     _LOG.info('%s takes %s', options.net_file, model.input_text)
     if model.num_threads < options.num_threads:
       _LOG.warning(
-          '--num_threads=%d has no effect: the interpreter of %s has one '
-          'thread; --num_workers starts processes', options.num_threads,
-          model.interpreter_text)
+          '%s has no effect: the interpreter of %s has one thread; %s starts '
+          'processes', option('num_threads', options.num_threads),
+          model.interpreter_text, option('num_workers'))
     above = png_folder.check(listing.pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
     counts = _count(
@@ -92,8 +92,8 @@ def _crashes_explained(net_file, workers):
     yield
   except BrokenProcessPool:
     raise InputError(
-        '--net_file={}: the interpreter crashed; the file may be damaged, or '
-        'the memory too small for {} processes'.format(net_file, workers))
+        '{}: the interpreter crashed; the file may be damaged, or the memory '
+        'too small for {} processes', option('net_file', net_file), workers)
 
 
 def _log_what_is_not_counted(listing, above):

@@ -15,6 +15,7 @@ from deeplab import counting
 from deeplab import environment
 from deeplab import quiet
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.lite import safety
 
 _CHANNELS = 3
@@ -38,10 +39,9 @@ def check_file(path):
     InputError: no such file, another kind of file, or custom operators.
   """
   if not os.path.isfile(path):
-    raise InputError(
-        '--net_file={}: no such file; ./scripts/fetch_checkpoints.sh gets the '
-        'published ones'.format(path))
-  safety.read(path, '--net_file={}'.format(path))
+    raise InputError('{}: no such file; ./scripts/fetch_checkpoints.sh gets '
+                     'the published ones', option('net_file', path))
+  safety.read(path, option('net_file', path))
 
 
 class TflitePredictor(counting.Predictor):
@@ -118,18 +118,18 @@ class TflitePredictor(counting.Predictor):
     return shift, text
 
   def _check_expectations(self, is_float_input, is_input_0_255):
-    """Raises InputError where a flag contradicts the file."""
+    """Raises InputError where an expectation contradicts the file."""
     is_float = self._input['dtype'] == np.float32
     if is_float_input is not None and is_float_input != is_float:
       raise InputError(
-          '{} takes {}, but --is_float_input={}; drop the flag, the model '
-          'decides'.format(self.description, self.input_text,
-                           str(is_float_input).lower()))
+          '{} takes {}, but {}; drop it, the model decides',
+          self.description, self.input_text,
+          option('is_float_input', is_float_input))
     if not is_float and is_input_0_255 is False:
       raise InputError(
-          '{} takes pixels of 0 to 255 as {}, but --is_input_0_255=false; drop '
-          'the flag, the model decides'.format(
-              self.description, self.input_text))
+          '{} takes pixels of 0 to 255 as {}, but {}; drop it, the model '
+          'decides', self.description, self.input_text,
+          option('is_input_0_255', False))
 
   def predict(self, images):
     """Returns int32 labels of images, uint8 ones too; see the base class."""
@@ -181,8 +181,8 @@ def _load(path, num_threads):
       interpreter = interpreter_class(model_path=path, **arguments)
       interpreter.allocate_tensors()
   except (ValueError, RuntimeError) as error:
-    raise InputError('--net_file={}: {} cannot load this model: {}'.format(
-        path, name, error))
+    raise InputError('{}: {} cannot load this model: {}',
+                     option('net_file', path), name, error)
   return interpreter, name, num_threads
 
 

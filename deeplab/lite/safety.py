@@ -24,7 +24,7 @@ def read(path, name):
 
   Args:
     path: the file.
-    name: the path, or the flag with it, for messages.
+    name: the path, or the option with it, for messages.
 
   Raises:
     InputError: the file is larger than any such model, another kind of file,
@@ -32,8 +32,8 @@ def read(path, name):
   """
   size = os.path.getsize(path)
   if size > contract.MAX_FILE_BYTES:
-    raise InputError('{}: {} bytes; expected a TFLite model of at most '
-                     '{}'.format(name, size, contract.MAX_FILE_BYTES))
+    raise InputError('{}: {} bytes; expected a TFLite model of at most {}',
+                     name, size, contract.MAX_FILE_BYTES)
   with open(path, 'rb') as source:
     content = source.read()
   check(content, name)
@@ -45,26 +45,26 @@ def check(content, name):
 
   Args:
     content: bytes of the file.
-    name: the file's path, or the flag with it, for messages.
+    name: the file's path, or the option with it, for messages.
 
   Raises:
     InputError: naming the operator; or the list cannot be read, or there is
       none.
   """
   if content[4:8] != _IDENTIFIER:
-    raise InputError('{}: not a TFLite model (bad identifier {}, expected '
-                     '{})'.format(name, content[4:8], _IDENTIFIER))
+    raise InputError(
+        '{}: not a TFLite model (bad identifier {}, expected {})', name,
+        content[4:8], _IDENTIFIER)
   try:
     custom = next(_custom_operators(content), None)
   except struct.error:
-    raise InputError('{}: damaged or cut off TFLite model ({} bytes)'.format(
-        name, len(content)))
+    raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
+                     len(content))
   if custom is not None:
     raise InputError(
         '{}: has the custom operator {}, which no network like this one has; '
-        'refused, as it could run anything'.format(
-            name, ascii(custom.decode('utf-8', 'replace'))[1:-1] or
-            'without a name'))
+        'refused, as it could run anything', name,
+        ascii(custom.decode('utf-8', 'replace'))[1:-1] or 'without a name')
 
 
 def _custom_operators(content):

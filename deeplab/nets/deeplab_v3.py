@@ -93,6 +93,12 @@ def predictions(class_logits, options):
   return tf.squeeze(labels, 3, name=name)
 
 
+def at_scale(options, scale):
+  """Returns the ModelOptions of a network for inputs that are scaled."""
+  return options._replace(crop_size=tuple(
+      layers.scale_dimension(side, scale) for side in options.crop_size))
+
+
 def multi_scale_predictions(images, options, *, scales, flip):
   """Labels from class probabilities averaged over scaled and mirrored inputs.
 
@@ -110,10 +116,8 @@ def multi_scale_predictions(images, options, *, scales, flip):
   options = options._replace(fake_quant=options_lib.LAYERS)
   probabilities = []
   for scale in scales:
-    size = tuple(layers.scale_dimension(side, scale)
-                 for side in options.crop_size)
-    scaled = layers.resize_bilinear(images, size)
-    scaled_options = options._replace(crop_size=size)
+    scaled_options = at_scale(options, scale)
+    scaled = layers.resize_bilinear(images, scaled_options.crop_size)
     for mirrored in ([False, True] if flip else [False]):
       with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         inputs = tf.reverse(scaled, [2]) if mirrored else scaled

@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import options as options_lib
 from deeplab.errors import InputError
+from deeplab.errors import option
 from deeplab.nets import fake_quant as fake_quant_lib
 
 
@@ -33,8 +34,9 @@ def implementation(options):
     return None
   if options.fake_quant == options_lib.CONTRIB and not has_contrib():
     raise InputError(
-        '--fake_quant={}: TensorFlow {} has no tf.contrib.quantize; expected '
-        '{}'.format(options_lib.CONTRIB, tf.__version__, options_lib.LAYERS))
+        '{}: TensorFlow {} has no tf.contrib.quantize; expected {}',
+        option('fake_quant', options.fake_quant), tf.__version__,
+        options_lib.LAYERS)
   return options.fake_quant or (
       options_lib.CONTRIB if has_contrib() else options_lib.LAYERS)
 
