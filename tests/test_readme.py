@@ -73,7 +73,8 @@ def test_flags_in_the_text_are_flags_of_some_script():
 
 
 def test_paths_exist():
-  markdown = readme.read('README.md')
+  markdown = '\n'.join(map(readme.read, (
+      'README.md', 'docs/architecture.md', 'docs/security.md')))
   paths = {quoted for quoted in quoted_in(markdown) if re.match(
       r'(\./)?[\w./]+(/[\w.]*|\.(py|sh|md|txt|json|pb|tflite|png))$', quoted)}
   for block in readme.code_blocks(markdown):
