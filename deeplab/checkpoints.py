@@ -308,7 +308,7 @@ def _rates_fit(name, trained, given):
 
 
 def _in_words(value):
-  return 'none' if value in (None, ()) else option('', value).text
+  return None if value in (None, ()) else option('', value).text
 
 
 # --- Restoring -------------------------------------------------------------

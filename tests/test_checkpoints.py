@@ -136,7 +136,7 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
 
 @pytest.mark.parametrize('change, words', [
     ({'decoder_output_stride': ()},
-     'decoder_output_stride: checkpoint was trained with 4, got none'),
+     'decoder_output_stride: checkpoint was trained with 4, got None'),
     ({'num_classes': 21}, 'num_classes: checkpoint was trained with 32, got '
                           '21'),
     ({'atrous_rates': (6,)}, 'atrous_rates'),

@@ -183,7 +183,8 @@ def flags_with_numbers():
           yield pytest.param(group, name, definition, id=group + '-' + name)
 
 
-@pytest.mark.parametrize('group, name, definition', flags_with_numbers())
+@pytest.mark.parametrize(
+    'group, name, definition', list(flags_with_numbers()))
 def test_absurd_numbers_are_refused_by_the_flags_name(group, name, definition):
   times = definition.length or 1
   for number in ('nan', 'inf', '-inf', '1e400', str(10 ** 20), str(2 ** 70),

@@ -242,7 +242,7 @@ def test_graphs_that_cannot_be_evaluated_are_refused(plain, tmp_path):
                      'ImageTensor; outputs: ArgMax; give input_node'):
     predictors.FrozenGraphPredictor(
         plain.path, crop_size=(65, 65), input_node='Input')
-  with pytest.raises(InputError, match='give --output_node'):
+  with pytest.raises(InputError, match='give output_node'):
     predictors.FrozenGraphPredictor(
         plain.path, crop_size=(65, 65), output_node='SemanticPredictions')
   for content in (b'', b'no graph'):

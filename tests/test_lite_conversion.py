@@ -24,6 +24,10 @@ PUBLISHED = options.ModelOptions(decoder_output_stride=(4,))
 WEIGHTS = 2238576
 
 
+OPTIONS_OF = {conversion.convert: options.ConversionOptions,
+              conversion.post_training_quantize: options.CalibrationOptions}
+
+
 def in_both(test):
   return pytest.mark.tf1(pytest.mark.tf2(test))
 
@@ -168,8 +172,8 @@ def refusal_of(function, tmp_path, **arguments):
   """The message of the InputError; nothing may have been written."""
   before = sorted(str(path) for path in tmp_path.rglob('*'))
   with pytest.raises(InputError) as error:
-    function(out_tflite=str(tmp_path / 'out.tflite'),
-             **dict(NODES, **arguments))
+    function(OPTIONS_OF[function](
+        out_tflite=str(tmp_path / 'out.tflite'), **dict(NODES, **arguments)))
   assert sorted(str(path) for path in tmp_path.rglob('*')) == before
   return str(error.value)
 
@@ -197,7 +201,7 @@ def test_refuses_unknown_nodes(graph, tmp_path):
       conversion.convert, tmp_path, graph_def=graph, mode='float',
       output_node='ArgMax')
   assert 'has no node ArgMax' in message
-  assert 'give --output_node' in message
+  assert 'give output_node' in message
 
 
 def test_refuses_an_input_that_is_no_image(tmp_path):
@@ -400,14 +404,14 @@ def test_flags_have_the_published_defaults():
       flag_sets.define_post_training_quant_flags,
       flag_sets.post_training_quant_options, '--dataset_dir=d',
       '--graph_def=g', '--out_tflite=o', '--input_type=uint8')
-  assert given == {
+  assert given._asdict() == {
       'dataset_dir': 'd', 'graph_def': 'g', 'out_tflite': 'o',
       'input_type': 'uint8', 'sample_num': 500,
       'input_node': contract.INPUT_NODE, 'output_node': contract.OUTPUT_NODE}
   given = options_of(
       flag_sets.define_convert_tflite_flags, flag_sets.convert_tflite_options,
       '--graph_def=g', '--out_tflite=o', '--mode=qat')
-  assert given == {
+  assert given._asdict() == {
       'graph_def': 'g', 'out_tflite': 'o', 'mode': 'qat',
       'quantized_input_stats': (128.0, 128.0),
       'input_node': contract.INPUT_NODE, 'output_node': contract.OUTPUT_NODE}

@@ -1,6 +1,7 @@
 """The network against the reference's golden outputs, and against itself."""
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -155,8 +156,9 @@ def test_predictions_have_the_input_size_and_node_name():
 
 
 def test_labels_resized_after_the_arg_max_are_nearest_neighbours():
-  model = TINY._replace(prediction_with_upsampled_logits=False,
-                        crop_size=(3, 3))
+  # Smaller than ModelOptions allow.
+  model = types.SimpleNamespace(prediction_with_upsampled_logits=False,
+                                crop_size=(3, 3))
   corners = np.eye(32, dtype=np.float32)[np.array([[5, 6], [7, 8]])][np.newaxis]
   with tf.Graph().as_default(), tf.Session() as session:
     predictions = deeplab_v3.predictions(tf.constant(corners), model)
@@ -173,7 +175,8 @@ def test_predictions_align_no_corners():
   coarse[0, 0, :, 6] = [0, 0.9]
   with tf.Graph().as_default(), tf.Session() as session:
     labels = session.run(deeplab_v3.predictions(
-        tf.constant(coarse, tf.float32), TINY._replace(crop_size=(1, 3))))
+        tf.constant(coarse, tf.float32), types.SimpleNamespace(
+            prediction_with_upsampled_logits=True, crop_size=(1, 3))))
   np.testing.assert_array_equal(labels, [[[5, 6, 6]]])
 
 

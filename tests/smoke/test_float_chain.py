@@ -280,7 +280,8 @@ def test_runs_that_cannot_start_are_refused(data, trained, tmp_path):
       logdir=trained[0])
   assert '--optimizer: was momentum, now adam' in refused(
       '--optimizer=adam', '--training_number_of_steps=9', logdir=trained[0])
-  assert '--train_batch_size of at least 2' in refused('--train_batch_size=1')
+  assert '--train_batch_size=1: expected at least 2 with --fine_tune_' in (
+      refused('--train_batch_size=1'))
   assert 'no checkpoint there' in refused(
       '--tf_initial_checkpoint={}'.format(tmp_path / 'none' / 'model.ckpt'))
   assert 'no train-' in refused('--dataset_dir={}'.format(tmp_path))
