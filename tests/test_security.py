@@ -22,6 +22,7 @@ from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.options import BuildOptions
+from deeplab.options import CalibrationOptions
 from deeplab.options import DatasetOptions
 from deeplab.options import PreprocessOptions
 from tests import scripts
@@ -421,10 +422,11 @@ def test_calibration_refuses(preprocessed_folder, tmp_path, content, words):
   path = preprocessed_folder / 'images' / 'img_0.png'
   save(path, content)
   message = refusal(
-      conversion.post_training_quantize, dataset_dir=str(preprocessed_folder),
-      graph_def=write_graph(tmp_path / 'x.pb', make_graph()), sample_num=1,
-      out_tflite=str(tmp_path / 'x.tflite'), input_type='uint8',
-      input_node='in', output_node='out')
+      conversion.post_training_quantize, CalibrationOptions(
+          dataset_dir=str(preprocessed_folder),
+          graph_def=write_graph(tmp_path / 'x.pb', make_graph()), sample_num=1,
+          out_tflite=str(tmp_path / 'x.tflite'), input_type='uint8',
+          input_node='in', output_node='out'))
   assert message.startswith(str(path))
   assert words in message or 'img_0.png is a JPEG; expected PNG' in message
 
