@@ -398,6 +398,9 @@ class TrainOptions(NamedTuple):
       least=0, most=_LARGEST_RATE)
   log_steps: int = _steps(50, 'Steps between two lines of the log.', least=1)
   save_interval_secs: int = _steps(1200, 'Seconds between checkpoints.')
+  max_checkpoints_to_keep: int = field(
+      5, 'Checkpoints that a run keeps; it removes older ones of its own.',
+      least=1, most=1000)
   save_summaries_secs: int = _steps(600, 'Seconds between summaries.')
   save_summaries_images: bool = field(
       False, 'Put input, label and prediction into the summaries.')

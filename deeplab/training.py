@@ -189,7 +189,7 @@ def train(*, dataset_options, preprocess_options, model_options, options):
       # Deviates: the reference computes summaries in a thread, on a batch of
       # their own; here they belong to a step, and a seed decides everything.
       writer = tf.summary.FileWriter(options.train_logdir)
-      saver = tf.train.Saver()
+      saver = tf.train.Saver(max_to_keep=options.max_checkpoints_to_keep)
       loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
                    writer=writer, saver=saver, signals=signals)
       # Deviates: the reference saves in a thread, in the middle of steps. Such

@@ -407,3 +407,36 @@ def test_options_that_cannot_train_are_refused(changes, batch_size, words):
   with pytest.raises(InputError, match=words):
     options.TrainOptions(train_logdir='', **changes).check_with(
         batch_size=batch_size, num_classes=32)
+
+
+def a_step_of_next_to_nothing(images, labels, model_options, train_options):
+  """Returns the TrainStep of a network of one weight."""
+  del images, labels, model_options, train_options
+  global_step = tf.train.get_or_create_global_step()
+  weight = tf.get_variable('weight', initializer=1.0)
+  with tf.control_dependencies([global_step.assign_add(1)]):
+    steps_done = global_step.read_value()
+    train_op = tf.identity(weight)
+  return training.TrainStep(train_op, train_op, tf.constant(0.1), global_step,
+                            steps_done, train_op)
+
+
+@pytest.mark.parametrize('kept', [1, 3])
+def test_a_run_keeps_as_many_checkpoints_as_asked_for(
+    tmp_path, monkeypatch, kept):
+  monkeypatch.setattr(training, 'build_step', a_step_of_next_to_nothing)
+  monkeypatch.setattr(
+      training, '_summary_op', lambda *_: tf.summary.scalar('one', 1.0))
+  monkeypatch.setattr(training.records, 'find_shards', lambda *_: [])
+  monkeypatch.setattr(training.dataset, 'training_batches', lambda *_: {
+      'image': tf.zeros([2, 33, 33, 3]), 'filename': tf.constant(['a', 'b']),
+      'label': tf.zeros([2, 33, 33, 1], tf.int32)})
+  training.train(
+      dataset_options=options.DatasetOptions('none', 'train', batch_size=2),
+      preprocess_options=options.PreprocessOptions(crop_size=(33, 33)),
+      model_options=MODEL._replace(crop_size=(33, 33)),
+      options=options.TrainOptions(
+          str(tmp_path), training_number_of_steps=5, save_interval_secs=0,
+          max_checkpoints_to_keep=kept))
+  assert sorted(path.name for path in tmp_path.glob('*.index')) == [
+      'model.ckpt-{}.index'.format(step) for step in range(6 - kept, 6)]
