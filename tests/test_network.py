@@ -293,6 +293,7 @@ def multi_scale(model, **arguments):
     return session.run(labels), len(tf.global_variables())
 
 
+@pytest.mark.slow
 def test_one_scale_without_mirroring_gives_the_plain_predictions():
   image = np.random.RandomState(1).uniform(-1, 1, [1, 33, 33, 3])
   with tf.Graph().as_default(), tf.Session() as session:
@@ -310,6 +311,7 @@ def test_one_scale_without_mirroring_gives_the_plain_predictions():
     assert variables == 297
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flip', [False, True])
 def test_probabilities_are_averaged_over_scales_not_logits(flip):
   scales = (0.5, 1.5)

@@ -149,6 +149,7 @@ def test_every_tensorflow_takes_the_steps_of_the_reference(
       norms, rtol=1e-4)
 
 
+@pytest.mark.slow
 @has_contrib
 @pytest.mark.parametrize('delay', [0, DELAY])
 def test_losses_gradients_and_ranges_are_those_of_the_rewrite(
@@ -167,6 +168,7 @@ def test_losses_gradients_and_ranges_are_those_of_the_rewrite(
     assert distance < 1e-5 * (1 + np.linalg.norm(contrib[2][name])), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('implementation', [
     pytest.param(options_lib.CONTRIB, marks=has_contrib), options_lib.LAYERS])
 def test_batch_norm_is_frozen_from_the_delay_on(monkeypatch, dropout_draws,

@@ -290,6 +290,7 @@ def test_scripts_refusals(tmp_path):
 # --- Real files ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_float_file_gives_back_its_checkpoint(tmp_path):
   """Checkpoint, graph, TFLite file, checkpoint: the same labels."""
   prefix = str(tmp_path / 'model.ckpt-1')

@@ -367,6 +367,7 @@ def baseline():
   return updated_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [
     {'momentum': 0.5}, {'weight_decay': 0.1}, {'label_weights': (3.0,)},
     {'optimizer': 'adam'}, {'base_learning_rate': 0.02},
@@ -376,6 +377,7 @@ def test_options_of_the_optimizer_change_the_weights(change, baseline):
   assert np.abs(updated_weights(**change)[name] - baseline[name]).max() > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('first, second', [
     ({'adam_learning_rate': 1e-3}, {'adam_learning_rate': 2e-3}),
     ({'adam_epsilon': 1e-8}, {'adam_epsilon': 1.0}),
@@ -387,6 +389,7 @@ def test_options_of_adam_change_the_weights(first, second):
   assert np.abs(one - other).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_frozen_batch_norm_keeps_its_statistics(baseline):
   frozen = updated_weights(fine_tune_batch_norm=False)
   name = 'MobilenetV2/Conv/BatchNorm/moving_mean'
