@@ -29,7 +29,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError,
                OverflowError, RuntimeError, ValueError)
 
 
-def unpack(path, output_dir, folder):
+def unpack(path: str, output_dir: str, folder: str) -> None:
   """Unpacks an archive; shows progress on a terminal.
 
   Args:
@@ -92,6 +92,7 @@ def _problem_with(member, folder):
   name = member.filename
   # A folder's name ends in a slash.
   parts = (name[:-1] if name.endswith('/') else name).split('/')
+  # To Windows a backslash is a slash, and a colon ends a drive's name.
   if {'', '.', '..'} & set(parts) or '\\' in name or ':' in name:
     return 'is no plain relative path'
   if not name.isprintable():

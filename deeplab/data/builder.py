@@ -8,12 +8,13 @@ import os
 import random
 import shutil
 import time
-from typing import NamedTuple, Tuple
+from typing import Iterable, List, NamedTuple, Sequence, Tuple, TypeVar
 
 import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
@@ -21,6 +22,8 @@ from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_messages
+
+_Item = TypeVar('_Item')
 
 
 class BuildSummary(NamedTuple):
@@ -39,13 +42,13 @@ class BuildSummary(NamedTuple):
   # Duration, in seconds.
   seconds: float
 
-  def class_shares(self):
+  def class_shares(self) -> List[float]:
     """Returns each class's share of all pixels, 0..1."""
     total = sum(self.class_pixels)
     return [pixels / total for pixels in self.class_pixels]
 
 
-def build_split(options):
+def build_split(options: options_lib.BuildOptions) -> BuildSummary:
   """Builds the shards of one split, and a description in {split}.json.
 
   Images are stored as they are on disk. The order of pairs depends on their
@@ -68,6 +71,7 @@ def build_split(options):
   _make_folder(options.output_dir)
   facts, problems = _check_all(found, options)
   _report(problems, len(found), options)
+  # Shuffled first: leaving a pair out does not move the others.
   good = [pair for pair in shuffled(found, options.shuffle_seed)
           if pair.name in facts]
   class_pixels = tuple(
@@ -86,14 +90,14 @@ def build_split(options):
   return summary
 
 
-def shuffled(items, seed):
+def shuffled(items: Iterable[_Item], seed: int) -> List[_Item]:
   """Returns items in an order that depends on the seed alone."""
   items = list(items)
   random.Random(seed).shuffle(items)
   return items
 
 
-def split_evenly(items, count):
+def split_evenly(items: List[_Item], count: int) -> List[List[_Item]]:
   """Splits a list into count lists whose lengths differ by one at most."""
   bounds = [index * len(items) // count for index in range(count + 1)]
   return [items[first:last] for first, last in zip(bounds, bounds[1:])]
@@ -122,6 +126,7 @@ def _check_all(found, options):
   """
   image_format = 'jpeg' if options.image_format == 'jpg' else (
       options.image_format)
+  # a.jpg and a.png both have the label a.png.
   users = collections.Counter(_stem(pair) for pair in found)
 
   def check(pair):
@@ -155,6 +160,7 @@ def _report(problems, total, options):
     if os.path.exists(path):
       os.remove(path)  # an earlier run's
     return
+  # Also where bad pairs are left out: summary_line says to look there.
   files.write_text(path, '\n'.join(map(str, problems)) + '\n')
   if options.skip_bad and len(problems) < total:
     return
@@ -225,7 +231,8 @@ def _describe(summary, options):
       })
 
 
-def summary_line(summary, options):
+def summary_line(summary: BuildSummary,
+                 options: options_lib.BuildOptions) -> str:
   """Says in one line what was built, and what was not."""
   line = '{}: {} pairs in {} shards in {} ({:.1f} s)'.format(
       summary.split, summary.pairs, len(summary.shards), options.output_dir,
@@ -238,7 +245,7 @@ def summary_line(summary, options):
   return line
 
 
-def histogram_table(summaries):
+def histogram_table(summaries: Sequence[BuildSummary]) -> List[str]:
   """Returns lines with each class's share of the pixels of each split.
 
   Classes without a pixel are named in the last line.

@@ -4,9 +4,20 @@ import contextlib
 import functools
 import os
 import random
+from typing import (
+  Any,
+  Callable,
+  Counter,
+  Dict,
+  Iterator,
+  Optional,
+  Sequence,
+  Union,
+)
 
 import tensorflow.compat.v1 as tf
 
+from deeplab import options as options_lib
 from deeplab import tf_texts
 from deeplab.data import image_header
 from deeplab.data import preprocess
@@ -31,7 +42,9 @@ _BATCHES_AHEAD = 2
 # --- Evaluation ------------------------------------------------------------
 
 
-def batches(dataset_options, preprocess_options, *, names=None):
+def batches(dataset_options: options_lib.DatasetOptions,
+            preprocess_options: options_lib.PreprocessOptions, *,
+            names: Optional[Sequence[str]] = None) -> 'Batches':
   """Reads a split as NumPy batches, in the order of its records.
 
   Args:
@@ -67,7 +80,9 @@ class Batches:
     num_images: int, the number of images to read.
   """
 
-  def __init__(self, dataset_options, preprocess_options, names=None):
+  def __init__(self, dataset_options: options_lib.DatasetOptions,
+               preprocess_options: options_lib.PreprocessOptions,
+               names: Optional[Sequence[str]] = None):
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
     self._names = names
@@ -75,10 +90,10 @@ class Batches:
         dataset_options.dataset_dir, dataset_options.split)
     self.num_images = sum(records.count_records(path) for path in self._paths)
     if names is not None:
-      self._check_names()
+      self._check_names(names)
       self.num_images = len(names)
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[Dict[str, Any]]:
     done = 0
     with contextlib.closing(_elements(self._make_dataset)) as elements:
       while True:
@@ -88,6 +103,7 @@ class Batches:
         if batch is None:
           break
         done += len(batch['filename'])
+        # The channel is there for the graph's operations on images.
         batch['label'] = batch['label'][:, :, :, 0]
         batch['filename'] = [
             name.decode('utf-8') for name in batch['filename']]
@@ -121,7 +137,7 @@ class Batches:
     return dataset.filter(lambda serialized: tf.reduce_any(
         tf.equal(self._names, _image_name(serialized))))
 
-  def _check_names(self):
+  def _check_names(self, wanted):
     """Raises InputError unless each wanted name is in the records once."""
     def make_dataset():
       dataset = tf.data.TFRecordDataset(self._paths)
@@ -129,19 +145,19 @@ class Batches:
           'names': _image_name(serialized)}, _PARALLEL_CALLS)
       return dataset.batch(_NAMES_AT_ONCE)
 
-    found = collections.Counter()
+    found: Counter[str] = collections.Counter()
     with explaining_read_errors(self._paths), (
         contextlib.closing(_elements(make_dataset))) as elements:
       for element in elements:
         found.update(name.decode('utf-8') for name in element['names'])
     for problem, names in (
-        ('not in', [name for name in self._names if not found[name]]),
+        ('not in', [name for name in wanted if not found[name]]),
         ('more than once in', [
-            name for name in self._names if found[name] > 1])):
+            name for name in wanted if found[name] > 1])):
       if names:
         raise InputError(
             '{} of {} listed images are {} the {} records of {} in {}: '
-            '{}'.format(len(names), len(self._names), problem, self.num_images,
+            '{}'.format(len(names), len(wanted), problem, self.num_images,
                         self._dataset_options.split,
                         self._dataset_options.dataset_dir, some_of(names)))
 
@@ -160,7 +176,7 @@ class Batches:
         if problem:
           return problem
     except tf.errors.OpError:
-      pass
+      pass  # records.diagnose, which comes next, says what is wrong
     return None
 
 
@@ -210,7 +226,9 @@ def _excess(element, options):
 # --- Training --------------------------------------------------------------
 
 
-def training_batches(dataset_options, preprocess_options):
+def training_batches(
+    dataset_options: options_lib.DatasetOptions,
+    preprocess_options: options_lib.PreprocessOptions) -> Dict[str, tf.Tensor]:
   """Adds an endless, shuffled and augmented input to the default graph.
 
   The iterator's initializer is put among the graph's TABLE_INITIALIZERS, which
@@ -249,6 +267,7 @@ def training_batches(dataset_options, preprocess_options):
   with tf.device('/cpu:0'):
     dataset = _shuffled_records(paths, seed).enumerate()
     dataset = dataset.map(read, _PARALLEL_CALLS)
+    # An endless dataset has no remainder: this makes the batch size static.
     dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
     dataset = dataset.prefetch(_BATCHES_AHEAD)
     iterator = tf.data.make_initializable_iterator(dataset)
@@ -307,7 +326,10 @@ def _image_name(serialized):
 
 
 @contextlib.contextmanager
-def explaining_read_errors(paths, first_guess=None):
+def explaining_read_errors(
+    paths: Sequence[str],
+    first_guess: Optional[Callable[[], Union[str, Message, None]]] = None
+) -> Iterator[None]:
   """Turns a failure to read records into an InputError that names the record.
 
   To be wrapped around code that runs a graph with `batches` or

@@ -12,7 +12,7 @@ from deeplab.data import pairs
 _PNG_SIZE = (16, 8)
 
 
-def checked(encoded):
+def checked(encoded: tf.Tensor) -> tf.Tensor:
   """Passes an encoded image on if it is one to decode.
 
   Else the graph fails; records.diagnose finds out for which record.

@@ -12,7 +12,7 @@ its header says that it is not too large.
 import contextlib
 import io
 import os
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple, cast
 
 from PIL import Image
 from PIL import JpegImagePlugin
@@ -50,7 +50,7 @@ class Pair(NamedTuple):
   name: str
   image_path: str
   # None: the image has no label.
-  label_path: str
+  label_path: Optional[str]
 
 
 class PairFacts(NamedTuple):
@@ -64,7 +64,8 @@ class PairFacts(NamedTuple):
   class_pixels: Tuple[int, ...]
 
 
-def list_pairs(*, split, image_folder, label_folder):
+def list_pairs(*, split: str, image_folder: str,
+               label_folder: str) -> Tuple[List[Pair], int]:
   """Lists the pairs of two folders by name; opens no file.
 
   The label of `a.b.jpg` is `a.b.png`. Hidden files and files that are not
@@ -88,6 +89,7 @@ def list_pairs(*, split, image_folder, label_folder):
   labels = {os.path.splitext(name)[0]: name
             for name in _files(label_folder, labels_given)
             if name.lower().endswith('.png')}
+  # Each PNG would be its own label.
   if os.path.samefile(image_folder, label_folder):
     raise InputError(
         '{}: the labels are expected in another folder', images_given)
@@ -120,7 +122,8 @@ def _files(folder, given):
   return names
 
 
-def check_pair(pair, *, image_format=None, palette_labels=False):
+def check_pair(pair: Pair, *, image_format: Optional[str] = None,
+               palette_labels: bool = False) -> PairFacts:
   """Decodes an image and its label completely.
 
   Args:
@@ -154,7 +157,7 @@ def check_pair(pair, *, image_format=None, palette_labels=False):
                    (height * width - sum(kept),) + tuple(kept))
 
 
-def read_file(path):
+def read_file(path: str) -> bytes:
   """Returns a file's bytes.
 
   Raises:
@@ -168,14 +171,15 @@ def read_file(path):
     return source.read()
 
 
-def check_sizes(name, image_size, label_size):
+def check_sizes(name: str, image_size: Tuple[int, int],
+                label_size: Tuple[int, int]) -> None:
   """Raises InputError where (width, height) of image and label differ."""
   if image_size != label_size:
     raise InputError('{}: image {}x{}, label {}x{}'.format(
         os.path.splitext(name)[0], *(image_size + label_size)))
 
 
-def image_facts(data, name):
+def image_facts(data: bytes, name: str) -> Tuple[str, Tuple[int, int]]:
   """Decodes an encoded image of any colour type completely.
 
   Args:
@@ -191,7 +195,8 @@ def image_facts(data, name):
   return _format_of(data, name), decode(data, name).size
 
 
-def decode(data, name, *, formats=(JPEG, PNG), wanted=None):
+def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
+           wanted: Optional[str] = None) -> Image.Image:
   """Decodes an image completely.
 
   Args:
@@ -222,7 +227,8 @@ def decode(data, name, *, formats=(JPEG, PNG), wanted=None):
         name, kind, image.width, image.height, contract.MAX_PIXELS))
   with _explained(name, kind):
     if image_format == PNG:
-      # Checksums of PNG chunks, which load() does not look at.
+      # Checksums of PNG chunks, which load() does not look at. An image that
+      # verify() has read cannot be loaded any more.
       _DECODERS[image_format](io.BytesIO(data)).verify()
     image.load()
   return image
@@ -242,12 +248,13 @@ def _explained(name, kind, header=False):
     raise InputError('{}: damaged {}: {}'.format(name, kind, error))
 
 
-def label_bytes(pair):
+def label_bytes(pair: Pair) -> bytes:
   """Returns a label as 8-bit gray PNG, given that check_pair accepted it."""
-  data = read_file(pair.label_path)
+  label_path = cast(str, pair.label_path)  # check_pair wants one
+  data = read_file(label_path)
   if _png_type(data) == (8, _PNG_GRAY):
     return data
-  label = _decode_label(data, pair.label_path, palette_labels=True)
+  label = _decode_label(data, label_path, palette_labels=True)
   # The indices themselves; convert('L') would give the palette's luma.
   indices = Image.frombytes('L', label.size, label.tobytes())
   out = io.BytesIO()
@@ -265,6 +272,7 @@ def _format_of(data, name):
 
 def _png_type(data):
   """Returns (bit depth, colour type) from a PNG file's header."""
+  # After the signature, the chunk's length and type, width and height.
   return data[24], data[25]
 
 

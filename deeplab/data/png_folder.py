@@ -11,9 +11,10 @@ import collections
 import json
 import os
 import re
-from typing import NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import numpy as np
+from PIL import Image
 
 from deeplab import contract
 from deeplab import parallel
@@ -37,7 +38,7 @@ class Listing(NamedTuple):
 # --- Listing ---------------------------------------------------------------
 
 
-def image_folder(folder, name):
+def image_folder(folder: str, name: str) -> str:
   """Finds the folder of images, given it or the one that holds it.
 
   Args:
@@ -61,12 +62,12 @@ def image_folder(folder, name):
   return folder
 
 
-def parent_of(folder):
+def parent_of(folder: str) -> str:
   """Returns the folder above FOLDER/images, however that is written."""
   return os.path.dirname(os.path.abspath(folder))
 
 
-def image_paths(folder, name):
+def image_paths(folder: str, name: str) -> List[str]:
   """Lists the images of a folder, img_2 before img_10.
 
   Args:
@@ -108,7 +109,7 @@ def _natural(name):
   return parts, name
 
 
-def list_pairs(test_dir, val_label_dir=None):
+def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
   """Lists images with their annotations, which have the same name.
 
   Args:
@@ -162,7 +163,7 @@ def _check_names(found, val_label_dir):
                      '{}'.format(len(shared), some_of(shared)))
 
 
-def read_manifest(folder):
+def read_manifest(folder: str) -> Dict[str, Any]:
   """Returns the manifest of FOLDER as a dict; {} where there is none."""
   path = os.path.join(folder, contract.PREPROCESSED_MANIFEST)
   if not os.path.isfile(path):
@@ -170,7 +171,7 @@ def read_manifest(folder):
   try:
     with open(path, encoding='utf-8') as source:
       return dict(json.load(source))
-  except (ValueError, TypeError):
+  except (ValueError, TypeError):  # no JSON, or JSON of something else
     raise InputError('{}: damaged; gen_preprocessed_data.py writes it'.format(
         path))
 
@@ -178,7 +179,7 @@ def read_manifest(folder):
 # --- Checking and reading --------------------------------------------------
 
 
-def check(found, size):
+def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int]) -> int:
   """Decodes pairs and checks that a model can be evaluated on them.
 
   Labels from 32 to 150 are what preprocessing makes 0 of, and read_pair does
@@ -221,6 +222,7 @@ def _check_pair(pair, size):
                                      *size))
   if image.mode != 'RGB':
     raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
+  # With its folder: the image has the same name.
   name = os.path.join(contract.PREPROCESSED_ANNOTATIONS,
                       os.path.basename(pair.label_path))
   label = read_png(pair.label_path, name)
@@ -238,13 +240,13 @@ def _check_pair(pair, size):
           any(counts[contract.NUM_CLASSES:]))
 
 
-def read_png(path, name):
+def read_png(path: str, name: str) -> Image.Image:
   """Returns a loaded PIL.Image of a file that may only be a PNG."""
   return pairs_lib.decode(
       pairs_lib.read_file(path), name, formats=(pairs_lib.PNG,))
 
 
-def read_pair(pair):
+def read_pair(pair: pairs_lib.Pair) -> Tuple[np.ndarray, np.ndarray]:
   """Reads an image and its annotation, given that `check` accepted them.
 
   Args:
@@ -255,6 +257,7 @@ def read_pair(pair):
     [0, NUM_CLASSES).
   """
   pixels = np.array(read_png(pair.image_path, pair.name))
-  label = np.array(read_png(pair.label_path, pair.label_path), np.int32)
+  label_path = cast(str, pair.label_path)  # list_pairs wants one
+  label = np.array(read_png(label_path, label_path), np.int32)
   label[label >= contract.NUM_CLASSES] = contract.IGNORE_LABEL
   return pixels, label

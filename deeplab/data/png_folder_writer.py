@@ -9,7 +9,7 @@ import errno
 import itertools
 import os
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,15 @@ import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
+
+if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
+  from deeplab.data import dataset
 
 # Six times as fast as zlib's default of 6, for files 7 % larger.
 _COMPRESSION = 1
@@ -52,7 +56,7 @@ class _Element(NamedTuple):
   source_width: int
 
 
-def read_image_list(path):
+def read_image_list(path: str) -> List[str]:
   """Reads the names of images, one a line; blanks around them do not count.
 
   Args:
@@ -66,6 +70,7 @@ def read_image_list(path):
   """
   given = option('image_list', path)
   try:
+    # Editors on Windows may begin a file with a byte order mark.
     with open(path, encoding='utf-8-sig') as lines:
       names = [line.strip() for line in lines if line.strip()]
   except OSError as error:
@@ -84,7 +89,10 @@ def read_image_list(path):
   return names
 
 
-def write(batches, *, names=None, split, preprocess_options, options):
+def write(batches: 'dataset.Batches', *,
+          names: Optional[Sequence[str]] = None,
+          split: str, preprocess_options: options_lib.PreprocessOptions,
+          options: options_lib.PreprocessedOptions) -> WriteSummary:
   """Writes batches as a folder of pairs, with a manifest.
 
   Args:
@@ -111,10 +119,11 @@ def write(batches, *, names=None, split, preprocess_options, options):
   except OSError as error:
     raise InputError('{}: {}: {}', option('output_dir', folder),
                      error.filename, error.strerror)
-  entries = []
+  entries: List[tuple] = []
   with _explaining_write_errors(folder, entries):
     for entry in _write_pairs(batches, names, options):
       entries.append(entry)
+    # They come as the records do; numbers are those of a list of names.
     entries.sort(key=lambda entry: entry[0])
     manifest = {
         'split': split,
@@ -133,7 +142,7 @@ def write(batches, *, names=None, split, preprocess_options, options):
                       time.time() - started)
 
 
-def summary_line(summary):
+def summary_line(summary: WriteSummary) -> str:
   """Says in one line what was written."""
   return '{}: {} pairs in {} ({}; {:.1f} s)'.format(
       summary.split, summary.pairs, summary.folder, summary.geometry,
@@ -160,6 +169,7 @@ def _prepare(options, marker):
     os.makedirs(os.path.join(options.output_dir, name), exist_ok=True)
   if options.manifest:
     os.makedirs(os.path.dirname(options.manifest) or '.', exist_ok=True)
+  # Before anything is removed: from here on the folder is not a whole one.
   files.write_text(
       marker, 'gen_preprocessed_data.py has not finished writing here.\n')
   manifest = os.path.join(options.output_dir, contract.PREPROCESSED_MANIFEST)
@@ -173,6 +183,7 @@ def _check_may_write(folder, overwrite):
   """Raises InputError unless an existing folder's files may be replaced."""
   present = _present(folder)
   given = option('output_dir', folder)
+  # A run that was killed may leave files under temporary names.
   foreign = [
       os.path.relpath(path, folder) for path in present
       if not contract.is_preprocessed_name(

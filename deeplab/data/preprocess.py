@@ -8,13 +8,19 @@ the right, then (training) crop and flip at random. Images stay float32 RGB in
 Randomness comes in as numbers in [0, 1), so that a caller who derives them
 from a seed gets the same result whatever runs in parallel.
 """
+from typing import Optional, Tuple
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options as options_lib
 
 
-def for_evaluation(image, label, options):
+def for_evaluation(
+    image: tf.Tensor, label: Optional[tf.Tensor],
+    options: options_lib.PreprocessOptions
+) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Brings an image and its label to the crop size, without randomness.
 
   Args:
@@ -34,7 +40,9 @@ def for_evaluation(image, label, options):
   return _with_crop_shape(image, label, options)
 
 
-def for_training(image, label, options, seed):
+def for_training(
+    image: tf.Tensor, label: tf.Tensor, options: options_lib.PreprocessOptions,
+    seed: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
   """Brings an image and its label to the crop size, augmented at random.
 
   Args:
@@ -47,6 +55,7 @@ def for_training(image, label, options, seed):
     (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
     [crop_height, crop_width, 1] in [0, NUM_CLASSES).
   """
+  # For the scale, the row and the column of the crop, and the flip.
   draws = tf.random.stateless_uniform([4], seed)
   image, label = _start(image, label)
   image, label = resize_to_range(image, label, options)
@@ -57,7 +66,8 @@ def for_training(image, label, options, seed):
   return _with_crop_shape(image, label, options)
 
 
-def resized_size(height, width, options):
+def resized_size(height: tf.Tensor, width: tf.Tensor,
+                 options: options_lib.PreprocessOptions) -> tf.Tensor:
   """Computes the size an image is resized to before it is padded.
 
   Args:
@@ -82,7 +92,8 @@ def resized_size(height, width, options):
   return _up_to_factor(size, options)
 
 
-def resized_size_of(height, width, options):
+def resized_size_of(height: int, width: int,
+                    options: options_lib.PreprocessOptions) -> Tuple[int, int]:
   """Computes what `resized_size` does, in NumPy, for error messages.
 
   Args:
@@ -107,7 +118,10 @@ def resized_size_of(height, width, options):
   return int(height), int(width)
 
 
-def resize_to_range(image, label, options):
+def resize_to_range(
+    image: tf.Tensor, label: Optional[tf.Tensor],
+    options: options_lib.PreprocessOptions
+) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Resizes to a range of sizes and keeps the aspect ratio.
 
   The shorter side becomes `min_resize_value`, unless the longer one would
@@ -128,7 +142,10 @@ def resize_to_range(image, label, options):
   return _resize(image, label, resized_size(shape[0], shape[1], options))
 
 
-def random_scale(image, label, *, options, draw):
+def random_scale(
+    image: tf.Tensor, label: Optional[tf.Tensor], *,
+    options: options_lib.PreprocessOptions, draw: tf.Tensor
+) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Scales by a factor between the least and the greatest one.
 
   The factors are evenly spaced, `scale_factor_step_size` apart, both ends
@@ -156,7 +173,10 @@ def random_scale(image, label, *, options, draw):
   return _resize(image, label, tf.maximum(size, 1))
 
 
-def pad_to_crop(image, label, options):
+def pad_to_crop(
+    image: tf.Tensor, label: Optional[tf.Tensor],
+    options: options_lib.PreprocessOptions
+) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Pads at the bottom and on the right to at least the crop size.
 
   Args:
@@ -179,7 +199,10 @@ def pad_to_crop(image, label, options):
   return image, label
 
 
-def random_crop(image, label, *, options, draws):
+def random_crop(
+    image: tf.Tensor, label: tf.Tensor, *,
+    options: options_lib.PreprocessOptions, draws: tf.Tensor
+) -> Tuple[tf.Tensor, tf.Tensor]:
   """Cuts one window of the crop size out of the image and out of the label.
 
   Args:
@@ -199,7 +222,8 @@ def random_crop(image, label, *, options, draws):
   return tf.slice(image, begin, size), tf.slice(label, begin, size)
 
 
-def random_flip(image, label, *, draw):
+def random_flip(image: tf.Tensor, label: tf.Tensor, *,
+                draw: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
   """Mirrors left and right where the draw is below 0.5.
 
   Args:

@@ -7,6 +7,7 @@ ADE20K. The scenes say nothing about how well a model does on photographs.
 """
 import os
 import shutil
+from typing import Tuple
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
@@ -40,14 +42,14 @@ _LOOKS = {
 _LABELS_ABOVE_KEPT = {'fence': 33, 'lamp': 37}
 
 
-def label_of(name):
+def label_of(name: str) -> int:
   """Returns the ADE20K id of one of this module's classes."""
   if name in _LABELS_ABOVE_KEPT:
     return _LABELS_ABOVE_KEPT[name]
   return contract.CLASS_NAMES.index(name)
 
 
-def make_dataset(options):
+def make_dataset(options: options_lib.SyntheticOptions) -> str:
   """Paints a data set and publishes it when it is complete.
 
   A synthetic data set of an earlier run is replaced; anything else that has
@@ -72,6 +74,7 @@ def make_dataset(options):
     _paint_all(
         temporary, {'train': options.train_images, 'val': options.val_images},
         options.long_side, options.seed)
+    # A folder replaces an empty one only.
     shutil.rmtree(folder, ignore_errors=True)
   return folder
 
@@ -85,6 +88,7 @@ def _paint_all(folder, counts, long_side, seed):
     os.makedirs(labels)
     for index in tqdm.trange(1, count + 1, desc='painting ' + split,
                              unit='pair', disable=None):
+      # A seed for each: how many are painted before does not matter.
       image, label = paint_scene(
           np.random.RandomState(
               [seed, contract.SPLITS.index(split), index]), long_side)
@@ -96,7 +100,8 @@ def _paint_all(folder, counts, long_side, seed):
     out.write('Painted by make_synthetic_ade20k.py; not ADE20K.\n')
 
 
-def paint_scene(random, long_side=320):
+def paint_scene(random: np.random.RandomState,
+                long_side: int = 320) -> Tuple[np.ndarray, np.ndarray]:
   """Paints one scene.
 
   Args:
