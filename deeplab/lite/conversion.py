@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,9 +36,9 @@ class ConversionResult(NamedTuple):
   path: str
   # Size in bytes.
   size: int
-  # Number of tensors, and dict from kind of operator to number.
+  # Number of tensors, and of operators by kind.
   tensors: int
-  operations: Any
+  operations: Dict[str, int]
   # Descriptions, such as 'uint8 1x512x512x3, scale 0.0078125, ...'.
   input: str
   output: str
@@ -51,11 +51,11 @@ class _Graph(NamedTuple):
   input_node: str
   output_node: str
   # Of the nodes' outputs, with the batch axis.
-  input_shape: Any
-  output_shape: Any
+  input_shape: Tuple[int, ...]
+  output_shape: Tuple[int, ...]
 
 
-def convert(options):
+def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   """Converts a frozen graph that needs no calibration.
 
   Beside the TFLite file goes a description, '.json' added to its name.
@@ -75,7 +75,7 @@ def convert(options):
   wanted = options.mode == options_lib.QUANTIZATION_AWARE
   graph = _load(options, quantized=wanted)
   converter = _converter(graph)
-  description = {'mode': options.mode}
+  description: Dict[str, Any] = {'mode': options.mode}
   if wanted:
     stats = options.quantized_input_stats
     converter.inference_type = tf.uint8
@@ -87,7 +87,8 @@ def convert(options):
                   started=started)
 
 
-def post_training_quantize(options):
+def post_training_quantize(
+    options: options_lib.CalibrationOptions) -> ConversionResult:
   """Quantizes a float graph to 8 bits, by ranges measured on images.
 
   Beside the TFLite file goes a description, '.json' added to its name.
@@ -107,6 +108,7 @@ def post_training_quantize(options):
   graph = _load(options, quantized=False)
   paths = _calibration_images(options, graph.input_shape)
   converter = _converter(graph)
+  # With representative data it means 8 bits for activations, too.
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: _representative_data(paths)
   converter.inference_input_type = {
@@ -129,7 +131,7 @@ def post_training_quantize(options):
 # --- The graph -------------------------------------------------------------
 
 
-def is_quantization_aware(graph_def):
+def is_quantization_aware(graph_def: tf.GraphDef) -> bool:
   """Whether a GraphDef has fake quantization in it."""
   return any(node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
 
@@ -272,7 +274,7 @@ def _publish(content, path, graph, *, description, input_dtype, started):
   return result
 
 
-def summary_lines(result):
+def summary_lines(result: ConversionResult) -> List[str]:
   """Describes a ConversionResult in lines of text, for people."""
   return [
       '{}: {} bytes, {} operators, {} tensors, {:.0f} s'.format(

@@ -45,7 +45,8 @@ class _Task(NamedTuple):
   keep: bool
 
 
-def evaluate(options, eval_options):
+def evaluate(options: options_lib.TfliteEvalOptions,
+             eval_options: options_lib.EvalOptions) -> report_lib.Report:
   """Evaluates a TFLite file and publishes the report.
 
   Args:

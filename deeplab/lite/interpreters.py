@@ -6,6 +6,7 @@ is imported when the first predictor is made.
 import importlib
 import inspect
 import os
+from typing import Optional
 import warnings
 
 import numpy as np
@@ -29,7 +30,7 @@ _LITERT = ('ai-edge-litert', 'ai_edge_litert.interpreter')
 _TFLITE_RUNTIME = ('tflite-runtime', 'tflite_runtime.interpreter')
 
 
-def check_file(path):
+def check_file(path: str) -> None:
   """Checks that a file looks like a TFLite model, without an interpreter.
 
   Args:
@@ -55,8 +56,8 @@ class TflitePredictor(counting.Predictor):
     num_threads: int, of the interpreter; 1 where it cannot have several.
   """
 
-  def __init__(self, path, *, is_float_input=None, is_input_0_255=None,
-               num_threads=1):
+  def __init__(self, path: str, *, is_float_input: Optional[bool] = None,
+               is_input_0_255: Optional[bool] = None, num_threads: int = 1):
     """Loads the file.
 
     Args:
@@ -64,7 +65,7 @@ class TflitePredictor(counting.Predictor):
       is_float_input: what the caller takes the input to be; None: no idea.
       is_input_0_255: whether the input is in [0, 255], not in [-1, 1]; None:
         [-1, 1] for a float input, pixels as they are for a quantized one.
-      num_threads: int, where the interpreter can have several.
+      num_threads: where the interpreter can have several.
 
     Raises:
       InputError: where the file is no TFLite model that makes labels of
@@ -106,6 +107,7 @@ class TflitePredictor(counting.Predictor):
     if dtype not in (np.uint8, np.int8):
       raise InputError('{}: input is {}; expected float32, uint8 or '
                        'int8'.format(self.description, text))
+    # The value that stands for pixel 0: 0 for uint8, -128 for int8.
     lowest = np.iinfo(dtype).min
     if not _takes_pixels(lowest, *self._input['quantization']):
       raise InputError(
@@ -131,7 +133,7 @@ class TflitePredictor(counting.Predictor):
           'decides', self.description, self.input_text,
           option('is_input_0_255', False))
 
-  def predict(self, images):
+  def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images, uint8 ones too; see the base class."""
     labels = [self._predict_one(image) for image in images]
     return np.stack(labels).astype(np.int32)
@@ -142,7 +144,7 @@ class TflitePredictor(counting.Predictor):
     self._interpreter.invoke()
     return self._interpreter.get_tensor(self._output['index'])[0]
 
-  def close(self):
+  def close(self) -> None:
     """Frees the interpreter."""
     self._interpreter = None
 
@@ -172,7 +174,7 @@ def _load(path, num_threads):
   arguments = {}
   if 'num_threads' in inspect.signature(interpreter_class).parameters:
     arguments['num_threads'] = num_threads
-  else:
+  else:  # TensorFlow 1.15's and 2.2's
     num_threads = 1
   try:
     with quiet.without_notices(), warnings.catch_warnings():

@@ -6,7 +6,7 @@ know its operators.
 import os
 import struct
 import sys
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ except ImportError:
   raise InputError('needs the package tflite (none found for {}); run '
                    './scripts/setup.sh again'.format(sys.executable))
 
-_DTYPES = {
+_DTYPES: Dict[int, np.dtype] = {
     tflite.TensorType.FLOAT32: np.dtype('<f4'),
     tflite.TensorType.FLOAT16: np.dtype('<f2'),
     tflite.TensorType.INT8: np.dtype('i1'),
@@ -35,31 +35,33 @@ class Tensor(NamedTuple):
   """One tensor; a real value is scale * (stored value - zero point)."""
   name: str
   shape: Tuple[int, ...]
-  # NumPy dtype; None: a type that this suite's models do not have.
-  dtype: Any
+  # None: a type that this suite's models do not have.
+  dtype: Optional[np.dtype]
   # As many as the quantization has: none, one, or one for each channel.
   scales: Tuple[float, ...] = ()
   zero_points: Tuple[int, ...] = ()
   # Axis of the channels, where there are several scales.
   axis: int = 0
-  # Array of constants, as stored; None: computed when the model runs.
-  data: Optional[Any] = None
+  # Constants, as stored; None: computed when the model runs.
+  data: Optional[np.ndarray] = None
 
-  def real_values(self):
+  def real_values(self) -> np.ndarray:
     """Returns the constants as float64, of the tensor's shape.
 
     float64 holds the product of a float32 scale and an 8 bit value exactly.
     """
-    values = self.data.astype(np.float64)
+    # Asked of constants only.
+    values = cast(np.ndarray, self.data).astype(np.float64)
     if not self.scales:
       return values
+    # Several scales go along the axis of the channels; one is for all.
     along = [1] * values.ndim
     if len(self.scales) > 1:
       along[self.axis] = -1
     scales = np.reshape(np.asarray(self.scales, np.float64), along)
     return scales * (values - np.reshape(self.zero_points, along))
 
-  def describe(self):
+  def describe(self) -> str:
     """Returns 'uint8 1x512x512x3, scale 0.0078125, zero point 128'."""
     text = '{} {}'.format(
         self.dtype, 'x'.join(str(side) for side in self.shape))
@@ -86,15 +88,15 @@ class Model(NamedTuple):
   inputs: Tuple[int, ...]
   outputs: Tuple[int, ...]
 
-  def operation_counts(self):
+  def operation_counts(self) -> Dict[str, int]:
     """Counts operators by kind: dict from kind to number."""
-    counts = {}
+    counts: Dict[str, int] = {}
     for operator in self.operators:
       counts[operator.kind] = counts.get(operator.kind, 0) + 1
     return counts
 
 
-def read(path):
+def read(path: str) -> Model:
   """Reads a TFLite file.
 
   Args:
@@ -112,7 +114,7 @@ def read(path):
   return _parse(safety.read(path, path), path)
 
 
-def parse(content, path):
+def parse(content: bytes, path: str) -> Model:
   """Parses the bytes of a TFLite file.
 
   Args:
@@ -133,6 +135,7 @@ def parse(content, path):
 def _parse(content, path):
   try:
     return _parse_model(tflite.Model.GetRootAsModel(content, 0))
+  # What comes of following offsets that lead astray, to nothing or outside.
   except (struct.error, IndexError, TypeError, ValueError, AttributeError):
     raise InputError('{}: damaged or cut off TFLite model ({} bytes)'.format(
         path, len(content)))

@@ -5,9 +5,11 @@ alone: scores are measured where there is an interpreter and nothing else.
 """
 import os
 import struct
+from typing import Union
 
 from deeplab import contract
 from deeplab.errors import InputError
+from deeplab.errors import Option
 
 _IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
 # The kind of operator whose code is not TFLite's own: it is looked up by name,
@@ -19,7 +21,7 @@ _MODEL_OPERATOR_CODES = 1
 _CODE_DEPRECATED, _CODE_CUSTOM_NAME, _CODE_BUILTIN = 0, 1, 3
 
 
-def read(path, name):
+def read(path: str, name: Union[str, Option]) -> bytes:
   """Returns the bytes of an existing file, if they are a TFLite model's.
 
   Args:
@@ -40,7 +42,7 @@ def read(path, name):
   return content
 
 
-def check(content, name):
+def check(content: bytes, name: Union[str, Option]) -> None:
   """Refuses what is no TFLite model, or has operators that are not its own.
 
   Args:
@@ -61,6 +63,7 @@ def check(content, name):
     raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
                      len(content))
   if custom is not None:
+    # ascii() keeps control characters from the terminal.
     raise InputError(
         '{}: has the custom operator {}, which no network like this one has; '
         'refused, as it could run anything', name,
