@@ -1,5 +1,16 @@
 """What is measured: the table of cases, their files, and the goals."""
-from typing import Any, NamedTuple, Tuple
+from typing import (
+  Any,
+  Callable,
+  Container,
+  Dict,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 from deeplab import environment
 
@@ -7,6 +18,17 @@ ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
 # Arithmetic of the network for an image, at this side in pixels.
 GIGAFLOP_PER_IMAGE = 10.6
 FULL_SIDE = 512
+
+# What a piece of work gets from its worker: a function from the parts of a name
+# to the path of a file.
+Files = Callable[..., str]
+# What it returns where it measures: a function that gives seconds for each
+# item, and what there is to know about it.
+Measurement = Tuple[Callable[[], float], str]
+# Name, environments, work and settings of the cases of a line of a group. Of
+# environments given as a tuple every one is measured, of a list the first that
+# there is.
+Row = Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]
 
 
 class Sizes(NamedTuple):
@@ -45,12 +67,12 @@ class Case(NamedTuple):
   # 'module.function' in this package.
   work: str
   # Keyword arguments of the function.
-  settings: Any
+  settings: Dict[str, Any]
   # The result is in seconds for each of these.
   item: str
 
   @property
-  def key(self):
+  def key(self) -> str:
     """Names the case on one line."""
     return '{}/{}/{}'.format(self.group, self.environment, self.name)
 
@@ -62,20 +84,18 @@ class Group(NamedTuple):
   item: str
   # Names of the files the cases need.
   files: Tuple[str, ...]
-  # Largest number of rounds.
-  rounds: Any
+  # Largest number of rounds; None: as many as are asked for.
+  rounds: Optional[int]
   # Minutes that it takes by 3 rounds, for the forecast.
   minutes: float
-  # (name, environments, work, settings); of environments given as a tuple
-  # every one is measured, of a list the first that there is.
-  rows: Any
+  rows: Sequence[Row]
 
 
 class File(NamedTuple):
   """Something that cases need, made once, before they start."""
   # 'module.function' in this package, and its keyword arguments.
   work: str
-  settings: Any
+  settings: Dict[str, Any]
   # Names of the files it is made from.
   files: Tuple[str, ...]
   # The environments that can make it, the preferred one first.
@@ -195,7 +215,7 @@ GOALS = (
 )
 
 
-def cases_of(group, environments):
+def cases_of(group: Group, environments: Container[str]) -> List[Case]:
   """Lists the cases of a Group in the environments that there are."""
   found = []
   for name, wanted, work, settings in group.rows:
@@ -207,13 +227,13 @@ def cases_of(group, environments):
   return found
 
 
-def files_for(groups):
+def files_for(groups: Sequence[Group]) -> List[str]:
   """Lists the names of the files that groups need, in the order to make them.
 
   Args:
     groups: sequence of Group.
   """
-  ordered = []
+  ordered: List[str] = []
 
   def add(name):
     for source in FILES[name].files:

@@ -1,13 +1,15 @@
 """How long something takes."""
 import time
+from typing import Callable
 
 
-def seconds_each(function, seconds, items=1):
+def seconds_each(function: Callable[[], object], seconds: float,
+                 items: float = 1) -> float:
   """Calls a function until time is up, at least once.
 
   Args:
     function: of no arguments.
-    seconds: float, how long to go on calling it.
+    seconds: how long to go on calling it.
     items: number of things that one call does.
 
   Returns:

@@ -9,7 +9,7 @@ import os
 import statistics
 import subprocess
 import time
-from typing import Any, NamedTuple
+from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, cast
 
 from deeplab.benchmark import cases as cases_lib
 from deeplab.errors import InputError
@@ -29,15 +29,15 @@ class Result(NamedTuple):
   """What became of a case."""
   case: cases_lib.Case
   # For each item, one a round; none where the case failed.
-  seconds: Any
+  seconds: List[float]
   peak_bytes: int
   # What there is to know about the case: images, interpreter.
   detail: str
   # None, or why there is no result.
-  error: Any
+  error: Optional[str]
 
   @property
-  def median(self):
+  def median(self) -> float:
     """Median of the rounds, in seconds for each item."""
     return statistics.median(self.seconds)
 
@@ -45,12 +45,12 @@ class Result(NamedTuple):
 class Worker:
   """A process that serves one case; see `worker`."""
 
-  def __init__(self, python, job, log_path):
+  def __init__(self, python: str, job: Dict[str, Any], log_path: str):
     """Starts it.
 
     Args:
       python: the environment's interpreter.
-      job: dict, as in worker._prepare.
+      job: as in worker._prepare.
       log_path: file for what it prints.
     """
     self._log_path = log_path
@@ -59,37 +59,40 @@ class Worker:
           [python, '-m', 'deeplab.benchmark.worker'], cwd=_ROOT, stderr=log,
           stdin=subprocess.PIPE, stdout=subprocess.PIPE,
           universal_newlines=True)
+    # None only where they are no pipes.
+    self._questions = cast(IO[str], self._process.stdin)
+    self._answers = cast(IO[str], self._process.stdout)
     self.prepared = self.ask(json.dumps(job))
 
-  def ask(self, line):
+  def ask(self, line: str) -> Dict[str, Any]:
     """Sends a line and returns the answer, a dict.
 
     Raises:
       WorkError: where the process ended instead.
     """
     try:
-      self._process.stdin.write(line + '\n')
-      self._process.stdin.flush()
+      self._questions.write(line + '\n')
+      self._questions.flush()
     except BrokenPipeError:
-      pass
-    answer = self._process.stdout.readline()
+      pass  # nor will there be an answer
+    answer = self._answers.readline()
     if not answer:
       self.close()
       raise WorkError(_last_words(self._log_path))
     return json.loads(answer)
 
-  def close(self):
+  def close(self) -> None:
     """Ends the process, however far it is."""
     try:
-      self._process.stdin.close()
+      self._questions.close()
     except BrokenPipeError:
-      pass
+      pass  # what was left to send has no reader any more
     try:
       self._process.wait(_PATIENCE_SECS)
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
-    self._process.stdout.close()
+    self._answers.close()
 
 
 def _last_words(log_path):
@@ -106,7 +109,8 @@ class Benchmark:
     results: list of Result.
   """
 
-  def __init__(self, *, pythons, sizes, rounds, folder):
+  def __init__(self, *, pythons: Dict[str, str], sizes: cases_lib.Sizes,
+               rounds: int, folder: str):
     """Prepares a run.
 
     Args:
@@ -120,11 +124,12 @@ class Benchmark:
     self._rounds = rounds
     self._folder = folder
     self._workers = 0
-    self._failed = {}
-    self.versions = {}
-    self.results = []
+    # Why a file could not be made, by its name.
+    self._failed: Dict[str, str] = {}
+    self.versions: Dict[str, Dict[str, str]] = {}
+    self.results: List[Result] = []
 
-  def run(self, groups):
+  def run(self, groups: Sequence[cases_lib.Group]) -> None:
     """Measures groups of cases, one after the other; fills `results`.
 
     Args:
@@ -175,7 +180,9 @@ class Benchmark:
   def _run_group(self, group):
     """Measures a group's cases in turn."""
     cases = cases_lib.cases_of(group, self._pythons)
-    workers, seconds, errors = {}, {}, {}
+    workers: Dict[str, Worker] = {}
+    seconds: Dict[str, List[float]] = {}
+    errors: Dict[str, str] = {}
     try:
       for case in cases:
         try:
@@ -215,7 +222,7 @@ class Benchmark:
 # --- Environments ----------------------------------------------------------
 
 
-def find_pythons(wanted):
+def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
   """Finds the interpreters of environments; says which are missing.
 
   Args:
@@ -250,7 +257,7 @@ def find_pythons(wanted):
   return found
 
 
-def find_groups(names):
+def find_groups(names: Sequence[str]) -> List[cases_lib.Group]:
   """Returns the cases.Group of names, all where there is none.
 
   Raises:

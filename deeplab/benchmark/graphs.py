@@ -6,12 +6,13 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import export as export_lib
 from deeplab import options as options_lib
+from deeplab.benchmark import cases
 from deeplab.benchmark import network
 from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
 
 
-def export(sizes, files, *, quantized):
+def export(sizes: cases.Sizes, files: cases.Files, *, quantized: bool) -> None:
   """Makes the files 'float graph' and 'qat graph', and their checkpoints."""
   model_options = network.model_options(
       sizes, quantize_delay_step=0 if quantized else -1)
@@ -30,7 +31,8 @@ def export(sizes, files, *, quantized):
       checkpoint_path=prefix, export_path=folder))
 
 
-def convert(unused_sizes, files, *, quantized):
+def convert(unused_sizes: cases.Sizes, files: cases.Files, *,
+            quantized: bool) -> None:
   """Makes the files 'float model' and 'qat model'."""
   name = 'qat' if quantized else 'float'
   conversion.convert(options_lib.ConversionOptions(
@@ -40,12 +42,12 @@ def convert(unused_sizes, files, *, quantized):
             else options_lib.FLOAT)))
 
 
-def quantize(sizes, files):
+def quantize(sizes: cases.Sizes, files: cases.Files) -> None:
   """Makes the file 'ptq model'."""
   _quantize(sizes, files, 'ptq.tflite')
 
 
-def calibrate(sizes, files):
+def calibrate(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """Measures post-training quantization, for each calibration image."""
   def measure():
     result = _quantize(sizes, files, 'calibrated-{}.tflite'.format(os.getpid()))

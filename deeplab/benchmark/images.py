@@ -7,6 +7,7 @@ from PIL import Image
 import tensorflow.compat.v1 as tf
 
 from deeplab import options as options_lib
+from deeplab.benchmark import cases
 from deeplab.benchmark import clock
 from deeplab.benchmark import network
 from deeplab.data import builder
@@ -23,21 +24,22 @@ _FEW = 'val'
 _COMPRESSION = 1
 
 
-def paint(sizes, files):
+def paint(sizes: cases.Sizes, files: cases.Files) -> None:
   """Makes the file 'pictures'."""
   synthetic.make_dataset(options_lib.SyntheticOptions(
       output_dir=files('pictures'), train_images=sizes.pictures,
       val_images=sizes.evaluated, long_side=sizes.picture_side))
 
 
-def build(unused_sizes, files):
+def build(unused_sizes: cases.Sizes, files: cases.Files) -> None:
   """Makes the file 'records'."""
   for split in (_MANY, _FEW):
     _build(files, files('records'), split)
 
 
-def build_again(sizes, files):
+def build_again(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """Measures the building of records, for each picture."""
+  # Of this process alone: another environment's has its turns in between.
   folder = files('records-{}'.format(os.getpid()))
   return _measured(lambda: _build(files, folder, _MANY), sizes)
 
@@ -58,12 +60,12 @@ def _build(files, output_dir, split):
       label_folder=os.path.join(source, 'annotations', name)))
 
 
-def write(sizes, files):
+def write(sizes: cases.Sizes, files: cases.Files) -> None:
   """Makes the file 'preprocessed'."""
   _write(sizes, files, files('preprocessed'))
 
 
-def preprocess(sizes, files):
+def preprocess(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """Measures what gen_preprocessed_data.py does, for each picture."""
   folder = files('preprocessed-{}'.format(os.getpid()))
   return _measured(lambda: _write(sizes, files, folder), sizes)
@@ -82,7 +84,8 @@ def _preprocess_options(sizes):
   return network.preprocess_options(sizes)._replace(resize_factor=1)
 
 
-def preprocess_one_by_one(sizes, files):
+def preprocess_one_by_one(sizes: cases.Sizes,
+                          files: cases.Files) -> cases.Measurement:
   """Measures the same, in a loop that does one thing after the other."""
   folder = files('one-by-one-{}'.format(os.getpid()))
   os.makedirs(folder)

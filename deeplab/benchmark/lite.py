@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from deeplab import contract
+from deeplab.benchmark import cases
 from deeplab.benchmark import clock
 from deeplab.lite import interpreters
 
@@ -16,14 +17,15 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
 _SCRIPT = os.path.join(_ROOT, 'segmentation_inference_eval_seg_tflite.py')
 
 
-def predict(sizes, files, *, model, threads):
+def predict(sizes: cases.Sizes, files: cases.Files, *, model: str,
+            threads: int) -> cases.Measurement:
   """Labels of one image that is there already.
 
   Args:
     sizes: cases.Sizes.
     files: function from names to a path.
     model: 'float', 'ptq' or 'qat'.
-    threads: int.
+    threads: of the interpreter.
   """
   predictor = interpreters.TflitePredictor(
       files(model + '.tflite'), num_threads=threads)
@@ -35,7 +37,8 @@ def predict(sizes, files, *, model, threads):
           predictor.interpreter_text)
 
 
-def evaluate(sizes, files, *, images):
+def evaluate(sizes: cases.Sizes, files: cases.Files, *,
+             images: str) -> cases.Measurement:
   """The evaluation script, as a process, with start and checks.
 
   Args:
@@ -62,6 +65,7 @@ def _link_images(source, target, count):
   """Makes a folder of pairs that are links to those of another one."""
   for name in (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS):
     os.makedirs(os.path.join(target, name))
+    # There may be more links than pairs.
     paths = itertools.cycle(
         entry.path for entry in sorted(
             os.scandir(os.path.join(source, name)), key=lambda e: e.name))

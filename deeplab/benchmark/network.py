@@ -5,6 +5,7 @@ for each item, what there is to know about it).
 """
 import contextlib
 import time
+from typing import Any, List, Optional, Tuple
 from unittest import mock
 
 import numpy as np
@@ -16,6 +17,7 @@ from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import training
+from deeplab.benchmark import cases
 from deeplab.benchmark import clock
 from deeplab.data import dataset
 from deeplab.nets import layers
@@ -28,20 +30,21 @@ _FLOAT_TRAINING = {'optimizer': 'adam', 'adam_learning_rate': 5e-6,
 _QAT_TRAINING = {'base_learning_rate': 1e-6, 'fine_tune_batch_norm': True}
 
 
-def model_options(sizes, **changes):
+def model_options(sizes: cases.Sizes,
+                  **changes: Any) -> options_lib.ModelOptions:
   """The published network at the benchmark's size, but for the changes."""
   return options_lib.ModelOptions(
       crop_size=(sizes.side, sizes.side), decoder_output_stride=(4,), **changes)
 
 
-def preprocess_options(sizes):
+def preprocess_options(sizes: cases.Sizes) -> options_lib.PreprocessOptions:
   """Resizing as the documented command lines have it."""
   return options_lib.PreprocessOptions(
       crop_size=(sizes.side, sizes.side), min_resize_value=sizes.side,
       max_resize_value=sizes.side, resize_factor=16)
 
 
-def initialize(session):
+def initialize(session: tf.Session) -> None:
   """Gives the variables of the session's graph values.
 
   Weights are scaled to keep the size of activations, as trained ones do: the
@@ -49,7 +52,7 @@ def initialize(session):
   that are all but 0 is slow.
 
   Args:
-    session: tf.Session, whose graph is the default graph.
+    session: its graph is the default graph.
   """
   random = np.random.RandomState(_SEED)
   values = {}
@@ -67,7 +70,9 @@ def initialize(session):
 # --- Training --------------------------------------------------------------
 
 
-def train_step(sizes, unused_files, *, one_hot=False, quantization=None):
+def train_step(
+    sizes: cases.Sizes, unused_files: cases.Files, *, one_hot: bool = False,
+    quantization: Optional[str] = None) -> cases.Measurement:
   """A training step on a batch that is there already.
 
   Args:
@@ -95,12 +100,14 @@ def train_step(sizes, unused_files, *, one_hot=False, quantization=None):
   run = session.make_callable(step.train_op, [images, labels])
   batch = (random.uniform(0, 255, shape + [3]).astype(np.float32),
            random.randint(0, contract.NUM_CLASSES, shape + [1], np.int32))
+  # The first runs take longer; they are not to be measured.
   for _ in range(2):
     run(*batch)
   return lambda: clock.seconds_each(lambda: run(*batch), sizes.seconds), ''
 
 
-def one_hot_loss(logits, labels, unused_label_weights=()):
+def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
+                 unused_label_weights: Tuple[float, ...] = ()) -> tf.Tensor:
   """losses.softmax_cross_entropy as the reference computes it."""
   logits = layers.resize_bilinear(
       logits, labels.shape.as_list()[1:3], align_corners=True)
@@ -119,7 +126,7 @@ def one_hot_loss(logits, labels, unused_label_weights=()):
 # --- Evaluation ------------------------------------------------------------
 
 
-def forward(sizes, files):
+def forward(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """Labels of one image that is there already."""
   predictor = _predictor(sizes, files)
   image = np.random.RandomState(_SEED).uniform(
@@ -130,7 +137,7 @@ def forward(sizes, files):
       lambda: predictor.predict(image), sizes.seconds), ''
 
 
-def evaluate(sizes, files):
+def evaluate(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """All that eval.py does for an image, once it is under way."""
   predictor = _Clocked(_predictor(sizes, files))
 
@@ -158,16 +165,16 @@ class _Clocked:
   def __init__(self, predictor):
     self._predictor = predictor
     # (time, number of images before).
-    self.starts = []
+    self.starts: List[Tuple[float, int]] = []
     self._images = 0
 
-  def predict(self, images):
+  def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns the predictor's labels."""
     self.starts.append((time.perf_counter(), self._images))
     self._images += len(images)
     return self._predictor.predict(images)
 
-  def seconds_each(self):
+  def seconds_each(self) -> float:
     """Seconds from image to image, without the way to the first one."""
     (first, before), (last, after) = self.starts[0], self.starts[-1]
     return (last - first) / (after - before)
@@ -176,16 +183,19 @@ class _Clocked:
 # --- The machine -----------------------------------------------------------
 
 
-def matrix_product(sizes, unused_files):
+def matrix_product(sizes: cases.Sizes,
+                   unused_files: cases.Files) -> cases.Measurement:
   """A GFLOP of a product of square matrices, by whichever library is faster."""
   random = np.random.RandomState(_SEED)
   first, second = (
       random.uniform(-1, 1, [sizes.matrix] * 2).astype(np.float32)
       for _ in range(2))
   with tf.Graph().as_default():
+    # Of variables: TensorFlow computes a product of constants once and for all.
     product = tf.matmul(tf.Variable(first), tf.Variable(second))
     session = tf.Session()
     session.run(tf.global_variables_initializer())
+  # The operation, not its result, which would be copied.
   run = session.make_callable(product.op)
   gigaflop = 2 * sizes.matrix ** 3 / 1e9
 

@@ -67,12 +67,12 @@ def _versions():
 
 def _peak_bytes():
   """The largest resident memory of this process or of one it started."""
-  return 1024 * max(
+  return 1024 * max(  # Linux counts in KiB
       resource.getrusage(who).ru_maxrss
       for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def main():
+def main() -> None:
   """Serves until standard input ends."""
   # Whatever libraries print must not get between the answers.
   answers = os.fdopen(os.dup(1), 'w')
