@@ -4,6 +4,16 @@ import json
 import logging
 import os
 import re
+from typing import (
+  Callable,
+  Dict,
+  Iterable,
+  List,
+  Mapping,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import tensorflow.compat.v1 as tf
 
@@ -30,7 +40,7 @@ _QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 # --- Finding ---------------------------------------------------------------
 
 
-def find_latest(folder):
+def find_latest(folder: str) -> Optional[str]:
   """Returns the prefix of the newest checkpoint in a folder, or None.
 
   The `checkpoint` state file decides; where it is missing or points nowhere,
@@ -44,7 +54,7 @@ def find_latest(folder):
   return max(prefixes, key=lambda path: (step_of(path), path), default=None)
 
 
-def find(path, name):
+def find(path: str, name: str) -> str:
   """Resolves a folder, a prefix or any one file of a checkpoint to a prefix.
 
   Args:
@@ -71,14 +81,14 @@ def find(path, name):
       '{}: no checkpoint there ({})', option(name, path), found)
 
 
-def step_of(prefix):
+def step_of(prefix: str) -> int:
   """Returns the step at the end of a prefix; 0 where there is none."""
   match = re.search(r'-(\d+)$', prefix)
   return int(match.group(1)) if match else 0
 
 
-def variables_in(prefix):
-  """Returns a dict from variable name to shape (list of int).
+def variables_in(prefix: str) -> Dict[str, List[int]]:
+  """Returns the shapes of variables, by name.
 
   Raises:
     InputError: where the files cannot be read.
@@ -90,12 +100,12 @@ def variables_in(prefix):
         prefix, str(error).split('\n')[0]))
 
 
-def is_model_variable(name):
+def is_model_variable(name: str) -> bool:
   """Whether inference needs a variable, going by its name."""
   return not name.endswith(contract.TRAINING_VARIABLE_ENDINGS)
 
 
-def is_quantization_variable(name):
+def is_quantization_variable(name: str) -> bool:
   """Whether fake quantization added a variable, going by its name."""
   return any(mark in name for mark in contract.QUANTIZATION_VARIABLE_MARKS)
 
@@ -103,13 +113,13 @@ def is_quantization_variable(name):
 # --- Comparing with a graph ------------------------------------------------
 
 
-def check_fits(prefix, graph_variables):
+def check_fits(
+    prefix: str, graph_variables: Mapping[str, List[int]]) -> None:
   """Refuses a checkpoint that is not this graph's, naming the likely option.
 
   Args:
     prefix: checkpoint prefix.
-    graph_variables: dict from name to shape (list of int) of the variables
-      that the graph restores.
+    graph_variables: name and shape of the variables that the graph restores.
 
   Raises:
     InputError: variables that are missing, of another shape, or in the
@@ -189,14 +199,23 @@ def _likely_option(missing, unused, reshaped, stored):
 # --- Options beside the checkpoint -----------------------------------------
 
 
-def write_options(folder, model_options, *, optimizer):
-  """Writes what made the checkpoints of a folder, as JSON beside them."""
+def write_options(folder: str, model_options: options_lib.ModelOptions, *,
+                  optimizer: Optional[str]) -> None:
+  """Writes what made the checkpoints of a folder, as JSON beside them.
+
+  Args:
+    folder: the folder.
+    model_options: the network's structure.
+    optimizer: of TrainOptions; None: made by no training, as of rebuild.
+  """
   files.write_json(
       os.path.join(folder, contract.MODEL_OPTIONS_FILE),
       {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
 
 
-def read_options(folder):
+def read_options(
+    folder: str
+) -> Optional[Tuple[options_lib.ModelOptions, Optional[str]]]:
   """Returns (ModelOptions, optimizer), or None without the file.
 
   Raises:
@@ -229,21 +248,21 @@ def _options_from_json(content):
   if 'quantize_delay_step' in content:
     fields['quantize_delay_step'] = content['quantize_delay_step']
   optimizer = content.get('optimizer')
-  # None: made by no training, as of rebuild.
   if optimizer is not None:
     definition = definitions(options_lib.TrainOptions)['optimizer']
     optimizer = definition.checked(optimizer)
   return options_lib.from_json(options_lib.ModelOptions, fields), optimizer
 
 
-def check_options(prefix, model_options):
+def check_options(
+    prefix: str, model_options: options_lib.ModelOptions) -> None:
   """Refuses options other than those the checkpoint was trained with.
 
   Does nothing where no options were written beside the checkpoint.
 
   Args:
     prefix: checkpoint prefix.
-    model_options: ModelOptions to use it with.
+    model_options: what to use it with.
 
   Raises:
     InputError: naming every option that differs.
@@ -261,7 +280,8 @@ def check_options(prefix, model_options):
                  model_options.output_stride)
 
 
-def check_resumable(folder, model_options, *, optimizer):
+def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
+                    optimizer: str) -> None:
   """Refuses to go on in a folder that another configuration filled.
 
   Raises:
@@ -314,7 +334,9 @@ def _in_words(value):
 # --- Restoring -------------------------------------------------------------
 
 
-def initializer_from(path, variables, excluded_scopes):
+def initializer_from(
+    path: str, variables: Sequence[tf.Variable],
+    excluded_scopes: Iterable[str]) -> Callable[[tf.Session], None]:
   """Prepares to start training from a checkpoint.
 
   Everything that the checkpoint has is restored, optimizer slots too, but for
@@ -326,7 +348,7 @@ def initializer_from(path, variables, excluded_scopes):
     excluded_scopes: prefixes of names that start from their initial values.
 
   Returns:
-    function of a session that restores.
+    Function of a session that restores.
 
   Raises:
     InputError: where no checkpoint is there, nothing fits, the backbone is

@@ -14,6 +14,7 @@ only ones that know absl.
 """
 import difflib
 import sys
+from typing import Callable, List, Optional, Sequence, cast
 
 from deeplab import environment
 from deeplab import errors
@@ -37,13 +38,14 @@ flags.disclaim_key_flags()
 # --- Parsing ---------------------------------------------------------------
 
 
-def parse(define_flags, argv, flag_values=None):
+def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
+          flag_values: Optional[flags.FlagValues] = None) -> flags.FlagValues:
   """Parses a command line strictly.
 
   Args:
     define_flags: function that defines the script's flags on a FlagValues.
-    argv: list of strings; the first is the program's name.
-    flag_values: absl FlagValues; None: a new one.
+    argv: the first is the program's name.
+    flag_values: what they are defined on; None: a new one.
 
   Returns:
     The FlagValues.
@@ -72,7 +74,8 @@ def _with_flag_files(arguments, flag_values):
   try:
     return flag_values.read_flags_from_files(arguments)
   except flags.CantOpenFlagFileError as error:
-    reason = error.__context__  # absl's own text begins with 'ERROR::'
+    # absl's own text begins with 'ERROR::'.
+    reason = cast(OSError, error.__context__)
     raise InputError('--flagfile={}: {}'.format(
         reason.filename, reason.strerror))
   except UnicodeDecodeError as error:
@@ -111,12 +114,13 @@ def _plain(text):
 # --- From options to flags -------------------------------------------------
 
 
-def in_flags(message, flag_values):
+def in_flags(
+    message: errors.Message, flag_values: flags.FlagValues) -> str:
   """Returns a message's text with the flags in place of the options.
 
   Args:
-    message: errors.Message, which InputError is.
-    flag_values: parsed FlagValues.
+    message: such as an InputError.
+    flag_values: parsed.
   """
   return message.shown(lambda option: _as_flag(option, flag_values))
 
@@ -151,7 +155,9 @@ def _with_flags(record):
 # --- Running ---------------------------------------------------------------
 
 
-def run(main, define_flags, *, environments, argv=None):
+def run(main: Callable[[flags.FlagValues], None],
+        define_flags: Callable[[flags.FlagValues], None], *,
+        environments: Sequence[str], argv: Optional[List[str]] = None) -> None:
   """Runs a script: parses, checks the environment, reports input errors.
 
   Args:
@@ -197,6 +203,7 @@ def run(main, define_flags, *, environments, argv=None):
       main(flags.FLAGS)
     except KeyboardInterrupt:
       sys.stderr.write('interrupted\n')
+      # As shells report a program that SIGINT ended: 128 + 2.
       sys.exit(130)
     except Exception as error:
       if flags.FLAGS.debug or not _is_reportable(error):

@@ -5,6 +5,7 @@ names. Everything that two modules must agree on stands here; nothing here
 imports TensorFlow.
 """
 import re
+from typing import Any, Optional, Tuple
 
 # --- Classes ---------------------------------------------------------------
 
@@ -37,15 +38,15 @@ PALETTE = (
 PADDING_VALUE = 127.5
 
 
-def scale_to_model_range(images):
+def scale_to_model_range(images: Any) -> Any:
   """Maps images from [0, 255] to the network's [-1, 1]; any shape.
 
-  Works on float NumPy arrays and on float tensors.
+  Works on float NumPy arrays and on float tensors; gives what it was given.
   """
   return images * (2.0 / 255.0) - 1.0
 
 
-def scale_as_tflite_scripts(images):
+def scale_as_tflite_scripts(images: Any) -> Any:
   """The same map, rounded as it was for the published TFLite figures.
 
   Parity: mobile_open's segmentation_inference_eval_seg_tflite.py and
@@ -108,7 +109,7 @@ KEY_LABEL = 'image/segmentation/class/encoded'
 KEY_LABEL_FORMAT = 'image/segmentation/class/format'
 
 
-def image_name(recorded):
+def image_name(recorded: str) -> str:
   """Returns the file name in a record's KEY_FILENAME, without a folder.
 
   Records that the reference's builder made hold a whole path.
@@ -116,12 +117,12 @@ def image_name(recorded):
   return recorded.rsplit('/', 1)[-1]
 
 
-def shard_name(split, index, count=NUM_SHARDS):
+def shard_name(split: str, index: int, count: int = NUM_SHARDS) -> str:
   """Returns a shard's file name, 'train-00000-of-00004.tfrecord'."""
   return '{}-{:05d}-of-{:05d}.tfrecord'.format(split, index, count)
 
 
-def parse_shard_name(name):
+def parse_shard_name(name: str) -> Optional[Tuple[str, int, int]]:
   """Returns (split, index, count), or None for any other file name."""
   match = re.match(r'(\w+)-(\d{5})-of-(\d{5})(?:\.tfrecord)?$', name)
   if not match:
@@ -144,12 +145,12 @@ PREPROCESSED_MANIFEST = 'manifest.json'
 PREPROCESSED_INCOMPLETE = 'INCOMPLETE'
 
 
-def preprocessed_name(number):
+def preprocessed_name(number: int) -> str:
   """Returns the file name of an image and of its annotation, 'img_7.png'."""
   return 'img_{}.png'.format(number)
 
 
-def is_preprocessed_name(name):
+def is_preprocessed_name(name: str) -> bool:
   """Whether a file has one of preprocessed_name's names."""
   return re.match(r'img_\d+\.png$', name) is not None
 

@@ -6,7 +6,7 @@ other (`count`), or by workers in any number of processes, whose results
 """
 import contextlib
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple
 
 import numpy as np
 import tqdm
@@ -16,6 +16,10 @@ from deeplab import metrics
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 
+if TYPE_CHECKING:
+  # When it runs, this module must not bring TensorFlow in.
+  from deeplab.data import dataset
+
 
 class Predictor(contextlib.AbstractContextManager):
   """From images to labels, until it is closed, as a `with` does in the end.
@@ -23,12 +27,12 @@ class Predictor(contextlib.AbstractContextManager):
   It knows nothing of files that hold images, and nothing of scores.
 
   Attributes:
-    description: str, what it runs: a checkpoint's prefix, or a file.
+    description: what it runs: a checkpoint's prefix, or a file.
   """
 
-  description = None
+  description = ''
 
-  def predict(self, images):
+  def predict(self, images: np.ndarray) -> np.ndarray:
     """Labels images.
 
     Args:
@@ -39,7 +43,7 @@ class Predictor(contextlib.AbstractContextManager):
     """
     raise NotImplementedError
 
-  def close(self):
+  def close(self) -> None:
     """Frees what it holds; there are no labels after that."""
     raise NotImplementedError
 
@@ -50,21 +54,22 @@ class Predictor(contextlib.AbstractContextManager):
 class Counts(NamedTuple):
   """What a batch, or a pass over a split, gives."""
   # int64 [num_classes, num_classes], rows are labels.
-  matrix: Any
+  matrix: np.ndarray
   images: int
-  # Dict of lists of arrays, of the first images: see report.publish.
-  samples: Any
+  # Arrays of the first images: see report.publish.
+  samples: Dict[str, List[np.ndarray]]
   # Of a pass, from the first image to the last.
   seconds: float = 0.0
 
 
-def count(predictor, batches, *, num_classes=contract.NUM_CLASSES, keep=0):
+def count(predictor: Predictor, batches: 'dataset.Batches', *,
+          num_classes: int = contract.NUM_CLASSES, keep: int = 0) -> Counts:
   """Counts batches one after the other.
 
   Args:
-    predictor: Predictor.
+    predictor: makes the labels.
     batches: dataset.Batches, or anything like it.
-    num_classes: int.
+    num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
 
   Returns:
@@ -85,14 +90,16 @@ def count(predictor, batches, *, num_classes=contract.NUM_CLASSES, keep=0):
       parts(), num_images=batches.num_images, num_classes=num_classes)
 
 
-def count_batch(predictor, batch, *, num_classes=contract.NUM_CLASSES, keep=0):
+def count_batch(
+    predictor: Predictor, batch: Mapping[str, Any], *,
+    num_classes: int = contract.NUM_CLASSES, keep: int = 0) -> Counts:
   """Counts one batch.
 
   Args:
-    predictor: Predictor.
-    batch: dict of 'image', what the predictor is given, 'label', integer
-      [batch, height, width], and 'filename', a list of str.
-    num_classes: int.
+    predictor: makes the labels.
+    batch: 'image', what the predictor is given, 'label', integer [batch,
+      height, width], and 'filename', a list of str.
+    num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
 
   Returns:
@@ -113,19 +120,21 @@ def count_batch(predictor, batch, *, num_classes=contract.NUM_CLASSES, keep=0):
       'predictions': list(predictions[:keep])})
 
 
-def total(parts, *, num_images, num_classes=contract.NUM_CLASSES):
+def total(parts: Iterable[Counts], *, num_images: int,
+          num_classes: int = contract.NUM_CLASSES) -> Counts:
   """Adds up the Counts of batches as they come; shows progress.
 
   Args:
-    parts: iterable of Counts, in the order of the images.
-    num_images: int, of all parts.
-    num_classes: int.
+    parts: in the order of the images.
+    num_images: number of images of all parts.
+    num_classes: number of classes, the ignored one included.
 
   Returns:
-    Counts.
+    The sum; its seconds are those that the parts took to come.
   """
   matrix = np.zeros([num_classes, num_classes], np.int64)
-  samples = {'images': [], 'labels': [], 'predictions': []}
+  samples: Dict[str, List[np.ndarray]] = {
+      'images': [], 'labels': [], 'predictions': []}
   images = 0
   started = time.time()
   with tqdm.tqdm(

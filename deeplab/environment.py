@@ -5,6 +5,7 @@ missing in one line instead of failing inside an import.
 """
 import os
 import sys
+from typing import NoReturn, Optional, Sequence
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
@@ -16,7 +17,7 @@ TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 
-def refuse(message):
+def refuse(message: str) -> NoReturn:
   """Prints one line on standard error and leaves with exit status 2."""
   script = os.path.basename(sys.argv[0]) or 'python'
   line = ' '.join(message.split())
@@ -25,7 +26,7 @@ def refuse(message):
   sys.exit(2)
 
 
-def installed_version(package):
+def installed_version(package: str) -> Optional[str]:
   """Returns a distribution's version, or None; does not import it."""
   try:
     from importlib import metadata  # Python 3.8 and later
@@ -41,7 +42,7 @@ def installed_version(package):
       return None
 
 
-def tensorflow_version():
+def tensorflow_version() -> Optional[str]:
   """Returns the installed TensorFlow's version, or None."""
   for package in ('tensorflow', 'tensorflow-cpu', 'tensorflow-gpu',
                   'nvidia-tensorflow'):
@@ -51,7 +52,7 @@ def tensorflow_version():
   return None
 
 
-def problem_with(environments):
+def problem_with(environments: Sequence[str]) -> Optional[str]:
   """Says what keeps this interpreter from serving, or returns None.
 
   Args:
@@ -81,7 +82,7 @@ def problem_with(environments):
   return None
 
 
-def pool_memory():
+def pool_memory() -> None:
   """Has TensorFlow keep the memory that it frees, for the next step.
 
   TensorFlow 1.15 gives it back to the system, and gets it again page by page:

@@ -3,7 +3,7 @@
 A message names an option as the library does, by its field. Whoever shows the
 message may say it otherwise: deeplab.cli says the flag.
 """
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
 
 
 class Option(NamedTuple):
@@ -52,19 +52,21 @@ class InputError(Message, Exception):
   """
 
 
-def joined(separator: str, messages) -> Message:
+def joined(separator: str, messages: Iterable[Message]) -> Message:
   """Joins messages into one."""
   messages = list(messages)
   return Message(separator.join(['{}'] * len(messages)), *messages)
 
 
-def some_of(items, separator=', ', limit=3):
-  """Joins the first few of a list of str and says how many more there are."""
+def some_of(
+    items: Sequence[str], separator: str = ', ', limit: int = 3) -> str:
+  """Joins the first few of several texts and says how many more there are."""
   return separator.join(_first_few(items, limit))
 
 
-def some_messages(messages, separator='; ', limit=3) -> Message:
-  """The same of a list of messages."""
+def some_messages(messages: Sequence[Message], separator: str = '; ',
+                  limit: int = 3) -> Message:
+  """The same of messages."""
   return joined(separator, _first_few(messages, limit))
 
 

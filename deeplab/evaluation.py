@@ -6,12 +6,14 @@ TFLite files are evaluated on PNG files, in processes of their own: see
 import logging
 import os
 import time
+from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
+from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
 from deeplab.data import dataset
@@ -21,21 +23,25 @@ _LOG = logging.getLogger(__name__)
 _WAITING_NOTICE_SECS = 60
 
 
-def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
-             step=None, num_classes=contract.NUM_CLASSES):
+def evaluate(predictor: counting.Predictor,
+             dataset_options: options_lib.DatasetOptions,
+             preprocess_options: options_lib.PreprocessOptions,
+             options: options_lib.EvalOptions, *, kind: str,
+             step: Optional[int] = None,
+             num_classes: int = contract.NUM_CLASSES) -> report_lib.Report:
   """Evaluates a predictor on a split and publishes the report.
 
   Args:
-    predictor: counting.Predictor.
-    dataset_options: DatasetOptions.
-    preprocess_options: PreprocessOptions.
-    options: EvalOptions.
+    predictor: makes the labels.
+    dataset_options: which split.
+    preprocess_options: what the images become first.
+    options: what becomes of the scores.
     kind: report.CHECKPOINT or report.FROZEN_GRAPH.
     step: global step of a checkpoint, or None.
-    num_classes: int.
+    num_classes: number of classes, the ignored one included.
 
   Returns:
-    A report.Report.
+    What was published.
 
   Raises:
     InputError: options or records that cannot be used.
@@ -54,12 +60,12 @@ def evaluate(predictor, dataset_options, preprocess_options, options, *, kind,
   return result
 
 
-def write_events(logdir, result):
+def write_events(logdir: str, result: report_lib.Report) -> None:
   """Writes a report's scores for TensorBoard, under the reference's tags.
 
   Args:
-    logdir: folder.
-    result: report.Report.
+    logdir: folder for the events.
+    result: the report.
   """
   scores = result.scores
   values = [tf.Summary.Value(
@@ -75,19 +81,23 @@ def write_events(logdir, result):
     writer.close()
 
 
-def evaluate_checkpoints(*, watch_options, model_options, dataset_options,
-                         preprocess_options, options):
+def evaluate_checkpoints(
+    *, watch_options: options_lib.CheckpointEvalOptions,
+    model_options: options_lib.ModelOptions,
+    dataset_options: options_lib.DatasetOptions,
+    preprocess_options: options_lib.PreprocessOptions,
+    options: options_lib.EvalOptions) -> Optional[report_lib.Report]:
   """Evaluates checkpoints as they appear in a folder, or a single one once.
 
   Args:
-    watch_options: CheckpointEvalOptions.
-    model_options: ModelOptions.
-    dataset_options: DatasetOptions.
-    preprocess_options: PreprocessOptions.
-    options: EvalOptions.
+    watch_options: which checkpoints, and when.
+    model_options: the structure of the network that they are of.
+    dataset_options: which split.
+    preprocess_options: what the images become first.
+    options: what becomes of the scores.
 
   Returns:
-    The last report.Report, or None where the time was up before the first.
+    The last report, or None where the time was up before the first.
 
   Raises:
     InputError: options, records or checkpoints that cannot be used; no
@@ -126,6 +136,8 @@ def _appearing(folder, interval_secs, timeout_secs):
       started = time.time()
       yield prefix
       seen = prefix
+      # The interval is from start to start: an evaluation that took longer is
+      # followed by the next one at once.
       time.sleep(max(0, started + interval_secs - time.time()))
       waiting_since = noticed = time.time()
       continue
@@ -140,18 +152,21 @@ def _appearing(folder, interval_secs, timeout_secs):
     time.sleep(1)
 
 
-def evaluate_frozen_graph(*, graph_options, dataset_options,
-                          preprocess_options, options):
+def evaluate_frozen_graph(
+    *, graph_options: options_lib.GraphEvalOptions,
+    dataset_options: options_lib.DatasetOptions,
+    preprocess_options: options_lib.PreprocessOptions,
+    options: options_lib.EvalOptions) -> report_lib.Report:
   """Evaluates a frozen graph.
 
   Args:
-    graph_options: GraphEvalOptions.
-    dataset_options: DatasetOptions.
-    preprocess_options: PreprocessOptions.
-    options: EvalOptions.
+    graph_options: which graph.
+    dataset_options: which split.
+    preprocess_options: what the images become first.
+    options: what becomes of the scores.
 
   Returns:
-    A report.Report.
+    What was published.
 
   Raises:
     InputError: options, records or a graph that cannot be used.

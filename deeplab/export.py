@@ -1,6 +1,6 @@
 """Export: a checkpoint's weights and graph in one file, the frozen graph."""
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -18,15 +18,17 @@ class ExportResult(NamedTuple):
   path: str
   # Prefix of the checkpoint.
   checkpoint: str
-  # Number of nodes, and how many of each kind: dict from type to count.
+  # Number of nodes, and how many of each type.
   nodes: int
-  operations: Any
+  operations: Dict[str, int]
   # Size in bytes.
   size: int
+  # The graph without weights; None: not asked for.
   inference_graph: Optional[str]
 
 
-def export(model_options, options):
+def export(model_options: options_lib.ModelOptions,
+           options: options_lib.ExportOptions) -> ExportResult:
   """Freezes a checkpoint's network, from [-1, 1] images to int32 labels.
 
   The graph has the nodes of deeplab.contract: the placeholder IMAGE_NODE,
@@ -34,11 +36,11 @@ def export(model_options, options):
   is what consumers feed; OUTPUT_NODE, int32 [1, height, width].
 
   Args:
-    model_options: ModelOptions; the graph's image size is its crop size.
-    options: ExportOptions.
+    model_options: the graph's image size is its crop size.
+    options: from where to where, and at which scales.
 
   Returns:
-    An ExportResult.
+    What was written.
 
   Raises:
     InputError: where the checkpoint is missing or not this network's, or the
@@ -139,9 +141,9 @@ def _build(model_options, options):
         flip=options.add_flipped_images)
 
 
-def operation_counts(graph_def):
-  """Counts a graph's nodes by type: dict from type to number."""
-  counts = {}
+def operation_counts(graph_def: tf.GraphDef) -> Dict[str, int]:
+  """Counts a graph's nodes by type."""
+  counts: Dict[str, int] = {}
   for node in graph_def.node:
     counts[node.op] = counts.get(node.op, 0) + 1
   return counts

@@ -12,7 +12,7 @@ made from the same definitions, in deeplab.flag_sets.
 import functools
 import math
 import numbers
-from typing import Any, Dict, NamedTuple, Optional, Tuple, get_type_hints
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union, get_type_hints
 
 from deeplab import errors
 from deeplab.errors import InputError
@@ -29,20 +29,21 @@ class Field(NamedTuple):
   default: Any = None
   is_required: bool = False
   # Of the value or, in a tuple, of each element; None: no such bound.
-  least: Any = None
-  above: Any = None
-  most: Any = None
-  below: Any = None
+  least: Optional[float] = None
+  above: Optional[float] = None
+  most: Optional[float] = None
+  below: Optional[float] = None
   # The only values there are; (): any within the bounds.
-  choices: Tuple[Any, ...] = ()
+  choices: Tuple[Union[int, str], ...] = ()
   # Fewest elements of a tuple of any length.
   fewest: int = 0
   # How a tuple of fixed length is written, such as 'HEIGHT,WIDTH'.
   form: str = ''
   # --- From name and annotation of the field.
   name: str = ''
-  # int, float, bool, str or a class of options; in a tuple, of the elements.
-  kind: Any = None
+  # int, float, bool, str or a class of options; in a tuple, of the elements;
+  # object: not known yet.
+  kind: type = object
   # Number of elements of a tuple, 0: any; None: not a tuple.
   length: Optional[int] = None
   is_optional: bool = False
@@ -100,7 +101,8 @@ class Field(NamedTuple):
 
   def _element(self, value):
     """Returns one value in the field's type, or raises ValueError."""
-    wanted = {int: numbers.Integral, float: numbers.Real}.get(
+    # Any, as what is of some `type` would be an `object` to mypy.
+    wanted: Any = {int: numbers.Integral, float: numbers.Real}.get(
         self.kind, self.kind)
     # To Python, a bool is a number.
     if not isinstance(value, wanted) or (
@@ -174,7 +176,7 @@ def definitions(cls: Any) -> Dict[str, Field]:
 def _of_annotation(hint):
   """Returns what a type hint says, as a dict of attributes of Field."""
   # Not __origin__, which Python 3.6 has otherwise.
-  arguments = getattr(hint, '__args__', None) or ()
+  arguments: Tuple[Any, ...] = getattr(hint, '__args__', None) or ()
   if type(None) in arguments:
     return dict(_of_annotation(arguments[0]), is_optional=True)
   if not arguments:

@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
+from typing import Any, Iterator, List
 
 _TEMPORARY = re.compile(r'\.\d+\.tmp$')
 
 
 @contextlib.contextmanager
-def replacing(*paths):
+def replacing(*paths: str) -> Iterator[List[str]]:
   """Context that gives names to write to, and in the end the wanted ones.
 
   Where the block fails, what was written is removed, and what had the wanted
@@ -22,6 +23,7 @@ def replacing(*paths):
   Yields:
     As many paths beside them, of this process alone; nothing is there yet.
   """
+  # In the same folders, as no rename leads from one file system to another.
   temporaries = ['{}.{}.tmp'.format(path, os.getpid()) for path in paths]
   try:
     yield temporaries
@@ -35,22 +37,22 @@ def replacing(*paths):
         os.remove(temporary)
 
 
-def wanted_name(name):
+def wanted_name(name: str) -> str:
   """Returns the name that a file of `replacing` is to get; others unchanged."""
   return _TEMPORARY.sub('', name)
 
 
-def write_json(path, content):
+def write_json(path: str, content: Any) -> None:
   """Writes JSON; see `replacing`."""
   write_text(path, json.dumps(content, indent=2, sort_keys=True) + '\n')
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
   """Writes text as UTF-8; see `replacing`."""
   write_bytes(path, text.encode('utf-8'))
 
 
-def write_bytes(path, content):
+def write_bytes(path: str, content: bytes) -> None:
   """Writes bytes; see `replacing`."""
   with replacing(path) as (temporary,), open(temporary, 'wb') as out:
     out.write(content)

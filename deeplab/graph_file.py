@@ -50,14 +50,14 @@ _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
 _COLOCATION = '_class'
 
 
-def read_graph_def(path):
+def read_graph_def(path: str) -> tf.GraphDef:
   """Reads a frozen graph that is safe to load.
 
   Args:
     path: the .pb file.
 
   Returns:
-    A GraphDef, without the devices that its nodes were pinned to.
+    The graph, without the devices that its nodes were pinned to.
 
   Raises:
     InputError: where there is no such file, it is not a frozen graph, or it
@@ -88,15 +88,15 @@ def read_graph_def(path):
   return graph_def
 
 
-def import_graph(path, graph_def):
+def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
   """Loads a graph that read_graph_def returned.
 
   Args:
     path: its file, for messages.
-    graph_def: the GraphDef.
+    graph_def: what it holds.
 
   Returns:
-    A tf.Graph.
+    A graph of its own, with nothing else in it.
 
   Raises:
     InputError: where this TensorFlow cannot load it, or a result is too large.
@@ -116,12 +116,12 @@ def import_graph(path, graph_def):
   return graph
 
 
-def check_nodes(path, graph_def, **wanted):
+def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
   """Refuses a graph that lacks a node, naming those that it could have meant.
 
   Args:
     path: the graph's file, for the message.
-    graph_def: a GraphDef.
+    graph_def: the graph.
     **wanted: options, such as input_node, and the nodes that they name.
 
   Raises:

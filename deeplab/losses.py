@@ -1,13 +1,18 @@
 """The training loss."""
+from typing import Sequence
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab.nets import layers
 
+# In place of 0, of a batch in which every pixel is ignored: its loss is then 0.
 _SMALLEST_PIXEL_COUNT = 1e-5
 
 
-def softmax_cross_entropy(logits, labels, label_weights=()):
+def softmax_cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor,
+    label_weights: Sequence[float] = ()) -> tf.Tensor:
   """Mean cross-entropy over the pixels that are not ignored.
 
   Logits are resized to the labels' size. Adds the loss to tf.losses.

@@ -38,8 +38,9 @@ class Scores(NamedTuple):
   per_class_iou: np.ndarray
 
 
-def confusion_matrix(labels, predictions, num_classes=contract.NUM_CLASSES,
-                     ignore_label=contract.IGNORE_LABEL):
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray,
+                     num_classes: int = contract.NUM_CLASSES,
+                     ignore_label: int = contract.IGNORE_LABEL) -> np.ndarray:
   """Counts pixels by label and prediction; matrices of images can be added.
 
   Args:
@@ -64,6 +65,7 @@ def confusion_matrix(labels, predictions, num_classes=contract.NUM_CLASSES,
   labels = labels[counted]
   _check_classes('label', labels, num_classes)
   _check_classes('prediction', predictions, num_classes)
+  # Each pair of classes has a number of its own; counting those is one pass.
   cells = labels.astype(np.int64) * num_classes + predictions[counted]
   counts = np.bincount(cells, minlength=num_classes * num_classes)
   return counts.astype(np.int64).reshape(num_classes, num_classes)
@@ -81,7 +83,8 @@ def _check_classes(what, values, num_classes):
           what, value, num_classes - 1))
 
 
-def scores(matrix, ignore_label=contract.IGNORE_LABEL):
+def scores(matrix: np.ndarray,
+           ignore_label: int = contract.IGNORE_LABEL) -> Scores:
   """Reads the scores off a confusion matrix.
 
   Args:
@@ -90,7 +93,7 @@ def scores(matrix, ignore_label=contract.IGNORE_LABEL):
       of the classes.
 
   Returns:
-    Scores. A mean over no class at all is NaN.
+    All scores. A mean over no class at all is NaN.
   """
   # Deviates: the reference reports a mean of 0 for no data, which reads as a
   # bad model.

@@ -5,11 +5,12 @@ deeplab.fields checks both; flags have their help, defaults and bounds from
 here. Bounds are what can be of use: a number beyond them would crash, fill the
 memory or mean nothing, an hour later.
 """
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 
 from deeplab import contract
 from deeplab import errors
 from deeplab.errors import InputError
+from deeplab.fields import definitions
 from deeplab.fields import field
 from deeplab.fields import options
 from deeplab.fields import required
@@ -54,6 +55,7 @@ _MOST_IMAGES = 10 ** 6
 _SMALLEST_PAINTED_SIDE = 64
 
 _SIZE = 'HEIGHT,WIDTH, for example 512,512'
+_Options = TypeVar('_Options')
 
 
 # Definitions that several classes share.
@@ -176,7 +178,7 @@ class ModelOptions(NamedTuple):
       choices=(CONTRIB, LAYERS))
 
   @property
-  def is_quantized(self):
+  def is_quantized(self) -> bool:
     """Whether the network has fake quantization."""
     return self.quantize_delay_step >= 0
 
@@ -257,10 +259,10 @@ class PreprocessOptions(NamedTuple):
     if self.resize_factor > self.min_resize_value:
       raise InputError('{}: expected at most {}', factor, least)
     # Sides are rounded up, but not past the limit: that leaves 1 pixel.
-    if self.resize_factor == self.max_resize_value > 1:
+    if self.max_resize_value == self.resize_factor > 1:
       raise InputError('{}: expected less than {}', factor, limit)
 
-  def geometry(self):
+  def geometry(self) -> str:
     """Describes resizing and padding in a few words, for reports."""
     if self.min_resize_value is None:
       resize = 'not resized'
@@ -271,7 +273,7 @@ class PreprocessOptions(NamedTuple):
     return '{}, padded to {}x{}'.format(
         resize, self.crop_size[0], self.crop_size[1])
 
-  def to_json(self):
+  def to_json(self) -> Dict[str, Any]:
     """Returns what geometry describes as a dict that json can write."""
     return {name: value for name, value in self._asdict().items()
             if 'scale_factor' not in name}
@@ -408,7 +410,7 @@ class TrainOptions(NamedTuple):
       None, 'Folder for timelines of a few steps; none: no profile.')
   seed: Optional[int] = _training_seed()
 
-  def check_with(self, *, batch_size, num_classes):
+  def check_with(self, *, batch_size: int, num_classes: int) -> None:
     """Raises InputError where batch or classes do not go with these options."""
     if self.fine_tune_batch_norm and batch_size < 2:
       raise InputError(
@@ -559,12 +561,12 @@ class RebuildOptions(NamedTuple):
 # --- JSON ------------------------------------------------------------------
 
 
-def to_json(options):
+def to_json(options: NamedTuple) -> Dict[str, Any]:
   """Returns options as a dict that json can write."""
   return dict(options._asdict())
 
 
-def from_json(cls, content):
+def from_json(cls: Type[_Options], content: Any) -> _Options:
   """Builds options of class cls from what was read from JSON.
 
   Raises:
@@ -572,7 +574,7 @@ def from_json(cls, content):
   """
   if not isinstance(content, dict):
     raise InputError('expected a dict of {}'.format(cls.__name__))
-  unknown = sorted(set(content) - set(cls._fields))
+  unknown = sorted(set(content) - set(definitions(cls)))
   if unknown:
     raise InputError('unknown {} {}: written by another version?'.format(
         cls.__name__, ', '.join(unknown)))

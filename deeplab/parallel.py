@@ -3,25 +3,42 @@ import collections
 import concurrent.futures
 import contextlib
 import os
+from typing import (
+  Callable,
+  Deque,
+  Generator,
+  Iterable,
+  Iterator,
+  List,
+  Optional,
+  Sequence,
+  Tuple,
+  TypeVar,
+)
 
 import tqdm
 
 from deeplab.errors import InputError
 from deeplab.errors import Message
 
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
 
-def worker_count(wanted, tasks=None):
+
+def worker_count(wanted: int, tasks: Optional[int] = None) -> int:
   """Returns how many workers to start.
 
   Args:
-    wanted: int; 0 means one for each processor.
+    wanted: 0 means one for each processor.
     tasks: number of tasks, which more workers would not help; None: unknown.
   """
   count = wanted or os.cpu_count() or 1
   return count if tasks is None else max(1, min(count, tasks))
 
 
-def ordered_map(executor, function, items, *, ahead):
+def ordered_map(
+    executor: concurrent.futures.Executor, function: Callable[[_Item], _Result],
+    items: Iterable[_Item], *, ahead: int) -> Generator[_Result, None, None]:
   """Maps items in an executor and yields the results in the items' order.
 
   Unlike executor.map it takes an item only when there is room for it, so that
@@ -29,13 +46,13 @@ def ordered_map(executor, function, items, *, ahead):
   where the caller stops early.
 
   Args:
-    executor: concurrent.futures.Executor.
-    function: function of one item.
-    items: iterable.
+    executor: what does the work.
+    function: what becomes of an item.
+    items: taken one by one.
     ahead: largest number of items that wait, are worked on, or are done and
       not yet yielded.
   """
-  waiting = collections.deque()
+  waiting: Deque[concurrent.futures.Future] = collections.deque()
   try:
     for item in items:
       if len(waiting) == ahead:
@@ -49,14 +66,16 @@ def ordered_map(executor, function, items, *, ahead):
 
 
 @contextlib.contextmanager
-def mapped_in_threads(function, items, num_workers=0):
+def mapped_in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item],
+    num_workers: int = 0) -> Iterator[Iterator[_Result]]:
   """Context that gives a function's results in the items' order.
 
   Args:
-    function: function of one item, which leaves Python's lock to others most
-      of the time: Pillow decodes and compresses without it, so threads do as
-      well as processes, and need no copies of the images.
-    items: iterable.
+    function: leaves Python's lock to others most of the time: Pillow decodes
+      and compresses without it, so threads do as well as processes, and need
+      no copies of the images.
+    items: taken one by one.
     num_workers: number of threads; 0: one for each processor.
 
   Yields:
@@ -69,20 +88,22 @@ def mapped_in_threads(function, items, num_workers=0):
     yield results
 
 
-def check_all(check, items, *, title, unit, num_workers=0):
+def check_all(
+    check: Callable[[_Item], _Result], items: Sequence[_Item], *, title: str,
+    unit: str, num_workers: int = 0
+) -> Tuple[List[Optional[_Result]], List[Message]]:
   """Checks items in threads, all of them, and shows progress.
 
   Args:
-    check: function of one item that raises InputError or OSError where the
-      item cannot be used.
-    items: sequence.
+    check: raises InputError or OSError where an item cannot be used.
+    items: what to check.
     title: what to call the progress, such as 'checking'.
     unit: what to call an item there.
     num_workers: number of threads; 0: one for each processor.
 
   Returns:
     (results, problems): what check returned for each item, None for those that
-    cannot be used; and a list of errors.Messages about these, in order.
+    cannot be used; and what is wrong with these, in order.
   """
   def check_one(item):
     try:

@@ -1,4 +1,6 @@
 """Predictors (see `counting`) that run a checkpoint or a frozen graph."""
+from typing import Tuple
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -6,12 +8,13 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
 from deeplab import graph_file
+from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import deeplab_v3
 
 
-def runtime():
+def runtime() -> str:
   """Names what runs the network here, such as 'TensorFlow 1.15.5, CPU'."""
   gpus = tf.config.experimental.list_physical_devices('GPU')
   return 'TensorFlow {}, {}'.format(
@@ -21,11 +24,11 @@ def runtime():
 class CheckpointPredictor(counting.Predictor):
   """The network with a checkpoint's weights; the graph is built once."""
 
-  def __init__(self, model_options):
+  def __init__(self, model_options: options_lib.ModelOptions):
     """Builds the graph; `restore` gives it weights.
 
     Args:
-      model_options: ModelOptions.
+      model_options: its structure.
     """
     self._options = model_options
     with tf.Graph().as_default() as graph:
@@ -40,7 +43,7 @@ class CheckpointPredictor(counting.Predictor):
       self._saver = tf.train.Saver()
       self._session = tf.Session(graph=graph)
 
-  def restore(self, prefix):
+  def restore(self, prefix: str) -> None:
     """Loads a checkpoint's weights.
 
     Args:
@@ -56,11 +59,11 @@ class CheckpointPredictor(counting.Predictor):
       self._saver.restore(self._session, prefix)
     self.description = prefix
 
-  def predict(self, images):
+  def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images; see counting.Predictor."""
     return self._session.run(self._predictions, {self._images: images})
 
-  def close(self):
+  def close(self) -> None:
     """Frees the session."""
     self._session.close()
 
@@ -68,8 +71,9 @@ class CheckpointPredictor(counting.Predictor):
 class FrozenGraphPredictor(counting.Predictor):
   """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
 
-  def __init__(self, path, *, crop_size, input_node=contract.INPUT_NODE,
-               output_node=contract.OUTPUT_NODE):
+  def __init__(self, path: str, *, crop_size: Tuple[int, int],
+               input_node: str = contract.INPUT_NODE,
+               output_node: str = contract.OUTPUT_NODE):
     """Loads the graph.
 
     Args:
@@ -101,7 +105,7 @@ class FrozenGraphPredictor(counting.Predictor):
           'x'.join(str(side) for side in shape.as_list()),
           option('crop_size', crop_size))
 
-  def predict(self, images):
+  def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images; see counting.Predictor."""
     inputs = contract.scale_to_model_range(images)
     # An exported graph has a fixed batch, of 1 as a rule.
@@ -110,8 +114,9 @@ class FrozenGraphPredictor(counting.Predictor):
         self._session.run(
             self._predictions, {self._images: inputs[start:start + size]})
         for start in range(0, len(inputs), size)]
+    # An ArgMax that another tool exported may give int64.
     return np.concatenate(outputs).astype(np.int32)
 
-  def close(self):
+  def close(self) -> None:
     """Frees the session."""
     self._session.close()

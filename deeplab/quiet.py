@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+from typing import Any, Iterator
 import warnings
 
 # How a line begins that native code writes without being asked: of the TFLite
@@ -21,7 +22,7 @@ _NOTICE = re.compile(
 _STDERR = 2  # file descriptor
 
 
-def silence_tensorflow(verbose=False):
+def silence_tensorflow(verbose: bool = False) -> None:
   """Silences deprecation notices and device chatter of TensorFlow.
 
   Call before TensorFlow is imported; errors stay visible.
@@ -69,18 +70,20 @@ class _QuietFinder:
     spec = importlib.util.find_spec(name)
     if spec is None:
       return None
-    load = spec.loader.exec_module
+    # Any, as types have it that no method of a loader is replaced.
+    loader: Any = spec.loader
+    load = loader.exec_module
 
     def load_quietly(module):
       with without_notices():
         load(module)
 
-    spec.loader.exec_module = load_quietly
+    loader.exec_module = load_quietly
     return spec
 
 
 @contextlib.contextmanager
-def without_notices():
+def without_notices() -> Iterator[None]:
   """Keeps native code's notices off standard error; the rest comes at the end.
 
   Native libraries write to the file descriptor, past sys.stderr.

@@ -16,7 +16,7 @@ that were on a quantization grid stay on it. Training must leave these moving
 averages alone, as batch statistics would differ from them.
 """
 import os
-from typing import Any, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -54,25 +54,25 @@ class RebuildResult(NamedTuple):
 class _Layer(NamedTuple):
   """A convolution; what it computes is gain * (input * weights) + offset."""
   # float64, of the shape of the variable.
-  weights: Any
+  weights: np.ndarray
   # float64 [channels].
-  gain: Any
-  offset: Any
+  gain: np.ndarray
+  offset: np.ndarray
 
 
 class _Network(NamedTuple):
   """The network that the variables are for."""
-  # Dict from variable to shape (list of int).
-  variables: Any
-  # Dict from layer to the epsilon of its batch norm.
-  epsilons: Any
+  # Shapes of the variables.
+  variables: Dict[str, List[int]]
+  # Epsilon of each layer's batch norm, where it has one.
+  epsilons: Dict[str, float]
 
-  def layers(self):
+  def layers(self) -> Set[str]:
     """Returns the scopes of all convolutions."""
     return {os.path.dirname(name) for name in self.variables
             if name.endswith('weights')}
 
-  def layer_of(self, tensor):
+  def layer_of(self, tensor: model_file.Tensor) -> Optional[str]:
     """Returns the scope of the layer that computes a tensor, or None.
 
     Converters name what they fuse 'own/name;name;name'.
@@ -84,15 +84,15 @@ class _Network(NamedTuple):
     return path or None
 
 
-def rebuild(options):
+def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   """Writes a checkpoint with the weights of a TFLite file.
 
   Args:
-    options: RebuildOptions; without a seed batch norm is the identity plus the
-      bias.
+    options: from where to where; without a seed batch norm is the identity plus
+      the bias.
 
   Returns:
-    A RebuildResult.
+    What was written.
 
   Raises:
     InputError: where the file is not a model of this network, or the folder
@@ -246,7 +246,7 @@ def _variables(network, layers, path, random):
     raise InputError('{}: not a model of this network: lacks {} of {} layers '
                      '({})'.format(path, len(missing), len(network.layers()),
                                    some_of(missing)))
-  values = {}
+  values: Dict[str, np.ndarray] = {}
   for scope, layer in layers.items():
     if scope in network.epsilons:
       parts = _unfolded(layer, network.epsilons[scope], random)
@@ -297,7 +297,7 @@ def _ranges(model, network):
   Returns:
     Dict from variable to float.
   """
-  values = {}
+  values: Dict[str, float] = {}
   for operator in model.operators:
     output = model.tensors[operator.outputs[0]]
     if operator.kind in _CONVOLUTIONS:
@@ -332,8 +332,8 @@ def _averaged_range(scope, tensor):
 
 def _write(values, output_dir):
   """Writes variables as float32, and global_step: the checkpoint's prefix."""
-  tensors = {name: np.asarray(value, np.float32)
-             for name, value in values.items()}
+  tensors: Dict[str, Any] = {
+      name: np.asarray(value, np.float32) for name, value in values.items()}
   tensors['global_step'] = np.int64(0)
   names = sorted(tensors)
   prefix = os.path.join(output_dir, _CHECKPOINT)

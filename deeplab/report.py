@@ -7,13 +7,14 @@ import json
 import logging
 import math
 import os
-from typing import NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from deeplab import contract
 from deeplab import files
 from deeplab import metrics
+from deeplab import options as options_lib
 from deeplab import visualize
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -51,12 +52,12 @@ class Report(NamedTuple):
   ignore_label: int = contract.IGNORE_LABEL
 
   @property
-  def scores(self):
-    """metrics.Scores of the matrix."""
+  def scores(self) -> metrics.Scores:
+    """All scores of the matrix."""
     return metrics.scores(self.matrix, self.ignore_label)
 
   @property
-  def images_per_second(self):
+  def images_per_second(self) -> float:
     """Speed of the evaluation; NaN where no time was measured."""
     return self.images / self.seconds if self.seconds else float('nan')
 
@@ -73,11 +74,11 @@ class StageRow(NamedTuple):
   seconds: float
 
 
-def table(report):
+def table(report: Report) -> str:
   """Lays a report out for people.
 
   Args:
-    report: Report.
+    report: the evaluation.
 
   Returns:
     Lines of at most 80 columns (but for a long path), without a final newline:
@@ -126,21 +127,21 @@ def _summary(report):
   ] + means
 
 
-def class_name(index, num_classes=contract.NUM_CLASSES):
+def class_name(index: int, num_classes: int = contract.NUM_CLASSES) -> str:
   """Names a class; '-' in a set of classes that is not the suite's."""
   if num_classes != contract.NUM_CLASSES:
     return '-'
   return contract.CLASS_NAMES[index]
 
 
-def to_json(report):
+def to_json(report: Report) -> Dict[str, Any]:
   """Returns a report as a dict that json can write; NaN becomes None.
 
   Args:
-    report: Report.
+    report: the evaluation.
 
   Returns:
-    dict: the report's fields; images_per_second; the scores; 'classes', a list
+    The report's fields; images_per_second; the scores; 'classes', a list
     of dicts (id, name, pixels, iou); 'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
@@ -157,27 +158,29 @@ def to_json(report):
   return {name: _finite(value) for name, value in content.items()}
 
 
-def write(path, report):
+def write(path: str, report: Report) -> None:
   """Writes to_json(report) to a file, which is never seen half-written."""
   files.write_json(path, to_json(report))
 
 
-def samples_wanted(eval_options):
+def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
   """Returns how many images `publish` makes use of."""
   return eval_options.vis_images if eval_options.vis_dir else 0
 
 
-def publish(report, samples, eval_options):
+def publish(report: Report, samples: Dict[str, List[np.ndarray]],
+            eval_options: options_lib.EvalOptions) -> None:
   """Prints the table and the result line, and writes what else is asked for.
 
   Args:
-    report: Report.
-    samples: dict of lists of as many arrays each, 'images' (uint8 [height,
-      width, 3], RGB), 'labels' and 'predictions' (integer [height, width]);
-      see samples_wanted.
-    eval_options: options.EvalOptions.
+    report: the evaluation.
+    samples: lists of as many arrays each, 'images' (uint8 [height, width, 3],
+      RGB), 'labels' and 'predictions' (integer [height, width]); see
+      samples_wanted.
+    eval_options: what is asked for.
   """
   print(table(report))
+  # Who reads along sees it now: eval.py may go on for hours.
   print(result_line(report), flush=True)
   if eval_options.report_json:
     write(eval_options.report_json, report)
@@ -189,7 +192,7 @@ def publish(report, samples, eval_options):
     _LOG.info('wrote %s', path)
 
 
-def result_line(report):
+def result_line(report: Report) -> str:
   """Returns 'RESULT {json}': one line with the main numbers, for programs."""
   content = to_json(report)
   for name in ('classes', 'confusion_matrix', 'ignore_label'):
@@ -197,7 +200,7 @@ def result_line(report):
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 
 
-def stage_row(stage, path):
+def stage_row(stage: str, path: str) -> StageRow:
   """Reads a line of stage_table from a file that write() made.
 
   Args:
@@ -205,7 +208,7 @@ def stage_row(stage, path):
     path: the file.
 
   Returns:
-    A StageRow.
+    The line.
 
   Raises:
     InputError: where the file is no report.
@@ -224,23 +227,23 @@ def stage_row(stage, path):
                        option('report_json'))
 
 
-def stage_table(rows):
+def stage_table(rows: Sequence[Tuple[str, float, float, int, float]]) -> str:
   """Lays scores out by stage, to compare a model's forms.
 
   Args:
-    rows: sequence of StageRow, or tuples of its fields.
+    rows: StageRows, or tuples of its fields.
 
   Returns:
     A line of headings and one line a row, without a final newline.
   """
-  rows = [StageRow(*row) for row in rows]
-  width = max([len('stage')] + [len(row.stage) for row in rows])
+  stages = [StageRow(*row) for row in rows]
+  width = max([len('stage')] + [len(row.stage) for row in stages])
   layout = '{{:<{}}}  {{:>7}}  {{:>14}}  {{:>6}}  {{:>8}}'.format(width)
   lines = [layout.format('stage', 'mIoU', 'pixel accuracy', 'images',
                          'seconds')]
   lines += [layout.format(
       row.stage, _score(row.miou), _score(row.pixel_accuracy), row.images,
-      '{:.1f}'.format(row.seconds)) for row in rows]
+      '{:.1f}'.format(row.seconds)) for row in stages]
   return '\n'.join(lines)
 
 

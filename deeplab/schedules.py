@@ -1,10 +1,14 @@
 """Learning rates over the steps of training, and gradient multipliers."""
+from typing import Dict, Iterable, Tuple
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options as options_lib
 
 
-def learning_rate(options, global_step):
+def learning_rate(options: options_lib.TrainOptions,
+                  global_step: tf.Tensor) -> tf.Tensor:
   """The learning rate at a step.
 
   `poly` is base * (1 - step / total) ** power, down to the end value (Liu et
@@ -12,11 +16,11 @@ def learning_rate(options, global_step):
   steps. Both start to count after the slow start.
 
   Args:
-    options: TrainOptions.
-    global_step: integer scalar tensor.
+    options: policy and rates.
+    global_step: integer scalar.
 
   Returns:
-    float32 scalar tensor.
+    float32 scalar.
   """
   step = tf.maximum(global_step - options.slow_start_step, 0)
   if options.learning_policy == 'step':
@@ -33,15 +37,17 @@ def learning_rate(options, global_step):
                   options.slow_start_learning_rate, rate)
 
 
-def gradient_multipliers(variable_names, options):
+def gradient_multipliers(
+    variable_names: Iterable[str],
+    options: options_lib.TrainOptions) -> Dict[str, float]:
   """Factors of the gradients: 2 for biases, times the last layers' own.
 
   Args:
     variable_names: names of the model's variables.
-    options: TrainOptions.
+    options: which layers are the last ones, and their factor.
 
   Returns:
-    dict from name to factor, without the factors that are 1.
+    Factors by name, without those that are 1.
   """
   multipliers = {}
   for name in variable_names:
@@ -53,7 +59,7 @@ def gradient_multipliers(variable_names, options):
   return multipliers
 
 
-def last_layer_scopes(options):
+def last_layer_scopes(options: options_lib.TrainOptions) -> Tuple[str, ...]:
   """Scopes of the layers that `last layers` means to these options."""
   if options.last_layers_contain_logits_only:
     return (contract.LOGITS_SCOPE,)

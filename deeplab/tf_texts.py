@@ -18,27 +18,27 @@ _NODE_BEFORE = re.compile(r"\AGraph execution error:.*\nNode: '[^']*'\n", re.S)
 _NODES_AFTER = re.compile(r'\s+(\[\[|Original stack trace)')
 
 
-def message(error):
+def message(error: Exception) -> str:
   """Returns an error's message without the nodes that it names at length."""
   return _NODES_AFTER.split(_NODE_BEFORE.sub('', str(error)), 1)[0]
 
 
-def is_of_input(error):
+def is_of_input(error: Exception) -> bool:
   """Whether it was reading a dataset that failed, not the network."""
   return bool(_RAISED_BY_ITERATOR.search(str(error)))
 
 
-def is_cut_short(error):
+def is_cut_short(error: Exception) -> bool:
   """Whether a DataLossError means the end of a file, not a wrong checksum."""
   return 'truncated' in str(error).lower()
 
 
-def why_not_imported(error):
+def why_not_imported(error: Exception) -> str:
   """Returns the reason in an error of tf.import_graph_def, in one line."""
   return _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
 
 
-def why_not_converted(error):
+def why_not_converted(error: Exception) -> str:
   """Returns the line of a TFLite converter's output that tells the reason."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   errors = [line for line in lines if 'rror' in line or 'heck failed' in line]

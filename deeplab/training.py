@@ -3,7 +3,7 @@ import logging
 import os
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
@@ -12,6 +12,7 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import files
 from deeplab import losses
+from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import schedules
 from deeplab.data import dataset
@@ -32,17 +33,17 @@ _ADVISED_BATCH_NORM_SIZE = 12
 class TrainStep(NamedTuple):
   """The tensors of one training step."""
   # Runs the step; float32 scalar, the total loss before the update.
-  train_op: Any
+  train_op: tf.Tensor
   # float32 scalar, cross-entropy and regularization.
-  total_loss: Any
+  total_loss: tf.Tensor
   # float32 scalar.
-  learning_rate: Any
-  # int64 scalar variable, the number of steps done.
-  global_step: Any
+  learning_rate: tf.Tensor
+  # int64 scalar, the number of steps done.
+  global_step: tf.Variable
   # int64 scalar, the number of steps done once this one is.
-  steps_done: Any
+  steps_done: tf.Tensor
   # [batch, height', width', num_classes] float32.
-  logits: Any
+  logits: tf.Tensor
 
 
 class TrainResult(NamedTuple):
@@ -55,25 +56,28 @@ class TrainResult(NamedTuple):
   steps_done: int
   seconds: float
   # Name of the signal that ended the run early, or None.
-  stopped_by: Any
-  # Prefix of the last checkpoint.
-  checkpoint: str
+  stopped_by: Optional[str]
+  # Prefix of the last checkpoint; None: someone has removed them all.
+  checkpoint: Optional[str]
 
 
 # --- The graph -------------------------------------------------------------
 
 
-def build_step(images, labels, model_options, options):
+def build_step(
+    images: tf.Tensor, labels: tf.Tensor,
+    model_options: options_lib.ModelOptions,
+    options: options_lib.TrainOptions) -> TrainStep:
   """Builds network, loss and update.
 
   Args:
     images: [batch, height, width, 3] float32 RGB in [0, 255].
     labels: [batch, height, width, 1] int32 in [0, num_classes).
-    model_options: ModelOptions.
-    options: TrainOptions.
+    model_options: the network's structure.
+    options: loss weights, optimizer, rates.
 
   Returns:
-    A TrainStep.
+    The step's tensors.
   """
   global_step = tf.train.get_or_create_global_step()
   logits = deeplab_v3.logits(
@@ -136,20 +140,24 @@ def _summary_op(batch, step, model_options, with_images):
 # --- The loop --------------------------------------------------------------
 
 
-def train(*, dataset_options, preprocess_options, model_options, options):
+def train(*, dataset_options: options_lib.DatasetOptions,
+          preprocess_options: options_lib.PreprocessOptions,
+          model_options: options_lib.ModelOptions,
+          options: options_lib.TrainOptions) -> TrainResult:
   """Trains until the last step, or until SIGINT or SIGTERM.
 
   Checkpoints, summaries and the model's options go to options.train_logdir;
   where that folder has a checkpoint already, training resumes from it.
 
   Args:
-    dataset_options: DatasetOptions.
-    preprocess_options: PreprocessOptions; its crop size is the model's.
-    model_options: ModelOptions.
-    options: TrainOptions.
+    dataset_options: which split, in which batches.
+    preprocess_options: what the images become first; its crop size is the
+      model's.
+    model_options: the network's structure.
+    options: all else about the run.
 
   Returns:
-    A TrainResult.
+    How it ended.
 
   Raises:
     InputError: options, records or checkpoints that do not fit; a loss that is
@@ -275,8 +283,8 @@ class _Loop:
     self._writer = writer
     self._saver = saver
     self._signals = signals
-    self._summarized = self._saved = 0.0
-    self._started = self._logged = None
+    # Times; 0: not yet.
+    self._summarized = self._saved = self._started = self._logged = 0.0
     self._first_step = self._logged_step = 0
     self._last = (0, float('nan'))
 
@@ -286,7 +294,7 @@ class _Loop:
     Returns:
       (total loss, whether to stop).
     """
-    if self._started is None:
+    if not self._started:
       self._start(session)
     profiled = (self._options.profile_logdir and
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
@@ -334,6 +342,7 @@ class _Loop:
     remaining = pace * (self._options.training_number_of_steps - done)
     _LOG.info('step %d/%d: loss %.4f, learning rate %.3g, %.3f s/step, '
               '%s left', done, self._options.training_number_of_steps, loss,
+              # A day later %H begins again at 0.
               rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
               if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
     # Parity: mobile_open's train.py has a thread of slim's supervisor write it.

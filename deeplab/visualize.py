@@ -2,6 +2,8 @@
 
 Arrays in, arrays or Pillow images out; needs no TensorFlow.
 """
+from typing import Iterable, Sequence
+
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
@@ -21,7 +23,7 @@ _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
 
 
-def colour(labels):
+def colour(labels: np.ndarray) -> np.ndarray:
   """Paints every class in its colour of the SceneParse150 palette.
 
   Args:
@@ -44,7 +46,8 @@ def colour(labels):
   return np.array(contract.PALETTE, np.uint8)[labels]
 
 
-def overlay(image, labels, opacity=0.6):
+def overlay(image: np.ndarray, labels: np.ndarray,
+            opacity: float = 0.6) -> np.ndarray:
   """Lays the colours of classes over an image.
 
   Args:
@@ -71,15 +74,15 @@ def overlay(image, labels, opacity=0.6):
   return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
 
 
-def legend(classes, width):
+def legend(classes: Iterable[int], width: int) -> Image.Image:
   """Draws the colour, id and name of classes, in rows.
 
   Args:
-    classes: iterable of class ids in 0..31; drawn in increasing order.
+    classes: ids in 0..31; drawn in increasing order.
     width: width of the picture, in pixels; as many entries a row as fit.
 
   Returns:
-    RGB PIL.Image, `width` wide and as high as needed.
+    RGB, `width` wide and as high as needed.
   """
   classes = sorted(set(classes))
   columns = max(1, (width - _GAP) // _ENTRY_WIDTH)
@@ -97,18 +100,20 @@ def legend(classes, width):
   return picture
 
 
-def prediction_sheet(images, labels, predictions, opacity=0.6):
+def prediction_sheet(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray], opacity: float = 0.6) -> Image.Image:
   """Puts images, labels and predictions side by side, with a legend below.
 
   Args:
-    images: sequence of [height, width, 3] RGB in [0, 255], uint8 or float;
-      sizes may differ between images.
-    labels: sequence of [height, width] integer, one for each image.
-    predictions: sequence of [height, width] integer, one for each image.
+    images: [height, width, 3] RGB in [0, 255], uint8 or float; sizes may differ
+      between images.
+    labels: [height, width] integer, one for each image.
+    predictions: [height, width] integer, one for each image.
     opacity: weight of the classes' colours over the image, in [0, 1].
 
   Returns:
-    RGB PIL.Image: a row for each image, in the columns of COLUMNS.
+    RGB: a row for each image, in the columns of COLUMNS.
 
   Raises:
     InputError: no image, unequal numbers or sizes, or a value that is no class.
@@ -148,12 +153,12 @@ def _classes_in(labels, predictions):
   return present
 
 
-def save(path, picture):
+def save(path: str, picture: Image.Image) -> None:
   """Writes a PNG under its final name only when it is complete.
 
   Args:
     path: file to write; an existing one is replaced.
-    picture: PIL.Image.
+    picture: what to write.
   """
   with files.replacing(path) as (temporary,):
     picture.save(temporary, format='PNG')

@@ -1,5 +1,6 @@
 """Flags of the scripts that make records and images."""
 import os
+from typing import List, Tuple
 
 from deeplab import contract
 from deeplab import options
@@ -15,7 +16,7 @@ def _folder_flags(split):
           'label_folder': '{}_image_label_folder'.format(split)}
 
 
-def define_build_flags(flag_values):
+def define_build_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of build_ade20k_data.py."""
   source = './ADE20K/ADEChallengeData2016/{}/{}'
   for split, folder in (('train', 'training'), ('val', 'validation')):
@@ -36,8 +37,8 @@ def define_build_flags(flag_values):
       flag_values=flag_values)
 
 
-def build_options(flag_values):
-  """Makes a list of options.BuildOptions, one a split, from build flags.
+def build_options(flag_values: flags.FlagValues) -> List[options.BuildOptions]:
+  """Makes the options of each split, from build flags.
 
   A split is left out where none of its flags is given, its default image
   folder does not exist, and the other split was asked for by flags.
@@ -52,21 +53,22 @@ def build_options(flag_values):
           field: flag.value for field, flag in found.items()})
       for split, found in folders.items()
       if not given or split in given or
-      os.path.isdir(found['image_folder'].value)]
+      os.path.isdir(found['image_folder'].value or '')]
 
 
-def define_synthetic_flags(flag_values):
+def define_synthetic_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of scripts/make_synthetic_ade20k.py."""
   shared.define(flag_values, options.SyntheticOptions,
                 names={'long_side': 'size'})
 
 
-def synthetic_options(flag_values):
-  """Makes options.SyntheticOptions."""
+def synthetic_options(
+    flag_values: flags.FlagValues) -> options.SyntheticOptions:
+  """Makes the options of scripts/make_synthetic_ade20k.py."""
   return shared.make(flag_values, options.SyntheticOptions)
 
 
-def define_preprocessed_flags(flag_values):
+def define_preprocessed_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of gen_preprocessed_data.py."""
   # Deviates: the reference takes a factor of 1 whatever the flag says.
   shared.define_input_flags(
@@ -75,8 +77,11 @@ def define_preprocessed_flags(flag_values):
                 names={'output_dir': 'preprocessed_dataset_dir'})
 
 
-def preprocessed_options(flag_values):
-  """Makes (DatasetOptions, PreprocessOptions, PreprocessedOptions)."""
-  return tuple(shared.make(flag_values, cls) for cls in (
-      options.DatasetOptions, options.PreprocessOptions,
-      options.PreprocessedOptions))
+def preprocessed_options(
+    flag_values: flags.FlagValues
+) -> Tuple[options.DatasetOptions, options.PreprocessOptions,
+           options.PreprocessedOptions]:
+  """Makes what is read, what becomes of it, and what is written."""
+  return (shared.make(flag_values, options.DatasetOptions),
+          shared.make(flag_values, options.PreprocessOptions),
+          shared.make(flag_values, options.PreprocessedOptions))

@@ -1,4 +1,6 @@
 """Flags of training, evaluation and export."""
+from typing import Any, Dict
+
 from deeplab import fields
 from deeplab import options
 from deeplab.cli import flags
@@ -11,7 +13,7 @@ flags.disclaim_key_flags()
 # --- Training -----------------------------------------------------------------
 
 
-def define_train_flags(flag_values):
+def define_train_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of train.py."""
   shared.define_input_flags(
       flag_values, prefix='train', split='train', batch_size=8)
@@ -27,7 +29,7 @@ def define_train_flags(flag_values):
                 names={'crop_size': 'train_crop_size'})
 
 
-def train_options(flag_values):
+def train_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   """Makes the keyword arguments of training.train from train flags."""
   return {
       'options': shared.make(flag_values, options.TrainOptions),
@@ -51,7 +53,7 @@ def _eval_options(flag_values):
   }
 
 
-def define_eval_flags(flag_values):
+def define_eval_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of eval.py."""
   shared.define_input_flags(flag_values, prefix='eval', split='val')
   shared.define(flag_values, options.EvalOptions)
@@ -63,7 +65,7 @@ def define_eval_flags(flag_values):
                 names={'crop_size': 'eval_crop_size'})
 
 
-def eval_options(flag_values):
+def eval_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   """Makes the keyword arguments of evaluation.evaluate_checkpoints."""
   watch_options = shared.make(flag_values, options.CheckpointEvalOptions)
   return dict(
@@ -71,14 +73,14 @@ def eval_options(flag_values):
       model_options=shared.make(flag_values, options.ModelOptions))
 
 
-def define_eval_pb_flags(flag_values):
+def define_eval_pb_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of eval_pb.py."""
   shared.define_input_flags(flag_values, prefix='eval', split='val')
   shared.define(flag_values, options.EvalOptions)
   shared.define(flag_values, options.GraphEvalOptions, names={'path': 'pb'})
 
 
-def eval_pb_options(flag_values):
+def eval_pb_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   """Makes the keyword arguments of evaluation.evaluate_frozen_graph."""
   graph_options = shared.make(flag_values, options.GraphEvalOptions)
   return dict(_eval_options(flag_values), graph_options=graph_options)
@@ -87,7 +89,7 @@ def eval_pb_options(flag_values):
 # --- Export -------------------------------------------------------------------
 
 
-def define_export_flags(flag_values):
+def define_export_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of export_model.py."""
   shared.define(flag_values, options.ExportOptions, without=('preprocessing',))
   # The documented command gives the crop size by this name, which the reference
@@ -99,7 +101,7 @@ def define_export_flags(flag_values):
   shared.define(flag_values, options.ModelOptions)
 
 
-def export_options(flag_values):
+def export_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   """Makes the keyword arguments of export.export from export flags."""
   crop_size = _export_crop_size(flag_values)
   preprocessing = shared.make(

@@ -1,4 +1,15 @@
 """Flags made from the definitions of options, and options made from flags."""
+from typing import (
+  Any,
+  Callable,
+  Collection,
+  Dict,
+  Mapping,
+  Optional,
+  Type,
+  TypeVar,
+)
+
 from deeplab import errors
 from deeplab import fields
 from deeplab import options
@@ -15,33 +26,44 @@ RANDOM_SCALING = (
     'min_scale_factor', 'max_scale_factor', 'scale_factor_step_size')
 
 
+_Options = TypeVar('_Options')
+
+
 # --- Flags from definitions ------------------------------------------------
 
 
-def define(flag_values, cls, *, only=None, without=(), names=None,
-           defaults=None, mention='{}'):
+def define(flag_values: flags.FlagValues, cls: type, *,
+           only: Optional[Collection[str]] = None,
+           without: Collection[str] = (),
+           names: Optional[Mapping[str, str]] = None,
+           defaults: Optional[Mapping[str, Any]] = None,
+           mention: str = '{}') -> None:
   """Defines a flag for each field of a class of options.
 
   A flag that is there already, for another class, sets this field too.
 
   Args:
-    flag_values: FlagValues.
+    flag_values: what they are defined on.
     cls: class of options.
     only: names of the fields; None: all.
     without: names of fields that get no flag.
-    names: dict from field to the flag's name, where that is another one.
-    defaults: dict from field to the flag's default, where that is another one.
+    names: the flags' names by field, where they are others.
+    defaults: the flags' defaults by field, where they are others.
     mention: template of what messages of the library call the fields.
   """
   for field, definition in fields.definitions(cls).items():
     if field in without or only is not None and field not in only:
       continue
     name = (names or {}).get(field, field)
-    if name not in flag_values:
+    is_new = name not in flag_values
+    if is_new:
       _define_flag(flag_values, name, definition,
                    (defaults or {}).get(field, definition.default))
-      flag_values[name].sets = {}
-    flag_values[name].sets[cls, field] = mention.format(field)
+    # Any, as absl's flags have no `sets` of their own.
+    flag: Any = flag_values[name]
+    if is_new:
+      flag.sets = {}
+    flag.sets[cls, field] = mention.format(field)
 
 
 def _define_flag(flag_values, name, definition, default):
@@ -52,9 +74,11 @@ def _define_flag(flag_values, name, definition, default):
     flags.DEFINE_enum(name, default, list(definition.choices), definition.help,
                       flag_values=flag_values)
   else:
-    {int: flags.DEFINE_integer, float: flags.DEFINE_float,
-     bool: flags.DEFINE_boolean, str: flags.DEFINE_string}[definition.kind](
-         name, default, definition.help, flag_values=flag_values)
+    define_one: Dict[type, Callable[..., Any]] = {
+        int: flags.DEFINE_integer, float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean, str: flags.DEFINE_string}
+    define_one[definition.kind](
+        name, default, definition.help, flag_values=flag_values)
 
 
 def _define_list(flag_values, name, definition, default):
@@ -75,8 +99,9 @@ class _ElementParser(flags.ArgumentParser):
 
   def __init__(self, name, kind):
     self._name = name
-    self._parser = {
-        int: flags.IntegerParser, float: flags.FloatParser}[kind]()
+    parsers: Dict[type, Type[flags.ArgumentParser]] = {
+        int: flags.IntegerParser, float: flags.FloatParser}
+    self._parser = parsers[kind]()
     self.syntactic_help = self._parser.syntactic_help
 
   def flag_type(self):
@@ -96,11 +121,12 @@ class _ElementParser(flags.ArgumentParser):
 # --- Options from flags ----------------------------------------------------
 
 
-def make(flag_values, cls, **given):
+def make(flag_values: flags.FlagValues, cls: Type[_Options],
+         **given: Any) -> _Options:
   """Makes options of a class from the flags that set its fields.
 
   Args:
-    flag_values: parsed FlagValues.
+    flag_values: parsed.
     cls: class of options.
     **given: fields that are not taken from flags.
 
@@ -115,7 +141,7 @@ def make(flag_values, cls, **given):
   return cls(**given)
 
 
-def value_of(flag, definition):
+def value_of(flag: flags.Flag, definition: fields.Field) -> Any:
   """Returns a flag's value in the type of a field.
 
   Raises:
@@ -138,11 +164,12 @@ def value_of(flag, definition):
 # --- What several scripts share --------------------------------------------
 
 
-def define_input_flags(flag_values, *, prefix, split, **defaults):
+def define_input_flags(flag_values: flags.FlagValues, *, prefix: str,
+                       split: str, **defaults: Any) -> None:
   """Defines where images come from: folder, split, batch, crop, resizing.
 
   Args:
-    flag_values: FlagValues.
+    flag_values: what they are defined on.
     prefix: of the names of some of the flags, 'train' or 'eval'.
     split: default of the split.
     **defaults: of other fields.

@@ -1,4 +1,6 @@
 """Flags of what makes TFLite files, and of what reads them."""
+from typing import List, Tuple
+
 from deeplab import options
 from deeplab.cli import flags
 from deeplab.errors import InputError
@@ -7,23 +9,25 @@ from deeplab.flag_sets import shared
 flags.disclaim_key_flags()
 
 
-def define_post_training_quant_flags(flag_values):
+def define_post_training_quant_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of post_training_quant.py."""
   shared.define(flag_values, options.CalibrationOptions)
 
 
-def post_training_quant_options(flag_values):
-  """Makes options.CalibrationOptions."""
+def post_training_quant_options(
+    flag_values: flags.FlagValues) -> options.CalibrationOptions:
+  """Makes the options of post_training_quant.py."""
   return shared.make(flag_values, options.CalibrationOptions)
 
 
-def define_convert_tflite_flags(flag_values):
+def define_convert_tflite_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of scripts/convert_tflite.py."""
   shared.define(flag_values, options.ConversionOptions)
 
 
-def convert_tflite_options(flag_values):
-  """Makes options.ConversionOptions."""
+def convert_tflite_options(
+    flag_values: flags.FlagValues) -> options.ConversionOptions:
+  """Makes the options of scripts/convert_tflite.py."""
   made = shared.make(flag_values, options.ConversionOptions)
   if flag_values['quantized_input_stats'].present and (
       made.mode != options.QUANTIZATION_AWARE):
@@ -34,7 +38,7 @@ def convert_tflite_options(flag_values):
   return made
 
 
-def define_tflite_eval_flags(flag_values):
+def define_tflite_eval_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of segmentation_inference_eval_seg_tflite.py."""
   shared.define(flag_values, options.TfliteEvalOptions, defaults={
       'net_file': './checkpoints/float/freeze.tflite',
@@ -42,23 +46,26 @@ def define_tflite_eval_flags(flag_values):
   shared.define(flag_values, options.EvalOptions, without=('eval_logdir',))
 
 
-def tflite_eval_options(flag_values):
-  """Makes (TfliteEvalOptions, EvalOptions)."""
+def tflite_eval_options(
+    flag_values: flags.FlagValues
+) -> Tuple[options.TfliteEvalOptions, options.EvalOptions]:
+  """Makes what is evaluated, and what becomes of the scores."""
   return (shared.make(flag_values, options.TfliteEvalOptions),
           shared.make(flag_values, options.EvalOptions))
 
 
-def define_rebuild_flags(flag_values):
+def define_rebuild_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of scripts/rebuild_checkpoint.py."""
   shared.define(flag_values, options.RebuildOptions)
 
 
-def rebuild_options(flag_values):
-  """Makes options.RebuildOptions."""
+def rebuild_options(
+    flag_values: flags.FlagValues) -> options.RebuildOptions:
+  """Makes the options of scripts/rebuild_checkpoint.py."""
   return shared.make(flag_values, options.RebuildOptions)
 
 
-def define_stage_table_flags(flag_values):
+def define_stage_table_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of scripts/stage_table.py."""
   flags.DEFINE_multi_string(
       'report', None,
@@ -66,7 +73,7 @@ def define_stage_table_flags(flag_values):
       'read from; given once for each line.', flag_values=flag_values)
 
 
-def stages(flag_values):
+def stages(flag_values: flags.FlagValues) -> List[Tuple[str, str]]:
   """Makes a list of (stage, path) from the flags of stage_table.py."""
   if not flag_values.report:
     raise InputError('--report is required: STAGE=FILE, for each line')

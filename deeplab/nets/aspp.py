@@ -2,18 +2,20 @@
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options as options_lib
 from deeplab.nets import layers
 
 _DROPOUT_KEEP_PROBABILITY = 0.9
 
 
-def aspp(features, options, *, style, is_training):
+def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
+         style: layers.Style, is_training: bool) -> tf.Tensor:
   """Image pooling, a 1x1 branch and the atrous branches, joined.
 
   Args:
     features: [batch, height, width, channels] float32, the backbone's output.
-    options: ModelOptions.
-    style: layers.Style of every convolution.
+    options: the network's structure.
+    style: of every convolution.
     is_training: whether dropout is active.
 
   Returns:
@@ -21,6 +23,7 @@ def aspp(features, options, *, style, is_training):
     projection, that times the number of branches.
   """
   depth = options.aspp_convs_filters
+  # This order is that of the channels which the trained projection expects.
   branches = [
       _image_pooling(features, options, style),
       layers.conv2d(features, depth, 1, scope=contract.ASPP_SCOPE + '0',

@@ -1,7 +1,10 @@
 """The decoder (Chen et al. 2018, DeepLabv3+, section 3.1)."""
+from typing import Mapping
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options as options_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 
@@ -9,20 +12,23 @@ from deeplab.nets import mobilenet_v2
 _PROJECTED_LOW_LEVEL_FILTERS = 48
 
 
-def refine(features, end_points, options, style):
+def refine(features: tf.Tensor, end_points: Mapping[str, tf.Tensor],
+           options: options_lib.ModelOptions,
+           style: layers.Style) -> tf.Tensor:
   """Refines features with backbone maps of the decoder's output strides.
 
   Args:
     features: [batch, height, width, channels] float32.
-    end_points: the backbone's, dict from name to tensor.
-    options: ModelOptions; its decoder_output_stride is not empty.
-    style: layers.Style of every convolution.
+    end_points: the backbone's, by name.
+    options: the network's structure; its decoder_output_stride is not empty.
+    style: of every convolution.
 
   Returns:
     [batch, height', width', decoder_filters] float32 at the smallest of the
     decoder's output strides; num_classes channels, not normalized and not
     activated, where the decoder's output is logits.
   """
+  # From coarse to fine: each stage refines what the one before it made.
   strides = sorted(options.decoder_output_stride, reverse=True)
   with tf.variable_scope(contract.DECODER_SCOPE):
     for stage, stride in enumerate(strides):

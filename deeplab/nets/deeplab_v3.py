@@ -1,4 +1,6 @@
 """DeepLabv3 with MobileNetV2: backbone, ASPP, decoder, logits, predictions."""
+from typing import Iterable
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
@@ -14,14 +16,15 @@ _BATCH_NORM_EPSILON = 1e-5
 _LOGITS_STDDEV = 0.01
 
 
-def logits(images, options, *, weight_decay=0.0, is_training=False,
-           train_batch_norm=False):
+def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
+           weight_decay: float = 0.0, is_training: bool = False,
+           train_batch_norm: bool = False) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:
     images: [batch, height, width, 3] float32 RGB in [-1, 1], of
       options.crop_size.
-    options: ModelOptions.
+    options: the network's structure.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
     is_training: whether dropout is active, and ranges of fake quantization
       follow the values that are seen.
@@ -68,12 +71,13 @@ def _float_or_layered_logits(images, options, *, weight_decay, is_training,
             weight_decay=weight_decay, fake_quant=fake_quant))
 
 
-def predictions(class_logits, options):
+def predictions(class_logits: tf.Tensor,
+                options: options_lib.ModelOptions) -> tf.Tensor:
   """Turns logits into labels of the input's size.
 
   Args:
     class_logits: [batch, height', width', num_classes] float32.
-    options: ModelOptions.
+    options: the network's structure.
 
   Returns:
     [batch, height, width] int32 in [0, num_classes), of options.crop_size.
@@ -93,19 +97,24 @@ def predictions(class_logits, options):
   return tf.squeeze(labels, 3, name=name)
 
 
-def at_scale(options, scale):
-  """Returns the ModelOptions of a network for inputs that are scaled."""
-  return options._replace(crop_size=tuple(
-      layers.scale_dimension(side, scale) for side in options.crop_size))
+def at_scale(options: options_lib.ModelOptions,
+             scale: float) -> options_lib.ModelOptions:
+  """Returns the options of a network for inputs that are scaled."""
+  height, width = options.crop_size
+  return options._replace(crop_size=(
+      layers.scale_dimension(height, scale),
+      layers.scale_dimension(width, scale)))
 
 
-def multi_scale_predictions(images, options, *, scales, flip):
+def multi_scale_predictions(
+    images: tf.Tensor, options: options_lib.ModelOptions, *,
+    scales: Iterable[float], flip: bool) -> tf.Tensor:
   """Labels from class probabilities averaged over scaled and mirrored inputs.
 
   Args:
     images: [batch, height, width, 3] float32 RGB in [-1, 1], of
       options.crop_size.
-    options: ModelOptions.
+    options: the network's structure.
     scales: factors of the input's size.
     flip: whether mirrored images are averaged in too.
 

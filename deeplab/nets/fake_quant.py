@@ -5,10 +5,14 @@ which later TensorFlow versions do not have; deeplab.quantize chooses between
 the two. Batch norm is folded into the weights before they are rounded, as it
 will be in the converted model.
 """
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+
+if TYPE_CHECKING:
+  # When they run, it is layers that imports this module.
+  from deeplab.nets import layers
 
 _BITS = 8
 _RANGE_DECAY = 0.999
@@ -23,17 +27,19 @@ class FakeQuant(NamedTuple):
   delay_step: int = 0
 
 
-def weights(values, fake_quant):
+def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
   """Rounds weights to 8 bits between their smallest and largest value.
 
   Args:
-    values: float32 tensor, batch norm folded in.
-    fake_quant: a FakeQuant.
+    values: float32, batch norm folded in.
+    fake_quant: how, and from which step on.
 
   Returns:
-    float32 tensor of the same shape.
+    float32 of the same shape.
   """
   with tf.variable_scope('weights_quant'):
+    # Parity: contrib/quantize/python/quant_ops.py, LastValueQuantize, starts
+    # from these.
     low, high = _range_variables(-6.0, 6.0)
     if fake_quant.is_training:
       smallest, largest = _range_of(values)
@@ -43,17 +49,19 @@ def weights(values, fake_quant):
     return _after_delay(rounded, values, fake_quant)
 
 
-def activations(values, fake_quant, *, scope='act_quant', initial_min=0.0):
+def activations(
+    values: tf.Tensor, fake_quant: FakeQuant, *, scope: str = 'act_quant',
+    initial_min: float = 0.0) -> tf.Tensor:
   """Rounds activations to 8 bits between moving averages of their extremes.
 
   Args:
-    values: float32 tensor.
-    fake_quant: a FakeQuant.
+    values: float32, of any shape.
+    fake_quant: how, and from which step on.
     scope: variable scope of the range.
     initial_min: initial lower end of the range; the upper end is 6.
 
   Returns:
-    float32 tensor of the same shape.
+    float32 of the same shape.
   """
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
@@ -107,7 +115,7 @@ def _after_delay(rounded, values, fake_quant):
                  lambda: rounded, lambda: values)
 
 
-def count_steps():
+def count_steps() -> None:
   """Adds the counter of training steps; to be called in the root scope."""
   step = tf.get_variable(
       _STEP, [], tf.int64, initializer=tf.zeros_initializer(), trainable=False)
@@ -120,7 +128,8 @@ def _training_step():
   return tf.get_default_graph().get_tensor_by_name(_STEP + '/count:0')
 
 
-def dropout(inputs, keep_probability, fake_quant):
+def dropout(inputs: tf.Tensor, keep_probability: float,
+            fake_quant: FakeQuant) -> tf.Tensor:
   """Dropout in training, rounded after scaling and after masking.
 
   Parity: contrib/quantize/python/quantize.py takes dropout's two products for
@@ -144,12 +153,14 @@ class Folded(NamedTuple):
   # What the weights are multiplied by before they are rounded.
   multiplier: tf.Tensor
   # What the convolution's output is multiplied by.
-  scale: tf.Tensor
+  scale: Optional[tf.Tensor]
   # What is added then.
   bias: tf.Tensor
 
 
-def fold(batch_norm, variables, convolve, fake_quant, rate=1):
+def fold(batch_norm: 'layers.BatchNorm', variables: Mapping[str, tf.Variable],
+         convolve: Callable[[], tf.Tensor], fake_quant: FakeQuant,
+         rate: int = 1) -> Folded:
   """Folds batch norm into the weights (section 3.2 and its figure C.8).
 
   Weights are always scaled by the moving variance, so that what is rounded
@@ -157,14 +168,14 @@ def fold(batch_norm, variables, convolve, fake_quant, rate=1):
   output; from then on the moving averages are used as they are.
 
   Args:
-    batch_norm: layers.BatchNorm.
-    variables: dict with gamma, beta, moving_mean and moving_variance.
-    convolve: function without arguments, the convolution with plain weights.
-    fake_quant: a FakeQuant.
+    batch_norm: how it normalizes.
+    variables: gamma, beta, moving_mean and moving_variance.
+    convolve: the convolution with plain weights.
+    fake_quant: whether it is in training, and when statistics freeze.
     rate: atrous rate of the convolution.
 
   Returns:
-    A Folded.
+    What takes the place of batch norm.
   """
   averages = [variables['moving_mean'], variables['moving_variance']]
   with tf.name_scope('BatchNorm_Fold'):

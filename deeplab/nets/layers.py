@@ -4,7 +4,7 @@ Variables and operations carry the names that TF-slim's layers give them, so
 that checkpoints interchange with the published ones, tf.contrib.quantize finds
 its patterns, and converted files hold the same tensor names.
 """
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -26,18 +26,19 @@ class BatchNorm(NamedTuple):
 class Style(NamedTuple):
   """What a layer does around its convolution."""
   # Initial values of the weights; None: Glorot uniform.
-  initializer: Optional[Callable] = None
+  initializer: Optional[Callable[..., tf.Tensor]] = None
   # Factor of the L2 regularization of weights; depthwise weights have none.
   weight_decay: float = 0.0
   # None: a bias is added instead.
   batch_norm: Optional[BatchNorm] = None
   # Such as tf.nn.relu; None: linear.
-  activation: Optional[Callable] = None
+  activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
   # Round weights and outputs to 8 bits; None: float.
   fake_quant: Optional[fake_quant_lib.FakeQuant] = None
 
 
-def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
+def conv2d(inputs: tf.Tensor, filters: int, kernel_size: int, *, scope: str,
+           style: Style, stride: int = 1, rate: int = 1) -> tf.Tensor:
   """Convolution with SAME padding, then what the style asks for.
 
   Args:
@@ -45,7 +46,7 @@ def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
     filters: number of output channels.
     kernel_size: side of the kernel.
     scope: variable scope.
-    style: a Style.
+    style: what surrounds it.
     stride: stride of both axes.
     rate: atrous rate of both axes.
 
@@ -65,7 +66,8 @@ def conv2d(inputs, filters, kernel_size, *, scope, style, stride=1, rate=1):
         weights, [filters], name='Conv2D', style=style, rate=rate)
 
 
-def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
+def depthwise_conv2d(inputs: tf.Tensor, *, scope: str, style: Style,
+                     stride: int = 1, rate: int = 1) -> tf.Tensor:
   """3x3 depthwise convolution with SAME padding; arguments as in conv2d.
 
   Returns:
@@ -83,7 +85,8 @@ def depthwise_conv2d(inputs, *, scope, style, stride=1, rate=1):
         rate=rate)
 
 
-def separable_conv2d(inputs, filters, *, scope, style, rate=1):
+def separable_conv2d(inputs: tf.Tensor, filters: int, *, scope: str,
+                     style: Style, rate: int = 1) -> tf.Tensor:
   """3x3 depthwise, then 1x1 convolution, each normalized and activated.
 
   Initial values are truncated normal, standard deviation 0.33 and 0.06.
@@ -92,7 +95,7 @@ def separable_conv2d(inputs, filters, *, scope, style, rate=1):
     inputs: [batch, height, width, channels] float32.
     filters: number of output channels.
     scope: prefix of the two variable scopes, '_depthwise' and '_pointwise'.
-    style: a Style; its initializer is not used.
+    style: what surrounds both; its initializer is not used.
     rate: atrous rate of the depthwise convolution.
 
   Returns:
@@ -207,7 +210,10 @@ def _update_moving_average(average, value, decay):
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
 
 
-def dropout(inputs, *, keep_probability, is_training, scope, fake_quant=None):
+def dropout(
+    inputs: tf.Tensor, *, keep_probability: float, is_training: bool,
+    scope: str,
+    fake_quant: Optional[fake_quant_lib.FakeQuant] = None) -> tf.Tensor:
   """Drops single values in training, scaling the others up; else identity."""
   with tf.variable_scope(scope):
     if not is_training:
@@ -217,12 +223,13 @@ def dropout(inputs, *, keep_probability, is_training, scope, fake_quant=None):
     return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
 
 
-def resize_bilinear(inputs, size, align_corners=False):
+def resize_bilinear(inputs: tf.Tensor, size: Sequence[int],
+                    align_corners: bool = False) -> tf.Tensor:
   """Bilinear resize; an input that has the size already is returned as it is.
 
   Args:
     inputs: [batch, height, width, channels] float32, static height and width.
-    size: (height, width), integers.
+    size: (height, width).
     align_corners: whether the corners' centres coincide.
 
   Returns:
@@ -233,11 +240,11 @@ def resize_bilinear(inputs, size, align_corners=False):
   return tf.image.resize_bilinear(inputs, size, align_corners=align_corners)
 
 
-def channels(tensor):
-  """Returns the length of a 4-D tensor's last axis as an int."""
+def channels(tensor: tf.Tensor) -> int:
+  """Returns the length of a 4-D tensor's last axis."""
   return tensor.shape.as_list()[3]
 
 
-def scale_dimension(side, scale):
+def scale_dimension(side: int, scale: float) -> int:
   """Length of a map's side at a scale: int((side - 1) * scale + 1)."""
   return int((float(side) - 1.0) * scale + 1.0)

@@ -3,7 +3,7 @@
 The classification layers are left out: the network ends with the 320 channels
 of the last inverted residual, `layer_18`.
 """
-from typing import NamedTuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -45,9 +45,12 @@ DECODER_END_POINTS = {
 }
 
 
-def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
-                 divisible_by=None, weight_decay=0.0, is_training=False,
-                 fake_quant=None):
+def mobilenet_v2(
+    images: tf.Tensor, *, output_stride: int, depth_multiplier: float = 1.0,
+    divisible_by: Optional[int] = None, weight_decay: float = 0.0,
+    is_training: bool = False,
+    fake_quant: Optional[fake_quant_lib.FakeQuant] = None
+) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
   """Builds the backbone.
 
   Once the output stride is reached, later strides become atrous rates.
@@ -60,11 +63,11 @@ def mobilenet_v2(images, *, output_stride, depth_multiplier=1.0,
       else 1.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
     is_training: whether batch norm uses batch statistics.
-    fake_quant: a FakeQuant, or None for float.
+    fake_quant: how layers quantize; None: float.
 
   Returns:
-    ([batch, height', width', 320 * depth_multiplier] float32, end points: dict
-    from 'layer_4/depthwise_output' and the like to tensors).
+    ([batch, height', width', 320 * depth_multiplier] float32, end points by
+    names such as 'layer_4/depthwise_output').
   """
   if divisible_by is None:
     divisible_by = 8 if depth_multiplier == 1.0 else 1
@@ -134,7 +137,8 @@ def _inverted_residual(inputs, block, *, rate, scope, style):
     return tf.identity(net, 'output'), depthwise
 
 
-def make_divisible(value, divisor, smallest=None):
+def make_divisible(
+    value: float, divisor: int, smallest: Optional[int] = None) -> int:
   """Rounds value to a multiple of divisor, by at most a tenth downwards."""
   smallest = divisor if smallest is None else smallest
   rounded = max(smallest, int(value + divisor / 2) // divisor * divisor)

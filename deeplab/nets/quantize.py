@@ -12,6 +12,8 @@ implementations make the same variables and the same rounding:
 Which one, and from which step on, ModelOptions say; deeplab_v3.logits does the
 rest.
 """
+from typing import Optional
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import options as options_lib
@@ -20,12 +22,12 @@ from deeplab.errors import option
 from deeplab.nets import fake_quant as fake_quant_lib
 
 
-def implementation(options):
+def implementation(options: options_lib.ModelOptions) -> Optional[str]:
   """Returns who quantizes: options.CONTRIB, options.LAYERS, or None: no one.
 
   Args:
-    options: ModelOptions; without a choice, TensorFlow's own rewrite is taken
-      where there is one.
+    options: the network's structure; without a choice, TensorFlow's own rewrite
+      is taken where there is one.
 
   Raises:
     InputError: where the rewrite is asked for, and this TensorFlow has none.
@@ -41,7 +43,7 @@ def implementation(options):
       options_lib.CONTRIB if has_contrib() else options_lib.LAYERS)
 
 
-def has_contrib():
+def has_contrib() -> bool:
   """Whether this TensorFlow has tf.contrib.quantize."""
   try:
     from tensorflow.contrib import quantize  # noqa: F401, is it there?
@@ -50,14 +52,16 @@ def has_contrib():
   return True
 
 
-def for_layers(options, is_training):
-  """Returns what every layer is to do: a FakeQuant, or None.
+def for_layers(
+    options: options_lib.ModelOptions,
+    is_training: bool) -> Optional[fake_quant_lib.FakeQuant]:
+  """Returns what every layer is to do; None: nothing.
 
   Where layers quantize in training, their steps are counted from here on; to be
   called in the root scope, once, before the first layer.
 
   Args:
-    options: ModelOptions.
+    options: the network's structure.
     is_training: whether ranges follow the values that are seen.
   """
   if implementation(options) != options_lib.LAYERS:
@@ -68,7 +72,8 @@ def for_layers(options, is_training):
       is_training, options.quantize_delay_step if is_training else 0)
 
 
-def rewritten(outputs, options, is_training):
+def rewritten(outputs: tf.Tensor, options: options_lib.ModelOptions,
+              is_training: bool) -> tf.Tensor:
   """Adds to the default graph what the layers did not.
 
   To be called with the finished network, before anything reads its outputs:
@@ -76,7 +81,7 @@ def rewritten(outputs, options, is_training):
 
   Args:
     outputs: the network's last tensor.
-    options: ModelOptions.
+    options: the network's structure.
     is_training: as in for_layers.
 
   Returns:
