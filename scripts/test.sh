@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lints the tree, then runs every test; makes the environments first if needed.
+# Checks the tree's style and types, then runs every test; makes the environments
+# first if needed.
 #
 #   ./scripts/test.sh [--quick] [PYTEST_ARGUMENT...]
 #
@@ -62,6 +63,12 @@ fi
 if ".venvs/$home/bin/python" -c 'import ruff' 2>/dev/null; then
   echo '== ruff check'
   ".venvs/$home/bin/python" -m ruff check .
+fi
+# Mypy, from 3.10 on. It gets to know packages by the newest ones.
+if [[ $ready == *'.venvs/modern '* ]] &&
+    .venvs/modern/bin/python -c 'import mypy' 2>/dev/null; then
+  echo '== mypy'
+  .venvs/modern/bin/python -m mypy
 fi
 
 work=$(mktemp -d)

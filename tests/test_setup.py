@@ -26,12 +26,13 @@ import sys
 sys.version_info = ({version})
 sys.base_prefix = sys.argv[1]
 sys.executable = sys.argv[2]
-exec(sys.argv[3])' {prefix} "$0" "$2" ;;
+sys.path.append(sys.argv[4])
+exec(sys.argv[3])' {prefix} "$0" "$2" {packages} ;;
   -m)
     echo "$0 ${{*:2}}" >>{log}
     case "$2" in
       venv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-      pip) [[ ! -e {broken}.pip ]] ;;
+      pip | ruff | mypy) [[ ! -e {broken}."$2" ]] ;;
       pytest)
         echo {counts} >"$DEEPLAB_TEST_SUMMARY"
         [[ ! -e {broken}."$4" ]] || exit "$(<{broken}."$4")" ;;
@@ -52,6 +53,8 @@ class House(object):
     self.repository = folder / 'repository'
     self.log = folder / 'calls'
     self.broken = folder / 'broken'
+    self.packages = folder / 'packages'
+    self.packages.mkdir()
     (self.repository / 'scripts').mkdir(parents=True)
     for script in ('setup.sh', 'test.sh'):
       shutil.copy(os.path.join(REPOSITORY, 'scripts', script),
@@ -78,7 +81,7 @@ class House(object):
     python.write_text(STAND_IN.format(
         bash=shutil.which('bash'), python=sys.executable, prefix=prefix,
         version=version.replace('.', ', '), log=self.log, broken=self.broken,
-        counts=shlex.quote(json.dumps(COUNTS))))
+        packages=self.packages, counts=shlex.quote(json.dumps(COUNTS))))
     python.chmod(0o755)
     return str(python)
 
@@ -490,6 +493,37 @@ class TestRunningTests(object):
         '.venvs/tf1/bin/python pytest -m {} and not slow -p tests.summary '
         '--dist=loadfile -n2 -x'.format(HOME.format('tf1'))]
     assert lines[-1] == counts_of_runs(1)
+
+  @pytest.mark.parametrize('arguments', [[], ['--quick']])
+  @pytest.mark.parametrize('versions, expected', [
+      (('3.7.16', '3.11.7'), ['tf1 ruff check .', 'modern mypy']),
+      (('3.7.16',), ['tf1 ruff check .']),
+      (('3.11.7',), ['modern ruff check .', 'modern mypy'])])
+  def test_style_and_types_come_first(
+      self, house, arguments, versions, expected):
+    for version in versions:
+      house.add_python('tools/python' + version.rpartition('.')[0], version)
+    for package in ('ruff', 'mypy'):
+      (house.packages / (package + '.py')).write_text('')
+    status, lines, errors = house.run('test.sh', *arguments)
+    assert status == 0, errors
+    calls = [call for call in house.calls()
+             if ' venv ' not in call and ' pip ' not in call]
+    assert calls[:len(expected)] == [
+        '.venvs/{}/bin/python {}'.format(*call.split(' ', 1))
+        for call in expected]
+    assert all(' pytest ' in call for call in calls[len(expected):])
+    assert [line for line in lines if line in ('== ruff check', '== mypy')] == [
+        '== ruff check', '== mypy'][:len(expected)]
+
+  @pytest.mark.parametrize('tool', ['ruff', 'mypy'])
+  def test_no_test_runs_where_style_or_types_are_wrong(self, house, tool):
+    house.add_python('tools/python3.7')
+    house.add_python('tools/python3.11', '3.11.7')
+    (house.packages / (tool + '.py')).write_text('')
+    (house.folder / ('broken.' + tool)).write_text('')
+    assert house.run('test.sh')[0] == 1
+    assert self.runs(house) == []
 
   # Exit statuses of pytest by marks; 5: no test selected.
   @pytest.mark.parametrize('statuses, expected', [
