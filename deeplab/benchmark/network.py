@@ -159,7 +159,7 @@ def _predictor(sizes, files):
   return predictor
 
 
-class _Clocked:
+class _Clocked(counting.Predictor):
   """A predictor that remembers when it was called."""
 
   def __init__(self, predictor):
@@ -173,6 +173,10 @@ class _Clocked:
     self.starts.append((time.perf_counter(), self._images))
     self._images += len(images)
     return self._predictor.predict(images)
+
+  def close(self) -> None:
+    """Closes the predictor."""
+    self._predictor.close()
 
   def seconds_each(self) -> float:
     """Seconds from image to image, without the way to the first one."""

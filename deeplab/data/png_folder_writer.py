@@ -125,10 +125,11 @@ def write(batches: 'dataset.Batches', *,
       entries.append(entry)
     # They come as the records do; numbers are those of a list of names.
     entries.sort(key=lambda entry: entry[0])
+    geometry = preprocess_options.geometry()
     manifest = {
         'split': split,
         'count': len(entries),
-        'geometry': preprocess_options.geometry(),
+        'geometry': geometry,
         'preprocessing': preprocess_options.to_json(),
         'image_list': options.image_list,
         'images': [entry for _, entry in entries],
@@ -138,8 +139,8 @@ def write(batches: 'dataset.Batches', *,
       if path:
         files.write_json(path, manifest)
     os.remove(marker)
-  return WriteSummary(folder, split, len(entries), manifest['geometry'],
-                      time.time() - started)
+  return WriteSummary(
+      folder, split, len(entries), geometry, time.time() - started)
 
 
 def summary_line(summary: WriteSummary) -> str:
