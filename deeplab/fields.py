@@ -65,7 +65,7 @@ class Field(NamedTuple):
     if self.least is not None and self.most is not None:
       return '{} from {} to {}'.format(words[0], self.least, self.most)
     for text, bound in (('of at least', self.least), ('above', self.above),
-                        ('of at most', self.most), ('below', self.below)):
+                        ('at most', self.most), ('below', self.below)):
       if bound is not None:
         words.append('{} {}'.format(text, bound))
     return words[0] + ' ' + ' and '.join(words[1:]) if words[1:] else words[0]

@@ -7,6 +7,7 @@ from deeplab import contract
 from deeplab.nets import layers
 
 # In place of 0, of a batch in which every pixel is ignored: its loss is then 0.
+# A crop may hold nothing but pixels that are ignored.
 _SMALLEST_PIXEL_COUNT = 1e-5
 
 

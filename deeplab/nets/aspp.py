@@ -52,6 +52,8 @@ def _image_pooling(features, options, style):
   """The image-level branch: average pooling, 1x1 convolution, resize back."""
   scale = 1.0 / options.output_stride
   pooled_size = options.image_pooling_crop_size or options.crop_size
+  # A window of fixed size, not a mean over whatever the map has: the published
+  # graphs hold it, and an input larger than in training is pooled as then.
   window = [layers.scale_dimension(side, scale) for side in pooled_size]
   with tf.name_scope('AvgPool2D'):
     pooled = tf.nn.avg_pool(

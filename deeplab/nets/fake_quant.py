@@ -15,6 +15,7 @@ if TYPE_CHECKING:
   from deeplab.nets import layers
 
 _BITS = 8
+# Parity: contrib/quantize/python/quantize.py, ema_decay.
 _RANGE_DECAY = 0.999
 _STEP = 'fake_quantization_step'
 
@@ -44,6 +45,7 @@ def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
     if fake_quant.is_training:
       smallest, largest = _range_of(values)
       low, high = tf.assign(low, smallest), tf.assign(high, largest)
+    # Narrow: never -128, so that two products fit into 16 bits (appendix B).
     rounded = tf.quantization.fake_quant_with_min_max_vars(
         values, low, high, num_bits=_BITS, narrow_range=True)
     return _after_delay(rounded, values, fake_quant)

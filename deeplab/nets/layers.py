@@ -185,6 +185,8 @@ def _batch_norm(inputs, batch_norm):
   """Fused batch norm over all axes but the last, with gamma and beta."""
   with tf.variable_scope('BatchNorm'):
     variables = _batch_norm_variables(channels(inputs))
+    # Named as TensorFlow 1.15 does: converters name constants after the node,
+    # and the published files have this one.
     mean, variance = variables['moving_mean'], variables['moving_variance']
     if not batch_norm.is_training:
       return tf.nn.fused_batch_norm(
@@ -217,6 +219,7 @@ def dropout(
   """Drops single values in training, scaling the others up; else identity."""
   with tf.variable_scope(scope):
     if not is_training:
+      # The node is in the published graphs.
       return tf.identity(inputs)
     if fake_quant:
       return fake_quant_lib.dropout(inputs, keep_probability, fake_quant)
@@ -235,6 +238,8 @@ def resize_bilinear(inputs: tf.Tensor, size: Sequence[int],
   Returns:
     [batch, size[0], size[1], channels] float32.
   """
+  # An operator that does nothing would stay in the graph, and in every file
+  # that is converted from it.
   if inputs.shape[1:3].as_list() == list(size):
     return inputs
   return tf.image.resize_bilinear(inputs, size, align_corners=align_corners)

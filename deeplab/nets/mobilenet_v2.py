@@ -86,6 +86,7 @@ def mobilenet_v2(
 
   end_points = {}
   with tf.variable_scope(contract.BACKBONE_SCOPE):
+    # A node of its own, as whoever uses the frozen graph feeds it.
     with tf.name_scope(contract.BACKBONE_SCOPE):
       net = tf.identity(images, 'input')
     net = layers.conv2d(net, width(_STEM_FILTERS), 3, stride=2, scope='Conv',
