@@ -263,7 +263,7 @@ def test_last_layers_start_anew_when_asked(data, adam, trained, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(data, tmp_path):
   done = scripts.run('train.py', *train_arguments(
-      data, tmp_path, 50, '--base_learning_rate=1e30'), status=2)
+      data, tmp_path, 50, '--base_learning_rate=1e6'), status=2)
   line = done.stderr.strip().splitlines()[-1]
   assert line.startswith('ERROR train.py: loss is inf or NaN at step ')
   assert 'ADE_train_000000' in line and 'learning rate' in line
