@@ -128,7 +128,7 @@ def run(server, zip_bytes, tmp_path):
     return subprocess.run(
         [script] + list(arguments), cwd=str(tmp_path), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        universal_newlines=True, timeout=120)
+        encoding='utf-8', timeout=120)
   return run_script
 
 

@@ -97,7 +97,7 @@ def run(server, manifest, tmp_path):
     return subprocess.run(
         [script, '--output_dir=out'] + list(arguments), cwd=str(tmp_path),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        universal_newlines=True, timeout=60)
+        encoding='utf-8', timeout=60)
   return run_script
 
 
