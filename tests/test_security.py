@@ -507,9 +507,15 @@ RESERVED = {
 
 
 def names_in(path):
-  """Returns all names that a source file uses, 'a.b' both so and as 'b'."""
+  """Returns all names that a source file uses, 'a.b' both so and as 'b'.
+
+  Type hints name what others made, and make nothing.
+  """
   with open(path, encoding='utf-8') as source:
     tree = ast.parse(source.read())
+  for node in ast.walk(tree):
+    for hint in {'annotation', 'returns'} & set(node._fields):
+      setattr(node, hint, None)
   names = set()
   for node in ast.walk(tree):
     if isinstance(node, ast.Attribute):

@@ -79,7 +79,8 @@ class House(object):
     python.parent.mkdir(parents=True, exist_ok=True)
     prefix = str(python.parent.parent) if prefix is None else prefix
     python.write_text(STAND_IN.format(
-        bash=shutil.which('bash'), python=sys.executable, prefix=prefix,
+        bash=shutil.which('bash'), python=shlex.quote(sys.executable),
+        prefix=prefix,
         version=version.replace('.', ', '), log=self.log, broken=self.broken,
         packages=self.packages, counts=shlex.quote(json.dumps(COUNTS))))
     python.chmod(0o755)
