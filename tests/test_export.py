@@ -165,6 +165,7 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
   assert 'Variable' in text and contract.IMAGE_NODE in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantized', [False, True])
 @pytest.mark.parametrize('changes', [
     {'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True,
