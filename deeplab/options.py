@@ -173,7 +173,7 @@ class ModelOptions(NamedTuple):
       least=-_LARGEST_COUNT)
   fake_quant: Optional[str] = field(
       None, "Who rounds to 8 bits: TensorFlow 1.15's rewrite, as in the "
-      "reference, or the suite's own layers, in half the time; both make the "
+      "reference, or the suite's own layers, in less time; both make the "
       'same variables. Not given: the first where there is one.',
       choices=(CONTRIB, LAYERS))
 

@@ -7,7 +7,7 @@ implementations make the same variables and the same rounding:
     contrib  tf.contrib.quantize's rewrite of the finished network, the
              reference's; TensorFlow 1.15 alone has it
     layers   deeplab.nets.fake_quant, as part of each layer; a training step
-             takes half the time
+             takes less time (BENCHMARKS.md)
 
 Which one, and from which step on, ModelOptions say; deeplab_v3.logits does the
 rest.
