@@ -1,0 +1,27 @@
+"""Locks on files and folders, which end with the process that holds them."""
+import contextlib
+import fcntl
+import os
+from typing import Iterator
+
+
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[None]:
+  """Context in which no other process holds the lock of a file or folder.
+
+  The kernel frees it when the process ends, be it killed: unlike a file that
+  names a process, it never outlives who made it.
+
+  Args:
+    path: existing file or folder; what is in it is not touched.
+
+  Raises:
+    BlockingIOError: another process, or another context of this one, has it.
+    OSError: no such path, or its file system has no locks.
+  """
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  finally:
+    os.close(descriptor)
