@@ -19,6 +19,7 @@ from typing import Callable, List, Optional, Sequence, cast
 from deeplab import environment
 from deeplab import errors
 from deeplab import quiet
+from deeplab import streams
 from deeplab import tf_texts
 from deeplab.errors import InputError
 
@@ -201,6 +202,8 @@ def run(main: Callable[[flags.FlagValues], None],
       logging.set_verbosity(logging.INFO)
     try:
       main(flags.FLAGS)
+      # Now, where it can still be said what could not be shown.
+      sys.stdout.flush()
     except KeyboardInterrupt:
       sys.stderr.write('interrupted\n')
       # As shells report a program that SIGINT ended: 128 + 2.
@@ -210,12 +213,17 @@ def run(main: Callable[[flags.FlagValues], None],
         raise
       environment.refuse(_reason(error) or type(error).__name__)
 
-  app.run(guarded, argv=argv, flags_parser=parse_argv)
+  try:
+    with streams.checked():
+      app.run(guarded, argv=argv, flags_parser=parse_argv)
+  except streams.OutputError as error:  # of --help
+    environment.refuse(errors.of_system(error))
 
 
 def _is_reportable(error):
-  """Whether an error is the input's or TensorFlow's, not a defect here."""
-  return isinstance(error, (InputError, OSError)) or _is_tensorflows(error)
+  """Whether an error is the input's, the machine's or TensorFlow's."""
+  return isinstance(error, (InputError, OSError, MemoryError)) or (
+      _is_tensorflows(error))
 
 
 def _is_tensorflows(error):
@@ -225,4 +233,10 @@ def _is_tensorflows(error):
 def _reason(error):
   if isinstance(error, InputError):
     return in_flags(error, flags.FLAGS)
-  return tf_texts.message(error) if _is_tensorflows(error) else str(error)
+  if isinstance(error, streams.OutputError):
+    return '{}; not shown: {}'.format(errors.of_system(error), error.text)
+  if isinstance(error, OSError):
+    return errors.of_system(error)
+  if isinstance(error, MemoryError):
+    return 'out of memory {}'.format(error).strip()
+  return tf_texts.message(error)

@@ -3,6 +3,7 @@
 A message names an option as the library does, by its field. Whoever shows the
 message may say it otherwise: deeplab.cli says the flag.
 """
+import os
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
 
 
@@ -50,6 +51,15 @@ class InputError(Message, Exception):
   was expected and, where it helps, what to do. Scripts print it without a
   traceback and leave with exit status 2.
   """
+
+
+def of_system(error: OSError) -> str:
+  """Says what could not be done with which file, without a number."""
+  if error.strerror is None:
+    return str(error)
+  names = [os.fsdecode(name) for name in (error.filename, error.filename2)
+           if isinstance(name, (str, bytes))]
+  return ': '.join(names[-1:] + [error.strerror])
 
 
 def joined(separator: str, messages: Iterable[Message]) -> Message:

@@ -1,50 +1,150 @@
-"""Files and folders that have their name only once they are complete."""
+"""Files and folders that have their name only once they are complete.
+
+What is being written lies in a hidden folder beside it, which has a file that
+its process holds a lock on. The kernel frees the lock with the process, however
+that ends: who writes there next removes the folder.
+"""
 import contextlib
+import errno
 import json
 import os
-import re
 import shutil
-from typing import Any, Iterator, List
+import stat
+import tempfile
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set
 
-_TEMPORARY = re.compile(r'\.\d+\.tmp$')
+from deeplab import errors
+from deeplab import locks
+from deeplab.errors import InputError
+
+_PREFIX, _SUFFIX = '.deeplab-', '.tmp'
+_LOCK = '.deeplab-lock'
+# How file systems say that they cannot be told to write to the disk now.
+_CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
+                errno.EROFS)
 
 
 @contextlib.contextmanager
-def replacing(*paths: str) -> Iterator[List[str]]:
+def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
   """Context that gives names to write to, and in the end the wanted ones.
 
   Where the block fails, what was written is removed, and what had the wanted
-  names before is as it was. Several files are renamed one after the other, once
-  all are complete.
+  names before is as it was. Several files are renamed in their order, once all
+  are complete and on the disk: let the last one say that the others are there.
+  Missing folders are made. What runs that were killed left there is removed.
 
   Args:
     *paths: files, which are replaced; or folders, which may exist only empty.
+    one_of_many: True leaves it to the caller, who writes many files to one
+      folder, to call remove_leftovers before the first, and sync of the folder
+      after the last.
 
   Yields:
-    As many paths beside them, of this process alone; nothing is there yet.
+    As many paths, of this context alone; nothing is there yet.
+
+  Raises:
+    InputError: something has the name that is neither file nor folder.
+    OSError: what cannot be written; the wanted name is in it.
   """
-  # In the same folders, as no rename leads from one file system to another.
-  temporaries = ['{}.{}.tmp'.format(path, os.getpid()) for path in paths]
-  try:
+  with _temporaries(paths, sweep=not one_of_many) as temporaries:
     yield temporaries
-    for temporary, path in zip(temporaries, paths):
-      os.replace(temporary, path)
-  finally:
-    for temporary in temporaries:
-      if os.path.isdir(temporary):
-        shutil.rmtree(temporary, ignore_errors=True)
-      elif os.path.exists(temporary):
-        os.remove(temporary)
+    folders: Set[str] = set()
+    if not one_of_many:
+      folders.update(map(_folder_of, paths))
+      for temporary in temporaries:
+        sync(temporary)
+    for number, (temporary, path) in enumerate(zip(temporaries, paths)):
+      if 0 < number == len(paths) - 1:
+        _sync_each(folders)
+      try:
+        os.replace(temporary, path)
+      except OSError as error:
+        if number:
+          raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
+                        'again'.format(error.strerror, len(paths),
+                                       errors.some_of(paths[:number])), path)
+        raise
+    _sync_each(folders)
 
 
-def wanted_name(name: str) -> str:
-  """Returns the name that a file of `replacing` is to get; others unchanged."""
-  return _TEMPORARY.sub('', name)
+def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
+  """Tries whether files can be written: before long work, not after it.
+
+  Args:
+    given: the option that names them, for the message.
+    *paths: the files; missing folders are made.
+    example: a file name to suggest where a folder was given.
+
+  Raises:
+    InputError: saying why not.
+  """
+  for path in paths:
+    if os.path.isdir(path) or path.endswith(os.sep):
+      raise InputError('{}: is a folder, expected the name of a file{}', given,
+                       ', such as {}'.format(os.path.join(path, example))
+                       if example else '')
+  try:
+    with _temporaries(paths) as temporaries:
+      for temporary in temporaries:
+        # A full disk takes an empty file.
+        _write(temporary, b'\n')
+  except OSError as error:
+    raise InputError('{}: {}', given, error.strerror if (
+        error.filename in (None, given.text)) else errors.of_system(error))
+
+
+def check_folder(given: errors.Option, folder: str) -> None:
+  """Tries whether a folder can be written to; makes it where it is missing.
+
+  Raises:
+    InputError: saying why not.
+  """
+  if os.path.exists(folder) and not os.path.isdir(folder):
+    raise InputError('{}: is a file, expected a folder', given)
+  check_files(given, os.path.join(folder, 'x'))
+
+
+def remove_leftovers(folder: str) -> None:
+  """Removes what `replacing` had begun there in processes that are dead.
+
+  On a file system without locks all of it is left alone.
+  """
+  for name in os.listdir(folder):
+    if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+      continue
+    path = os.path.join(folder, name)
+    try:
+      with locks.exclusive(os.path.join(path, _LOCK)):
+        _remove(path)
+    except FileNotFoundError:
+      # Its process died before it had a lock, or has no lock yet and will make
+      # another one.
+      with contextlib.suppress(OSError):
+        os.rmdir(path)
+    except OSError:
+      pass  # it is alive
+
+
+def sync(path: str) -> None:
+  """Has a file, or a folder with all that is in it, written to the disk.
+
+  A machine that loses its power may otherwise keep the name and lose the bytes.
+
+  Raises:
+    OSError: they cannot be written.
+  """
+  for folder, unused_folders, names in os.walk(path, topdown=False):
+    for name in names:
+      if not os.path.islink(os.path.join(folder, name)):
+        _sync_one(os.path.join(folder, name))
+    _sync_one(folder)
+  if not os.path.isdir(path):
+    _sync_one(path)
 
 
 def write_json(path: str, content: Any) -> None:
   """Writes JSON; see `replacing`."""
-  write_text(path, json.dumps(content, indent=2, sort_keys=True) + '\n')
+  write_bytes(path, json_bytes(content))
 
 
 def write_text(path: str, text: str) -> None:
@@ -54,5 +154,153 @@ def write_text(path: str, text: str) -> None:
 
 def write_bytes(path: str, content: bytes) -> None:
   """Writes bytes; see `replacing`."""
-  with replacing(path) as (temporary,), open(temporary, 'wb') as out:
+  write_all({path: content})
+
+
+def write_all(contents: Dict[str, bytes]) -> None:
+  """Writes several files, from path to bytes; see `replacing`."""
+  with replacing(*contents) as temporaries:
+    for temporary, content in zip(temporaries, contents.values()):
+      _write(temporary, content)
+
+
+def json_bytes(content: Any) -> bytes:
+  """Returns JSON as files have it, the same for the same content."""
+  return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
+
+
+# --- The hidden folder -----------------------------------------------------
+
+
+@contextlib.contextmanager
+def _temporaries(paths: Sequence[str], sweep: bool = True
+                 ) -> Iterator[List[str]]:
+  """Context with a name to write to for each path, until its end."""
+  folders: Dict[str, str] = {}
+  temporaries: List[str] = []
+  try:
+    with contextlib.ExitStack() as stack:
+      for path in paths:
+        _refuse_devices(path)
+        parent = _folder_of(path)
+        if parent not in folders:
+          _make_folder(parent)
+          if sweep:
+            remove_leftovers(parent)
+          folders[parent] = _hidden_folder(parent, stack)
+        # By its own name, which may be as long as names can be.
+        temporaries.append(
+            os.path.join(folders[parent], os.path.basename(path)))
+      yield temporaries
+  except OSError as error:
+    _name_what_was_wanted(error, temporaries, paths)
+    raise
+
+
+def _hidden_folder(parent: str, stack: contextlib.ExitStack) -> str:
+  """Makes a folder with a lock, until the end of a stack of contexts."""
+  while True:
+    with contextlib.ExitStack() as attempt:
+      # In the same folder, as no rename leads from one file system to another.
+      folder = tempfile.mkdtemp(dir=parent, prefix=_PREFIX, suffix=_SUFFIX)
+      attempt.callback(_remove, folder)
+      try:
+        _hold(os.path.join(folder, _LOCK), attempt)
+      except (BlockingIOError, FileNotFoundError):
+        continue  # taken for a dead one's before it was held: another one
+      stack.push(attempt.pop_all())
+      return folder
+
+
+def _hold(lock: str, stack: contextlib.ExitStack) -> None:
+  """Makes a file and holds a lock on it, until the end of the stack."""
+  _write(lock, b'')
+  try:
+    stack.enter_context(locks.exclusive(lock))
+  except (BlockingIOError, FileNotFoundError):
+    raise
+  except OSError:
+    return  # no locks on this file system: nor can any other process take it
+  if not os.path.exists(lock):
+    raise FileNotFoundError(lock)
+
+
+def _remove(folder: str) -> None:
+  """Removes a hidden folder, as far as it can be."""
+  with contextlib.suppress(OSError):
+    for name in os.listdir(folder):
+      path = os.path.join(folder, name)
+      if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+      elif name != _LOCK:
+        os.remove(path)
+    # Last: without it, what is in the folder would stay for ever.
+    os.remove(os.path.join(folder, _LOCK))
+  with contextlib.suppress(OSError):
+    os.rmdir(folder)
+
+
+def _refuse_devices(path: str) -> None:
+  """Raises InputError for what would be lost if a file took its name."""
+  try:
+    mode = os.stat(path).st_mode
+  except FileNotFoundError:
+    return
+  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    raise InputError('{}: is a device or a pipe, expected the name of a file',
+                     path)
+
+
+def _make_folder(folder: str) -> None:
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except FileExistsError:
+    raise NotADirectoryError(
+        errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+
+
+def _name_what_was_wanted(
+    error: OSError, temporaries: Sequence[str], paths: Sequence[str]) -> None:
+  """Puts into an error the name that a file was to get, for its own."""
+  if error.errno is None:
+    return
+  name = error.filename
+  if name is None:
+    # A write does not say of what: of the last file that was begun.
+    begun = [path for temporary, path in zip(temporaries, paths)
+             if os.path.lexists(temporary)]
+    error.filename = (begun or paths)[-1]
+  elif _PREFIX in str(name):
+    within = [path for temporary, path in zip(temporaries, paths)
+              if (str(name) + os.sep).startswith(temporary + os.sep)]
+    error.filename = (within or paths)[0]
+    error.filename2 = None
+
+
+# --- Steps -----------------------------------------------------------------
+
+
+def _folder_of(path: str) -> str:
+  return os.path.dirname(path) or os.curdir
+
+
+def _write(path: str, content: bytes) -> None:
+  with open(path, 'wb') as out:
     out.write(content)
+
+
+def _sync_one(path: str) -> None:
+  """Syncs a file or a folder, without what is in it."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in _CANNOT_SYNC:
+      raise
+  finally:
+    os.close(descriptor)
+
+
+def _sync_each(folders: Iterable[str]) -> None:
+  for folder in folders:
+    _sync_one(folder)

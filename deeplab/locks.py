@@ -19,7 +19,9 @@ def exclusive(path: str) -> Iterator[None]:
     BlockingIOError: another process, or another context of this one, has it.
     OSError: no such path, or its file system has no locks.
   """
-  descriptor = os.open(path, os.O_RDONLY)
+  # Network file systems lock only what can be written to.
+  descriptor = os.open(
+      path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield

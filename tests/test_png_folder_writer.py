@@ -297,12 +297,15 @@ def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
       'output_dir={} holds 10 files from split train; '
       'overwrite replaces them'.format(out))
   assert files(out) == before
-  (out / 'images' / 'img_9.png.77.tmp').write_bytes(b'')
+  dead = out / 'images' / '.deeplab-x.tmp'
+  dead.mkdir()
+  for name in ('.deeplab-lock', 'img_9.png'):
+    (dead / name).write_bytes(b'')
   records.write_shards(output_dir=str(five), split='val',
                        shards=[[numbered(7), numbered(8)]])
   generate('--overwrite')
   assert values(out) == [7, 8]
-  assert len(files(out)) == 5
+  assert len(files(out)) == 5 and not dead.exists()
 
 
 @pytest.mark.parametrize('name', ['images/photo.png', 'annotations/img_0.jpg'])

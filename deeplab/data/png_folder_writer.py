@@ -114,6 +114,9 @@ def write(batches: 'dataset.Batches', *,
   folder = options.output_dir
   marker = os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)
   _check_may_write(folder, options.overwrite)
+  if options.manifest:
+    files.check_files(option('manifest', options.manifest), options.manifest,
+                      example=contract.PREPROCESSED_MANIFEST)
   try:
     _prepare(options, marker)
   except OSError as error:
@@ -134,6 +137,8 @@ def write(batches: 'dataset.Batches', *,
         'image_list': options.image_list,
         'images': [entry for _, entry in entries],
     }
+    for name in _FOLDERS:
+      files.sync(os.path.join(folder, name))
     for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
                  options.manifest):
       if path:
@@ -168,8 +173,6 @@ def _prepare(options, marker):
   """Makes the folders, marks the whole as incomplete, removes older files."""
   for name in _FOLDERS:
     os.makedirs(os.path.join(options.output_dir, name), exist_ok=True)
-  if options.manifest:
-    os.makedirs(os.path.dirname(options.manifest) or '.', exist_ok=True)
   # Before anything is removed: from here on the folder is not a whole one.
   files.write_text(
       marker, 'gen_preprocessed_data.py has not finished writing here.\n')
@@ -178,17 +181,17 @@ def _prepare(options, marker):
     os.remove(manifest)
   for path in _present(options.output_dir):
     os.remove(path)
+  for name in _FOLDERS:
+    files.remove_leftovers(os.path.join(options.output_dir, name))
 
 
 def _check_may_write(folder, overwrite):
   """Raises InputError unless an existing folder's files may be replaced."""
   present = _present(folder)
   given = option('output_dir', folder)
-  # A run that was killed may leave files under temporary names.
   foreign = [
       os.path.relpath(path, folder) for path in present
-      if not contract.is_preprocessed_name(
-          files.wanted_name(os.path.basename(path)))]
+      if not contract.is_preprocessed_name(os.path.basename(path))]
   if foreign:
     raise InputError(
         '{} holds {} files that are not img_N.png: {}; give another folder',
@@ -258,6 +261,6 @@ class _PairWriter:
 
 def _save_png(path, array):
   """Writes uint8 [height, width] or [height, width, 3] as PNG."""
-  with files.replacing(path) as (temporary,):
+  with files.replacing(path, one_of_many=True) as (temporary,):
     Image.fromarray(array).save(
         temporary, format='PNG', compress_level=_COMPRESSION)

@@ -1,0 +1,69 @@
+"""A script's standard streams, whatever they lead to."""
+import contextlib
+import io
+import os
+import sys
+from typing import Iterator
+
+_STDOUT, _STDERR = 1, 2  # file descriptors
+
+
+class OutputError(OSError):
+  """Standard output cannot be written to.
+
+  Attributes:
+    text: what it was to show.
+  """
+
+  text = ''
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+  """Context in which print fails with an OutputError, at its end at the latest.
+
+  Without it Python leaves out, silently, what a closed output was to show, and
+  complains of a full one when it is too late to say anything about it.
+  """
+  _open_what_is_closed()
+  before = sys.stdout
+  if before is None or before is sys.__stdout__:
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(_STDOUT, 'w', closefd=False)),
+        encoding=getattr(before, 'encoding', 'utf-8'),
+        errors=getattr(before, 'errors', 'strict'),
+        line_buffering=os.isatty(_STDOUT))
+  try:
+    yield
+  finally:
+    output, sys.stdout = sys.stdout, before
+    output.flush()
+
+
+class _Output(io.FileIO):
+  """Standard output; once it has failed, what follows is thrown away."""
+
+  def write(self, content):
+    try:
+      return super().write(content)
+    except OSError as error:
+      failure = OutputError(error.errno, error.strerror, 'standard output')
+      failure.text = bytes(content).decode('utf-8', 'replace').strip()
+      null = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(null, _STDOUT)
+      os.close(null)
+      raise failure
+
+
+def _open_what_is_closed() -> None:
+  """Opens closed streams: else the next file to be opened becomes one."""
+  for descriptor in range(_STDERR + 1):
+    try:
+      os.fstat(descriptor)
+    except OSError:
+      # The lowest number that is free. Writing to the output still fails.
+      os.open(os.devnull,
+              os.O_WRONLY if descriptor == _STDERR else os.O_RDONLY)
+      os.set_inheritable(descriptor, True)
+  if sys.stderr is None:
+    sys.stderr = io.open(_STDERR, 'w', closefd=False)
