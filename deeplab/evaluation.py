@@ -5,6 +5,7 @@ TFLite files are evaluated on PNG files, in processes of their own: see
 """
 import logging
 import os
+import socket
 import time
 from typing import Optional
 
@@ -13,10 +14,15 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
+from deeplab import evaluated
+from deeplab import files
+from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
 from deeplab.data import dataset
+from deeplab.errors import option
+from deeplab.nets import deeplab_v3
 
 _LOG = logging.getLogger(__name__)
 # Seconds between two lines while waiting for a checkpoint.
@@ -29,7 +35,7 @@ def evaluate(predictor: counting.Predictor,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
              num_classes: int = contract.NUM_CLASSES) -> report_lib.Report:
-  """Evaluates a predictor on a split and publishes the report.
+  """Evaluates a predictor on a split and writes what is asked for.
 
   Args:
     predictor: makes the labels.
@@ -41,7 +47,7 @@ def evaluate(predictor: counting.Predictor,
     num_classes: number of classes, the ignored one included.
 
   Returns:
-    What was published.
+    The report, which is not printed yet.
 
   Raises:
     InputError: options or records that cannot be used.
@@ -54,9 +60,9 @@ def evaluate(predictor: counting.Predictor,
       split=dataset_options.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictors.runtime(), matrix=counts.matrix)
-  report_lib.publish(result, counts.samples, options)
   if options.eval_logdir:
     write_events(options.eval_logdir, result)
+  report_lib.save(result, counts.samples, options)
   return result
 
 
@@ -66,6 +72,9 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
   Args:
     logdir: folder for the events.
     result: the report.
+
+  Raises:
+    OSError, tf.errors.OpError: they cannot be written.
   """
   scores = result.scores
   values = [tf.Summary.Value(
@@ -74,11 +83,21 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
       tf.Summary.Value(tag='eval/miou_1.0_class_{}'.format(index),
                        simple_value=float(iou))
       for index, iou in enumerate(scores.per_class_iou)]
-  # A FileWriter does not work where eager execution is on.
-  with tf.Graph().as_default():
-    writer = tf.summary.FileWriter(logdir)
-    writer.add_summary(tf.Summary(value=values), result.step or 0)
-    writer.close()
+  now = time.time()
+  events = (
+      tf.Event(wall_time=now, file_version='brain.Event:2'),
+      tf.Event(wall_time=now, step=result.step or 0,
+               summary=tf.Summary(value=values)))
+  path = os.path.join(logdir, 'events.out.tfevents.{:.3f}.{}'.format(
+      now, socket.gethostname()))
+  # Not by a FileWriter, which passes over what it cannot write.
+  with files.replacing(path) as (temporary,), (
+      tf.io.TFRecordWriter(temporary)) as writer:
+    for event in events:
+      writer.write(event.SerializeToString(deterministic=True))
+
+
+# --- Checkpoints -----------------------------------------------------------
 
 
 def evaluate_checkpoints(
@@ -109,32 +128,124 @@ def evaluate_checkpoints(
       os.path.exists(checkpoint_dir + '.index'))
   if is_single or watch_options.max_evaluations:
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
+  report_lib.check_outputs(options)
   # What can be wrong with the data shows before there is any waiting.
   dataset.batches(dataset_options, preprocess_options)
-  prefixes = [first] if is_single else _appearing(
-      checkpoint_dir, watch_options.interval_secs, watch_options.timeout_secs)
+  report_lib.check_samples(options, preprocess_options.crop_size)
+  memory.check(
+      deeplab_v3.least_memory(model_options, dataset_options.batch_size),
+      '{} of {}', option('batch_size', dataset_options.batch_size),
+      option('crop_size', model_options.crop_size))
   result = None
   with predictors.CheckpointPredictor(model_options) as predictor:
-    for number, prefix in enumerate(prefixes, 1):
-      predictor.restore(prefix)
-      result = evaluate(
-          predictor, dataset_options, preprocess_options, options,
-          kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
-          num_classes=model_options.num_classes)
+    evaluator = _Evaluator(
+        predictor, model_options, dataset_options, preprocess_options, options)
+    if is_single:
+      return evaluator.evaluated(first)
+    results = _appearing(
+        checkpoint_dir, watch_options.interval_secs, watch_options.timeout_secs,
+        lambda prefix: evaluator.evaluated_once(
+            prefix, again=watch_options.reevaluate))
+    for number, result in enumerate(results, 1):
       if number == watch_options.max_evaluations:
         break
   return result
 
 
-def _appearing(folder, interval_secs, timeout_secs):
-  """Yields the newest checkpoint of a folder whenever there is a new one."""
+class _Evaluator:
+  """Evaluates checkpoints, and prints their reports."""
+
+  def __init__(self, predictor, model_options, dataset_options,
+               preprocess_options, options):
+    self._predictor = predictor
+    self._model_options = model_options
+    self._data = (dataset_options, preprocess_options)
+    self._options = options
+
+  def evaluated(self, prefix):
+    """Evaluates a checkpoint; returns its report."""
+    self._predictor.restore(prefix)
+    return self._evaluated_restored(prefix, self._circumstances(prefix))
+
+  def evaluated_once(self, prefix, *, again):
+    """The same, but not where its report was kept.
+
+    Args:
+      prefix: checkpoint prefix.
+      again: evaluate it even then.
+
+    Returns:
+      The report; None where the checkpoint was removed before it was read, as
+      a trainer removes old ones.
+    """
+    try:
+      circumstances = self._circumstances(prefix)
+      kept = None
+      if circumstances and not again:
+        kept = evaluated.recall(self._options.eval_logdir, circumstances)
+      if not kept:
+        self._predictor.restore(prefix)
+    except Exception:
+      # A trainer removes the index first.
+      if os.path.exists(prefix + '.index'):
+        raise
+      _LOG.info('%s was removed before it was read', prefix)
+      return None
+    if not kept:
+      return self._evaluated_restored(prefix, circumstances)
+    _LOG.info('%s was evaluated before with the same options: no image is '
+              'read, its report follows; %s evaluates it again', prefix,
+              option('reevaluate'))
+    kept = kept._replace(path=prefix)
+    if self._options.report_json:
+      report_lib.write(self._options.report_json, kept)
+    report_lib.show(kept, self._options.report_json)
+    return kept
+
+  def _circumstances(self, prefix):
+    """Returns what the report of a checkpoint hangs on; None: none is kept."""
+    if not self._options.eval_logdir:
+      return None
+    return evaluated.circumstances(
+        prefix, model_options=self._model_options,
+        dataset_options=self._data[0], preprocess_options=self._data[1],
+        options=self._options)
+
+  def _evaluated_restored(self, prefix, circumstances):
+    """Evaluates the checkpoint that the predictor has; returns its report."""
+    result = evaluate(
+        self._predictor, *self._data, self._options,
+        kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+        num_classes=self._model_options.num_classes)
+    if circumstances:
+      evaluated.remember(self._options.eval_logdir, circumstances, result)
+    report_lib.show(result, self._options.report_json)
+    return result
+
+
+def _appearing(folder, interval_secs, timeout_secs, evaluated_once):
+  """Has the newest checkpoint of a folder evaluated whenever there is a new one.
+
+  Args:
+    folder: the folder.
+    interval_secs: least time between two evaluations.
+    timeout_secs: time without a new checkpoint to stop after; None: never.
+    evaluated_once: function from a prefix to a report, or None where the
+      checkpoint is gone.
+
+  Yields:
+    The reports.
+  """
   seen = None
   waiting_since = noticed = time.time()
   while True:
     prefix = checkpoints.find_latest(folder)
     if prefix and prefix != seen:
       started = time.time()
-      yield prefix
+      result = evaluated_once(prefix)
+      if result is None:
+        continue  # another one has taken its place
+      yield result
       seen = prefix
       # The interval is from start to start: an evaluation that took longer is
       # followed by the next one at once.
@@ -150,6 +261,9 @@ def _appearing(folder, interval_secs, timeout_secs):
       _LOG.info('waiting for a checkpoint in %s (newest: %s)', folder,
                 prefix or 'none')
     time.sleep(1)
+
+
+# --- Frozen graphs ---------------------------------------------------------
 
 
 def evaluate_frozen_graph(
@@ -171,9 +285,13 @@ def evaluate_frozen_graph(
   Raises:
     InputError: options, records or a graph that cannot be used.
   """
+  report_lib.check_outputs(options)
+  report_lib.check_samples(options, preprocess_options.crop_size)
   with predictors.FrozenGraphPredictor(
       graph_options.path, crop_size=preprocess_options.crop_size,
       input_node=graph_options.input_node,
       output_node=graph_options.output_node) as predictor:
-    return evaluate(predictor, dataset_options, preprocess_options, options,
-                    kind=report_lib.FROZEN_GRAPH)
+    result = evaluate(predictor, dataset_options, preprocess_options, options,
+                      kind=report_lib.FROZEN_GRAPH)
+  report_lib.show(result, options.report_json)
+  return result

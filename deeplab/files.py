@@ -80,9 +80,11 @@ def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
   """
   for path in paths:
     if os.path.isdir(path) or path.endswith(os.sep):
-      raise InputError('{}: is a folder, expected the name of a file{}', given,
-                       ', such as {}'.format(os.path.join(path, example))
-                       if example else '')
+      raise InputError(
+          '{}: {}is a folder, expected the name of a file{}', given,
+          '' if path == given.text else path + ' ',
+          ', such as {}'.format(os.path.join(path, example))
+          if example else '')
   try:
     with _temporaries(paths) as temporaries:
       for temporary in temporaries:

@@ -451,6 +451,10 @@ class CheckpointEvalOptions(NamedTuple):
   max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
   timeout_secs: Optional[int] = _steps(
       None, 'Seconds without a new checkpoint to stop after; none: never.')
+  reevaluate: bool = field(
+      False, 'Evaluate a checkpoint again that was evaluated into the same '
+      'folder of events with the same options, instead of giving the report of '
+      'then. One checkpoint that is named, not its folder, always is.')
 
 
 @options

@@ -13,8 +13,10 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import files
+from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
+from deeplab import streams
 from deeplab import visualize
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -158,19 +160,75 @@ def to_json(report: Report) -> Dict[str, Any]:
   return {name: _finite(value) for name, value in content.items()}
 
 
+def from_json(content: Any) -> Report:
+  """Makes a Report of what to_json returned.
+
+  Raises:
+    InputError: it is something else.
+  """
+  try:
+    fields = {name: content[name] for name in Report._fields
+              if name != 'matrix'}
+    matrix = np.array(content['confusion_matrix'])
+    whole = matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2
+    if whole and to_json(Report(matrix=matrix, **fields)) == content:
+      return Report(matrix=matrix, **fields)
+  except (ValueError, KeyError, TypeError, IndexError):
+    pass
+  raise InputError('expected a report')
+
+
 def write(path: str, report: Report) -> None:
   """Writes to_json(report) to a file, which is never seen half-written."""
   files.write_json(path, to_json(report))
 
 
 def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
-  """Returns how many images `publish` makes use of."""
+  """Returns how many images `save` makes use of."""
   return eval_options.vis_images if eval_options.vis_dir else 0
 
 
-def publish(report: Report, samples: Dict[str, List[np.ndarray]],
-            eval_options: options_lib.EvalOptions) -> None:
-  """Prints the table and the result line, and writes what else is asked for.
+def check_outputs(eval_options: options_lib.EvalOptions) -> None:
+  """Tries whether everything that is asked for can be written in the end.
+
+  Raises:
+    InputError: a folder or file that cannot be written to.
+  """
+  logdir, path, folder = (eval_options.eval_logdir, eval_options.report_json,
+                          eval_options.vis_dir)
+  if logdir:
+    files.check_folder(option('eval_logdir', logdir), logdir)
+  if path:
+    files.check_files(
+        option('report_json', path), path, example='report.json')
+  if folder:
+    files.check_folder(option('vis_dir', folder), folder)
+    files.check_files(option('vis_dir', folder), picture_path(folder))
+
+
+def check_samples(
+    eval_options: options_lib.EvalOptions, size: Tuple[int, int]) -> None:
+  """Raises InputError where the picture does not fit into the memory.
+
+  Args:
+    eval_options: what is asked for.
+    size: (height, width) of the images, in pixels.
+  """
+  wanted = samples_wanted(eval_options)
+  if wanted:
+    memory.check(
+        wanted * size[0] * size[1] * visualize.BYTES_PER_PIXEL, '{}',
+        option('vis_images', wanted))
+
+
+def picture_path(vis_dir: str) -> str:
+  """Returns the file that the picture of predictions is written to."""
+  return os.path.join(vis_dir, 'predictions.png')
+
+
+def save(report: Report, samples: Dict[str, List[np.ndarray]],
+         eval_options: options_lib.EvalOptions) -> None:
+  """Writes what is asked for, but for events.
 
   Args:
     report: the evaluation.
@@ -179,17 +237,34 @@ def publish(report: Report, samples: Dict[str, List[np.ndarray]],
       samples_wanted.
     eval_options: what is asked for.
   """
-  print(table(report))
-  # Who reads along sees it now: eval.py may go on for hours.
-  print(result_line(report), flush=True)
   if eval_options.report_json:
     write(eval_options.report_json, report)
   if eval_options.vis_dir:
-    os.makedirs(eval_options.vis_dir, exist_ok=True)
-    path = os.path.join(eval_options.vis_dir, 'predictions.png')
+    path = picture_path(eval_options.vis_dir)
     visualize.save(path, visualize.prediction_sheet(
         samples['images'], samples['labels'], samples['predictions']))
     _LOG.info('wrote %s', path)
+
+
+def show(report: Report, report_json: Optional[str]) -> None:
+  """Prints the table and the result line: last, as this may fail.
+
+  Args:
+    report: the evaluation.
+    report_json: where it is written, too; None: nowhere.
+
+  Raises:
+    OutputError: standard output cannot be written to; the error says where the
+      report is, or has its result line.
+  """
+  try:
+    print(table(report))
+    # Who reads along sees it now: eval.py may go on for hours.
+    print(result_line(report), flush=True)
+  except streams.OutputError as error:
+    error.text = ('the report, which is in {}'.format(report_json)
+                  if report_json else result_line(report))
+    raise
 
 
 def result_line(report: Report) -> str:

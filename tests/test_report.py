@@ -1,11 +1,16 @@
 """Reports: hand-written tables, JSON without NaN, whole files only."""
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 
+from deeplab import memory
+from deeplab import options as options_lib
 from deeplab import report as reports
+from deeplab import streams
+from deeplab.errors import InputError
 
 
 def small_report(**changes):
@@ -89,6 +94,67 @@ def test_result_line_is_one_line_of_strict_json():
       'runtime': 'TensorFlow 1.15.5', 'miou': None, 'miou_kept_classes': None,
       'miou_mlperf_app': None, 'pixel_accuracy': None,
       'mean_class_accuracy': None}
+
+
+def test_a_report_is_read_as_it_was_written():
+  report = small_report()
+  again = reports.from_json(json.loads(json.dumps(reports.to_json(report))))
+  assert again._replace(matrix=0) == report._replace(matrix=0)
+  np.testing.assert_array_equal(again.matrix, report.matrix)
+
+
+@pytest.mark.parametrize('change', [
+    {'images': None}, {'miou': 0.5}, {'confusion_matrix': [[1, 2]]},
+    {'confusion_matrix': 'x'}, {'confusion_matrix': []}])
+def test_what_is_no_report_is_not_read(change):
+  content = dict(reports.to_json(small_report()), **change)
+  with pytest.raises(InputError, match='expected a report'):
+    reports.from_json(content)
+  with pytest.raises(InputError, match='expected a report'):
+    reports.from_json([content])
+
+
+def test_what_cannot_be_printed_is_said_where_it_is(monkeypatch):
+  class Closed:
+    def write(self, unused):
+      raise streams.OutputError(32, 'Broken pipe', 'standard output')
+
+  monkeypatch.setattr(sys, 'stdout', Closed())
+  with pytest.raises(streams.OutputError) as error:
+    reports.show(small_report(), 'a.json')
+  assert error.value.text == 'the report, which is in a.json'
+  with pytest.raises(streams.OutputError) as error:
+    reports.show(small_report(), None)
+  assert error.value.text == reports.result_line(small_report())
+
+
+def test_outputs_are_tried_and_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'vis' / 'predictions.png').mkdir(parents=True)
+  for name, path, words in (
+      ('eval_logdir', tmp_path / 'file', 'is a file, expected a folder'),
+      ('vis_dir', tmp_path / 'file', 'is a file, expected a folder'),
+      ('vis_dir', tmp_path / 'vis', '{} is a folder, expected the name of a '
+       'file'.format(tmp_path / 'vis' / 'predictions.png')),
+      ('report_json', tmp_path, 'is a folder, expected the name of a file, '
+       'such as {}/report.json'.format(tmp_path)),
+      ('report_json', tmp_path / 'file' / 'a', 'Not a directory')):
+    with pytest.raises(InputError) as error:
+      reports.check_outputs(options_lib.EvalOptions(**{name: str(path)}))
+    assert str(error.value) == '{}={}: {}'.format(name, path, words)
+  reports.check_outputs(options_lib.EvalOptions(
+      eval_logdir=str(tmp_path / 'log'), report_json=str(tmp_path / 'a.json'),
+      vis_dir=str(tmp_path / 'pictures')))
+  assert sorted(os.listdir(str(tmp_path))) == ['file', 'log', 'pictures', 'vis']
+
+
+def test_a_picture_that_does_not_fit_into_the_memory_is_refused(monkeypatch):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
+  wanted = options_lib.EvalOptions(vis_dir='x', vis_images=1000)
+  reports.check_samples(wanted._replace(vis_dir=None), (512, 512))
+  reports.check_samples(wanted._replace(vis_images=99), (512, 512))
+  with pytest.raises(InputError, match='vis_images=1000: needs about 4.9 GiB'):
+    reports.check_samples(wanted, (512, 512))
 
 
 def test_write_leaves_one_whole_file(tmp_path):

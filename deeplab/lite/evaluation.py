@@ -60,6 +60,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
     InputError: a file that cannot be used as a model, or pairs that cannot be
       used with it.
   """
+  report_lib.check_outputs(eval_options)
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
@@ -73,6 +74,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           '%s has no effect: the interpreter of %s has one thread; %s starts '
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
+    report_lib.check_samples(eval_options, model.input_size)
     above = png_folder.check(listing.pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
     counts = _count(
@@ -82,7 +84,8 @@ def evaluate(options: options_lib.TfliteEvalOptions,
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
       runtime=_runtime(model, workers), **_origin(listing.pairs, model))
-  report_lib.publish(result, counts.samples, eval_options)
+  report_lib.save(result, counts.samples, eval_options)
+  report_lib.show(result, eval_options.report_json)
   return result
 
 

@@ -106,6 +106,21 @@ def at_scale(options: options_lib.ModelOptions,
       layers.scale_dimension(width, scale)))
 
 
+def least_memory(options: options_lib.ModelOptions, batch_size: int = 1,
+                 scale: float = 1.0) -> float:
+  """Returns bytes that the network takes in any case, when it runs.
+
+  Args:
+    options: the network's structure.
+    batch_size: number of images.
+    scale: of the input, before it is fed.
+  """
+  channels = 3 + (options.num_classes
+                  if options.prediction_with_upsampled_logits else 0)
+  pixels = options.crop_size[0] * options.crop_size[1] * max(1.0, scale) ** 2
+  return tf.float32.size * batch_size * pixels * channels
+
+
 def multi_scale_predictions(
     images: tf.Tensor, options: options_lib.ModelOptions, *,
     scales: Iterable[float], flip: bool) -> tf.Tensor:

@@ -1,0 +1,83 @@
+"""Which checkpoints were evaluated, with which options, and with what result.
+
+Kept on disk in a folder of events, so that an evaluation that is started again
+does not do again what is done. What a checkpoint is decides its index, which has
+a checksum of every variable; its name and folder do not.
+"""
+import hashlib
+import json
+import os
+from typing import Any, Dict, Optional
+
+from deeplab import checkpoints
+from deeplab import files
+from deeplab import options as options_lib
+from deeplab import predictors
+from deeplab import report as report_lib
+from deeplab.data import records
+from deeplab.errors import InputError
+
+
+def circumstances(
+    prefix: str, *, model_options: options_lib.ModelOptions,
+    dataset_options: options_lib.DatasetOptions,
+    preprocess_options: options_lib.PreprocessOptions,
+    options: options_lib.EvalOptions) -> Dict[str, Any]:
+  """Returns all that a report hangs on, as a dict that json can write.
+
+  Args:
+    prefix: checkpoint prefix.
+    model_options: the structure of its network.
+    dataset_options: which split.
+    preprocess_options: what the images become first.
+    options: what becomes of the scores.
+
+  Raises:
+    FileNotFoundError: the checkpoint is gone.
+  """
+  with open(prefix + '.index', 'rb') as index:
+    checksums = hashlib.sha1(index.read()).hexdigest()
+  shards = records.find_shards(dataset_options.dataset_dir,
+                               dataset_options.split)
+  return {
+      'checkpoint': checksums,
+      'step': checkpoints.step_of(prefix),
+      'model': options_lib.to_json(model_options),
+      'data': options_lib.to_json(dataset_options),
+      'shards': [[os.path.basename(path), os.path.getsize(path),
+                  os.stat(path).st_mtime_ns] for path in shards],
+      'preprocessing': preprocess_options.to_json(),
+      'pictures': [options.vis_dir, report_lib.samples_wanted(options)],
+      'runtime': predictors.runtime(),
+  }
+
+
+def recall(logdir: str, given: Dict[str, Any]) -> Optional[report_lib.Report]:
+  """Returns the report that was kept for circumstances, or None.
+
+  Args:
+    logdir: the folder of events.
+    given: see `circumstances`.
+  """
+  vis_dir = given['pictures'][0]
+  if vis_dir and not os.path.exists(report_lib.picture_path(vis_dir)):
+    return None
+  try:
+    with open(_path(logdir, given), encoding='utf-8') as content:
+      return report_lib.from_json(json.load(content)['report'])
+  except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError):
+    # There is none, or none that can be used: it is made again.
+    return None
+
+
+def remember(logdir: str, given: Dict[str, Any],
+             report: report_lib.Report) -> None:
+  """Keeps a report; arguments as for `recall`."""
+  files.write_json(_path(logdir, given), {
+      'of': given, 'report': report_lib.to_json(report)})
+
+
+def _path(logdir, given):
+  identity = hashlib.sha1(files.json_bytes(given)).hexdigest()
+  return os.path.join(logdir, 'evaluated-{}-{}.json'.format(
+      given['step'], identity[:16]))

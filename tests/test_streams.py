@@ -1,0 +1,92 @@
+"""Scripts whose standard streams are closed, full, or lead to who has left."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import scripts
+
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+
+_SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from deeplab import cli
+
+def main(flag_values):
+  with open('written', 'w') as out:
+    out.write('whole')
+    print('written: 5 bytes\\nin a file')
+
+cli.run(main, lambda flag_values: None, environments=())
+"""
+
+
+def shell(command, cwd, script=_SCRIPT):
+  """Runs a line of bash, with a script as $0; returns (status, stderr)."""
+  path = os.path.join(str(cwd), 'script.py')
+  with open(path, 'w') as out:
+    out.write(script)
+  done = subprocess.run(
+      ['bash', '-c', 'set -o pipefail; ' + command.replace(
+          'SCRIPT', '{} {} {}'.format(
+              sys.executable, path, scripts.REPOSITORY))],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(cwd),
+      universal_newlines=True, timeout=scripts.TIMEOUT_SECS)
+  return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize('command, reason', [
+    ('SCRIPT >&-', 'Bad file descriptor'),
+    ('SCRIPT >/dev/full', 'No space left on device'),
+    ('exec 3> >(exit); sleep 0.3; SCRIPT >&3', 'Broken pipe'),
+    ('SCRIPT <&- >&-', 'Bad file descriptor'),
+])
+def test_what_could_not_be_shown_is_said_on_standard_error(
+    tmp_path, command, reason):
+  assert shell(command, tmp_path) == (
+      2, 'ERROR script.py: standard output: {}; not shown: written: 5 bytes in '
+      'a file\n'.format(reason))
+  assert (tmp_path / 'written').read_text() == 'whole'
+
+
+@pytest.mark.parametrize('command', [
+    'SCRIPT | head -1', 'SCRIPT 2>&-', 'SCRIPT <&- 2>&-', 'SCRIPT | cat'])
+def test_who_reads_enough_or_nothing_of_the_errors_is_no_error(
+    tmp_path, command):
+  assert shell(command, tmp_path) == (0, '')
+
+
+@pytest.mark.parametrize('command, line', [
+    ('SCRIPT --help >/dev/full',
+     'ERROR script.py: standard output: No space left on device\n'),
+    ('SCRIPT --help >&-',
+     'ERROR script.py: standard output: Bad file descriptor\n')])
+def test_help_that_cannot_be_shown_leaves_no_traceback(tmp_path, command, line):
+  assert shell(command, tmp_path) == (2, line)
+
+
+def test_errors_of_input_are_said_whatever_standard_output_is(tmp_path):
+  script = _SCRIPT.replace('  with open', '  raise OSError(5, "I/O", "a")\n'
+                           '  with open')
+  assert shell('SCRIPT >&-', tmp_path, script) == (
+      2, 'ERROR script.py: a: I/O\n')
+
+
+def test_memory_that_is_out_is_said_in_one_line(tmp_path):
+  script = _SCRIPT.replace('  with open', '  raise MemoryError\n  with open')
+  assert shell('SCRIPT', tmp_path, script) == (
+      2, 'ERROR script.py: out of memory\n')
+
+
+def test_a_scripts_summary_is_not_lost(tmp_path):
+  done = subprocess.run(
+      ['bash', '-c', '{} {} --output_dir=out --train_images=1 --val_images=1 '
+       '--size=64 >/dev/full'.format(sys.executable, os.path.join(
+           scripts.REPOSITORY, 'scripts', 'make_synthetic_ade20k.py'))],
+      stderr=subprocess.PIPE, universal_newlines=True, cwd=str(tmp_path))
+  assert (done.returncode, done.stderr) == (
+      2, 'ERROR make_synthetic_ade20k.py: standard output: No space left on '
+      'device; not shown: 1 training and 1 validation pairs in '
+      'out/ADEChallengeData2016\n')
