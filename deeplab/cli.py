@@ -13,6 +13,7 @@ option, that line, and the log, name the flag. This module and flag_sets are the
 only ones that know absl.
 """
 import difflib
+import faulthandler
 import sys
 from typing import Callable, List, Optional, Sequence, cast
 
@@ -195,6 +196,10 @@ def run(main: Callable[[flags.FlagValues], None],
     if problem:
       environment.refuse(problem)
     environment.pool_memory()
+    if environment.address_space_limit() is not None:
+      # That the memory is out is said in a line. Where all threads are does not
+      # matter then.
+      faulthandler.disable()
     quiet.silence_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_with_flags)

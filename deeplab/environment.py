@@ -4,6 +4,7 @@ Only the standard library is imported here, so that a script can say what is
 missing in one line instead of failing inside an import.
 """
 import os
+import resource
 import sys
 from typing import NoReturn, Optional, Sequence
 
@@ -13,6 +14,9 @@ ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
 # interpreter: every TensorFlow, or one of these packages.
 TFLITE = 'tflite'
 TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
+# Address space in GiB that a TensorFlow takes on two processors before it does
+# anything: with less it is ended in the middle, with a dump.
+_ADDRESS_SPACE = {'1.15': 1.6, '2.2': 2.3, '2.21': 2.7}
 # TensorFlow's own switch for pool_memory.
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
@@ -71,15 +75,35 @@ def problem_with(environments: Sequence[str]) -> Optional[str]:
   version = tensorflow_version()
   if TFLITE in environments and (
       version or any(map(installed_version, TFLITE_PACKAGES))):
-    return None
+    return _too_little_address_space(version)
   if version is None:
     return 'needs TensorFlow {} (none found for {}); {}'.format(
         wanted, sys.executable, remedy)
-  series = '.'.join(version.split('.')[:2])
-  if series not in [ENVIRONMENTS[name] for name in environments]:
+  if _series(version) not in [ENVIRONMENTS[name] for name in environments]:
     return 'needs TensorFlow {} (found {} for {}); {}'.format(
         wanted, version, sys.executable, remedy)
-  return None
+  return _too_little_address_space(version)
+
+
+def _too_little_address_space(version):
+  """Says that a TensorFlow cannot start here, or returns None."""
+  limit = address_space_limit()
+  needed = _ADDRESS_SPACE.get(_series(version), 0)
+  if limit is None or limit >= needed * 2 ** 30:
+    return None
+  return ('TensorFlow {} needs {} GiB of address space, and more for the '
+          'network; ulimit -v leaves {:.1f} GiB'.format(
+              version, needed, limit / 2 ** 30))
+
+
+def _series(version):
+  return '.'.join((version or '').split('.')[:2])
+
+
+def address_space_limit() -> Optional[int]:
+  """Returns the bytes that `ulimit -v` leaves a process; None: all."""
+  limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+  return None if limit == resource.RLIM_INFINITY else limit
 
 
 def pool_memory() -> None:

@@ -1,8 +1,8 @@
 """Which checkpoints were evaluated, with which options, and with what result.
 
 Kept on disk in a folder of events, so that an evaluation that is started again
-does not do again what is done. What a checkpoint is decides its index, which has
-a checksum of every variable; its name and folder do not.
+does not do again what is done. What a checkpoint is decides its index, which
+has a checksum of every variable; its name and folder do not.
 """
 import hashlib
 import json

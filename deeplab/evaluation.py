@@ -146,7 +146,8 @@ def evaluate_checkpoints(
         checkpoint_dir, watch_options.interval_secs, watch_options.timeout_secs,
         lambda prefix: evaluator.evaluated_once(
             prefix, again=watch_options.reevaluate))
-    for number, result in enumerate(results, 1):
+    for number, report in enumerate(results, 1):
+      result = report
       if number == watch_options.max_evaluations:
         break
   return result
@@ -224,7 +225,7 @@ class _Evaluator:
 
 
 def _appearing(folder, interval_secs, timeout_secs, evaluated_once):
-  """Has the newest checkpoint of a folder evaluated whenever there is a new one.
+  """Has the newest checkpoint of a folder evaluated when there is a new one.
 
   Args:
     folder: the folder.

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import files
+from deeplab import memory
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -49,7 +50,17 @@ def export(model_options: options_lib.ModelOptions,
   _check_scales(model_options, options)
   prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path')
   checkpoints.check_options(prefix, model_options)
+  _check_memory(model_options, options)
   path = _output_path(options.export_path)
+  inference_graph = None
+  if options.save_inference_graph:
+    inference_graph = os.path.join(
+        os.path.dirname(path), contract.INFERENCE_GRAPH)
+  description = os.path.splitext(path)[0] + '.json'
+  # The graph is the last to appear: with it, all that belongs to it is there.
+  outputs = [output for output in (inference_graph, description, path)
+             if output]
+  files.check_files(option('export_path', options.export_path), *outputs)
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
     checkpoints.check_fits(prefix, {
@@ -61,14 +72,14 @@ def export(model_options: options_lib.ModelOptions,
       saver.restore(session, prefix)
       frozen = _without_defaults(tf.graph_util.convert_variables_to_constants(
           session, graph_def, [contract.OUTPUT_NODE]))
-  inference_graph = None
-  if options.save_inference_graph:
-    inference_graph = os.path.join(
-        os.path.dirname(path), contract.INFERENCE_GRAPH)
-    files.write_text(inference_graph, str(graph_def))
-  content = frozen.SerializeToString()
-  files.write_bytes(path, content)
-  _describe(path, prefix, model_options, options)
+  # Deterministic: a graph's attributes have no order of their own.
+  content = frozen.SerializeToString(deterministic=True)
+  contents = {
+      inference_graph: str(graph_def).encode('utf-8'),
+      description: files.json_bytes(
+          _description(prefix, model_options, options)),
+      path: content}
+  files.write_all({output: contents[output] for output in outputs})
   return ExportResult(
       path=path, checkpoint=prefix, nodes=len(frozen.node),
       operations=operation_counts(frozen), size=len(content),
@@ -85,6 +96,16 @@ def _check_scales(model_options, options):
           'inference_scales', options.inference_scales), scale, str(error))
 
 
+def _check_memory(model_options, options):
+  """Refuses a graph that nothing of this machine's size could run."""
+  memory.check(
+      max(deeplab_v3.least_memory(model_options, scale=scale)
+          for scale in options.inference_scales),
+      'to run, a graph of {} at {}',
+      option('crop_size', model_options.crop_size),
+      option('inference_scales', options.inference_scales))
+
+
 def _without_defaults(graph_def):
   """Leaves out attributes that have their default value.
 
@@ -96,21 +117,18 @@ def _without_defaults(graph_def):
 
 
 def _output_path(export_path):
-  """Resolves export_path to a file, and makes its folder."""
-  path = export_path
-  if not path.endswith('.pb'):
-    path = os.path.join(export_path, contract.FROZEN_GRAPH)
-  folder = os.path.dirname(path) or '.'
-  if os.path.exists(folder) and not os.path.isdir(folder):
+  """Resolves export_path to a file."""
+  if export_path.endswith('.pb'):
+    return export_path
+  if os.path.exists(export_path) and not os.path.isdir(export_path):
     raise InputError(
         '{}: {} is a file; expected a folder, or a path that ends in .pb',
-        option('export_path', export_path), folder)
-  os.makedirs(folder, exist_ok=True)
-  return path
+        option('export_path', export_path), export_path)
+  return os.path.join(export_path, contract.FROZEN_GRAPH)
 
 
-def _describe(path, prefix, model_options, options):
-  """Writes beside the graph what it was made from and what it is fed."""
+def _description(prefix, model_options, options):
+  """Returns what the graph was made from and what it is fed, for JSON."""
   content = {
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),
@@ -122,7 +140,7 @@ def _describe(path, prefix, model_options, options):
   if options.preprocessing:
     content['preprocessing'] = options.preprocessing.to_json()
     content['geometry'] = options.preprocessing.geometry()
-  files.write_json(os.path.splitext(path)[0] + '.json', content)
+  return content
 
 
 def _build(model_options, options):

@@ -135,7 +135,7 @@ def sync(path: str) -> None:
   Raises:
     OSError: they cannot be written.
   """
-  for folder, unused_folders, names in os.walk(path, topdown=False):
+  for folder, _, names in os.walk(path, topdown=False):
     for name in names:
       if not os.path.islink(os.path.join(folder, name)):
         _sync_one(os.path.join(folder, name))

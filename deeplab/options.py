@@ -524,11 +524,12 @@ class ConversionOptions(NamedTuple):
   output_node: str = _output_node()
 
   def _check(self):
-    # Below it, pixels stand for millions; a scale near 0 stops the converter.
-    if self.quantized_input_stats[1] < 1e-3:
+    # Below it, what the network gets is of a wider range than pixels are; a
+    # deviation near 0 makes a scale that stops the converter, or means nothing.
+    if self.quantized_input_stats[1] < 1:
       raise InputError(
-          '{}: expected MEAN,DEVIATION with a deviation above 0 (0.001 or '
-          'more)', errors.option(
+          '{}: expected MEAN,DEVIATION with a deviation above 0 (1 or more)',
+          errors.option(
               'quantized_input_stats', self.quantized_input_stats))
 
 

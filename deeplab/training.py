@@ -165,6 +165,9 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   """
   options.check_with(batch_size=dataset_options.batch_size,
                      num_classes=model_options.num_classes)
+  if options.profile_logdir:
+    files.check_folder(option('profile_logdir', options.profile_logdir),
+                       options.profile_logdir)
   _LOG.info('training with %s', predictors.runtime())
   if (options.fine_tune_batch_norm and not model_options.is_quantized and
       dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE):
@@ -357,7 +360,6 @@ class _Loop:
     results = session.run(
         fetches, run_metadata=metadata,
         options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE))
-    os.makedirs(self._options.profile_logdir, exist_ok=True)
     path = os.path.join(self._options.profile_logdir,
                         'timeline-{}.json'.format(results[1]))
     files.write_text(path, timeline.Timeline(

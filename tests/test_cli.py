@@ -389,6 +389,35 @@ def test_the_wrong_environment_is_named(monkeypatch):
   assert environment.problem_with(('tf1',)) is None
 
 
+@pytest.mark.parametrize('version, limit, words', [
+    ('1.15.5', 1.5, 'TensorFlow 1.15.5 needs 1.6 GiB of address space, and '
+     'more for the network; ulimit -v leaves 1.5 GiB'),
+    ('2.21.0', 2.6, 'TensorFlow 2.21.0 needs 2.7 GiB'),
+    ('2.2.3', 2.5, None), ('1.15.5', None, None), (None, 0.1, None)])
+def test_an_address_space_that_ends_tensorflow_is_named(
+    monkeypatch, version, limit, words):
+  environment_with(monkeypatch, **{
+      'tensorflow': version, 'tflite-runtime': '2.14.0'})
+  monkeypatch.setattr(environment.resource, 'getrlimit', lambda unused: (
+      -1 if limit is None else int(limit * 2 ** 30), -1))
+  problem = environment.problem_with(
+      ('tf1', 'tf2', 'modern', environment.TFLITE))
+  assert problem.startswith(words) if words else problem is None
+
+
+def test_a_limit_of_the_address_space_takes_the_dump_of_threads_away():
+  done = subprocess.run(
+      [sys.executable, '-c',
+       'import faulthandler, resource, sys\n'
+       'sys.path.insert(0, sys.argv.pop())\n'
+       'from deeplab import cli\n'
+       'resource.setrlimit(resource.RLIMIT_AS, (2 ** 40, 2 ** 40))\n'
+       'cli.run(lambda flags: print(faulthandler.is_enabled()),\n'
+       '        lambda flags: None, environments=())\n', scripts.REPOSITORY],
+      stdout=subprocess.PIPE, universal_newlines=True)
+  assert done.stdout == 'False\n'
+
+
 def test_the_modern_environment_is_named_as_the_other_choice(monkeypatch):
   environment_with(monkeypatch, tensorflow='2.21.0')
   assert environment.problem_with(('tf1', 'modern')) is None

@@ -1,7 +1,10 @@
 """The frozen graph: nodes, sizes, what is written, what is refused."""
 import collections
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,13 +12,17 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import errors
 from deeplab import export
+from deeplab import files
 from deeplab import graph_file
+from deeplab import memory
 from deeplab import options
 from deeplab import predictors
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from tests import golden_weights
+from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -210,6 +217,69 @@ def test_written_options_are_compared(checkpoint, tmp_path):
   finally:
     os.remove(os.path.join(
         os.path.dirname(checkpoint), contract.MODEL_OPTIONS_FILE))
+
+
+def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
+  written = []
+  for seed in '12':
+    out = tmp_path / seed
+    # In processes of their own: a set has another order in each.
+    subprocess.check_call(
+        [sys.executable, '-c', """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from deeplab import export, options
+export.export(
+    options.ModelOptions(crop_size=(33, 33), decoder_output_stride=(4,)),
+    options.ExportOptions(checkpoint_path=sys.argv[1], export_path=sys.argv[2],
+                          save_inference_graph=True))
+""", scripts.REPOSITORY, checkpoint, str(out)],
+        env=dict(os.environ, PYTHONHASHSEED=seed), stderr=subprocess.DEVNULL)
+    written.append({path.name: path.read_bytes() for path in out.iterdir()})
+  assert sorted(written[0]) == ['freeze.json', 'freeze.pb',
+                                'inference_graph.pbtxt']
+  assert written[0] == written[1]
+
+
+def test_a_graph_that_no_memory_could_run_is_refused(
+    checkpoint, tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
+  monkeypatch.setattr(export, '_build', None)  # not called
+  for size, scales in ((8192, (1.0,)), (2048, (0.5, 2.0))):
+    with pytest.raises(InputError, match='to run, a graph of crop_size={0},{0} '
+                       'at inference_scales=.*: needs about .* GiB'.format(
+                           size)):
+      run_export(checkpoint, tmp_path / 'out',
+                 MODEL._replace(crop_size=(size, size)),
+                 inference_scales=scales)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_all_of_an_export_appears_or_nothing(checkpoint, tmp_path, monkeypatch):
+  def fail(*unused):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  (tmp_path / 'freeze.pb').write_bytes(b'old')
+  write = files._write
+  monkeypatch.setattr(files, '_write', lambda path, content: (
+      fail if len(content) > 10 ** 6 else write)(path, content))
+  with pytest.raises(OSError) as error:
+    run_export(checkpoint, tmp_path)
+  assert errors.of_system(error.value) == (
+      '{}: No space left on device'.format(tmp_path / 'freeze.pb'))
+  assert (tmp_path / 'freeze.pb').read_bytes() == b'old'
+  assert os.listdir(str(tmp_path)) == ['freeze.pb']
+
+
+@pytest.mark.parametrize('name', ['freeze.pb', 'freeze.json',
+                                  'inference_graph.pbtxt'])
+def test_outputs_that_are_folders_are_refused_before_the_work(
+    checkpoint, tmp_path, monkeypatch, name):
+  (tmp_path / name).mkdir()
+  monkeypatch.setattr(export, '_build', None)  # not called
+  with pytest.raises(InputError, match='export_path={0}: {0}/{1} is a folder, '
+                     'expected the name of a file'.format(tmp_path, name)):
+    run_export(checkpoint, tmp_path, save_inference_graph=True)
 
 
 def test_bad_paths_are_named(checkpoint, tmp_path):

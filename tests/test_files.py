@@ -240,7 +240,7 @@ def test_a_rename_that_fails_says_which_files_are_new(tmp_path):
   (tmp_path / 'b').mkdir()
   paths = [str(tmp_path / name) for name in 'abc']
   with pytest.raises(OSError) as error:
-    files.write_all({path: b'new' for path in paths})
+    files.write_all(dict.fromkeys(paths, b'new'))
   assert errors.of_system(error.value) == (
       '{}: Is a directory; of 3 files, these are new: {}; run again'.format(
           paths[1], paths[0]))

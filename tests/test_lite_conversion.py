@@ -235,6 +235,38 @@ def test_refuses_files_that_are_no_graph(tmp_path):
   assert 'text.pb: not a frozen GraphDef' in message
 
 
+@pytest.mark.parametrize('convert', [
+    pytest.param(lambda path, graphs, images: conversion.convert(
+        options.ConversionOptions(graph_def=graphs[0], out_tflite=path,
+                                  mode=options.FLOAT, **NODES)),
+                 marks=[pytest.mark.tf1, pytest.mark.modern], id='float'),
+    pytest.param(lambda path, graphs, images: conversion.convert(
+        options.ConversionOptions(
+            graph_def=graphs[1], out_tflite=path,
+            mode=options.QUANTIZATION_AWARE, **NODES)),
+                 marks=[pytest.mark.tf1, pytest.mark.modern], id='qat'),
+    pytest.param(lambda path, graphs, images: quantize(
+        graphs[0], images, path),
+                 marks=[pytest.mark.tf2, pytest.mark.modern], id='ptq')])
+def test_equal_inputs_give_equal_bytes(
+    graph, quantized_graph, images, tmp_path, convert):
+  written = []
+  for name in 'ab':
+    path = tmp_path / name / 'out.tflite'
+    convert(str(path), (graph, quantized_graph), images)
+    written.append([path.read_bytes(),
+                    (path.parent / 'out.tflite.json').read_bytes()])
+  assert written[0] == written[1]
+
+
+def test_model_and_description_appear_together(graph, tmp_path, monkeypatch):
+  path = tmp_path / 'out' / ('x' * 251)
+  with pytest.raises(InputError, match='File name too long'):
+    conversion.convert(options.ConversionOptions(
+        graph_def=graph, out_tflite=str(path), mode=options.FLOAT, **NODES))
+  assert not os.listdir(str(tmp_path / 'out'))
+
+
 def test_refuses_a_folder_as_output(graph, tmp_path):
   with pytest.raises(InputError, match='is a folder, expected the name of a'):
     conversion.convert(options.ConversionOptions(

@@ -188,7 +188,7 @@ def test_factors_below_the_limit_are_taken(factor):
 
 
 def test_statistics_of_no_use_to_the_converter_are_refused():
-  for deviation in (0.0, 1e-30, -1.0):
+  for deviation in (0.0, 1e-30, -1.0, 0.99):
     refused(options_lib.ConversionOptions, 'quantized_input_stats',
             (128.0, deviation))
 

@@ -412,6 +412,22 @@ def test_options_that_cannot_train_are_refused(changes, batch_size, words):
         batch_size=batch_size, num_classes=32)
 
 
+def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError) as error:
+    training.train(
+        dataset_options=options.DatasetOptions(
+            dataset_dir=str(tmp_path), split='train', batch_size=2),
+        preprocess_options=options.PreprocessOptions(), model_options=MODEL,
+        options=options.TrainOptions(
+            train_logdir=str(tmp_path / 'log'),
+            profile_logdir=str(tmp_path / 'file')))
+  assert str(error.value) == (
+      'profile_logdir={}: is a file, expected a folder'.format(
+          tmp_path / 'file'))
+  assert not (tmp_path / 'log').exists()
+
+
 def a_step_of_next_to_nothing(images, labels, model_options, train_options):
   """Returns the TrainStep of a network of one weight."""
   del images, labels, model_options, train_options

@@ -71,7 +71,7 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
       cannot be converted.
   """
   started = time.time()
-  _check_output_path(options.out_tflite)
+  _check_outputs(options.out_tflite)
   wanted = options.mode == options_lib.QUANTIZATION_AWARE
   graph = _load(options, quantized=wanted)
   converter = _converter(graph)
@@ -104,7 +104,7 @@ def post_training_quantize(
       is quantization-aware, lacks a node, or cannot be converted.
   """
   started = time.time()
-  _check_output_path(options.out_tflite)
+  _check_outputs(options.out_tflite)
   graph = _load(options, quantized=False)
   paths = _calibration_images(options, graph.input_shape)
   converter = _converter(graph)
@@ -240,13 +240,14 @@ def _sha1(paths):
 # --- The result ------------------------------------------------------------
 
 
-def _check_output_path(path):
-  """Makes the folder of a file; refuses what is no file, before any work."""
-  if os.path.isdir(path):
-    raise InputError(
-        '{}: is a folder, expected the name of a file, such as {}',
-        option('out_tflite', path), os.path.join(path, 'freeze.tflite'))
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+def _check_outputs(path):
+  """Tries whether both files can be written, before any work."""
+  files.check_files(option('out_tflite', path), path, _description_path(path),
+                    example='freeze.tflite')
+
+
+def _description_path(path):
+  return path + '.json'
 
 
 def _publish(content, path, graph, *, description, input_dtype, started):
@@ -262,15 +263,17 @@ def _publish(content, path, graph, *, description, input_dtype, started):
         '{}'.format(graph.path, tf.__version__, inputs[0].describe(),
                     outputs[0].describe(), input_dtype,
                     list(graph.input_shape), list(graph.output_shape)))
-  files.write_bytes(path, content)
   result = ConversionResult(
       path=path, size=len(content), tensors=len(model.tensors),
       operations=model.operation_counts(), input=inputs[0].describe(),
       output=outputs[0].describe(), seconds=time.time() - started)
-  files.write_json(path + '.json', dict(
+  description = dict(
       description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
       tensorflow=tf.__version__, input=result.input, output=result.output,
-      operations=result.operations))
+      operations=result.operations)
+  # The model is the last to appear.
+  files.write_all({_description_path(path): files.json_bytes(description),
+                   path: content})
   return result
 
 
