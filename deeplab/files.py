@@ -43,7 +43,6 @@ def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
     As many paths, of this context alone; nothing is there yet.
 
   Raises:
-    InputError: something has the name that is neither file nor folder.
     OSError: what cannot be written; the wanted name is in it.
   """
   with _temporaries(paths, sweep=not one_of_many) as temporaries:
@@ -243,14 +242,14 @@ def _remove(folder: str) -> None:
 
 
 def _refuse_devices(path: str) -> None:
-  """Raises InputError for what would be lost if a file took its name."""
+  """Raises OSError for what would be lost if a file took its name."""
   try:
     mode = os.stat(path).st_mode
   except FileNotFoundError:
     return
   if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-    raise InputError('{}: is a device or a pipe, expected the name of a file',
-                     path)
+    raise OSError(errno.EINVAL, 'is a device or a pipe, expected the name of a '
+                  'file', path)
 
 
 def _make_folder(folder: str) -> None:

@@ -219,6 +219,7 @@ def test_written_options_are_compared(checkpoint, tmp_path):
         os.path.dirname(checkpoint), contract.MODEL_OPTIONS_FILE))
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
   written = []
   for seed in '12':

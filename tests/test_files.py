@@ -154,19 +154,21 @@ def test_where_there_are_no_locks_nothing_of_others_is_removed(
   assert listing(hidden) == ['.deeplab-lock', 'a']
 
 
+@pytest.mark.parametrize('module, name', [
+    (locks, 'exclusive'), (locks.fcntl, 'flock')])
 def test_a_folder_that_is_taken_for_a_dead_ones_is_made_anew(
-    tmp_path, monkeypatch):
+    tmp_path, monkeypatch, module, name):
   """The moment between its making and its lock, when another run looks."""
-  exclusive = locks.exclusive
+  lock = getattr(module, name)
   taken = []
 
-  def look_first(path):
+  def look_first(*arguments):
     if not taken:
-      taken.append(path)
+      taken.append(arguments)
       files.remove_leftovers(str(tmp_path))
-    return exclusive(path)
+    return lock(*arguments)
 
-  monkeypatch.setattr(locks, 'exclusive', look_first)
+  monkeypatch.setattr(module, name, look_first)
   write(tmp_path / 'a')
   assert taken and listing(tmp_path) == ['a']
 
@@ -341,6 +343,9 @@ def test_what_cannot_be_written_is_refused_by_option(tmp_path):
       'a file, such as {}'.format(tmp_path / 'a.json'))
   inside = str(tmp_path / 'file' / 'a')
   assert check(inside) == 'report_json={}: Not a directory'.format(inside)
+  assert check('/dev/null') == (
+      'report_json=/dev/null: is a device or a pipe, expected the name of a '
+      'file')
   deeper = str(tmp_path / 'file' / 'a' / 'b')
   assert check(deeper) == 'report_json={}: Not a directory'.format(deeper)
   path = str(tmp_path / 'file')
