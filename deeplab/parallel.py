@@ -18,6 +18,7 @@ from typing import (
 
 import tqdm
 
+from deeplab import errors
 from deeplab.errors import InputError
 from deeplab.errors import Message
 
@@ -111,7 +112,7 @@ def check_all(
     except InputError as error:
       return None, error
     except OSError as error:
-      return None, Message(str(error))
+      return None, Message(errors.of_system(error))
 
   with mapped_in_threads(check_one, items, num_workers) as checked:
     outcomes = list(tqdm.tqdm(

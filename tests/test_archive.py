@@ -1,5 +1,7 @@
 """Tests of deeplab/data/archive.py: archives that attack what unpacks them."""
+import errno
 import io
+import os
 import random
 import stat
 import struct
@@ -230,3 +232,12 @@ def test_damage_anywhere_is_found_or_harmless(unpack, tmp_path):
       refused += 1
     assert all(name.startswith('data/') for name in unpacked(tmp_path))
   assert refused > 80
+
+
+def test_a_disk_that_is_full_is_said_in_words(unpack, tmp_path, monkeypatch):
+  def fail(unused_archive, member, folder):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/out/a')
+
+  monkeypatch.setattr(zipfile.ZipFile, 'extract', fail)
+  assert_refused(unpack, good_and(), tmp_path,
+                 'cannot be unpacked: /out/a: No space left on device')

@@ -1,6 +1,8 @@
 """Conversion to TFLite: small graphs, refusals, and the published files."""
+import errno
 import json
 import os
+import tempfile
 
 import numpy as np
 from PIL import Image
@@ -225,6 +227,21 @@ def test_says_what_cannot_be_converted(tmp_path, monkeypatch):
   assert '\n' not in message
 
 
+@in_both
+def test_says_where_the_converter_has_no_room(graph, tmp_path, monkeypatch):
+  def fail(unused_converter):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(tf.lite.TFLiteConverter, 'convert', fail)
+  monkeypatch.setattr(tempfile, 'gettempdir', lambda: '/full')
+  message = refusal_of(
+      conversion.convert, tmp_path, graph_def=graph, mode='float', **NODES)
+  assert message == (
+      '{}: TensorFlow {} cannot write what it converts to /full: No space left '
+      'on device'.format(graph, tf.__version__))
+  assert not (tmp_path / 'out.tflite').exists()
+
+
 def test_refuses_files_that_are_no_graph(tmp_path):
   message = refusal_of(conversion.convert, tmp_path, mode='float',
                        graph_def=str(tmp_path / 'none.pb'))
@@ -259,7 +276,7 @@ def test_equal_inputs_give_equal_bytes(
   assert written[0] == written[1]
 
 
-def test_model_and_description_appear_together(graph, tmp_path, monkeypatch):
+def test_model_and_description_appear_together(graph, tmp_path):
   path = tmp_path / 'out' / ('x' * 251)
   with pytest.raises(InputError, match='File name too long'):
     conversion.convert(options.ConversionOptions(

@@ -67,14 +67,14 @@ def test_all_items_are_checked_and_problems_come_in_order(workers):
     if item % 3 == 1:
       raise InputError('{} is bad'.format(item))
     if item == 6:
-      raise OSError('no such file')
+      raise OSError(5, 'Input/output error', '/6.png')
     return item * item
 
   results, problems = parallel.check_all(
       check, range(9), title='checking', unit='item', num_workers=workers)
   assert results == [0, None, 4, 9, None, 25, None, None, 64]
   assert list(map(str, problems)) == [
-      '1 is bad', '4 is bad', 'no such file', '7 is bad']
+      '1 is bad', '4 is bad', '/6.png: Input/output error', '7 is bad']
 
 
 def test_a_defect_of_a_check_is_no_problem_of_the_item():

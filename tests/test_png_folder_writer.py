@@ -308,6 +308,26 @@ def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
   assert len(files(out)) == 5 and not dead.exists()
 
 
+def test_equal_inputs_give_equal_bytes(generate, tmp_path):
+  out = tmp_path / 'out'
+  written = []
+  for workers in '13':
+    generate('--overwrite', '--num_workers=' + workers)
+    written.append({name: (out / name).read_bytes() for name in files(out)})
+  assert len(written[0]) == 11 and written[0] == written[1]
+
+
+def test_the_copy_of_the_manifest_is_tried_before_the_work(
+    generate, tmp_path):
+  generate()
+  before = files(tmp_path)
+  with pytest.raises(InputError, match='manifest={0}: is a folder, expected the '
+                     'name of a file, such as {0}/manifest.json'.format(
+                         tmp_path)):
+    generate('--overwrite', '--manifest={}'.format(tmp_path))
+  assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize('name', ['images/photo.png', 'annotations/img_0.jpg'])
 def test_files_of_others_are_never_removed(generate, tmp_path, name):
   out = tmp_path / 'out'

@@ -52,7 +52,13 @@ def unpack(path: str, output_dir: str, folder: str) -> None:
         archive.extract(member, output_dir)
   except _UNREADABLE as error:
     raise errors.InputError('{}: cannot be unpacked: {}'.format(
-        path, str(error) or type(error).__name__))
+        path, _reason(error)))
+
+
+def _reason(error):
+  if isinstance(error, OSError):
+    return errors.of_system(error)
+  return str(error) or type(error).__name__
 
 
 def _check_members(members, path, folder):

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from typing import Any, Dict, List, NamedTuple, Tuple
 
@@ -17,6 +18,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
 from deeplab import graph_file
 from deeplab import options as options_lib
@@ -173,6 +175,12 @@ def _run(converter, graph):
   logging.disable(logging.INFO)  # 2.2 advertises its own converter
   try:
     return converter.convert()
+  except OSError as error:
+    # It hands graph and model to a program in files.
+    raise InputError(
+        '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
+            graph.path, tf.__version__, tempfile.gettempdir(),
+            errors.of_system(error)))
   except Exception as error:  # the converter's own error has no public name
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
         graph.path, tf.__version__, tf_texts.why_not_converted(error)))
