@@ -321,8 +321,8 @@ def test_the_copy_of_the_manifest_is_tried_before_the_work(
     generate, tmp_path):
   generate()
   before = files(tmp_path)
-  with pytest.raises(InputError, match='manifest={0}: is a folder, expected the '
-                     'name of a file, such as {0}/manifest.json'.format(
+  with pytest.raises(InputError, match='manifest={0}: is a folder, expected '
+                     'the name of a file, such as {0}/manifest.json'.format(
                          tmp_path)):
     generate('--overwrite', '--manifest={}'.format(tmp_path))
   assert files(tmp_path) == before
