@@ -1,4 +1,5 @@
 """Running the suite's scripts as a user does."""
+import functools
 import importlib.util
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from deeplab import cli
+from tests import forkserver
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # More than any script of a test needs, and less than a test's own limit, which
@@ -28,8 +30,8 @@ def output_of(process, timeout=TIMEOUT_SECS):
   """Waits for a process to end; one that does not is killed, and fails a test.
 
   Args:
-    process: a Popen that was made with start_new_session, so that what it has
-      started itself is killed too.
+    process: what start returns, or a Popen that was made with
+      start_new_session, so that what it has started itself is killed too.
     timeout: seconds to wait.
 
   Returns:
@@ -46,26 +48,59 @@ def output_of(process, timeout=TIMEOUT_SECS):
     raise
 
 
-def run(script, *arguments, status=0, cwd=None, env=None,
-        python=sys.executable, timeout=TIMEOUT_SECS):
+def start(script, *arguments, cwd=None, env=None, python=sys.executable,
+          fresh=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+  """Starts a script, in a session of its own.
+
+  Args:
+    script: path from the repository's root.
+    *arguments: strings.
+    cwd: folder to run in; None: the caller's.
+    env: dict of environment variables to add.
+    python: the interpreter.
+    fresh: True starts a new interpreter, as a user does: for tests of how
+      scripts start and what they import, or of runs that may share nothing.
+      So does `env`. False spares the seconds that TensorFlow's import takes;
+      see tests.forkserver.
+    stdout: an open file, or PIPE.
+    stderr: the same.
+
+  Returns:
+    A Popen, or a forkserver.Process, which does as much as tests need.
+  """
+  words = [os.path.join(REPOSITORY, script)] + list(arguments)
+  if not fresh and not env:
+    # The name of the test that runs is no reason for another server.
+    variables = frozenset((name, value) for name, value in os.environ.items()
+                          if name != 'PYTEST_CURRENT_TEST')
+    return _server(python, variables).start(
+        words, cwd=cwd, stdout=stdout, stderr=stderr)
+  return subprocess.Popen(
+      [python] + words, stdout=stdout, stderr=stderr, universal_newlines=True,
+      cwd=cwd, env=dict(os.environ, **(env or {})), start_new_session=True)
+
+
+# One for each interpreter, and one for variables that a test has set. Those
+# that are left end by themselves.
+@functools.lru_cache(maxsize=4)
+def _server(python, variables):
+  return forkserver.Server(python, dict(variables))
+
+
+def run(script, *arguments, status=0, timeout=TIMEOUT_SECS, **options):
   """Runs a script to its end and checks its exit status.
 
   Args:
     script: path from the repository's root.
     *arguments: strings.
     status: the expected exit status.
-    cwd: folder to run in; None: the caller's.
-    env: dict of environment variables to add.
-    python: the interpreter.
     timeout: seconds that the script may take.
+    **options: see start.
 
   Returns:
     The CompletedProcess, with text in stdout and stderr.
   """
-  process = subprocess.Popen(
-      [python, os.path.join(REPOSITORY, script)] + list(arguments),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      cwd=cwd, env=dict(os.environ, **(env or {})), start_new_session=True)
+  process = start(script, *arguments, **options)
   output, errors = output_of(process, timeout)
   assert process.returncode == status, output + errors
   return subprocess.CompletedProcess(

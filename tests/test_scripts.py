@@ -2,19 +2,25 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from deeplab import environment
+from tests import forkserver
 from tests import scripts
 from tests import summary
+
+BOTH = pytest.mark.parametrize('fresh', [True, False])
+
 
 # --- A script that does not end --------------------------------------------
 
 
-def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path):
+@BOTH
+def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path, fresh):
   script = tmp_path / 'hangs.py'
   # Its child has its standard output open too.
   script.write_text(
@@ -25,10 +31,167 @@ def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path):
       'print("warned", file=sys.stderr, flush=True)\n'
       'time.sleep(600)\n')
   with pytest.raises(pytest.fail.Exception) as failure:
-    scripts.run(str(script), '--flag', timeout=5)
+    scripts.run(str(script), '--flag', timeout=5, fresh=fresh)
   assert str(failure.value).splitlines() == [
       'still running after 5 s: {} {} --flag'.format(sys.executable, script),
       'told', '', 'warned']
+
+
+# --- Scripts that start from a fork ----------------------------------------
+
+
+def started(folder, text, *arguments, **options):
+  """Starts a script of this text."""
+  script = folder / 'script.py'
+  script.write_text(text)
+  return scripts.start(str(script), *arguments, **options)
+
+
+SURROUNDINGS = """
+'''What a script finds.'''
+import json, os, signal, stat, sys
+from absl import app, flags, logging
+print(json.dumps({
+    'argv': sys.argv, 'path': sys.path, 'executable': sys.executable,
+    'main': [__name__, __file__, __doc__, sys.modules['__main__'] is not None
+             and sys.modules['__main__'].__dict__ is globals()],
+    'spec': __spec__, 'package': __package__,
+    'cwd': os.getcwd(), 'umask': os.umask(0),
+    'variables': {name: value for name, value in os.environ.items()
+                  if name != 'PYTEST_CURRENT_TEST'},
+    'flags': sorted(flags.FLAGS),
+    'here': [name for name in sys.modules if name.startswith('deeplab')],
+    'session': os.getsid(0) == os.getpid() == os.getpgrp(),
+    'signals': [str(signal.getsignal(number)) for number in range(1, 32)],
+    'threads': os.listdir('/proc/self/task') == [str(os.getpid())],
+    'files': [stat.S_IFMT(os.fstat(int(number)).st_mode)
+              for number in os.listdir('/proc/self/fd')[:-1]],
+    'buffered': [sys.stdout.line_buffering, sys.stderr.line_buffering,
+                 sys.stdin.read()],
+    'encoding': [sys.stdout.encoding, sys.stderr.encoding]}))
+"""
+
+
+def test_a_fork_finds_what_a_new_interpreter_does(tmp_path):
+  found = []
+  for fresh in True, False:
+    process = started(tmp_path, SURROUNDINGS, '--flag', cwd=str(tmp_path),
+                      fresh=fresh)
+    assert isinstance(process, subprocess.Popen) == fresh
+    output, errors = scripts.output_of(process)
+    assert (process.returncode, errors) == (0, '')
+    found.append(json.loads(output))
+  # TensorFlow sets some, the scripts set some of its own before.
+  variables = [surroundings.pop('variables') for surroundings in found]
+  assert set(variables[0].items()) <= set(variables[1].items())
+  assert not [name for name in set(variables[1]) - set(variables[0])
+              if name.startswith('TF_')]
+  assert found[0] == found[1]
+
+
+def test_a_fork_has_tensorflow_and_draws_numbers_of_its_own(tmp_path):
+  text = ('import sys\nassert "tensorflow" in sys.modules\n'
+          'import random\nimport numpy as np\n'
+          'import tensorflow.compat.v1 as tf\n'
+          'with tf.Graph().as_default(), tf.Session() as session:\n'
+          '  print(session.run(tf.random_uniform([])))\n'
+          'print(np.random.rand())\nprint(random.random())\n')
+  one, two = [started(tmp_path, text).communicate()[0].split()
+              for _ in range(2)]
+  assert len(one) == len(set(one + two)) / 2 == 3
+
+
+@BOTH
+@pytest.mark.parametrize('text, status, output, errors', [
+    ('print("done")', 0, 'done\n', ''),
+    ('import sys; sys.exit(7)', 7, '', ''),
+    ('import sys; sys.exit("no")', 1, '', 'no\n'),
+    ('1 / 0', 1, '', 'ZeroDivisionError: division by zero\n'),
+    ('import os; os._exit(3)', 3, '', ''),
+    ('import os; os.kill(os.getpid(), 9)', -9, '', ''),
+    ('import atexit; atexit.register(print, "bye")', 0, 'bye\n', ''),
+    ('import threading, time\n'
+     'threading.Thread(target=lambda: (time.sleep(.1), print("late"))).start()',
+     0, 'late\n', ''),
+])
+def test_scripts_end_as_they_should(tmp_path, text, status, output, errors,
+                                    fresh):
+  process = started(tmp_path, text, fresh=fresh)
+  printed = process.communicate()
+  assert process.returncode == process.poll() == process.wait() == status
+  assert printed[0] == output
+  assert printed[1].endswith(errors) and bool(printed[1]) == bool(errors)
+
+
+@BOTH
+def test_a_script_can_be_watched_and_stopped(tmp_path, fresh):
+  with open(str(tmp_path / 'log'), 'w') as log:
+    process = started(
+        tmp_path, 'import sys, time\n'
+        'try:\n  print("ready", flush=True)\n  time.sleep(600)\n'
+        'finally:\n  sys.stderr.write("saved")\n', stderr=log, fresh=fresh)
+  assert process.stdout.readline() == 'ready\n' and process.stderr is None
+  assert process.poll() is None
+  with pytest.raises(subprocess.TimeoutExpired):
+    process.wait(0.1)
+  with pytest.raises(subprocess.TimeoutExpired):
+    process.communicate(timeout=0.1)
+  process.send_signal(signal.SIGINT)
+  assert process.communicate() == ('', None)
+  # How Python ends after an interrupt depends on its version.
+  assert process.returncode in (1, -signal.SIGINT)
+  assert (tmp_path / 'log').read_text().startswith('saved')
+  process.kill()  # does nothing any more
+
+
+@BOTH
+def test_a_script_can_be_killed(tmp_path, fresh):
+  process = started(tmp_path, 'import time; time.sleep(600)', fresh=fresh)
+  process.kill()
+  assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+@BOTH
+def test_a_script_can_have_processes_of_its_own(tmp_path, fresh):
+  output, errors = started(
+      tmp_path, 'import multiprocessing, os, subprocess, sys\n'
+      'def twice(x): return 2 * x\n'
+      'if __name__ == "__main__":\n'
+      '  for name in "spawn", "fork":\n'
+      '    with multiprocessing.get_context(name).Pool(1) as pool:\n'
+      '      print(pool.map(twice, [1, 2]))\n'
+      '  print(subprocess.call([sys.executable, "-c", "import sys;'
+      'sys.exit(3)"]))\n', fresh=fresh).communicate()
+  assert (output, errors) == ('[2, 4]\n[2, 4]\n3\n', '')
+
+
+def test_variables_that_change_are_seen(tmp_path, monkeypatch):
+  text = 'import os; print(os.environ.get("SOME_VARIABLE"))'
+  assert started(tmp_path, text, env={'SOME_VARIABLE': 'a'}).communicate()[
+      0] == 'a\n'
+  monkeypatch.setenv('SOME_VARIABLE', 'b')
+  assert started(tmp_path, text).communicate()[0] == 'b\n'
+  monkeypatch.delenv('SOME_VARIABLE')
+  assert started(tmp_path, text).communicate()[0] == 'None\n'
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path):
+  (tmp_path / 'tensorflow').mkdir()
+  (tmp_path / 'tensorflow' / '__init__.py').write_text(
+      'raise ImportError("no such luck")')
+  server = forkserver.Server(sys.executable, dict(
+      os.environ, PYTHONPATH=str(tmp_path)))
+  with pytest.raises(forkserver.ServerError, match='no such luck'):
+    server.start(['script.py'])
+
+
+def test_a_server_ends_with_its_last_caller(tmp_path):
+  server = forkserver.Server(sys.executable, dict(os.environ))
+  (tmp_path / 'script.py').write_text('')
+  assert server.start([str(tmp_path / 'script.py')]).wait() == 0
+  process = server._process
+  server._socket.close()
+  assert process.wait(timeout=60) == 0
 
 
 # --- Counts ----------------------------------------------------------------
