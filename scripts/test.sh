@@ -77,8 +77,8 @@ marks="($home or not (tf1 or tf2 or modern))"
 if [[ $quick ]]; then
   run_tests "$home.quick" "$marks and not slow" -n2 "$@"
 else
-  # Each of the three keeps one core busy. The first one has most to do: of two
-  # cores, the others leave it one.
+  # The first has as much to do as the others together: of two cores, they leave
+  # it one.
   run_tests "$home.slow" "$marks and slow" -n1 "$@" >"$work/slow" 2>&1 &
   niceness=5
   run_others "$@" >"$work/others" 2>&1 &

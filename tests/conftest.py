@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: where golden and reference data lie."""
 import os
+import signal
 import sys
 
 import pytest
@@ -13,6 +14,9 @@ def pytest_configure():
   """Does what every script does before TensorFlow is loaded."""
   from deeplab import environment
   environment.pool_memory()
+  # A shell has what it runs in the background ignore Ctrl-C, and all that is
+  # started from there.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder_from(variable):

@@ -7,9 +7,11 @@ of it. Values of several steps are compared on a network of a few layers, and
 those of the whole network where nothing is rounded.
 """
 import contextlib
+import functools
 import json
 import os
 import sys
+from typing import Dict, NamedTuple
 
 import numpy as np
 import pytest
@@ -52,8 +54,7 @@ def session_without_rewriting():
     yield session
 
 
-@pytest.fixture
-def dropout_draws(monkeypatch):
+def fix_dropout(monkeypatch):
   """Makes every random number one half, which dropout at 0.9 keeps."""
   from tensorflow.python.ops import random_ops
   for module in (random_ops, tf):
@@ -104,18 +105,31 @@ def small_step(monkeypatch, delay, implementation):
                         in zip(variables, gradients)}}
 
 
-def small_run(monkeypatch, delay, implementation, steps):
-  """Trains; returns (losses, gradients of each step, variables at the end)."""
-  with tf.Graph().as_default():
+class Step(NamedTuple):
+  loss: float
+  # By variable name; the variables are those after the step.
+  gradients: Dict[str, np.ndarray]
+  variables: Dict[str, np.ndarray]
+
+
+@functools.lru_cache(maxsize=None)  # for several tests
+def small_run(delay, implementation):
+  """Trains, without chance; returns a list of STEPS Steps."""
+  with pytest.MonkeyPatch.context() as monkeypatch, (
+      tf.Graph().as_default()):
+    fix_dropout(monkeypatch)
     fetches = small_step(monkeypatch, delay, implementation)
     variables = {variable.op.name: variable
                  for variable in tf.global_variables()}
     with session_without_rewriting() as session:
       session.run(tf.global_variables_initializer())
       golden_weights.load(session, tf.model_variables())
-      done = [session.run(fetches) for unused_step in range(steps)]
-      return ([step['loss'] for step in done],
-              [step['gradients'] for step in done], session.run(variables))
+      steps = []
+      for _ in range(STEPS):
+        done = session.run(fetches)
+        steps.append(Step(done['loss'], done['gradients'],
+                          session.run(variables)))
+      return steps
 
 
 def distances(one, other):
@@ -138,46 +152,44 @@ GOLDEN_STEPS = [
 
 @pytest.mark.parametrize('delay, losses_of_steps, norms', GOLDEN_STEPS)
 def test_every_tensorflow_takes_the_steps_of_the_reference(
-    monkeypatch, dropout_draws, delay, losses_of_steps, norms):
-  implementation = None if delay < 0 else options_lib.LAYERS
-  found, gradients, unused_variables = small_run(
-      monkeypatch, delay, implementation, STEPS)
-  np.testing.assert_allclose(found, losses_of_steps, rtol=1e-5)
+    delay, losses_of_steps, norms):
+  steps = small_run(delay, None if delay < 0 else options_lib.LAYERS)
+  np.testing.assert_allclose(
+      [step.loss for step in steps], losses_of_steps, rtol=1e-5)
   np.testing.assert_allclose(
       [np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64))
-                   for gradient in step.values())) for step in gradients],
-      norms, rtol=1e-4)
+                   for gradient in step.gradients.values()))
+       for step in steps], norms, rtol=1e-4)
 
 
 @pytest.mark.slow
 @has_contrib
 @pytest.mark.parametrize('delay', [0, DELAY])
-def test_losses_gradients_and_ranges_are_those_of_the_rewrite(
-    monkeypatch, dropout_draws, delay):
+def test_losses_gradients_and_ranges_are_those_of_the_rewrite(delay):
   contrib, own = [
-      small_run(monkeypatch, delay, implementation, STEPS)
-      for implementation in BOTH]
-  np.testing.assert_allclose(own[0], contrib[0], rtol=1e-6)
-  assert contrib[0][-1] < contrib[0][0]
-  for expected, gradients in zip(contrib[1], own[1]):
+      small_run(delay, implementation) for implementation in BOTH]
+  np.testing.assert_allclose(
+      [step.loss for step in own], [step.loss for step in contrib], rtol=1e-6)
+  assert contrib[-1].loss < contrib[0].loss
+  for expected, step in zip(contrib, own):
     length = np.sqrt(sum(np.sum(np.square(gradient))
-                         for gradient in expected.values()))
+                         for gradient in expected.gradients.values()))
     assert length > 1
-    assert max(distances(expected, gradients).values()) < 3e-6 * length
-  for name, distance in distances(contrib[2], own[2]).items():
-    assert distance < 1e-5 * (1 + np.linalg.norm(contrib[2][name])), name
+    assert max(distances(
+        expected.gradients, step.gradients).values()) < 3e-6 * length
+  expected = contrib[-1].variables
+  for name, distance in distances(expected, own[-1].variables).items():
+    assert distance < 1e-5 * (1 + np.linalg.norm(expected[name])), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('implementation', [
     pytest.param(options_lib.CONTRIB, marks=has_contrib), options_lib.LAYERS])
-def test_batch_norm_is_frozen_from_the_delay_on(monkeypatch, dropout_draws,
-                                                implementation):
+def test_batch_norm_is_frozen_from_the_delay_on(implementation):
   averages = [
-      {name: value
-       for name, value in small_run(monkeypatch, DELAY, implementation,
-                                    steps)[2].items() if 'moving' in name}
-      for steps in (DELAY - 1, DELAY, DELAY + 1)]
+      {name: value for name, value in step.variables.items()
+       if 'moving' in name}
+      for step in small_run(DELAY, implementation)[DELAY - 2:DELAY + 1]]
   assert len(averages[0]) == 2 * 11
   for name, value in averages[0].items():
     np.testing.assert_allclose(averages[1][name], value, rtol=1e-5)
@@ -212,7 +224,8 @@ def first_step(golden_dir, implementation):
 @has_contrib
 @pytest.mark.slow
 def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
-                                                            dropout_draws):
+                                                            monkeypatch):
+  fix_dropout(monkeypatch)
   contrib, own = [first_step(golden_dir, implementation)
                   for implementation in BOTH]
   assert own[0] == pytest.approx(contrib[0], rel=1e-5)

@@ -84,29 +84,29 @@ def agree(one, other, share):
   assert moved <= share * matrices[0].sum()
 
 
-@pytest.mark.parametrize('first, second', [
-    ('tf1', 'modern'), ('modern', 'tf1')])
-def test_a_float_run_changes_its_tensorflow(pythons, first, second, data,
-                                            tmp_path):
-  train(pythons[first], data, tmp_path, 2)
-  done = train(pythons[second], data, tmp_path, 3)
-  assert 'resuming from step 2' in (done.stdout + done.stderr).lower()
+def test_a_float_run_changes_its_tensorflow_and_back(pythons, data, tmp_path):
   with open(os.path.join(scripts.REPOSITORY, 'tests', 'golden',
                          'variables_float.json')) as published:
     names = {entry['name'] for entry in json.load(published)
              if not entry['name'].endswith(('/Adam', '/Adam_1'))}
-  written = {name.replace('/Momentum', '') for name, unused_shape
-             in tf.train.list_variables(str(tmp_path))}
-  assert written <= names and 'global_step' in written
-  reports = {name: evaluate(python, data, tmp_path)
-             for name, python in pythons.items()}
-  assert reports['tf1']['step'] == reports['modern']['step'] == 3
-  agree(reports['tf1'], reports['modern'], 0.001)
-  scripts.run('export_model.py', '--checkpoint_path={}'.format(tmp_path),
-              '--export_path={}'.format(tmp_path), '--train_crop_size=65,65',
-              *MODEL, python=pythons[first])
-  agree(evaluate_graph(pythons[second], data, str(tmp_path / 'freeze.pb')),
-        reports[second], 0.001)
+  train(pythons['tf1'], data, tmp_path, 2)
+  for step, former, name in ((3, 'tf1', 'modern'), (4, 'modern', 'tf1')):
+    done = train(pythons[name], data, tmp_path, step)
+    assert 'resuming from step {}'.format(step - 1) in (
+        done.stdout + done.stderr).lower()
+    written = {name.replace('/Momentum', '') for name, unused_shape
+               in tf.train.list_variables(str(tmp_path))}
+    assert written <= names and 'global_step' in written
+    reports = {name: evaluate(python, data, tmp_path)
+               for name, python in pythons.items()}
+    assert reports['tf1']['step'] == reports['modern']['step'] == step
+    agree(reports['tf1'], reports['modern'], 0.001)
+    scripts.run('export_model.py', '--checkpoint_path={}'.format(tmp_path),
+                '--export_path={}'.format(tmp_path / former),
+                '--train_crop_size=65,65', *MODEL, python=pythons[former])
+    agree(evaluate_graph(
+        pythons[name], data, str(tmp_path / former / 'freeze.pb')),
+          reports[name], 0.001)
 
 
 def test_a_quantized_run_goes_to_the_other_tensorflow_and_back(pythons, data,

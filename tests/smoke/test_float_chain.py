@@ -87,6 +87,15 @@ def adam(data, trained, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def diverged(data, trained, tmp_path_factory):
+  """Output of a run from that checkpoint's backbone, at an absurd rate."""
+  return scripts.run('train.py', *train_arguments(
+      data, tmp_path_factory.mktemp('diverged'), 50,
+      '--tf_initial_checkpoint={}'.format(trained[0]),
+      '--initialize_last_layer=False', '--base_learning_rate=1e6'), status=2)
+
+
+@pytest.fixture(scope='module')
 def evaluated(data, trained, tmp_path_factory):
   """(folder with report and more, output) of the trained checkpoint."""
   folder = tmp_path_factory.mktemp('evaluated')
@@ -171,40 +180,60 @@ def test_profiles_are_written_for_a_few_steps(sparse):
     assert json.load(content)['traceEvents']
 
 
-def test_a_signal_saves_and_the_same_command_resumes(data, tmp_path):
-  logdir = tmp_path / 'log'
+def run_until_stopped(folder, data, number, steps, *more):
+  """Trains until so many steps are done, and a signal ends it.
 
-  def stopped_by(number, steps, *more):
-    """Runs until so many steps are done; returns (last step, its log)."""
-    log = tmp_path / 'stderr'
-    with open(str(log), 'w') as errors:
-      process = scripts.start('train.py', *train_arguments(
-          data, logdir, 100000, *more), stderr=errors)
-      while 'step {}/'.format(steps) not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.1)
-      process.send_signal(number)
-      output = scripts.output_of(process)[0]
-    assert process.returncode == 128 + number
-    assert 'stopped by {}'.format(number.name) in output
-    saved = tf.train.latest_checkpoint(str(logdir))
-    step = int(saved.rsplit('-', 1)[1])
-    assert step >= steps and 'model.ckpt-{}'.format(step) in output
-    return step, log.read_text()
+  Args:
+    folder: where the run's `log` folder is, or is to be.
+    data: folder of records.
+    number: the signal.
+    steps: number of the step to wait for.
+    *more: arguments.
+
+  Returns:
+    (number of the last step, what the run wrote to standard error).
+  """
+  log = folder / 'stderr'
+  with open(str(log), 'w') as errors:
+    process = scripts.start('train.py', *train_arguments(
+        data, folder / 'log', 100000, REPEATABLE, *more), stderr=errors)
+    while 'step {}/'.format(steps) not in log.read_text():
+      assert process.poll() is None, log.read_text()
+      time.sleep(0.1)
+    process.send_signal(number)
+    output = scripts.output_of(process)[0]
+  assert process.returncode == 128 + number
+  assert 'stopped by {}'.format(number.name) in output
+  saved = tf.train.latest_checkpoint(str(folder / 'log'))
+  step = int(saved.rsplit('-', 1)[1])
+  assert step >= steps and 'model.ckpt-{}'.format(step) in output
+  return step, log.read_text()
+
+
+@pytest.fixture(scope='module')
+def stopped(data, tmp_path_factory):
+  """(folder, last step, standard error) of a run that a signal ended."""
+  folder = tmp_path_factory.mktemp('stopped')
+  return (folder,) + run_until_stopped(folder, data, signal.SIGTERM, 2)
+
+
+def test_a_signal_saves_and_the_same_command_resumes(data, stopped):
+  folder, first, _ = stopped
+  logdir = folder / 'log'
 
   def resumes(log, step):
     return ('RESUMING from step {}'.format(step) in log and
             '--tf_initial_checkpoint ignored' in log)
 
-  first, _ = stopped_by(signal.SIGTERM, 2)
   initial = '--tf_initial_checkpoint={}'.format(
       logdir / 'model.ckpt-{}'.format(first))
-  second, log = stopped_by(signal.SIGINT, first + 2, initial)
+  second, log = run_until_stopped(
+      folder, data, signal.SIGINT, first + 2, initial)
   assert resumes(log, first)
   saved = logdir / 'model.ckpt-{}.index'.format(second)
   written = saved.stat().st_mtime_ns
   done = scripts.run('train.py', *train_arguments(
-      data, logdir, second + 1, initial))
+      data, logdir, second + 1, REPEATABLE, initial))
   assert resumes(done.stderr, second)
   assert 'finished at step {}'.format(second + 1) in done.stdout
   # What the run resumed from is left alone, and no longer the newest.
@@ -224,9 +253,9 @@ def test_summaries_are_as_far_apart_as_asked(sparse, trained):
   assert summarized_steps(trained[0]) == [1, 2, 3]
 
 
-def losses_of(done):
+def losses_in(log):
   return np.array([float(line.split('loss ')[1].split(',')[0])
-                   for line in done.stderr.splitlines() if ': loss' in line])
+                   for line in log.splitlines() if ': loss' in line])
 
 
 def test_checkpoints_are_as_far_apart_as_asked(sparse):
@@ -236,36 +265,30 @@ def test_checkpoints_are_as_far_apart_as_asked(sparse):
   assert len(steps) > 2
 
 
-def test_a_seed_makes_runs_equal(data, sparse, tmp_path):
-  # Interpreters of their own: not even hashes are the same in both.
-  same, again = [
-      losses_of(scripts.run('train.py', *train_arguments(
-          data, tmp_path / name, 3, REPEATABLE), fresh=True))
-      for name in ('a', 'b')]
-  assert len(same) == 3
-  np.testing.assert_allclose(same, again, rtol=1e-6)
+def test_a_seed_makes_runs_equal(data, sparse, stopped, tmp_path):
+  # An interpreter of its own: not even the hashes of strings are the same.
+  again = scripts.run('train.py', *train_arguments(
+      data, tmp_path, 6, REPEATABLE, '--seed=2'), fresh=True)
+  one, other = [losses_in(done.stderr)[:3] for done in (sparse[1], again)]
+  assert len(one) == 3
+  np.testing.assert_allclose(one, other, rtol=1e-6)
   # Of all that is different there, only the seed changes the first loss.
-  assert losses_of(sparse[1])[0] != same[0]
+  assert losses_in(stopped[2])[0] != one[0]
 
 
-def test_last_layers_start_anew_when_asked(data, adam, trained, tmp_path):
+def test_last_layers_start_anew_when_asked(adam, diverged):
   assert 'restored 297/297 model variables' in adam[1].stderr
-  backbone = scripts.run('train.py', *train_arguments(
-      data, tmp_path, 1, '--tf_initial_checkpoint={}'.format(trained[0]),
-      '--initialize_last_layer=False'))
-  assert ('restored 255/297 model variables' in backbone.stderr and
+  assert ('restored 255/297 model variables' in diverged.stderr and
           '(skipped: aspp0, concat_projection, decoder, image_pooling, '
-          'logits)' in backbone.stderr)
+          'logits)' in diverged.stderr)
 
 
-def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(data, tmp_path):
-  done = scripts.run('train.py', *train_arguments(
-      data, tmp_path, 50, '--base_learning_rate=1e6'), status=2)
-  line = done.stderr.strip().splitlines()[-1]
+def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(diverged):
+  line = diverged.stderr.strip().splitlines()[-1]
   assert line.startswith('ERROR train.py: loss is inf or NaN at step ')
   assert 'ADE_train_000000' in line and 'learning rate' in line
   assert 'last finite loss' in line and 'model.ckpt-0 kept' in line
-  assert 'Traceback' not in done.stderr
+  assert 'Traceback' not in diverged.stderr
 
 
 def test_runs_that_cannot_start_are_refused(data, trained, tmp_path):
