@@ -8,7 +8,8 @@ r"""Converts ADE20K into TFRecords: 4 shards for train and 4 for val.
       --output_dir=${OUTPUT_DIR}
 
 Every image and label is decoded first, and everything that is wrong with any
-of them is reported at once. The defaults are the folders that
+of them is reported at once. Both splits get their names together, or neither
+does. The defaults are the folders that
 download_and_convert_ade20k.sh makes. A split whose flags are not given and
 whose default folder does not exist is left out, as long as the other split's
 flags are given.
@@ -24,18 +25,11 @@ def define_flags(flag_values):
 
 def main(flag_values):
   from deeplab.data import builder
-  from deeplab.data import pairs
 
   splits = flag_sets.build_options(flag_values)
-  for options in splits:
-    # Before the first split's minutes of work, not after them.
-    pairs.list_pairs(split=options.split, image_folder=options.image_folder,
-                     label_folder=options.label_folder)
-  summaries = []
-  for options in splits:
-    summary = builder.build_split(options)
+  summaries = builder.build(splits)
+  for options, summary in zip(splits, summaries):
     print(builder.summary_line(summary, options))
-    summaries.append(summary)
   for split in contract.SPLITS:
     if split not in [summary.split for summary in summaries]:
       print('{0}: left out (no --{0}_image_folder given, and its default does '

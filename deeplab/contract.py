@@ -124,10 +124,24 @@ def shard_name(split: str, index: int, count: int = NUM_SHARDS) -> str:
 
 def parse_shard_name(name: str) -> Optional[Tuple[str, int, int]]:
   """Returns (split, index, count), or None for any other file name."""
-  match = re.match(r'(\w+)-(\d{5})-of-(\d{5})(?:\.tfrecord)?$', name)
+  match = re.fullmatch(
+      r'(\w+)-([0-9]{5})-of-([0-9]{5})(?:\.tfrecord)?', name)
   if not match:
     return None
   return match.group(1), int(match.group(2)), int(match.group(3))
+
+
+def description_name(split: str) -> str:
+  """Returns the name of the file that describes a split's shards."""
+  return split + '.json'
+
+
+def incomplete_name(split: str) -> str:
+  """Returns the name of a file that is there while shards are renamed.
+
+  Not with a dash after the split: the reference reads all such files.
+  """
+  return split + '.INCOMPLETE'
 
 
 # --- Files beside a checkpoint ---------------------------------------------

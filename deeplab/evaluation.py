@@ -30,7 +30,7 @@ _WAITING_NOTICE_SECS = 60
 
 
 def evaluate(predictor: counting.Predictor,
-             dataset_options: options_lib.DatasetOptions,
+             batches: dataset.Batches,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
@@ -39,8 +39,8 @@ def evaluate(predictor: counting.Predictor,
 
   Args:
     predictor: makes the labels.
-    dataset_options: which split.
-    preprocess_options: what the images become first.
+    batches: of the split.
+    preprocess_options: what the images of the batches became first.
     options: what becomes of the scores.
     kind: report.CHECKPOINT or report.FROZEN_GRAPH.
     step: global step of a checkpoint, or None.
@@ -53,13 +53,14 @@ def evaluate(predictor: counting.Predictor,
     InputError: options or records that cannot be used.
   """
   counts = counting.count(
-      predictor, dataset.batches(dataset_options, preprocess_options),
-      num_classes=num_classes, keep=report_lib.samples_wanted(options))
+      predictor, batches, num_classes=num_classes,
+      keep=report_lib.samples_wanted(options))
   result = report_lib.Report(
       kind=kind, path=predictor.description, step=step,
-      split=dataset_options.split, images=counts.images,
+      split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
-      runtime=predictors.runtime(), matrix=counts.matrix)
+      runtime=predictors.runtime(), matrix=counts.matrix,
+      skipped=batches.num_skipped)
   if options.eval_logdir:
     write_events(options.eval_logdir, result)
   report_lib.save(result, counts.samples, options)
@@ -130,16 +131,16 @@ def evaluate_checkpoints(
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
   # What can be wrong with the data shows before there is any waiting.
-  dataset.batches(dataset_options, preprocess_options)
+  batches = dataset.batches(dataset_options, preprocess_options)
   report_lib.check_samples(options, preprocess_options.crop_size)
   memory.check(
-      deeplab_v3.least_memory(model_options, dataset_options.batch_size),
-      '{} of {}', option('batch_size', dataset_options.batch_size),
+      deeplab_v3.least_memory(model_options, batches.batch_size),
+      '{} of {}', option('batch_size', batches.batch_size),
       option('crop_size', model_options.crop_size))
   result = None
   with predictors.CheckpointPredictor(model_options) as predictor:
-    evaluator = _Evaluator(
-        predictor, model_options, dataset_options, preprocess_options, options)
+    evaluator = _Evaluator(predictor, batches, model_options, dataset_options,
+                           preprocess_options, options)
     if is_single:
       return evaluator.evaluated(first)
     results = _appearing(
@@ -156,9 +157,10 @@ def evaluate_checkpoints(
 class _Evaluator:
   """Evaluates checkpoints, and prints their reports."""
 
-  def __init__(self, predictor, model_options, dataset_options,
+  def __init__(self, predictor, batches, model_options, dataset_options,
                preprocess_options, options):
     self._predictor = predictor
+    self._batches = batches
     self._model_options = model_options
     self._data = (dataset_options, preprocess_options)
     self._options = options
@@ -215,7 +217,7 @@ class _Evaluator:
   def _evaluated_restored(self, prefix, circumstances):
     """Evaluates the checkpoint that the predictor has; returns its report."""
     result = evaluate(
-        self._predictor, *self._data, self._options,
+        self._predictor, self._batches, self._data[1], self._options,
         kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
         num_classes=self._model_options.num_classes)
     if circumstances:
@@ -292,7 +294,8 @@ def evaluate_frozen_graph(
       graph_options.path, crop_size=preprocess_options.crop_size,
       input_node=graph_options.input_node,
       output_node=graph_options.output_node) as predictor:
-    result = evaluate(predictor, dataset_options, preprocess_options, options,
-                      kind=report_lib.FROZEN_GRAPH)
+    result = evaluate(
+        predictor, dataset.batches(dataset_options, preprocess_options),
+        preprocess_options, options, kind=report_lib.FROZEN_GRAPH)
   report_lib.show(result, options.report_json)
   return result

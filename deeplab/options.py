@@ -24,6 +24,9 @@ LAYERS = 'layers'
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
+# What becomes of a record that cannot be used.
+FAIL = 'fail'
+SKIP = 'skip'
 
 # --- Bounds ----------------------------------------------------------------
 
@@ -290,6 +293,13 @@ class DatasetOptions(NamedTuple):
   batch_size: int = field(
       1, 'Images in a batch.', least=1, most=_LARGEST_BATCH)
   seed: Optional[int] = _training_seed()
+  verify_records: bool = field(
+      False, 'Hold the shards against their checksums, and decode every '
+      'record, before any is used.')
+  on_bad_record: str = field(
+      FAIL, 'What becomes of a record that cannot be used: fail names it; '
+      'skip leaves it out, and says how many it left out. All records are '
+      'decoded once before any is used then.', choices=(FAIL, SKIP))
 
 
 @options

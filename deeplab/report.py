@@ -52,6 +52,8 @@ class Report(NamedTuple):
   matrix: np.ndarray
   # The class whose pixels were left out of the matrix.
   ignore_label: int = contract.IGNORE_LABEL
+  # Number of images left out because they cannot be used.
+  skipped: int = 0
 
   @property
   def scores(self) -> metrics.Scores:
@@ -119,9 +121,10 @@ def _summary(report):
     means[1], means[2] = means[2], means[1]
   return [
       ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
-      ('images', '{} of {}, {:.1f} s, {:.2f} a second'.format(
+      ('images', '{} of {}, {:.1f} s, {:.2f} a second{}'.format(
           report.images, report.split, report.seconds,
-          report.images_per_second)),
+          report.images_per_second, '; {} bad ones left out'.format(
+              report.skipped) if report.skipped else '')),
       ('geometry', report.geometry),
       ('runtime', report.runtime),
       ('pixel accuracy', _score(scores.pixel_accuracy)),

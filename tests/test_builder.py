@@ -4,10 +4,8 @@ import io
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -22,6 +20,7 @@ from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.flag_sets import data as flag_sets
 from deeplab.options import BuildOptions
+from tests import png
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -63,7 +62,7 @@ class Folders:
         num_workers=2)._replace(**changes)
 
   def build(self, **changes):
-    return builder.build_split(self.options(**changes))
+    return builder.build([self.options(**changes)])[0]
 
   def written(self):
     return sorted(path.name for path in self.output.iterdir())
@@ -166,11 +165,30 @@ def test_description_stands_beside_the_shards(folders):
   folders.build(shuffle_seed=3)
   description = json.loads((folders.output / 'train.json').read_text())
   classes = description.pop('classes')
+  assert len(description.pop('shards')) == 4
   assert description == {'split': 'train', 'pairs': 2, 'skipped': 0,
-                         'shards': 4, 'shuffle_seed': 3}
+                         'shuffle_seed': 3}
   assert [entry['name'] for entry in classes] == list(contract.CLASS_NAMES)
   assert classes[1] == {'id': 1, 'name': 'wall',
                         'pixel_share': round(22 / 108, 6)}
+
+
+@pytest.mark.parametrize('interlaced', [False, True])
+@pytest.mark.parametrize('size', [(1, 1), (3, 5), (8, 8), (9, 17)])
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P', '1', 'LA', 'I;16'])
+def test_sizes_of_png_rows_are_right(mode, size, interlaced):
+  """Not one byte less than there is, and not one more."""
+  bits = {'1': 1, 'I;16': 16, 'RGB': 24, 'RGBA': 32, 'LA': 16}.get(mode, 8)
+  color_type = {'RGB': 2, 'P': 3, 'LA': 4, 'RGBA': 6}.get(mode, 0)
+  depth = {'1': 1, 'I;16': 16}.get(mode, 8)
+  rows = ([[(x, y) for x in range(x0, size[0], dx)]
+           for x0, y0, dx, dy in pairs._PNG_PASSES
+           for y in range(y0, size[1], dy)] if interlaced else
+          [[(x, y) for x in range(size[0])] for y in range(size[1])])
+  assert sorted(sum(rows, [])) == [
+      (x, y) for x in range(size[0]) for y in range(size[1])]
+  assert pairs._png_row_bytes(*size, depth, color_type, interlaced) == sum(
+      1 + -(-len(row) * bits // 8) for row in rows if row)
 
 
 def test_histogram_table_names_classes_with_and_without_pixels():
@@ -288,18 +306,14 @@ def save_label(folders, pixels, **save):
   Image.fromarray(pixels).save(str(folders.labels / 'a.png'), **save)
 
 
-def four_bit_label(folders):
-  """Writes a gray PNG of 4 bits a pixel, which Pillow itself does not."""
-  def chunk(kind, data):
-    return (struct.pack('>I', len(data)) + kind + data +
-            struct.pack('>I', zlib.crc32(kind + data)))
+def gray_label(folders, **changes):
+  (folders.labels / 'a.png').write_bytes(png.gray(
+      SIZE[1], SIZE[0], **dict(dict(rows=SIZE[1]), **changes)))
 
-  width, height = SIZE
-  header = struct.pack('>IIBBBBB', width, height, 4, 0, 0, 0, 0)
-  rows = (b'\0' + b'\x12' * (width // 2)) * height
-  (folders.labels / 'a.png').write_bytes(
-      b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) +
-      chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+def instead(path, make):
+  path.unlink()
+  make(str(path))
 
 
 BAD_FILES = [
@@ -323,7 +337,21 @@ BAD_FILES = [
      'a.png is 16-bit gray; expected 8-bit gray'),
     (lambda f: save_label(f, np.ones((9, 12), np.bool_)),
      'a.png is 1-bit gray; expected 8-bit gray'),
-    (four_bit_label, 'a.png is 4-bit gray; expected 8-bit gray'),
+    (lambda f: gray_label(f, depth=4, value=0x12),
+     'a.png is 4-bit gray; expected 8-bit gray'),
+    # Pillow makes zeros of what is missing.
+    (lambda f: gray_label(f, rows=0), 'a.png: damaged PNG .*: 0 of 117 bytes'),
+    (lambda f: gray_label(f, rows=8), 'a.png: damaged PNG .*: 104 of 117 byt'),
+    (lambda f: instead(f.images / 'a.jpg', lambda p: os.symlink('gone', p)),
+     'a.jpg: (a link that leads nowhere|no such file)'),
+    (lambda f: instead(f.images / 'a.jpg', os.mkfifo),
+     'a.jpg: .*a pipe'),
+    (lambda f: instead(f.images / 'a.jpg', os.mkdir),
+     'a.jpg: .*a folder'),
+    (lambda f: instead(f.labels / 'a.png', lambda p: os.symlink('gone', p)),
+     'a.png: (a link that leads nowhere|no such file)'),
+    (lambda f: instead(f.labels / 'a.png', os.mkdir),
+     'a.png: .*a folder'),
     (lambda f: save_label(f, np.ones((9, 12), np.uint8), format='JPEG'),
      'a.png is a JPEG; expected 8-bit gray'),
     (lambda f: f.add_label(values=[1, 151]), 'a.png holds label 151; expected'),
@@ -462,6 +490,94 @@ def test_a_full_disk_leaves_older_shards(folders, monkeypatch):
                     for name in folders.written()}
 
 
+# --- Both splits, or none --------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path):
+  """Folders of training and validation pairs, and the options of both."""
+  found = [Folders(tmp_path / split) for split in contract.SPLITS]
+  for folders in found:
+    folders.add_pairs(3)
+  return found, [
+      folders.options(split=split, output_dir=str(tmp_path / 'out'))
+      for folders, split in zip(found, contract.SPLITS)]
+
+
+def contents_of(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_bad_validation_label_leaves_the_train_shards(two, tmp_path):
+  (train, val), options = two
+  builder.build(options)
+  before = contents_of(tmp_path / 'out')
+  train.add_image('new.jpg')
+  train.add_label('new.png')
+  val.add_label('p01.png', values=[200])
+  with pytest.raises(InputError, match='^1 of 3 pairs of val cannot be used: '
+                     'p01.png holds label 200'):
+    builder.build(options)
+  after = contents_of(tmp_path / 'out')
+  assert after.pop('val-problems.txt')
+  assert after == before
+
+
+def test_problems_of_both_splits_are_reported_at_once(two, tmp_path):
+  (train, val), options = two
+  (train.labels / 'p00.png').unlink()
+  (val.labels / 'p02.png').unlink()
+  with pytest.raises(InputError) as caught:
+    builder.build(options)
+  for text in ('1 of 3 pairs of train cannot be used: p00.jpg: no label',
+               '; 1 of 3 pairs of val cannot be used: p02.jpg: no label'):
+    assert text in str(caught.value)
+  assert sorted(contents_of(tmp_path / 'out')) == [
+      'train-problems.txt', 'val-problems.txt']
+
+
+def test_a_disk_that_is_full_at_the_last_shard_leaves_both_splits(
+    two, tmp_path, monkeypatch):
+  (_, val), options = two
+  builder.build(options)
+  before = contents_of(tmp_path / 'out')
+  label_bytes = pairs.label_bytes
+
+  def full(pair):
+    if str(val.labels) in pair.label_path:
+      raise OSError(28, 'No space left on device')
+    return label_bytes(pair)
+
+  monkeypatch.setattr(pairs, 'label_bytes', full)
+  with pytest.raises(InputError, match='disk full writing val-00001-of-00004'):
+    builder.build([one._replace(shuffle_seed=7) for one in options])
+  assert contents_of(tmp_path / 'out') == before
+
+
+def test_room_for_both_splits_is_asked_for(two, monkeypatch):
+  monkeypatch.setattr(
+      builder.shutil, 'disk_usage',
+      lambda _: collections.namedtuple('Usage', 'free')(4500))
+  builder.build(two[1][:1])
+  with pytest.raises(InputError, match='need 5 KB free in .*, have 4 KB'):
+    builder.build(two[1])
+
+
+def test_bytes_depend_on_no_order_and_no_number_of_workers(
+    two, tmp_path, monkeypatch):
+  _, options = two
+  builder.build(options)
+  scandir = os.scandir
+  monkeypatch.setattr(
+      os, 'scandir', lambda folder: reversed(list(scandir(folder))))
+  builder.build([one._replace(output_dir=str(tmp_path / 'other'), num_workers=5)
+                 for one in options])
+  monkeypatch.undo()
+  found = contents_of(tmp_path / 'other')
+  assert found == contents_of(tmp_path / 'out')
+  assert len(found) == 10
+
+
 # --- The script ------------------------------------------------------------
 
 
@@ -490,7 +606,7 @@ def test_script_converts_both_splits_from_any_folder(tmp_path):
   assert lines[3] == 'id  class          train       val'
   for split, count in (('train', 3), ('val', 2)):
     paths = records.find_shards(str(tmp_path / 'out'), split)
-    assert sum(records.count_records(path) for path in paths) == count
+    assert len(names_of(paths)) == count
 
 
 def test_script_leaves_out_a_split_that_is_not_asked_for(tmp_path):
@@ -559,11 +675,11 @@ def test_flags_are_those_of_the_reference(reference_dir):
 
 
 def test_real_pairs(ade20k_sample_dir, tmp_path):
-  summary = builder.build_split(BuildOptions(
+  summary, = builder.build([BuildOptions(
       split='val', output_dir=str(tmp_path),
       image_folder=os.path.join(ade20k_sample_dir, 'images', 'validation'),
       label_folder=os.path.join(ade20k_sample_dir, 'annotations',
-                                'validation')))
+                                'validation'))])
   features = {feature['image/filename']: feature
               for feature in read(summary.shards)}
   assert sorted(features) == [b'ADE_val_00000001.jpg', b'ADE_val_00000002.jpg']

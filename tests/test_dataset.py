@@ -1,5 +1,6 @@
 """Batches from shards: order, values, seeds, and errors that name a record."""
 import io
+import json
 import os
 
 import numpy as np
@@ -7,11 +8,18 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab import counting
+from deeplab import evaluation
+from deeplab import memory
+from deeplab import report as report_lib
 from deeplab.data import dataset
 from deeplab.data import records
+from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.options import DatasetOptions
+from deeplab.options import EvalOptions
 from deeplab.options import PreprocessOptions
+from tests import record_sets
 
 # Both environments read records.
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -223,8 +231,135 @@ def test_records_that_vanish_are_noticed(five):
     list(val)
 
 
+@pytest.mark.parametrize('kind', sorted(record_sets.bad_labels()))
+def test_labels_are_checked_while_they_are_read(tmp_path, kind):
+  """Without the time that verify_records takes."""
+  content, words = record_sets.bad_labels()[kind]
+  names = [record_sets.write(
+      tmp_path / '{}-00000-of-00001.tfrecord'.format(split), [
+          record_sets.example(0),
+          record_sets.example(1, label_bytes=content)])
+           for split in ('train', 'val')]
+  options = PreprocessOptions(crop_size=(6, 8))
+  with pytest.raises(InputError) as training:
+    with dataset.explaining_read_errors([names[0]]):
+      train_steps(tmp_path, 1, 2, options=options)
+  with pytest.raises(InputError) as evaluation:
+    list(dataset.batches(split_options(tmp_path), options))
+  for name, caught in zip(names, (training, evaluation)):
+    message = str(caught.value)
+    assert message.startswith('{}: record 1 (image_1.jpg): '.format(name))
+    assert words in message
+
+
+def test_records_that_are_replaced_meanwhile_are_noticed(five):
+  val = dataset.batches(split_options(five), CROP)
+  path = str(five / 'val-00000-of-00004.tfrecord')
+  record_sets.write(path, [numbered(number).SerializeToString()
+                           for number in (2, 1)])
+  with pytest.raises(InputError, match='have the files changed'):
+    list(val)
+
+
+# --- Evaluation: bad records left out, memory ------------------------------
+
+
+def spoil(folder, split):
+  """Damages three of the five records; returns their numbers."""
+  path = str(folder / (split + '-{:05d}-of-00004.tfrecord'))
+  record_sets.flip(path.format(0), record_sets.spans(path.format(0))[1][1] - 9)
+  record_sets.write(path.format(2), [b'\xff\xfe'])
+  record_sets.cut(path.format(3), record_sets.spans(path.format(3))[1][0] + 9)
+  os.remove(str(folder / (split + '.json')))
+  return [2, 3, 5]
+
+
+def test_bad_records_are_left_out(five):
+  spoil(five, 'val')
+  val = dataset.batches(
+      split_options(five)._replace(on_bad_record='skip'), CROP)
+  assert (val.num_images, val.num_skipped, val.split) == (2, 3, 'val')
+  for _ in range(2):
+    batch, = val
+    assert batch['filename'] == ['image_1.png', 'image_4.png']
+    assert batch['label'][:, 0, 0].tolist() == [1, 4]
+
+
+def test_listed_images_that_are_left_out_are_named(five):
+  spoil(five, 'val')
+  options = split_options(five)._replace(on_bad_record='skip')
+  val = dataset.batches(options, CROP, names=['image_4.png'])
+  assert [batch['filename'] for batch in val] == [['image_4.png']]
+  with pytest.raises(InputError, match='1 of 2 listed images are not in the 2 '
+                     'good records of val in .*: image_5.png'):
+    dataset.batches(options, CROP, names=['image_5.png', 'image_1.png'])
+
+
+def test_the_report_says_how_many_were_left_out(five):
+  class Ones(counting.Predictor):
+    def predict(self, images):
+      return np.ones(images.shape[:3], np.int32)
+
+    def close(self):
+      pass
+
+  spoil(five, 'val')
+  report = evaluation.evaluate(
+      Ones(), dataset.batches(
+          split_options(five)._replace(on_bad_record='skip'), CROP),
+      CROP, EvalOptions(report_json=str(five / 'report.json')),
+      kind=report_lib.FROZEN_GRAPH)
+  assert (report.images, report.skipped) == (2, 3)
+  content = json.loads((five / 'report.json').read_text())
+  assert (content['images'], content['skipped']) == (2, 3)
+  assert ' a second; 3 bad ones left out\n' in report_lib.table(report)
+
+
+def test_a_batch_is_no_larger_than_the_split(five):
+  val = dataset.batches(split_options(five, batch_size=4096), CROP)
+  assert val.batch_size == 5
+  assert [len(batch['filename']) for batch in val] == [5]
+
+
+@pytest.mark.parametrize('read', [dataset.batches, dataset.training_batches])
+def test_batches_that_the_memory_does_not_hold_are_refused(
+    five, monkeypatch, read):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
+  large = PreprocessOptions(crop_size=(8192, 8192))
+  with pytest.raises(InputError, match='batch_size=1 of crop_size=8192,8192: '
+                     'needs about 3.0 GiB of memory, 1.0 GiB are available'):
+    read(split_options(five, batch_size=1), large)
+  # Of one batch, no more than that one.
+  assert dataset.batches(split_options(five, batch_size=5),
+                         large._replace(crop_size=(1800, 1800)))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4000, 3), (3, 4000)])
+def test_images_of_extreme_shapes(tmp_path, size):
+  path = record_sets.write(tmp_path / 'val-00000-of-00001.tfrecord', [
+      record_sets.example(image_bytes=record_sets.picture(size=size),
+                          label_bytes=record_sets.label(size=size))])
+  resized = PreprocessOptions(
+      crop_size=(65, 65), min_resize_value=65, max_resize_value=65)
+  for factor in (None, 64):
+    batch, = dataset.batches(split_options(tmp_path), resized._replace(
+        resize_factor=factor))
+    assert batch['image'].shape == (1, 65, 65, 3)
+    assert (batch['label'] == 1).sum() >= 65
+  if size != (1, 1):
+    # 65x86666: no memory is taken for it.
+    unlimited = resized._replace(max_resize_value=None)
+    with pytest.raises(InputError, match='is (65x86666|86666x65) after resizi'):
+      list(dataset.batches(split_options(tmp_path), unlimited))
+    os.rename(path, path.replace('val', 'train'))
+    with pytest.raises(tf.errors.InvalidArgumentError,
+                       match='too many pixels after resizing'):
+      train_steps(tmp_path, 1, 1, options=unlimited._replace(
+          min_resize_value=500))
+
+
 def test_other_errors_are_not_explained(five, monkeypatch):
-  monkeypatch.setattr(records, 'diagnose', lambda paths: 'searched')
+  monkeypatch.setattr(splits, 'diagnose', lambda paths: 'searched')
   paths = records.find_shards(str(five), 'val')
   with tf.Graph().as_default(), tf.Session() as session:
     value = tf.placeholder(tf.float32, [])
@@ -235,7 +370,7 @@ def test_other_errors_are_not_explained(five, monkeypatch):
 
 
 def test_read_error_without_an_explanation_passes(five, monkeypatch):
-  monkeypatch.setattr(records, 'diagnose', lambda paths: None)
+  monkeypatch.setattr(splits, 'diagnose', lambda paths: None)
   damage(str(five / 'val-00003-of-00004.tfrecord'))
   with pytest.raises(tf.errors.DataLossError):
     list(dataset.batches(split_options(five), CROP))
@@ -329,6 +464,19 @@ def test_other_runs_differ(five, seeds):
   first, second = [train_steps(five, 5, seed=seed) for seed in seeds]
   assert any(not np.array_equal(one['label'], other['label'])
              for one, other in zip(first, second))
+
+
+def test_bad_training_records_are_left_out(five):
+  bad = {'image_{}.png'.format(number) for number in spoil(five, 'train')}
+  with tf.Graph().as_default(), tf.Session() as session:
+    tensors = dataset.training_batches(
+        split_options(five, 4, 'train', 1)._replace(on_bad_record='skip'),
+        AUGMENTED)
+    session.run(tf.tables_initializer())
+    for _ in range(3):
+      names = [name.decode() for name in session.run(tensors)['filename']]
+      assert sorted(names) == ['image_1.png'] * 2 + ['image_4.png'] * 2
+      assert not bad & set(names)
 
 
 def test_damaged_training_record_is_named(five):

@@ -1,6 +1,7 @@
 """Folders of preprocessed pairs: order, matching by name, checks, values."""
 import json
 import os
+import re
 
 import numpy as np
 from PIL import Image
@@ -167,6 +168,22 @@ def test_read_pair(folder):
   np.testing.assert_array_equal(
       found_label, np.resize([0, 1, 31, 0, 0], SIZE))
   assert found_label.dtype == np.int32
+
+
+@pytest.mark.parametrize('kind', ['images', 'annotations'])
+@pytest.mark.parametrize('make, words', [
+    (os.mkdir, 'a folder'),
+    (os.mkfifo, 'a pipe'),
+    (lambda path: os.symlink('gone', path), 'a link that leads|no such file'),
+], ids=['folder', 'pipe', 'link'])
+def test_what_only_has_the_name_of_an_image_is_named(folder, kind, make, words):
+  """It would be left out, and one image less counted."""
+  folder.add('img_0')
+  folder.add('img_1')
+  path = folder.path + '/' + kind + '/img_1.png'
+  os.remove(path)
+  make(path)
+  assert re.search('img_1.png: .*({})'.format(words), refusal(check, folder))
 
 
 def test_an_image_without_labelled_pixels_is_no_error(folder):

@@ -13,12 +13,14 @@ import pytest
 
 from deeplab import cli
 from deeplab import contract
+from deeplab import memory
 from deeplab.data import dataset
 from deeplab.data import png_folder
 from deeplab.data import png_folder_writer
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.flag_sets import data as flag_sets
+from tests import record_sets
 from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -138,7 +140,8 @@ def test_numbers_follow_the_records(generate, tmp_path):
       for name in names] + ['manifest.json']
   manifest = json.loads((out / 'manifest.json').read_text())
   assert manifest == json.loads((tmp_path / 'new' / 'copy.json').read_text())
-  assert (manifest['split'], manifest['count']) == ('val', 5)
+  assert (manifest['split'], manifest['count'], manifest['skipped']) == (
+      'val', 5, 0)
   assert manifest['geometry'] == 'not resized, padded to 4x5'
   assert manifest['preprocessing']['crop_size'] == [4, 5]
   # A folder, which records of the reference's builder have, is left out.
@@ -209,6 +212,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
       class Watched:
         num_images = batches.num_images
+        num_skipped = 0
 
         def __iter__(self):
           for number, batch in enumerate(batches):
@@ -225,6 +229,61 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
       stderr=subprocess.DEVNULL).split())
   # In KB; 400 images are 1.3 GB.
   assert late - early < 200e3
+
+
+# --- Bad records -----------------------------------------------------------
+
+
+def spoil(five):
+  """Makes two of five records bad; returns the shards."""
+  for split in contract.SPLITS:
+    os.remove(str(five / (split + '.json')))
+  paths = [str(five / 'val-{:05d}-of-00003.tfrecord'.format(index))
+           for index in range(3)]
+  record_sets.flip(paths[0], record_sets.spans(paths[0])[0][1] - 9)
+  record_sets.write(paths[1], [b'\xff\xfe\xfd'])
+  return paths
+
+
+def test_bad_records_are_left_out_and_counted(generate, five, tmp_path, caplog):
+  paths = spoil(five)
+  with pytest.raises(InputError, match=paths[1] + ': record 0 is not a tf.Exa'):
+    generate()
+  assert not (tmp_path / 'out').exists()
+  summary = generate('--on_bad_record=skip')
+  assert values(tmp_path / 'out') == [1, 2, 4]
+  assert (summary.pairs, summary.skipped) == (3, 2)
+  assert png_folder_writer.summary_line(summary).endswith(
+      '; 2 bad records left out')
+  manifest = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
+  assert (manifest['count'], manifest['skipped']) == (3, 2)
+  assert '2 records of val left out: {}: record 0 fails its CRC'.format(
+      paths[0]) in caplog.text
+
+
+def test_a_batch_size_beyond_the_images_takes_no_memory(
+    generate, tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 20)
+  generate('--eval_batch_size=4096')
+  assert values(tmp_path / 'out') == [3, 1, 5, 2, 4]
+  with pytest.raises(InputError, match='batch_size=5 of crop_size=999,999: need'
+                     's about 0.1 GiB of memory'):
+    generate('--eval_batch_size=4096', '--eval_crop_size=999,999',
+             '--overwrite')
+  with pytest.raises(InputError, match='batch_size=1000000000: expected'):
+    generate('--eval_batch_size=1000000000')
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--resize_factor=600'], 'resize_factor=600: expected at most min_resize'),
+    (['--resize_factor=65'], 'resize_factor=65: expected less than max_resize'),
+    (['--max_resize_value=64'], 'max_resize_value=64: expected at least min_'),
+])
+def test_limits_that_leave_nothing_of_an_image_are_refused(
+    generate, arguments, words):
+  with pytest.raises(InputError, match=words):
+    generate('--eval_crop_size=65,65', '--min_resize_value=65',
+             '--max_resize_value=65', *arguments)
 
 
 # --- A list of images ------------------------------------------------------

@@ -1,5 +1,7 @@
 """Tests of deeplab/data/records.py."""
+import hashlib
 import io
+import json
 import os
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab.data import framing
 from deeplab.data import records
 from deeplab.errors import InputError
 
@@ -100,9 +103,10 @@ def test_write_shards_replaces_the_older_set_of_its_split(tmp_path):
       output_dir=str(tmp_path), split='val',
       shards=[[example(0), example(1)], [], [example(2)], []])
   assert paths == [str(tmp_path / name) for name in shard_names('val', 4)]
-  assert [records.count_records(path) for path in paths] == [2, 0, 1, 0]
+  assert [len(list(framing.frames(path))) for path in paths] == [2, 0, 1, 0]
   assert sorted(os.listdir(str(tmp_path))) == sorted(
-      shard_names('train', 2) + shard_names('val', 4) + ['val-notes.txt'])
+      shard_names('train', 2) + shard_names('val', 4) +
+      ['val-notes.txt', 'val.json'])
 
 
 def test_write_shards_makes_the_same_bytes_again(tmp_path):
@@ -141,7 +145,7 @@ def test_write_shards_leaves_nothing_of_a_failure(tmp_path, error, message):
 def test_find_shards_sorts_and_passes_other_files_over(tmp_path):
   names = shard_names('val', 3)
   touch(tmp_path, *reversed(names))
-  touch(tmp_path, 'val-notes.txt', 'val.json', 'train-00000-of-00004.tfrecord',
+  touch(tmp_path, 'val-notes.txt', 'train-00000-of-00004.tfrecord',
         'val-00000-of-00003.tfrecord.17.tmp', 'xval-00000-of-00004.tfrecord')
   assert records.find_shards(str(tmp_path), 'val') == [
       str(tmp_path / name) for name in names]
@@ -168,6 +172,9 @@ def test_find_shards_takes_empty_shards_beside_full_ones(tmp_path):
      ': val-00002-of-00004.tfrecord missing'),
     (shard_names('val', 4) + shard_names('val', 2), 'more than one val set'),
     (shard_names('val', 2) + ['val-00001-of-00002'], 'more than one val set'),
+    (shard_names('val', 4) + ['val-00007-of-00004.tfrecord'],
+     'val-00007-of-00004.tfrecord of no set'),
+    (['val-00000-of-00000.tfrecord'], 'val-00000-of-00000.tfrecord of no set'),
 ])
 def test_find_shards_refuses(tmp_path, names, message):
   touch(tmp_path, *names)
@@ -181,79 +188,81 @@ def test_find_shards_refuses_shards_without_records(tmp_path):
     records.find_shards(str(tmp_path), 'val')
 
 
+@pytest.mark.parametrize('make', [
+    lambda path: path.mkdir(), lambda path: os.mkfifo(str(path)),
+    lambda path: path.symlink_to('nowhere')], ids=['folder', 'pipe', 'link'])
+def test_find_shards_refuses_what_is_no_file(tmp_path, make):
+  touch(tmp_path, *shard_names('val', 2)[:1])
+  make(tmp_path / shard_names('val', 2)[1])
+  with pytest.raises(InputError, match='val-00001-of-00002.tfrecord: expected a'
+                     ' file'):
+    records.find_shards(str(tmp_path), 'val')
+
+
 def test_find_shards_refuses_a_missing_folder(tmp_path):
   with pytest.raises(InputError, match='dataset_dir=.*no: no such folder'):
     records.find_shards(str(tmp_path / 'no'), 'val')
 
 
-# --- Counting and diagnosis ------------------------------------------------
+# --- Described sets --------------------------------------------------------
 
 
-def test_count_records_of_hand_made_framing(tmp_path):
-  # Lengths 3 and 0; the checksums are not looked at.
-  path = tmp_path / 'x'
-  path.write_bytes(b'\x03' + b'\0' * 7 + b'CCCC' + b'abc' + b'CCCC' +
-                   b'\0' * 8 + b'CCCC' + b'CCCC')
-  assert records.count_records(str(path)) == 2
+def build_val(folder):
+  return records.write_shards(
+      output_dir=str(folder), split='val',
+      shards=[[example(0), example(1)], [], [example(2)]])
 
 
-@pytest.mark.parametrize('cut', [1, 5, 300])
-def test_count_records_names_the_record_that_is_cut_short(tmp_path, cut):
-  path = write(tmp_path / 'val-00000-of-00001.tfrecord',
-               [example(index) for index in range(3)])
-  with open(path, 'r+b') as shard:
-    shard.truncate(os.path.getsize(path) - cut)
-  with pytest.raises(InputError, match=path + ': .* inside record 2; rebuild'):
-    records.count_records(path)
+def test_description_says_what_the_shards_are(tmp_path):
+  paths = build_val(tmp_path)
+  content = json.loads((tmp_path / 'val.json').read_text())
+  assert (content['split'], content['pairs']) == ('val', 3)
+  assert [shard['records'] for shard in content['shards']] == [2, 0, 1]
+  for path, shard in zip(paths, content['shards']):
+    with open(path, 'rb') as source:
+      data = source.read()
+    assert shard == {
+        'name': os.path.basename(path), 'records': shard['records'],
+        'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()}
 
 
-def test_diagnose_finds_nothing_wrong_with_sound_shards(tmp_path):
-  paths = [write(tmp_path / 'a', [example(0), example(1)]),
-           write(tmp_path / 'b', []),
-           write(tmp_path / 'c', [example(2)])]
-  assert records.diagnose(paths) is None
+def test_shards_beside_those_described_are_refused_by_name(tmp_path):
+  build_val(tmp_path)
+  touch(tmp_path, 'val-00007-of-00003.tfrecord', 'val-00000-of-00009')
+  with pytest.raises(InputError, match='val-00000-of-00009, val-00007-of-00003.'
+                     'tfrecord not of the set that val.json describes'):
+    records.find_shards(str(tmp_path), 'val')
 
 
-def test_diagnose_names_the_record_with_a_wrong_checksum(tmp_path):
-  sound = write(tmp_path / 'a', [example(0)])
-  path = write(tmp_path / 'b', [example(index) for index in range(3)])
-  record_bytes = os.path.getsize(path) // 3
-  with open(path, 'r+b') as shard:
-    shard.seek(record_bytes + record_bytes // 2)
-    byte = shard.read(1)[0]
-    shard.seek(-1, os.SEEK_CUR)
-    shard.write(bytes([byte ^ 1]))
-  assert records.diagnose([sound, path]) == (
-      path + ': record 1 fails its CRC; rebuild this shard with '
-      'build_ade20k_data.py')
+def test_a_described_shard_that_is_missing(tmp_path):
+  os.remove(build_val(tmp_path)[1])
+  with pytest.raises(InputError, match='val-00001-of-00003.tfrecord missing'):
+    records.find_shards(str(tmp_path), 'val')
 
 
-def test_diagnose_names_the_record_that_is_cut_short(tmp_path):
-  path = write(tmp_path / 'a', [example(0), example(1)])
-  with open(path, 'r+b') as shard:
-    shard.truncate(os.path.getsize(path) - 9)
-  assert records.diagnose([path]).startswith(path + ': record 1 is cut short')
+def changed(**changes):
+  return lambda content: json.dumps(dict(content, **changes))
 
 
-@pytest.mark.parametrize('defect, message', [
-    (example(5, image_bytes=encode((8, 6), 'JPEG', 'RGB')[:-40]),
-     'record 1 (ADE_val_00000005.jpg): image/encoded: truncated JPEG'),
-    (example(5, label_bytes=b'GIF89a'),
-     'record 1 (ADE_val_00000005.jpg): image/segmentation/class/encoded: is '
-     'neither JPEG nor PNG'),
-    (example(5, label_bytes=encode((8, 7), 'PNG', 'L')),
-     'record 1 (ADE_val_00000005.jpg): image 8x6, label 8x7'),
-    (tf.train.Example(), 'record 1 (no name): no image/encoded'),
+@pytest.mark.parametrize('spoil', [
+    lambda _: '', lambda _: 'null', lambda _: '[]', lambda _: '3',
+    lambda _: '[' * 100000, lambda _: b'\xff\xfe'.decode('latin-1'),
+    changed(split='train'), changed(pairs=-1), changed(pairs=1e400),
+    changed(pairs=True), changed(pairs=4), changed(shards=None),
+    changed(shards='x'), changed(shards=[[]]), changed(shards=[{}]),
+    changed(shards=[]), changed(shards=-1),
+    lambda content: changed(shards=content['shards'][:2])(content),
+    lambda content: changed(shards=content['shards'] * 2)(content),
+    lambda content: json.dumps(content).replace('val-00000', '../val-00000'),
+    lambda content: json.dumps(content).replace('ords": 2', 'ords": .5'),
+    lambda content: json.dumps(content)[:-9],
 ])
-def test_diagnose_names_the_record_that_cannot_be_decoded(
-    tmp_path, defect, message):
-  path = write(tmp_path / 'a', [example(0), defect, example(2)])
-  assert records.diagnose([path]).startswith('{}: {}'.format(path, message))
-
-
-def test_diagnose_names_a_record_that_is_no_example(tmp_path):
-  path = str(tmp_path / 'a')
-  with tf.io.TFRecordWriter(path) as writer:
-    writer.write(b'\xff\xff\xff')
-  assert records.diagnose([path]).startswith(
-      path + ': record 0 is not a tf.Example')
+def test_damaged_descriptions_are_named(tmp_path, spoil):
+  build_val(tmp_path)
+  path = tmp_path / 'val.json'
+  path.write_text(spoil(json.loads(path.read_text())), encoding='latin-1')
+  with pytest.raises(InputError) as caught:
+    records.find_shards(str(tmp_path), 'val')
+  assert str(caught.value) == (
+      '{}: damaged; run build_ade20k_data.py again, which writes it'.format(
+          path))

@@ -91,7 +91,8 @@ def test_result_line_is_one_line_of_strict_json():
       'kind': 'checkpoint', 'path': 'log/model.ckpt-600', 'step': 600,
       'split': 'val', 'images': 4, 'seconds': 8.0, 'images_per_second': 0.5,
       'geometry': 'resized to 512..512, factor 16, padded to 512x512',
-      'runtime': 'TensorFlow 1.15.5', 'miou': None, 'miou_kept_classes': None,
+      'runtime': 'TensorFlow 1.15.5', 'skipped': 0,
+      'miou': None, 'miou_kept_classes': None,
       'miou_mlperf_app': None, 'pixel_accuracy': None,
       'mean_class_accuracy': None}
 

@@ -54,10 +54,10 @@ def _measured(function, sizes):
 def _build(files, output_dir, split):
   source = files('pictures', synthetic.DATASET_FOLDER)
   name = {_MANY: 'training', _FEW: 'validation'}[split]
-  builder.build_split(options_lib.BuildOptions(
+  builder.build([options_lib.BuildOptions(
       split=split, output_dir=output_dir,
       image_folder=os.path.join(source, 'images', name),
-      label_folder=os.path.join(source, 'annotations', name)))
+      label_folder=os.path.join(source, 'annotations', name))])
 
 
 def write(sizes: cases.Sizes, files: cases.Files) -> None:

@@ -1,18 +1,28 @@
 """From a folder of images and a folder of labels to the shards of a split.
 
-Every pair is decoded before the first byte is written, so that all problems
-are reported at once and a failed build leaves older shards as they were.
+Every pair of every split is decoded before the first byte is written, so that
+all problems are reported at once and a failed build leaves older shards, of
+whatever split, as they were.
 """
 import collections
 import os
 import random
 import shutil
 import time
-from typing import Iterable, List, NamedTuple, Sequence, Tuple, TypeVar
+from typing import (
+  Dict,
+  Iterable,
+  List,
+  NamedTuple,
+  Sequence,
+  Tuple,
+  TypeVar,
+)
 
 import tqdm
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
@@ -39,36 +49,67 @@ class BuildSummary(NamedTuple):
   shards: Tuple[str, ...]
   # Pixels of each kept class; at index 0 those of every other label.
   class_pixels: Tuple[int, ...]
-  # Duration, in seconds.
+  # Duration of the build, with that of other splits, in seconds.
   seconds: float
 
   def class_shares(self) -> List[float]:
     """Returns each class's share of all pixels, 0..1."""
-    total = sum(self.class_pixels)
-    return [pixels / total for pixels in self.class_pixels]
+    return _shares(self.class_pixels)
 
 
-def build_split(options: options_lib.BuildOptions) -> BuildSummary:
-  """Builds the shards of one split, and a description in {split}.json.
+class _Checked(NamedTuple):
+  """A split whose pairs have been decoded."""
+  options: options_lib.BuildOptions
+  # What can be used, in the order of the records.
+  good: List[pairs_lib.Pair]
+  # By the pair's name.
+  facts: Dict[str, pairs_lib.PairFacts]
+  skipped: int
+  ignored: int
+  # As in BuildSummary.
+  class_pixels: Tuple[int, ...]
+
+
+def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
+  """Builds the shards of splits, and a description of each in {split}.json.
 
   Images are stored as they are on disk. The order of pairs depends on their
   names and on the seed only.
 
   Args:
-    options: options.BuildOptions.
+    splits: BuildOptions of each split, once.
 
   Returns:
-    A BuildSummary.
+    A BuildSummary of each.
 
   Raises:
-    InputError: a folder or a pair cannot be used, or there is no room; older
-      shards are as they were then.
+    InputError: a folder or a pair of any split cannot be used, or there is no
+      room; older shards, of all splits, are as they were then.
   """
   start = time.time()
-  found, ignored = pairs_lib.list_pairs(
+  # All folders before the first split's minutes of work.
+  listings = [pairs_lib.list_pairs(
       split=options.split, image_folder=options.image_folder,
-      label_folder=options.label_folder)
-  _make_folder(options.output_dir)
+      label_folder=options.label_folder) for options in splits]
+  checked, refusals = [], []
+  for options, (found, ignored) in zip(splits, listings):
+    _make_folder(options.output_dir)
+    try:
+      checked.append(_check(options, found, ignored))
+    except InputError as error:
+      refusals.append(error)
+  if refusals:
+    raise InputError('{}', errors.joined('; ', refusals))
+  _check_room(checked)
+  shards = _write(checked)
+  return [BuildSummary(
+      split.options.split, len(split.good), split.skipped, split.ignored,
+      tuple(paths), split.class_pixels, time.time() - start)
+          for split, paths in zip(checked, shards)]
+
+
+def _check(options, found, ignored):
+  """Decodes all pairs of a split; returns _Checked."""
   facts, problems = _check_all(found, options)
   _report(problems, len(found), options)
   # Shuffled first: leaving a pair out does not move the others.
@@ -81,13 +122,12 @@ def build_split(options: options_lib.BuildOptions) -> BuildSummary:
         '{}: no label of {} holds a class id of 1..{}',
         option(options.split + '_label_folder', options.label_folder),
         len(good), contract.NUM_CLASSES - 1)
-  _check_room(good, options.output_dir)
-  shards = _write(good, facts, options)
-  summary = BuildSummary(
-      options.split, len(good), len(problems), ignored, tuple(shards),
-      class_pixels, time.time() - start)
-  _describe(summary, options)
-  return summary
+  return _Checked(options, good, facts, len(problems), ignored, class_pixels)
+
+
+def _shares(class_pixels):
+  total = sum(class_pixels)
+  return [pixels / total for pixels in class_pixels]
 
 
 def shuffled(items: Iterable[_Item], seed: int) -> List[_Item]:
@@ -171,14 +211,18 @@ def _report(problems, total, options):
           '; {} leaves them out', option('skip_bad')))
 
 
-def _check_room(good, output_dir):
+def _check_room(checked):
   """Raises InputError unless copies of all pairs fit on the disk."""
-  needed = sum(os.path.getsize(path) for pair in good
-               for path in (pair.image_path, pair.label_path))
-  free = shutil.disk_usage(output_dir).free
-  if needed > free:
-    raise InputError('need {} free in {}, have {}'.format(
-        _size_text(needed), output_dir, _size_text(free)))
+  needed: Dict[str, int] = collections.Counter()
+  for split in checked:
+    needed[split.options.output_dir] += sum(
+        os.path.getsize(path) for pair in split.good
+        for path in (pair.image_path, pair.label_path))
+  for output_dir, size in needed.items():
+    free = shutil.disk_usage(output_dir).free
+    if size > free:
+      raise InputError('need {} free in {}, have {}'.format(
+          _size_text(size), output_dir, _size_text(free)))
 
 
 def _size_text(size):
@@ -189,14 +233,15 @@ def _size_text(size):
 # --- Writing ---------------------------------------------------------------
 
 
-def _write(good, facts, options):
-  """Writes the shards and returns their paths."""
-  with tqdm.tqdm(total=len(good), desc='writing ' + options.split,
-                 unit='pair', disable=None) as progress:
-    return records.write_shards(
-        output_dir=options.output_dir, split=options.split,
-        shards=[_examples(part, facts, progress)
-                for part in split_evenly(good, contract.NUM_SHARDS)])
+def _write(checked):
+  """Writes all splits; returns the paths of the shards of each."""
+  with tqdm.tqdm(total=sum(len(split.good) for split in checked),
+                 desc='writing', unit='pair', disable=None) as progress:
+    return records.write_splits([records.Content(
+        split.options.output_dir, split.options.split,
+        [_examples(part, split.facts, progress)
+         for part in split_evenly(split.good, contract.NUM_SHARDS)],
+        _description(split)) for split in checked])
 
 
 def _examples(part, facts, progress):
@@ -215,20 +260,17 @@ def _examples(part, facts, progress):
     progress.update()
 
 
-def _describe(summary, options):
-  """Writes {split}.json beside the shards."""
-  files.write_json(
-      os.path.join(options.output_dir, '{}.json'.format(options.split)), {
-          'split': options.split,
-          'pairs': summary.pairs,
-          'skipped': summary.skipped,
-          'shards': len(summary.shards),
-          'shuffle_seed': options.shuffle_seed,
-          'classes': [
-              {'id': index, 'name': name, 'pixel_share': round(share, 6)}
-              for index, (name, share) in enumerate(
-                  zip(contract.CLASS_NAMES, summary.class_shares()))],
-      })
+def _description(split):
+  """Returns what {split}.json says beside what it says of the shards."""
+  shares = _shares(split.class_pixels)
+  return {
+      'skipped': split.skipped,
+      'shuffle_seed': split.options.shuffle_seed,
+      'classes': [
+          {'id': index, 'name': name, 'pixel_share': round(share, 6)}
+          for index, (name, share) in enumerate(
+              zip(contract.CLASS_NAMES, shares))],
+  }
 
 
 def summary_line(summary: BuildSummary,

@@ -7,7 +7,6 @@ import random
 from typing import (
   Any,
   Callable,
-  Counter,
   Dict,
   Iterator,
   Optional,
@@ -17,11 +16,15 @@ from typing import (
 
 import tensorflow.compat.v1 as tf
 
+from deeplab import contract
+from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import tf_texts
-from deeplab.data import image_header
+from deeplab.data import decoding
+from deeplab.data import framing
 from deeplab.data import preprocess
 from deeplab.data import records
+from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
@@ -33,8 +36,8 @@ _SHUFFLED_RECORDS = 4096
 # Elements that are decoded and preprocessed at a time. TensorFlow 1.15's
 # AUTOTUNE lets finished ones pile up: gigabytes after some hundred images.
 _PARALLEL_CALLS = os.cpu_count() or 1
-# Names of images that are looked through in one go.
-_NAMES_AT_ONCE = 256
+# Of a batch: three channels of float32, and an int32 for the label.
+_BYTES_PER_PIXEL = 16
 # Batches that wait, ready, while the network works on another one.
 _BATCHES_AHEAD = 2
 
@@ -57,8 +60,8 @@ def batches(dataset_options: options_lib.DatasetOptions,
     Batches, which can be iterated any number of times.
 
   Raises:
-    InputError: shards that are missing, empty or cut short; names
-      that are not in the records once each.
+    InputError: see splits.open_split; names that are not in the records once
+      each; batches that the memory does not hold.
   """
   return Batches(dataset_options, preprocess_options, names)
 
@@ -77,7 +80,11 @@ class Batches:
   that names it.
 
   Attributes:
-    num_images: int, the number of images to read.
+    split: 'train' or 'val'.
+    num_images: the number of images to read.
+    num_skipped: the number of records of the split that are left out as bad.
+    batch_size: images in a batch, but for the last one; never more than there
+      are.
   """
 
   def __init__(self, dataset_options: options_lib.DatasetOptions,
@@ -86,19 +93,25 @@ class Batches:
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
     self._names = names
-    self._paths = records.find_shards(
-        dataset_options.dataset_dir, dataset_options.split)
-    self.num_images = sum(records.count_records(path) for path in self._paths)
+    self._split = splits.open_split(dataset_options)
+    self.split = dataset_options.split
+    self.num_images = len(self._split.records)
+    self.num_skipped = self._split.skipped
     if names is not None:
       self._check_names(names)
       self.num_images = len(names)
+    self.batch_size = min(dataset_options.batch_size, self.num_images)
+    _check_memory(self.batch_size, preprocess_options.crop_size,
+                  -(-self.num_images // self.batch_size))
 
   def __iter__(self) -> Iterator[Dict[str, Any]]:
     done = 0
     with contextlib.closing(_elements(self._make_dataset)) as elements:
       while True:
         with explaining_read_errors(
-            self._paths, functools.partial(self._too_large_image, done)):
+            # What is bad is left out: it would not be found to be the reason.
+            () if self.num_skipped else self._split.paths,
+            functools.partial(self._too_large_image, done)):
           batch = next(elements, None)
         if batch is None:
           break
@@ -106,9 +119,10 @@ class Batches:
         # The channel is there for the graph's operations on images.
         batch['label'] = batch['label'][:, :, :, 0]
         batch['filename'] = [
-            name.decode('utf-8') for name in batch['filename']]
+            records.decode_name(name) for name in batch['filename']]
         yield batch
-    if done != self.num_images:
+    if done != self.num_images or (
+        splits.state_of(self._split.paths) != self._split.state):
       raise InputError('{}: read {} records of {}, expected {}: have the files '
                        'changed?'.format(
                            self._dataset_options.dataset_dir, done,
@@ -119,19 +133,19 @@ class Batches:
     # than the work.
     @tf.autograph.experimental.do_not_convert
     def read(serialized):
-      element = _decode(serialized)
+      element = decoding.decode(serialized)
       element['image'], element['label'] = preprocess.for_evaluation(
           element['image'], element['label'], self._preprocess_options)
       return element
 
     dataset = self._records()
     dataset = dataset.map(read, _PARALLEL_CALLS)
-    dataset = dataset.batch(self._dataset_options.batch_size)
+    dataset = dataset.batch(self.batch_size)
     return dataset.prefetch(_BATCHES_AHEAD)
 
   def _records(self):
     """Returns the dataset of the wanted records, serialized."""
-    dataset = tf.data.TFRecordDataset(self._paths)
+    dataset = _paths_of(self._split).flat_map(_reader_of(self._split))
     if self._names is None:
       return dataset
     return dataset.filter(lambda serialized: tf.reduce_any(
@@ -139,26 +153,17 @@ class Batches:
 
   def _check_names(self, wanted):
     """Raises InputError unless each wanted name is in the records once."""
-    def make_dataset():
-      dataset = tf.data.TFRecordDataset(self._paths)
-      dataset = dataset.map(lambda serialized: {
-          'names': _image_name(serialized)}, _PARALLEL_CALLS)
-      return dataset.batch(_NAMES_AT_ONCE)
-
-    found: Counter[str] = collections.Counter()
-    with explaining_read_errors(self._paths), (
-        contextlib.closing(_elements(make_dataset))) as elements:
-      for element in elements:
-        found.update(name.decode('utf-8') for name in element['names'])
+    found = collections.Counter(
+        contract.image_name(record.filename) for record in self._split.records)
     for problem, names in (
         ('not in', [name for name in wanted if not found[name]]),
         ('more than once in', [
             name for name in wanted if found[name] > 1])):
       if names:
         raise InputError(
-            '{} of {} listed images are {} the {} records of {} in {}: '
+            '{} of {} listed images are {} the {} {}records of {} in {}: '
             '{}'.format(len(names), len(wanted), problem, self.num_images,
-                        self._dataset_options.split,
+                        'good ' if self.num_skipped else '', self.split,
                         self._dataset_options.dataset_dir, some_of(names)))
 
   def _too_large_image(self, start):
@@ -168,7 +173,7 @@ class Batches:
     """
     def make_dataset():
       dataset = self._records().skip(start)
-      return dataset.take(self._dataset_options.batch_size).map(_decode)
+      return dataset.take(self.batch_size).map(decoding.decode)
 
     try:
       for element in _elements(make_dataset):
@@ -176,7 +181,7 @@ class Batches:
         if problem:
           return problem
     except tf.errors.OpError:
-      pass  # records.diagnose, which comes next, says what is wrong
+      pass  # splits.diagnose, which comes next, says what is wrong
     return None
 
 
@@ -192,9 +197,8 @@ def _elements(make_dataset):
   with graph.as_default():
     iterator = tf.data.make_initializable_iterator(make_dataset())
     element = iterator.get_next()
-  # Without this the session would take all memory of a GPU it does not use.
-  config = tf.ConfigProto(device_count={'GPU': 0})
-  session = tf.Session(graph=graph, config=config)
+  # It would take all memory of a GPU, which it does not use.
+  session = tf.Session(graph=graph, config=decoding.cpu_only())
   try:
     session.run(iterator.initializer)
     while True:
@@ -218,7 +222,7 @@ def _excess(element, options):
   limit = min(crop_height, crop_width)
   return Message(
       '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger crop)',
-      element['filename'].decode('utf-8'), height, width, resized,
+      records.decode_name(element['filename']), height, width, resized,
       crop_height, crop_width, option('min_resize_value', limit),
       option('max_resize_value', limit))
 
@@ -247,7 +251,7 @@ def training_batches(
       'height', 'width': int32 [batch], pixels, before any resizing.
 
   Raises:
-    InputError: shards that are missing or empty.
+    InputError: see splits.open_split; batches that the memory does not hold.
   """
   seed = dataset_options.seed
   if seed is None:
@@ -255,17 +259,17 @@ def training_batches(
 
   @tf.autograph.experimental.do_not_convert
   def read(index, serialized):
-    element = _decode(serialized)
+    element = decoding.decode(serialized)
     # A seed for each position makes the result independent of thread timing.
     element['image'], element['label'] = preprocess.for_training(
         element['image'], element['label'], preprocess_options,
         tf.stack([tf.constant(seed, tf.int64), index]))
     return element
 
-  paths = records.find_shards(
-      dataset_options.dataset_dir, dataset_options.split)
+  split = splits.open_split(dataset_options)
+  _check_memory(dataset_options.batch_size, preprocess_options.crop_size)
   with tf.device('/cpu:0'):
-    dataset = _shuffled_records(paths, seed).enumerate()
+    dataset = _shuffled_records(split, seed).enumerate()
     dataset = dataset.map(read, _PARALLEL_CALLS)
     # An endless dataset has no remainder: this makes the batch size static.
     dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
@@ -276,11 +280,11 @@ def training_batches(
     return iterator.get_next()
 
 
-def _shuffled_records(paths, seed):
+def _shuffled_records(split, seed):
   """Repeats serialized records for ever, each once an epoch, shuffled."""
-  dataset = tf.data.Dataset.from_tensor_slices(paths)
-  dataset = dataset.shuffle(len(paths), seed=seed)
-  dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=len(paths))
+  count = len(split.paths)
+  dataset = _paths_of(split).shuffle(count, seed=seed)
+  dataset = dataset.interleave(_reader_of(split), cycle_length=count)
   # Repeated after shuffling: the other way round, a buffer that holds several
   # epochs of a small set would show some images often and others never.
   return dataset.shuffle(_SHUFFLED_RECORDS, seed=seed).repeat()
@@ -289,34 +293,37 @@ def _shuffled_records(paths, seed):
 # --- Reading ---------------------------------------------------------------
 
 
-def _decode(serialized):
-  """Decodes a serialized tf.Example inside a graph.
+def _paths_of(split):
+  """Returns the dataset of a split's paths, as the file system has them."""
+  return tf.data.Dataset.from_tensor_slices(
+      [os.fsencode(path) for path in split.paths])
 
-  Args:
-    serialized: scalar string tensor.
 
-  Returns:
-    Dict: 'image' uint8 [height, width, 3], RGB; 'label' uint8 [height, width,
-    1]; 'filename' string; 'height' and 'width' int32, pixels.
-  """
-  example = records.parse_example(serialized)
-  # Both operations recognize JPEG and PNG by content, and unlike
-  # tf.image.decode_image they set the rank.
-  image = tf.image.decode_jpeg(
-      image_header.checked(example['image_encoded']), channels=3)
-  label = tf.image.decode_png(
-      image_header.checked(example['label_encoded']), channels=1)
-  shape = tf.shape(image)
-  same_size = tf.debugging.assert_equal(tf.shape(label)[:2], shape[:2])
-  with tf.control_dependencies([same_size]):
-    label = tf.identity(label)
-  return {
-      'image': image,
-      'label': label,
-      'filename': example['filename'],
-      'height': shape[0],
-      'width': shape[1],
-  }
+def _reader_of(split):
+  """Returns a function from a shard's path to a dataset of its records."""
+  if not split.skipped:
+    return tf.data.TFRecordDataset
+
+  # TensorFlow reads nothing of a shard after a record that is damaged.
+  def sound_records(path):
+    path = os.fsdecode(path)
+    for record in split.records:
+      if record.path == path:
+        frame = framing.read(path, record.offset)
+        frame.check()
+        yield frame.data
+
+  return lambda path: tf.data.Dataset.from_generator(
+      sound_records, tf.string, tf.TensorShape([]), args=(path,))
+
+
+def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):
+  """Raises InputError where so many batches, or a few, cannot be held."""
+  pixels = batch_size * crop_size[0] * crop_size[1]
+  memory.check(
+      pixels * _BYTES_PER_PIXEL * min(batches, _BATCHES_AHEAD + 1),
+      '{} of {}', option('batch_size', batch_size),
+      option('crop_size', crop_size))
 
 
 def _image_name(serialized):
@@ -349,7 +356,7 @@ def explaining_read_errors(
     if not tf_texts.is_of_input(error):
       raise
     reason = first_guess() if first_guess else None
-    reason = reason or records.diagnose(paths)
+    reason = reason or splits.diagnose(paths)
     if not reason:
       raise
     raise InputError('{}', reason) from error

@@ -10,12 +10,15 @@ from deeplab.data import pairs
 
 # Where the header of a PNG has width and height, 4 bytes each.
 _PNG_SIZE = (16, 8)
+# Where it has bit depth and colour type, and what these are in 8-bit gray.
+_PNG_TYPE = (24, 2)
+_EIGHT_BIT_GRAY = b'\x08\x00'
 
 
 def checked(encoded: tf.Tensor) -> tf.Tensor:
   """Passes an encoded image on if it is one to decode.
 
-  Else the graph fails; records.diagnose finds out for which record.
+  Else the graph fails; splits.diagnose finds out for which record.
 
   Args:
     encoded: scalar string tensor, the bytes of a file.
@@ -23,10 +26,7 @@ def checked(encoded: tf.Tensor) -> tf.Tensor:
   Returns:
     The same tensor: a JPEG or PNG of at most contract.MAX_PIXELS.
   """
-  is_png, is_jpeg = [
-      tf.equal(tf.strings.substr(encoded, 0, len(signature)), signature)
-      for signature in (pairs.SIGNATURES[pairs.PNG],
-                        pairs.SIGNATURES[pairs.JPEG])]
+  is_png, is_jpeg = _is(pairs.PNG, encoded), _is(pairs.JPEG, encoded)
   known = tf.Assert(is_png | is_jpeg, ['neither JPEG nor PNG'])
   with tf.control_dependencies([known]):
     size = tf.cond(is_png, lambda: _png_size(encoded),
@@ -36,6 +36,28 @@ def checked(encoded: tf.Tensor) -> tf.Tensor:
   small = tf.reduce_all(size > 0) & (pixels <= contract.MAX_PIXELS)
   with tf.control_dependencies([tf.Assert(small, ['too many pixels', size])]):
     return tf.identity(encoded)
+
+
+def checked_label(encoded: tf.Tensor) -> tf.Tensor:
+  """Passes an encoded label on if it is one to decode: an 8-bit gray PNG.
+
+  Args:
+    encoded: scalar string tensor, the bytes of a file.
+
+  Returns:
+    The same tensor; see `checked`.
+  """
+  encoded = checked(encoded)
+  is_gray = _is(pairs.PNG, encoded) & tf.equal(
+      tf.strings.substr(encoded, *_PNG_TYPE), _EIGHT_BIT_GRAY)
+  with tf.control_dependencies([tf.Assert(is_gray, ['no 8-bit gray PNG'])]):
+    return tf.identity(encoded)
+
+
+def _is(image_format, encoded):
+  signature = pairs.SIGNATURES[image_format]
+  return tf.equal(
+      tf.strings.substr(encoded, 0, len(signature)), signature)
 
 
 def _png_size(encoded):

@@ -12,7 +12,10 @@ its header says that it is not too large.
 import contextlib
 import io
 import os
+import stat
+import struct
 from typing import List, NamedTuple, Optional, Sequence, Tuple, cast
+import zlib
 
 from PIL import Image
 from PIL import JpegImagePlugin
@@ -34,9 +37,18 @@ _DECODERS = {JPEG: JpegImagePlugin.JpegImageFile,
              PNG: PngImagePlugin.PngImageFile}
 # The last chunk of a PNG file, which is always the same.
 _PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'
-# Colour types of a PNG header.
+# Length and type of a PNG chunk, and, in the first one, width, height, bit
+# depth, colour type and, after two bytes that are always 0, interlacing.
+_PNG_CHUNK = struct.Struct('>I4s')
+_PNG_HEADER = struct.Struct('>IIBBxxB')
+# Colour types of a PNG header, and the samples that a pixel has by each.
 _PNG_GRAY = 0
 _PNG_PALETTE = 3
+_PNG_SAMPLES = {_PNG_GRAY: 1, 2: 3, _PNG_PALETTE: 1, 4: 2, 6: 4}
+# Of interlaced images, the pixels of each pass: first column, first row, and
+# steps from one to the next.
+_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
+               (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_COLOR_TYPES = {
     _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
     4: 'gray with alpha', 6: 'RGB with alpha'}
@@ -69,7 +81,8 @@ def list_pairs(*, split: str, image_folder: str,
   """Lists the pairs of two folders by name; opens no file.
 
   The label of `a.b.jpg` is `a.b.png`. Hidden files and files that are not
-  images are passed over.
+  images are passed over. What only has the name of an image, such as a link
+  that leads nowhere, is listed; check_pair refuses it.
 
   Args:
     split: 'train' or 'val', for messages that name the options.
@@ -93,8 +106,7 @@ def list_pairs(*, split: str, image_folder: str,
   if os.path.samefile(image_folder, label_folder):
     raise InputError(
         '{}: the labels are expected in another folder', images_given)
-  images = [name for name in found
-            if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS]
+  images = [name for name in found if has_image_name(name)]
   if not images:
     raise InputError('no *.jpg, *.jpeg or *.png in {} ({} other files)',
                      images_given, len(found))
@@ -108,18 +120,27 @@ def list_pairs(*, split: str, image_folder: str,
 
 
 def _files(folder, given):
-  """Returns the names of a folder's files that are not hidden, sorted."""
+  """Returns the names in a folder that are not hidden, sorted.
+
+  Of what is no file, only those that look like an image's.
+  """
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder (./download_and_convert_ade20k.sh '
                      'gets ADE20K)', given)
   names = sorted(entry.name for entry in os.scandir(folder)
-                 if not entry.name.startswith('.') and entry.is_file())
+                 if not entry.name.startswith('.') and (
+                     entry.is_file() or has_image_name(entry.name)))
   for name in names:
     if name.endswith('_seg.png'):
       raise InputError(
           '{} holds {}: this is the full ADE20K; use ADEChallengeData2016, '
           'which ./download_and_convert_ade20k.sh gets', given, name)
   return names
+
+
+def has_image_name(name: str) -> bool:
+  """Whether a file name ends as that of an image."""
+  return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def check_pair(pair: Pair, *, image_format: Optional[str] = None,
@@ -146,13 +167,11 @@ def check_pair(pair: Pair, *, image_format: Optional[str] = None,
     raise InputError('{} is a {}; expected {} by {}', pair.name,
                      found_format.upper(), image_format.upper(),
                      option('image_format'))
-  label_name = os.path.basename(pair.label_path)
-  label = _decode_label(
-      read_file(pair.label_path), label_name, palette_labels)
+  label = decode_label(
+      read_file(pair.label_path), os.path.basename(pair.label_path),
+      palette_labels)
   check_sizes(pair.name, (width, height), label.size)
-  counts = label.histogram()
-  _check_label_values(counts, label_name)
-  kept = counts[1:contract.NUM_CLASSES]
+  kept = label.histogram()[1:contract.NUM_CLASSES]
   return PairFacts(found_format, height, width,
                    (height * width - sum(kept),) + tuple(kept))
 
@@ -161,9 +180,20 @@ def read_file(path: str) -> bytes:
   """Returns a file's bytes.
 
   Raises:
-    InputError: the file is larger than any image.
+    InputError: there is no file, or it is larger than any image.
   """
-  size = os.path.getsize(path)
+  try:
+    status = os.stat(path)
+  except FileNotFoundError:
+    raise InputError('{}: {}'.format(
+        os.path.basename(path), 'a link that leads nowhere'
+        if os.path.islink(path) else 'no such file'))
+  # To open a pipe is to wait for who writes into it.
+  if not stat.S_ISREG(status.st_mode):
+    raise InputError('{}: a {}, expected a file'.format(
+        os.path.basename(path), 'folder' if stat.S_ISDIR(status.st_mode)
+        else 'pipe or device'))
+  size = status.st_size
   if size > contract.MAX_FILE_BYTES:
     raise InputError('{}: {} bytes; expected an image of at most {}'.format(
         path, size, contract.MAX_FILE_BYTES))
@@ -230,6 +260,7 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
       # Checksums of PNG chunks, which load() does not look at. An image that
       # verify() has read cannot be loaded any more.
       _DECODERS[image_format](io.BytesIO(data)).verify()
+      _check_png_rows(data)
     image.load()
   return image
 
@@ -246,6 +277,46 @@ def _explained(name, kind, header=False):
     if header and isinstance(error, SyntaxError):
       raise InputError('{}: {} with a damaged header'.format(name, kind))
     raise InputError('{}: damaged {}: {}'.format(name, kind, error))
+
+
+def _check_png_rows(data):
+  """Raises ValueError where a PNG's compressed data end before its last row.
+
+  Pillow fills what is missing with 0; TensorFlow refuses the image.
+
+  Args:
+    data: bytes of a file whose chunks are whole.
+  """
+  position = len(SIGNATURES[PNG])
+  compressed = []
+  while position < len(data):
+    length, kind = _PNG_CHUNK.unpack_from(data, position)
+    position += _PNG_CHUNK.size
+    if kind == b'IHDR':
+      header = _PNG_HEADER.unpack_from(data, position)
+    elif kind == b'IDAT':
+      compressed.append(data[position:position + length])
+    elif kind == b'IEND':
+      break
+    position += length + 4  # of checksum
+  wanted = _png_row_bytes(*header)
+  # No more than that: a few bytes can stand for any number.
+  rows = zlib.decompressobj().decompress(b''.join(compressed), wanted)
+  if len(rows) < wanted:
+    raise ValueError('{} of {} bytes of pixels'.format(len(rows), wanted))
+
+
+def _png_row_bytes(width, height, depth, color_type, interlaced):
+  """Returns the size of a PNG's rows, each with a byte for its filter."""
+  total = 0
+  for column, row, across, down in (
+      _PNG_PASSES if interlaced else ((0, 0, 1, 1),)):
+    pixels = -(-max(0, width - column) // across)
+    rows = -(-max(0, height - row) // down)
+    if pixels:
+      total += rows * (
+          1 + -(-pixels * depth * _PNG_SAMPLES[color_type] // 8))
+  return total
 
 
 def label_bytes(pair: Pair) -> bytes:
@@ -274,6 +345,26 @@ def _png_type(data):
   """Returns (bit depth, colour type) from a PNG file's header."""
   # After the signature, the chunk's length and type, width and height.
   return data[24], data[25]
+
+
+def decode_label(
+    data: bytes, name: str, palette_labels: bool = False) -> Image.Image:
+  """Decodes a label completely.
+
+  Args:
+    data: bytes of a file.
+    name: the file's name, for messages.
+    palette_labels: take the indices of a palette as class ids.
+
+  Returns:
+    A loaded PIL.Image of mode L, or of mode P with palette_labels.
+
+  Raises:
+    InputError: it is no 8-bit gray PNG, damaged, or holds what no class is.
+  """
+  label = _decode_label(data, name, palette_labels)
+  _check_label_values(label.histogram(), name)
+  return label
 
 
 def _decode_label(data, name, palette_labels):

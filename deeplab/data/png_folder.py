@@ -87,9 +87,7 @@ def _list_images(folder, name):
   """Returns (paths, number of other files)."""
   folder = image_folder(folder, name)
   names = _visible_files(folder)
-  images = [
-      file for file in names
-      if os.path.splitext(file)[1].lower() in pairs_lib.IMAGE_EXTENSIONS]
+  images = [file for file in names if pairs_lib.has_image_name(file)]
   if not images:
     raise InputError('no images in {} ({} other files)', option(name, folder),
                      len(names))
@@ -98,8 +96,10 @@ def _list_images(folder, name):
 
 
 def _visible_files(folder):
+  """Returns names in a folder; of what is no file, those of images only."""
   return [entry.name for entry in os.scandir(folder)
-          if entry.is_file() and not entry.name.startswith('.')]
+          if not entry.name.startswith('.') and (
+              entry.is_file() or pairs_lib.has_image_name(entry.name))]
 
 
 def _natural(name):

@@ -38,6 +38,8 @@ class WriteSummary(NamedTuple):
   split: str
   # Number of pairs.
   pairs: int
+  # Number of records left out because they are bad.
+  skipped: int
   geometry: str
   # Duration, in seconds.
   seconds: float
@@ -132,6 +134,7 @@ def write(batches: 'dataset.Batches', *,
     manifest = {
         'split': split,
         'count': len(entries),
+        'skipped': batches.num_skipped,
         'geometry': geometry,
         'preprocessing': preprocess_options.to_json(),
         'image_list': options.image_list,
@@ -145,14 +148,16 @@ def write(batches: 'dataset.Batches', *,
         files.write_json(path, manifest)
     os.remove(marker)
   return WriteSummary(
-      folder, split, len(entries), geometry, time.time() - started)
+      folder, split, len(entries), batches.num_skipped, geometry,
+      time.time() - started)
 
 
 def summary_line(summary: WriteSummary) -> str:
   """Says in one line what was written."""
-  return '{}: {} pairs in {} ({}; {:.1f} s)'.format(
+  return '{}: {} pairs in {} ({}; {:.1f} s){}'.format(
       summary.split, summary.pairs, summary.folder, summary.geometry,
-      summary.seconds)
+      summary.seconds, '; {} bad records left out'.format(summary.skipped)
+      if summary.skipped else '')
 
 
 @contextlib.contextmanager

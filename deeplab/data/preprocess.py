@@ -35,6 +35,13 @@ def for_evaluation(
     evaluated, with tf.errors.InvalidArgumentError.
   """
   image, label = _start(image, label)
+  shape = tf.shape(image)
+  size = resized_size(shape[0], shape[1], options)
+  # Before memory is taken for what cannot be used.
+  fits = tf.Assert(tf.reduce_all(size <= options.crop_size),
+                   ['larger than the crop', size])
+  with tf.control_dependencies([fits]):
+    image = tf.identity(image)
   image, label = resize_to_range(image, label, options)
   image, label = pad_to_crop(image, label, options)
   return _with_crop_shape(image, label, options)
@@ -134,12 +141,20 @@ def resize_to_range(
     options: PreprocessOptions; without `min_resize_value` nothing is resized.
 
   Returns:
-    (image, label), resized; types as given.
+    (image, label), resized; types as given. More than contract.MAX_PIXELS, as
+    without a limit a narrow image gets, fail when they are evaluated, with
+    tf.errors.InvalidArgumentError.
   """
   if options.min_resize_value is None:
     return image, label
   shape = tf.shape(image)
-  return _resize(image, label, resized_size(shape[0], shape[1], options))
+  size = resized_size(shape[0], shape[1], options)
+  pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+  few = tf.Assert(pixels <= contract.MAX_PIXELS, [
+      'too many pixels after resizing; set a max_resize_value', shape, size])
+  with tf.control_dependencies([few]):
+    size = tf.identity(size)
+  return _resize(image, label, size)
 
 
 def random_scale(

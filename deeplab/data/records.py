@@ -1,26 +1,55 @@
-"""TFRecord shards of tf.Example: written, found, counted and diagnosed."""
+r"""TFRecord shards of tf.Example: written, described and found.
+
+    SPLIT-0000N-of-00004.tfrecord  the records
+    SPLIT.json                     what the shards are, written last
+    SPLIT.INCOMPLETE               there while the others get their names
+
+SPLIT.json is an object; `shards` has an entry for each shard, by which readers
+know that it is whole and of the same set as the others:
+
+    {"split": "val",
+     "pairs": 2000,
+     "shards": [{"name": "val-00000-of-00004.tfrecord", "records": 500,
+                 "bytes": 23154021, "sha256": "..."}, ...],
+     ...}
+
+The builder adds pairs left out, the seed of the order, and the share of each
+class. The first releases wrote a number of shards in place of the list: of
+their sets the number of pairs is compared. The reference's have no such file.
+"""
+import contextlib
 import errno
+import hashlib
+import json
 import os
-import struct
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import (
+  Any,
+  Dict,
+  Iterable,
+  List,
+  Mapping,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Set,
+  Tuple,
+)
 
 import tensorflow.compat.v1 as tf
-import tqdm
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
-from deeplab import tf_texts
-from deeplab.data import pairs
+from deeplab import locks
+from deeplab.data import framing
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 
-# A record in a file: 8 bytes of length (little endian), 4 of checksum, the
-# data, 4 of checksum.
-_LENGTH = struct.Struct('<Q')
-_HEADER_BYTES = 12
-_FOOTER_BYTES = 4
-_REBUILD = 'rebuild this shard with build_ade20k_data.py'
+BUILD_AGAIN = 'run build_ade20k_data.py again'
+# A description has a few kB.
+_MOST_DESCRIPTION_BYTES = 2 ** 20
+_READ_BYTES = 2 ** 20
 
 
 # --- tf.Example ------------------------------------------------------------
@@ -42,7 +71,7 @@ def make_example(*, image_bytes: bytes, label_bytes: bytes, filename: str,
   """
   feature = {
       contract.KEY_IMAGE: _bytes_feature(image_bytes),
-      contract.KEY_FILENAME: _bytes_feature(filename.encode('utf-8')),
+      contract.KEY_FILENAME: _bytes_feature(encode_name(filename)),
       contract.KEY_IMAGE_FORMAT: _bytes_feature(image_format.encode('ascii')),
       contract.KEY_HEIGHT: _int_feature(height),
       contract.KEY_WIDTH: _int_feature(width),
@@ -59,6 +88,16 @@ def _bytes_feature(value):
 
 def _int_feature(value):
   return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def encode_name(filename: str) -> bytes:
+  """Returns a file name as records have it: its bytes, be they UTF-8 or not."""
+  return filename.encode('utf-8', 'surrogateescape')
+
+
+def decode_name(filename: bytes) -> str:
+  """Returns a record's file name as Python has file names."""
+  return filename.decode('utf-8', 'surrogateescape')
 
 
 def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
@@ -87,16 +126,31 @@ def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
   }
 
 
-# --- Writing shards --------------------------------------------------------
+# --- Writing ---------------------------------------------------------------
+
+
+class Content(NamedTuple):
+  """What a split is to hold."""
+  output_dir: str  # exists
+  split: str
+  # Of each shard, its records; taken once.
+  shards: Sequence[Iterable[tf.train.Example]]
+  # What else the description says.
+  facts: Mapping[str, Any] = {}
+
+
+class ShardFacts(NamedTuple):
+  """What a description says of a shard."""
+  name: str
+  records: int
+  bytes: int
+  sha256: str
 
 
 def write_shards(
     *, output_dir: str, split: str,
     shards: Sequence[Iterable[tf.train.Example]]) -> List[str]:
-  """Writes a split's shards, all of them or none.
-
-  The files have temporary names until the last one is complete; then they
-  replace the split's older shards, those of another shard count included.
+  """Writes one split; see write_splits.
 
   Args:
     output_dir: an existing folder.
@@ -105,195 +159,298 @@ def write_shards(
 
   Returns:
     List of the shards' paths.
+  """
+  return write_splits([Content(output_dir, split, shards)])[0]
+
+
+def write_splits(contents: Sequence[Content]) -> List[List[str]]:
+  """Writes shards and description of splits: all of them, or none.
+
+  Everything is on the disk under other names before the first file gets its
+  own. Whoever reads a split sees the older set or the new one, whole, or,
+  where this is killed in between, SPLIT.INCOMPLETE, which readers refuse.
+
+  Args:
+    contents: of each split, once.
+
+  Returns:
+    Of each split, list of the shards' paths.
 
   Raises:
-    InputError: a file cannot be written; nothing has changed then.
+    InputError: a file cannot be written, or another process writes there.
   """
-  names = [contract.shard_name(split, index, len(shards))
-           for index in range(len(shards))]
-  paths = [os.path.join(output_dir, name) for name in names]
-  with files.replacing(*paths) as temporaries:
-    for name, temporary, examples in zip(names, temporaries, shards):
-      try:
-        _write_shard(temporary, examples)
-      except (OSError, tf.errors.OpError) as error:
-        raise InputError('{} {}; temporary files removed, nothing '
-                         'published'.format(_write_problem(error), name))
-  # Readers refuse shards of more than one set.
-  for name in os.listdir(output_dir):
-    parsed = contract.parse_shard_name(name)
-    if parsed and parsed[0] == split and name not in names:
-      os.remove(os.path.join(output_dir, name))
+  paths = [[os.path.join(content.output_dir, contract.shard_name(
+      content.split, index, len(content.shards)))
+            for index in range(len(content.shards))] for content in contents]
+  descriptions = [
+      os.path.join(content.output_dir, contract.description_name(content.split))
+      for content in contents]
+  markers = [_marker(content.output_dir, content.split) for content in contents]
+  state = 'temporary files removed, nothing published'
+  with contextlib.ExitStack() as stack:
+    try:
+      for folder in sorted({content.output_dir for content in contents}):
+        _write_alone(folder, stack)
+      with files.replacing(
+          *(sum(paths, []) + descriptions)) as temporaries:
+        rest = iter(temporaries)
+        found = [[_write_shard(next(rest), shard) for shard in content.shards]
+                 for content in contents]
+        for content, facts, temporary in zip(contents, found, rest):
+          _write(temporary, files.json_bytes(_description(content, facts)))
+        _mark(markers)
+        state = '{} left marked as unfinished; {}'.format(
+            ' and '.join(content.split for content in contents), BUILD_AGAIN)
+      for content, kept in zip(contents, paths):
+        _remove_others(content, kept)
+      for marker in markers:
+        os.remove(marker)
+    except OSError as error:
+      raise InputError('{}; {}'.format(_write_problem(error), state))
   return paths
 
 
+def _write_alone(folder, stack):
+  """Keeps other processes from publishing in a folder, until a stack's end."""
+  try:
+    stack.enter_context(locks.exclusive(folder))
+  except BlockingIOError:
+    raise InputError('{}: another run writes there', option(
+        'output_dir', folder))
+  except OSError:
+    pass  # a file system without locks
+
+
 def _write_shard(path, examples):
-  with tf.io.TFRecordWriter(path) as writer:
-    for example in examples:
-      # The same bytes for the same pair, on every run.
-      writer.write(example.SerializeToString(deterministic=True))
+  """Writes a shard; returns its ShardFacts."""
+  count = size = 0
+  try:
+    with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
+      for example in examples:
+        # The same bytes for the same pair, on every run.
+        data = example.SerializeToString(deterministic=True)
+        writer.write(data)
+        count += 1
+        size += framing.framed_size(len(data))
+    if os.path.getsize(path) != size:
+      raise OSError(errno.EIO, 'not all bytes arrived', path)
+    return ShardFacts(os.path.basename(path), count, size, sha256_of(path))
+  except tf.errors.OpError as error:
+    raise OSError(
+        errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError)
+        else errno.EIO, error.message, path)
+  except OSError as error:
+    error.filename = error.filename or path
+    raise
+
+
+def _write(path, content):
+  with open(path, 'wb') as out:
+    out.write(content)
+
+
+def _description(content, shards):
+  return dict(content.facts, split=content.split,
+              pairs=sum(shard.records for shard in shards),
+              shards=[shard._asdict() for shard in shards])
 
 
 def _write_problem(error):
-  full = isinstance(error, tf.errors.ResourceExhaustedError)
-  if full or getattr(error, 'errno', None) == errno.ENOSPC:
-    return 'disk full writing'
-  return '{} while writing'.format(error)
+  if error.errno == errno.ENOSPC:
+    return 'disk full writing ' + os.path.basename(error.filename or '')
+  return errors.of_system(error)
 
 
-# --- Finding and counting --------------------------------------------------
+def _marker(folder, split):
+  return os.path.join(folder, contract.incomplete_name(split))
+
+
+def _mark(markers):
+  """Makes files; where one cannot be made, none is there that was not."""
+  made: List[str] = []
+  try:
+    for marker in markers:
+      if not os.path.exists(marker):
+        made.append(marker)
+        files.write_text(
+            marker, 'build_ade20k_data.py has not finished writing here.\n')
+  except BaseException:
+    for marker in made:
+      with contextlib.suppress(OSError):
+        os.remove(marker)
+    raise
+
+
+def _remove_others(content, kept):
+  """Removes a split's shards that are not of the set that is there now."""
+  for name in _shards_in(content.output_dir, content.split):
+    path = os.path.join(content.output_dir, name)
+    if path not in kept:
+      os.remove(path)
+
+
+def sha256_of(path: str) -> str:
+  """Returns a file's checksum, in hexadecimal."""
+  digest = hashlib.sha256()
+  with open(path, 'rb') as source:
+    for part in iter(lambda: source.read(_READ_BYTES), b''):
+      digest.update(part)
+  return digest.hexdigest()
+
+
+# --- Finding ---------------------------------------------------------------
+
+
+class Description(NamedTuple):
+  """What SPLIT.json says."""
+  path: str
+  pairs: int
+  # By name; None: not said, in a file of an earlier release.
+  shards: Optional[Dict[str, ShardFacts]]
+
+
+class ShardSet(NamedTuple):
+  """The shards of one split."""
+  # In order.
+  paths: Tuple[str, ...]
+  # None: there is none, as of the reference's sets.
+  description: Optional[Description]
 
 
 def find_shards(dataset_dir: str, split: str) -> List[str]:
-  """Finds the shards of a split and checks that the set is whole.
+  """Returns the paths of `find`."""
+  return list(find(dataset_dir, split).paths)
+
+
+def find(dataset_dir: str, split: str) -> ShardSet:
+  """Finds the shards of a split and checks that they are one set, whole.
 
   Args:
     dataset_dir: folder with the shards of one or more splits.
     split: 'train' or 'val'.
 
   Returns:
-    Sorted list of paths.
+    A ShardSet; no shard has been opened.
 
   Raises:
-    InputError: no such folder; no shard of the split; a shard is missing;
-      shards of two sets; no record in any shard.
+    InputError: no such folder; no shard of the split; a shard is missing; a
+      shard that is not of the set; no record in any shard; a build that was not
+      finished.
   """
   if not os.path.isdir(dataset_dir):
     raise InputError(
         '{}: no such folder', option('dataset_dir', dataset_dir))
-  shards = {}
-  for name in os.listdir(dataset_dir):
-    parsed = contract.parse_shard_name(name)
-    if parsed and parsed[0] == split:
-      shards[name] = parsed[1:]
+  if os.path.exists(_marker(dataset_dir, split)):
+    raise InputError('{}: the building of {} was not finished; {}'.format(
+        dataset_dir, split, BUILD_AGAIN))
+  shards = _shards_in(dataset_dir, split)
+  description = _read_description(dataset_dir, split)
   if not shards:
     raise InputError(
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
             split, dataset_dir,
             some_of(sorted(os.listdir(dataset_dir))) or 'nothing'))
-  _check_whole(dataset_dir, split, shards)
-  paths = [os.path.join(dataset_dir, name) for name in sorted(shards)]
+  if description and description.shards is not None:
+    _check_described(dataset_dir, shards, description)
+  else:
+    _check_whole(dataset_dir, split, shards)
+  paths = tuple(os.path.join(dataset_dir, name) for name in shards)
+  for path in paths:
+    if not os.path.isfile(path):
+      raise InputError('{}: expected a file; {}'.format(path, BUILD_AGAIN))
   # A file without records has no byte: the format has no file header.
   if not any(os.path.getsize(path) for path in paths):
     raise InputError(
         '{} has 0 records in {} ({} empty shards); run '
         'build_ade20k_data.py'.format(split, dataset_dir, len(paths)))
-  return paths
+  return ShardSet(paths, description)
 
 
-def _check_whole(dataset_dir, split, shards):
-  """Checks that names cover 0..count-1 once.
+def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
+  """Returns (index, count) of a split's shards by name, of whatever set."""
+  found = {}
+  for name in sorted(os.listdir(folder)):
+    parsed = contract.parse_shard_name(name)
+    if parsed and parsed[0] == split:
+      found[name] = parsed[1:]
+  return found
 
-  Args:
-    dataset_dir: the folder, for messages.
-    split: the split, for messages.
-    shards: dict from file name to (index, count).
-  """
+
+def _check_described(folder, shards, description):
+  """Checks that the shards are those that the description names."""
+  wanted = description.shards
+  missing = sorted(set(wanted) - set(shards))
+  if missing:
+    raise InputError('{}: {} missing; {}'.format(
+        folder, some_of(missing), BUILD_AGAIN))
+  others = sorted(set(shards) - set(wanted))
+  if others:
+    raise InputError('{}: {} not of the set that {} describes; remove what is '
+                     'not, or {}'.format(
+                         folder, some_of(others),
+                         os.path.basename(description.path), BUILD_AGAIN))
+
+
+def _check_whole(folder, split, shards):
+  """Checks that names cover 0..count-1 once."""
+  outside = [name for name, (index, count) in shards.items()
+             if index >= count]
+  if outside:
+    raise InputError('{}: {} of no set: counted from 0, no shard has such a '
+                     'number'.format(folder, some_of(outside)))
   counts = sorted({count for _, count in shards.values()})
   if len(counts) > 1 or len(set(shards.values())) < len(shards):
-    raise InputError('shards of more than one {} set in {}: {}; keep one '
-                     'set'.format(split, dataset_dir,
-                                  some_of(sorted(shards), limit=8)))
-  missing = sorted(set(range(counts[0])) -
-                   {index for index, _ in shards.values()})
+    raise InputError(
+        'shards of more than one {} set in {}: {}; keep one set'.format(
+            split, folder, some_of(list(shards), limit=8)))
+  missing = sorted(
+      set(range(counts[0])) - {index for index, _ in shards.values()})
   if missing:
     names = [contract.shard_name(split, index, counts[0]) for index in missing]
-    raise InputError('{}: {} missing; run build_ade20k_data.py again'.format(
-        dataset_dir, some_of(names)))
+    raise InputError('{}: {} missing; {}'.format(
+        folder, some_of(names), BUILD_AGAIN))
 
 
-def count_records(path: str) -> int:
-  """Counts the records of a shard without reading their data.
-
-  Args:
-    path: file of TFRecords, not compressed.
-
-  Raises:
-    InputError: the file ends inside a record.
-  """
-  size = os.path.getsize(path)
-  position = 0
-  count = 0
-  # Without a buffer only the headers are read, 12 bytes of some 50 kB.
-  with open(path, 'rb', buffering=0) as shard:
-    while position < size:
-      shard.seek(position)
-      header = shard.read(_HEADER_BYTES)
-      if len(header) == _HEADER_BYTES:
-        position += _HEADER_BYTES + _LENGTH.unpack_from(header)[0]
-        position += _FOOTER_BYTES
-      if len(header) < _HEADER_BYTES or position > size:
-        raise InputError('{}: the file ends inside record {}; {}'.format(
-            path, count, _REBUILD))
-      count += 1
-  return count
-
-
-# --- Diagnosis -------------------------------------------------------------
-
-
-def diagnose(paths: Sequence[str]) -> Optional[str]:
-  """Looks for the record that made TensorFlow fail.
-
-  Checksums of all shards come first, as they are quick; images are decoded
-  only where every checksum is right.
-
-  Args:
-    paths: list of shards.
-
-  Returns:
-    One line that names shard, record (counted from 0) and defect; None where
-    every record is sound.
-  """
-  for check, name in ((_checksum_problem, 'checksums'),
-                      (_content_problem, 'images')):
-    for path in tqdm.tqdm(paths, 'checking ' + name, unit='shard',
-                          disable=None):
-      problem = check(path)
-      if problem:
-        return '{}: {}'.format(path, problem)
-  return None
-
-
-def _checksum_problem(path):
-  count = 0
+def _read_description(folder, split):
+  """Returns the Description of a split; None where there is no file."""
+  path = os.path.join(folder, contract.description_name(split))
   try:
-    for _ in tf.io.tf_record_iterator(path):
-      count += 1
-  except tf.errors.DataLossError as error:
-    what = ('is cut short' if tf_texts.is_cut_short(error)
-            else 'fails its CRC')
-    return 'record {} {}; {}'.format(count, what, _REBUILD)
-  return None
-
-
-def _content_problem(path):
-  for index, record in enumerate(tf.io.tf_record_iterator(path)):
-    try:
-      _check_record(record)
-    except InputError as error:
-      return 'record {} {}; {}'.format(index, error, _REBUILD)
-  return None
-
-
-def _check_record(record):
-  """Raises InputError where a reader could not use a serialized example."""
-  example = tf.train.Example()
+    with open(path, 'rb') as source:
+      content = source.read(_MOST_DESCRIPTION_BYTES)
+  except FileNotFoundError:
+    return None
+  except OSError as error:
+    raise InputError(errors.of_system(error))
   try:
-    example.ParseFromString(record)
-  except Exception:  # protobuf's class of it moves between versions
-    raise InputError('is not a tf.Example')
-  feature = example.features.feature
-  filename = feature[contract.KEY_FILENAME].bytes_list.value
-  name = '({})'.format(filename[0].decode('utf-8') if filename else 'no name')
-  sizes = []
-  for key in (contract.KEY_IMAGE, contract.KEY_LABEL):
-    value = feature[key].bytes_list.value
-    if len(value) != 1:
-      raise InputError('{}: no {}'.format(name, key))
-    sizes.append(pairs.image_facts(
-        value[0], '{}: {}'.format(name, key))[1])
-  if sizes[0] != sizes[1]:
-    raise InputError('{}: image {}x{}, label {}x{}'.format(
-        name, *(sizes[0] + sizes[1])))
+    return _parse_description(path, split, json.loads(content.decode('utf-8')))
+  # Of deep nesting, the last one.
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise InputError('{}: damaged; {}, which writes it'.format(
+        path, BUILD_AGAIN))
+
+
+def _parse_description(path, split, content):
+  """Returns a Description; raises ValueError, KeyError or TypeError."""
+  if content['split'] != split:
+    raise ValueError
+  pairs = _count(content['pairs'])
+  shards = content['shards']
+  if not isinstance(shards, list):
+    _count(shards)
+    return Description(path, pairs, None)
+  found = [ShardFacts(
+      str(shard['name']), _count(shard['records']), _count(shard['bytes']),
+      str(shard['sha256'])) for shard in shards]
+  wanted: Set[Tuple[str, int, int]] = {
+      (split, index, len(found)) for index in range(len(found))}
+  if wanted != {contract.parse_shard_name(shard.name) for shard in found} or (
+      pairs != sum(shard.records for shard in found)):
+    raise ValueError
+  return Description(path, pairs, {shard.name: shard for shard in found})
+
+
+def _count(value):
+  if type(value) is not int or value < 0:
+    raise ValueError
+  return value
