@@ -1,6 +1,5 @@
 """Checkpoints: finding, describing, comparing with a graph, restoring."""
 import glob
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import errors
 from deeplab import files
+from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import Message
@@ -224,18 +224,15 @@ def read_options(
   path = os.path.join(folder, contract.MODEL_OPTIONS_FILE)
   if not os.path.exists(path):
     return None
+  content = inputs.read_json(
+      path, path,
+      'options as train.py writes them; remove the file to do without')
   try:
-    with open(path, encoding='utf-8') as content:
-      return _options_from_json(json.load(content))
-  except RecursionError:
-    problem = 'nested too deeply'
-  except ValueError as error:
-    problem = 'no JSON: {}'.format(error)
+    return _options_from_json(content)
   except InputError as error:
     # Not what the user gave, so by field, not by flag.
-    problem = str(error)
-  raise InputError('{}: {}; remove the file to do without'.format(
-      path, problem))
+    raise InputError('{}: {}; remove the file to do without'.format(
+        path, error))
 
 
 def _options_from_json(content):

@@ -14,12 +14,15 @@ only ones that know absl.
 """
 import difflib
 import faulthandler
+import os
+import signal
 import sys
 from typing import Callable, List, Optional, Sequence, cast
 
 from deeplab import environment
 from deeplab import errors
 from deeplab import quiet
+from deeplab import stops
 from deeplab import streams
 from deeplab import tf_texts
 from deeplab.errors import InputError
@@ -32,6 +35,11 @@ except ImportError:
   environment.refuse(
       'needs the package absl-py (none found for {}); run ./scripts/setup.sh '
       'tf1, then use .venvs/tf1/bin/python'.format(sys.executable))
+
+# Options that take less memory when they are lower.
+_MEMORY = ('batch_size', 'crop_size', 'num_workers', 'vis_images')
+_STOPPED = ('stopped by {}; what has its final name is whole, temporary files '
+            'are removed')
 
 # Flags belong to the script that asks for them, in --help too.
 flags.disclaim_key_flags()
@@ -65,7 +73,7 @@ def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
   except flags.UnrecognizedFlagError as error:
     raise InputError(_unknown_flag(error.flagname, flag_values))
   except flags.Error as error:
-    raise InputError(_plain(str(error)))
+    raise InputError(errors.one_line(str(error)))
   if rest:
     raise InputError(_stray_word(rest[0], argv))
   return flag_values
@@ -78,9 +86,8 @@ def _with_flag_files(arguments, flag_values):
   except flags.CantOpenFlagFileError as error:
     # absl's own text begins with 'ERROR::'.
     reason = cast(OSError, error.__context__)
-    raise InputError('--flagfile={}: {}'.format(
-        reason.filename, reason.strerror))
-  except UnicodeDecodeError as error:
+    raise InputError('--flagfile={}'.format(errors.of_system(reason)))
+  except ValueError as error:
     raise InputError('--flagfile: not a text file ({})'.format(error))
 
 
@@ -106,11 +113,6 @@ def _stray_word(word, argv):
       argv[position + 1] == '='):
     return message + ': write --flag=value, without spaces'
   return message + ': every argument is a --flag=value'
-
-
-def _plain(text):
-  """absl's 'flag --x=y: reason' without its module prefixes, on one line."""
-  return ' '.join(text.split())
 
 
 # --- From options to flags -------------------------------------------------
@@ -145,13 +147,81 @@ def _as_flag(option, flag_values):
   return ' '.join('--{}={}'.format(name, value) for value in values)
 
 
-def _with_flags(record):
+def _in_log(record):
   """Puts flags in place of the options in a line of the log; keeps it."""
   if isinstance(record.args, tuple):
-    record.args = tuple(
-        _as_flag(value, flags.FLAGS) if isinstance(value, errors.Option)
-        else value for value in record.args)
+    record.args = tuple(map(_logged, record.args))
   return True
+
+
+def _logged(value):
+  if isinstance(value, errors.Option):
+    value = _as_flag(value, flags.FLAGS)
+  return errors.printable(value) if isinstance(value, str) else value
+
+
+# --- Errors ----------------------------------------------------------------
+
+
+def reason_of(
+    error: Exception, flag_values: flags.FlagValues) -> Optional[str]:
+  """Returns what to say of an error; None of one that is a defect of the suite.
+
+  Args:
+    error: what a script's main raised.
+    flag_values: parsed.
+  """
+  if isinstance(error, InputError):
+    return in_flags(error, flag_values)
+  if isinstance(error, streams.OutputError):
+    return '{}; not shown: {}'.format(
+        errors.of_system(error), errors.one_line(error.text))
+  if isinstance(error, MemoryError) or _is_tensorflows(error) and (
+      tf_texts.is_out_of_memory(error)):
+    return _out_of_memory(flag_values)
+  if _is_tensorflows(error):
+    return tf_texts.message(error) or type(error).__name__
+  if isinstance(error, OSError):
+    return errors.of_system(
+        error, lambda path: _path_in_flags(path, flag_values))
+  if isinstance(error, UnicodeEncodeError):
+    return '{}: not a name in {}, and no other can be used here'.format(
+        _path_in_flags(error.object, flag_values), error.encoding.upper())
+  return None
+
+
+def _path_in_flags(path, flag_values):
+  """Says a path as the flag that gives it, or with the one that leads there."""
+  def resolved(flag):
+    return os.path.abspath(flag.value)
+
+  wanted = os.path.abspath(path)
+  found = [flag for flag in map(flag_values.__getitem__, flag_values)
+           if hasattr(flag, 'sets') and flag.value and
+           isinstance(flag.value, str) and
+           not isinstance(flag, flags.EnumFlag) and
+           (wanted + os.sep).startswith(resolved(flag).rstrip(os.sep) + os.sep)]
+  if not found:
+    return path
+  # Not the folder above it, where that is given too.
+  flag = max(found, key=lambda flag: (len(resolved(flag)), flag.present))
+  if resolved(flag) == wanted:
+    return '--{}={}'.format(flag.name, path)
+  return '{} (in --{}={})'.format(path, flag.name, flag.value)
+
+
+def _out_of_memory(flag_values):
+  """Says which flags take less memory when they are lower."""
+  lower = sorted(
+      '--' + name for name in flag_values
+      if any(field in _MEMORY for _, field in getattr(
+          flag_values[name], 'sets', ())))
+  return 'out of memory' + (
+      '; lower one of {}'.format(', '.join(lower)) if lower else '')
+
+
+def _is_tensorflows(error):
+  return type(error).__module__.split('.')[0].startswith('tensorflow')
 
 
 # --- Running ---------------------------------------------------------------
@@ -202,46 +272,25 @@ def run(main: Callable[[flags.FlagValues], None],
       faulthandler.disable()
     quiet.silence_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_with_flags)
+    logging.get_absl_handler().addFilter(_in_log)
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.INFO)
     try:
       main(flags.FLAGS)
       # Now, where it can still be said what could not be shown.
       sys.stdout.flush()
-    except KeyboardInterrupt:
-      sys.stderr.write('interrupted\n')
-      # As shells report a program that SIGINT ended: 128 + 2.
-      sys.exit(130)
     except Exception as error:
-      if flags.FLAGS.debug or not _is_reportable(error):
+      reason = None if flags.FLAGS.debug else reason_of(error, flags.FLAGS)
+      if reason is None:
         raise
-      environment.refuse(_reason(error) or type(error).__name__)
+      environment.refuse(reason)
 
   try:
-    with streams.checked():
+    with stops.raised(), streams.checked():
       app.run(guarded, argv=argv, flags_parser=parse_argv)
   except streams.OutputError as error:  # of --help
     environment.refuse(errors.of_system(error))
-
-
-def _is_reportable(error):
-  """Whether an error is the input's, the machine's or TensorFlow's."""
-  return isinstance(error, (InputError, OSError, MemoryError)) or (
-      _is_tensorflows(error))
-
-
-def _is_tensorflows(error):
-  return type(error).__module__.split('.')[0].startswith('tensorflow')
-
-
-def _reason(error):
-  if isinstance(error, InputError):
-    return in_flags(error, flags.FLAGS)
-  if isinstance(error, streams.OutputError):
-    return '{}; not shown: {}'.format(errors.of_system(error), error.text)
-  if isinstance(error, OSError):
-    return errors.of_system(error)
-  if isinstance(error, MemoryError):
-    return 'out of memory {}'.format(error).strip()
-  return tf_texts.message(error)
+  except stops.Stopped as stopped:
+    environment.refuse(_STOPPED.format(stopped.name), stopped.status)
+  except KeyboardInterrupt:  # the second Ctrl-C
+    environment.refuse(_STOPPED.format('SIGINT'), 128 + signal.SIGINT)

@@ -117,6 +117,16 @@ def image_name(recorded: str) -> str:
   return recorded.rsplit('/', 1)[-1]
 
 
+def bytes_of_name(name: str) -> bytes:
+  """Returns a file name as records have it: its bytes, be they UTF-8 or not."""
+  return name.encode('utf-8', 'surrogateescape')
+
+
+def text_of_name(recorded: bytes) -> str:
+  """Returns a record's file name as Python has file names."""
+  return recorded.decode('utf-8', 'surrogateescape')
+
+
 def shard_name(split: str, index: int, count: int = NUM_SHARDS) -> str:
   """Returns a shard's file name, 'train-00000-of-00004.tfrecord'."""
   return '{}-{:05d}-of-{:05d}.tfrecord'.format(split, index, count)

@@ -1,12 +1,14 @@
 """Which interpreter and packages a script got, checked before TensorFlow loads.
 
-Only the standard library is imported here, so that a script can say what is
-missing in one line instead of failing inside an import.
+Only the standard library is imported here, and by deeplab.errors, so that a
+script can say what is missing in one line instead of failing inside an import.
 """
 import os
 import resource
 import sys
 from typing import NoReturn, Optional, Sequence
+
+from deeplab import errors
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
@@ -21,13 +23,13 @@ _ADDRESS_SPACE = {'1.15': 1.6, '2.2': 2.3, '2.21': 2.7}
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 
-def refuse(message: str) -> NoReturn:
-  """Prints one line on standard error and leaves with exit status 2."""
+def refuse(message: str, status: int = 2) -> NoReturn:
+  """Prints one line on standard error and leaves with an exit status."""
   script = os.path.basename(sys.argv[0]) or 'python'
-  line = ' '.join(message.split())
-  sys.stderr.write('ERROR {}: {}\n'.format(script, line))
+  line = errors.printable('ERROR {}: {}'.format(script, message.strip()))
+  sys.stderr.write(line + '\n')
   sys.stderr.flush()
-  sys.exit(2)
+  sys.exit(status)
 
 
 def installed_version(package: str) -> Optional[str]:

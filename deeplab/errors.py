@@ -53,19 +53,40 @@ class InputError(Message, Exception):
   """
 
 
-def of_system(error: OSError) -> str:
-  """Says what could not be done with which file, without a number."""
+def of_system(
+    error: OSError, show_path: Callable[[str], str] = str) -> str:
+  """Says what could not be done with which file, without a number.
+
+  Args:
+    error: of the system.
+    show_path: what to say in place of the file's path.
+  """
   if error.strerror is None:
-    return str(error)
+    return str(error) or type(error).__name__
   names = [os.fsdecode(name) for name in (error.filename, error.filename2)
            if isinstance(name, (str, bytes))]
-  return ': '.join(names[-1:] + [error.strerror])
+  return ': '.join([show_path(name) for name in names[-1:]] + [error.strerror])
 
 
 def joined(separator: str, messages: Iterable[Message]) -> Message:
   """Joins messages into one."""
   messages = list(messages)
   return Message(separator.join(['{}'] * len(messages)), *messages)
+
+
+def printable(text: str) -> str:
+  """Returns text in which whatever is no visible character is escaped.
+
+  A name may hold a newline, which would make two lines of one, what a terminal
+  takes for a command, or bytes that are no text.
+  """
+  return ''.join(character if character.isprintable()
+                 else ascii(character)[1:-1] for character in text)
+
+
+def one_line(text: str) -> str:
+  """Returns another program's text with blanks in place of line breaks."""
+  return ' '.join(text.split())
 
 
 def some_of(

@@ -93,7 +93,7 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
       now, socket.gethostname()))
   # Not by a FileWriter, which passes over what it cannot write.
   with files.replacing(path) as (temporary,), (
-      tf.io.TFRecordWriter(temporary)) as writer:
+      tf.io.TFRecordWriter(os.fsencode(temporary))) as writer:
     for event in events:
       writer.write(event.SerializeToString(deterministic=True))
 

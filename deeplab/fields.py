@@ -35,6 +35,8 @@ class Field(NamedTuple):
   below: Optional[float] = None
   # The only values there are; (): any within the bounds.
   choices: Tuple[Union[int, str], ...] = ()
+  # Whether the text is given to TensorFlow, which takes names in UTF-8 alone.
+  in_utf8: bool = False
   # Fewest elements of a tuple of any length.
   fewest: int = 0
   # How a tuple of fixed length is written, such as 'HEIGHT,WIDTH'.
@@ -61,6 +63,8 @@ class Field(NamedTuple):
     if self.choices:
       *others, last = map(str, self.choices)
       return '{} or {}'.format(', '.join(others), last) if others else last
+    if self.in_utf8:
+      return 'a name in UTF-8, in a locale that has it (such as C.UTF-8)'
     words = [_KINDS.get(self.kind, self.kind.__name__)]
     if self.least is not None and self.most is not None:
       return '{} from {} to {}'.format(words[0], self.least, self.most)
@@ -108,6 +112,10 @@ class Field(NamedTuple):
     if not isinstance(value, wanted) or (
         isinstance(value, bool) and self.kind is not bool):
       raise ValueError
+    if self.kind is str and '\0' in value:
+      raise ValueError  # no file can be called so
+    if self.in_utf8:
+      value.encode('utf-8')
     if self.kind in (int, float):
       value = self.kind(value)
     if self.kind is float and not math.isfinite(value):
@@ -127,7 +135,8 @@ def field(default: Any, text: str, **bounds: Any) -> Any:
   Args:
     default: what it is where nothing is given.
     text: what it means, with its unit; the help of its flag.
-    **bounds: of Field: least, above, most, below, choices, fewest, form.
+    **bounds: of Field: least, above, most, below, choices, in_utf8, fewest,
+      form.
   """
   return Field(text, default=default, **bounds)
 

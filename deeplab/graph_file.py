@@ -6,12 +6,12 @@ refused unless it consists of what a network like this one consists of, and of
 constants and results of bounded size. What the operators' own code does with
 odd numbers is not checked: see docs/security.md.
 """
-import os
 import re
 
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import inputs
 from deeplab import tf_texts
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -39,6 +39,12 @@ _SIZE_INPUTS = {
     'ExpandDims': (1,), 'Mean': (1,), 'Pad': (1,), 'Reshape': (1,),
     'ResizeBilinear': (1,), 'ResizeNearestNeighbor': (1,), 'ReverseV2': (1,),
     'SpaceToBatchND': (1, 2), 'StridedSlice': (1, 2, 3)}
+# Of these, whose inputs are axes. TensorFlow 1.15 takes memory for as many axes
+# as an input says, and has crashed at an attribute of 2 ** 62.
+_AXIS_INPUTS = frozenset(('ArgMax', 'ConcatV2', 'ExpandDims', 'Mean',
+                          'ReverseV2'))
+_MOST_AXES = 8
+_LARGEST_ATTRIBUTE = 2 ** 16
 # Types of values, and the field in which a tensor lists them one by one.
 _TYPES = {
     dtype.as_datatype_enum: (dtype.size, field) for dtype, field in (
@@ -63,17 +69,12 @@ def read_graph_def(path: str) -> tf.GraphDef:
     InputError: where there is no such file, it is not a frozen graph, or it
       holds what a network like this one does not.
   """
-  if not os.path.isfile(path):
-    raise InputError('{}: no such file; expected a frozen graph, as '
-                     'export_model.py writes it'.format(path))
-  size = os.path.getsize(path)
-  if size > contract.MAX_FILE_BYTES:
-    raise InputError('{}: {} bytes; expected a frozen graph of at most '
-                     '{}'.format(path, size, contract.MAX_FILE_BYTES))
+  content = inputs.read(
+      path, path, 'a frozen graph',
+      'expected a frozen graph, as export_model.py writes it')
   graph_def = tf.GraphDef()
   try:
-    with open(path, 'rb') as content:
-      graph_def.ParseFromString(content.read())
+    graph_def.ParseFromString(content)
   except Exception:  # protobuf's DecodeError has no stable public name
     raise InputError('{}: not a frozen GraphDef'.format(path))
   if not graph_def.node:
@@ -188,6 +189,10 @@ def _attribute_problem(node):
   for name, value in sorted(node.attr.items()):
     kind = value.WhichOneof('value')
     shown = 'has the attribute {}'.format(ascii(name)[1:-1])
+    for number in [value.i] if kind == 'i' else value.list.i:
+      if abs(number) > _LARGEST_ATTRIBUTE:
+        return '{} of {}; expected at most {}'.format(
+            shown, number, _LARGEST_ATTRIBUTE)
     if kind in ('func', 'placeholder') or value.list.func:
       return shown + ', a function; refused'
     if name.startswith('_') and name != _COLOCATION:
@@ -288,6 +293,20 @@ def _check_size_inputs(graph_def):
         raise InputError(
             'node {} ({}) takes a size or an axis that is not a constant; '
             'refused'.format(node.name, node.op))
+      if node.op in _AXIS_INPUTS:
+        _check_axes(node, source)
+
+
+def _check_axes(node, constant):
+  """Raises InputError where a constant is no number of an axis, or several."""
+  tensor = constant.attr['value'].tensor
+  if len(tensor.tensor_shape.dim) > 1 or any(
+      dim.size > _MOST_AXES for dim in tensor.tensor_shape.dim) or any(
+          abs(int(axis)) > _MOST_AXES
+          for axis in tf.make_ndarray(tensor).flat):
+    raise InputError('node {} ({}) takes {} as its axis; expected at most '
+                     '{}'.format(node.name, node.op, constant.name,
+                                 _MOST_AXES))
 
 
 def _node_of(inputs, nodes):

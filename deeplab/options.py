@@ -361,12 +361,13 @@ class SyntheticOptions(NamedTuple):
 @options
 class TrainOptions(NamedTuple):
   """Optimization, initialization, and what a training run writes."""
-  train_logdir: str = required('Folder for checkpoints and summaries.')
+  train_logdir: str = required(
+      'Folder for checkpoints and summaries.', in_utf8=True)
   training_number_of_steps: int = _steps(
       30000, 'Global step to stop at.', least=1)
   tf_initial_checkpoint: Optional[str] = field(
       None, 'Checkpoint to start from: a prefix, any of its files, or a '
-      'folder; none: from scratch.')
+      'folder; none: from scratch.', in_utf8=True)
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
   last_layers_contain_logits_only: bool = field(
@@ -455,7 +456,7 @@ class EvalOptions(NamedTuple):
 class CheckpointEvalOptions(NamedTuple):
   """Which checkpoints are evaluated, and when."""
   checkpoint_dir: str = required(
-      'Folder to watch for checkpoints; or one checkpoint.')
+      'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True)
   interval_secs: int = _steps(
       300, 'Least number of seconds between two evaluations.')
   max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
@@ -503,7 +504,8 @@ class TfliteEvalOptions(NamedTuple):
 class ExportOptions(NamedTuple):
   """From a checkpoint to a frozen graph."""
   checkpoint_path: str = required(
-      'Folder with checkpoints, of which the newest is taken; or one.')
+      'Folder with checkpoints, of which the newest is taken; or one.',
+      in_utf8=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
   inference_scales: Tuple[float, ...] = field(
@@ -567,7 +569,7 @@ class RebuildOptions(NamedTuple):
   """From a TFLite file to a checkpoint."""
   tflite: str = required('TFLite file to rebuild from.')
   output_dir: str = required(
-      'Folder for the checkpoint; must not hold one already.')
+      'Folder for the checkpoint; must not hold one already.', in_utf8=True)
   batch_norm_seed: Optional[int] = _seed(
       None, 'Draw batch norm from this seed and let the weights make up for '
       'it, to exercise folding; not given: batch norm is the identity.')

@@ -2,10 +2,17 @@
 import collections
 import concurrent.futures
 import contextlib
+import multiprocessing
 import os
+import signal
+import sys
+import threading
+import time
 from typing import (
+  Any,
   Callable,
   Deque,
+  Dict,
   Generator,
   Iterable,
   Iterator,
@@ -19,11 +26,14 @@ from typing import (
 import tqdm
 
 from deeplab import errors
+from deeplab import stops
 from deeplab.errors import InputError
 from deeplab.errors import Message
 
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
+# Seconds after which a process notices that the one that started it is dead.
+_PARENT_CHECK_SECS = 1
 
 
 def worker_count(wanted: int, tasks: Optional[int] = None) -> int:
@@ -87,6 +97,48 @@ def mapped_in_threads(
       contextlib.closing(ordered_map(
           pool, function, items, ahead=2 * workers))) as results:
     yield results
+
+
+@contextlib.contextmanager
+def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
+  """Context with an executor of processes; an error does not wait for them.
+
+  Args:
+    num_workers: number of processes, at least 1.
+
+  Yields:
+    The executor, whose results raise BrokenProcessPool once a process is dead.
+  """
+  # Python 3.6 cannot have them begin with something: Ctrl-C ends them there
+  # too, but not the death of this process.
+  begin: Dict[str, Any] = (
+      {'initializer': _serve} if sys.version_info >= (3, 7) else {})
+  with concurrent.futures.ProcessPoolExecutor(num_workers, **begin) as pool:
+    try:
+      yield pool
+    except BaseException:
+      for process in multiprocessing.active_children():
+        process.terminate()
+      raise
+
+
+def _serve():
+  """Has a process of `processes` leave it to the main one when to end.
+
+  Ctrl-C reaches them all, and none but the main one has anything to say of it.
+  Where that one is killed, this one ends too.
+  """
+  for number in stops.SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  threading.Thread(
+      target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent):
+  while os.getppid() == parent:
+    time.sleep(_PARENT_CHECK_SECS)
+  os._exit(1)
 
 
 def check_all(

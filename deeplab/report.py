@@ -13,6 +13,7 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import files
+from deeplab import inputs
 from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
@@ -292,17 +293,24 @@ def stage_row(stage: str, path: str) -> StageRow:
     InputError: where the file is no report.
     OSError: where it cannot be read.
   """
-  with open(path) as source:
-    try:
-      content = json.load(source)
-      miou, accuracy = (
-          float('nan') if content[name] is None else float(content[name])
-          for name in ('miou', 'pixel_accuracy'))
-      return StageRow(stage, miou, accuracy, int(content['images']),
-                      float(content['seconds']))
-    except (ValueError, KeyError, TypeError):
-      raise InputError('{}: expected a report, as {} has it written', path,
-                       option('report_json'))
+  given = option('report', '{}={}'.format(stage, path))
+  content = inputs.read_json(path, given, 'a report')
+  try:
+    return _row(stage, content)
+  except (ValueError, OverflowError, KeyError, TypeError):
+    raise InputError('{}: expected a report, as {} has it written', given,
+                     option('report_json'))
+
+
+def _row(stage, content):
+  miou, accuracy = (
+      float('nan') if content[name] is None else float(content[name])
+      for name in ('miou', 'pixel_accuracy'))
+  images, seconds = int(content['images']), float(content['seconds'])
+  if images < 0 or not 0 <= seconds < math.inf or any(
+      score < 0 or score > 1 for score in (miou, accuracy)):
+    raise ValueError
+  return StageRow(stage, miou, accuracy, images, seconds)
 
 
 def stage_table(rows: Sequence[Tuple[str, float, float, int, float]]) -> str:

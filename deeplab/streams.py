@@ -31,7 +31,8 @@ def checked() -> Iterator[None]:
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(_STDOUT, 'w', closefd=False)),
         encoding=getattr(before, 'encoding', 'utf-8'),
-        errors=getattr(before, 'errors', 'strict'),
+        # Names of files may be in no encoding at all.
+        errors='backslashreplace',
         line_buffering=os.isatty(_STDOUT))
   try:
     yield
@@ -66,4 +67,5 @@ def _open_what_is_closed() -> None:
               os.O_WRONLY if descriptor == _STDERR else os.O_RDONLY)
       os.set_inheritable(descriptor, True)
   if sys.stderr is None:
-    sys.stderr = io.open(_STDERR, 'w', closefd=False)
+    sys.stderr = io.open(
+        _STDERR, 'w', errors='backslashreplace', closefd=False)

@@ -5,6 +5,8 @@ the next: the tests that lead here run on all of them. Needs no TensorFlow.
 """
 import re
 
+from deeplab import errors
+
 # How an error names the node that raised it, if that node reads a dataset: as
 # '[[IteratorGetNext]]', or '[[node scope/IteratorGetNext_1 (defined at ...'.
 # The error's `op` is another one, inside of the dataset, or None.
@@ -20,7 +22,16 @@ _NODES_AFTER = re.compile(r'\s+(\[\[|Original stack trace)')
 
 def message(error: Exception) -> str:
   """Returns an error's message without the nodes that it names at length."""
-  return _NODES_AFTER.split(_NODE_BEFORE.sub('', str(error)), 1)[0]
+  text = _NODES_AFTER.split(_NODE_BEFORE.sub('', str(error)), 1)[0]
+  return errors.one_line(text)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+  """Whether an error means that there is too little memory.
+
+  A full disk has the same class of error.
+  """
+  return 'OOM when allocating' in str(error)
 
 
 def is_of_input(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import schedules
+from deeplab import stops
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -144,7 +145,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
           preprocess_options: options_lib.PreprocessOptions,
           model_options: options_lib.ModelOptions,
           options: options_lib.TrainOptions) -> TrainResult:
-  """Trains until the last step, or until SIGINT or SIGTERM.
+  """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
 
   Checkpoints, summaries and the model's options go to options.train_logdir;
   where that folder has a checkpoint already, training resumes from it.
@@ -251,15 +252,16 @@ def _remember_names(filenames):
 
 
 class _StopSignals:
-  """Context in which SIGINT and SIGTERM ask for a stop at the next step."""
+  """Context in which a signal asks for a stop at the next step."""
 
   def __init__(self):
     self.received = None
     self._previous = {}
 
   def __enter__(self):
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._previous[number] = signal.signal(number, self._receive)
+    for number in stops.SIGNALS:
+      if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+        self._previous[number] = signal.signal(number, self._receive)
     return self
 
   def __exit__(self, *unused_exception):
@@ -373,7 +375,7 @@ class _Loop:
     latest = checkpoints.find_latest(self._options.train_logdir)
     return ('loss is inf or NaN at step {} (batch: {}; learning rate {:g}; '
             'last finite loss {:.4f}); {} kept'.format(
-                done + 1, ', '.join(name.decode() for name in names), rate,
+                done + 1, ', '.join(map(contract.text_of_name, names)), rate,
                 loss, os.path.basename(latest) if latest else 'no checkpoint'))
 
   def result(self, stopped_by):

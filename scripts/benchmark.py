@@ -21,6 +21,7 @@ from deeplab.benchmark import cases  # found through the line above
 from deeplab.errors import InputError
 
 _ROUNDS = 3
+_MOST_ROUNDS = 1000
 
 
 def define_flags(flag_values):
@@ -61,8 +62,9 @@ def main(flag_values):
   rounds = flag_values.rounds
   if rounds is None:
     rounds = 1 if flag_values.quick else _ROUNDS
-  if rounds < 1:
-    raise InputError('--rounds={}: expected at least 1'.format(rounds))
+  if not 1 <= rounds <= _MOST_ROUNDS:
+    raise InputError('--rounds={}: expected a whole number from 1 to {}'.format(
+        rounds, _MOST_ROUNDS))
   pythons = driver.find_pythons(flag_values.environments)
   for flag in ('output_json', 'output_md'):
     folder = os.path.dirname(flag_values[flag].value or '') or '.'

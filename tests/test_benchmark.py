@@ -285,7 +285,8 @@ def test_list():
     (['--environments=tf3'], '--environments=tf3: unknown environment tf3; '),
     (['--environments='], '--environments=: '),
     (['--environments=tf1=/nowhere/python'], 'none found; run '),
-    (['--rounds=0', '--environments=' + _HERE], '--rounds=0: expected at '),
+    (['--rounds=0', '--environments=' + _HERE],
+     '--rounds=0: expected a whole number from 1 to 1000'),
     (['--output_md=/nowhere/B.md', '--environments=' + _HERE],
      '--output_md=/nowhere/B.md: no such folder'),
 ])

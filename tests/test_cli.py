@@ -15,9 +15,8 @@ from deeplab import environment
 from deeplab import errors
 from deeplab import fields
 from deeplab.errors import InputError
-from deeplab.flag_sets import data as data_flags
 from deeplab.flag_sets import network as flag_sets
-from deeplab.flag_sets import tflite as tflite_flags
+from tests import flag_groups
 from tests import scripts
 
 SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',
@@ -131,40 +130,9 @@ def test_bad_values_are_named_with_what_was_expected(arguments, words):
   assert '--' not in str(error.value)
 
 
-# The functions that define a script's flags and make its options, and flags
-# without which there are none.
-GROUPS = {
-    'build': (data_flags.define_build_flags, data_flags.build_options, []),
-    'synthetic': (data_flags.define_synthetic_flags,
-                  data_flags.synthetic_options, []),
-    'preprocessed': (
-        data_flags.define_preprocessed_flags, data_flags.preprocessed_options,
-        ['--dataset_dir=d', '--preprocessed_dataset_dir=p']),
-    'train': (flag_sets.define_train_flags, flag_sets.train_options,
-              ['--train_logdir=l', '--dataset_dir=d']),
-    'eval': (flag_sets.define_eval_flags, flag_sets.eval_options,
-             ['--checkpoint_dir=c', '--dataset_dir=d']),
-    'eval_pb': (flag_sets.define_eval_pb_flags, flag_sets.eval_pb_options,
-                ['--pb=p', '--dataset_dir=d']),
-    'export': (flag_sets.define_export_flags, flag_sets.export_options,
-               ['--checkpoint_path=c', '--export_path=e']),
-    'ptq': (tflite_flags.define_post_training_quant_flags,
-            tflite_flags.post_training_quant_options,
-            ['--graph_def=g', '--out_tflite=o', '--dataset_dir=d',
-             '--input_type=uint8']),
-    'convert': (tflite_flags.define_convert_tflite_flags,
-                tflite_flags.convert_tflite_options,
-                ['--graph_def=g', '--out_tflite=o', '--mode=qat']),
-    'tflite_eval': (tflite_flags.define_tflite_eval_flags,
-                    tflite_flags.tflite_eval_options, []),
-    'rebuild': (tflite_flags.define_rebuild_flags, tflite_flags.rebuild_options,
-                ['--tflite=t', '--output_dir=o']),
-}
-
-
 def line_of(group, *arguments):
   """What a user reads of the refusal of a command line, after ERROR."""
-  define, make, required = GROUPS[group]
+  define, make, required = flag_groups.GROUPS[group]
   values = flags.FlagValues()
   with pytest.raises(InputError) as error:
     cli.parse(define, ['script'] + required + list(arguments), values)
@@ -173,7 +141,7 @@ def line_of(group, *arguments):
 
 
 def flags_with_numbers():
-  for group, (define, _, _) in GROUPS.items():
+  for group, (define, _, _) in flag_groups.GROUPS.items():
     values = flags.FlagValues()
     define(values)
     for name in values:
@@ -183,12 +151,26 @@ def flags_with_numbers():
           yield pytest.param(group, name, definition, id=group + '-' + name)
 
 
+def beyond(definition):
+  """Returns numbers that are just outside the bounds of a field, as text."""
+  numbers = [definition.above, definition.below]
+  if definition.least is not None:
+    numbers.append(definition.least - 1)
+  if definition.most is not None:
+    numbers.append(definition.most + 1)
+  if definition.choices:
+    numbers += [0, -1, max(definition.choices) + 1]
+  return [str(number) for number in numbers if number is not None]
+
+
 @pytest.mark.parametrize(
     'group, name, definition', list(flags_with_numbers()))
 def test_absurd_numbers_are_refused_by_the_flags_name(group, name, definition):
   times = definition.length or 1
-  for number in ('nan', 'inf', '-inf', '1e400', str(10 ** 20), str(2 ** 70),
-                 str(-10 ** 20), '0x'):
+  outside = beyond(definition)
+  assert len(outside) >= 2, 'no number is without bounds'
+  for number in ['nan', 'inf', '-inf', '1e400', str(10 ** 20), str(2 ** 70),
+                 str(-10 ** 20), '0x'] + outside:
     if name == 'crop_size':
       arguments = ['--crop_size=' + number] * times
     else:

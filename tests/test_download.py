@@ -16,6 +16,7 @@ import pytest
 from deeplab.data import synthetic
 from deeplab.options import SyntheticOptions
 from tests import downloads
+from tests import names
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
     __file__))), 'download_and_convert_ade20k.sh')
@@ -116,7 +117,7 @@ def url_of(server, path):
 @pytest.fixture
 def run(server, zip_bytes, tmp_path):
   """Runs the script in tmp_path, with the server's zip as the right one."""
-  def run_script(*arguments, script=SCRIPT, **variables):
+  def run_script(*arguments, script=SCRIPT, cwd=tmp_path, **variables):
     environment = dict(
         os.environ, PYTHON=sys.executable,
         ADE20K_URL=url_of(server, ZIP_NAME),
@@ -126,7 +127,7 @@ def run(server, zip_bytes, tmp_path):
     environment = {name: value for name, value in environment.items()
                    if value is not None}
     return subprocess.run(
-        [script] + list(arguments), cwd=str(tmp_path), env=environment,
+        [script] + list(arguments), cwd=str(cwd), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         encoding='utf-8', timeout=120)
   return run_script
@@ -172,6 +173,16 @@ def test_resumes_a_cut_download_converts_and_then_rests(
   assert len(server.starts) == 2
   assert written == {
       path.name: path.stat().st_mtime_ns for path in records.iterdir()}
+
+
+def test_any_folder_and_locale_will_do(run, zip_bytes, tmp_path):
+  folder = tmp_path / names.ANY[1]
+  folder.mkdir()
+  (folder / names.ANY[0]).write_bytes(zip_bytes)
+  result = run('--zip=' + names.ANY[0], cwd=folder, LC_ALL='C')
+  assert result.returncode == 0, result.stderr
+  assert (folder / 'ADE20K' / 'tfrecord' / 'val.json').exists()
+  assert_refused(run('--zip=a\nb', cwd=folder), '--zip=a b: no such file')
 
 
 def test_a_second_run_resumes_where_the_first_gave_up(

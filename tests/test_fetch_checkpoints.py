@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from tests import downloads
+from tests import names
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(REPOSITORY, 'scripts', 'fetch_checkpoints.sh')
@@ -97,7 +98,7 @@ def run(server, manifest, tmp_path):
     return subprocess.run(
         [script, '--output_dir=out'] + list(arguments), cwd=str(tmp_path),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        encoding='utf-8', timeout=60)
+        encoding='utf-8', errors='replace', timeout=60)
   return run_script
 
 
@@ -113,6 +114,14 @@ def assert_refused(result, *words):
 def contents(folder):
   return {str(path.relative_to(folder)): path.read_bytes()
           for path in folder.rglob('*') if path.is_file()}
+
+
+def test_any_folder_and_locale_will_do(run, tmp_path):
+  for name in names.ANY:
+    result = run('--output_dir=' + name, LC_ALL='C')
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / name) == FILES
+  assert not (tmp_path / 'out').exists()
 
 
 def test_fetches_everything_then_nothing(run, server, tmp_path):

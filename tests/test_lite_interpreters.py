@@ -27,7 +27,7 @@ class FakeInterpreter:
   operators = ()
   failure = None
 
-  def __init__(self, model_path, num_threads=None):
+  def __init__(self, model_content, num_threads=None):
     self.num_threads = num_threads
     self.inputs = []
 
@@ -189,8 +189,9 @@ def test_labels(make, dtype):
 def test_files_that_are_no_models(tmp_path):
   with pytest.raises(InputError) as caught:
     interpreters.check_file(str(tmp_path))
-  assert 'net_file={}: no such file; ./scripts/fetch_checkpoints.sh'.format(
-      tmp_path) in str(caught.value)
+  assert str(caught.value) == (
+      'net_file={}: is a folder; ./scripts/fetch_checkpoints.sh gets the '
+      'published ones'.format(tmp_path))
   for content in (b'', b'TFL3', b'....TFL2....'):
     path = tmp_path / 'x.tflite'
     path.write_bytes(content)
@@ -214,8 +215,8 @@ def test_threads(make):
 
   class OneThread(FakeInterpreter):
 
-    def __init__(self, model_path):
-      FakeInterpreter.__init__(self, model_path)
+    def __init__(self, model_content):
+      FakeInterpreter.__init__(self, model_content)
 
   assert make(OneThread, arguments).num_threads == 1
 

@@ -1,12 +1,18 @@
 """Work in threads: order, room, cancelling, and checks of many items."""
 import concurrent.futures
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from deeplab import parallel
+from deeplab import stops
 from deeplab.errors import InputError
+from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
@@ -80,3 +86,79 @@ def test_all_items_are_checked_and_problems_come_in_order(workers):
 def test_a_defect_of_a_check_is_no_problem_of_the_item():
   with pytest.raises(ZeroDivisionError):
     parallel.check_all(lambda item: 1 // item, [1, 0], title='', unit='item')
+
+
+# --- Processes -------------------------------------------------------------
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv.pop())
+from deeplab import cli, parallel
+
+def work(unused_item):
+  print(os.getpid(), flush=True)
+  time.sleep(60)
+
+def main(unused_flags):
+  with parallel.processes(3) as pool:  # of which one has no work
+    for future in [pool.submit(work, item) for item in range(2)]:
+      future.result()
+
+if __name__ == '__main__':
+  cli.run(main, lambda flags: None, environments=())
+"""
+
+
+def start_workers(tmp_path):
+  """Returns a running script with two workers, and the workers' numbers."""
+  (tmp_path / 'script.py').write_text(SCRIPT)
+  process = subprocess.Popen(
+      [sys.executable, str(tmp_path / 'script.py'), scripts.REPOSITORY],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+      start_new_session=True)
+  return process, [int(process.stdout.readline()) for _ in range(2)]
+
+
+def runs(worker):
+  try:
+    with open('/proc/{}/stat'.format(worker)) as state:
+      return state.read().rsplit(')', 1)[1].split()[0] != 'Z'
+  except FileNotFoundError:
+    return False
+
+
+def wait_for_the_end_of(workers):
+  deadline = time.time() + 30
+  while any(map(runs, workers)):
+    assert time.time() < deadline, 'stray processes'
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize('number', stops.SIGNALS)
+def test_a_signal_ends_workers_too_without_a_word_of_theirs(tmp_path, number):
+  process, workers = start_workers(tmp_path)
+  if number == signal.SIGTERM:
+    process.send_signal(number)  # Ctrl-C and a closed terminal reach all
+  else:
+    os.killpg(process.pid, number)
+  _, problems = scripts.output_of(process)
+  assert problems.startswith('ERROR script.py: stopped by ' + number.name)
+  assert problems.count('\n') == 1
+  assert process.returncode == 128 + number
+  wait_for_the_end_of(workers)
+
+
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+  process, workers = start_workers(tmp_path)
+  process.kill()
+  wait_for_the_end_of(workers)
+  assert scripts.output_of(process)[1] == ''
+
+
+def test_a_worker_that_is_killed_ends_the_others(tmp_path):
+  process, workers = start_workers(tmp_path)
+  os.kill(workers[1], signal.SIGKILL)  # as the kernel does when memory is out
+  _, problems = scripts.output_of(process)
+  assert process.returncode == 1
+  assert 'BrokenProcessPool' in problems
+  wait_for_the_end_of(workers)

@@ -141,10 +141,11 @@ def test_manifest(folder, tmp_path):
   path = tmp_path / 'manifest.json'
   path.write_text(json.dumps({'split': 'val'}))
   assert png_folder.read_manifest(folder.path) == {'split': 'val'}
-  for content in ('{"split"', '3'):
+  for content in ('{"split"', '3', '[' * 10 ** 5, '{"geometry": 3}'):
     path.write_text(content)
-    assert str(path) + ': damaged' in refusal(
-        png_folder.read_manifest, folder.path)
+    message = refusal(png_folder.read_manifest, folder.path)
+    assert message.startswith(str(path) + ': ')
+    assert 'the manifest that gen_preprocessed_data.py writes' in message
 
 
 # --- Checking and reading --------------------------------------------------

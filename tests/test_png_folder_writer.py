@@ -329,7 +329,7 @@ def test_lists_that_cannot_be_used(generate, five, tmp_path):
   assert refusal(b'image_1.png\nimage_2.png\nimage_1.png \n') == (
       '1 names come more than once: image_1.png')
   assert 'not a text file' in refusal(b'\xff\xfe\x00')
-  with pytest.raises(InputError, match='image_list=/no/such: No such file'):
+  with pytest.raises(InputError, match='image_list=/no/such: no such file'):
     generate('--image_list=/no/such')
 
 

@@ -51,14 +51,10 @@ def unpack(path: str, output_dir: str, folder: str) -> None:
       for member in tqdm.tqdm(members, 'unpacking', unit='file', disable=None):
         archive.extract(member, output_dir)
   except _UNREADABLE as error:
+    reason = (errors.of_system(error) if isinstance(error, OSError)
+              else errors.one_line(str(error)))
     raise errors.InputError('{}: cannot be unpacked: {}'.format(
-        path, _reason(error)))
-
-
-def _reason(error):
-  if isinstance(error, OSError):
-    return errors.of_system(error)
-  return str(error) or type(error).__name__
+        path, reason or type(error).__name__))
 
 
 def _check_members(members, path, folder):

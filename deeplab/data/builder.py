@@ -31,6 +31,7 @@ from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
+from deeplab.errors import printable
 from deeplab.errors import some_messages
 
 _Item = TypeVar('_Item')
@@ -201,7 +202,8 @@ def _report(problems, total, options):
       os.remove(path)  # an earlier run's
     return
   # Also where bad pairs are left out: summary_line says to look there.
-  files.write_text(path, '\n'.join(map(str, problems)) + '\n')
+  files.write_text(path, ''.join(
+      printable(str(problem)) + '\n' for problem in problems))
   if options.skip_bad and len(problems) < total:
     return
   raise InputError(

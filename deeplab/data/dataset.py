@@ -119,7 +119,7 @@ class Batches:
         # The channel is there for the graph's operations on images.
         batch['label'] = batch['label'][:, :, :, 0]
         batch['filename'] = [
-            records.decode_name(name) for name in batch['filename']]
+            contract.text_of_name(name) for name in batch['filename']]
         yield batch
     if done != self.num_images or (
         splits.state_of(self._split.paths) != self._split.state):
@@ -149,7 +149,8 @@ class Batches:
     if self._names is None:
       return dataset
     return dataset.filter(lambda serialized: tf.reduce_any(
-        tf.equal(self._names, _image_name(serialized))))
+        tf.equal([contract.bytes_of_name(name) for name in self._names],
+                 _image_name(serialized))))
 
   def _check_names(self, wanted):
     """Raises InputError unless each wanted name is in the records once."""
@@ -222,7 +223,7 @@ def _excess(element, options):
   limit = min(crop_height, crop_width)
   return Message(
       '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger crop)',
-      records.decode_name(element['filename']), height, width, resized,
+      contract.text_of_name(element['filename']), height, width, resized,
       crop_height, crop_width, option('min_resize_value', limit),
       option('max_resize_value', limit))
 

@@ -8,7 +8,6 @@ png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
 TFLite model can be evaluated where there is an interpreter and nothing else.
 """
 import collections
-import json
 import os
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
@@ -17,12 +16,16 @@ import numpy as np
 from PIL import Image
 
 from deeplab import contract
+from deeplab import inputs
 from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_messages
 from deeplab.errors import some_of
+
+# What a manifest tells a report.
+_TOLD = ('split', 'geometry')
 
 
 class Listing(NamedTuple):
@@ -166,14 +169,14 @@ def _check_names(found, val_label_dir):
 def read_manifest(folder: str) -> Dict[str, Any]:
   """Returns the manifest of FOLDER as a dict; {} where there is none."""
   path = os.path.join(folder, contract.PREPROCESSED_MANIFEST)
-  if not os.path.isfile(path):
+  if not os.path.exists(path):
     return {}
-  try:
-    with open(path, encoding='utf-8') as source:
-      return dict(json.load(source))
-  except (ValueError, TypeError):  # no JSON, or JSON of something else
-    raise InputError('{}: damaged; gen_preprocessed_data.py writes it'.format(
-        path))
+  kind = 'the manifest that gen_preprocessed_data.py writes'
+  content = inputs.read_json(path, path, kind)
+  if not isinstance(content, dict) or not all(
+      isinstance(content.get(name, ''), str) for name in _TOLD):
+    raise InputError('{}: damaged; expected {}'.format(path, kind))
+  return content
 
 
 # --- Checking and reading --------------------------------------------------

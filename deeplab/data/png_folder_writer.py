@@ -17,6 +17,7 @@ import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab.data import png_folder
@@ -71,15 +72,9 @@ def read_image_list(path: str) -> List[str]:
     InputError: no such file, no text, no name, or a name that comes twice.
   """
   given = option('image_list', path)
-  try:
-    # Editors on Windows may begin a file with a byte order mark.
-    with open(path, encoding='utf-8-sig') as lines:
-      names = [line.strip() for line in lines if line.strip()]
-  except OSError as error:
-    raise InputError('{}: {}', given, error.strerror)
-  except UnicodeDecodeError:
-    raise InputError('{}: not a text file; expected the file name of an image '
-                     'on each line', given)
+  text = inputs.read_text(
+      path, given, 'the file name of an image on each line')
+  names = [line.strip() for line in text.splitlines() if line.strip()]
   if not names:
     raise InputError('{}: no line with a name; expected the file name of an '
                      'image on each', given)

@@ -71,7 +71,7 @@ def make_example(*, image_bytes: bytes, label_bytes: bytes, filename: str,
   """
   feature = {
       contract.KEY_IMAGE: _bytes_feature(image_bytes),
-      contract.KEY_FILENAME: _bytes_feature(encode_name(filename)),
+      contract.KEY_FILENAME: _bytes_feature(contract.bytes_of_name(filename)),
       contract.KEY_IMAGE_FORMAT: _bytes_feature(image_format.encode('ascii')),
       contract.KEY_HEIGHT: _int_feature(height),
       contract.KEY_WIDTH: _int_feature(width),
@@ -88,16 +88,6 @@ def _bytes_feature(value):
 
 def _int_feature(value):
   return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def encode_name(filename: str) -> bytes:
-  """Returns a file name as records have it: its bytes, be they UTF-8 or not."""
-  return filename.encode('utf-8', 'surrogateescape')
-
-
-def decode_name(filename: bytes) -> str:
-  """Returns a record's file name as Python has file names."""
-  return filename.decode('utf-8', 'surrogateescape')
 
 
 def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:

@@ -15,6 +15,7 @@ import tqdm
 
 from deeplab import contract
 from deeplab import files
+from deeplab import memory
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -23,6 +24,8 @@ DATASET_FOLDER = 'ADEChallengeData2016'
 # Tells a folder that may be replaced from the real data set.
 _MARKER = 'synthetic.txt'
 _SPLIT_FOLDERS = {'train': 'training', 'val': 'validation'}
+# Memory that painting takes, by the square of the longer side.
+_BYTES_A_PIXEL = 40
 _JPEG_QUALITY = 92
 
 # Class -> mean colour (RGB, 0..255) and grain (standard deviation). Fence and
@@ -63,13 +66,16 @@ def make_dataset(options: options_lib.SyntheticOptions) -> str:
     The path of the ADEChallengeData2016 folder.
 
   Raises:
-    InputError: the folder holds other data.
+    InputError: the folder holds other data; or the pictures take more memory
+      than there is.
   """
   folder = os.path.join(options.output_dir, DATASET_FOLDER)
   if os.path.exists(folder) and not os.path.exists(
       os.path.join(folder, _MARKER)):
     raise InputError('{} exists and is no synthetic data set; give another {}',
                      folder, option('output_dir'))
+  memory.check(_BYTES_A_PIXEL * options.long_side ** 2, '{}',
+               option('long_side', options.long_side))
   with files.replacing(folder) as (temporary,):
     _paint_all(
         temporary, {'train': options.train_images, 'val': options.val_images},

@@ -166,7 +166,7 @@ def _load(options, *, quantized):
 
 def _converter(graph):
   return tf.lite.TFLiteConverter.from_frozen_graph(
-      graph.path, [graph.input_node], [graph.output_node])
+      os.fsencode(graph.path), [graph.input_node], [graph.output_node])
 
 
 def _run(converter, graph):

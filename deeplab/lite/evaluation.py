@@ -3,14 +3,12 @@
 The interpreter runs in processes of its own: as many as wanted, and one that
 a damaged file crashes takes nothing else with it. Needs no TensorFlow.
 """
-import concurrent.futures
 from concurrent.futures.process import BrokenProcessPool
 import contextlib
 import faulthandler
 import functools
 import logging
 import os
-import signal
 from typing import NamedTuple, Tuple
 
 import numpy as np
@@ -65,7 +63,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
   with _crashes_explained(options.net_file, workers), (
-      concurrent.futures.ProcessPoolExecutor(workers)) as pool:
+      parallel.processes(workers)) as pool:
     # The workers start here, before there are threads.
     model = pool.submit(_describe, options).result()
     _LOG.info('%s takes %s', options.net_file, model.input_text)
@@ -167,10 +165,7 @@ def _count(pool, options, pairs, *, keep, ahead):
 @functools.lru_cache(maxsize=None)
 def _predictor(options):
   """Returns the predictor of this process, which ends with it."""
-  # Ctrl-C reaches every process: here it ends it, without a traceback. Nor
-  # does the stack of a crash say more than the message that follows it.
-  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+  # The stack of a crash says no more than the message that follows it.
   faulthandler.disable()
   return interpreters.TflitePredictor(
       options.net_file, is_float_input=options.is_float_input,

@@ -5,7 +5,6 @@ is imported when the first predictor is made.
 """
 import importlib
 import inspect
-import os
 from typing import Optional
 import warnings
 
@@ -14,6 +13,7 @@ import numpy as np
 from deeplab import contract
 from deeplab import counting
 from deeplab import environment
+from deeplab import errors
 from deeplab import quiet
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -39,10 +39,12 @@ def check_file(path: str) -> None:
   Raises:
     InputError: no such file, another kind of file, or custom operators.
   """
-  if not os.path.isfile(path):
-    raise InputError('{}: no such file; ./scripts/fetch_checkpoints.sh gets '
-                     'the published ones', option('net_file', path))
-  safety.read(path, option('net_file', path))
+  _content(path)
+
+
+def _content(path):
+  return safety.read(path, option('net_file', path),
+                     './scripts/fetch_checkpoints.sh gets the published ones')
 
 
 class TflitePredictor(counting.Predictor):
@@ -71,9 +73,10 @@ class TflitePredictor(counting.Predictor):
       InputError: where the file is no TFLite model that makes labels of
         images, or its input is not what the caller takes it to be.
     """
-    check_file(path)
+    content = _content(path)
     self.description = path
-    self._interpreter, name, self.num_threads = _load(path, num_threads)
+    self._interpreter, name, self.num_threads = _load(
+        content, path, num_threads)
     self.interpreter_text = '{}, {}'.format(name, _kernels(self._interpreter))
     self._input = self._interpreter.get_input_details()[0]
     self._output = self._interpreter.get_output_details()[0]
@@ -168,7 +171,7 @@ def _takes_pixels(lowest, scale, zero_point):
 # --- The interpreter -------------------------------------------------------
 
 
-def _load(path, num_threads):
+def _load(content, path, num_threads):
   """Returns (interpreter ready to run, its name, its number of threads)."""
   interpreter_class, name = _interpreter_class()
   arguments = {}
@@ -180,11 +183,12 @@ def _load(path, num_threads):
     with quiet.without_notices(), warnings.catch_warnings():
       # TensorFlow's says that it has moved to LiteRT.
       warnings.simplefilter('ignore')
-      interpreter = interpreter_class(model_path=path, **arguments)
+      interpreter = interpreter_class(model_content=content, **arguments)
       interpreter.allocate_tensors()
   except (ValueError, RuntimeError) as error:
-    raise InputError('{}: {} cannot load this model: {}',
-                     option('net_file', path), name, error)
+    raise InputError(
+        '{}: {} cannot load this model: {}', option('net_file', path), name,
+        errors.one_line(str(error)))
   return interpreter, name, num_threads
 
 

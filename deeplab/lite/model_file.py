@@ -3,7 +3,6 @@
 The file itself is parsed, so any TensorFlow will do, and no interpreter has to
 know its operators.
 """
-import os
 import struct
 import sys
 from typing import Dict, NamedTuple, Optional, Tuple, cast
@@ -109,8 +108,6 @@ def read(path: str) -> Model:
     InputError: where there is no such file, it is not a whole TFLite file, or
       it has custom operators.
   """
-  if not os.path.isfile(path):
-    raise InputError('{}: no such file; expected a TFLite model'.format(path))
   return _parse(safety.read(path, path), path)
 
 
@@ -155,8 +152,21 @@ def _parse_model(model):
             max(code.BuiltinCode(), code.DeprecatedBuiltinCode())),
         inputs=_positions(operator.InputsAsNumpy()),
         outputs=_positions(operator.OutputsAsNumpy())))
-  return Model(tensors, tuple(operators), _positions(graph.InputsAsNumpy()),
-               _positions(graph.OutputsAsNumpy()))
+  result = Model(tensors, tuple(operators), _positions(graph.InputsAsNumpy()),
+                 _positions(graph.OutputsAsNumpy()))
+  _check_positions(result)
+  return result
+
+
+def _check_positions(model):
+  """Raises ValueError where something is said to be where no tensor is."""
+  lists = [(model.inputs, 0), (model.outputs, 0)]
+  for operator in model.operators:
+    lists += [(operator.inputs, -1), (operator.outputs, 0)]
+  for positions, least in lists:
+    if not positions or min(positions) < least or (
+        max(positions) >= len(model.tensors)):
+      raise ValueError
 
 
 def _positions(array):
@@ -172,6 +182,9 @@ def _parse_tensor(model, tensor):
     scales = tuple(quantization.ScaleAsNumpy().tolist())
     zero_points = tuple(quantization.ZeroPointAsNumpy().tolist())
     axis = quantization.QuantizedDimension()
+    if len(zero_points) != len(scales) or len(scales) > 1 and (
+        len(scales) != shape[axis]):
+      raise ValueError
   data = None
   stored = model.Buffers(tensor.Buffer())
   if dtype is not None and stored.DataLength():

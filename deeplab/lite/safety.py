@@ -1,13 +1,13 @@
 """What a TFLite file is, and asks to be run, before an interpreter is given it.
 
-Identifier and list of operators are all that is read, with the standard library
-alone: scores are measured where there is an interpreter and nothing else.
+Identifier and list of operators are all that is looked at, with the standard
+library alone: scores are measured where there is an interpreter and nothing
+else.
 """
-import os
 import struct
 from typing import Union
 
-from deeplab import contract
+from deeplab import inputs
 from deeplab.errors import InputError
 from deeplab.errors import Option
 
@@ -21,23 +21,19 @@ _MODEL_OPERATOR_CODES = 1
 _CODE_DEPRECATED, _CODE_CUSTOM_NAME, _CODE_BUILTIN = 0, 1, 3
 
 
-def read(path: str, name: Union[str, Option]) -> bytes:
-  """Returns the bytes of an existing file, if they are a TFLite model's.
+def read(path: str, name: Union[str, Option], remedy: str = '') -> bytes:
+  """Returns the bytes of a file, if they are a TFLite model's.
 
   Args:
     path: the file.
     name: the path, or the option with it, for messages.
+    remedy: what to say where there is no such file.
 
   Raises:
-    InputError: the file is larger than any such model, another kind of file,
-      or has custom operators.
+    InputError: there is none, or it is larger than any such model, another kind
+      of file, or has custom operators.
   """
-  size = os.path.getsize(path)
-  if size > contract.MAX_FILE_BYTES:
-    raise InputError('{}: {} bytes; expected a TFLite model of at most {}',
-                     name, size, contract.MAX_FILE_BYTES)
-  with open(path, 'rb') as source:
-    content = source.read()
+  content = inputs.read(path, name, 'a TFLite model', remedy)
   check(content, name)
   return content
 

@@ -1,0 +1,82 @@
+"""Files that a user names, read whole: only if they are files, and no larger.
+
+A pipe would have the reader wait for ever, a device would never end.
+"""
+import json
+import os
+import stat
+from typing import Any, Union
+
+from deeplab import contract
+from deeplab.errors import InputError
+from deeplab.errors import Option
+
+
+def read(path: str, name: Union[str, Option], kind: str,
+         remedy: str = '') -> bytes:
+  """Returns the content of a file.
+
+  Args:
+    path: the file.
+    name: the path, or the option with it, for messages.
+    kind: what it is expected to be, such as 'a frozen graph'.
+    remedy: what to say where it is no file; '': what is expected.
+
+  Raises:
+    InputError: there is no such file, or it is larger than any such.
+    OSError: it cannot be read.
+  """
+  problem = _problem(path)
+  if problem:
+    raise InputError('{}: {}; {}', name, problem, remedy or 'expected ' + kind)
+  size = os.path.getsize(path)
+  if size > contract.MAX_FILE_BYTES:
+    raise InputError('{}: {} bytes; expected {} of at most {}', name, size,
+                     kind, contract.MAX_FILE_BYTES)
+  with open(path, 'rb') as source:
+    return source.read()
+
+
+def read_text(path: str, name: Union[str, Option], kind: str) -> str:
+  """Returns the text of a file, as Python has names of files.
+
+  Arguments as for `read`.
+
+  Raises:
+    InputError: as from `read`, or it is no text.
+    OSError: it cannot be read.
+  """
+  # Names may be in another encoding. Editors on Windows may begin a file with a
+  # byte order mark; one for each character has bytes of 0.
+  text = read(path, name, kind).decode('utf-8-sig', 'surrogateescape')
+  if '\0' in text:
+    raise InputError('{}: not a text file in UTF-8; expected {}', name, kind)
+  return text
+
+
+def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
+  """Returns what a file of JSON holds; arguments as for `read`.
+
+  Raises:
+    InputError: as from `read_text`, or it is no JSON.
+    OSError: it cannot be read.
+  """
+  text = read_text(path, name, kind)
+  try:
+    return json.loads(text)
+  except RecursionError:
+    problem = 'nested too deeply'
+  except ValueError as error:
+    problem = 'no JSON: {}'.format(error)
+  raise InputError('{}: {}; expected {}', name, problem, kind)
+
+
+def _problem(path):
+  """Says why a path is no file that can be read to its end, or None."""
+  try:
+    mode = os.stat(path).st_mode
+  except (FileNotFoundError, NotADirectoryError):
+    return 'no such file'
+  if stat.S_ISDIR(mode):
+    return 'is a folder'
+  return None if stat.S_ISREG(mode) else 'is a device or a pipe'

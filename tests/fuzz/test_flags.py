@@ -1,0 +1,52 @@
+"""Any command line gives options, or one line that says why not."""
+from absl import flags
+from hypothesis import strategies
+
+from deeplab import cli
+from deeplab.errors import InputError
+from tests import flag_groups
+from tests import fuzz
+
+NUMBERS = strategies.one_of(
+    strategies.sampled_from([
+        'nan', 'inf', '-inf', '1e400', '-1e-400', str(10 ** 20), str(2 ** 63),
+        '-0', '0x10', '1_000', '', ' 1', '1 ', '٣', '1,', ',', '1,,2']),
+    strategies.integers().map(str), strategies.integers(-2, 600).map(str),
+    strategies.floats().map(str))
+VALUES = strategies.one_of(
+    NUMBERS, strategies.lists(NUMBERS, max_size=4).map(','.join),
+    strategies.text(max_size=8), strategies.binary(max_size=4).map(
+        lambda name: name.decode('utf-8', 'surrogateescape')),
+    strategies.sampled_from(['true', 'False', 'val', 'png', 'qat', 'a=b']))
+NAMES = {}
+for group, (define, _, _) in flag_groups.GROUPS.items():
+  defined = flags.FlagValues()
+  define(defined)
+  NAMES[group] = sorted(defined)
+
+
+@strategies.composite
+def command_lines(draw):
+  """Draws (group, arguments)."""
+  group = draw(strategies.sampled_from(sorted(NAMES)))
+  names = strategies.one_of(
+      strategies.sampled_from(NAMES[group]),
+      strategies.sampled_from(['undefok', 'flagfile', 'help', '', '-']),
+      strategies.text(max_size=5))
+  words = strategies.one_of(
+      strategies.builds('--{}={}'.format, names, VALUES),
+      strategies.builds('--{}'.format, names),
+      strategies.builds('--no{}'.format, names), VALUES)
+  return group, draw(strategies.lists(words, max_size=5))
+
+
+@fuzz.given(command_lines(), examples=1000)
+def test_any_command_line(drawn):
+  group, arguments = drawn
+  define, make, required = flag_groups.GROUPS[group]
+  values = flags.FlagValues()
+  try:
+    cli.parse(define, ['script'] + required + arguments, values)
+    make(values)
+  except InputError as error:
+    assert cli.in_flags(error, values)

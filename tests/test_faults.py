@@ -1,0 +1,233 @@
+"""What scripts say of signals, of a lack of memory, and of the system's errors.
+
+And that they can say it, whatever the names are and the terminal can show.
+"""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import cli
+from deeplab import errors
+from deeplab import stops
+from deeplab import training
+from deeplab.errors import InputError
+from deeplab.flag_sets import data as data_flags
+from deeplab.flag_sets import network as network_flags
+from tests import names
+from tests import scripts
+
+
+def start(tmp_path, body, *, env=None, ignored=()):
+  """Starts a script whose main is these lines.
+
+  Args:
+    tmp_path: where to put it, and its working folder.
+    body: lines of source.
+    env: dict of environment variables to add.
+    ignored: signals that it is to ignore from the start, as under nohup.
+  """
+  script = tmp_path / 'script.py'
+  script.write_text(
+      'import os, signal, sys, time\nsys.path.insert(0, sys.argv.pop())\n'
+      'from deeplab import cli, files\nimport logging\n'
+      'def main(flags):\n{}'
+      'cli.run(main, lambda flags: None, environments=())\n'.format(
+          ''.join('  {}\n'.format(line) for line in body)), encoding='utf-8')
+
+  def ignore():
+    for number in ignored:
+      signal.signal(number, signal.SIG_IGN)
+
+  return subprocess.Popen(
+      [sys.executable, str(script), scripts.REPOSITORY], cwd=str(tmp_path),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=ignore,
+      env=dict(os.environ, **(env or {})), start_new_session=True)
+
+
+def run(tmp_path, body, **options):
+  """Returns (exit status, standard output, standard error) of such a script."""
+  process = start(tmp_path, body, **options)
+  output, problems = process.communicate(timeout=60)
+  return (process.returncode, output.decode('utf-8', 'replace'),
+          problems.decode('utf-8', 'replace'))
+
+
+# --- Signals ---------------------------------------------------------------
+
+WAITING = ['with files.replacing("made") as (temporary,):',
+           '  open(temporary, "w").close()', '  print("ready", flush=True)',
+           '  time.sleep(60)']
+
+
+@pytest.mark.parametrize('number', stops.SIGNALS)
+def test_a_signal_ends_a_script_in_order(tmp_path, number):
+  process = start(tmp_path, WAITING)
+  assert process.stdout.readline() == b'ready\n'
+  assert len(list(tmp_path.iterdir())) == 2
+  os.killpg(process.pid, number)
+  unused_output, problems = process.communicate(timeout=60)
+  assert problems.decode() == (
+      'ERROR script.py: stopped by {}; what has its final name is whole, '
+      'temporary files are removed\n'.format(number.name))
+  assert process.returncode == 128 + number
+  assert [path.name for path in tmp_path.iterdir()] == ['script.py']
+
+
+@pytest.mark.parametrize('first, later, said, cleaned', [
+    ('SIGTERM', ['SIGTERM', 'SIGHUP'], 'SIGTERM', 'cleaned\n'),
+    ('SIGTERM', ['SIGINT'], 'SIGINT', ''),
+    ('SIGINT', ['SIGINT'], 'SIGINT', '')])
+def test_only_who_is_impatient_ends_the_cleaning_up(
+    tmp_path, first, later, said, cleaned):
+  status, output, problems = run(tmp_path, [
+      'def send(name):', '  os.kill(os.getpid(), getattr(signal, name))',
+      '  time.sleep(0.01)', 'try:', '  send("{}")'.format(first),
+      'finally:', '  list(map(send, {}))'.format(later), '  print("cleaned")'])
+  assert output == cleaned
+  assert problems.startswith('ERROR script.py: stopped by {}; '.format(said))
+  assert problems.count('\n') == 1
+  assert status == 128 + signal.Signals[said]
+
+
+def test_signals_that_are_ignored_stay_ignored(tmp_path):
+  status, output, problems = run(
+      tmp_path, ['os.kill(os.getpid(), signal.SIGHUP)', 'print("goes on")'],
+      ignored=[signal.SIGHUP])
+  assert (status, output, problems) == (0, 'goes on\n', '')
+
+
+def test_handlers_are_put_back():
+  before = [signal.getsignal(number) for number in stops.SIGNALS]
+  with pytest.raises(stops.Stopped) as caught, stops.raised():
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+  assert (caught.value.name, caught.value.status) == ('SIGTERM', 143)
+  assert [signal.getsignal(number) for number in stops.SIGNALS] == before
+
+
+def test_training_saves_a_checkpoint_first_whatever_the_signal():
+  for number in stops.SIGNALS:
+    with stops.raised(), training._StopSignals() as signals:
+      os.kill(os.getpid(), number)
+      assert signals.received == number.name
+      with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+        signal.pause()
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    with training._StopSignals() as signals:
+      os.kill(os.getpid(), signal.SIGHUP)
+    assert signals.received is None
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
+# --- Memory ----------------------------------------------------------------
+
+
+def flags_of(define, *arguments):
+  return cli.parse(define, ['script'] + list(arguments))
+
+
+@pytest.mark.parametrize('error', [
+    MemoryError(), tf.errors.ResourceExhaustedError(
+        None, None, 'OOM when allocating tensor with shape[9]\n\t [[x]]')])
+def test_a_lack_of_memory_names_what_to_lower(error):
+  assert cli.reason_of(error, flags_of(network_flags.define_train_flags)) == (
+      'out of memory; lower one of --train_batch_size, --train_crop_size')
+  assert cli.reason_of(error, flags_of(data_flags.define_build_flags)) == (
+      'out of memory; lower one of --num_workers')
+  assert cli.reason_of(error, flags_of(lambda flags: None)) == 'out of memory'
+
+
+def test_a_full_disk_is_no_lack_of_memory():
+  error = tf.errors.ResourceExhaustedError(
+      None, None, 'x.ckpt; No space left on device\n\t [[node save]]')
+  assert cli.reason_of(error, flags_of(network_flags.define_train_flags)) == (
+      'x.ckpt; No space left on device')
+
+
+def test_scripts_say_that_memory_is_out_in_one_line(tmp_path):
+  assert run(tmp_path, ['raise MemoryError']) == (
+      2, '', 'ERROR script.py: out of memory\n')
+
+
+# --- Errors of the system --------------------------------------------------
+
+
+@pytest.mark.parametrize('path, said', [
+    ('/a/b', '--dataset_dir=/a/b: Not a directory'),
+    ('/a/b/', '--dataset_dir=/a/b/: Not a directory'),
+    (b'/a/b/c', '/a/b/c (in --dataset_dir=/a/b): Not a directory'),
+    ('/a', '--eval_logdir=/a: Not a directory'),
+    ('/ab', '/ab: Not a directory'),
+    # Of an option that is no path.
+    ('val', 'val: Not a directory'),
+    (None, 'Not a directory'), (3, 'Not a directory')])
+def test_the_systems_errors_name_the_flag(path, said):
+  values = flags_of(network_flags.define_eval_flags, '--eval_logdir=/a',
+                    '--dataset_dir=/a/b', '--eval_split=val')
+  error = OSError(20, 'Not a directory', path)
+  assert cli.reason_of(error, values) == said
+
+
+def test_the_systems_errors_have_words():
+  values = flags_of(lambda flags: None)
+  assert cli.reason_of(OSError('no locks here'), values) == 'no locks here'
+  assert cli.reason_of(OSError(), values) == 'OSError'
+
+
+def test_a_defect_is_not_explained_away():
+  values = flags_of(lambda flags: None)
+  for defect in (ValueError('x'), KeyError('x'), RuntimeError('x')):
+    assert cli.reason_of(defect, values) is None
+
+
+def test_a_name_that_an_encoding_lacks_names_the_flag():
+  values = flags_of(network_flags.define_eval_flags, '--dataset_dir=d\udcff')
+  with pytest.raises(UnicodeEncodeError) as caught:
+    values.dataset_dir.encode('utf-8')
+  assert cli.reason_of(caught.value, values) == (
+      '--dataset_dir=d\udcff: not a name in UTF-8, and no other can be used '
+      'here')
+
+
+# --- Names -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name, shown', [
+    ('a b', 'a b'), ('é', 'é'), ('a\nb\r\tc', 'a\\nb\\r\\tc'),
+    ('\x1b[2J\x9b', '\\x1b[2J\\x9b'), ('\udcff', '\\udcff'),
+    ('\u202egpj', '\\u202egpj'), ('a\\nb', 'a\\nb')])
+def test_what_is_no_visible_character_is_escaped(name, shown):
+  assert errors.printable(name) == shown
+
+
+@pytest.mark.parametrize('env', [
+    {}, names.ASCII_ENVIRONMENT, {'PYTHONIOENCODING': 'latin-1'}])
+def test_any_name_is_printed(tmp_path, env):
+  status, output, problems = run(tmp_path, [
+      r'print("\udcff \u00e9 \u6728")',
+      r'logging.info("%s", "log\nged\udcff\u6728")',
+      r'raise cli.InputError("a\n\udcff\x1b\u6728: bad")'], env=env)
+  assert status == 2
+  assert output.startswith('\\udcff ') and output.count('\n') == 1
+  logged, line = problems.splitlines()
+  assert '] log\\nged\\udcff' in logged
+  assert line.startswith('ERROR script.py: a\\n\\udcff\\x1b')
+  assert line.endswith(': bad')
+
+
+def test_a_long_text_of_another_program_is_one_line(tmp_path):
+  assert errors.one_line('a:\n  b\tc\n') == 'a: b c'
+  error = tf.errors.InternalError(None, None, 'in converted code:\n\n    x.py')
+  assert cli.reason_of(error, flags_of(lambda flags: None)) == (
+      'in converted code: x.py')
+  with pytest.raises(InputError) as caught:
+    cli.parse(lambda flags: None, ['script', '--flagfile=a\nb'])
+  assert cli.in_flags(caught.value, flags_of(lambda flags: None)) == (
+      '--flagfile=a\nb: No such file or directory')

@@ -1,0 +1,152 @@
+"""Files and folders of any name go through the whole chain."""
+import json
+import os
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplab import cli
+from deeplab import contract
+from deeplab import evaluation
+from deeplab import fields
+from deeplab import options as options_lib
+from deeplab import report
+from deeplab.data import builder
+from deeplab.data import dataset
+from deeplab.data import png_folder
+from deeplab.data import png_folder_writer
+from deeplab.errors import InputError
+from deeplab.lite import conversion
+from deeplab.lite import evaluation as lite_evaluation
+from tests import flag_groups
+from tests import names
+from tests import scripts
+from tests.test_security import make_graph
+
+SIDE = 8
+CROP = options_lib.PreprocessOptions(crop_size=(SIDE, SIDE))
+NODES = {'input_node': 'in', 'output_node': 'out'}
+
+
+def save_pair(folder, name):
+  pixels = np.resize(np.arange(256, dtype=np.uint8), [SIDE, SIDE, 3])
+  for part, array in (('images', pixels), ('labels', pixels[..., 0] % 32)):
+    os.makedirs(os.path.join(folder, part), exist_ok=True)
+    Image.fromarray(array).save(os.path.join(folder, part, name), 'PNG')
+
+
+@pytest.mark.tf1
+@pytest.mark.tf2
+@pytest.mark.modern
+@pytest.mark.parametrize('name', names.ANY, ids=['utf-8', 'no encoding'])
+def test_the_chain(tmp_path, monkeypatch, name):
+  # So that a leading dash is one.
+  monkeypatch.chdir(tmp_path)
+  folder = os.path.join(name, name)
+  save_pair(folder, name + '.png')
+  save_pair(folder, 'other.png')
+  builder.build_split(options_lib.BuildOptions(
+      split='val', image_folder=os.path.join(folder, 'images'),
+      label_folder=os.path.join(folder, 'labels'), output_dir=folder))
+
+  data = options_lib.DatasetOptions(dataset_dir=folder, split='val')
+  found = [batch['filename'][0] for batch in dataset.batches(data, CROP)]
+  assert sorted(found) == sorted([name + '.png', 'other.png'])
+  wanted = [found[1]]
+  if '\n' not in name:  # which ends a name in a list
+    path = os.path.join(folder, 'list')
+    with open(path, 'wb') as content:
+      content.write(contract.bytes_of_name(name + '.png\n'))
+    wanted = png_folder_writer.read_image_list(path)
+    assert wanted == [name + '.png']
+
+  prepared = os.path.join(folder, 'prepared')
+  png_folder_writer.write(
+      dataset.batches(data, CROP, names=wanted), names=wanted, split='val',
+      preprocess_options=CROP, options=options_lib.PreprocessedOptions(
+          output_dir=prepared))
+  assert [image['source'] for image in png_folder.read_manifest(
+      prepared)['images']] == wanted
+
+  graph = os.path.join(folder, 'x.pb')
+  with open(graph, 'wb') as content:
+    content.write(make_graph().SerializeToString())
+  made = report.stage_row(name, evaluate(folder, graph, data))
+  assert made.images == 2
+
+  model = os.path.join(folder, 'x.tflite')
+  conversion.convert(options_lib.ConversionOptions(
+      graph_def=graph, out_tflite=model, mode='float', **NODES))
+  result = lite_evaluation.evaluate(
+      options_lib.TfliteEvalOptions(
+          net_file=model, test_dir=prepared, num_workers=1),
+      options_lib.EvalOptions(report_json=os.path.join(folder, 'x.json')))
+  assert result.images == 1
+  with open(os.path.join(folder, 'x.json')) as content:
+    assert json.load(content)['path'] == model
+
+
+def evaluate(folder, graph, data):
+  """Evaluates a graph; returns the report's path."""
+  path = os.path.join(folder, 'pb.json')
+  evaluation.evaluate_frozen_graph(
+      graph_options=options_lib.GraphEvalOptions(path=graph, **NODES),
+      dataset_options=data, preprocess_options=CROP,
+      options=options_lib.EvalOptions(
+          report_json=path, eval_logdir=os.path.join(folder, 'events'),
+          vis_dir=os.path.join(folder, 'pictures')))
+  assert os.listdir(os.path.join(folder, 'pictures'))
+  return path
+
+
+def test_names_that_the_locale_lacks_are_built_as_they_are(tmp_path):
+  """And everything that is printed about them is printed."""
+  save_pair(str(tmp_path), 'é\n.png')
+  save_pair(str(tmp_path), '木.png')
+  (tmp_path / 'labels' / '木.png').write_bytes(b'')
+  arguments = [
+      '--val_image_folder={}/images'.format(tmp_path),
+      '--val_image_label_folder={}/labels'.format(tmp_path),
+      '--output_dir={}/ü'.format(tmp_path)]
+  line = scripts.refusal('build_ade20k_data.py', *arguments,
+                         env=names.ASCII_ENVIRONMENT)
+  assert '\\udce6\\udc9c\\udca8.png: empty file' in line
+  scripts.run('build_ade20k_data.py', '--skip_bad', *arguments,
+              env=names.ASCII_ENVIRONMENT)
+  batch, = dataset.batches(options_lib.DatasetOptions(
+      dataset_dir=str(tmp_path / 'ü'), split='val'), CROP)
+  assert batch['filename'] == ['é\n.png']
+
+
+def folders_of_checkpoints():
+  for group, (define, _, _) in sorted(flag_groups.GROUPS.items()):
+    values = cli.flags.FlagValues()
+    define(values)
+    for name in values:
+      for cls, field in getattr(values[name], 'sets', ()):
+        if fields.definitions(cls)[field].in_utf8:
+          yield group, name
+
+
+def test_folders_of_checkpoints_are_refused_by_their_flags():
+  """TensorFlow takes their names as text alone."""
+  found = sorted(folders_of_checkpoints())
+  assert found == [
+      ('eval', 'checkpoint_dir'), ('export', 'checkpoint_path'),
+      ('rebuild', 'output_dir'), ('train', 'tf_initial_checkpoint'),
+      ('train', 'train_logdir')]
+  for group, flag in found:
+    define, make, required = flag_groups.GROUPS[group]
+    values = cli.parse(define, ['script'] + required + [
+        '--{}={}'.format(flag, names.ANY[1])])
+    with pytest.raises(InputError) as caught:
+      make(values)
+    assert cli.in_flags(caught.value, values) == (
+        '--{}=x\udcff: expected a name in UTF-8, in a locale that has it (such '
+        'as C.UTF-8)'.format(flag))
+
+
+def test_no_file_has_a_zero_in_its_name():
+  with pytest.raises(InputError, match='dataset_dir=a\0b: expected text'):
+    options_lib.DatasetOptions(dataset_dir='a\0b', split='val')
