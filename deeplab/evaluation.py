@@ -126,8 +126,10 @@ def evaluate_checkpoints(
   checkpoint_dir = watch_options.checkpoint_dir
   is_single = not os.path.isdir(checkpoint_dir) and (
       os.path.exists(checkpoint_dir) or
-      os.path.exists(checkpoint_dir + '.index'))
-  if is_single or watch_options.max_evaluations:
+      bool(checkpoints.parts_of(checkpoint_dir)))
+  newest = checkpoints.Newest(
+      checkpoint_dir, strict=watch_options.strict_checkpoint)
+  if is_single or watch_options.max_evaluations and not newest.find():
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
   # What can be wrong with the data shows before there is any waiting.
@@ -144,7 +146,7 @@ def evaluate_checkpoints(
     if is_single:
       return evaluator.evaluated(first)
     results = _appearing(
-        checkpoint_dir, watch_options.interval_secs, watch_options.timeout_secs,
+        newest, watch_options.interval_secs, watch_options.timeout_secs,
         lambda prefix: evaluator.evaluated_once(
             prefix, again=watch_options.reevaluate))
     for number, report in enumerate(results, 1):
@@ -226,11 +228,11 @@ class _Evaluator:
     return result
 
 
-def _appearing(folder, interval_secs, timeout_secs, evaluated_once):
+def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
   """Has the newest checkpoint of a folder evaluated when there is a new one.
 
   Args:
-    folder: the folder.
+    newest: a checkpoints.Newest of the folder.
     interval_secs: least time between two evaluations.
     timeout_secs: time without a new checkpoint to stop after; None: never.
     evaluated_once: function from a prefix to a report, or None where the
@@ -242,7 +244,7 @@ def _appearing(folder, interval_secs, timeout_secs, evaluated_once):
   seen = None
   waiting_since = noticed = time.time()
   while True:
-    prefix = checkpoints.find_latest(folder)
+    prefix = newest.find()
     if prefix and prefix != seen:
       started = time.time()
       result = evaluated_once(prefix)
@@ -257,12 +259,13 @@ def _appearing(folder, interval_secs, timeout_secs, evaluated_once):
       continue
     now = time.time()
     if timeout_secs is not None and now - waiting_since >= timeout_secs:
-      _LOG.info('no new checkpoint in %s for %d s: done', folder, timeout_secs)
+      _LOG.info('no new checkpoint in %s for %d s: done', newest.folder,
+                timeout_secs)
       return
     if now - noticed >= _WAITING_NOTICE_SECS:
       noticed = now
-      _LOG.info('waiting for a checkpoint in %s (newest: %s)', folder,
-                prefix or 'none')
+      _LOG.info('waiting for a checkpoint in %s (newest: %s)', newest.folder,
+                prefix or '; '.join(newest.problems) or 'none')
     time.sleep(1)
 
 

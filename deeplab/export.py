@@ -48,7 +48,8 @@ def export(model_options: options_lib.ModelOptions,
       file cannot be written.
   """
   _check_scales(model_options, options)
-  prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path')
+  prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path',
+                            strict=options.strict_checkpoint)
   checkpoints.check_options(prefix, model_options)
   _check_memory(model_options, options)
   path = _output_path(options.export_path)
@@ -66,10 +67,10 @@ def export(model_options: options_lib.ModelOptions,
     checkpoints.check_fits(prefix, {
         variable.op.name: variable.shape.as_list()
         for variable in tf.global_variables()})
-    saver = tf.train.Saver()
+    restore = checkpoints.restorer(tf.global_variables())
     graph_def = graph.as_graph_def()
     with tf.Session() as session:
-      saver.restore(session, prefix)
+      restore(session, prefix)
       frozen = _without_defaults(tf.graph_util.convert_variables_to_constants(
           session, graph_def, [contract.OUTPUT_NODE]))
   # Deterministic: a graph's attributes have no order of their own.

@@ -81,7 +81,14 @@ def _seed(default, text):
 
 def _training_seed():
   return _seed(None, 'Seed of the initial values, the order of images, '
-               'augmentation and dropout; none: different in every run.')
+               'augmentation and dropout, also over interruptions; on more '
+               'than one core sums differ in their last bits. None: different '
+               'in every run.')
+
+
+def _strict_checkpoint():
+  return field(False, 'Refuse a folder whose newest checkpoint cannot be read; '
+               'not set: take the newest one that can, and say so.')
 
 
 def _steps(default, text, least=0):
@@ -368,6 +375,7 @@ class TrainOptions(NamedTuple):
   tf_initial_checkpoint: Optional[str] = field(
       None, 'Checkpoint to start from: a prefix, any of its files, or a '
       'folder; none: from scratch.', in_utf8=True)
+  strict_checkpoint: bool = _strict_checkpoint()
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
   last_layers_contain_logits_only: bool = field(
@@ -466,6 +474,7 @@ class CheckpointEvalOptions(NamedTuple):
       False, 'Evaluate a checkpoint again that was evaluated into the same '
       'folder of events with the same options, instead of giving the report of '
       'then. One checkpoint that is named, not its folder, always is.')
+  strict_checkpoint: bool = _strict_checkpoint()
 
 
 @options
@@ -508,6 +517,7 @@ class ExportOptions(NamedTuple):
       in_utf8=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
+  strict_checkpoint: bool = _strict_checkpoint()
   inference_scales: Tuple[float, ...] = field(
       (1.0,), 'Scales of the input whose class probabilities are averaged.',
       above=0, most=_LARGEST_SCALE, fewest=1)

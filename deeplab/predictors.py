@@ -40,7 +40,7 @@ class CheckpointPredictor(counting.Predictor):
       self._variables = {
           variable.op.name: variable.shape.as_list()
           for variable in tf.global_variables()}
-      self._saver = tf.train.Saver()
+      self._restore = checkpoints.restorer(tf.global_variables())
       self._session = tf.Session(graph=graph)
 
   def restore(self, prefix: str) -> None:
@@ -50,13 +50,12 @@ class CheckpointPredictor(counting.Predictor):
       prefix: checkpoint prefix.
 
     Raises:
-      InputError: where the checkpoint is not this graph's.
+      InputError: where the checkpoint is not this graph's, cannot be read, or
+        has a weight that is inf or NaN.
     """
     checkpoints.check_options(prefix, self._options)
     checkpoints.check_fits(prefix, self._variables)
-    # A saver looks for the graph's kind of variables: eager ones, outside it.
-    with self._session.graph.as_default():
-      self._saver.restore(self._session, prefix)
+    self._restore(self._session, prefix)
     self.description = prefix
 
   def predict(self, images: np.ndarray) -> np.ndarray:

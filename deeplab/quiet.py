@@ -37,8 +37,6 @@ def silence_tensorflow(verbose: bool = False) -> None:
       'TF_CPP_MIN_LOG_LEVEL', '2' if _has_cuda_driver() else '3')
   warnings.filterwarnings('ignore', category=FutureWarning)
   warnings.filterwarnings('ignore', category=DeprecationWarning)
-  # The supervisor of a finished training run closes its summaries twice.
-  warnings.filterwarnings('ignore', message='Attempting to use a closed File')
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
   sys.meta_path.insert(0, _QuietFinder('tensorflow'))
 

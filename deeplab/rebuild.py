@@ -24,6 +24,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
+from deeplab import saving
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
@@ -113,10 +114,8 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   if _has_uint8_weights(model):
     values.update(_ranges(model, network))
     model_options = model_options._replace(quantize_delay_step=0)
-  os.makedirs(folder, exist_ok=True)
-  checkpoints.write_options(folder, model_options, optimizer=None)
   return RebuildResult(
-      checkpoint=_write(values, folder), layers=len(layers),
+      checkpoint=_write(values, folder, model_options), layers=len(layers),
       weights=sum(layer.weights.size for layer in layers.values()),
       model_options=model_options)
 
@@ -330,16 +329,20 @@ def _averaged_range(scope, tensor):
   return values
 
 
-def _write(values, output_dir):
-  """Writes variables as float32, and global_step: the checkpoint's prefix."""
+def _write(values, output_dir, model_options):
+  """Writes variables as float32, global_step and options; returns a prefix."""
   tensors: Dict[str, Any] = {
       name: np.asarray(value, np.float32) for name, value in values.items()}
   tensors['global_step'] = np.int64(0)
   names = sorted(tensors)
   prefix = os.path.join(output_dir, _CHECKPOINT)
-  with tf.Graph().as_default(), tf.Session() as session:
-    session.run(tf.raw_ops.SaveV2(
-        prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names),
-        tensors=[tensors[name] for name in names]))
-  tf.train.update_checkpoint_state(output_dir, _CHECKPOINT)
+  options_path = os.path.join(output_dir, contract.MODEL_OPTIONS_FILE)
+  with saving.publishing(prefix, options_path) as (written, written_options):
+    checkpoints.write_options(
+        os.path.dirname(written_options), model_options, optimizer=None)
+    with tf.Graph().as_default(), tf.Session() as session:
+      session.run(tf.raw_ops.SaveV2(
+          prefix=written, tensor_names=names,
+          shape_and_slices=[''] * len(names),
+          tensors=[tensors[name] for name in names]))
   return prefix

@@ -54,3 +54,9 @@ def why_not_converted(error: Exception) -> str:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
   return (errors or lines or ['no reason given'])[-1]
+
+
+def why_not_written(error: Exception) -> str:
+  """Returns the reason for which an operation could not write a file."""
+  # After the name that the file had meanwhile, which means nothing later.
+  return message(error).strip().split('\n')[0].rsplit('; ', 1)[-1]

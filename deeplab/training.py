@@ -1,4 +1,5 @@
 """Training: the step's graph, and the loop around it."""
+import contextlib
 import logging
 import os
 import signal
@@ -6,14 +7,16 @@ import time
 from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
-import tf_slim as slim
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import events
 from deeplab import files
+from deeplab import locks
 from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
+from deeplab import saving
 from deeplab import schedules
 from deeplab import stops
 from deeplab.data import dataset
@@ -58,8 +61,8 @@ class TrainResult(NamedTuple):
   seconds: float
   # Name of the signal that ended the run early, or None.
   stopped_by: Optional[str]
-  # Prefix of the last checkpoint; None: someone has removed them all.
-  checkpoint: Optional[str]
+  # Prefix of the last checkpoint, which is of that step.
+  checkpoint: str
 
 
 # --- The graph -------------------------------------------------------------
@@ -84,7 +87,8 @@ def build_step(
   logits = deeplab_v3.logits(
       contract.scale_to_model_range(images), model_options,
       weight_decay=options.weight_decay, is_training=True,
-      train_batch_norm=options.fine_tune_batch_norm)
+      train_batch_norm=options.fine_tune_batch_norm,
+      dropout_seed=_seed_of_step(options, global_step))
   losses.softmax_cross_entropy(logits, labels, options.label_weights)
   total_loss = tf.check_numerics(
       tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
@@ -105,6 +109,17 @@ def build_step(
     steps_done = global_step.read_value()
   return TrainStep(train_op, total_loss, learning_rate, global_step,
                    steps_done, logits)
+
+
+def _seed_of_step(options, global_step):
+  """Returns two integers for the randomness of a step, or None.
+
+  The state of TensorFlow's own generators is not in a checkpoint.
+  """
+  if options.seed is None:
+    return None
+  return tf.stack([tf.constant(options.seed, tf.int64),
+                   tf.cast(global_step, tf.int64)])
 
 
 def _optimizer(options, global_step):
@@ -148,7 +163,9 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
 
   Checkpoints, summaries and the model's options go to options.train_logdir;
-  where that folder has a checkpoint already, training resumes from it.
+  where that folder has a checkpoint already, training resumes from it. With a
+  seed, and on one core, the batches, losses and weights are then those of a run
+  that was not interrupted.
 
   Args:
     dataset_options: which split, in which batches.
@@ -161,8 +178,9 @@ def train(*, dataset_options: options_lib.DatasetOptions,
     How it ended.
 
   Raises:
-    InputError: options, records or checkpoints that do not fit; a loss that is
-      not finite.
+    InputError: options, records or checkpoints that do not fit; a loss or a
+      weight that is not finite; a checkpoint that cannot be saved; another
+      process that trains in that folder.
   """
   options.check_with(batch_size=dataset_options.batch_size,
                      num_classes=model_options.num_classes)
@@ -176,54 +194,90 @@ def train(*, dataset_options: options_lib.DatasetOptions,
                  option('fine_tune_batch_norm', True),
                  option('batch_size', dataset_options.batch_size),
                  _ADVISED_BATCH_NORM_SIZE)
-  resumes = _prepare_logdir(model_options, options)
-  with tf.Graph().as_default():
-    if options.seed is not None:
-      tf.set_random_seed(options.seed)
-    batch = dataset.training_batches(dataset_options, preprocess_options)
-    remembered, names = _remember_names(batch['filename'])
-    with tf.control_dependencies([remembered]):
-      images = tf.identity(batch['image'])
-    step = build_step(images, batch['label'], model_options, options)
-    summary_op = _summary_op(
-        batch, step, model_options, options.save_summaries_images)
-    initialize = None
-    if options.tf_initial_checkpoint and not resumes:
-      initialize = checkpoints.initializer_from(
-          options.tf_initial_checkpoint, tf.global_variables(),
-          () if options.initialize_last_layer
-          else schedules.last_layer_scopes(options))
-    checkpoints.write_options(
-        options.train_logdir, model_options, optimizer=options.optimizer)
-    paths = records.find_shards(
-        dataset_options.dataset_dir, dataset_options.split)
-    with _StopSignals() as signals, dataset.explaining_read_errors(paths):
-      # Deviates: the reference computes summaries in a thread, on a batch of
-      # their own; here they belong to a step, and a seed decides everything.
-      writer = tf.summary.FileWriter(options.train_logdir)
-      saver = tf.train.Saver(max_to_keep=options.max_checkpoints_to_keep)
-      loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
-                   writer=writer, saver=saver, signals=signals)
-      # Deviates: the reference saves in a thread, in the middle of steps. Such
-      # a save may end after the last one, and name an older step the newest.
-      # Nor does a thread count steps here: TensorFlow 2 has it start out eager.
-      slim.learning.train(
-          step.train_op, options.train_logdir, train_step_fn=loop.run_step,
-          global_step=step.global_step, number_of_steps=None,
-          init_fn=initialize, summary_op=None, summary_writer=writer,
-          saver=saver, save_interval_secs=0, save_summaries_secs=0,
-          session_config=tf.ConfigProto(allow_soft_placement=True))
-  return loop.result(signals.received)
+  os.makedirs(options.train_logdir, exist_ok=True)
+  with _alone_in(options.train_logdir), tf.Graph().as_default():
+    return _train_alone(
+        dataset_options, preprocess_options, model_options, options)
 
 
-def _prepare_logdir(model_options, options):
-  """Checks the folder; returns whether it has a checkpoint to resume from."""
+@contextlib.contextmanager
+def _alone_in(folder):
+  """Context in which no other process trains in a folder."""
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(locks.exclusive(folder))
+    except BlockingIOError:
+      raise InputError('{}: another process is training there; wait for its '
+                       'end, or use a new {}', option('train_logdir', folder),
+                       option('train_logdir'))
+    except OSError as error:
+      _LOG.warning('%s: no lock (%s): take care that no other process trains '
+                   'there', option('train_logdir', folder), error.strerror)
+    else:
+      saving.remove_leftovers(folder)
+    yield
+
+
+def _train_alone(dataset_options, preprocess_options, model_options, options):
+  """Trains in the default graph; see train."""
+  resumed, first_step = _resumed(model_options, options)
+  if options.seed is not None:
+    tf.set_random_seed(options.seed)
+  batch = dataset.training_batches(
+      dataset_options, preprocess_options, first_step)
+  remembered, names = _remember_names(batch['filename'])
+  with tf.control_dependencies([remembered]):
+    images = tf.identity(batch['image'])
+  step = build_step(images, batch['label'], model_options, options)
+  summary_op = _summary_op(
+      batch, step, model_options, options.save_summaries_images)
+  initialize = None
+  if resumed:
+    initialize = checkpoints.resumer_from(resumed, tf.global_variables())
+  elif options.tf_initial_checkpoint:
+    initialize = checkpoints.initializer_from(
+        options.tf_initial_checkpoint, tf.global_variables(),
+        () if options.initialize_last_layer
+        else schedules.last_layer_scopes(options),
+        strict=options.strict_checkpoint)
+  keeper = saving.Keeper(
+      options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
+      resumed=resumed)
+  checkpoints.write_options(
+      options.train_logdir, model_options, optimizer=options.optimizer)
+  initializers = [tf.global_variables_initializer(),
+                  tf.local_variables_initializer(), tf.tables_initializer()]
+  paths = records.find_shards(
+      dataset_options.dataset_dir, dataset_options.split)
+  # Deviates: the reference has slim's supervisor do what follows. It restores
+  # what it finds itself, saves in a thread, in the middle of steps, and passes
+  # over errors of the last save. Summaries are on a batch of their own there;
+  # here they belong to a step, and a seed decides everything.
+  with _StopSignals() as signals, dataset.explaining_read_errors(paths), (
+      events.Writer(options.train_logdir)) as writer, (
+      tf.Session(config=tf.ConfigProto(allow_soft_placement=True))) as session:
+    writer.add(first_step, graph_def=(
+        tf.get_default_graph().as_graph_def().SerializeToString()))
+    session.run(initializers)
+    if initialize:
+      initialize(session)
+    loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
+                 writer=writer, keeper=keeper, signals=signals)
+    return loop.run(session)
+
+
+def _resumed(model_options, options):
+  """Returns (prefix to resume from or None, its step)."""
   folder = options.train_logdir
-  os.makedirs(folder, exist_ok=True)
-  latest = checkpoints.find_latest(folder)
-  if not latest:
-    return False
-  step = checkpoints.step_of(latest)
+  newest = checkpoints.Newest(folder, strict=options.strict_checkpoint)
+  prefix = newest.find()
+  if not prefix:
+    if newest.problems:
+      raise InputError('{}: {}; no checkpoint to resume from: use a new {}',
+                       option('train_logdir', folder),
+                       '; '.join(newest.problems), option('train_logdir'))
+    return None, 0
+  step = checkpoints.global_step_in(prefix)
   if step >= options.training_number_of_steps:
     raise InputError(
         '{}: already at step {}; raise {} or use a new {}',
@@ -232,11 +286,11 @@ def _prepare_logdir(model_options, options):
         option('train_logdir'))
   checkpoints.check_resumable(
       folder, model_options, optimizer=options.optimizer)
-  _LOG.info('RESUMING from step %d of %s', step, folder)
+  _LOG.info('RESUMING from step %d of %s', step, prefix)
   if options.tf_initial_checkpoint:
     _LOG.info('%s ignored: the run had started already',
               option('tf_initial_checkpoint'))
-  return True
+  return prefix, step
 
 
 def _remember_names(filenames):
@@ -277,34 +331,56 @@ class _StopSignals:
 
 
 class _Loop:
-  """Around steps: checkpoints, log, summaries, profile, stop, diagnosis."""
+  """Steps, and around them checkpoints, log, summaries, profile, diagnosis."""
 
-  def __init__(self, step, options, *, batch_names, summary_op, writer, saver,
+  def __init__(self, step, options, *, batch_names, summary_op, writer, keeper,
                signals):
     self._step = step
     self._options = options
     self._names = batch_names
     self._summary_op = summary_op
     self._writer = writer
-    self._saver = saver
+    self._keeper = keeper
     self._signals = signals
     # Times; 0: not yet.
-    self._summarized = self._saved = self._started = self._logged = 0.0
+    self._summarized = self._saved = self._logged = 0.0
     self._first_step = self._logged_step = 0
+    # Step reached, and its loss.
     self._last = (0, float('nan'))
 
-  def run_step(self, session, train_op, unused_global_step, unused_kwargs):
-    """Runs one step; the signature slim.learning.train asks for.
+  def run(self, session):
+    """Runs steps until the last one or a signal; returns a TrainResult."""
+    self._first_step = self._logged_step = int(
+        session.run(self._step.global_step))
+    self._last = (self._first_step, float('nan'))
+    started = self._logged = self._saved = time.time()
+    # TensorBoard drops what a run that was cut off had written after it.
+    self._writer.add(self._first_step, session_log=tf.SessionLog(
+        status=tf.SessionLog.START))
+    if not self._keeper.newest:
+      self._save(session)
+    ends = False
+    while not ends:
+      self._run_step(session)
+      ends = bool(self._signals.received) or (
+          self._last[0] >= self._options.training_number_of_steps)
+      # Between steps: in the middle of one, weights would be of two.
+      if ends or (
+          time.time() - self._saved >= self._options.save_interval_secs):
+        self._save(session)
+    done, loss = self._last
+    return TrainResult(
+        step=done, loss=loss, steps_done=done - self._first_step,
+        seconds=time.time() - started, stopped_by=self._signals.received,
+        checkpoint=os.path.join(
+            self._options.train_logdir, self._keeper.newest))
 
-    Returns:
-      (total loss, whether to stop).
-    """
-    if not self._started:
-      self._start(session)
+  def _run_step(self, session):
     profiled = (self._options.profile_logdir and
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
     run = self._run_profiled if profiled else type(session).run
-    fetches = [train_op, self._step.steps_done, self._step.learning_rate]
+    fetches = [self._step.train_op, self._step.steps_done,
+               self._step.learning_rate]
     if time.time() - self._summarized >= self._options.save_summaries_secs:
       self._summarized = time.time()
       fetches.append(self._summary_op)
@@ -314,31 +390,16 @@ class _Loop:
       if _NOT_FINITE in error.message:
         raise InputError(self._not_finite(session))
       raise
-    self._last = (done, float(loss))
+    self._last = (int(done), float(loss))
     for serialized in summary:
-      self._writer.add_summary(serialized, done)
-    is_last = done >= self._options.training_number_of_steps
-    if done % self._options.log_steps == 0 or is_last:
+      self._writer.add(
+          int(done), summary=tf.Summary.FromString(serialized))
+    if done % self._options.log_steps == 0 or (
+        done >= self._options.training_number_of_steps):
       self._log(done, loss, rate)
-    ends = is_last or bool(self._signals.received)
-    # The last step is saved by slim, once the loop is left.
-    if not ends and (
-        time.time() - self._saved >= self._options.save_interval_secs):
-      self._save(session)
-    return loss, ends
-
-  def _start(self, session):
-    self._first_step = self._logged_step = int(
-        session.run(self._step.global_step))
-    self._last = (self._first_step, float('nan'))
-    self._started = self._logged = self._saved = time.time()
-    if not self._first_step:
-      self._save(session)
 
   def _save(self, session):
-    self._saver.save(
-        session, os.path.join(self._options.train_logdir, 'model.ckpt'),
-        global_step=self._step.global_step)
+    self._keeper.save(session, self._last[0])
     self._saved = time.time()
 
   def _log(self, done, loss, rate):
@@ -351,8 +412,8 @@ class _Loop:
               rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
               if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
     # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
-    self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(
-        tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]), done)
+    self._writer.add(int(done), summary=tf.Summary(value=[tf.Summary.Value(
+        tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]))
     self._logged, self._logged_step = now, done
 
   def _run_profiled(self, session, fetches):
@@ -372,16 +433,7 @@ class _Loop:
   def _not_finite(self, session):
     done, loss = self._last
     names, rate = session.run([self._names, self._step.learning_rate])
-    latest = checkpoints.find_latest(self._options.train_logdir)
     return ('loss is inf or NaN at step {} (batch: {}; learning rate {:g}; '
             'last finite loss {:.4f}); {} kept'.format(
                 done + 1, ', '.join(map(contract.text_of_name, names)), rate,
-                loss, os.path.basename(latest) if latest else 'no checkpoint'))
-
-  def result(self, stopped_by):
-    """Returns the TrainResult of the run."""
-    done, loss = self._last
-    return TrainResult(
-        step=done, loss=loss, steps_done=done - self._first_step,
-        seconds=time.time() - self._started, stopped_by=stopped_by,
-        checkpoint=checkpoints.find_latest(self._options.train_logdir))
+                loss, self._keeper.newest))

@@ -70,6 +70,230 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     checkpoints.variables_in(prefix)
 
 
+# --- Damage ----------------------------------------------------------------
+
+
+def damaged(path, how):
+  """Cuts a file, flips a bit of it, or removes it."""
+  content = bytearray(path.read_bytes())
+  if how == 'removed':
+    path.unlink()
+  elif how == 'cut':
+    path.write_bytes(content[:len(content) - 5])
+  elif how == 'emptied':
+    path.write_bytes(b'')
+  else:
+    content[len(content) // 3] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def three(tmp_path):
+  """A folder with checkpoints of steps 1, 2 and 10."""
+  random = np.random.RandomState(1)
+  for step in (1, 2, 10):
+    save(tmp_path, {'a': random.rand(50), 'b': random.rand(50)}, step)
+  tf.train.update_checkpoint_state(str(tmp_path), 'model.ckpt-10', [
+      'model.ckpt-{}'.format(step) for step in (1, 2, 10)])
+  return tmp_path
+
+
+@pytest.mark.parametrize('how', ['removed', 'cut', 'emptied', 'flipped'])
+@pytest.mark.parametrize('part', ['.index', '.data-00000-of-00001'])
+def test_a_newest_that_cannot_be_read_gives_way(three, caplog, part, how):
+  newest = str(three / 'model.ckpt-10')
+  damaged(three / ('model.ckpt-10' + part), how)
+  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-2')
+  [record] = caplog.records
+  line = record.getMessage()
+  assert line.startswith('{}: model.ckpt-10 cannot be read ('.format(three))
+  assert line.endswith('; taking model.ckpt-2') and '\n' not in line
+  with pytest.raises(InputError, match='model.ckpt-10 cannot be read .* '
+                     'strict_checkpoint=true'):
+    checkpoints.find(str(three), 'x', strict=True)
+  # One that is named is that one or none.
+  with pytest.raises(InputError, match=r'x=.*model.ckpt-10.* \('):
+    checkpoints.find(newest, 'x')
+  assert len(caplog.records) == 1
+
+
+def test_where_none_can_be_read_all_are_named(three):
+  for step in (1, 2, 10):
+    damaged(three / 'model.ckpt-{}.index'.format(step), 'cut')
+  with pytest.raises(InputError) as error:
+    checkpoints.find(str(three), 'x')
+  for step in (1, 2, 10):
+    assert 'model.ckpt-{} cannot be read'.format(step) in str(error.value)
+
+
+def test_every_flipped_byte_of_the_data_is_found(tmp_path):
+  prefix = save(tmp_path, {'a': np.arange(7), 'b/w': np.ones([2, 3])})
+  path = tmp_path / 'model.ckpt-7.data-00000-of-00001'
+  content = path.read_bytes()
+  assert checkpoints.damage_of(prefix) is None and len(content) >= 13 * 4
+  for position in range(len(content)):
+    flipped = bytearray(content)
+    flipped[position] ^= 1
+    path.write_bytes(flipped)
+    assert checkpoints.damage_of(prefix), position
+
+
+@pytest.mark.parametrize('state', [
+    b'', b'\x00\xff\xfe', b'nothing', b'all_model_checkpoint_paths: "a"',
+    b'model_checkpoint_path: "model.ckpt-11"',
+    b'model_checkpoint_path: "/nowhere/model.ckpt-3"'])
+def test_a_state_file_of_no_use_is_named(three, caplog, state):
+  (three / 'checkpoint').write_bytes(state)
+  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-10')
+  [record] = [record for record in caplog.records
+              if record.name.startswith('deeplab')]  # TensorFlow's says more
+  assert 'the state file checkpoint ' in record.getMessage()
+  assert record.getMessage().endswith('taking model.ckpt-10')
+  with pytest.raises(InputError, match='the state file checkpoint'):
+    checkpoints.find(str(three), 'x', strict=True)
+
+
+def test_a_state_file_says_which_is_the_newest(three, caplog):
+  tf.train.update_checkpoint_state(str(three), 'model.ckpt-2', [
+      'model.ckpt-{}'.format(step) for step in (10, 2)])
+  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-2')
+  # Of the last moment of a save: the state file was not yet written.
+  prefix = save(three, {'a': 0.0}, 11)
+  tf.train.update_checkpoint_state(str(three), 'model.ckpt-2', [
+      'model.ckpt-{}'.format(step) for step in (10, 2)])
+  assert checkpoints.find(str(three), 'x') == prefix
+  # Data have their names before the index has.
+  (three / 'model.ckpt-12.data-00000-of-00001').write_bytes(b'')
+  assert checkpoints.find(str(three), 'x', strict=True) == prefix
+  assert not caplog.records
+
+
+def test_a_folder_that_was_moved_keeps_its_newest(three, tmp_path, caplog):
+  tf.train.update_checkpoint_state(str(three), str(three / 'model.ckpt-2'), [
+      str(three / 'model.ckpt-{}'.format(step)) for step in (1, 10, 2)])
+  moved = str(tmp_path) + '-moved'
+  os.rename(str(three), moved)
+  assert checkpoints.find(moved, 'x') == os.path.join(moved, 'model.ckpt-2')
+  assert not caplog.records
+
+
+def test_a_watched_folder_is_read_and_named_once(three, caplog, monkeypatch):
+  damaged(three / 'model.ckpt-10.index', 'cut')
+  read = []
+  damage_of = checkpoints.damage_of
+  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
+      read.append(os.path.basename(prefix)), damage_of(prefix))[1])
+  newest = checkpoints.Newest(str(three))
+  for _ in range(3):
+    assert newest.find() == str(three / 'model.ckpt-2')
+  assert read == ['model.ckpt-10', 'model.ckpt-2']
+  assert len(caplog.records) == 1
+  for path in list(three.glob('model.ckpt-*')):
+    path.unlink()
+  prefix = save(three, {'a': 0.0}, 11)
+  assert newest.find() == prefix and read[2:] == ['model.ckpt-11']
+
+
+def test_what_a_trainer_replaces_meanwhile_is_not_damage(
+    three, caplog, monkeypatch):
+  """A trainer that keeps one removes it while it is read."""
+  damage_of = checkpoints.damage_of
+
+  def replaced(prefix):
+    if prefix.endswith('-10'):
+      for path in list(three.glob('model.ckpt-*')):
+        path.unlink()
+      save(three, {'a': 0.0}, 11)
+    return damage_of(prefix)
+
+  monkeypatch.setattr(checkpoints, 'damage_of', replaced)
+  assert checkpoints.find(str(three), 'x', strict=True) == str(
+      three / 'model.ckpt-11')
+  assert not caplog.records
+
+
+@pytest.mark.parametrize('name', [
+    'a[1]', 'a*', '?', 'with blank', 'back\\slash', '\u00fc\u4e2d', '-x',
+    'a\nb'])
+def test_a_folder_may_have_any_name(tmp_path, name):
+  for other in (name, 'a1', 'ab', 'x'):
+    (tmp_path / other).mkdir()
+  folder = tmp_path / name
+  save(folder, {'a': [1.0, 2.0]}, 1)
+  os.rename(str(save(folder, {'a': [3.0, 4.0]}, 2)) + '.index',
+            str(folder / 'model.ckpt-2.index'))
+  prefix = checkpoints.find(str(folder), 'x')
+  assert prefix == str(folder / 'model.ckpt-2')
+  assert checkpoints.find(prefix, 'x') == prefix
+  assert checkpoints.variables_in(prefix) == {'a': [2]}
+  with tf.Graph().as_default(), tf.Session() as session:
+    variable = tf.get_variable('a', [2])
+    checkpoints.restorer([variable])(session, prefix)
+    assert list(session.run(variable)) == [3, 4]
+
+
+@pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
+def test_weights_that_are_not_finite_are_not_restored(tmp_path, value):
+  prefix = save(tmp_path, {'a': [1.0], 'b': [1.0, value], 'c': [value]})
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = [tf.get_variable('a', [1]), tf.get_variable('b', [2])]
+    with pytest.raises(InputError, match='model.ckpt-7: 1 of 2 values of b are '
+                       'inf or NaN'):
+      checkpoints.restorer(variables)(session, prefix)
+    checkpoints.restorer(variables[:1])(session, prefix)
+
+
+def test_a_checkpoint_that_goes_away_meanwhile_is_named(tmp_path):
+  prefix = save(tmp_path, {'a': [1.0]})
+  with tf.Graph().as_default(), tf.Session() as session:
+    restore = checkpoints.restorer([tf.get_variable('a', [1])])
+    os.remove(prefix + '.data-00000-of-00001')
+    with pytest.raises(InputError, match='model.ckpt-7: not a readable check'):
+      restore(session, prefix)
+
+
+def of_type(folder, dtype):
+  """Writes FLOAT's variables with another type of one of them."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    made = [tf.get_variable(name, initializer=value.astype(
+        dtype if name == BACKBONE else np.float32))
+            for name, value in FLOAT.items()]
+    session.run(tf.global_variables_initializer())
+    return tf.train.Saver(made).save(
+        session, os.path.join(str(folder), 'model.ckpt'), global_step=7)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'int32'])
+def test_another_type_is_named(tmp_path, dtype):
+  prefix = of_type(tmp_path, dtype)
+  words = 'model.ckpt-7: differs in type: {} is {}, expected float32'.format(
+      BACKBONE, dtype)
+  with pytest.raises(InputError, match=words):
+    checkpoints.check_fits(prefix, shapes(FLOAT))
+  with pytest.raises(InputError, match=words):
+    restore(prefix, FLOAT)
+  with tf.Graph().as_default():
+    variables = [tf.get_variable(name, np.shape(value))
+                 for name, value in FLOAT.items()]
+    with pytest.raises(InputError, match=words):
+      checkpoints.resumer_from(prefix, variables)
+
+
+def test_a_resume_wants_every_variable(tmp_path):
+  prefix = save(tmp_path, FLOAT)
+  with tf.Graph().as_default():
+    variables = [tf.get_variable(name, np.shape(value))
+                 for name, value in FLOAT.items()]
+    checkpoints.resumer_from(prefix, variables)
+    with pytest.raises(InputError, match=r'lacks 1 variable \(x/Momentum\); '
+                       'use a new train_logdir'):
+      checkpoints.resumer_from(
+          prefix, variables + [tf.get_variable('x/Momentum', [3])])
+
+
+# --- Comparing with a graph ------------------------------------------------
+
+
 @pytest.mark.parametrize('stored, graph, words', [
     ({'decoder/x/weights': 0.0}, {}, ['1 variable (decoder/x/weights)',
                                       'decoder_output_stride=4?']),

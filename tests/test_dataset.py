@@ -390,11 +390,12 @@ AUGMENTED = CROP._replace(min_scale_factor=0.5, max_scale_factor=2.0,
                           scale_factor_step_size=0.25)
 
 
-def train_steps(folder, count, batch_size=5, seed=None, options=AUGMENTED):
-  """Returns the first `count` batches, initialized as slim does it."""
+def train_steps(folder, count, batch_size=5, seed=None, options=AUGMENTED,
+                before=0):
+  """Returns `count` batches, initialized as training does it."""
   with tf.Graph().as_default(), tf.Session() as session:
     tensors = dataset.training_batches(
-        split_options(folder, batch_size, 'train', seed), options)
+        split_options(folder, batch_size, 'train', seed), options, before)
     session.run(tf.tables_initializer())
     return [session.run(tensors) for _ in range(count)]
 
@@ -457,6 +458,26 @@ def test_a_seed_makes_runs_equal(five):
     assert sorted(one) == sorted(other)
     for name in one:
       np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_run_goes_on_where_an_earlier_one_was_stopped(five):
+  whole = train_steps(five, 9, batch_size=3, seed=2 ** 32 - 1)
+  for before in (1, 4, 5, 8):  # at 5, an epoch begins
+    rest = train_steps(five, 9 - before, batch_size=3, seed=2 ** 32 - 1,
+                       before=before)
+    for one, other in zip(whole[before:], rest):
+      for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_no_epoch_that_is_over_is_read_again(five, monkeypatch):
+  """A late step would else cost the reading of all before it."""
+  skipped = []
+  skip = tf.data.Dataset.skip
+  monkeypatch.setattr(tf.data.Dataset, 'skip', lambda self, count: (
+      skipped.append(count), skip(self, count))[1])
+  train_steps(five, 1, batch_size=4, seed=3, before=10 ** 9 + 2)
+  assert skipped == [4 * (10 ** 9 + 2) % 5]
 
 
 @pytest.mark.parametrize('seeds', [(7, 8), (None, None)])

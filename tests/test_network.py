@@ -13,6 +13,7 @@ from deeplab import losses
 from deeplab import options
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
+from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from deeplab.nets import quantize
@@ -285,6 +286,23 @@ def test_dropout_drops_in_training_only():
   assert (kept == 1).all()
   np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.9], rtol=1e-6)
   assert 0.88 < np.count_nonzero(dropped) / 1e4 < 0.92
+
+
+@pytest.mark.parametrize('fake_quant', [
+    None, fake_quant_lib.FakeQuant(is_training=True)])
+def test_a_seed_says_what_dropout_drops(fake_quant):
+  """Unlike a seed of the graph's, whatever was drawn before it."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.placeholder(tf.int64, [])
+    dropped = layers.dropout(
+        tf.ones([100, 100]), keep_probability=0.9, is_training=True,
+        scope='dropped', seed=tf.stack([tf.constant(7, tf.int64), step]),
+        fake_quant=fake_quant)
+    session.run(tf.global_variables_initializer())
+    first, again, other = [
+        session.run(dropped, {step: number}) > 0 for number in (1, 1, 2)]
+  assert 0.88 < np.mean(first) < 0.92
+  assert (first == again).all() and (first != other).any()
 
 
 def multi_scale(model, **arguments):

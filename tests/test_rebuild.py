@@ -1,4 +1,5 @@
 """Checkpoints rebuilt from TFLite files: made up ones, and the published."""
+import contextlib
 import functools
 import json
 import os
@@ -13,10 +14,12 @@ from deeplab import export
 from deeplab import options
 from deeplab import predictors
 from deeplab import rebuild
+from deeplab import saving
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
+from tests import disk
 from tests import golden_weights
 from tests import processors
 from tests import scripts
@@ -129,8 +132,9 @@ def run(monkeypatch, tmp_path):
   """Rebuilds from a Model: (RebuildResult, variables)."""
   def run_rebuild(model, **arguments):
     monkeypatch.setattr(model_file, 'read', lambda unused_path: model)
-    result = rebuild.rebuild(options.RebuildOptions(
-        tflite='made.tflite', output_dir=str(tmp_path / 'out'), **arguments))
+    result = rebuild.rebuild(options.RebuildOptions(**dict({
+        'tflite': 'made.tflite', 'output_dir': str(tmp_path / 'out')},
+        **arguments)))
     return result, read_checkpoint(result.checkpoint)
   return run_rebuild
 
@@ -176,6 +180,31 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   # Its folder is no place to go on training in, whatever the optimizer.
   with pytest.raises(InputError, match='use a new train_logdir'):
     checkpoints.check_resumable(folder, expected, optimizer='momentum')
+
+
+@pytest.mark.parametrize('size', [100, 20000])  # for the options, the data
+def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
+  publishing = saving.publishing
+
+  @contextlib.contextmanager
+  def full(*paths):
+    with publishing(*paths) as written, disk.largest_file(size):
+      yield written
+
+  monkeypatch.setattr(saving, 'publishing', full)
+  with pytest.raises((OSError, tf.errors.OpError), match='File too large'):
+    run(Models(np.float32).model)
+  assert list((tmp_path / 'out').iterdir()) == []
+  monkeypatch.setattr(saving, 'publishing', publishing)
+  run(Models(np.float32).model)
+
+
+def test_its_folder_may_be_relative_and_be_moved(run, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  run(Models(np.float32).model, output_dir='a/b')
+  (tmp_path / 'a' / 'b').rename(tmp_path / 'c')
+  assert tf.train.latest_checkpoint(str(tmp_path / 'c')) == str(
+      tmp_path / 'c' / 'model.ckpt-0')
 
 
 def test_ranges_are_those_of_8_bits(run):

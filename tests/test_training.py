@@ -1,6 +1,10 @@
 """Loss, schedules and optimizer steps; the loop is tested in tests/smoke."""
 import contextlib
+import errno
 import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,15 +13,19 @@ from tensorflow.python.ops import random_ops
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import events
 from deeplab import losses
 from deeplab import options
+from deeplab import saving
 from deeplab import schedules
 from deeplab import training
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
+from tests import disk
 from tests import golden_weights
 from tests import processors
+from tests.scripts import REPOSITORY
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -428,21 +436,25 @@ def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
   assert not (tmp_path / 'log').exists()
 
 
+# --- The loop, around next to nothing --------------------------------------
+
+
 def a_step_of_next_to_nothing(images, labels, model_options, train_options):
-  """Returns the TrainStep of a network of one weight."""
+  """Returns the TrainStep of one weight, which is the number of steps + 1."""
   del images, labels, model_options, train_options
   global_step = tf.train.get_or_create_global_step()
   weight = tf.get_variable('weight', initializer=1.0)
-  with tf.control_dependencies([global_step.assign_add(1)]):
-    steps_done = global_step.read_value()
-    train_op = tf.identity(weight)
+  with tf.control_dependencies([weight.assign_add(1.0)]):
+    with tf.control_dependencies([global_step.assign_add(1)]):
+      steps_done = global_step.read_value()
+      train_op = tf.identity(weight)
   return training.TrainStep(train_op, train_op, tf.constant(0.1), global_step,
                             steps_done, train_op)
 
 
-@pytest.mark.parametrize('kept', [1, 3])
-def test_a_run_keeps_as_many_checkpoints_as_asked_for(
-    tmp_path, monkeypatch, kept):
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+  """A function that trains that in tmp_path; gives the TrainResult."""
   monkeypatch.setattr(training, 'build_step', a_step_of_next_to_nothing)
   monkeypatch.setattr(
       training, '_summary_op', lambda *_: tf.summary.scalar('one', 1.0))
@@ -450,12 +462,277 @@ def test_a_run_keeps_as_many_checkpoints_as_asked_for(
   monkeypatch.setattr(training.dataset, 'training_batches', lambda *_: {
       'image': tf.zeros([2, 33, 33, 3]), 'filename': tf.constant(['a', 'b']),
       'label': tf.zeros([2, 33, 33, 1], tf.int32)})
-  training.train(
-      dataset_options=options.DatasetOptions('none', 'train', batch_size=2),
-      preprocess_options=options.PreprocessOptions(crop_size=(33, 33)),
-      model_options=MODEL._replace(crop_size=(33, 33)),
-      options=options.TrainOptions(
-          str(tmp_path), training_number_of_steps=5, save_interval_secs=0,
-          max_checkpoints_to_keep=kept))
-  assert sorted(path.name for path in tmp_path.glob('*.index')) == [
-      'model.ckpt-{}.index'.format(step) for step in range(6 - kept, 6)]
+
+  def train(steps, **changes):
+    return training.train(
+        dataset_options=options.DatasetOptions('none', 'train', batch_size=2),
+        preprocess_options=options.PreprocessOptions(crop_size=(33, 33)),
+        model_options=MODEL._replace(crop_size=(33, 33)),
+        options=options.TrainOptions(**dict({
+            'train_logdir': str(tmp_path), 'training_number_of_steps': steps,
+            'save_interval_secs': 0}, **changes)))
+
+  return train
+
+
+def steps_in(folder):
+  return sorted(checkpoints.step_of(path.name[:-len('.index')])
+                for path in folder.glob('model.ckpt-*.index'))
+
+
+def value_in(folder, step, name='weight'):
+  return tf.train.NewCheckpointReader(
+      str(folder / 'model.ckpt-{}'.format(step))).get_tensor(name)
+
+
+def contents(folder):
+  """Returns bytes and time of each file of the folder's checkpoints."""
+  return {path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+          for path in folder.glob('model.ckpt-*')}
+
+
+def cut(path):
+  content = path.read_bytes()
+  path.write_bytes(content[:len(content) // 2])
+
+
+@pytest.mark.parametrize('kept', [1, 3])
+def test_a_run_keeps_as_many_checkpoints_as_asked_for(tmp_path, run, kept):
+  for steps in (3, 5):  # the second run goes on counting
+    result = run(steps, max_checkpoints_to_keep=kept)
+    assert steps_in(tmp_path) == list(range(steps + 1 - kept, steps + 1))
+    assert result.checkpoint == str(tmp_path / 'model.ckpt-{}'.format(steps))
+  listed = tf.train.get_checkpoint_state(str(tmp_path))
+  assert listed.model_checkpoint_path == result.checkpoint
+  assert [os.path.basename(path) for path in
+          listed.all_model_checkpoint_paths] == [
+              'model.ckpt-{}'.format(step) for step in steps_in(tmp_path)]
+
+
+def test_a_damaged_checkpoint_is_not_counted_among_the_kept(tmp_path, run):
+  run(3, max_checkpoints_to_keep=3)
+  cut(tmp_path / 'model.ckpt-2.index')
+  run(4, max_checkpoints_to_keep=3)
+  assert steps_in(tmp_path) == [1, 2, 3, 4]  # 1, 3 and 4 are good
+
+
+@pytest.mark.parametrize('state', [
+    None, b'', b'\xff\xfe', b'model_checkpoint_path: "model.ckpt-9"'])
+def test_the_log_says_what_a_run_resumes_from(tmp_path, run, caplog, state):
+  caplog.set_level('INFO')
+  run(3)
+  if state is None:
+    (tmp_path / 'checkpoint').unlink()
+  else:
+    (tmp_path / 'checkpoint').write_bytes(state)
+  before = contents(tmp_path)
+  caplog.clear()
+  result = run(5)
+  assert 'RESUMING from step 3 of {}'.format(
+      tmp_path / 'model.ckpt-3') in caplog.text
+  assert (result.steps_done, result.loss, value_in(tmp_path, 5)) == (2, 6, 6)
+  # Nothing that was good is written again; the first was one too many.
+  after = contents(tmp_path)
+  for name in before:
+    if 'ckpt-0' not in name:
+      assert after[name] == before[name], name
+
+
+def test_a_resume_from_step_0_does_not_write_it_again(tmp_path, run):
+  run(1)
+  for path in list(tmp_path.glob('model.ckpt-1.*')):
+    path.unlink()
+  before = contents(tmp_path)
+  run(2)
+  after = contents(tmp_path)
+  assert before and all(after[name] == before[name] for name in before)
+
+
+@pytest.mark.parametrize('part', ['index', 'data-00000-of-00001'])
+def test_a_damaged_newest_checkpoint_gives_way(tmp_path, run, caplog, part):
+  run(3)
+  cut(tmp_path / 'model.ckpt-3.{}'.format(part))
+  with pytest.raises(InputError, match='model.ckpt-3 cannot be read .*strict'):
+    run(5, strict_checkpoint=True)
+  caplog.set_level('INFO')
+  caplog.clear()
+  result = run(5)
+  assert result.steps_done == 3 and value_in(tmp_path, 5) == 6
+  lines = [record.getMessage() for record in caplog.records]
+  [line] = [line for line in lines if 'model.ckpt-3 cannot be read' in line]
+  assert line.endswith('; taking model.ckpt-2')
+  assert 'RESUMING from step 2 of {}'.format(
+      tmp_path / 'model.ckpt-2') in lines
+
+
+def test_no_run_starts_anew_over_checkpoints_that_cannot_be_read(tmp_path, run):
+  run(1)
+  for name in ('model.ckpt-0.index', 'model.ckpt-1.index'):
+    cut(tmp_path / name)
+  before = contents(tmp_path)
+  with pytest.raises(InputError, match='model.ckpt-1 cannot be read .*'
+                     'model.ckpt-0 cannot be read .* new train_logdir'):
+    run(5)
+  assert contents(tmp_path) == before
+
+
+def test_the_step_is_that_in_the_checkpoint_not_in_its_name(tmp_path, run):
+  run(2)
+  for path in list(tmp_path.glob('model.ckpt-2*')):
+    path.rename(str(path).replace('ckpt-2', 'ckpt-7'))
+  assert run(3).steps_done == 1
+
+
+# --- Faults ----------------------------------------------------------------
+
+
+def failing_at(monkeypatch, step, fail):
+  """Has `fail` called, with the folder, before the save of a step."""
+  save = saving.Keeper.save
+
+  def fails(self, session, number):
+    if number == step:
+      fail(session)
+    save(self, session, number)
+
+  monkeypatch.setattr(saving.Keeper, 'save', fails)
+
+
+@pytest.mark.parametrize('size', [4, 100, 1000])  # for data, index, meta
+def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
+    tmp_path, run, monkeypatch, size):
+  write = saving.Keeper._write
+
+  def fails(self, session, prefix, meta):
+    if prefix.endswith('-2'):
+      with disk.largest_file(size):
+        return write(self, session, prefix, meta)
+    return write(self, session, prefix, meta)
+
+  monkeypatch.setattr(saving.Keeper, '_write', fails)
+  # The last one too: a run whose result is lost has not finished.
+  with pytest.raises(InputError) as error:
+    run(2)
+  assert str(error.value).startswith('{}: cannot be saved ('.format(
+      tmp_path / 'model.ckpt-2'))
+  assert str(error.value).endswith(
+      'File too large); model.ckpt-1 is kept, the steps after it are lost')
+  assert '\n' not in str(error.value) and '.deeplab-' not in str(error.value)
+  assert steps_in(tmp_path) == [0, 1]
+  assert not [path for path in tmp_path.iterdir() if 'tmp' in path.name or
+              'ckpt-2' in path.name or 'tempstate' in path.name]
+  monkeypatch.setattr(saving.Keeper, '_write', write)
+  assert run(3).steps_done == 2 and value_in(tmp_path, 3) == 4
+
+
+@pytest.mark.parametrize('is_made_again', [False, True])
+def test_a_folder_that_is_removed_ends_a_run(
+    tmp_path, run, monkeypatch, is_made_again):
+  folder = tmp_path / 'log'
+
+  def remove(unused_session):
+    shutil.rmtree(str(folder))
+    if is_made_again:
+      # Kept from being another inode by chance.
+      (tmp_path / 'other').mkdir()
+      (tmp_path / 'other').rename(folder)
+
+  failing_at(monkeypatch, 1, remove)
+  with pytest.raises(InputError, match='model.ckpt-1: cannot be saved .*; no '
+                     'checkpoint is kept, all steps are lost'):
+    run(2, train_logdir=str(folder))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, run, monkeypatch):
+  failing_at(monkeypatch, 2, lambda session: session.run(
+      session.graph.get_collection('spoil')[0]))
+  plain = training.build_step
+
+  def build(*arguments):
+    step = plain(*arguments)
+    [weight] = tf.trainable_variables()
+    tf.add_to_collection('spoil', weight.assign(np.nan).op)
+    return step
+
+  monkeypatch.setattr(training, 'build_step', build)
+  with pytest.raises(InputError, match=r'model.ckpt-2: cannot be saved \(1 of '
+                     '1 values of weight are inf or NaN.*model.ckpt-1 is kept'):
+    run(3)
+  assert steps_in(tmp_path) == [0, 1]
+  assert value_in(tmp_path, 1) == 2
+
+
+def test_what_saves_that_were_cut_off_left_is_removed(tmp_path, run):
+  run(1)
+  left = [
+      'model.ckpt-7.data-00000-of-00001.tempstate1234567',
+      'model.ckpt-7.index.tempstate1234567',
+      'model.ckpt-7.meta.tmp0123456789abcdef0123456789abcdef',
+      'checkpoint.tmp0123456789abcdef0123456789abcdef',
+      'graph.pbtxt.tmp0123456789abcdef0123456789abcdef',
+      'model.ckpt-8.data-00000-of-00001', 'model.ckpt-8.meta']
+  others = ['model.ckpt-7.index.mine', 'mine.tempstate1', 'notes.tmp',
+            'best.ckpt-8.data-00000-of-00001']
+  for name in left + others:
+    (tmp_path / name).write_text('')
+  run(2)
+  there = {path.name for path in tmp_path.iterdir()}
+  assert not there & set(left) and set(others) <= there
+
+
+def test_a_full_disk_takes_events_not_steps(tmp_path, run, caplog):
+  class Full:
+    def write(self, unused_event):
+      raise OSError('File too large')
+    flush = close = write
+
+  writer = events.Writer(str(tmp_path))
+  writer._writer = Full()
+  with writer:
+    writer.add(1, graph_def=b'')
+    writer.add(2, graph_def=b'')
+  [record] = caplog.records
+  assert 'no more events are written (File too large)' in record.getMessage()
+
+
+_HOLD = """
+import sys
+sys.path.insert(0, {!r})
+from deeplab import locks
+with locks.exclusive(sys.argv[1]):
+  print('held', flush=True)
+  sys.stdin.read()
+""".format(REPOSITORY)
+
+
+def test_a_folder_has_one_trainer(tmp_path, run):
+  run(1)
+  before = contents(tmp_path)
+  holder = subprocess.Popen(
+      [sys.executable, '-c', _HOLD, str(tmp_path)], stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE)
+  try:
+    assert holder.stdout.readline() == b'held\n'
+    with pytest.raises(InputError, match='train_logdir=.*: another process is '
+                       'training there'):
+      run(2)
+    assert contents(tmp_path) == before
+  finally:
+    holder.kill()
+    holder.communicate()
+  assert run(2).steps_done == 1
+
+
+def test_without_locks_a_run_says_so_and_goes_on(
+    tmp_path, run, monkeypatch, caplog):
+  @contextlib.contextmanager
+  def none(unused_path):
+    raise OSError(errno.ENOLCK, 'No locks available')
+    yield
+
+  monkeypatch.setattr(training.locks, 'exclusive', none)
+  left = tmp_path / 'model.ckpt-7.index.tempstate1'
+  left.write_text('')  # perhaps not dead
+  assert run(1).step == 1 and left.exists()
+  assert [record.levelname for record in caplog.records if 'no lock (No locks '
+          'available)' in record.getMessage()] == ['WARNING']

@@ -233,16 +233,20 @@ def _excess(element, options):
 
 def training_batches(
     dataset_options: options_lib.DatasetOptions,
-    preprocess_options: options_lib.PreprocessOptions) -> Dict[str, tf.Tensor]:
+    preprocess_options: options_lib.PreprocessOptions,
+    batches_before: int = 0) -> Dict[str, tf.Tensor]:
   """Adds an endless, shuffled and augmented input to the default graph.
 
   The iterator's initializer is put among the graph's TABLE_INITIALIZERS, which
-  slim.learning.train and tf.train.Scaffold run. With a seed the batches are
-  the same in every run; each epoch has an order of its own.
+  tf.tables_initializer runs. With a seed the batches are the same in every run,
+  and go on where an earlier run was stopped; each epoch has an order of its
+  own.
 
   Args:
     dataset_options: DatasetOptions; batch_size may exceed the record count.
     preprocess_options: PreprocessOptions.
+    batches_before: number of batches that earlier runs have had; of no effect
+      without a seed.
 
   Returns:
     Dict of tensors:
@@ -255,8 +259,10 @@ def training_batches(
     InputError: see splits.open_split; batches that the memory does not hold.
   """
   seed = dataset_options.seed
+  first = batches_before * dataset_options.batch_size
   if seed is None:
-    seed = random.SystemRandom().randrange(2 ** 31)
+    # Another order than that of earlier runs: there is no going on in it.
+    seed, first = random.SystemRandom().randrange(2 ** 31), 0
 
   @tf.autograph.experimental.do_not_convert
   def read(index, serialized):
@@ -270,7 +276,7 @@ def training_batches(
   split = splits.open_split(dataset_options)
   _check_memory(dataset_options.batch_size, preprocess_options.crop_size)
   with tf.device('/cpu:0'):
-    dataset = _shuffled_records(split, seed).enumerate()
+    dataset = _shuffled_records(split, seed, first).enumerate(first)
     dataset = dataset.map(read, _PARALLEL_CALLS)
     # An endless dataset has no remainder: this makes the batch size static.
     dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
@@ -281,14 +287,31 @@ def training_batches(
     return iterator.get_next()
 
 
-def _shuffled_records(split, seed):
-  """Repeats serialized records for ever, each once an epoch, shuffled."""
-  count = len(split.paths)
-  dataset = _paths_of(split).shuffle(count, seed=seed)
-  dataset = dataset.interleave(_reader_of(split), cycle_length=count)
-  # Repeated after shuffling: the other way round, a buffer that holds several
-  # epochs of a small set would show some images often and others never.
-  return dataset.shuffle(_SHUFFLED_RECORDS, seed=seed).repeat()
+def _shuffled_records(split, seed, first):
+  """Repeats serialized records for ever, each once an epoch, shuffled.
+
+  Args:
+    split: a splits.Split.
+    seed: of the order.
+    first: number of records to leave out: whole epochs of them are not read.
+  """
+  epoch, position = divmod(first, len(split.records))
+
+  @tf.autograph.experimental.do_not_convert
+  def one_epoch(number):
+    # The order of an epoch follows from its number, whatever came before it.
+    seeds = tf.cast(tf.random.stateless_uniform(
+        [2], tf.stack([tf.constant(seed, tf.int64), number]), 0, 2 ** 31 - 1,
+        tf.int32), tf.int64)
+    count = len(split.paths)
+    dataset = _paths_of(split).shuffle(count, seed=seeds[0])
+    dataset = dataset.interleave(_reader_of(split), cycle_length=count)
+    # Within an epoch: a buffer that held several epochs of a small set would
+    # show some images often and others never.
+    return dataset.shuffle(_SHUFFLED_RECORDS, seed=seeds[1])
+
+  epochs = tf.data.Dataset.range(epoch, 2 ** 62)
+  return epochs.flat_map(one_epoch).skip(position)
 
 
 # --- Reading ---------------------------------------------------------------

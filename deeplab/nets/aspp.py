@@ -1,4 +1,6 @@
 """Atrous spatial pyramid pooling (Chen et al. 2017, DeepLabv3, section 3.3)."""
+from typing import Optional
+
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
@@ -9,7 +11,8 @@ _DROPOUT_KEEP_PROBABILITY = 0.9
 
 
 def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
-         style: layers.Style, is_training: bool) -> tf.Tensor:
+         style: layers.Style, is_training: bool,
+         dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Image pooling, a 1x1 branch and the atrous branches, joined.
 
   Args:
@@ -17,6 +20,7 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
     options: the network's structure.
     style: of every convolution.
     is_training: whether dropout is active.
+    dropout_seed: two integers that it follows from; None: no seed.
 
   Returns:
     [batch, height, width, aspp_convs_filters] float32; without the concat
@@ -44,7 +48,7 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
   outputs = layers.conv2d(outputs, depth, 1, scope=scope, style=style)
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
-      is_training=is_training, scope=contract.DROPOUT_SCOPE,
+      is_training=is_training, scope=contract.DROPOUT_SCOPE, seed=dropout_seed,
       fake_quant=style.fake_quant)
 
 

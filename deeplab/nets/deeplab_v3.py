@@ -1,5 +1,5 @@
 """DeepLabv3 with MobileNetV2: backbone, ASPP, decoder, logits, predictions."""
-from typing import Iterable
+from typing import Iterable, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -18,7 +18,8 @@ _LOGITS_STDDEV = 0.01
 
 def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
            weight_decay: float = 0.0, is_training: bool = False,
-           train_batch_norm: bool = False) -> tf.Tensor:
+           train_batch_norm: bool = False,
+           dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:
@@ -30,6 +31,7 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       follow the values that are seen.
     train_batch_norm: whether batch norm uses batch statistics and updates its
       moving averages.
+    dropout_seed: two integers that dropout follows from; None: no seed.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
@@ -37,12 +39,12 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
   """
   outputs = _float_or_layered_logits(
       images, options, weight_decay=weight_decay, is_training=is_training,
-      train_batch_norm=train_batch_norm)
+      train_batch_norm=train_batch_norm, dropout_seed=dropout_seed)
   return quantize.rewritten(outputs, options, is_training)
 
 
 def _float_or_layered_logits(images, options, *, weight_decay, is_training,
-                             train_batch_norm):
+                             train_batch_norm, dropout_seed):
   """The network as its layers make it; arguments as in logits."""
   fake_quant = quantize.for_layers(options, is_training)
   features, end_points = mobilenet_v2.mobilenet_v2(
@@ -58,7 +60,8 @@ def _float_or_layered_logits(images, options, *, weight_decay, is_training,
                   else tf.nn.relu),
       fake_quant=fake_quant)
   features = aspp.aspp(
-      features, options, style=style, is_training=is_training)
+      features, options, style=style, is_training=is_training,
+      dropout_seed=dropout_seed)
   if options.decoder_output_stride:
     features = decoder.refine(features, end_points, options, style)
   if options.decoder_output_is_logits:

@@ -130,18 +130,29 @@ def _training_step():
   return tf.get_default_graph().get_tensor_by_name(_STEP + '/count:0')
 
 
-def dropout(inputs: tf.Tensor, keep_probability: float,
-            fake_quant: FakeQuant) -> tf.Tensor:
+def dropout(inputs: tf.Tensor, keep_probability: float, fake_quant: FakeQuant,
+            draws: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Dropout in training, rounded after scaling and after masking.
 
   Parity: contrib/quantize/python/quantize.py takes dropout's two products for
   activations, and gives each a range; they serve training alone.
+
+  Args:
+    inputs: float32, of any shape.
+    keep_probability: share of the values that are kept.
+    fake_quant: how, and from which step on.
+    draws: numbers in [0, 1) that decide on each value; None: new ones.
+
+  Returns:
+    float32 of the same shape.
   """
   with tf.variable_scope('dropout'):
     scaled = activations(
         inputs * (1.0 / keep_probability), fake_quant,
         scope='mul/activation_Mul_quant', initial_min=-6.0)
-    is_kept = tf.random_uniform(tf.shape(inputs)) >= 1.0 - keep_probability
+    if draws is None:
+      draws = tf.random_uniform(tf.shape(inputs))
+    is_kept = draws >= 1.0 - keep_probability
     return activations(
         scaled * tf.cast(is_kept, tf.float32), fake_quant,
         scope='mul_1/activation_Mul_quant', initial_min=-6.0)

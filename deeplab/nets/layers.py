@@ -214,16 +214,38 @@ def _update_moving_average(average, value, decay):
 
 def dropout(
     inputs: tf.Tensor, *, keep_probability: float, is_training: bool,
-    scope: str,
+    scope: str, seed: Optional[tf.Tensor] = None,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None) -> tf.Tensor:
-  """Drops single values in training, scaling the others up; else identity."""
+  """Drops single values in training, scaling the others up; else identity.
+
+  Args:
+    inputs: float32, of any shape.
+    keep_probability: share of the values that are kept.
+    is_training: whether any are dropped.
+    scope: variable scope.
+    seed: two integers, from which it follows which values are dropped; None:
+      others in every step and run.
+    fake_quant: how the products are rounded; None: not at all.
+
+  Returns:
+    float32 of the same shape.
+  """
   with tf.variable_scope(scope):
     if not is_training:
       # The node is in the published graphs.
       return tf.identity(inputs)
+    draws = None if seed is None else (
+        tf.random.stateless_uniform(tf.shape(inputs), seed))
     if fake_quant:
-      return fake_quant_lib.dropout(inputs, keep_probability, fake_quant)
-    return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
+      return fake_quant_lib.dropout(
+          inputs, keep_probability, fake_quant, draws)
+    if draws is None:
+      return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
+    with tf.name_scope('dropout'):
+      # Named as tf.nn.dropout does, since the rewrite names its ranges so.
+      scaled = tf.multiply(inputs, 1.0 / keep_probability, name='mul')
+      is_kept = draws >= 1.0 - keep_probability
+      return tf.multiply(scaled, tf.cast(is_kept, tf.float32), name='mul_1')
 
 
 def resize_bilinear(inputs: tf.Tensor, size: Sequence[int],

@@ -1,0 +1,196 @@
+"""Saving checkpoints: all of one or nothing, and only the last few are kept.
+
+A checkpoint is written beside its folder's others, read back, and only then
+given its name: what has the name of a checkpoint can be read.
+"""
+import contextlib
+import logging
+import os
+import re
+from typing import Iterator, List, Optional, Sequence
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import errors
+from deeplab import files
+from deeplab import tf_texts
+from deeplab.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+_STEM = 'model.ckpt'
+# What TensorFlow's own saver leaves where it is killed or fails.
+_LEFTOVER = re.compile(
+    re.escape(_STEM) + r'-\d+(\.(index|data-\d{5}-of-\d{5})\.tempstate\d+|'
+    r'\.meta\.tmp[0-9a-f]{32})$|(checkpoint|graph\.pbtxt)\.tmp[0-9a-f]{32}$')
+
+
+@contextlib.contextmanager
+def publishing(prefix: str, *more: str, older: Sequence[str] = ()
+               ) -> Iterator[List[str]]:
+  """Context in which the files of a checkpoint are written.
+
+  They get their names at its end, once they are read without an error and no
+  value is inf or NaN; where anything fails, none does. The state file then
+  names the checkpoint as the newest.
+
+  Args:
+    prefix: checkpoint prefix.
+    *more: other files that belong to it.
+    older: names of checkpoints that the state file lists before it.
+
+  Yields:
+    The prefix to write to, then the names to write the other files to.
+
+  Raises:
+    InputError: what was written cannot be read or is not finite.
+    OSError, tf.errors.OpError: it cannot be written.
+  """
+  folder, name = os.path.split(os.path.abspath(prefix))
+  # The index makes a checkpoint of the data, the state file the newest of it.
+  paths = list(more) + [os.path.join(folder, name + ending) for ending in (
+      '.data-00000-of-00001', '.index')]
+  state = os.path.join(folder, checkpoints.STATE)
+  with files.replacing(*paths, state) as temporaries:
+    written = temporaries[-2][:-len('.index')]
+    yield [written] + temporaries[:len(more)]
+    damage = checkpoints.damage_of(written)
+    if damage:
+      raise InputError('{}', damage)
+    problem = checkpoints.not_finite_in(written)
+    if problem:
+      raise InputError('{}', problem)
+    # By name alone, so that the folder may be moved.
+    tf.train.update_checkpoint_state(
+        os.path.dirname(written), name, list(older) + [name])
+
+
+class Keeper:
+  """Saves a training run's checkpoints in its folder; keeps the last few."""
+
+  def __init__(self, folder: str, *, max_to_keep: int,
+               resumed: Optional[str] = None):
+    """Adds to the default graph what saves its variables.
+
+    Args:
+      folder: an existing folder.
+      max_to_keep: checkpoints to keep; older ones of the run are removed.
+      resumed: prefix of the checkpoint that the run goes on from.
+    """
+    self._folder = folder
+    self._identity = _identity(folder)
+    self._max_to_keep = max_to_keep
+    self._graph = tf.get_default_graph()
+    self._saver = tf.train.Saver()
+    self._meta_graph: Optional[bytes] = None
+    self._kept = _kept_before(folder, resumed) if resumed else []
+
+  @property
+  def newest(self) -> Optional[str]:
+    """Name of the checkpoint saved last, or resumed from; None: none yet."""
+    return self._kept[-1] if self._kept else None
+
+  def save(self, session: tf.Session, step: int) -> None:
+    """Saves a checkpoint, then removes those that are too many.
+
+    Args:
+      session: of the graph.
+      step: number of steps done.
+
+    Raises:
+      InputError: it cannot be saved, or has a value that is inf or NaN; all
+        that was there before is there still.
+    """
+    name = '{}-{}'.format(_STEM, step)
+    prefix = os.path.join(self._folder, name)
+    older = [kept for kept in self._kept if kept != name]
+    # The newest is kept until the next one is there.
+    older = older[max(0, len(older) + 1 - self._max_to_keep):]
+    try:
+      if _identity(self._folder) != self._identity:
+        raise InputError('the folder has been replaced')
+      with publishing(prefix, prefix + '.meta', older=older) as (
+          written, meta):
+        self._write(session, written, meta)
+    except (OSError, tf.errors.OpError, InputError) as error:
+      raise InputError('{}: cannot be saved ({}); {}', prefix, _reason(error),
+                       self._what_is_kept())
+    removed = [kept for kept in self._kept if kept not in older + [name]]
+    self._kept = older + [name]
+    for kept in removed:
+      self._remove(kept)
+
+  def _write(self, session, prefix, meta):
+    saver_def = self._saver.saver_def
+    session.run(saver_def.save_tensor_name,
+                {saver_def.filename_tensor_name: prefix})
+    # The graph of a run does not change.
+    if self._meta_graph is None:
+      with self._graph.as_default():
+        self._meta_graph = (
+            self._saver.export_meta_graph().SerializeToString())
+    with open(meta, 'wb') as out:
+      out.write(self._meta_graph)
+
+  def _what_is_kept(self):
+    """Says what a run that ends now leaves."""
+    if self.newest and os.path.exists(
+        os.path.join(self._folder, self.newest + '.index')):
+      return '{} is kept, the steps after it are lost'.format(self.newest)
+    return 'no checkpoint is kept, all steps are lost'
+
+  def _remove(self, name):
+    """Removes a checkpoint, its index first: what has none is no checkpoint."""
+    for path in checkpoints.parts_of(os.path.join(self._folder, name)):
+      try:
+        os.remove(path)
+      except OSError as error:
+        _LOG.warning('an old checkpoint stays: %s', errors.of_system(error))
+
+
+def _kept_before(folder, resumed):
+  """Returns the names of checkpoints that a resumed run has, newest last."""
+  name = os.path.basename(resumed)
+  listed = checkpoints.listed(folder)
+  if listed is None:
+    ours = re.compile(re.escape(_STEM) + r'-\d+\.index$')
+    listed = sorted((os.path.splitext(entry)[0] for entry in os.listdir(folder)
+                     if ours.match(entry)), key=checkpoints.step_of)
+    listed = [other for other in listed
+              if checkpoints.step_of(other) < checkpoints.step_of(name)]
+  return [other for other in listed if other != name and
+          not checkpoints.damage_of(os.path.join(folder, other))] + [name]
+
+
+def remove_leftovers(folder: str) -> None:
+  """Removes what saves that were cut off have left in a folder.
+
+  To be called by who is alone in saving there.
+  """
+  files.remove_leftovers(folder)
+  names = os.listdir(folder)
+  listed = checkpoints.listed(folder)
+  for name in names:
+    stem, ending = os.path.splitext(name)
+    # Data get their name before the index does, and are useless without it.
+    is_rest = (
+        listed is not None and re.match(re.escape(_STEM) + r'-\d+$', stem) and
+        (ending == '.meta' or ending.startswith('.data-')) and
+        stem not in listed and stem + '.index' not in names)
+    if is_rest or _LEFTOVER.match(name):
+      _LOG.info('removing %s, of a save that was cut off', name)
+      os.remove(os.path.join(folder, name))
+
+
+def _identity(folder):
+  """Returns what tells a folder from another one of the same name."""
+  status = os.stat(folder)
+  return status.st_dev, status.st_ino
+
+
+def _reason(error):
+  if isinstance(error, OSError):
+    return errors.of_system(error)
+  if isinstance(error, InputError):
+    return str(error)
+  return tf_texts.why_not_written(error)

@@ -1,0 +1,131 @@
+"""Trains once without a stop and once with several, on one core.
+
+Run as `python -m tests.resuming FOLDER float|qat STEPS STOP...` by test_resume,
+in a process of its own: how many cores TensorFlow uses is settled once in a
+process. Writes FOLDER/KIND.json: what each step of the two runs had and gave.
+"""
+import io
+import json
+import logging
+import os
+import signal
+import sys
+
+import numpy as np
+from PIL import Image
+import tensorflow.compat.v1 as tf
+
+from deeplab import environment
+from deeplab import options
+from deeplab import training
+from deeplab.data import records
+from deeplab.nets import mobilenet_v2
+
+IMAGES = 5
+CROP = (33, 33)
+# The first of the network's: a graph of all of them takes seconds to make.
+BLOCKS = mobilenet_v2.BLOCKS[:3]
+
+
+class Killed(BaseException):
+  """Ends a run as kill -9 does: nothing is saved."""
+
+
+class Recording(training._Loop):
+  """A loop that notes each step, and ends before its time.
+
+  Attributes of the class:
+    steps: list of [step, loss, names of the batch].
+    stop: step at which to end; None: never.
+    is_killed: whether nothing is saved then.
+  """
+  steps: list = []
+  stop = None
+  is_killed = False
+
+  def _run_step(self, session):
+    if self.is_killed and self._last[0] == self.stop:
+      raise Killed
+    super()._run_step(session)
+    step, loss = self._last
+    names = session.run(self._names)
+    self.steps.append([step, float(loss).hex(), [
+        name.decode() for name in names]])
+    if not self.is_killed and step == self.stop:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+
+def png(values):
+  out = io.BytesIO()
+  Image.fromarray(values.astype(np.uint8)).save(out, 'PNG')
+  return out.getvalue()
+
+
+def make_records(folder):
+  """Writes IMAGES pairs, in shards of 2, 2 and 1."""
+  random = np.random.RandomState(4)
+  pairs = [records.make_example(
+      image_bytes=png(random.randint(0, 256, [40, 36, 3])),
+      label_bytes=png(random.randint(0, 32, [40, 36])),
+      filename='image_{}.png'.format(number), image_format='png',
+      label_format='png', height=40, width=36) for number in range(IMAGES)]
+  records.write_shards(output_dir=folder, split='train',
+                       shards=[pairs[:2], pairs[2:4], pairs[4:]])
+
+
+def train(folder, logdir, kind, steps, *, stop=None, is_killed=False,
+          **changes):
+  """Trains; returns the steps that were done."""
+  Recording.steps = []
+  Recording.stop, Recording.is_killed = stop, is_killed
+  try:
+    training.train(
+        dataset_options=options.DatasetOptions(
+            folder, 'train', batch_size=2, seed=3),
+        preprocess_options=options.PreprocessOptions(crop_size=CROP),
+        model_options=options.ModelOptions(
+            crop_size=CROP, output_stride=8, decoder_output_stride=(4,),
+            depth_multiplier=0.25, aspp_convs_filters=16, decoder_filters=16,
+            quantize_delay_step=2 if kind == 'qat' else -1),
+        options=options.TrainOptions(
+            os.path.join(folder, logdir), training_number_of_steps=steps,
+            base_learning_rate=0.01, seed=3, log_steps=1, **changes))
+  except Killed:
+    assert is_killed
+  return Recording.steps
+
+
+def main(folder, kind, steps, *stops):
+  steps, stops = int(steps), [int(stop) for stop in stops]
+  # Before TensorFlow makes its threads, with the first session.
+  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+  logging.basicConfig(level=logging.INFO)
+  environment.pool_memory()
+  training._Loop = Recording
+  mobilenet_v2.BLOCKS = BLOCKS
+  make_records(folder)
+  whole = train(folder, kind + '-whole', kind, steps, save_summaries_secs=0,
+                save_interval_secs=1000)
+  parts = []
+  for number, stop in enumerate(stops + [None]):
+    is_killed = number % 2 == 1
+    parts += train(folder, kind + '-parts', kind, steps, stop=stop,
+                   is_killed=is_killed, save_summaries_secs=1000,
+                   save_interval_secs=0 if is_killed else 1000)
+  checkpoints = []
+  for name in ('whole', 'parts'):
+    reader = tf.train.NewCheckpointReader(os.path.join(
+        folder, '{}-{}'.format(kind, name), 'model.ckpt-{}'.format(steps)))
+    checkpoints.append({
+        name: reader.get_tensor(name).tobytes().hex()
+        for name in reader.get_variable_to_shape_map()})
+  with open(os.path.join(folder, kind + '.json'), 'w') as out:
+    json.dump({'whole': whole, 'parts': parts, 'variables': len(checkpoints[0]),
+               'differing': sorted(
+                   name for name in set(checkpoints[0]) | set(checkpoints[1])
+                   if checkpoints[0].get(name) != checkpoints[1].get(name))},
+              out)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -1,0 +1,38 @@
+"""Interrupted equals uninterrupted: training that stops and goes on."""
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests import scripts
+
+STEPS = 9  # five records, two a step: nearly four epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [
+    'float', pytest.param('qat', marks=[pytest.mark.tf1, pytest.mark.modern])])
+def test_interrupted_equals_uninterrupted(kind, tmp_path):
+  """A run is stopped at five steps: by SIGTERM and, every second time, dead."""
+  stops = sorted(random.Random(kind).sample(range(1, STEPS), 5))
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.resuming', str(tmp_path), kind, str(STEPS)]
+      + list(map(str, stops)), cwd=scripts.REPOSITORY,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      universal_newlines=True, start_new_session=True)
+  output = scripts.output_of(process)[0]
+  assert process.returncode == 0, output
+  with open(str(tmp_path / (kind + '.json'))) as content:
+    result = json.load(content)
+  assert [step for step, *_ in result['whole']] == list(range(1, STEPS + 1))
+  assert result['parts'] == result['whole'], stops
+  assert result['variables'] > 100 and result['differing'] == [], stops
+  # Most steps have another batch, and every step another loss, than the first.
+  assert len({loss for _, loss, _ in result['whole']}) == STEPS
+  assert output.count('RESUMING from step') == len(stops), output
+  # The last run went on as the ones before it: none of their files is left.
+  assert not [name for name in os.listdir(str(tmp_path / (kind + '-parts')))
+              if 'tmp' in name]
