@@ -231,7 +231,7 @@ def test_records_that_vanish_are_noticed(five):
     list(val)
 
 
-@pytest.mark.parametrize('kind', sorted(record_sets.bad_labels()))
+@pytest.mark.parametrize('kind', ['rgb', 'jpeg', 'value'])
 def test_labels_are_checked_while_they_are_read(tmp_path, kind):
   """Without the time that verify_records takes."""
   content, words = record_sets.bad_labels()[kind]
