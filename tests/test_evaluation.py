@@ -10,6 +10,7 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab import checkpoints
 from deeplab import evaluation
 from deeplab import memory
 from deeplab import options as options_lib
@@ -82,6 +83,8 @@ class Network:
 def network(monkeypatch):
   network = Network()
   monkeypatch.setattr(predictors, 'CheckpointPredictor', network)
+  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
+      None if os.path.exists(prefix + '.index') else 'there is no index'))
   return network
 
 
@@ -103,11 +106,12 @@ def remove(prefix):
 
 
 def evaluate(data, checkpoint_dir, *, times=1, model=MODEL, batch_size=1,
-             reevaluate=False, timeout=None, **outputs):
+             reevaluate=False, strict=False, timeout=None, **outputs):
   return evaluation.evaluate_checkpoints(
       watch_options=options_lib.CheckpointEvalOptions(
           checkpoint_dir=str(checkpoint_dir), max_evaluations=times,
-          interval_secs=0, timeout_secs=timeout, reevaluate=reevaluate),
+          interval_secs=0, timeout_secs=timeout, reevaluate=reevaluate,
+          strict_checkpoint=strict),
       model_options=model,
       dataset_options=options_lib.DatasetOptions(
           dataset_dir=str(data), split='val', batch_size=batch_size),
@@ -238,6 +242,21 @@ def test_a_checkpoint_that_is_there_and_bad_is_no_vanished_one(
   network.before_restore = refuse
   with pytest.raises(InputError, match='model.ckpt-3: lacks weights'):
     evaluate(data, logs)
+
+
+def test_a_damaged_newest_one_gives_way_once(
+    data, logs, network, monkeypatch, caplog):
+  save(logs, 3)
+  save(logs, 4)
+  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
+      'cut' if prefix.endswith('-4') else None))
+  result = evaluate(data, logs, times=0, timeout=1)
+  assert result.step == 3 and network.restored == ['model.ckpt-3']
+  [line] = [record.getMessage() for record in caplog.records
+            if 'model.ckpt-4' in record.getMessage()]
+  assert line.endswith('model.ckpt-4 cannot be read (cut); taking model.ckpt-3')
+  with pytest.raises(InputError, match='model.ckpt-4 cannot be read .*strict'):
+    evaluate(data, logs, times=0, timeout=0, strict=True)
 
 
 def test_one_that_is_being_written_is_waited_for(

@@ -40,7 +40,7 @@ def command_lines(draw):
   return group, draw(strategies.lists(words, max_size=5))
 
 
-@fuzz.given(command_lines(), examples=1000)
+@fuzz.given(command_lines(), examples=500)
 def test_any_command_line(drawn):
   group, arguments = drawn
   define, make, required = flag_groups.GROUPS[group]

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp('fuzz')
 
 
-@fuzz.given(content=MODEL_FILES, examples=600)
+@fuzz.given(content=MODEL_FILES, examples=400)
 def test_options_of_a_model(folder, content):
   (folder / contract.MODEL_OPTIONS_FILE).write_bytes(content)
   try:

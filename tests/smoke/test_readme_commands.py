@@ -18,6 +18,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import options
+from deeplab.nets import deeplab_v3
 from tests import readme
 from tests import scripts
 
@@ -113,17 +115,19 @@ def records(shell):
 
 @pytest.fixture(scope='module')
 def trained(shell, records):
-  """(folder, output) of the training command, from a checkpoint of one step.
+  """(folder, output) of the training command, from a checkpoint.
 
-  That checkpoint has no decoder, as the one that the README names.
+  That has no decoder, as the one that the README names.
   """
-  pretrained = shell.folder / 'pretrained'
-  scripts.run('train.py', '--dataset_dir={}'.format(records),
-              '--train_logdir={}'.format(pretrained), '--train_batch_size=2',
-              '--training_number_of_steps=1', '--train_crop_size=65,65',
-              '--min_resize_value=65', '--max_resize_value=65')
+  pretrained = shell.folder / 'pretrained' / 'model.ckpt'
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 65, 65, 3]), options.ModelOptions(
+        crop_size=(65, 65)))
+    session.run(tf.global_variables_initializer())
+    pretrained.parent.mkdir()
+    tf.train.Saver().save(session, str(pretrained))
   output = shell.run(
-      'Train', 'train.py', PRETRAINED_CKPT_FILE=pretrained / 'model.ckpt-1',
+      'Train', 'train.py', PRETRAINED_CKPT_FILE=pretrained,
       OUTPUT_DIR=shell.folder / 'train', DATA_DIR=records)
   return shell.folder / 'train', output
 
