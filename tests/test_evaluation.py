@@ -337,10 +337,12 @@ def test_what_does_not_fit_into_the_memory_is_refused(
   save(logs, 2)
   # Two images of 33x33 in float32 with 32 classes are less than this.
   monkeypatch.setattr(memory, 'available_bytes', lambda: 400 * 2 ** 10)
-  assert evaluate(data, logs, batch_size=2).step == 2
-  with pytest.raises(InputError, match='batch_size=4 of crop_size=33,33: needs '
+  # There are no more in a batch than there are.
+  assert evaluate(data, logs, batch_size=4096).step == 2
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 200 * 2 ** 10)
+  with pytest.raises(InputError, match='batch_size=2 of crop_size=33,33: needs '
                      'about 0.0 GiB of memory'):
-    evaluate(data, logs, batch_size=4)
+    evaluate(data, logs, batch_size=4096)
   monkeypatch.setattr(memory, 'available_bytes', lambda: 155 * 2 ** 10)
   with pytest.raises(InputError, match='vis_images=8: needs about'):
     evaluate(data, logs, vis_dir=tmp_path / 'vis')

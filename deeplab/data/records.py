@@ -23,7 +23,6 @@ import hashlib
 import json
 import os
 from typing import (
-  Any,
   Dict,
   Iterable,
   List,
@@ -126,7 +125,7 @@ class Content(NamedTuple):
   # Of each shard, its records; taken once.
   shards: Sequence[Iterable[tf.train.Example]]
   # What else the description says.
-  facts: Mapping[str, Any] = {}
+  facts: Mapping[str, object] = {}
 
 
 class ShardFacts(NamedTuple):
