@@ -1,6 +1,7 @@
 """Splits that are published while processes are killed and disks fill up."""
 import functools
 import os
+import resource
 import shutil
 
 import pytest
@@ -174,6 +175,25 @@ def test_two_runs_cannot_publish_in_one_folder_at_once(tmp_path):
     with pytest.raises(InputError, match='another run writes there'):
       records.write_splits(contents(tmp_path, 2))
   assert not os.listdir(str(tmp_path))
+
+
+def test_a_file_that_may_not_grow_leaves_the_older_set(tmp_path, monkeypatch):
+  """What TensorFlow says of its writes; a full disk is another number."""
+  older_set(tmp_path)
+  before = folder_content(tmp_path)
+  large = contents(tmp_path, 2)
+  large[1].shards[1].extend([example('x' * 1000)] * 100)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20000, limits[1]))
+  try:
+    with pytest.raises(InputError) as caught:
+      records.write_splits(large)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert str(caught.value) == (
+      '{}/val-00001-of-00002.tfrecord: File too large; temporary files '
+      'removed, nothing published'.format(tmp_path))
+  assert folder_content(tmp_path) == before
 
 
 def test_a_shard_that_lacks_bytes_is_noticed(tmp_path, monkeypatch):

@@ -227,7 +227,8 @@ def _write_shard(path, examples):
   except tf.errors.OpError as error:
     raise OSError(
         errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError)
-        else errno.EIO, error.message, path)
+        else errno.EIO, error.message.replace(
+            '{}; '.format(path), ''), path)
   except OSError as error:
     error.filename = error.filename or path
     raise
