@@ -9,11 +9,17 @@ from deeplab.nets import layers
 # In place of 0, of a batch in which every pixel is ignored: its loss is then 0.
 # A crop may hold nothing but pixels that are ignored.
 _SMALLEST_PIXEL_COUNT = 1e-5
+# Parts of a batch that are worked on side by side, at most: some operations on
+# upsampled logits use one core only.
+_MOST_PARTS = 8
+# The logarithm of a probability below this is taken another way.
+_SMALLEST_PROBABILITY = 1e-30
 
 
 def softmax_cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor,
-    label_weights: Sequence[float] = ()) -> tf.Tensor:
+    label_weights: Sequence[float] = (), *,
+    is_fused: bool = False) -> tf.Tensor:
   """Mean cross-entropy over the pixels that are not ignored.
 
   Logits are resized to the labels' size. Adds the loss to tf.losses.
@@ -23,30 +29,106 @@ def softmax_cross_entropy(
     labels: [batch, height, width, 1] int32 in [0, num_classes);
       contract.IGNORE_LABEL counts nothing.
     label_weights: loss weight of each class, or one for all; (): 1.
+    is_fused: compute loss and gradient together, in fewer passes over the
+      resized logits, the widest tensor of a training step. The same values, but
+      for rounding.
 
   Returns:
     float32 scalar: the weighted sum over pixels divided by the number of
     pixels that are not ignored (0 where there is none).
   """
-  # Parity: research/deeplab's utils/train_utils.py,
-  # add_softmax_cross_entropy_loss_for_each_scale, aligns corners, which the
-  # prediction of labels does not.
-  logits = layers.resize_bilinear(
-      logits, labels.shape.as_list()[1:3], align_corners=True)
-  num_classes = layers.channels(logits)
-  labels = tf.reshape(labels, [-1])
-  is_kept = tf.cast(tf.not_equal(labels, contract.IGNORE_LABEL), tf.float32)
-  # Deviates: that function makes one-hot labels first; same value, less work.
-  pixel_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-      labels=labels, logits=tf.reshape(logits, [-1, num_classes]))
-  weights = is_kept
-  if len(label_weights) == 1:
-    weights *= label_weights[0]
-  elif label_weights:
-    weights *= tf.gather(tf.constant(label_weights, tf.float32), labels)
+  sum_over = _fused_sum if is_fused else _sum
+  parts = _parts(labels) if is_fused else 1
+  sums, counts = [], []
+  for part_logits, part_labels in zip(
+      tf.split(logits, parts), tf.split(labels, parts)):
+    part_labels = tf.reshape(part_labels, [-1])
+    is_kept = tf.cast(
+        tf.not_equal(part_labels, contract.IGNORE_LABEL), tf.float32)
+    weights = is_kept
+    if len(label_weights) == 1:
+      weights *= label_weights[0]
+    elif label_weights:
+      weights *= tf.gather(
+          tf.constant(label_weights, tf.float32), part_labels)
+    sums.append(sum_over(part_logits, part_labels, weights,
+                         labels.shape.as_list()[1:3]))
+    counts.append(tf.reduce_sum(is_kept))
   loss = tf.div(
-      tf.reduce_sum(pixel_losses * weights),
-      tf.maximum(tf.reduce_sum(is_kept), _SMALLEST_PIXEL_COUNT),
+      tf.add_n(sums), tf.maximum(tf.add_n(counts), _SMALLEST_PIXEL_COUNT),
       name='softmax_cross_entropy')
   tf.losses.add_loss(loss)
   return loss
+
+
+def _parts(labels):
+  """Into how many equal parts a batch is split."""
+  batch = labels.shape.as_list()[0] or 1
+  return max(count for count in range(1, _MOST_PARTS + 1)
+             if batch % count == 0)
+
+
+def _sum(logits, labels, weights, size):
+  """Weighted sum of the cross-entropy over pixels.
+
+  Args:
+    logits: [batch, height', width', num_classes] float32.
+    labels: [batch * height * width] int32.
+    weights: of the same shape, float32.
+    size: (height, width).
+
+  Returns:
+    float32 scalar.
+  """
+  # Deviates: research/deeplab's utils/train_utils.py makes one-hot labels
+  # first; same value, less work.
+  return tf.reduce_sum(weights * _of_pixels(_resized(logits, size), labels))
+
+
+def _resized(logits, size):
+  # Parity: research/deeplab's utils/train_utils.py,
+  # add_softmax_cross_entropy_loss_for_each_scale, aligns corners, which the
+  # prediction of labels does not.
+  return layers.resize_bilinear(logits, size, align_corners=True)
+
+
+def _of_pixels(logits, labels):
+  """Cross-entropy of each pixel; logits are resized."""
+  return tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=labels, logits=tf.reshape(logits, [-1, layers.channels(logits)]))
+
+
+def _fused_sum(logits, labels, weights, size):
+  """The same as _sum, with a gradient of its own.
+
+  TensorFlow's kernel of sparse cross-entropy takes several times as long as the
+  softmax, which is the gradient but for the label's 1; and what a pixel's loss
+  is multiplied by is, in the gradient, one number after the resizing.
+  """
+  @tf.custom_gradient
+  def weighted_sum(logits):
+    resized = _resized(logits, size)
+    probabilities = tf.nn.softmax(
+        tf.reshape(resized, [-1, layers.channels(logits)]))
+    one_hot = tf.one_hot(labels, layers.channels(logits))
+    # A matrix product sums short rows faster than a reduction does.
+    of_label = tf.squeeze(tf.matmul(
+        probabilities * one_hot, tf.ones([layers.channels(logits), 1])), 1)
+    # Where a probability is all but 0, its logarithm comes from the logits.
+    of_pixels = tf.cond(
+        tf.reduce_min(of_label) > _SMALLEST_PROBABILITY,
+        lambda: -tf.log(of_label), lambda: _of_pixels(resized, labels))
+
+    def gradient(upstream):
+      resized_gradient = tf.reshape(
+          (probabilities - one_hot) * weights[:, tf.newaxis],
+          tf.shape(resized))
+      # Nothing to undo where nothing was resized.
+      if resized is logits:
+        return resized_gradient * upstream
+      return upstream * tf.raw_ops.ResizeBilinearGrad(
+          grads=resized_gradient, original_image=logits, align_corners=True)
+
+    return tf.reduce_sum(of_pixels * weights), gradient
+
+  return weighted_sum(logits)

@@ -417,6 +417,10 @@ class TrainOptions(NamedTuple):
   label_weights: Tuple[float, ...] = field(
       (), 'Loss weight of all classes or, given once a class, of each.',
       least=0, most=_LARGEST_RATE)
+  fused_step: Optional[bool] = field(
+      None, 'Compute a step in fewer passes: frozen batch norm as part of the '
+      'weights, loss and its gradient together. The same numbers, but for '
+      'rounding. Not given: with TensorFlow 2, not with 1.15.')
   log_steps: int = _steps(50, 'Steps between two lines of the log.', least=1)
   save_interval_secs: int = _steps(1200, 'Seconds between checkpoints.')
   max_checkpoints_to_keep: int = field(

@@ -84,12 +84,16 @@ def build_step(
     The step's tensors.
   """
   global_step = tf.train.get_or_create_global_step()
+  # The reference has TensorFlow 1.15, and this graph there.
+  is_fused = (tf.__version__ >= '2' if options.fused_step is None
+              else options.fused_step)
   logits = deeplab_v3.logits(
       contract.scale_to_model_range(images), model_options,
       weight_decay=options.weight_decay, is_training=True,
       train_batch_norm=options.fine_tune_batch_norm,
-      dropout_seed=_seed_of_step(options, global_step))
-  losses.softmax_cross_entropy(logits, labels, options.label_weights)
+      fold_batch_norm=is_fused, dropout_seed=_seed_of_step(options, global_step))
+  losses.softmax_cross_entropy(
+      logits, labels, options.label_weights, is_fused=is_fused)
   total_loss = tf.check_numerics(
       tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)

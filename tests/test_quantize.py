@@ -22,6 +22,7 @@ from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import training
 from deeplab.errors import InputError
+from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
@@ -84,7 +85,7 @@ def small_step(monkeypatch, delay, implementation):
   net, unused_end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=4, depth_multiplier=0.25, is_training=True,
       fake_quant=fake_quant)
-  style = layers.Style(batch_norm=layers.BatchNorm(0.9, 1e-5, True),
+  style = layers.Style(batch_norm=batch_norm.BatchNorm(0.9, 1e-5, True),
                        activation=tf.nn.relu, fake_quant=fake_quant)
   net = layers.separable_conv2d(net, 16, scope='atrous', rate=2, style=style)
   net = layers.dropout(net, keep_probability=0.9, is_training=True,

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import options as options_lib
 from deeplab.nets import aspp
+from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import decoder
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
@@ -19,6 +20,7 @@ _LOGITS_STDDEV = 0.01
 def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
            weight_decay: float = 0.0, is_training: bool = False,
            train_batch_norm: bool = False,
+           fold_batch_norm: bool = False,
            dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
@@ -31,6 +33,9 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       follow the values that are seen.
     train_batch_norm: whether batch norm uses batch statistics and updates its
       moving averages.
+    fold_batch_norm: whether batch norm, where it does not train, is put into
+      the weights: the same values, but for rounding, in less time. Frozen
+      graphs and their conversions want it as it is.
     dropout_seed: two integers that dropout follows from; None: no seed.
 
   Returns:
@@ -39,23 +44,26 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
   """
   outputs = _float_or_layered_logits(
       images, options, weight_decay=weight_decay, is_training=is_training,
-      train_batch_norm=train_batch_norm, dropout_seed=dropout_seed)
+      train_batch_norm=train_batch_norm, fold_batch_norm=fold_batch_norm,
+      dropout_seed=dropout_seed)
   return quantize.rewritten(outputs, options, is_training)
 
 
 def _float_or_layered_logits(images, options, *, weight_decay, is_training,
-                             train_batch_norm, dropout_seed):
+                             train_batch_norm, fold_batch_norm, dropout_seed):
   """The network as its layers make it; arguments as in logits."""
   fake_quant = quantize.for_layers(options, is_training)
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
       divisible_by=options.divisible_by, weight_decay=weight_decay,
-      is_training=train_batch_norm, fake_quant=fake_quant)
+      is_training=train_batch_norm, fold_batch_norm=fold_batch_norm,
+      fake_quant=fake_quant)
   style = layers.Style(
       weight_decay=weight_decay,
-      batch_norm=layers.BatchNorm(
-          options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm),
+      batch_norm=batch_norm_lib.BatchNorm(
+          options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm,
+          is_folded=fold_batch_norm and not train_batch_norm),
       activation=(tf.nn.relu6 if options.use_bounded_activation
                   else tf.nn.relu),
       fake_quant=fake_quant)

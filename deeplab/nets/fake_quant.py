@@ -5,14 +5,12 @@ which later TensorFlow versions do not have; deeplab.quantize chooses between
 the two. Batch norm is folded into the weights before they are rounded, as it
 will be in the converted model.
 """
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Optional
+from typing import Callable, Mapping, NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-if TYPE_CHECKING:
-  # When they run, it is layers that imports this module.
-  from deeplab.nets import layers
+from deeplab.nets import batch_norm as batch_norm_lib
 
 _BITS = 8
 # Parity: contrib/quantize/python/quantize.py, ema_decay.
@@ -171,7 +169,8 @@ class Folded(NamedTuple):
   bias: tf.Tensor
 
 
-def fold(batch_norm: 'layers.BatchNorm', variables: Mapping[str, tf.Variable],
+def fold(batch_norm: batch_norm_lib.BatchNorm,
+         variables: Mapping[str, tf.Variable],
          convolve: Callable[[], tf.Tensor], fake_quant: FakeQuant,
          rate: int = 1) -> Folded:
   """Folds batch norm into the weights (section 3.2 and its figure C.8).
@@ -195,8 +194,8 @@ def fold(batch_norm: 'layers.BatchNorm', variables: Mapping[str, tf.Variable],
     gamma, beta = variables['gamma'], variables['beta']
     # Read once, and before they are moved: one step sees one value.
     mean, variance = [tf.identity(average) for average in averages]
-    multiplier = gamma * tf.rsqrt(variance + batch_norm.epsilon)
-    bias = tf.subtract(beta, mean * multiplier, name='bias')
+    multiplier, bias = batch_norm_lib.factor_and_offset(batch_norm, dict(
+        variables, moving_mean=mean, moving_variance=variance))
     # A delay of 0 freezes batch norm at once: it needs no statistics.
     if not batch_norm.is_training or fake_quant.delay_step <= 0:
       return Folded(multiplier, None, bias)

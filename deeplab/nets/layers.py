@@ -10,17 +10,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
+from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
-
-
-class BatchNorm(NamedTuple):
-  """How a layer normalizes its output."""
-  # Decay of the moving averages.
-  decay: float
-  # Added to the variance.
-  epsilon: float
-  # True: batch statistics, and moving averages are updated.
-  is_training: bool
 
 
 class Style(NamedTuple):
@@ -30,7 +21,7 @@ class Style(NamedTuple):
   # Factor of the L2 regularization of weights; depthwise weights have none.
   weight_decay: float = 0.0
   # None: a bias is added instead.
-  batch_norm: Optional[BatchNorm] = None
+  batch_norm: Optional[batch_norm_lib.BatchNorm] = None
   # Such as tf.nn.relu; None: linear.
   activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
   # Round weights and outputs to 8 bits; None: float.
@@ -125,6 +116,12 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
   if style.fake_quant:
     outputs = _fake_quantized(
         convolve, weights, output_shape, name=name, style=style, rate=rate)
+  elif style.batch_norm and style.batch_norm.is_folded:
+    with tf.variable_scope('BatchNorm'):
+      factor, offset = batch_norm_lib.factor_and_offset(
+          style.batch_norm, _batch_norm_variables(filters))
+    outputs = tf.nn.bias_add(convolve(
+        weights * tf.reshape(factor, output_shape), name), offset)
   elif style.batch_norm:
     outputs = _batch_norm(convolve(weights, name), style.batch_norm)
   else:

@@ -8,6 +8,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 
@@ -48,7 +49,7 @@ DECODER_END_POINTS = {
 def mobilenet_v2(
     images: tf.Tensor, *, output_stride: int, depth_multiplier: float = 1.0,
     divisible_by: Optional[int] = None, weight_decay: float = 0.0,
-    is_training: bool = False,
+    is_training: bool = False, fold_batch_norm: bool = False,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
   """Builds the backbone.
@@ -63,6 +64,7 @@ def mobilenet_v2(
       else 1.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
     is_training: whether batch norm uses batch statistics.
+    fold_batch_norm: whether it is put into the weights where it does not.
     fake_quant: how layers quantize; None: float.
 
   Returns:
@@ -74,8 +76,9 @@ def mobilenet_v2(
   style = layers.Style(
       initializer=tf.truncated_normal_initializer(stddev=_WEIGHTS_STDDEV),
       weight_decay=weight_decay,
-      batch_norm=layers.BatchNorm(
-          _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training),
+      batch_norm=batch_norm_lib.BatchNorm(
+          _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training,
+          is_folded=fold_batch_norm and not is_training),
       activation=tf.nn.relu6, fake_quant=fake_quant)
   # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, asks
   # for at least 8 channels at full width and for 1 below it.
