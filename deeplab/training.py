@@ -91,7 +91,8 @@ def build_step(
       contract.scale_to_model_range(images), model_options,
       weight_decay=options.weight_decay, is_training=True,
       train_batch_norm=options.fine_tune_batch_norm,
-      fold_batch_norm=is_fused, dropout_seed=_seed_of_step(options, global_step))
+      fold_batch_norm=is_fused,
+      dropout_seed=_seed_of_step(options, global_step))
   losses.softmax_cross_entropy(
       logits, labels, options.label_weights, is_fused=is_fused)
   total_loss = tf.check_numerics(

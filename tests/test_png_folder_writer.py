@@ -1,4 +1,5 @@
 """gen_preprocessed_data.py: pixels, numbers, names, and what it refuses."""
+import contextlib
 import errno
 import io
 import json
@@ -13,6 +14,7 @@ import pytest
 
 from deeplab import cli
 from deeplab import contract
+from deeplab import files as files_lib
 from deeplab import memory
 from deeplab.data import dataset
 from deeplab.data import png_folder
@@ -404,14 +406,16 @@ def test_files_of_others_are_never_removed(generate, tmp_path, name):
 
 def test_disk_full(generate, tmp_path, monkeypatch):
   out = tmp_path / 'out'
-  save = Image.Image.save
+  replacing = files_lib.replacing
 
-  def full_after_two(image, path, *arguments, **options):
-    save(image, path, *arguments, **options)
-    if 'img_2' in path:
-      raise OSError(errno.ENOSPC, 'No space left on device', path)
+  @contextlib.contextmanager
+  def full_after_two(*paths, **options):
+    with replacing(*paths, **options) as temporaries:
+      yield temporaries
+      if 'img_2' in paths[0]:
+        raise OSError(errno.ENOSPC, 'No space left on device', paths[0])
 
-  monkeypatch.setattr(Image.Image, 'save', full_after_two)
+  monkeypatch.setattr(files_lib, 'replacing', full_after_two)
   with pytest.raises(InputError) as caught:
     generate('--num_workers=1')
   assert str(caught.value) == (

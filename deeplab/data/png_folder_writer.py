@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 import numpy as np
-from PIL import Image
 import tqdm
 
 from deeplab import contract
@@ -20,6 +19,7 @@ from deeplab import files
 from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab.data import png
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -28,8 +28,6 @@ from deeplab.errors import some_of
 if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
   from deeplab.data import dataset
 
-# Six times as fast as zlib's default of 6, for files 7 % larger.
-_COMPRESSION = 1
 _FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
 
 
@@ -253,14 +251,10 @@ class _PairWriter:
     # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
     # numbers, and does not round them; the padding becomes 127.
     for folder, array in zip(self._folders, (element.image, element.label)):
-      _save_png(os.path.join(folder, name), array.astype(np.uint8))
+      with files.replacing(
+          os.path.join(folder, name), one_of_many=True) as (temporary,), (
+              open(temporary, 'wb')) as out:
+        out.write(png.encode(array.astype(np.uint8)))
     return element.number, {
         'name': name, 'source': element.source,
         'height': element.source_height, 'width': element.source_width}
-
-
-def _save_png(path, array):
-  """Writes uint8 [height, width] or [height, width, 3] as PNG."""
-  with files.replacing(path, one_of_many=True) as (temporary,):
-    Image.fromarray(array).save(
-        temporary, format='PNG', compress_level=_COMPRESSION)

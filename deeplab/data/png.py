@@ -1,0 +1,69 @@
+"""PNG encoding in a fraction of the time that Pillow takes.
+
+The same pixels in other bytes: rows as differences from the row above, which
+suit pictures, deflated by Intel's ISA-L where python-isal is installed. Without
+it Pillow encodes.
+"""
+import io
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deeplab.data import pairs
+
+isal_zlib: Any
+try:
+  from isal import isal_zlib
+except ImportError:
+  isal_zlib = None
+
+# ISA-L's levels are 0 to 3; this one is 2 % larger than Pillow's at its level 1
+# and takes a ninth of the time.
+_ISAL_LEVEL = 2
+# Of Pillow's 0 to 9: six times as fast as its default of 6, for files 7 %
+# larger.
+_PILLOW_LEVEL = 1
+_UP_FILTER = 2
+# Colour types by number of channels.
+_COLOR_TYPES = {1: 0, 3: 2}
+_BITS = 8
+
+
+def encode(pixels: np.ndarray) -> bytes:
+  """Encodes an image.
+
+  Args:
+    pixels: [height, width] gray or [height, width, 3] RGB, uint8, not empty.
+
+  Returns:
+    The content of a PNG file: equal pixels give equal bytes, as long as the
+    same library deflates.
+  """
+  if isal_zlib is None:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(
+        file, format='PNG', compress_level=_PILLOW_LEVEL)
+    return file.getvalue()
+  height, width = pixels.shape[:2]
+  rows = np.ascontiguousarray(pixels).reshape(height, -1)
+  filtered = np.empty([height, 1 + rows.shape[1]], np.uint8)
+  filtered[:, 0] = _UP_FILTER
+  filtered[0, 1:] = rows[0]
+  # Differences modulo 256, as the format has them.
+  np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+  header = struct.pack(
+      '>IIBBBBB', width, height, _BITS,
+      _COLOR_TYPES[rows.shape[1] // width], 0, 0, 0)
+  return pairs.SIGNATURES[pairs.PNG] + b''.join([
+      _chunk(b'IHDR', header),
+      _chunk(b'IDAT', isal_zlib.compress(filtered, _ISAL_LEVEL)),
+      _chunk(b'IEND', b'')])
+
+
+def _chunk(kind, content):
+  """A chunk of a PNG file: length, kind, content and checksum."""
+  checksum = isal_zlib.crc32(content, isal_zlib.crc32(kind))
+  return struct.pack('>I', len(content)) + kind + content + struct.pack(
+      '>I', checksum)
