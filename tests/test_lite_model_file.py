@@ -149,6 +149,16 @@ def test_refuses_a_cut_file(part):
     model_file.parse(content[:int(len(content) * part)], 'model')
 
 
+def test_refuses_operators_on_tensors_that_there_are_not():
+  content = model_bytes()
+  inputs = np.array([3, 0, 1, -1], '<i4').tobytes()  # their number comes first
+  assert content.count(inputs) == 1
+  for third in (3, -2):
+    with pytest.raises(InputError, match='model: damaged or cut off'):
+      model_file.parse(content.replace(inputs, np.array(
+          [3, 0, 1, third], '<i4').tobytes()), 'model')
+
+
 @pytest.mark.parametrize('part', [0.01, 0.5, 0.99])
 def test_refuses_a_cut_published_file(reference_dir, part):
   with open(os.path.join(reference_dir, 'freeze_qat.tflite'), 'rb') as source:

@@ -300,6 +300,22 @@ def test_sizes_are_not_computed(tmp_path):
 
 
 @everywhere
+def test_numbers_at_which_tensorflow_crashes_are_refused(tmp_path):
+  """Found by fuzzing: 1.15 ends at both while it loads the graph."""
+  graph_def = make_graph()
+  node_of(graph_def, 'conv').attr['strides'].list.i[0] = 2 ** 62
+  assert load_refusal(tmp_path, graph_def) == (
+      'node conv (Conv2D) has the attribute strides of 4611686018427387904; '
+      'expected at most 65536')
+  for axis in (2 ** 31 - 1, -9):
+    graph_def = make_graph()
+    node_of(graph_def, 'out/dimension').attr['value'].tensor.int_val[0] = axis
+    assert load_refusal(tmp_path, graph_def) == (
+        'node out (ArgMax) takes out/dimension as its axis; expected at most '
+        '8')
+
+
+@everywhere
 def test_only_the_batch_may_be_open(tmp_path):
   message = load_refusal(tmp_path, make_graph(shape=(1, None, SIDE, 3)))
   assert message.startswith('node in (Placeholder) gives a tensor of no fixed ')
