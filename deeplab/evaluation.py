@@ -291,12 +291,13 @@ def evaluate_frozen_graph(
   Raises:
     InputError: options, records or a graph that cannot be used.
   """
-  report_lib.check_outputs(options)
-  report_lib.check_samples(options, preprocess_options.crop_size)
   with predictors.FrozenGraphPredictor(
       graph_options.path, crop_size=preprocess_options.crop_size,
       input_node=graph_options.input_node,
       output_node=graph_options.output_node) as predictor:
+    # Missing folders are made, but not for a graph that is refused.
+    report_lib.check_outputs(options)
+    report_lib.check_samples(options, preprocess_options.crop_size)
     result = evaluate(
         predictor, dataset.batches(dataset_options, preprocess_options),
         preprocess_options, options, kind=report_lib.FROZEN_GRAPH)

@@ -297,23 +297,24 @@ def test_everything_is_written_before_anything_is_printed(
   def fail(unused):
     raise OSError('closed')
 
-  monkeypatch.setattr(report_lib, 'table', fail)
   outputs = {'eval_logdir': tmp_path / 'log', 'vis_dir': tmp_path / 'vis',
              'report_json': tmp_path / 'report.json'}
-  with pytest.raises(OSError, match='closed'):
-    evaluate(data, logs, **outputs)
+  with monkeypatch.context() as patches:
+    patches.setattr(report_lib, 'table', fail)
+    with pytest.raises(OSError, match='closed'):
+      evaluate(data, logs, **outputs)
   assert (tmp_path / 'report.json').exists()
   assert (tmp_path / 'vis' / 'predictions.png').exists()
   assert len(events_of(tmp_path / 'log')) == 2
-  monkeypatch.undo()
-  monkeypatch.setattr(predictors, 'CheckpointPredictor', network)
   assert evaluate(data, logs, **outputs).step == 2
   assert network.images == 2
 
 
 @pytest.mark.parametrize('name', ['eval_logdir', 'report_json', 'vis_dir'])
 def test_outputs_are_refused_before_the_work(
-    data, logs, network, tmp_path, name):
+    data, logs, network, tmp_path, monkeypatch, name):
+  monkeypatch.setattr(
+      predictors, 'FrozenGraphPredictor', lambda path, **unused: network)
   save(logs, 2)
   (tmp_path / 'file').write_text('')
   if name == 'report_json':
@@ -329,7 +330,7 @@ def test_outputs_are_refused_before_the_work(
             dataset_dir=str(data), split='val'),
         preprocess_options=options_lib.PreprocessOptions(crop_size=CROP),
         options=options_lib.EvalOptions(**{name: str(path)}))
-  assert not network.restored
+  assert not network.restored and not network.images
 
 
 def test_what_does_not_fit_into_the_memory_is_refused(

@@ -46,9 +46,9 @@ def test_the_chain(tmp_path, monkeypatch, name):
   folder = os.path.join(name, name)
   save_pair(folder, name + '.png')
   save_pair(folder, 'other.png')
-  builder.build_split(options_lib.BuildOptions(
+  builder.build([options_lib.BuildOptions(
       split='val', image_folder=os.path.join(folder, 'images'),
-      label_folder=os.path.join(folder, 'labels'), output_dir=folder))
+      label_folder=os.path.join(folder, 'labels'), output_dir=folder)])
 
   data = options_lib.DatasetOptions(dataset_dir=folder, split='val')
   found = [batch['filename'][0] for batch in dataset.batches(data, CROP)]

@@ -84,9 +84,9 @@ def home(tmp_path_factory):
   pixels = np.ones([33, 33, 3], np.uint8)
   Image.fromarray(pixels).save(str(home / 'images' / 'img_0.png'))
   Image.fromarray(pixels[..., 0]).save(str(home / 'labels' / 'img_0.png'))
-  builder.build_split(BuildOptions(
+  builder.build([BuildOptions(
       split='val', image_folder=str(home / 'images'),
-      label_folder=str(home / 'labels'), output_dir=str(home / 'records')))
+      label_folder=str(home / 'labels'), output_dir=str(home / 'records'))])
   with tf.Graph().as_default(), tf.Session() as session:
     tf.get_variable('weights', [1])
     session.run(tf.global_variables_initializer())
