@@ -48,8 +48,9 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
   """
   folder, name = os.path.split(os.path.abspath(prefix))
   # The index makes a checkpoint of the data, the state file the newest of it.
-  paths = list(more) + [os.path.join(folder, name + ending) for ending in (
-      '.data-00000-of-00001', '.index')]
+  paths = list(map(os.path.abspath, more)) + [
+      os.path.join(folder, name + ending)
+      for ending in ('.data-00000-of-00001', '.index')]
   state = os.path.join(folder, checkpoints.STATE)
   with files.replacing(*paths, state) as temporaries:
     written = temporaries[-2][:-len('.index')]
