@@ -84,6 +84,25 @@ print(environment.problem_with(('tf1', 'tf2', 'modern')) or '')
   [ -z "$problem" ] || die "$problem"
 }
 
+# be_alone: dies where another run is at work in $DEST; removes what a dead one
+# was unpacking. The lock is of the open folder: it ends with this process and
+# all that it has started.
+be_alone() {
+  local known
+  exec 9< "$DEST"
+  known="$(suite "
+import fcntl
+try:
+  fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  print('alone')
+except BlockingIOError:
+  environment.refuse('another run is at work in ' + sys.argv[1])
+except OSError:
+  pass  # a file system without locks
+" "$DEST")" || exit 2
+  [ "$known" != alone ] || rm -rf "$DEST"/.unpack.*
+}
+
 # human BYTES: prints "13 KB" or "967 MB".
 human() {
   if [ "$1" -lt 10000000 ]; then
@@ -232,6 +251,7 @@ main() {
   PYTHON="$(find_python)"
   check_python
   mkdir -p "$DEST" 2> /dev/null || die "cannot make $DEST here"
+  be_alone
   trap 'rm -rf "$UNPACKED"' EXIT
 
   if [ -d "$DATA" ]; then

@@ -1,4 +1,5 @@
 """Export: a checkpoint's weights and graph in one file, the frozen graph."""
+import hashlib
 import os
 from typing import Dict, NamedTuple, Optional
 
@@ -75,11 +76,14 @@ def export(model_options: options_lib.ModelOptions,
           session, graph_def, [contract.OUTPUT_NODE]))
   # Deterministic: a graph's attributes have no order of their own.
   content = frozen.SerializeToString(deterministic=True)
-  contents = {
-      inference_graph: str(graph_def).encode('utf-8'),
-      description: files.json_bytes(
-          _description(prefix, model_options, options)),
-      path: content}
+  contents = {path: content}
+  if inference_graph:
+    contents[inference_graph] = str(graph_def).encode('utf-8')
+  contents[description] = files.json_bytes(dict(
+      _description(prefix, model_options, options),
+      # A run may be killed when some of the files have their names.
+      sha1={os.path.basename(described): hashlib.sha1(contents[described])
+            .hexdigest() for described in contents}))
   files.write_all({output: contents[output] for output in outputs})
   return ExportResult(
       path=path, checkpoint=prefix, nodes=len(frozen.node),

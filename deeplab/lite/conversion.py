@@ -277,6 +277,8 @@ def _publish(content, path, graph, *, description, input_dtype, started):
       output=outputs[0].describe(), seconds=time.time() - started)
   description = dict(
       description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
+      # A run may be killed when one of the two files has its name.
+      sha1={os.path.basename(path): hashlib.sha1(content).hexdigest()},
       tensorflow=tf.__version__, input=result.input, output=result.output,
       operations=result.operations)
   # The model is the last to appear.

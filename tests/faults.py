@@ -1,0 +1,214 @@
+"""Faults of the machine, for scripts under test: a kill, a full disk.
+
+A kill at a chosen moment of the work on the disk comes from kill_at.c, a library
+that is loaded before all others. So nothing in the product knows of it.
+
+As a script, it runs another one with a backbone of few layers, on one core:
+
+    faults.py train.py --flag=...
+"""
+import contextlib
+import hashlib
+import http.server
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import threading
+
+SHORTENED = 'tests/faults.py'
+_BLOCKS = 3
+
+_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kill_at.c')
+
+
+class Injector:
+  """Counts calls that change folders below a root, and kills at one of them."""
+
+  def __init__(self, folder, root):
+    """Compiles the library.
+
+    Args:
+      folder: pathlib.Path of an empty folder.
+      root: pathlib.Path of the folder below which calls count.
+    """
+    self._calls = folder / 'calls'
+    self._kill_at = folder / 'kill_at'
+    library = folder / 'kill_at.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', str(library), _LIBRARY,
+                    '-ldl'], check=True)
+    self.environ = {'LD_PRELOAD': str(library), 'FAULTS_FOLDER': str(folder),
+                    'FAULTS_ROOT': str(root)}
+
+  @staticmethod
+  def is_possible():
+    return bool(shutil.which('cc'))
+
+  @contextlib.contextmanager
+  def counting(self, kill_at=0):
+    """Context in which calls count.
+
+    Args:
+      kill_at: number of the call to kill at, from 1 on; 0: none.
+    """
+    self._kill_at.write_text(str(kill_at))
+    self._calls.write_text('')
+    try:
+      yield
+    finally:
+      self._kill_at.unlink()
+
+  def calls(self):
+    """Returns (name, path) of the calls that were counted last."""
+    return [tuple(line.split(None, 1))
+            for line in self._calls.read_text().splitlines()]
+
+
+# --- The disk --------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def disk(folder, size):
+  """Context in which a folder is a disk of its own, where that is allowed.
+
+  Args:
+    folder: pathlib.Path of an empty folder.
+    size: bytes.
+
+  Yields:
+    A Disk, or None where nothing may be mounted here.
+  """
+  mounted = not subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tmpfs',
+       str(folder)], stderr=subprocess.DEVNULL).returncode
+  try:
+    yield Disk(folder) if mounted else None
+  finally:
+    if mounted:
+      subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+class Disk:
+  """A small disk."""
+
+  def __init__(self, folder):
+    self._folder = folder
+
+  @contextlib.contextmanager
+  def full_but_for(self, size):
+    """Context in which only so many bytes are left."""
+    filler = self._folder / '.filler'
+    status = os.statvfs(str(self._folder))
+    with open(str(filler), 'wb') as out:
+      out.write(bytes(max(0, status.f_bavail * status.f_frsize - size)))
+    try:
+      yield
+    finally:
+      filler.unlink()
+
+  @contextlib.contextmanager
+  def read_only(self):
+    """Context in which nothing can be written, by root neither."""
+    self._remount('ro')
+    try:
+      yield
+    finally:
+      self._remount('rw')
+
+  def _remount(self, mode):
+    subprocess.run(['mount', '-o', 'remount,' + mode, str(self._folder)],
+                   check=True)
+
+
+# --- A server --------------------------------------------------------------
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+  """Serves server.files with ranges, slowly enough to be cut off."""
+
+  def do_HEAD(self):
+    self._answer()
+
+  def do_GET(self):
+    content = self._answer()
+    for start in range(0, len(content), 4096):
+      self.wfile.write(content[start:start + 4096])
+      self.server.pause.wait(0.005)
+
+  def _answer(self):
+    """Sends the head; returns what is to follow."""
+    content = self.server.files.get(self.path.lstrip('/'), b'')
+    wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
+    first = int(wanted.group(1)) if wanted else 0
+    self.send_response(206 if wanted else 200)
+    self.send_header('Content-Length', str(len(content) - first))
+    if wanted:
+      self.send_header('Content-Range', 'bytes {}-{}/{}'.format(
+          first, len(content) - 1, len(content)))
+    self.end_headers()
+    return content[first:]
+
+  def log_message(self, *unused_args):
+    pass
+
+
+class _Server(http.server.HTTPServer):
+
+  def handle_error(self, *unused_args):
+    pass  # the other end was killed
+
+
+@contextlib.contextmanager
+def serving(contents):
+  """Context of an HTTP server.
+
+  Args:
+    contents: dict from path to bytes.
+
+  Yields:
+    Its address.
+  """
+  server = _Server(('127.0.0.1', 0), _Handler)
+  server.files, server.pause = contents, threading.Event()
+  thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+  thread.start()
+  try:
+    yield 'http://127.0.0.1:{}'.format(server.server_address[1])
+  finally:
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# --- What is left ----------------------------------------------------------
+
+
+def contents(folder):
+  """Returns a folder's content: dict from path to SHA-1; None: a folder.
+
+  Args:
+    folder: pathlib.Path.
+  """
+  found = {}
+  for path in sorted(folder.rglob('*')):
+    found[str(path.relative_to(folder))] = None if path.is_dir() else (
+        hashlib.sha1(path.read_bytes()).hexdigest())
+  return found
+
+
+# --- As a script -----------------------------------------------------------
+
+
+def _run_shortened(path):
+  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+  sys.path[0] = os.path.dirname(os.path.abspath(path))
+  from deeplab.nets import mobilenet_v2
+  mobilenet_v2.BLOCKS = mobilenet_v2.BLOCKS[:_BLOCKS]
+  runpy.run_path(path, run_name='__main__')
+
+
+if __name__ == '__main__':
+  del sys.argv[0]
+  _run_shortened(sys.argv[0])

@@ -1,0 +1,603 @@
+"""Scripts that are killed, or whose disk is full or may not be written to.
+
+Each of them is killed at calls that change what a folder holds (see
+tests.faults), and at random moments. Then readers see the older result or the
+new one, or are refused with a line; the same command does what it would have
+done, and leaves what it would have left. So many kills of a kind, at the most,
+for each script: DEEPLAB_FAULT_KILLS.
+"""
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import contract
+from deeplab import export
+from deeplab import options
+from deeplab.data import framing
+from deeplab.data import png_folder
+from deeplab.data import splits
+from deeplab.data import synthetic
+from deeplab.errors import InputError
+from deeplab.lite import conversion
+from deeplab.nets import deeplab_v3
+from tests import faults
+from tests import golden_weights
+from tests import scripts
+
+KILLS = int(os.environ.get('DEEPLAB_FAULT_KILLS', '1'))
+CROP = 33
+SHARED_SIZE = ['--min_resize_value={}'.format(CROP),
+               '--max_resize_value={}'.format(CROP), '--resize_factor=16']
+MODEL = ['--depth_multiplier=0.25', '--aspp_convs_filters=8',
+         '--decoder_filters=8', '--decoder_output_stride=4',
+         '--output_stride=8']
+
+
+class Case(NamedTuple):
+  """A script and what it leaves in the folder that it is run in."""
+  # The script and its arguments.
+  words: Tuple[str, ...]
+  # Function from the folder to a dict, of all that readers see: what is
+  # published together has one value. Raises InputError where they are refused.
+  read: Callable[[Any], Dict[str, Any]]
+  # What was run there before; (): nothing.
+  older: Tuple[str, ...] = ()
+  # Arguments to add for a run from which every other value of `read` comes.
+  all_states: Tuple[str, ...] = ()
+  # Of .venvs; None: the one of the tests.
+  environment: Optional[str] = None
+  environ: Dict[str, str] = {}
+  # What a run says that finds everything done, and then refuses.
+  refusal: str = ''
+  # Pattern of names that every run chooses anew.
+  own_names: str = 'nothing'
+  # Whether a run that fails may leave a part, which the next one uses, or of
+  # which readers are told.
+  leaves_parts: bool = False
+
+
+# --- What scripts read -----------------------------------------------------
+
+
+class Inputs:
+  """Small inputs, each made when it is first asked for."""
+
+  def __init__(self, folder):
+    self._folder = folder
+    self.address = None
+    self.files = {}
+
+  def _made(self, name, make):
+    path = self._folder / name
+    if not path.exists():
+      make(path)
+    return str(path)
+
+  def pairs(self, seed):
+    """Returns the folder of a data set of 5 and 2 pairs."""
+    return os.path.join(self._made('pairs{}'.format(seed), lambda path: (
+        synthetic.make_dataset(options.SyntheticOptions(
+            output_dir=str(path), train_images=5, val_images=2, long_side=64,
+            seed=seed)))), synthetic.DATASET_FOLDER)
+
+  def records(self):
+    return self._made('records', lambda path: scripts.run(
+        'build_ade20k_data.py', *build_words(self, 1)[1:-1],
+        '--output_dir={}'.format(path)))
+
+  def checkpoint(self):
+    """Returns the folder of a checkpoint of the network that MODEL means."""
+    return self._made('checkpoint', lambda path: scripts.run(
+        *train_words(self, 1)[:-1], '--train_logdir={}'.format(path)))
+
+  def graph(self, number):
+    """Returns a frozen graph of two layers, from 'in' to 'out'."""
+    def make(path):
+      draws = np.random.RandomState(number)
+      with tf.Graph().as_default() as graph:
+        net = tf.placeholder(tf.float32, [1, 8, 8, 3], name='in')
+        for sizes in ((3, 6), (6, 4)):
+          net = tf.nn.relu6(tf.nn.conv2d(net, tf.constant(
+              draws.uniform(-1, 1, (3, 3) + sizes), tf.float32),
+                                         strides=1, padding='SAME'))
+        tf.argmax(net, 3, output_type=tf.int32, name='out')
+        path.write_bytes(graph.as_graph_def().SerializeToString())
+    return self._made('graph{}.pb'.format(number), make)
+
+  def images(self):
+    """Returns a folder of calibration images for that graph."""
+    def make(path):
+      path.mkdir()
+      draws = np.random.RandomState(0)
+      for number in range(3):
+        Image.fromarray(draws.randint(0, 256, (8, 8, 3)).astype(
+            np.uint8)).save(str(path / contract.preprocessed_name(number)))
+    return self._made('images', make)
+
+  def tflite(self):
+    """Returns a TFLite file of the published structure, at a small crop."""
+    def make(path):
+      model = options.ModelOptions(
+          crop_size=(CROP, CROP), decoder_output_stride=(4,))
+      logdir = self._folder / 'structure'
+      logdir.mkdir()
+      with tf.Graph().as_default(), tf.Session() as session:
+        deeplab_v3.logits(tf.zeros([1, CROP, CROP, 3]), model)
+        golden_weights.load(session, tf.global_variables())
+        tf.train.Saver().save(session, str(logdir / 'model.ckpt-0'))
+      frozen = export.export(model, options.ExportOptions(
+          checkpoint_path=str(logdir), export_path=str(logdir)))
+      conversion.convert(options.ConversionOptions(
+          graph_def=frozen.path, out_tflite=str(path),
+          mode=options.FLOAT))
+    return self._made('model.tflite', make)
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+  found = Inputs(tmp_path_factory.mktemp('inputs'))
+  with faults.serving(found.files) as found.address:
+    yield found
+
+
+# --- The cases -------------------------------------------------------------
+
+
+def sha1(path):
+  return hashlib.sha1(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def build_words(inputs, seed):
+  pairs = inputs.pairs(seed)
+  return ('build_ade20k_data.py',) + tuple(
+      '--{}_image{}_folder={}'.format(
+          split, part, os.path.join(pairs, kind, long))
+      for split, long in (('train', 'training'), ('val', 'validation'))
+      for part, kind in (('', 'images'), ('_label', 'annotations'))) + (
+          '--output_dir=out',)
+
+
+def records_in(folder):
+  """Returns hashes of the records of both splits, as readers find them."""
+  found = []
+  for name in contract.SPLITS:
+    split = splits.open_split(options.DatasetOptions(
+        dataset_dir=str(folder), split=name, verify_records=True))
+    found += [hashlib.sha1(framing.read(
+        record.path, record.offset).data).hexdigest()
+              for record in split.records]
+  return found
+
+
+def build(inputs):
+  return Case(build_words(inputs, 1),
+              lambda folder: {'records': records_in(folder / 'out')},
+              older=build_words(inputs, 2))
+
+
+def gen_words(inputs, crop):
+  return ('gen_preprocessed_data.py', '--dataset_dir=' + inputs.records(),
+          '--eval_split=train', '--preprocessed_dataset_dir=out',
+          '--overwrite', '--eval_crop_size={0},{0}'.format(crop),
+          '--min_resize_value={}'.format(crop),
+          '--max_resize_value={}'.format(crop))
+
+
+def images_in(folder):
+  out = folder / 'out'
+  return {'images': (
+      [sha1(out / 'images' / os.path.basename(path))
+       for path in png_folder.image_paths(str(out), 'test_dir')],
+      [sha1(path) for path in sorted((out / 'annotations').iterdir())],
+      png_folder.read_manifest(str(out)))}
+
+
+def gen(inputs):
+  return Case(gen_words(inputs, 49), images_in, older=gen_words(inputs, 33),
+              leaves_parts=True)
+
+
+def train_words(inputs, steps, *more):
+  return (faults.SHORTENED, os.path.join(scripts.REPOSITORY, 'train.py'),
+          '--dataset_dir=' + inputs.records(), '--seed=1',
+          '--training_number_of_steps={}'.format(steps),
+          '--train_batch_size=2',
+          '--train_crop_size={0},{0}'.format(CROP), '--save_interval_secs=0',
+          '--fine_tune_batch_norm=False', '--save_summaries_secs=1000',
+          *SHARED_SIZE, *MODEL, *more, '--train_logdir=log')
+
+
+def newest_checkpoint_in(folder):
+  return variables_in(checkpoints.find(str(folder / 'log'), 'train_logdir'))
+
+
+def variables_in(prefix):
+  reader = tf.train.NewCheckpointReader(prefix)
+  digest = hashlib.sha1()
+  for name in sorted(reader.get_variable_to_shape_map()):
+    digest.update(reader.get_tensor(name).tobytes())
+  return {'newest': (checkpoints.step_of(prefix), digest.hexdigest())}
+
+
+def every_checkpoint_in(folder):
+  for path in (folder / 'log').glob('*.index'):
+    yield variables_in(str(path.with_suffix('')))
+
+
+def train(inputs):
+  return Case(
+      train_words(inputs, 5, '--max_checkpoints_to_keep=2'),
+      newest_checkpoint_in,
+      older=train_words(inputs, 2, '--max_checkpoints_to_keep=2'),
+      all_states=('--max_checkpoints_to_keep=9',),
+      refusal='already at step 5', own_names=r'log/events\.out\.')
+
+
+def export_words(inputs, crop):
+  return (faults.SHORTENED,
+          os.path.join(scripts.REPOSITORY, 'export_model.py'),
+          '--checkpoint_path=' + inputs.checkpoint(), '--export_path=out',
+          '--num_classes=32', '--save_inference_graph',
+          '--train_crop_size={0},{0}'.format(crop),
+          '--min_resize_value={}'.format(crop),
+          '--max_resize_value={}'.format(crop), *MODEL)
+
+
+def graph_in(folder):
+  return described(folder / 'out', 'freeze.json', [
+      'freeze.pb', 'inference_graph.pbtxt'])
+
+
+def described(folder, description, names):
+  """Returns the hashes of files; refuses those that are not of one run."""
+  found = {name: sha1(folder / name) for name in names}
+  if json.loads((folder / description).read_text())['sha1'] != found:
+    raise InputError('{}: of other files'.format(description))
+  return {'files': (found, sha1(folder / description))}
+
+
+def export_model(inputs):
+  return Case(export_words(inputs, 33), graph_in,
+              older=export_words(inputs, 49))
+
+
+def model_in(folder):
+  return described(folder, 'x.tflite.json', ['x.tflite'])
+
+
+NODES = ('--input_node=in', '--output_node=out', '--out_tflite=x.tflite')
+
+
+def convert(inputs):
+  words = [('scripts/convert_tflite.py', '--mode=float',
+            '--graph_def=' + inputs.graph(number)) + NODES
+           for number in range(2)]
+  return Case(words[1], model_in, older=words[0], environment='modern')
+
+
+def calibrate(inputs):
+  words = [('post_training_quant.py', '--sample_num=2', '--input_type=float',
+            '--dataset_dir=' + inputs.images(),
+            '--graph_def=' + inputs.graph(number)) + NODES
+           for number in range(2)]
+  return Case(words[1], model_in, older=words[0], environment='modern')
+
+
+def rebuild(inputs):
+  def read(folder):
+    prefix = folder / 'out' / 'model.ckpt-0'
+    if not checkpoints.find_latest(str(prefix.parent)):
+      return {'checkpoint': None}
+    checkpoints.find(str(prefix.parent), 'checkpoint_dir')
+    return {'checkpoint': sha1(folder / 'out' / 'model.ckpt-0.index')}
+  return Case(('scripts/rebuild_checkpoint.py', '--output_dir=out',
+               '--tflite=' + inputs.tflite()), read,
+              refusal='holds model.ckpt-0 already')
+
+
+def fetch(inputs):
+  draws = np.random.RandomState(0)
+  names = ['float/freeze.pb', 'float/model.ckpt.index']
+  for name in names:
+    inputs.files[name] = draws.bytes(100000)
+  manifest = os.path.join(os.path.dirname(inputs.images()), 'sums.txt')
+  with open(manifest, 'w') as out:
+    for name in names:
+      content = inputs.files[name]
+      out.write('{}  {}\n'.format(hashlib.sha1(
+          b'blob %d\0' % len(content) + content).hexdigest(), name))
+  return Case(('scripts/fetch_checkpoints.sh', '--output_dir=out', 'float'),
+              lambda folder: {name: sha1(folder / 'out' / name)
+                              for name in names},
+              environ={'CHECKPOINTS_URL': inputs.address,
+                       'CHECKPOINTS_MANIFEST': manifest}, leaves_parts=True)
+
+
+def download(inputs):
+  """All but the building of records, which is a case of its own."""
+  return download_and_build(inputs)._replace(
+      older=build_words(inputs, 1)[:-1] + ('--output_dir=ADE20K/tfrecord',))
+
+
+def download_and_build(inputs):
+  pairs = inputs.pairs(1)
+  archive = shutil.make_archive(
+      pairs + '-zip', 'zip', os.path.dirname(pairs), os.path.basename(pairs))
+  with open(archive, 'rb') as content:
+    inputs.files['a.zip'] = content.read()
+
+  def read(folder):
+    out = folder / 'ADE20K'
+    data, records = out / 'ADEChallengeData2016', out / 'tfrecord'
+    return {
+        'zip': sha1(out / 'ADEChallengeData2016.zip'),
+        'data': faults.contents(data) if data.exists() else None,
+        'records': records_in(records) if records.exists() and list(
+            records.glob('*.json')) else None}
+  return Case(('download_and_convert_ade20k.sh',), read, environ={
+      'ADE20K_URL': inputs.address + '/a.zip',
+      'ADE20K_SHA1': hashlib.sha1(inputs.files['a.zip']).hexdigest(),
+      'ADE20K_EXPECT_COUNTS': '5,2',
+      'PYTHON': sys.executable}, leaves_parts=True)
+
+
+CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model,
+         'convert': convert, 'calibrate': calibrate, 'rebuild': rebuild,
+         'fetch': fetch, 'download': download}
+if KILLS > 1:
+  CASES['download_and_build'] = download_and_build
+
+
+# --- Running them ----------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def injector(tmp_path_factory):
+  """A faults.Injector, or None where there is no compiler."""
+  root = tmp_path_factory.getbasetemp()
+  return faults.Injector(tmp_path_factory.mktemp('injector'), root) if (
+      faults.Injector.is_possible()) else None
+
+
+class Prepared:
+  """A case with what its runs start from, and what an untouched one leaves.
+
+  Attributes:
+    case: the Case.
+    template: pathlib.Path of the folder before a run.
+    untouched: faults.contents of the folder after it.
+    calls: list of the calls that an untouched run makes; see faults.Injector.
+    seconds: how long it takes.
+    size: bytes of the files after it.
+  """
+
+  def __init__(self, case, folder, injector):
+    self.case = case
+    self._injector = injector
+    self._folder = folder
+    self._count = 0
+    self._python = (scripts.python_of(case.environment) if case.environment
+                    else sys.executable)
+    self.template = folder / 'template'
+    self.template.mkdir()
+    if case.older:
+      self.finished(self.template, words=case.older)
+    after = self.copy()
+    started = time.time()
+    with self.counting():
+      self.finished(after)
+    self.seconds = time.time() - started
+    self.calls = injector.calls() if injector else []
+    self.untouched = self.contents(after)
+    self.size = sum(os.path.getsize(str(path)) for path in after.rglob('*'))
+    self._allowed = collections.defaultdict(list)
+    self._new = self._noted(after)
+    if case.older or case.read is not newest_checkpoint_in:
+      self._old = self._noted(self.template)
+    if case.all_states:
+      everything = self.copy()
+      self.finished(everything, words=case.words + case.all_states)
+      for seen in every_checkpoint_in(everything):
+        self._allow(seen)
+
+  def _noted(self, folder):
+    seen = self.case.read(folder)
+    self._allow(seen)
+    return seen
+
+  def _allow(self, seen):
+    for name, value in seen.items():
+      self._allowed[name].append(value)
+
+  def counting(self, kill_at=0):
+    return self._injector.counting(kill_at) if self._injector else (
+        contextlib.suppress())
+
+  def copy(self, parent=None):
+    """Returns a new copy of the template."""
+    self._count += 1
+    folder = (parent or self._folder) / 'run{}'.format(self._count)
+    shutil.copytree(str(self.template), str(folder))
+    return folder
+
+  def start(self, folder, words=None):
+    script, *arguments = words or self.case.words
+    injected = self._injector.environ if self._injector else {}
+    if script.endswith('.sh'):
+      return subprocess.Popen(
+          ['bash', os.path.join(scripts.REPOSITORY, script)] + arguments,
+          stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(folder),
+          universal_newlines=True, start_new_session=True,
+          env=dict(os.environ, no_proxy='127.0.0.1', **self.case.environ,
+                   **injected))
+    with environ(injected):
+      return scripts.start(
+          script, *arguments, cwd=str(folder), python=self._python)
+
+  def finished(self, folder, words=None):
+    process = self.start(folder, words)
+    output, errors = scripts.output_of(process)
+    assert process.returncode == 0, output + errors
+
+  def contents(self, folder):
+    """Returns a folder's contents but for what differs in every run."""
+    return {name: content for name, content in faults.contents(folder).items()
+            if not re.match(self.case.own_names, name)}
+
+  def look(self, folder):
+    """Returns what readers see: 'old', 'new', 'between' or 'refused'."""
+    try:
+      seen = self.case.read(folder)
+    except InputError as error:
+      assert str(error)
+      return 'refused'
+    for name, value in seen.items():
+      assert value in self._allowed[name], name
+    return 'new' if seen == self._new else (
+        'old' if seen == self._old else 'between')
+
+  def _files(self, folder):
+    return {name: content for name, content in self.contents(folder).items()
+            if content is not None}
+
+  def kill_at(self, folder, number):
+    """Runs until a call, counted from 1."""
+    with self.counting(kill_at=number):
+      process = self.start(folder)
+      output, errors = scripts.output_of(process)
+    assert process.returncode == -signal.SIGKILL, output + errors
+
+  def kill_after(self, folder, seconds):
+    """Runs for some time, or to the end if that comes first."""
+    process = self.start(folder)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      process.wait(timeout=seconds)
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    scripts.output_of(process)
+
+  def failure(self, folder):
+    """Runs where that may fail; returns the line that says so, or ''.
+
+    What was there is then as it was, and there is nothing else.
+    """
+    before = self.look(folder), self._files(folder)
+    process = self.start(folder)
+    output, errors = scripts.output_of(process)
+    assert 'Traceback' not in errors
+    if not process.returncode:
+      assert self.contents(folder) == self.untouched
+      return ''
+    assert process.returncode > 0, output + errors
+    lines = [line for line in errors.splitlines() if line.startswith('ERROR')]
+    assert len(lines) == 1, errors
+    after = self.look(folder), self._files(folder)
+    assert self.case.leaves_parts or after == before
+    return lines[0]
+
+  def check_rerun(self, folder, seen):
+    """Runs again; the folder is then as after an untouched run."""
+    process = self.start(folder)
+    output, errors = scripts.output_of(process)
+    if not (process.returncode == 2 and seen == 'new' and
+            self.case.refusal and self.case.refusal in errors):
+      assert process.returncode == 0, output + errors
+    assert self.contents(folder) == self.untouched
+    assert self.look(folder) == 'new'
+    shutil.rmtree(str(folder))
+
+
+@contextlib.contextmanager
+def environ(variables):
+  before = dict(os.environ)
+  os.environ.update(variables)
+  try:
+    yield
+  finally:
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope='module')
+def prepared(inputs, injector, tmp_path_factory):
+  """Function from the name of a case to its Prepared."""
+  found = {}
+
+  def prepare(name):
+    if name not in found:
+      found[name] = Prepared(
+          CASES[name](inputs), tmp_path_factory.mktemp(name), injector)
+    return found[name]
+  return prepare
+
+
+@pytest.fixture(params=sorted(CASES))
+def one(request, prepared):
+  return prepared(request.param)
+
+
+def drawn_calls(one):
+  """Draws calls to kill at: renames first, then what else changes a folder."""
+  numbers = list(range(1, len(one.calls) + 1))
+  random.Random(1).shuffle(numbers)
+  numbers.sort(key=lambda number: not (
+      one.calls[number - 1][0].startswith('rename')))
+  return numbers[:KILLS]
+
+
+def report(request, outcomes):
+  """Prints what came of each try, for pytest -s."""
+  print('{}: {}'.format(request.node.name, dict(collections.Counter(outcomes))))
+
+
+# --- Kills -----------------------------------------------------------------
+
+
+def test_a_killed_run_is_made_good_by_the_next_one(one, request):
+  """Two kills each: at a call, and then at some moment of the next run."""
+  draws = random.Random(2)
+  outcomes = []
+  for number in drawn_calls(one) or [0] * KILLS:
+    folder = one.copy()
+    for kill in ([one.kill_at] if number else []) + [one.kill_after]:
+      kill(folder, number if kill == one.kill_at else draws.uniform(
+          0, one.seconds))
+      outcomes.append(one.look(folder))
+    one.check_rerun(folder, outcomes[-1])
+  report(request, outcomes)
+
+
+# --- The disk --------------------------------------------------------------
+
+
+def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
+  """On a disk that is full, or becomes so; then on one that is read-only."""
+  lines = []
+  with faults.disk(tmp_path, 4 * one.size + (1 << 20)) as disk:
+    if disk is None:
+      pytest.skip('nothing may be mounted here')
+    folder = one.copy(tmp_path)
+    for left in (0, one.size // 2, one.size):
+      with disk.full_but_for(left):
+        lines.append(one.failure(folder))
+    with disk.read_only():
+      lines.append(one.failure(folder))
+    assert any(lines)
+    one.check_rerun(folder, one.look(folder))
+  report(request, lines)
