@@ -11,6 +11,7 @@ from deeplab import graph_file
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 
 
@@ -35,7 +36,8 @@ class CheckpointPredictor(counting.Predictor):
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
       logits = deeplab_v3.logits(
-          contract.scale_to_model_range(self._images), model_options)
+          contract.scale_to_model_range(self._images), model_options,
+          fold_batch_norm=batch_norm.folds_by_default())
       self._predictions = deeplab_v3.predictions(logits, model_options)
       self._variables = {
           variable.op.name: variable.shape.as_list()

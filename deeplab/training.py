@@ -23,6 +23,7 @@ from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 
 _LOG = logging.getLogger(__name__)
@@ -84,8 +85,7 @@ def build_step(
     The step's tensors.
   """
   global_step = tf.train.get_or_create_global_step()
-  # The reference has TensorFlow 1.15, and this graph there.
-  is_fused = (tf.__version__ >= '2' if options.fused_step is None
+  is_fused = (batch_norm.folds_by_default() if options.fused_step is None
               else options.fused_step)
   logits = deeplab_v3.logits(
       contract.scale_to_model_range(images), model_options,

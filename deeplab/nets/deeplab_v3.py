@@ -35,7 +35,8 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       moving averages.
     fold_batch_norm: whether batch norm, where it does not train, is put into
       the weights: the same values, but for rounding, in less time. Frozen
-      graphs and their conversions want it as it is.
+      graphs and their conversions want it as it is; fake quantization folds it
+      in its own way, whatever is asked for here.
     dropout_seed: two integers that dropout follows from; None: no seed.
 
   Returns:
@@ -53,6 +54,7 @@ def _float_or_layered_logits(images, options, *, weight_decay, is_training,
                              train_batch_norm, fold_batch_norm, dropout_seed):
   """The network as its layers make it; arguments as in logits."""
   fake_quant = quantize.for_layers(options, is_training)
+  fold_batch_norm = fold_batch_norm and not options.is_quantized
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
