@@ -15,7 +15,8 @@ from tests import scripts
 NOT_IN_THE_REPOSITORY = {
     'MobilenetV2/MobilenetV2/input', 'ADE20K', 'demo_output/',
     'demo_output/pictures/predictions.png', 'freeze.pb', 'manifest.json',
-    'model_options.json', 'preprocessed/images', 'images/', 'annotations/',
+    'model_options.json', 'train.json', 'val.json', 'preprocessed/images',
+    'images/', 'annotations/',
     'images/training', 'images/validation', 'images/img_N.png',
     'annotations/training', 'annotations/validation', 'annotations/img_N.png',
     '.venvs/tf1', '.venvs/tf2', '.venvs/modern', '.venvs/tf1/bin/python',
