@@ -223,7 +223,10 @@ check_counts() {
 }
 
 records_complete() {
+  # The markers of a run that was stopped go last.
   [ -f "$RECORDS/train.json" ] && [ -f "$RECORDS/val.json" ] &&
+    [ ! -e "$RECORDS/train.INCOMPLETE" ] &&
+    [ ! -e "$RECORDS/val.INCOMPLETE" ] &&
     [ "$(count_files "$RECORDS" '*-0000?-of-00004.tfrecord')" = 8 ]
 }
 

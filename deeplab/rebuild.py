@@ -23,8 +23,10 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab import saving
+from deeplab import tf_texts
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
@@ -101,7 +103,9 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   """
   path, folder = options.tflite, options.output_dir
   present = os.path.isdir(folder) and checkpoints.find_latest(folder)
-  if present:
+  if present and not _is_cut_off(present):
+    # It may be of a run that was killed when it had nothing left to write.
+    files.remove_leftovers(folder)
     raise InputError('{}: holds {} already; give another folder',
                      option('output_dir', folder), os.path.basename(present))
   model = model_file.read(path)
@@ -118,6 +122,13 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
       checkpoint=_write(values, folder, model_options), layers=len(layers),
       weights=sum(layer.weights.size for layer in layers.values()),
       model_options=model_options)
+
+
+def _is_cut_off(prefix):
+  """Whether only what a killed run had written before the index is there."""
+  state = os.path.join(os.path.dirname(prefix), checkpoints.STATE)
+  return os.path.basename(prefix) == _CHECKPOINT and not (
+      os.path.exists(prefix + '.index') or os.path.exists(state))
 
 
 # --- The network -----------------------------------------------------------
@@ -341,8 +352,14 @@ def _write(values, output_dir, model_options):
     checkpoints.write_options(
         os.path.dirname(written_options), model_options, optimizer=None)
     with tf.Graph().as_default(), tf.Session() as session:
-      session.run(tf.raw_ops.SaveV2(
+      save = tf.raw_ops.SaveV2(
           prefix=written, tensor_names=names,
           shape_and_slices=[''] * len(names),
-          tensors=[tensors[name] for name in names]))
+          tensors=[tensors[name] for name in names])
+      try:
+        session.run(save)
+      except tf.errors.OpError as error:
+        # It names the file as it was called meanwhile.
+        raise InputError('{}: cannot be saved ({})', prefix,
+                         tf_texts.why_not_written(error))
   return prefix

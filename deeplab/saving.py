@@ -128,8 +128,8 @@ class Keeper:
     # The graph of a run does not change.
     if self._meta_graph is None:
       with self._graph.as_default():
-        self._meta_graph = (
-            self._saver.export_meta_graph().SerializeToString())
+        self._meta_graph = self._saver.export_meta_graph().SerializeToString(
+            deterministic=True)
     with open(meta, 'wb') as out:
       out.write(self._meta_graph)
 

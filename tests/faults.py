@@ -1,7 +1,7 @@
 """Faults of the machine, for scripts under test: a kill, a full disk.
 
-A kill at a chosen moment of the work on the disk comes from kill_at.c, a library
-that is loaded before all others. So nothing in the product knows of it.
+A kill at a chosen moment of the work on the disk comes from kill_at.c, a
+library that is loaded before all others. Nothing in the product knows of it.
 
 As a script, it runs another one with a backbone of few layers, on one core:
 

@@ -13,6 +13,7 @@ import zipfile
 
 import pytest
 
+from deeplab import locks
 from deeplab.data import synthetic
 from deeplab.options import SyntheticOptions
 from tests import downloads
@@ -451,6 +452,29 @@ def test_resumes_from_another_address(run, server, zip_bytes, tmp_path):
 
 
 # --- What is there before --------------------------------------------------
+
+
+@pytest.mark.usefixtures('converted')
+def test_records_of_a_run_that_was_stopped_are_made_anew(run, tmp_path):
+  records = tmp_path / 'ADE20K' / 'tfrecord'
+  (records / 'val.INCOMPLETE').touch()
+  result = run()
+  assert result.returncode == 0, result.stderr
+  assert 'train: 3 pairs in 4 shards' in result.stdout
+  assert not (records / 'val.INCOMPLETE').exists()
+
+
+@pytest.mark.usefixtures('converted')
+def test_one_run_at_a_time(run, server, tmp_path):
+  """A dead one's unpacked files are removed, not those of a live one."""
+  unpacked = tmp_path / 'ADE20K' / '.unpack.1'
+  unpacked.mkdir()
+  with locks.exclusive(str(tmp_path / 'ADE20K')):
+    assert_refused(run(), 'another run is at work in ./ADE20K')
+  assert unpacked.exists() and server.starts == []
+  result = run()
+  assert result.returncode == 0, result.stderr
+  assert not unpacked.exists()
 
 
 @pytest.mark.usefixtures('converted')

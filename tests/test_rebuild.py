@@ -306,6 +306,30 @@ def test_refuses_a_folder_with_a_checkpoint(run, tmp_path):
     run(model)
 
 
+def test_what_a_killed_run_left_is_in_no_ones_way(run, tmp_path):
+  """Killed before the index had its name, then when the state file had none."""
+  model = Models(np.int8).model
+  out = tmp_path / 'out'
+  out.mkdir()
+  (out / 'model.ckpt-0.data-00000-of-00001').write_bytes(b'')
+  run(model)
+  (out / 'checkpoint').unlink()
+  (out / '.deeplab-x.tmp').mkdir()
+  with pytest.raises(InputError, match='holds model.ckpt-0 already'):
+    run(model)
+  assert sorted(path.name for path in out.iterdir()) == [
+      'model.ckpt-0.data-00000-of-00001', 'model.ckpt-0.index',
+      'model_options.json']
+
+
+def test_a_save_that_fails_names_the_checkpoint(run, tmp_path):
+  with disk.largest_file(100000), pytest.raises(
+      InputError, match='out/model.ckpt-0: cannot be saved') as refused:
+    run(Models(np.int8).model)
+  assert '.deeplab-' not in str(refused.value)
+  assert list((tmp_path / 'out').iterdir()) == []
+
+
 def test_scripts_refusals(tmp_path):
   script = 'scripts/rebuild_checkpoint.py'
   assert '--tflite is required' in scripts.refusal(script, '--output_dir=o')
