@@ -4,6 +4,7 @@ The same pixels in other bytes: rows as differences from the row above, which
 suit pictures, deflated by Intel's ISA-L where python-isal is installed. Without
 it Pillow encodes.
 """
+import importlib
 import io
 import struct
 from typing import Any
@@ -13,12 +14,15 @@ from PIL import Image
 
 from deeplab.data import pairs
 
-isal_zlib: Any
-try:
-  from isal import isal_zlib
-except ImportError:
-  isal_zlib = None
 
+def _isal_zlib():
+  try:
+    return importlib.import_module('isal.isal_zlib')
+  except ImportError:
+    return None
+
+
+isal_zlib: Any = _isal_zlib()
 # ISA-L's levels are 0 to 3; this one is 2 % larger than Pillow's at its level 1
 # and takes a ninth of the time.
 _ISAL_LEVEL = 2
