@@ -157,3 +157,22 @@ def test_published_scores_are_the_reference_s(reference_dir):
     assert shown == {
         column: score if isinstance(score, list) else [score]
         for column, score in published[model].items()}
+
+
+def test_tests_in_the_tables_exist():
+  """Files, and names of tests or how they begin, without 'test_'."""
+  tables = readme.read('tests/README.md').split('## Attacks')[1]
+  quoted = [word for word in quoted_in(tables)
+            if re.match(r'(fuzz/)?[a-z0-9]\w+(\.py)?$', word)]
+  files = {word for word in quoted if word.endswith('.py')}
+  assert len(files) > 20
+  assert [name for name in sorted(files) if not os.path.exists(os.path.join(
+      scripts.REPOSITORY, 'tests', name))] == []
+  defined = ' '.join(
+      name for path in glob.glob(os.path.join(
+          scripts.REPOSITORY, 'tests', '**', '*.py'), recursive=True)
+      for name in re.findall(
+          r'def (test_\w+)', readme.read(os.path.relpath(
+              path, scripts.REPOSITORY))))
+  assert [name for name in quoted
+          if name not in files and name not in defined] == []
