@@ -208,12 +208,17 @@ def test_share_of_the_matrix_product():
   measured = [
       _result('evaluation', 'tf1', 'forward pass', [0.5]),
       _result('matrix_product', 'tf1', 'matrix product', [0.025]),
+      _result('float_step', 'modern', 'suite', [6.36]),
       _result('matrix_product', 'modern', 'matrix product', [0.025])]
-  share, = results.shares_of(measured, cases.Sizes())
-  assert share['environment'] == 'tf1'
+  share, of_step = results.shares_of(measured, cases.Sizes(batch=4))
+  assert (share['work'], share['environment']) == ('Forward pass', 'tf1')
   assert share['gigaflops'] == pytest.approx(21.2)
   assert share['matrix_product'] == pytest.approx(40)
   assert share['share'] == pytest.approx(0.53)
+  assert (of_step['work'], of_step['environment']) == ('Float step', 'modern')
+  # 3 passes of 4 images.
+  assert of_step['gigaflops'] == pytest.approx(20)
+  assert of_step['share'] == pytest.approx(0.5)
   assert results.shares_of(measured, cases.QUICK) == []
 
 
@@ -267,7 +272,8 @@ def test_quick_run(tmp_path):
   assert content['environments']['tf1']['Python'].startswith(
       '{}.{}'.format(*sys.version_info[:2]))
   assert set(content['machine']) == {
-      'processor', 'cores', 'memory', 'system', 'date', 'commit'}
+      'processor', 'vector extensions', 'cores', 'memory', 'system', 'date',
+      'commit'}
   text = md_path.read_text()
   assert text.startswith('# Benchmarks\n') and 'build_ade20k_data.py' in text
   assert sorted(os.listdir(str(tmp_path))) == ['out.json', 'out.md']

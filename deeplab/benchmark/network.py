@@ -72,7 +72,8 @@ def initialize(session: tf.Session) -> None:
 
 def train_step(
     sizes: cases.Sizes, unused_files: cases.Files, *, one_hot: bool = False,
-    quantization: Optional[str] = None) -> cases.Measurement:
+    quantization: Optional[str] = None,
+    fused: Optional[bool] = None) -> cases.Measurement:
   """A training step on a batch that is there already.
 
   Args:
@@ -80,6 +81,7 @@ def train_step(
     unused_files: as in worker.
     one_hot: compute the loss as the reference does, not as the suite does.
     quantization: implementation of fake quantization, or None for float.
+    fused: TrainOptions.fused_step.
   """
   settings = _QAT_TRAINING if quantization else _FLOAT_TRAINING
   shape = [sizes.batch, sizes.side, sizes.side]
@@ -94,7 +96,8 @@ def train_step(
         images, labels,
         model_options(sizes, quantize_delay_step=0 if quantization else -1,
                       fake_quant=quantization),
-        options_lib.TrainOptions(train_logdir='', **settings))
+        options_lib.TrainOptions(
+            train_logdir='', fused_step=fused, **settings))
     session = tf.Session()
     initialize(session)
   run = session.make_callable(step.train_op, [images, labels])
@@ -107,8 +110,10 @@ def train_step(
 
 
 def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
-                 unused_label_weights: Tuple[float, ...] = ()) -> tf.Tensor:
-  """losses.softmax_cross_entropy as the reference computes it."""
+                 unused_label_weights: Tuple[float, ...] = (), *,
+                 is_fused: bool = False) -> tf.Tensor:
+  """losses.softmax_cross_entropy as the reference computes it, not fused."""
+  assert not is_fused
   logits = layers.resize_bilinear(
       logits, labels.shape.as_list()[1:3], align_corners=True)
   labels = tf.reshape(labels, [-1])
@@ -126,9 +131,20 @@ def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
 # --- Evaluation ------------------------------------------------------------
 
 
-def forward(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
-  """Labels of one image that is there already."""
-  predictor = _predictor(sizes, files)
+def forward(sizes: cases.Sizes, files: cases.Files, *,
+            frozen: bool = False) -> cases.Measurement:
+  """Labels of one image that is there already.
+
+  Args:
+    sizes: cases.Sizes.
+    files: as in worker.
+    frozen: run the frozen graph, not its checkpoint.
+  """
+  predictor: counting.Predictor = (
+      predictors.FrozenGraphPredictor(
+          files('float', contract.FROZEN_GRAPH),
+          crop_size=(sizes.side, sizes.side))
+      if frozen else _predictor(sizes, files))
   image = np.random.RandomState(_SEED).uniform(
       0, 255, [1, sizes.side, sizes.side, 3]).astype(np.float32)
   for _ in range(2):

@@ -11,6 +11,11 @@ from deeplab.benchmark import driver
 
 _MEBIBYTE = 2.0 ** 20
 _GIBIBYTE = 2.0 ** 30
+_VECTOR_EXTENSIONS = (
+    'sse4_2', 'avx', 'fma', 'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16',
+    'amx_tile')
+# A step's forward pass, and gradients of weights and of inputs.
+_PASSES_OF_A_STEP = 3
 
 
 # --- Ratios ----------------------------------------------------------------
@@ -67,32 +72,38 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
 
 def shares_of(results: Sequence[driver.Result],
               sizes: cases_lib.Sizes) -> List[Dict[str, Any]]:
-  """Says what share of the machine's arithmetic the forward pass uses.
+  """Says what share of the machine's arithmetic passes and steps use.
 
   Args:
     results: list of driver.Result.
     sizes: cases.Sizes of the results.
 
   Returns:
-    List of dicts by environment: 'environment', 'gigaflops', 'matrix_product'
-    (both GFLOP/s) and 'share' (0..1). Empty where the network's input was not
-    of cases.FULL_SIDE.
+    List of dicts: 'work', 'environment', 'flop' (GFLOP), 'gigaflops',
+    'matrix_product' (both GFLOP/s) and 'share' (0..1). Empty where the
+    network's input was not of cases.FULL_SIDE.
   """
   if sizes.side != cases_lib.FULL_SIDE:
     return []
   medians = {result.case.key: result.median
              for result in results if not result.error}
   shares = []
-  for environment in cases_lib.ENVIRONMENTS:
-    forward = medians.get('evaluation/{}/forward pass'.format(environment))
-    product = medians.get(
-        'matrix_product/{}/matrix product'.format(environment))
-    # Seconds for an image, and for a GFLOP.
-    if forward and product:
-      speed = cases_lib.GIGAFLOP_PER_IMAGE / forward
-      shares.append({
-          'environment': environment, 'gigaflops': speed,
-          'matrix_product': 1 / product, 'share': speed * product})
+  for work, key, flop in (
+      ('Forward pass', 'evaluation/{}/forward pass',
+       cases_lib.GIGAFLOP_PER_IMAGE),
+      ('Float step', 'float_step/{}/suite', cases_lib.GIGAFLOP_PER_IMAGE *
+       _PASSES_OF_A_STEP * sizes.batch)):
+    for environment in cases_lib.ENVIRONMENTS:
+      seconds = medians.get(key.format(environment))
+      # Seconds for a GFLOP.
+      product = medians.get(
+          'matrix_product/{}/matrix product'.format(environment))
+      if seconds and product:
+        speed = flop / seconds
+        shares.append({
+            'work': work, 'environment': environment, 'flop': flop,
+            'gigaflops': speed, 'matrix_product': 1 / product,
+            'share': speed * product})
   return shares
 
 
@@ -104,6 +115,7 @@ def machine() -> Dict[str, str]:
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return {
       'processor': _processor(),
+      'vector extensions': _vector_extensions(),
       'cores': str(os.cpu_count()),
       'memory': '{:.0f} GiB'.format(memory / _GIBIBYTE),
       'system': platform.platform(),
@@ -113,15 +125,28 @@ def machine() -> Dict[str, str]:
 
 
 def _processor():
+  return _of_first_processor('model name') or (
+      platform.processor() or platform.machine())
+
+
+def _vector_extensions():
+  """Those that TensorFlow's kernels choose by; as Linux calls them."""
+  flags = _of_first_processor('flags').split()
+  return ', '.join(flag for flag in flags if flag in _VECTOR_EXTENSIONS) or (
+      'unknown')
+
+
+def _of_first_processor(wanted):
+  """Returns what Linux says of a processor; '' where it does not."""
   try:
     with open('/proc/cpuinfo') as lines:
       for line in lines:
         name, unused_separator, value = line.partition(':')
-        if name.strip() == 'model name':
+        if name.strip() == wanted:
           return value.strip()
   except OSError:
     pass
-  return platform.processor() or platform.machine()
+  return ''
 
 
 def _commit():
@@ -197,11 +222,9 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
       blocks += ['## ' + group.title, _group_table(group, of_group)]
   for share in content['shares']:
     blocks.append(
-        'Forward pass, {environment}: {gigaflops:.1f} GFLOP/s at {flop} GFLOP '
-        'an image, {percent:.0f} % of the {matrix_product:.1f} GFLOP/s that a '
-        'matrix product reaches.'.format(
-            flop=cases_lib.GIGAFLOP_PER_IMAGE, percent=100 * share['share'],
-            **share))
+        '{work}, {environment}: {gigaflops:.1f} GFLOP/s at {flop:.1f} GFLOP, '
+        '{percent:.0f} % of the {matrix_product:.1f} GFLOP/s that a matrix '
+        'product reaches.'.format(percent=100 * share['share'], **share))
   return '\n\n'.join(blocks) + '\n'
 
 
