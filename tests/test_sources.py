@@ -18,7 +18,6 @@ LIBRARY = [path for path in SOURCES if path.startswith('deeplab' + os.sep)]
 # NamedTuple fields of Any, where nothing else is true, and why.
 ANY_FIELDS = {
     'Case.settings': 'keyword arguments of one of several functions',
-    'Content.facts': 'what JSON can write, of many kinds',
     'Field.default': 'a value of whatever type the field has',
     'File.settings': 'keyword arguments of one of several functions',
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab import contract
 from deeplab.data import dataset
 from deeplab.data import examples
 from deeplab.data import framing
@@ -186,7 +187,7 @@ def test_the_form_that_is_taken_is_what_tensorflow_parses(parse, data):
   parsed = parse(data)
   assert parsed['image_encoded'] == form.image
   assert parsed['label_encoded'] == form.label
-  assert records.decode_name(parsed['filename']) == form.filename
+  assert contract.text_of_name(parsed['filename']) == form.filename
 
 
 @fuzz.given(damaged(EXAMPLES[1]), examples=15)
