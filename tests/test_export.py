@@ -118,6 +118,7 @@ def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
   assert len(np.unique(from_graph)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('crop_size, stride', [
     ((65, 97), 16), ((64, 64), 8), ((65, 65), 32)])
 def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
@@ -129,6 +130,7 @@ def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
   assert labels.shape == (1,) + crop_size
 
 
+@pytest.mark.slow
 def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
     checkpoint, plain, mirroring, tmp_path):
   batch = images()
@@ -193,6 +195,7 @@ def test_graphs_of_other_options_are_accepted_too(
       path, crop_size=(64, 64)), images(64)).shape == (1, 64, 64)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
   for changes, words in (
       ({'decoder_output_stride': ()}, 'decoder_output_stride=4'),

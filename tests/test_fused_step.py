@@ -83,6 +83,7 @@ def initialize(session):
   session.run(tf.global_variables_initializer(), values)
 
 
+@pytest.mark.slow
 def test_folded_batch_norm_gives_the_same_logits_and_gradients():
   images = np.random.RandomState(5).uniform(
       -1, 1, [2, CROP, CROP, 3]).astype(np.float32)

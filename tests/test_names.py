@@ -24,6 +24,8 @@ from tests import names
 from tests import scripts
 from tests.test_security import make_graph
 
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 CROP = options_lib.PreprocessOptions(crop_size=(SIDE, SIDE))
 NODES = {'input_node': 'in', 'output_node': 'out'}

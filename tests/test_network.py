@@ -131,6 +131,7 @@ def test_model_variables_are_the_published_ones(golden_dir):
   assert len(ours) == 297
 
 
+@pytest.mark.slow
 def test_features_at_all_output_strides_agree():
   """Dense features, thinned out, are the features at the nominal stride."""
   image = np.random.RandomState(0).uniform(-1, 1, [1, 97, 97, 3])
@@ -194,6 +195,7 @@ def graph_of(model):
                 for node in definition.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [
     {'num_classes': 21},
     {'output_stride': 8},

@@ -89,6 +89,7 @@ def older_set_of_three(folder):
         shards=[[example(1)], [example(1)], [example(1)]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('prepare', [
     nothing_there, older_set, older_set_without_description,
     older_set_of_three])

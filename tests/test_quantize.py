@@ -151,6 +151,7 @@ GOLDEN_STEPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('delay, losses_of_steps, norms', GOLDEN_STEPS)
 def test_every_tensorflow_takes_the_steps_of_the_reference(
     delay, losses_of_steps, norms):
@@ -280,6 +281,7 @@ def test_contrib_is_preferred():
       fake_quant=options_lib.LAYERS)) == options_lib.LAYERS
 
 
+@pytest.mark.slow
 def test_scaled_networks_share_their_ranges():
   """Whatever is preferred: a rewrite would give each network its own."""
   model = MODEL._replace(quantize_delay_step=0)

@@ -139,6 +139,7 @@ def run(monkeypatch, tmp_path):
   return run_rebuild
 
 
+@pytest.mark.slow
 @pytest.mark.tf1
 @pytest.mark.tf2
 @pytest.mark.parametrize('kind', [np.float32, np.int8, np.uint8])
@@ -182,6 +183,7 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
     checkpoints.check_resumable(folder, expected, optimizer='momentum')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [100, 20000])  # for the options, the data
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   publishing = saving.publishing

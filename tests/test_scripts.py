@@ -19,6 +19,7 @@ BOTH = pytest.mark.parametrize('fresh', [True, False])
 # --- A script that does not end --------------------------------------------
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path, fresh):
   script = tmp_path / 'hangs.py'
@@ -255,6 +256,7 @@ def test_a_run_is_counted(tmp_path, processes):
       'reasons': {'the moon is not full': 3, 'no network': 1}}
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_fails_by_name_and_others_go_on(
     tmp_path, pytestconfig):
   counts, output = run_tests(

@@ -40,6 +40,8 @@ from tests import faults
 from tests import golden_weights
 from tests import scripts
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get('DEEPLAB_FAULT_KILLS', '1'))
 CROP = 33
 SHARED_SIZE = ['--min_resize_value={}'.format(CROP),

@@ -215,6 +215,7 @@ def assert_near(actual, expected, tolerance, what, absolute=1e-12):
       what, distance, np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope, decay', [
     ('MobilenetV2/Conv', 0.997), ('concat_projection', 0.9997)])
 def test_moving_averages_follow_the_batch(scope, decay, golden_dir,

@@ -19,7 +19,8 @@ from tests import fuzz
 from tests.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [
+    pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern, pytest.mark.slow]
 
 # A file of some kilobytes has no use for more than this.
 MOST_BYTES = 2 ** 26

@@ -23,6 +23,8 @@ from deeplab.options import PreprocessOptions
 from tests import fuzz
 from tests import record_sets
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [record_sets.example(number) for number in range(3)]
 CROP = PreprocessOptions(crop_size=(6, 8))
 # Fewer than that many bytes into each record, where its form is.
