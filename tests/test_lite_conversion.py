@@ -252,6 +252,7 @@ def test_refuses_files_that_are_no_graph(tmp_path):
   assert 'text.pb: not a frozen GraphDef' in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('convert', [
     pytest.param(lambda path, graphs, images: conversion.convert(
         options.ConversionOptions(graph_def=graphs[0], out_tflite=path,

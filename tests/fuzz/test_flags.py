@@ -1,11 +1,14 @@
 """Any command line gives options, or one line that says why not."""
 from absl import flags
 from hypothesis import strategies
+import pytest
 
 from deeplab import cli
 from deeplab.errors import InputError
 from tests import flag_groups
 from tests import fuzz
+
+pytestmark = pytest.mark.slow
 
 NUMBERS = strategies.one_of(
     strategies.sampled_from([

@@ -13,6 +13,8 @@ from deeplab.data import png_folder
 from deeplab.errors import InputError
 from tests import fuzz
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = strategies.one_of(
     strategies.integers(), strategies.floats(), strategies.sampled_from([
         0, -1, 2 ** 63, 10 ** 400, 1e308, float('nan'), float('inf'),
