@@ -5,7 +5,6 @@ TFLite files are evaluated on PNG files, in processes of their own: see
 """
 import logging
 import os
-import socket
 import time
 from typing import Optional
 
@@ -15,7 +14,7 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
 from deeplab import evaluated
-from deeplab import files
+from deeplab import events as events_lib
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
@@ -84,18 +83,7 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
       tf.Summary.Value(tag='eval/miou_1.0_class_{}'.format(index),
                        simple_value=float(iou))
       for index, iou in enumerate(scores.per_class_iou)]
-  now = time.time()
-  events = (
-      tf.Event(wall_time=now, file_version='brain.Event:2'),
-      tf.Event(wall_time=now, step=result.step or 0,
-               summary=tf.Summary(value=values)))
-  path = os.path.join(logdir, 'events.out.tfevents.{:.3f}.{}'.format(
-      now, socket.gethostname()))
-  # Not by a FileWriter, which passes over what it cannot write.
-  with files.replacing(path) as (temporary,), (
-      tf.io.TFRecordWriter(os.fsencode(temporary))) as writer:
-    for event in events:
-      writer.write(event.SerializeToString(deterministic=True))
+  events_lib.write_file(logdir, result.step or 0, tf.Summary(value=values))
 
 
 # --- Checkpoints -----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Events for TensorBoard, written one after the other."""
+"""Events for TensorBoard: of a run as they come, or all of a file at once."""
 import logging
 import os
 import socket
@@ -7,17 +7,41 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+from deeplab import files
 from deeplab import tf_texts
 
 _LOG = logging.getLogger(__name__)
 # What the first event of a file says, by which TensorBoard knows it.
-FILE_VERSION = 'brain.Event:2'
+_FILE_VERSION = 'brain.Event:2'
 
 
-def new_path(logdir: str) -> str:
-  """Returns the path of a new file of events."""
+def _new_path(logdir):
   return os.path.join(logdir, 'events.out.tfevents.{:.3f}.{}'.format(
       time.time(), socket.gethostname()))
+
+
+def _event(step, **what):
+  return tf.Event(
+      wall_time=time.time(), step=step, **what).SerializeToString(
+          deterministic=True)
+
+
+def write_file(logdir: str, step: int, summary: tf.Summary) -> None:
+  """Writes a file with one summary; it is whole from when it has its name.
+
+  Args:
+    logdir: folder; made where it is missing.
+    step: what the summary is of.
+    summary: values.
+
+  Raises:
+    OSError, tf.errors.OpError: it cannot be written.
+  """
+  # Not by a FileWriter, which passes over what it cannot write.
+  with files.replacing(_new_path(logdir)) as (temporary,), (
+      tf.io.TFRecordWriter(os.fsencode(temporary))) as writer:
+    writer.write(_event(0, file_version=_FILE_VERSION))
+    writer.write(_event(step, summary=summary))
 
 
 class Writer:
@@ -36,10 +60,10 @@ class Writer:
     Raises:
       tf.errors.OpError: it cannot be created.
     """
-    self._path = new_path(logdir)
+    self._path = _new_path(logdir)
     self._writer = tf.io.TFRecordWriter(self._path)
     self._failed = False
-    self.add(0, file_version=FILE_VERSION)
+    self.add(0, file_version=_FILE_VERSION)
 
   def __enter__(self) -> 'Writer':
     return self
@@ -54,8 +78,7 @@ class Writer:
       step: number of steps done.
       **what: one field of a tf.Event, such as `summary`.
     """
-    event = tf.Event(wall_time=time.time(), step=step, **what)
-    self._attempt(lambda: self._writer.write(event.SerializeToString()))
+    self._attempt(lambda: self._writer.write(_event(step, **what)))
     # At once: a run may end at any time.
     self._attempt(self._writer.flush)
 

@@ -20,7 +20,6 @@ their sets the number of pairs is compared. The reference's have no such file.
 import contextlib
 import errno
 import hashlib
-import json
 import os
 from typing import (
   Dict,
@@ -39,6 +38,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import errors
 from deeplab import files
+from deeplab import inputs
 from deeplab import locks
 from deeplab.data import framing
 from deeplab.errors import InputError
@@ -46,8 +46,6 @@ from deeplab.errors import option
 from deeplab.errors import some_of
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
-# A description has a few kB.
-_MOST_DESCRIPTION_BYTES = 2 ** 20
 _READ_BYTES = 2 ** 20
 
 
@@ -186,7 +184,8 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
         found = [[_write_shard(next(rest), shard) for shard in content.shards]
                  for content in contents]
         for content, facts, temporary in zip(contents, found, rest):
-          _write(temporary, files.json_bytes(_description(content, facts)))
+          with open(temporary, 'wb') as out:
+            out.write(files.json_bytes(_description(content, facts)))
         _mark(markers)
         state = '{} left marked as unfinished; {}'.format(
             ' and '.join(content.split for content in contents), BUILD_AGAIN)
@@ -232,11 +231,6 @@ def _write_shard(path, examples):
   except OSError as error:
     error.filename = error.filename or path
     raise
-
-
-def _write(path, content):
-  with open(path, 'wb') as out:
-    out.write(content)
 
 
 def _description(content, shards):
@@ -405,17 +399,14 @@ def _check_whole(folder, split, shards):
 def _read_description(folder, split):
   """Returns the Description of a split; None where there is no file."""
   path = os.path.join(folder, contract.description_name(split))
-  try:
-    with open(path, 'rb') as source:
-      content = source.read(_MOST_DESCRIPTION_BYTES)
-  except FileNotFoundError:
+  if not os.path.lexists(path):
     return None
+  try:
+    return _parse_description(
+        path, split, inputs.read_json(path, path, 'a description of shards'))
   except OSError as error:
     raise InputError(errors.of_system(error))
-  try:
-    return _parse_description(path, split, json.loads(content.decode('utf-8')))
-  # Of deep nesting, the last one.
-  except (ValueError, KeyError, TypeError, RecursionError):
+  except (InputError, ValueError, KeyError, TypeError):
     raise InputError('{}: damaged; {}, which writes it'.format(
         path, BUILD_AGAIN))
 
