@@ -9,14 +9,11 @@ As a script, it runs another one with a backbone of few layers, on one core:
 """
 import contextlib
 import hashlib
-import http.server
 import os
-import re
 import runpy
 import shutil
 import subprocess
 import sys
-import threading
 
 SHORTENED = 'tests/faults.py'
 _BLOCKS = 3
@@ -120,66 +117,6 @@ class Disk:
   def _remount(self, mode):
     subprocess.run(['mount', '-o', 'remount,' + mode, str(self._folder)],
                    check=True)
-
-
-# --- A server --------------------------------------------------------------
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-  """Serves server.files with ranges, slowly enough to be cut off."""
-
-  def do_HEAD(self):
-    self._answer()
-
-  def do_GET(self):
-    content = self._answer()
-    for start in range(0, len(content), 4096):
-      self.wfile.write(content[start:start + 4096])
-      self.server.pause.wait(0.005)
-
-  def _answer(self):
-    """Sends the head; returns what is to follow."""
-    content = self.server.files.get(self.path.lstrip('/'), b'')
-    wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
-    first = int(wanted.group(1)) if wanted else 0
-    self.send_response(206 if wanted else 200)
-    self.send_header('Content-Length', str(len(content) - first))
-    if wanted:
-      self.send_header('Content-Range', 'bytes {}-{}/{}'.format(
-          first, len(content) - 1, len(content)))
-    self.end_headers()
-    return content[first:]
-
-  def log_message(self, *unused_args):
-    pass
-
-
-class _Server(http.server.HTTPServer):
-
-  def handle_error(self, *unused_args):
-    pass  # the other end was killed
-
-
-@contextlib.contextmanager
-def serving(contents):
-  """Context of an HTTP server.
-
-  Args:
-    contents: dict from path to bytes.
-
-  Yields:
-    Its address.
-  """
-  server = _Server(('127.0.0.1', 0), _Handler)
-  server.files, server.pause = contents, threading.Event()
-  thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-  thread.start()
-  try:
-    yield 'http://127.0.0.1:{}'.format(server.server_address[1])
-  finally:
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 # --- What is left ----------------------------------------------------------

@@ -3,7 +3,6 @@ import hashlib
 import http.server
 import json
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -41,19 +40,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if content is None:
       self.send_error(404)
       return
-    wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
-    first = int(wanted.group(1)) if wanted else 0
-    if first >= len(content):
+    first = downloads.first_wanted(self)
+    if (first or 0) >= len(content):
       self.send_error(416)
       return
-    self.server.starts.append(first)
-    self.send_response(206 if wanted else 200)
-    self.send_header('Content-Length', str(len(content) - first))
-    if wanted:
-      self.send_header('Content-Range', 'bytes {}-{}/{}'.format(
-          first, len(content) - 1, len(content)))
-    self.end_headers()
-    rest = content[first:]
+    self.server.starts.append(first or 0)
+    rest = downloads.send_head(self, content, first)
     if self.server.cuts > 0:
       self.server.cuts -= 1
       rest = rest[:len(rest) // 2]

@@ -3,24 +3,17 @@ import struct
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab.data import framing
 from deeplab.errors import InputError
+from tests import record_sets
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def random_bytes(length):
   return np.random.RandomState(length).bytes(length)
-
-
-def write(path, records):
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for record in records:
-      writer.write(record)
-  return str(path)
 
 
 def header(length):
@@ -47,7 +40,7 @@ def test_checksum_of_the_standard_s_example():
 def test_checksums_are_tensorflow_s_for_all_lengths(tmp_path):
   records = [random_bytes(length) for length in
              [*range(9), *range(250, 262), 511, 512, 513, 4096, 50001]]
-  frames = list(framing.frames(write(tmp_path / 'x', records)))
+  frames = list(framing.frames(record_sets.write(tmp_path / 'x', records)))
   assert [frame.data for frame in frames] == records
   for frame in frames:
     frame.check()
@@ -67,20 +60,20 @@ def test_any_changed_byte_changes_the_checksum(length):
 
 
 def test_no_records(tmp_path):
-  assert not list(framing.frames(write(tmp_path / 'x', [])))
+  assert not list(framing.frames(record_sets.write(tmp_path / 'x', [])))
 
 
 @pytest.mark.parametrize('cut', [1, 4, 5, 100, 104, 115])
 def test_the_end_inside_a_record(tmp_path, cut):
   path = tmp_path / 'x'
-  write(path, [random_bytes(100)] * 3)
+  record_sets.write(path, [random_bytes(100)] * 3)
   path.write_bytes(path.read_bytes()[:-cut])
   assert read_until_damaged(path) == ([random_bytes(100)] * 2, 'is cut short')
 
 
 def test_a_damaged_length(tmp_path):
   path = tmp_path / 'x'
-  write(path, [random_bytes(100)] * 3)
+  record_sets.write(path, [random_bytes(100)] * 3)
   content = bytearray(path.read_bytes())
   content[116] ^= 1
   path.write_bytes(content)
@@ -96,7 +89,7 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path, length):
 
 
 def test_a_record_larger_than_any_image_takes_no_memory(tmp_path, monkeypatch):
-  write(tmp_path / 'x', [random_bytes(101)])
+  record_sets.write(tmp_path / 'x', [random_bytes(101)])
   monkeypatch.setattr(contract, 'MAX_FILE_BYTES', 50)
   assert read_until_damaged(tmp_path / 'x') == (
       [], 'has 101 bytes; expected at most 100')

@@ -36,6 +36,7 @@ from deeplab.data import synthetic
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
+from tests import downloads
 from tests import faults
 from tests import golden_weights
 from tests import scripts
@@ -154,7 +155,7 @@ class Inputs:
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
   found = Inputs(tmp_path_factory.mktemp('inputs'))
-  with faults.serving(found.files) as found.address:
+  with downloads.serving(found.files) as found.address:
     yield found
 
 
