@@ -2,12 +2,14 @@
 # Checks the tree's style and types, then runs every test; makes the environments
 # first if needed.
 #
-#   ./scripts/test.sh [--quick] [PYTEST_ARGUMENT...]
+#   ./scripts/test.sh [--quick|--all] [PYTEST_ARGUMENT...]
 #
 # A test runs in each environment that it is marked for: tf1, tf2, modern. One
 # without such a mark runs in .venvs/tf1, or in .venvs/modern where there is no
 # Python for .venvs/tf1. With --quick only that environment runs, without the
-# tests that are marked slow. All other arguments go to pytest, each time.
+# tests that are marked slow. Those that are marked extended, which show over
+# whole runs what others show of their parts, need --all; CI runs them. All other
+# arguments go to pytest, each time.
 # Tests on real data need DEEPLAB_REFERENCE_DIR and DEEPLAB_ADE20K_SAMPLE_DIR.
 #
 # The output ends on a line for each environment, the reasons why tests were
@@ -37,16 +39,15 @@ run_others() {
   local name
   for name in tf2 modern; do
     if [[ $name != "$home" && $ready == *".venvs/$name "* ]]; then
-      run_tests "$name.all" "$name" -n1 "$@"
+      run_tests "$name.all" "$name$others" -n1 "$@"
     fi
   done
 }
 
-quick=
-if [[ ${1:-} == --quick ]]; then
-  quick=yes
-  shift
-fi
+extent=most
+case ${1:-} in
+  --quick | --all) extent=${1#--}; shift ;;
+esac
 
 # Prints "ready: .venvs/tf1 (...) .venvs/modern (...)", and the like.
 ready=$(./scripts/setup.sh all)
@@ -74,15 +75,23 @@ fi
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 marks="($home or not (tf1 or tf2 or modern))"
-if [[ $quick ]]; then
+slow=slow
+others=
+if [[ $extent == all ]]; then
+  slow='(slow or extended)'
+else
+  marks+=' and not extended'
+  others=' and not extended'
+fi
+if [[ $extent == quick ]]; then
   run_tests "$home.quick" "$marks and not slow" -n2 "$@"
 else
   # The first has as much to do as the others together: of two cores, they leave
   # it one.
-  run_tests "$home.slow" "$marks and slow" -n1 "$@" >"$work/slow" 2>&1 &
+  run_tests "$home.slow" "$marks and $slow" -n1 "$@" >"$work/slow" 2>&1 &
   niceness=5
   run_others "$@" >"$work/others" 2>&1 &
-  run_tests "$home.quick" "$marks and not slow" -n1 "$@"
+  run_tests "$home.quick" "$marks and not $slow" -n1 "$@"
   wait
   cat "$work/others" "$work/slow"
 fi

@@ -17,6 +17,8 @@ def pytest_configure():
   # A shell has what it runs in the background ignore Ctrl-C, and all that is
   # started from there.
   signal.signal(signal.SIGINT, signal.default_int_handler)
+  # So does nohup with the end of a terminal, which scripts then ignore too.
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _folder_from(variable):

@@ -455,23 +455,28 @@ class TestRunningTests(object):
     """Returns the `pytest` calls: sorted, as they take turns as they like."""
     return sorted(call for call in house.calls() if ' pytest ' in call)
 
+  @pytest.mark.parametrize('arguments, others, slow', [
+      ([], ' and not extended', ' and not extended and {}slow'),
+      (['--all'], '', ' and {}(slow or extended)')])
   @pytest.mark.parametrize('versions, expected', [
       (('3.7.16', '3.11.7'), ['tf2 tf2', 'modern modern', 'tf1 slow', 'tf1']),
       (('3.7.16',), ['tf2 tf2', 'tf1 slow', 'tf1']),
       (('3.11.7',), ['modern slow', 'modern'])])
   def test_every_environment_that_there_is_a_python_for(
-      self, house, versions, expected):
+      self, house, versions, expected, arguments, others, slow):
     for version in versions:
       house.add_python('tools/python' + version.rpartition('.')[0], version)
-    status, lines, errors = house.run('test.sh', '-x', 'tests/test_a.py')
+    status, lines, errors = house.run(
+        'test.sh', *arguments + ['-x', 'tests/test_a.py'])
     assert status == 0, errors
     runs = self.runs(house)
     expected = [run.partition(' ')[::2] for run in expected]
     assert runs == sorted(
         '.venvs/{}/bin/python pytest -m {} -p tests.summary --dist=loadfile '
         '-n1 -x tests/test_a.py'.format(name, {
-            'slow': HOME.format(name) + ' and slow',
-            '': HOME.format(name) + ' and not slow'}.get(marks, marks))
+            'slow': HOME.format(name) + slow.format(''),
+            '': HOME.format(name) + slow.format('not ')}.get(
+                marks, marks + others))
         for name, marks in expected)
     for run in runs:
       assert any(run.split(' ')[0] in line for line in lines), run
@@ -491,11 +496,11 @@ class TestRunningTests(object):
     status, lines, errors = house.run('test.sh', '--quick', '-x')
     assert status == 0, errors
     assert self.runs(house) == [
-        '.venvs/tf1/bin/python pytest -m {} and not slow -p tests.summary '
-        '--dist=loadfile -n2 -x'.format(HOME.format('tf1'))]
+        '.venvs/tf1/bin/python pytest -m {} and not extended and not slow -p '
+        'tests.summary --dist=loadfile -n2 -x'.format(HOME.format('tf1'))]
     assert lines[-1] == counts_of_runs(1)
 
-  @pytest.mark.parametrize('arguments', [[], ['--quick']])
+  @pytest.mark.parametrize('arguments', [[], ['--quick'], ['--all']])
   @pytest.mark.parametrize('versions, expected', [
       (('3.7.16', '3.11.7'), ['tf1 ruff check .', 'modern mypy']),
       (('3.7.16',), ['tf1 ruff check .']),
