@@ -112,7 +112,8 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
   # Python 3.6 cannot have them begin with something: Ctrl-C ends them there
   # too, but not the death of this process.
   begin: Dict[str, Any] = (
-      {'initializer': _serve} if sys.version_info >= (3, 7) else {})
+      {'initializer': _serve, 'initargs': (os.getpid(),)}
+      if sys.version_info >= (3, 7) else {})
   with concurrent.futures.ProcessPoolExecutor(num_workers, **begin) as pool:
     try:
       yield pool
@@ -122,17 +123,20 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
       raise
 
 
-def _serve():
+def _serve(parent):
   """Has a process of `processes` leave it to the main one when to end.
 
   Ctrl-C reaches them all, and none but the main one has anything to say of it.
   Where that one is killed, this one ends too.
+
+  Args:
+    parent: the main process, which may be dead before this one gets here.
   """
   for number in stops.SIGNALS:
     signal.signal(number, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
   threading.Thread(
-      target=_end_after, args=(os.getppid(),), daemon=True).start()
+      target=_end_after, args=(parent,), daemon=True).start()
 
 
 def _end_after(parent):

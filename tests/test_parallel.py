@@ -155,6 +155,17 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
   assert scripts.output_of(process)[1] == ''
 
 
+def test_a_worker_whose_main_process_died_before_it_began_ends():
+  gone = subprocess.Popen([sys.executable, '-c', ''])
+  gone.wait()
+  worker = subprocess.Popen(
+      [sys.executable, '-c', 'import sys, time; from deeplab import parallel; '
+       'parallel._serve(int(sys.argv[1])); time.sleep(60)', str(gone.pid)],
+      cwd=scripts.REPOSITORY, start_new_session=True)
+  scripts.output_of(worker, timeout=20)
+  assert worker.returncode == 1
+
+
 def test_a_worker_that_is_killed_ends_the_others(tmp_path):
   process, workers = start_workers(tmp_path)
   os.kill(workers[1], signal.SIGKILL)  # as the kernel does when memory is out
