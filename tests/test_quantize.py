@@ -224,7 +224,7 @@ def first_step(golden_dir, implementation):
 
 
 @has_contrib
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
                                                             monkeypatch):
   fix_dropout(monkeypatch)

@@ -12,9 +12,10 @@ from tests import scripts
 STEPS = 9  # five records, two a step: nearly four epochs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('kind', [
-    'float', pytest.param('qat', marks=[pytest.mark.tf1, pytest.mark.modern])])
+    pytest.param('float', marks=pytest.mark.slow),
+    pytest.param('qat', marks=[
+        pytest.mark.extended, pytest.mark.tf1, pytest.mark.modern])])
 def test_interrupted_equals_uninterrupted(kind, tmp_path):
   """A run is stopped at five steps: by SIGTERM and, every second time, dead."""
   stops = sorted(random.Random(kind).sample(range(1, STEPS), 5))

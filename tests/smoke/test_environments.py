@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from deeplab.lite import model_file
 from tests import scripts
 
-pytestmark = [pytest.mark.slow, pytest.mark.tf1]
+pytestmark = [pytest.mark.extended, pytest.mark.tf1]
 
 SIZE = ['--min_resize_value=65', '--max_resize_value=65', '--resize_factor=16']
 MODEL = ['--decoder_output_stride=4']
