@@ -13,10 +13,12 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import losses
 from deeplab.benchmark import cases
+from deeplab.benchmark import costs
 from deeplab.benchmark import driver
 from deeplab.benchmark import network
 from deeplab.benchmark import results
 from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
 from tests import scripts
 
 _SCRIPT = 'scripts/benchmark.py'
@@ -229,7 +231,8 @@ def test_tables():
                  'met': True},
                 {'goal': 'small', 'wanted': 'under 1 x', 'ratio': None,
                  'met': None}],
-      'shares': []}
+      'shares': [],
+      'estimates': [costs.Cost('1 moon', 10, 1.5, 0.5, 0.0055, 2)._asdict()]}
   measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
               failed]
   assert results.tables(content, measured).splitlines() == [
@@ -249,7 +252,16 @@ def test_tables():
       '| suite | tf1         | 0.25    | 40 %   | 4       | 1 x               '
       '   | 3 MiB       |',
       '| suite | modern      | failed  | -      | -       | -                 '
-      '   | -           |']
+      '   | -           |',
+      '',
+      '## A whole run elsewhere: an estimate',
+      '',
+      '| devices | steps | s/step | of it exchange | hours  |',
+      '| ------- | ----- | ------ | -------------- | ------ |',
+      '| 1 moon  | 10    | 2      | 0.5            | 0.0055 |',
+      '',
+      'Nothing of this was measured. Assumed: {}.'.format(
+          '; '.join(costs.assumptions(costs.LAYOUTS)))]
 
 
 # --- The script ------------------------------------------------------------
@@ -304,3 +316,49 @@ def test_unknown_names_are_input_errors():
   with pytest.raises(InputError):
     driver.find_groups(['nothing'])
   assert len(driver.find_groups([])) == len(cases.GROUPS)
+
+
+# --- Estimates -------------------------------------------------------------
+
+
+def test_gradients_are_those_of_the_network():
+  with tf.Graph().as_default():
+    images = tf.placeholder(tf.float32, [1, 65, 65, 3])
+    deeplab_v3.logits(
+        images, network.model_options(cases.QUICK), is_training=True)
+    assert cases.GRADIENTS == sum(
+        np.prod(variable.shape.as_list())
+        for variable in tf.trainable_variables())
+
+
+def test_an_estimate_by_hand():
+  device = costs.Device('slow', 127.2, 0.5)
+  link = costs.Link('wire', 1000.0, 0.25)
+  alone, four = costs.estimate(
+      [costs.Layout('one', device, 1), costs.Layout('four', device, 4, link)],
+      batch=4, gradients=500)
+  # 4 images of 3 passes of 10.6 GFLOP, at 63.6 GFLOP/s.
+  assert alone.steps == 200000 and alone.exchange == 0
+  assert alone.compute == pytest.approx(2)
+  assert alone.hours == pytest.approx(2 * 200000 / 3600)
+  assert alone.images_per_second == pytest.approx(2)
+  # 3/4 of 2000 bytes twice; 6 messages.
+  assert four.steps == 50000
+  assert four.exchange == pytest.approx(3 + 1.5)
+  assert four.hours == pytest.approx(6.5 * 50000 / 3600)
+  assert four.images_per_second == pytest.approx(16 / 6.5)
+
+
+def test_each_assumption_is_named_once():
+  assert costs.assumptions(costs.LAYOUTS) == (
+      costs.GPU.name, costs.INSIDE.name, costs.BETWEEN.name)
+
+
+def test_a_worker_has_the_processors_it_is_given():
+  worker = driver.Worker(sys.executable, {
+      'work': 'network.matrix_product', 'folder': '',
+      'sizes': cases.QUICK._asdict(), 'settings': {'cores': 1}}, os.devnull)
+  try:
+    assert len(os.sched_getaffinity(worker.pid)) == 1
+  finally:
+    worker.close()

@@ -18,6 +18,10 @@ ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
 # Arithmetic of the network for an image, at this side in pixels.
 GIGAFLOP_PER_IMAGE = 10.6
 FULL_SIDE = 512
+# A step's forward pass, and gradients of weights and of inputs.
+PASSES_OF_A_STEP = 3
+# float32 gradients of a step of the published network.
+GRADIENTS = 2273936
 
 # What a piece of work gets from its worker: a function from the parts of a name
 # to the path of a file.
@@ -188,6 +192,18 @@ GROUPS = (
               ('suite', _BOTH, 'images.preprocess', {})]),
     Group('records', 'build_ade20k_data.py', 'image', ('pictures',), None, 0.5,
           [('suite', _BOTH, 'images.build_again', {})]),
+    Group('cores', 'Training step, float, on one core and on two', 'step',
+          (), None, 1.5, [
+              ('1 core', ['modern', 'tf1'], _TRAIN, {'cores': 1}),
+              ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
+    Group('hosts', 'Training by several processes that share this machine',
+          'image', ('records',), None, 6, [
+              ('{} processes'.format(hosts), ['modern', 'tf1'],
+               'scaling.train', {'hosts': hosts}) for hosts in (1, 2, 4)]),
+    Group('parts', 'eval.py in parts that share this machine', 'image',
+          ('records', 'float graph'), None, 2, [
+              ('{} processes'.format(parts), ['modern', 'tf1'],
+               'scaling.evaluate', {'parts': parts}) for parts in (1, 2, 4)]),
 )
 
 GOALS = (

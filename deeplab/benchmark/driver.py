@@ -59,6 +59,7 @@ class Worker:
           [python, '-m', 'deeplab.benchmark.worker'], cwd=_ROOT, stderr=log,
           stdin=subprocess.PIPE, stdout=subprocess.PIPE,
           universal_newlines=True)
+    self.pid = self._process.pid
     # None only where they are no pipes.
     self._questions = cast(IO[str], self._process.stdin)
     self._answers = cast(IO[str], self._process.stdout)

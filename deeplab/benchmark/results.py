@@ -7,6 +7,7 @@ import subprocess
 from typing import Any, Dict, List, Sequence
 
 from deeplab.benchmark import cases as cases_lib
+from deeplab.benchmark import costs
 from deeplab.benchmark import driver
 
 _MEBIBYTE = 2.0 ** 20
@@ -14,8 +15,6 @@ _GIBIBYTE = 2.0 ** 30
 _VECTOR_EXTENSIONS = (
     'sse4_2', 'avx', 'fma', 'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16',
     'amx_tile')
-# A step's forward pass, and gradients of weights and of inputs.
-_PASSES_OF_A_STEP = 3
 
 
 # --- Ratios ----------------------------------------------------------------
@@ -92,7 +91,7 @@ def shares_of(results: Sequence[driver.Result],
       ('Forward pass', 'evaluation/{}/forward pass',
        cases_lib.GIGAFLOP_PER_IMAGE),
       ('Float step', 'float_step/{}/suite', cases_lib.GIGAFLOP_PER_IMAGE *
-       _PASSES_OF_A_STEP * sizes.batch)):
+       cases_lib.PASSES_OF_A_STEP * sizes.batch)):
     for environment in cases_lib.ENVIRONMENTS:
       seconds = medians.get(key.format(environment))
       # Seconds for a GFLOP.
@@ -186,6 +185,9 @@ def as_json(
       'environments': benchmark.versions,
       'cases': [_case_as_json(result) for result in benchmark.results],
       'shares': shares_of(benchmark.results, sizes),
+      'estimates': [cost._asdict() for cost in costs.estimate(
+          costs.LAYOUTS, batch=sizes.batch, gradients=cases_lib.GRADIENTS)
+                    if sizes.side == cases_lib.FULL_SIDE],
       'goals': goals_of(benchmark.results),
   }
 
@@ -225,6 +227,15 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
         '{work}, {environment}: {gigaflops:.1f} GFLOP/s at {flop:.1f} GFLOP, '
         '{percent:.0f} % of the {matrix_product:.1f} GFLOP/s that a matrix '
         'product reaches.'.format(percent=100 * share['share'], **share))
+  if content['estimates']:
+    blocks += ['## A whole run elsewhere: an estimate', _table(
+        ['devices', 'steps', 's/step', 'of it exchange', 'hours'],
+        [[cost['layout'], str(cost['steps']),
+          '{:.3g}'.format(cost['compute'] + cost['exchange']),
+          '{:.3g}'.format(cost['exchange']), '{:.3g}'.format(cost['hours'])]
+         for cost in content['estimates']]),
+               'Nothing of this was measured. Assumed: {}.'.format(
+                   '; '.join(costs.assumptions(costs.LAYOUTS)))]
   return '\n\n'.join(blocks) + '\n'
 
 

@@ -36,7 +36,8 @@ def _prepare(job):
 
   Args:
     job: dict with 'work', 'settings', 'sizes', 'folder'; a setting 'pooled'
-      of False leaves TensorFlow its own way with memory.
+      of False leaves TensorFlow its own way with memory; 'cores' says how many
+      processors this process may use.
 
   Returns:
     (function that measures, or None; what there is to know about it).
@@ -48,6 +49,9 @@ def _prepare(job):
     environment.pool_memory()
   else:  # the driver, which started this process, has it on
     os.environ[environment.MEMORY_POOL] = 'false'
+  cores = settings.pop('cores', None)
+  if cores:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   module, name = job['work'].split('.')
   function = getattr(
       importlib.import_module('deeplab.benchmark.' + module), name)
