@@ -1,4 +1,8 @@
-"""The README: what it names exists. Its commands are run by tests/smoke/."""
+"""The README and docs/: what they name exists.
+
+The README's commands are run by tests/smoke/; for those of docs/ see
+test_docs.py.
+"""
 import glob
 import json
 import os
@@ -23,6 +27,13 @@ NOT_IN_THE_REPOSITORY = {
     'checkpoints/float/freeze.tflite',
     'checkpoints/post_train_quant/freeze_ptq.tflite',
     'checkpoints/quantize_aware_training/freeze_qat.tflite'}
+
+
+PAGES = ['README.md'] + [os.path.join('docs', page) for page in readme.pages()]
+
+
+def all_pages():
+  return '\n'.join(map(readme.read, PAGES))
 
 
 def prose_of(markdown):
@@ -50,13 +61,13 @@ def test_documented_commands_stand_word_for_word_and_in_order(reference_dir):
 
 
 def test_flags_in_commands_are_flags_of_their_scripts():
-  commands = readme.python_commands(readme.read('README.md'))
+  commands = [readme.words_of(command)
+              for command in readme.python_commands(all_pages())]
   assert len(commands) >= 9
-  for command in commands:
-    _, script, *arguments = readme.words_of(command)
+  for _, script, *arguments in commands:
     known = scripts.flags_of(script)
     for argument in arguments:
-      assert argument.startswith('--'), command
+      assert argument.startswith('--'), (script, argument)
       assert argument[2:].split('=')[0] in known, (script, argument)
 
 
@@ -66,7 +77,7 @@ def test_flags_in_the_text_are_flags_of_some_script():
   for path in (glob.glob(os.path.join(scripts.REPOSITORY, '*.py')) +
                glob.glob(os.path.join(scripts.REPOSITORY, 'scripts', '*.py'))):
     known |= scripts.flags_of(os.path.relpath(path, scripts.REPOSITORY))
-  named = {name for quoted in quoted_in(readme.read('README.md'))
+  named = {name for quoted in quoted_in(all_pages())
            for name in re.findall(r'--([a-z]\w*)', quoted)}
   assert len(named) > 20
   # In '--flag=value' and '--flag = value', which show how to write one.
@@ -74,8 +85,7 @@ def test_flags_in_the_text_are_flags_of_some_script():
 
 
 def test_paths_exist():
-  markdown = '\n'.join(map(readme.read, (
-      'README.md', 'docs/architecture.md', 'docs/security.md')))
+  markdown = all_pages()
   paths = {quoted for quoted in quoted_in(markdown) if re.match(
       r'(\./)?[\w./]+(/[\w.]*|\.(py|sh|md|txt|json|pb|tflite|png))$', quoted)}
   for block in readme.code_blocks(markdown):
@@ -87,18 +97,25 @@ def test_paths_exist():
   assert missing == []
 
 
+def anchors_of(path):
+  return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
+          for heading in re.findall(
+              r'^#+ (.*)$', prose_of(readme.read(path)), re.M)}
+
+
 def test_links_within_the_repository_lead_somewhere():
-  markdown = readme.read('README.md')
-  anchors = {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
-             for heading in re.findall(r'^#+ (.*)$', prose_of(markdown), re.M)}
-  targets = [target for target in re.findall(r'\]\(([^)]+)\)', markdown)
-             if '://' not in target]
-  assert len(targets) > 15
-  for target in targets:
-    if target.startswith('#'):
-      assert target[1:] in anchors, target
-    else:
-      assert os.path.exists(os.path.join(scripts.REPOSITORY, target)), target
+  links = [(page, target) for page in PAGES
+           for target in re.findall(r'\]\(([^)]+)\)', readme.read(page))
+           if '://' not in target]
+  assert len(links) > 15
+  for page, target in links:
+    name, _, anchor = target.partition('#')
+    path = os.path.normpath(
+        os.path.join(os.path.dirname(page), name)) if name else page
+    assert os.path.exists(os.path.join(scripts.REPOSITORY, path)), (
+        page, target)
+    if anchor:
+      assert anchor in anchors_of(path), (page, target)
 
 
 def test_class_table_is_the_contracts():

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -41,16 +39,10 @@ LOWERED = {'training_number_of_steps': 1, 'train_batch_size': 2,
            'sample_num': TRAIN_IMAGES}
 
 
-class Shell:
-  """A user's bash, in an empty folder that shows the scripts."""
+class Shell(readme.Shell):
+  """Runs the README's commands, by chapter and script."""
 
-  def __init__(self, folder):
-    self.folder = folder
-    for name in glob.glob(os.path.join(scripts.REPOSITORY, '*.py')):
-      (folder / os.path.basename(name)).symlink_to(name)
-    (folder / 'scripts').symlink_to(os.path.join(scripts.REPOSITORY, 'scripts'))
-
-  def start(self, chapter, script, *more, python=sys.executable, **variables):
+  def start(self, chapter, script, *more, **options):
     """Starts a chapter's command for a script, with more arguments."""
     command, = (
         command for command in readme.python_commands(readme.section(chapter))
@@ -58,20 +50,12 @@ class Shell:
     for flag, value in LOWERED.items():
       command = re.sub(r'(--{}=)\d+'.format(flag), r'\g<1>{}'.format(value),
                        command)
-    path = os.pathsep.join([os.path.dirname(python), os.environ['PATH']])
-    return subprocess.Popen(
-        ['bash', '-euc', 'exec ' + ' '.join((command.rstrip(),) + more)],
-        cwd=str(self.folder), env=dict(os.environ, PATH=path, **{
-            name: str(value) for name, value in variables.items()}),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True, start_new_session=True)
+    return self.start_text(
+        'exec ' + ' '.join((command.rstrip(),) + more), **options)
 
-  def run(self, chapter, script, *more, **variables):
+  def run(self, chapter, script, *more, **options):
     """Runs it to its end; returns what it printed."""
-    process = self.start(chapter, script, *more, **variables)
-    output, _ = scripts.output_of(process)
-    assert process.returncode == 0, output
-    return output
+    return self.finished(self.start(chapter, script, *more, **options))
 
 
 def result_in(output):
