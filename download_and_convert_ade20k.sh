@@ -191,6 +191,8 @@ unpack() {
   echo "unpacking $1"
   mkdir -p "$UNPACKED"
   suite "
+import logging
+logging.basicConfig(level=logging.INFO, format='%(message)s')
 from deeplab.data import archive
 from deeplab.errors import InputError
 try:

@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
 from deeplab import metrics
+from deeplab import progress
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 
@@ -137,8 +137,7 @@ def total(parts: Iterable[Counts], *, num_images: int,
       'images': [], 'labels': [], 'predictions': []}
   images = 0
   started = time.time()
-  with tqdm.tqdm(
-      total=num_images, desc='evaluating', unit='image', disable=None) as bar:
+  with progress.Bar(num_images, 'evaluating', unit='image') as bar:
     for part in parts:
       matrix += part.matrix
       for name, arrays in part.samples.items():

@@ -19,6 +19,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.errors import option
 from deeplab.nets import deeplab_v3
@@ -67,7 +68,9 @@ def evaluate(predictor: counting.Predictor,
 
 
 def write_events(logdir: str, result: report_lib.Report) -> None:
-  """Writes a report's scores for TensorBoard, under the reference's tags.
+  """Writes a report's scores for TensorBoard, and its confusion matrix.
+
+  The IoU of a class has the reference's tag, and one with its name.
 
   Args:
     logdir: folder for the events.
@@ -79,10 +82,16 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
   scores = result.scores
   values = [tf.Summary.Value(
       tag='eval/miou_1.0_overall', simple_value=scores.miou)]
-  values += [
-      tf.Summary.Value(tag='eval/miou_1.0_class_{}'.format(index),
-                       simple_value=float(iou))
-      for index, iou in enumerate(scores.per_class_iou)]
+  names = [report_lib.class_name(index, len(scores.per_class_iou))
+           for index in range(len(scores.per_class_iou))]
+  for tag in ('eval/miou_1.0_class_{index}', 'iou/{index:02}_{name}'):
+    values += [
+        tf.Summary.Value(tag=tag.format(index=index, name=name),
+                         simple_value=float(iou))
+        for index, (name, iou) in enumerate(zip(names, scores.per_class_iou))]
+  values.append(events_lib.picture(
+      'eval/confusion_matrix',
+      visualize.confusion_matrix(result.matrix, names)))
   events_lib.write_file(logdir, result.step or 0, tf.Summary(value=values))
 
 

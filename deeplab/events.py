@@ -1,10 +1,12 @@
 """Events for TensorBoard: of a run as they come, or all of a file at once."""
+import io
 import logging
 import os
 import socket
 import time
 from typing import Any
 
+from PIL import Image
 import tensorflow.compat.v1 as tf
 
 from deeplab import files
@@ -24,6 +26,20 @@ def _event(step, **what):
   return tf.Event(
       wall_time=time.time(), step=step, **what).SerializeToString(
           deterministic=True)
+
+
+def picture(tag: str, image: Image.Image) -> tf.Summary.Value:
+  """Returns a value that TensorBoard shows as an image.
+
+  Args:
+    tag: its name there.
+    image: RGB, of any size.
+  """
+  encoded = io.BytesIO()
+  image.save(encoded, format='PNG')
+  return tf.Summary.Value(tag=tag, image=tf.Summary.Image(
+      height=image.height, width=image.width, colorspace=len(image.getbands()),
+      encoded_image_string=encoded.getvalue()))
 
 
 def write_file(logdir: str, step: int, summary: tf.Summary) -> None:

@@ -429,6 +429,9 @@ class TrainOptions(NamedTuple):
   save_summaries_secs: int = _steps(600, 'Seconds between summaries.')
   save_summaries_images: bool = field(
       False, 'Put input, label and prediction into the summaries.')
+  save_predictions_steps: int = _steps(
+      0, 'Steps between pictures of images, labels and predictions side by '
+      'side, for TensorBoard; 0: none.')
   profile_logdir: Optional[str] = field(
       None, 'Folder for timelines of a few steps; none: no profile.')
   seed: Optional[int] = _training_seed()

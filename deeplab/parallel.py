@@ -23,9 +23,8 @@ from typing import (
   TypeVar,
 )
 
-import tqdm
-
 from deeplab import errors
+from deeplab import progress
 from deeplab import stops
 from deeplab.errors import InputError
 from deeplab.errors import Message
@@ -171,7 +170,7 @@ def check_all(
       return None, Message(errors.of_system(error))
 
   with mapped_in_threads(check_one, items, num_workers) as checked:
-    outcomes = list(tqdm.tqdm(
-        checked, title, len(items), unit=unit, disable=None))
+    outcomes = list(progress.shown(
+        checked, title, unit=unit, total=len(items)))
   return ([result for result, _ in outcomes],
           [problem for _, problem in outcomes if problem is not None])

@@ -1,4 +1,5 @@
 """Training: the step's graph, and the loop around it."""
+import collections
 import contextlib
 import logging
 import os
@@ -6,6 +7,7 @@ import signal
 import time
 from typing import NamedTuple, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
@@ -16,9 +18,11 @@ from deeplab import locks
 from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
+from deeplab import progress
 from deeplab import saving
 from deeplab import schedules
 from deeplab import stops
+from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -31,6 +35,8 @@ _NOT_FINITE = 'Loss is inf or nan.'
 # Steps of a run that are profiled, where any are: past the first ones' set-up.
 _PROFILED_STEPS = (5, 10, 20)
 _LARGEST_SUMMARY_IMAGES = 3
+# Steps whose mean loss is shown: that of one step says little of a run.
+_RUNNING_STEPS = 100
 # Below this, statistics of a batch are a poor estimate.
 _ADVISED_BATCH_NORM_SIZE = 12
 
@@ -158,6 +164,15 @@ def _summary_op(batch, step, model_options, with_images):
   return tf.summary.merge_all()
 
 
+def _sample(batch, step, model_options):
+  """Returns the tensors of a picture of predictions, by their name there."""
+  arrays = {
+      'images': batch['image'], 'labels': batch['label'][..., 0],
+      'predictions': deeplab_v3.predictions(step.logits, model_options)}
+  return {name: array[:_LARGEST_SUMMARY_IMAGES]
+          for name, array in arrays.items()}
+
+
 # --- The loop --------------------------------------------------------------
 
 
@@ -236,6 +251,8 @@ def _train_alone(dataset_options, preprocess_options, model_options, options):
   step = build_step(images, batch['label'], model_options, options)
   summary_op = _summary_op(
       batch, step, model_options, options.save_summaries_images)
+  sample = (_sample(batch, step, model_options)
+            if options.save_predictions_steps else None)
   initialize = None
   if resumed:
     initialize = checkpoints.resumer_from(resumed, tf.global_variables())
@@ -266,9 +283,12 @@ def _train_alone(dataset_options, preprocess_options, model_options, options):
     session.run(initializers)
     if initialize:
       initialize(session)
-    loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
-                 writer=writer, keeper=keeper, signals=signals)
-    return loop.run(session)
+    with progress.Bar(options.training_number_of_steps, 'training', unit='step',
+                      done=first_step, logs=False) as bar:
+      loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
+                   sample=sample, writer=writer, keeper=keeper, signals=signals,
+                   bar=bar)
+      return loop.run(session)
 
 
 def _resumed(model_options, options):
@@ -338,15 +358,18 @@ class _StopSignals:
 class _Loop:
   """Steps, and around them checkpoints, log, summaries, profile, diagnosis."""
 
-  def __init__(self, step, options, *, batch_names, summary_op, writer, keeper,
-               signals):
+  def __init__(self, step, options, *, batch_names, summary_op, sample, writer,
+               keeper, signals, bar):
     self._step = step
     self._options = options
     self._names = batch_names
     self._summary_op = summary_op
+    self._sample = sample
     self._writer = writer
     self._keeper = keeper
     self._signals = signals
+    self._bar = bar
+    self._losses = collections.deque(maxlen=_RUNNING_STEPS)
     # Times; 0: not yet.
     self._summarized = self._saved = self._logged = 0.0
     self._first_step = self._logged_step = 0
@@ -386,19 +409,29 @@ class _Loop:
     run = self._run_profiled if profiled else type(session).run
     fetches = [self._step.train_op, self._step.steps_done,
                self._step.learning_rate]
+    more = {}
     if time.time() - self._summarized >= self._options.save_summaries_secs:
       self._summarized = time.time()
-      fetches.append(self._summary_op)
+      more['summary'] = self._summary_op
+    if self._sample and (
+        (self._last[0] + 1) % self._options.save_predictions_steps == 0):
+      more['sample'] = self._sample
     try:
-      loss, done, rate, *summary = run(session, fetches)
+      loss, done, rate, more = run(session, fetches + [more])
     except tf.errors.InvalidArgumentError as error:
       if _NOT_FINITE in error.message:
         raise InputError(self._not_finite(session))
       raise
     self._last = (int(done), float(loss))
-    for serialized in summary:
+    self._losses.append(float(loss))
+    self._bar.update(loss='{:.4f}'.format(np.mean(self._losses)))
+    if 'summary' in more:
       self._writer.add(
-          int(done), summary=tf.Summary.FromString(serialized))
+          int(done), summary=tf.Summary.FromString(more['summary']))
+    if 'sample' in more:
+      self._writer.add(int(done), summary=tf.Summary(value=[events.picture(
+          'samples/predictions', visualize.prediction_sheet(
+              **more['sample']))]))
     if done % self._options.log_steps == 0 or (
         done >= self._options.training_number_of_steps):
       self._log(done, loss, rate)
@@ -411,11 +444,11 @@ class _Loop:
     now = time.time()
     pace = (now - self._logged) / max(done - self._logged_step, 1)
     remaining = pace * (self._options.training_number_of_steps - done)
-    _LOG.info('step %d/%d: loss %.4f, learning rate %.3g, %.3f s/step, '
-              '%s left', done, self._options.training_number_of_steps, loss,
-              # A day later %H begins again at 0.
-              rate, pace, time.strftime('%H:%M:%S', time.gmtime(remaining))
-              if remaining < 86400 else '{:.1f} days'.format(remaining / 86400))
+    _LOG.info('step %d/%d: loss %.4f (mean of %d: %.4f), learning rate %.3g, '
+              '%.3g steps/s, %s left', done,
+              self._options.training_number_of_steps, loss, len(self._losses),
+              np.mean(self._losses), rate, 1 / max(pace, 1e-9),
+              progress.duration(remaining))
     # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
     self._writer.add(int(done), summary=tf.Summary(value=[tf.Summary.Value(
         tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]))

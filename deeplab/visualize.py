@@ -21,8 +21,14 @@ _GAP = 8  # between the pictures of a sheet, and around them
 _LINE_HEIGHT = 18  # of headings and of legend entries
 _SWATCH = 12  # side of a legend's square of colour
 _ENTRY_WIDTH = 112  # of a legend entry: square, class id and name
+_CELL = 20  # side of a cell of a matrix, wide enough for three digits
+_NAME_WIDTH = 100  # of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
+# Of a cell with all pixels of its row; paler ones have fewer.
+_CELL_COLOUR = (8, 81, 156)
+# From this share on, what is written on a cell is white.
+_DARK = 0.5
 
 
 def colour(labels: np.ndarray) -> np.ndarray:
@@ -144,6 +150,48 @@ def prediction_sheet(
     top += row[0].shape[0] + _GAP
   sheet.paste(key, (0, top))
   return sheet
+
+
+def confusion_matrix(
+    matrix: np.ndarray, names: Sequence[str]) -> Image.Image:
+  """Draws which class is taken for which: a row a label, a column a prediction.
+
+  A cell says how many percent of the pixels of its row's class are predicted as
+  its column's: 0 where it is less than half a percent but not nothing, and
+  nothing where there is none. So the rows of classes without a pixel are empty.
+
+  Args:
+    matrix: [num_classes, num_classes] integer, from metrics.confusion_matrix.
+    names: of the classes.
+
+  Returns:
+    RGB.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  shares = matrix / np.maximum(1.0, matrix.sum(axis=1, keepdims=True))
+  left, top = _GAP + _NAME_WIDTH, _GAP + 2 * _LINE_HEIGHT
+  side = len(names) * _CELL + _GAP
+  picture = Image.new('RGB', (left + side, top + side), _BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+  draw.text((_GAP, _GAP), 'percent of the pixels of a class (row) that are '
+            'predicted as another (column)', fill=_TEXT_COLOUR)
+  for index, name in enumerate(names):
+    draw.text((_GAP, top + index * _CELL + _GAP // 2),
+              '{:>2} {}'.format(index, name), fill=_TEXT_COLOUR)
+    draw.text((left + index * _CELL + _GAP // 2, top - _LINE_HEIGHT),
+              '{:>2}'.format(index), fill=_TEXT_COLOUR)
+  colours = np.rint(
+      _BACKGROUND + shares[..., np.newaxis] * np.subtract(
+          _CELL_COLOUR, _BACKGROUND)).astype(int)
+  for row, column in np.argwhere(matrix):
+    x, y = left + column * _CELL, top + row * _CELL
+    share = shares[row, column]
+    # A line is left between cells.
+    draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2),
+                   fill=tuple(colours[row, column].tolist()))
+    draw.text((x + 1, y + _GAP // 2), '{:>3.0f}'.format(100 * share),
+              fill=_BACKGROUND if share > _DARK else _TEXT_COLOUR)
+  return picture
 
 
 def _classes_in(labels, predictions):

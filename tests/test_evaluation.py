@@ -11,11 +11,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
+from deeplab import contract
 from deeplab import evaluation
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import visualize
 from deeplab.data import records
 from deeplab.errors import InputError
 
@@ -287,7 +289,31 @@ def test_events_have_the_references_tags(data, logs, network, tmp_path):
   (_, nothing), (step, tags) = events_of(tmp_path / 'log')
   assert step == 2 and not nothing
   assert tags[:2] == ['eval/miou_1.0_overall', 'eval/miou_1.0_class_0']
-  assert len(tags) == 33
+  assert tags[32] == 'eval/miou_1.0_class_31'
+
+
+def test_events_have_a_class_by_its_name_and_the_confusion_matrix(tmp_path):
+  matrix = np.zeros([32, 32], np.int64)
+  matrix[1, 1], matrix[1, 3], matrix[3, 3] = 30, 10, 20
+  evaluation.write_events(str(tmp_path), report_lib.Report(
+      kind=report_lib.CHECKPOINT, path='model.ckpt-7', step=7, split='val',
+      images=1, seconds=1, geometry='', runtime='', matrix=matrix))
+  values = {value.tag: value for path in tmp_path.glob('*tfevents*')
+            for event in tf.train.summary_iterator(str(path))
+            for value in event.summary.value if event.step == 7}
+  assert values['iou/01_wall'].simple_value == pytest.approx(30 / 40)
+  assert values['iou/03_sky'].simple_value == pytest.approx(20 / 30)
+  assert np.isnan(values['iou/31_armchair'].simple_value)
+  for index in range(32):
+    name = contract.CLASS_NAMES[index]
+    np.testing.assert_equal(
+        values['iou/{:02}_{}'.format(index, name)].simple_value,
+        values['eval/miou_1.0_class_{}'.format(index)].simple_value)
+  picture = values['eval/confusion_matrix'].image
+  drawn = Image.open(io.BytesIO(picture.encoded_image_string))
+  assert drawn.size == (picture.width, picture.height)
+  np.testing.assert_array_equal(
+      drawn, visualize.confusion_matrix(matrix, contract.CLASS_NAMES))
 
 
 def test_everything_is_written_before_anything_is_printed(

@@ -1,6 +1,7 @@
 """Conversion to TFLite: small graphs, refusals, and the published files."""
 import errno
 import json
+import logging
 import os
 import tempfile
 
@@ -240,6 +241,24 @@ def test_says_where_the_converter_has_no_room(graph, tmp_path, monkeypatch):
       '{}: TensorFlow {} cannot write what it converts to /full: No space left '
       'on device'.format(graph, tf.__version__))
   assert not (tmp_path / 'out.tflite').exists()
+
+
+def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
+  """A converter that advertises itself, and asks for images meanwhile."""
+  class Converter:
+
+    def convert(self):
+      logging.getLogger('absl').info('use the new converter')
+      logging.getLogger('deeplab.progress').info('calibrating: 1 of 2')
+      return b'model'
+
+  caplog.set_level('INFO')
+  caplog.set_level('INFO', logger='absl')
+  assert conversion._run(Converter(), conversion._Graph(
+      'freeze.pb', 'in', 'out', (), ())) == b'model'
+  assert caplog.messages == ['converting freeze.pb', 'calibrating: 1 of 2']
+  logging.getLogger('absl').info('as before')
+  assert caplog.messages[-1] == 'as before'
 
 
 def test_refuses_files_that_are_no_graph(tmp_path):

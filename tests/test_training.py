@@ -1,12 +1,15 @@
 """Loss, schedules and optimizer steps; the loop is tested in tests/smoke."""
 import contextlib
 import errno
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import random_ops
@@ -19,6 +22,7 @@ from deeplab import options
 from deeplab import saving
 from deeplab import schedules
 from deeplab import training
+from deeplab import visualize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
@@ -474,6 +478,77 @@ def run(monkeypatch, tmp_path):
             'save_interval_secs': 0}, **changes)))
 
   return train
+
+
+def test_the_log_has_a_running_loss_the_pace_and_the_time_left(run, caplog):
+  caplog.set_level('INFO')
+  run(5, log_steps=2)
+  lines = [line for line in caplog.messages if line.startswith('step ')]
+  # The loss is the number of steps + 1.
+  assert [line[:line.index(', learning')] for line in lines] == [
+      'step 2/5: loss 3.0000 (mean of 2: 2.5000)',
+      'step 4/5: loss 5.0000 (mean of 4: 3.5000)',
+      'step 5/5: loss 6.0000 (mean of 5: 4.0000)']
+  for line in lines:
+    assert re.search(r', learning rate 0\.1, [\d.e+]+ steps/s, \d\d:\d\d:\d\d '
+                     'left$', line)
+
+
+def test_the_loss_shown_is_the_mean_of_the_last_steps(run, caplog, monkeypatch):
+  monkeypatch.setattr(training, '_RUNNING_STEPS', 3)
+  caplog.set_level('INFO')
+  run(5, log_steps=5)
+  assert 'loss 6.0000 (mean of 3: 5.0000)' in caplog.text
+
+
+def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
+  class Terminal(io.StringIO):
+
+    def isatty(self):
+      return True
+
+  run(2)
+  terminal = Terminal()
+  monkeypatch.setattr(sys, 'stderr', terminal)
+  run(5)
+  first, *_, last = re.findall('[^\\r\\n]*training: [^\\r\\n]*',
+                               terminal.getvalue())
+  assert ' 2/5 [' in first  # where it resumes
+  assert re.search(r' 5/5 \[\d\d:\d\d<\d\d:\d\d, .*loss=5\.0000\]', last)
+
+
+def predicting_sky(images, labels, model_options, train_options):
+  """The same step, with logits that say class 3 everywhere."""
+  step = a_step_of_next_to_nothing(
+      images, labels, model_options, train_options)
+  return step._replace(logits=tf.one_hot(tf.fill([2, 33, 33], 3), 32))
+
+
+def pictures_in(folder):
+  """Returns [(step, tag, [height, width, 3] uint8)] of a folder's events."""
+  return [(event.step, value.tag, np.array(Image.open(io.BytesIO(
+      value.image.encoded_image_string))))
+          for path in sorted(folder.glob('*tfevents*'))
+          for event in tf.train.summary_iterator(str(path))
+          for value in event.summary.value if value.HasField('image')]
+
+
+def test_pictures_of_predictions_come_every_so_many_steps(
+    tmp_path, run, monkeypatch):
+  monkeypatch.setattr(training, 'build_step', predicting_sky)
+  run(1)
+  assert pictures_in(tmp_path) == []  # off, if not asked for
+  run(5, save_predictions_steps=2)
+  found = pictures_in(tmp_path)
+  assert [picture[:2] for picture in found] == [
+      (step, 'samples/predictions') for step in (2, 4)]
+  expected = visualize.prediction_sheet(
+      np.zeros([2, 33, 33, 3]), np.zeros([2, 33, 33], int),
+      np.full([2, 33, 33], 3))
+  np.testing.assert_array_equal(found[0][2], expected)
+  # Beside each other: the third is in sky's colour, the first two are not.
+  middles = found[0][2][18 + 16, 8 + 16::33 + 8][:3]
+  assert middles[:2].max() == 0 and middles[2].max() > 100
 
 
 def steps_in(folder):

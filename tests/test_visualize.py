@@ -122,6 +122,37 @@ class TestPredictionSheet(object):
           [gray(1)], [np.zeros([2, 2], int)], [np.zeros([3, 3], int)])
 
 
+class TestConfusionMatrix(object):
+
+  def test_cells_are_as_dark_as_their_share_of_the_row(self):
+    matrix = np.array([[0, 0, 0], [0, 60, 20], [0, 0, 5]])
+    picture = visualize.confusion_matrix(matrix, ['other', 'wall', 'house'])
+    # The corner of a cell, where nothing is written.
+    def corner(row, column):
+      return picture.getpixel((108 + 20 * column, 44 + 20 * row))
+
+    white, full = (255, 255, 255), (8, 81, 156)
+    assert corner(2, 2) == full
+    # 255 - 0.75 * 247, 255 - 0.75 * 174, 255 - 0.75 * 99
+    assert corner(1, 1) == (70, 124, 181)
+    assert corner(1, 2) == (193, 212, 230)
+    assert {corner(0, column) for column in range(3)} == {white}
+    assert corner(2, 1) == corner(1, 0) == white
+
+  def test_names_and_numbers_are_written(self):
+    pictures = [np.array(visualize.confusion_matrix(
+        np.array(matrix), names)) for matrix, names in (
+            ([[5, 0], [0, 5]], ['other', 'wall']),
+            ([[5, 0], [0, 5]], ['other', 'sea']),
+            ([[3, 2], [0, 5]], ['other', 'wall']))]
+    left = slice(0, 100)
+    assert (pictures[0][:, left] != pictures[1][:, left]).any()
+    np.testing.assert_array_equal(pictures[0][:, left], pictures[2][:, left])
+    # The middle of a cell, where its number is.
+    assert len(np.unique(pictures[2][44:63, 128:147].reshape(-1, 3),
+                         axis=0)) > 1
+
+
 class TestSave(object):
 
   def test_writes_one_whole_file(self, tmp_path):

@@ -10,9 +10,8 @@ import struct
 import zipfile
 import zlib
 
-import tqdm
-
 from deeplab import errors
+from deeplab import progress
 
 # An archive that unpacks to more than both is taken for a bomb. Images do not
 # compress: ADE20K's archive and what it holds have the same size.
@@ -30,7 +29,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError,
 
 
 def unpack(path: str, output_dir: str, folder: str) -> None:
-  """Unpacks an archive; shows progress on a terminal.
+  """Unpacks an archive; shows progress.
 
   Args:
     path: the zip file.
@@ -48,7 +47,7 @@ def unpack(path: str, output_dir: str, folder: str) -> None:
       members = archive.infolist()
       _check_members(members, path, folder)
       _check_size(members, path)
-      for member in tqdm.tqdm(members, 'unpacking', unit='file', disable=None):
+      for member in progress.shown(members, 'unpacking', unit='file'):
         archive.extract(member, output_dir)
   except _UNREADABLE as error:
     reason = (errors.of_system(error) if isinstance(error, OSError)

@@ -19,13 +19,12 @@ from typing import (
   TypeVar,
 )
 
-import tqdm
-
 from deeplab import contract
 from deeplab import errors
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -237,16 +236,16 @@ def _size_text(size):
 
 def _write(checked):
   """Writes all splits; returns the paths of the shards of each."""
-  with tqdm.tqdm(total=sum(len(split.good) for split in checked),
-                 desc='writing', unit='pair', disable=None) as progress:
+  with progress.Bar(sum(len(split.good) for split in checked), 'writing',
+                    unit='pair') as bar:
     return records.write_splits([records.Content(
         split.options.output_dir, split.options.split,
-        [_examples(part, split.facts, progress)
+        [_examples(part, split.facts, bar)
          for part in split_evenly(split.good, contract.NUM_SHARDS)],
         _description(split)) for split in checked])
 
 
-def _examples(part, facts, progress):
+def _examples(part, facts, bar):
   """Yields the tf.train.Example of each pair."""
   for pair in part:
     fact = facts[pair.name]
@@ -259,7 +258,7 @@ def _examples(part, facts, progress):
         # Deviates: the reference wrote 'png' for JPEG data.
         image_format=fact.image_format,
         label_format='png', height=fact.height, width=fact.width)
-    progress.update()
+    bar.update()
 
 
 def _description(split):

@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
 from deeplab import files
 from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab.data import png
 from deeplab.data import png_folder
 from deeplab.errors import InputError
@@ -220,8 +220,8 @@ def _write_pairs(batches, names, options):
   with parallel.mapped_in_threads(
       _PairWriter(options.output_dir), _elements(batches, names),
       options.num_workers) as results:
-    for entry in tqdm.tqdm(results, 'writing', batches.num_images,
-                           unit='image', disable=None):
+    for entry in progress.shown(results, 'writing', unit='image',
+                                total=batches.num_images):
       yield entry
 
 

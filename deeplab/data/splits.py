@@ -10,12 +10,11 @@ import logging
 import os
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-import tqdm
-
 from deeplab import contract
 from deeplab import errors
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab.data import decoding
 from deeplab.data import examples
 from deeplab.data import framing
@@ -68,8 +67,8 @@ def open_split(options: options_lib.DatasetOptions) -> Split:
   """
   shard_set = records.find(options.dataset_dir, options.split)
   state = state_of(shard_set.paths)
-  scans = [_scan(path) for path in tqdm.tqdm(
-      shard_set.paths, 'reading ' + options.split, unit='shard', disable=None)]
+  scans = [_scan(path) for path in progress.shown(
+      shard_set.paths, 'reading ' + options.split, unit='shard')]
   skips = options.on_bad_record == options_lib.SKIP
   if not skips:
     _refuse_any(scans)
@@ -268,7 +267,7 @@ def _compare_checksums(scans, description):
   """Raises InputError where a shard that looks sound is another one."""
   if description is None or description.shards is None:
     return
-  for scan in tqdm.tqdm(scans, 'checksums', unit='shard', disable=None):
+  for scan in progress.shown(scans, 'checksums', unit='shard'):
     wanted = description.shards[os.path.basename(scan.path)].sha256
     # Where records are bad, that is why.
     if not scan.problems and records.sha256_of(scan.path) != wanted:
@@ -296,8 +295,8 @@ def diagnose(paths: Sequence[str]) -> Optional[errors.Message]:
     with decoding.Decoder() as decoder, parallel.mapped_in_threads(
         functools.partial(_check_content, decoder=decoder), found) as checked:
       try:
-        for _ in tqdm.tqdm(checked, 'looking for the record', len(found),
-                           unit='record', disable=None):
+        for _ in progress.shown(checked, 'looking for the record',
+                                unit='record', total=len(found)):
           pass
       except InputError as error:
         problems.append(error)

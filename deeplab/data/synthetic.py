@@ -11,12 +11,12 @@ from typing import Tuple
 
 import numpy as np
 from PIL import Image
-import tqdm
 
 from deeplab import contract
 from deeplab import files
 from deeplab import memory
 from deeplab import options as options_lib
+from deeplab import progress
 from deeplab.errors import InputError
 from deeplab.errors import option
 
@@ -92,8 +92,8 @@ def _paint_all(folder, counts, long_side, seed):
                       for kind in ('images', 'annotations'))
     os.makedirs(images)
     os.makedirs(labels)
-    for index in tqdm.trange(1, count + 1, desc='painting ' + split,
-                             unit='pair', disable=None):
+    for index in progress.shown(range(1, count + 1), 'painting ' + split,
+                                unit='pair'):
       # A seed for each: how many are painted before does not matter.
       image, label = paint_scene(
           np.random.RandomState(

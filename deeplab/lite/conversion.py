@@ -15,7 +15,6 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-import tqdm
 
 from deeplab import contract
 from deeplab import errors
@@ -23,6 +22,7 @@ from deeplab import files
 from deeplab import graph_file
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab import tf_texts
 from deeplab.data import png_folder
 from deeplab.errors import InputError
@@ -30,6 +30,7 @@ from deeplab.errors import option
 from deeplab.errors import some_messages
 from deeplab.lite import model_file
 
+_LOG = logging.getLogger(__name__)
 _FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
 
 
@@ -172,7 +173,12 @@ def _converter(graph):
 def _run(converter, graph):
   """Converts: returns the content of the TFLite file."""
   _make_converter_program_findable()
-  logging.disable(logging.INFO)  # 2.2 advertises its own converter
+  _LOG.info('converting %s', graph.path)
+  # 2.2 advertises its own converter there. Nothing else may be silenced: ranges
+  # are measured meanwhile, which is told as it goes on.
+  adverts = logging.getLogger('absl')
+  level = adverts.level
+  adverts.setLevel(logging.WARNING)
   try:
     return converter.convert()
   except OSError as error:
@@ -185,7 +191,7 @@ def _run(converter, graph):
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
         graph.path, tf.__version__, tf_texts.why_not_converted(error)))
   finally:
-    logging.disable(logging.NOTSET)
+    adverts.setLevel(level)
 
 
 def _make_converter_program_findable():
@@ -231,7 +237,7 @@ def _calibration_images(options, input_shape):
 
 def _representative_data(paths):
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
-  for path in tqdm.tqdm(paths, 'calibrating', unit='image', disable=None):
+  for path in progress.shown(paths, 'calibrating', unit='image'):
     pixels = np.asarray(png_folder.read_png(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 

@@ -1,0 +1,116 @@
+"""Progress of long work: a bar on a terminal, a line of the log elsewhere.
+
+Everything that takes long tells it here, so that what a user watches and what a
+file of the log holds are both whole lines. Needs no TensorFlow.
+"""
+import logging
+import sys
+import time
+from typing import Any, Iterable, Iterator, Optional, TypeVar
+
+import tqdm
+
+_LOG = logging.getLogger(__name__)
+_Item = TypeVar('_Item')
+# Between two lines of the log; what takes less time has none.
+_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_A_DAY = 86400
+
+
+class Bar:
+  """How much of some work is done, shown until it is closed; a context."""
+
+  def __init__(self, total: int, title: str, *, unit: str, done: int = 0,
+               logs: bool = True):
+    """Begins to show.
+
+    Args:
+      total: how much there is to do.
+      title: what is done, such as 'checking'.
+      unit: what it is counted in, such as 'image'.
+      done: how much of it was done before.
+      logs: False: the work writes lines of its own where there is no terminal.
+    """
+    self._total, self._title, self._unit = total, title, unit
+    self._logs = logs
+    self._first = self._done = done
+    self._started = self._said = time.time()
+    self._bar: Optional[Any] = None
+    self._handlers: list = []
+    if sys.stderr is not None and sys.stderr.isatty():
+      # A terminal may become another size.
+      self._bar = tqdm.tqdm(total=total, desc=title, unit=unit, initial=done,
+                            dynamic_ncols=True, file=sys.stderr)
+      self._handlers = list(logging.getLogger().handlers)
+      for handler in self._handlers:
+        handler.addFilter(self._give_way)
+
+  def __enter__(self) -> 'Bar':
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    self.close()
+
+  def update(self, count: int = 1, **notes: str) -> None:
+    """Says that more is done.
+
+    Args:
+      count: how much more.
+      **notes: what else to show on the bar, such as loss='0.1234'.
+    """
+    self._done += count
+    if self._bar is not None:
+      if notes:
+        # Shown when the bar is drawn next: not at every step of a fast loop.
+        self._bar.set_postfix(notes, refresh=False)
+      self._bar.update(count)
+      return
+    now = time.time()
+    if self._logs and now - self._said >= _SECONDS_BETWEEN_LINES:
+      self._said = now
+      pace = (now - self._started) / max(1, self._done - self._first)
+      _LOG.info('%s: %d of %d %ss, %s left', self._title, self._done,
+                self._total, self._unit,
+                duration(pace * (self._total - self._done)))
+
+  def close(self) -> None:
+    """Leaves the bar as it is, and a new line below it."""
+    for handler in self._handlers:
+      handler.removeFilter(self._give_way)
+    self._handlers = []
+    if self._bar is not None:
+      self._bar.close()
+
+  def _give_way(self, unused_record):
+    """Clears the bar's line before something is logged; a filter.
+
+    The next update draws it again, below.
+    """
+    if self._bar is not None:
+      self._bar.clear()
+    return True
+
+
+def shown(items: Iterable[_Item], title: str, *, unit: str,
+          total: Optional[int] = None) -> Iterator[_Item]:
+  """Yields items, and shows how many of them are done.
+
+  Args:
+    items: what is worked on.
+    title: what is done, such as 'checking'.
+    unit: what an item is.
+    total: number of items; None: their len.
+  """
+  if total is None:
+    total = len(items)  # type: ignore[arg-type]
+  with Bar(total, title, unit=unit) as bar:
+    for item in items:
+      yield item
+      bar.update()
+
+
+def duration(seconds: float) -> str:
+  """Returns '01:02:03', or '1.5 days' from a day on."""
+  if seconds >= _SECONDS_A_DAY:
+    return '{:.1f} days'.format(seconds / _SECONDS_A_DAY)
+  return time.strftime('%H:%M:%S', time.gmtime(seconds))
