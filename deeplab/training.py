@@ -5,9 +5,8 @@ import logging
 import os
 import signal
 import time
-from typing import NamedTuple, Optional
+from typing import Deque, NamedTuple, Optional
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
@@ -369,7 +368,7 @@ class _Loop:
     self._keeper = keeper
     self._signals = signals
     self._bar = bar
-    self._losses = collections.deque(maxlen=_RUNNING_STEPS)
+    self._losses: Deque[float] = collections.deque(maxlen=_RUNNING_STEPS)
     # Times; 0: not yet.
     self._summarized = self._saved = self._logged = 0.0
     self._first_step = self._logged_step = 0
@@ -424,7 +423,7 @@ class _Loop:
       raise
     self._last = (int(done), float(loss))
     self._losses.append(float(loss))
-    self._bar.update(loss='{:.4f}'.format(np.mean(self._losses)))
+    self._bar.update(loss='{:.4f}'.format(self._running_loss()))
     if 'summary' in more:
       self._writer.add(
           int(done), summary=tf.Summary.FromString(more['summary']))
@@ -435,6 +434,9 @@ class _Loop:
     if done % self._options.log_steps == 0 or (
         done >= self._options.training_number_of_steps):
       self._log(done, loss, rate)
+
+  def _running_loss(self):
+    return sum(self._losses) / len(self._losses)
 
   def _save(self, session):
     self._keeper.save(session, self._last[0])
@@ -447,7 +449,7 @@ class _Loop:
     _LOG.info('step %d/%d: loss %.4f (mean of %d: %.4f), learning rate %.3g, '
               '%.3g steps/s, %s left', done,
               self._options.training_number_of_steps, loss, len(self._losses),
-              np.mean(self._losses), rate, 1 / max(pace, 1e-9),
+              self._running_loss(), rate, 1 / max(pace, 1e-9),
               progress.duration(remaining))
     # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
     self._writer.add(int(done), summary=tf.Summary(value=[tf.Summary.Value(
