@@ -6,12 +6,30 @@ script can say what is missing in one line instead of failing inside an import.
 import os
 import resource
 import sys
-from typing import NoReturn, Optional, Sequence
+from typing import NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from deeplab import errors
 
 # The environments that scripts/setup.sh makes: name -> the TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
+
+
+class Cuda(NamedTuple):
+  """What the wheel of a TensorFlow needs of a GPU and of its driver."""
+  # Of the libraries it is built for.
+  version: str
+  # NVIDIA's oldest driver that those work with, on Linux.
+  driver: Tuple[int, ...]
+  # Compute capabilities it has kernels for: the first one, and the last one, or
+  # None where newer ones are served too.
+  first: Tuple[int, int]
+  last: Optional[Tuple[int, int]]
+
+
+# By environment. None: the pinned wheel is built for the processor alone.
+CUDA = {'tf1': None,
+        'tf2': Cuda('10.1', (418, 39), (3, 5), (7, 5)),
+        'modern': Cuda('12.5', (525, 60, 13), (6, 0), None)}
 # Among a script's environments, this one stands for whatever has a TFLite
 # interpreter: every TensorFlow, or one of these packages.
 TFLITE = 'tflite'

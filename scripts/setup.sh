@@ -20,6 +20,8 @@ usage: ./scripts/setup.sh tf1|tf2|modern|all
   tf2     .venvs/tf2: post-training quantization, evaluation of TFLite models
   modern  .venvs/modern: everything, with TensorFlow 2.21
   all     those of the three that there is a Python for
+./scripts/setup.sh --state makes nothing: it says what there is, a line for each
+environment, as scripts/doctor.py reads it.
 DEEPLAB_PYTHON=/path/to/python3.7 chooses the Python to make tf1 and tf2 from,
 DEEPLAB_MODERN_PYTHON=/path/to/python3.11 the one to make modern from.
 USAGE
@@ -152,6 +154,26 @@ WAYS
   fi
 }
 
+# print_state NAME: the name; ready, untested (it lacks only what the tests
+# need), outdated or missing; the TensorFlow; the environment's Python; the Python
+# that it would be made from, and where that is; which ones would do. Fields are
+# separated by tabs, and - where there is nothing to say.
+print_state() {
+  local state=missing found
+  choose_family "$1"
+  if [[ -e .venvs/$1 ]]; then
+    state=outdated
+    if has_base "$1"; then
+      if has_tests "$1"; then state=ready; else state=untested; fi
+    fi
+  fi
+  found=$(find_python) || exit
+  found=${found:-- -}
+  printf '%s\t' "$1" "$state" "$(tensorflow_version "$1")" \
+    "$(python_version "$1" || echo -)" "${found%% *}" "${found#* }"
+  echo "$versions_text"
+}
+
 # --- Making an environment -------------------------------------------------
 
 tensorflow_version() { sed -n 's/^tensorflow==//p' "requirements-$1.txt"; }
@@ -229,6 +251,10 @@ make_environment() {
 case "$#:${1:-}" in
   1:tf1 | 1:tf2 | 1:modern) names=("$1") ;;
   1:all) names=(tf1 tf2 modern) ;;
+  1:--state)
+    for name in tf1 tf2 modern; do print_state "$name"; done
+    exit 0
+    ;;
   1:-h | 1:--help)
     usage
     exit 0

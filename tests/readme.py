@@ -118,7 +118,7 @@ class Shell:
         self.start_documented(page, beginning, **options), status)
 
   def finished(self, process, status=0):
-    """Waits for the end; returns what was printed."""
+    """Waits for the end; returns what was printed. Any status will do: None."""
     output, _ = scripts.output_of(process)
-    assert process.returncode == status, output
+    assert status in (process.returncode, None), output
     return output

@@ -2,6 +2,7 @@
 import functools
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,8 @@ def flags_of(script):
       'script_under_test', os.path.join(REPOSITORY, script))
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
+  if hasattr(module, 'parser'):  # one that runs without absl
+    return set(re.findall(r'--(\w+)', module.parser().format_help()))
   values = cli.flags.FlagValues()
   module.define_flags(values)
   # What cli.run defines for every script, and absl's own for its log.

@@ -142,7 +142,9 @@ def test_environment_table_is_what_the_scripts_ask_for():
             'tf2 or modern': "environments=('tf2', 'modern')",
             'tf2, modern, or anything with a TFLite interpreter':
                 "environments=('tf2', 'modern', environment.TFLITE)",
-            'any; they need no TensorFlow': 'environments=()'}
+            'any; they need no TensorFlow': 'environments=()',
+            'any Python from 3.6 on, without a package':
+                'Python 3.6 or newer and no package'}
   rows = re.findall(
       r'^\| (`[^|]*\.py`) \| ([^|]*) \|$', readme.read('README.md'), re.M)
   named = []

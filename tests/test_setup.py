@@ -150,6 +150,51 @@ class TestCommandLine(object):
     assert house.calls() == []
 
 
+class TestState(object):
+
+  def states(self, house):
+    status, lines, errors = house.setup('--state')
+    assert (status, errors) == (0, '')
+    assert house.calls() == []  # it makes nothing
+    return [line.split('\t') for line in lines]
+
+  def test_says_what_there_is_to_make_environments_from(self, house):
+    python = house.add_python('tools/python3.11', '3.11.7')
+    assert self.states(house) == [
+        ['tf1', 'missing', '1.15.5', '-', '-', '-', '3.7 or 3.6'],
+        ['tf2', 'missing', '2.2.3', '-', '-', '-', '3.7 or 3.6'],
+        ['modern', 'missing', '2.21.0', '-', '3.11', python, '3.10 to 3.13']]
+    assert not (house.repository / '.venvs').exists()
+
+  def test_says_what_is_ready_and_what_is_not_any_more(self, house):
+    python = house.add_python('tools/python3.7')
+
+    def first():
+      return self.states(house)[0]
+
+    house.setup('tf1')
+    house.calls()
+    assert first() == ['tf1', 'ready', '1.15.5', '3.7.16', '3.7', python,
+                       '3.7 or 3.6']
+    house.change('requirements-dev.txt')
+    assert first()[1] == 'untested'
+    house.change('requirements-tf1.txt')
+    assert first()[1] == 'outdated'
+    house.setup('tf1')
+    house.calls()
+    assert first()[1] == 'ready'
+    # An installation that was cut off.
+    (house.repository / '.venvs' / 'tf1' / 'ready').unlink()
+    assert first()[1] == 'outdated'
+
+  def test_refuses_an_unsuitable_choice(self, house):
+    house.environment['DEEPLAB_PYTHON'] = house.add_python('python', '3.11.7')
+    status, _, errors = house.setup('--state')
+    assert status == 2
+    assert errors.startswith('ERROR setup.sh: DEEPLAB_PYTHON=')
+    assert len(errors.splitlines()) == 1
+
+
 class TestFindingPython(object):
 
   @pytest.mark.parametrize('version', [

@@ -6,15 +6,13 @@ import statistics
 import subprocess
 from typing import Any, Dict, List, Sequence
 
+from deeplab import machine as machine_lib
 from deeplab.benchmark import cases as cases_lib
 from deeplab.benchmark import costs
 from deeplab.benchmark import driver
 
 _MEBIBYTE = 2.0 ** 20
 _GIBIBYTE = 2.0 ** 30
-_VECTOR_EXTENSIONS = (
-    'sse4_2', 'avx', 'fma', 'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16',
-    'amx_tile')
 
 
 # --- Ratios ----------------------------------------------------------------
@@ -111,41 +109,16 @@ def shares_of(results: Sequence[driver.Result],
 
 def machine() -> Dict[str, str]:
   """Describes the machine and the state of the suite."""
-  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return {
-      'processor': _processor(),
-      'vector extensions': _vector_extensions(),
+      'processor': machine_lib.processor(),
+      'vector extensions': ', '.join(
+          machine_lib.vector_extensions()) or 'unknown',
       'cores': str(os.cpu_count()),
-      'memory': '{:.0f} GiB'.format(memory / _GIBIBYTE),
+      'memory': '{:.0f} GiB'.format(machine_lib.memory_bytes() / _GIBIBYTE),
       'system': platform.platform(),
       'date': datetime.date.today().isoformat(),
       'commit': _commit(),
   }
-
-
-def _processor():
-  return _of_first_processor('model name') or (
-      platform.processor() or platform.machine())
-
-
-def _vector_extensions():
-  """Those that TensorFlow's kernels choose by; as Linux calls them."""
-  flags = _of_first_processor('flags').split()
-  return ', '.join(flag for flag in flags if flag in _VECTOR_EXTENSIONS) or (
-      'unknown')
-
-
-def _of_first_processor(wanted):
-  """Returns what Linux says of a processor; '' where it does not."""
-  try:
-    with open('/proc/cpuinfo') as lines:
-      for line in lines:
-        name, unused_separator, value = line.partition(':')
-        if name.strip() == wanted:
-          return value.strip()
-  except OSError:
-    pass
-  return ''
 
 
 def _commit():

@@ -1,0 +1,86 @@
+"""What this machine is: processor, memory, GPUs. Needs no package."""
+import os
+import platform
+import subprocess
+from typing import List, NamedTuple, Optional, Tuple
+
+# Those that TensorFlow's kernels choose by; as Linux calls them.
+VECTOR_EXTENSIONS = (
+    'sse4_2', 'avx', 'fma', 'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16',
+    'amx_tile')
+_GPU_QUERY = ('name', 'driver_version', 'memory.total', 'compute_cap')
+_GPU_SECONDS = 20
+
+
+class Gpu(NamedTuple):
+  """A GPU, as nvidia-smi describes it."""
+  name: str
+  # NVIDIA's driver, such as '535.104.05'.
+  driver: str
+  # Such as '81559 MiB'.
+  memory: str
+  # Compute capability, such as '9.0'; '': a driver that does not say.
+  capability: str
+
+
+def processor() -> str:
+  """Returns the processor's name."""
+  return _of_first_processor('model name') or (
+      platform.processor() or platform.machine())
+
+
+def vector_extensions() -> List[str]:
+  """Returns those of VECTOR_EXTENSIONS that there are; []: not known."""
+  return [flag for flag in _of_first_processor('flags').split()
+          if flag in VECTOR_EXTENSIONS]
+
+
+def usable_cores() -> int:
+  """Returns the number of cores that this process may use."""
+  return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+  """Returns the size of the memory."""
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def _of_first_processor(wanted):
+  """Returns what Linux says of a processor; '' where it does not."""
+  try:
+    with open('/proc/cpuinfo') as lines:
+      for line in lines:
+        name, unused_separator, value = line.partition(':')
+        if name.strip() == wanted:
+          return value.strip()
+  except OSError:
+    pass
+  return ''
+
+
+def gpus() -> Tuple[List[Gpu], Optional[str]]:
+  """Asks nvidia-smi.
+
+  Returns:
+    (GPUs, why there is none or None).
+  """
+  failure = ''
+  # Older drivers do not know the last one.
+  for names in (_GPU_QUERY, _GPU_QUERY[:-1]):
+    try:
+      done = subprocess.run(
+          ['nvidia-smi', '--query-gpu=' + ','.join(names),
+           '--format=csv,noheader'], stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT, universal_newlines=True,
+          timeout=_GPU_SECONDS)
+    except FileNotFoundError:
+      return [], 'nvidia-smi is not there'
+    except (OSError, subprocess.TimeoutExpired) as error:
+      return [], 'nvidia-smi: {}'.format(error)
+    rows = [[value.strip() for value in line.split(',')]
+            for line in done.stdout.splitlines()]
+    if done.returncode == 0 and rows and (
+        all(len(row) == len(names) for row in rows)):
+      return [Gpu(*(row + [''])[:len(_GPU_QUERY)]) for row in rows], None
+    failure = done.stdout.strip().split('\n')[0]
+  return [], 'nvidia-smi: {}'.format(failure or 'names no GPU')
