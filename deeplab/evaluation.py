@@ -70,7 +70,8 @@ def evaluate(predictor: counting.Predictor,
 def write_events(logdir: str, result: report_lib.Report) -> None:
   """Writes a report's scores for TensorBoard, and its confusion matrix.
 
-  The IoU of a class has the reference's tag, and one with its name.
+  The IoU of a class has the reference's tag, and one with its name, but for the
+  ignored one.
 
   Args:
     logdir: folder for the events.
@@ -84,11 +85,14 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
       tag='eval/miou_1.0_overall', simple_value=scores.miou)]
   names = [report_lib.class_name(index, len(scores.per_class_iou))
            for index in range(len(scores.per_class_iou))]
-  for tag in ('eval/miou_1.0_class_{index}', 'iou/{index:02}_{name}'):
+  for tag, classes in (
+      ('eval/miou_1.0_class_{index}', range(len(names))),
+      ('iou/{index:02}_{name}', [index for index in range(len(names))
+                                 if index != result.ignore_label])):
     values += [
-        tf.Summary.Value(tag=tag.format(index=index, name=name),
-                         simple_value=float(iou))
-        for index, (name, iou) in enumerate(zip(names, scores.per_class_iou))]
+        tf.Summary.Value(tag=tag.format(index=index, name=names[index]),
+                         simple_value=float(scores.per_class_iou[index]))
+        for index in classes]
   values.append(events_lib.picture(
       'eval/confusion_matrix',
       visualize.confusion_matrix(result.matrix, names)))

@@ -8,6 +8,8 @@
 
 # Attempts in one run, as long as each brings something.
 readonly ATTEMPTS=5
+# Seconds between two lines where nobody sees a bar.
+readonly NOTICE_SECS=30
 # Seconds without an answer, or without a byte, after which an attempt ends.
 readonly CONNECT_TIMEOUT=20
 readonly STALL_TIMEOUT=60
@@ -109,9 +111,36 @@ last_content_length() {
     END {if (values == 1) print value}'
 }
 
+# tell_growth FILE: a line now and then of how large it is, until it is killed or
+# the script has ended.
+tell_growth() {
+  local seconds=0
+  # What a script has open there is its lock.
+  exec 9<&- < /dev/null
+  while sleep 1 > /dev/null 2>&1 && kill -0 "$$" 2> /dev/null; do
+    seconds="$(( seconds + 1 ))"
+    [ "$(( seconds % NOTICE_SECS ))" -ne 0 ] ||
+      echo "$(basename -- "$1"): $(( $(size_of "$1") / 1000000 )) MB so far"
+  done
+}
+
 # download URL PART: completes PART, resuming as often as it grows; returns the
 # status of the last attempt.
 download() {
+  local status=0 teller
+  if [ -t 2 ]; then
+    complete "$@"
+    return
+  fi
+  tell_growth "$2" &
+  teller=$!
+  complete "$@" || status=$?
+  { kill "$teller" && wait "$teller"; } 2> /dev/null || true
+  return "$status"
+}
+
+# complete URL PART: the same, and says nothing.
+complete() {
   local attempt before status
   for (( attempt = 1; attempt <= ATTEMPTS; attempt++ )); do
     before="$(size_of "$2")"

@@ -18,6 +18,8 @@ from deeplab.data import synthetic
 from deeplab.options import SyntheticOptions
 from tests import downloads
 from tests import names
+from tests import readme
+from tests import scripts
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
     __file__))), 'download_and_convert_ade20k.sh')
@@ -503,6 +505,29 @@ def test_a_folder_in_the_place_of_the_zip_is_refused(run, server, tmp_path):
   (tmp_path / 'ADE20K' / ZIP_NAME).mkdir(parents=True)
   assert_refused(run(), ZIP_NAME + ' is no file; remove it')
   assert server.starts == []
+
+
+def test_where_nobody_sees_a_bar_lines_say_how_much_there_is(tmp_path):
+  """A download that goes on until its line has been read."""
+  library = readme.read('scripts', 'lib_download.sh')
+  assert 'readonly NOTICE_SECS=30\n' in library
+  (tmp_path / 'lib.sh').write_text(
+      library.replace('NOTICE_SECS=30', 'NOTICE_SECS=1'))
+  process = subprocess.Popen(
+      ['bash', '-euc', '. ./lib.sh; download http://nowhere part; echo done'],
+      cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      universal_newlines=True, start_new_session=True,
+      env=dict(os.environ, PATH=downloads.path_with(
+          'curl', 'head -c 3000000 /dev/zero > part\n'
+          'while [ ! -e seen ]; do sleep 0.1; done\n', tmp_path)))
+  line = process.stdout.readline()
+  (tmp_path / 'seen').write_text('')
+  output, errors = scripts.output_of(process)
+  assert line == 'part: 3 MB so far\n'
+  # It ends with the download, and leaves no word of its end.
+  assert set(output.splitlines()) <= {line.strip(), 'done'}
+  assert output.endswith('done\n') and errors == ''
+  assert process.returncode == 0
 
 
 @pytest.mark.usefixtures('converted')

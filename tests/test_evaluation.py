@@ -304,7 +304,8 @@ def test_events_have_a_class_by_its_name_and_the_confusion_matrix(tmp_path):
   assert values['iou/01_wall'].simple_value == pytest.approx(30 / 40)
   assert values['iou/03_sky'].simple_value == pytest.approx(20 / 30)
   assert np.isnan(values['iou/31_armchair'].simple_value)
-  for index in range(32):
+  assert 'iou/00_other' not in values
+  for index in range(1, 32):
     name = contract.CLASS_NAMES[index]
     np.testing.assert_equal(
         values['iou/{:02}_{}'.format(index, name)].simple_value,

@@ -346,7 +346,7 @@ def test_checkpoint_and_frozen_graph_have_the_same_scores(
   assert result_of(done)['miou'] == ckpt['miou']
   for name in ('log', 'pb_log'):
     values = event_values(folder / name)
-    assert len(values) == 1 + 2 * 32 + 1
+    assert len(values) == 1 + 32 + 31 + 1
     assert values['eval/miou_1.0_overall'].simple_value == pytest.approx(
         ckpt['miou'], rel=1e-6)
     for index, entry in enumerate(ckpt['classes']):
