@@ -446,8 +446,8 @@ class _Loop:
     now = time.time()
     pace = (now - self._logged) / max(done - self._logged_step, 1)
     remaining = pace * (self._options.training_number_of_steps - done)
-    _LOG.info('step %d/%d: loss %.4f (mean of %d: %.4f), learning rate %.3g, '
-              '%.3g steps/s, %s left', done,
+    _LOG.info('step %d/%d: loss %.4f, mean of last %d %.4f, learning rate '
+              '%.3g, %.3g steps/s, %s left', done,
               self._options.training_number_of_steps, loss, len(self._losses),
               self._running_loss(), rate, 1 / max(pace, 1e-9),
               progress.duration(remaining))

@@ -486,9 +486,9 @@ def test_the_log_has_a_running_loss_the_pace_and_the_time_left(run, caplog):
   lines = [line for line in caplog.messages if line.startswith('step ')]
   # The loss is the number of steps + 1.
   assert [line[:line.index(', learning')] for line in lines] == [
-      'step 2/5: loss 3.0000 (mean of 2: 2.5000)',
-      'step 4/5: loss 5.0000 (mean of 4: 3.5000)',
-      'step 5/5: loss 6.0000 (mean of 5: 4.0000)']
+      'step 2/5: loss 3.0000, mean of last 2 2.5000',
+      'step 4/5: loss 5.0000, mean of last 4 3.5000',
+      'step 5/5: loss 6.0000, mean of last 5 4.0000']
   for line in lines:
     assert re.search(r', learning rate 0\.1, [\d.e+]+ steps/s, \d\d:\d\d:\d\d '
                      'left$', line)
@@ -498,7 +498,7 @@ def test_the_loss_shown_is_the_mean_of_the_last_steps(run, caplog, monkeypatch):
   monkeypatch.setattr(training, '_RUNNING_STEPS', 3)
   caplog.set_level('INFO')
   run(5, log_steps=5)
-  assert 'loss 6.0000 (mean of 3: 5.0000)' in caplog.text
+  assert 'loss 6.0000, mean of last 3 5.0000' in caplog.text
 
 
 def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
