@@ -1,5 +1,6 @@
 """Export: a checkpoint's weights and graph in one file, the frozen graph."""
 import hashlib
+import logging
 import os
 from typing import Dict, NamedTuple, Optional
 
@@ -13,6 +14,8 @@ from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import deeplab_v3
+
+_LOG = logging.getLogger(__name__)
 
 
 class ExportResult(NamedTuple):
@@ -63,6 +66,7 @@ def export(model_options: options_lib.ModelOptions,
   outputs = [output for output in (inference_graph, description, path)
              if output]
   files.check_files(option('export_path', options.export_path), *outputs)
+  _LOG.info('exporting %s', prefix)
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
     checkpoints.check_fits(prefix, {

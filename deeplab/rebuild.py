@@ -15,6 +15,7 @@ the factor gamma / sqrt(variance + epsilon) is exactly 1 in float32, and weights
 that were on a quantization grid stay on it. Training must leave these moving
 averages alone, as batch statistics would differ from them.
 """
+import logging
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Set
 
@@ -36,6 +37,7 @@ from deeplab.nets import layers as layers_lib
 
 _CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D')
 _CHECKPOINT = 'model.ckpt-0'
+_LOG = logging.getLogger(__name__)
 _LOGITS = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE
 _LAST_BACKBONE_LAYER = contract.BACKBONE_SCOPE + '/expanded_conv_16/project'
 _LAST_DECODER_LAYER = contract.DECODER_SCOPE + '/decoder_conv1_pointwise'
@@ -108,6 +110,7 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
     files.remove_leftovers(folder)
     raise InputError('{}: holds {} already; give another folder',
                      option('output_dir', folder), os.path.basename(present))
+  _LOG.info('rebuilding from %s', path)
   model = model_file.read(path)
   model_options = _model_options(model, path)
   network = _network(model_options)
