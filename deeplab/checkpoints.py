@@ -626,6 +626,32 @@ def _in_words(value):
   return None if value in (None, ()) else option('', value).text
 
 
+def options_by_variables(prefix: str) -> options_lib.ModelOptions:
+  """Returns the structure that a checkpoint's variables speak of.
+
+  Args:
+    prefix: checkpoint prefix.
+
+  Returns:
+    What is no matter of variables is as published.
+
+  Raises:
+    InputError: the checkpoint cannot be read, or is of another network.
+  """
+  stored = variables_in(prefix)
+  logits = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE + '/weights'
+  if len(stored.get(logits, [])) != 4:
+    raise InputError('{}: lacks {}; it is not a checkpoint of this network',
+                     prefix, logits)
+  decoder = any(name.startswith(contract.DECODER_SCOPE + '/')
+                for name in stored)
+  return options_lib.ModelOptions(
+      num_classes=stored[logits][-1],
+      decoder_output_stride=(4,) if decoder else (),
+      quantize_delay_step=(
+          0 if any(map(is_quantization_variable, stored)) else -1))
+
+
 # --- Restoring -------------------------------------------------------------
 
 

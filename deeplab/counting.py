@@ -6,7 +6,16 @@ other (`count`), or by workers in any number of processes, whose results
 """
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple
+from typing import (
+  TYPE_CHECKING,
+  Any,
+  Dict,
+  Iterable,
+  List,
+  Mapping,
+  NamedTuple,
+  Tuple,
+)
 
 import numpy as np
 
@@ -28,9 +37,13 @@ class Predictor(contextlib.AbstractContextManager):
 
   Attributes:
     description: what it runs: a checkpoint's prefix, or a file.
+    input_size: (height, width) of the images that it takes, in pixels.
+    runtime: what runs it here, for people.
   """
 
   description = ''
+  input_size: Tuple[int, ...] = ()
+  runtime = ''
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Labels images.

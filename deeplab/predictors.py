@@ -1,5 +1,5 @@
 """Predictors (see `counting`) that run a checkpoint or a frozen graph."""
-from typing import Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -32,6 +32,8 @@ class CheckpointPredictor(counting.Predictor):
       model_options: its structure.
     """
     self._options = model_options
+    self.input_size = model_options.crop_size
+    self.runtime = runtime()
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
@@ -72,14 +74,15 @@ class CheckpointPredictor(counting.Predictor):
 class FrozenGraphPredictor(counting.Predictor):
   """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
 
-  def __init__(self, path: str, *, crop_size: Tuple[int, int],
+  def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]],
                input_node: str = contract.INPUT_NODE,
                output_node: str = contract.OUTPUT_NODE):
     """Loads the graph.
 
     Args:
       path: the .pb file.
-      crop_size: (height, width) of the images it will get.
+      crop_size: (height, width) of the images it will get; None: whatever it
+        takes.
       input_node: name of the node that images are fed to.
       output_node: name of the node that gives labels.
 
@@ -95,16 +98,20 @@ class FrozenGraphPredictor(counting.Predictor):
     self._images = graph.get_tensor_by_name(input_node + ':0')
     self._predictions = graph.get_tensor_by_name(output_node + ':0')
     self._check_input(crop_size)
+    # Only the batch can be open; see graph_file.
+    self.input_size = tuple(self._images.shape.as_list()[1:3])
+    self.runtime = runtime()
     self._session = tf.Session(graph=graph)
 
   def _check_input(self, crop_size):
     shape = self._images.shape
-    wanted = [None] + list(crop_size) + [3]
+    wanted = [None] + list(crop_size or (None, None)) + [3]
     if not shape.is_compatible_with(wanted):
       raise InputError(
           '{}: input is {}, {}', self.description,
           'x'.join(str(side) for side in shape.as_list()),
-          option('crop_size', crop_size))
+          option('crop_size', crop_size) if crop_size else
+          'expected [batch, height, width, 3]')
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images; see counting.Predictor."""

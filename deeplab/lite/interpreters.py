@@ -55,6 +55,7 @@ class TflitePredictor(counting.Predictor):
     input_size: (height, width) of the input, in pixels.
     input_text: type and range of the input, for people.
     interpreter_text: which interpreter runs it, with which kernels.
+    runtime: the same, with its number of threads.
     num_threads: int, of the interpreter; 1 where it cannot have several.
   """
 
@@ -78,6 +79,9 @@ class TflitePredictor(counting.Predictor):
     self._interpreter, name, self.num_threads = _load(
         content, path, num_threads)
     self.interpreter_text = '{}, {}'.format(name, _kernels(self._interpreter))
+    self.runtime = '{}, {} thread{}'.format(
+        self.interpreter_text, self.num_threads,
+        '' if self.num_threads == 1 else 's')
     self._input = self._interpreter.get_input_details()[0]
     self._output = self._interpreter.get_output_details()[0]
     self._check_shapes()

@@ -1,0 +1,148 @@
+"""A model of any kind: told by what the file holds, and opened to label images.
+
+The one place that knows the kinds: each has a function that recognizes it and
+one that opens it. What TensorFlow is needed for imports it only then, so that a
+TFLite file can be run where there is an interpreter and nothing else.
+"""
+import os
+import re
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+from deeplab import counting
+from deeplab import options as options_lib
+from deeplab import report as report_lib
+from deeplab.errors import InputError
+from deeplab.errors import option
+
+EXPECTED = 'a checkpoint, a frozen graph or a TFLite file'
+# As many bytes as tell one kind of file from another.
+_BEGINNING = 8
+_TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
+# The field `node` of a GraphDef, which comes first: 1, with a length.
+_GRAPH_DEF_NODE = b'\n'
+_CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
+_Opener = Callable[['ModelFile', Optional[Tuple[int, int]], int],
+                   counting.Predictor]
+
+
+class ModelFile(NamedTuple):
+  """A model on disk, of a known kind, not opened yet."""
+  # report.CHECKPOINT, FROZEN_GRAPH or TFLITE.
+  kind: str
+  # Of a checkpoint the prefix, else the file.
+  path: str
+
+
+def find(path: str, name: str = 'model') -> ModelFile:
+  """Tells what kind of model a path leads to.
+
+  Args:
+    path: a file; or a checkpoint's prefix, any of its files, or a folder with
+      checkpoints, of which the newest that can be read is taken.
+    name: the option with this path, for messages.
+
+  Raises:
+    InputError: there is nothing, or something else.
+    OSError: it cannot be read.
+  """
+  if os.path.isfile(path) and not _CHECKPOINT_PART.search(path):
+    return ModelFile(_kind_of_file(path, name), path)
+  if os.path.exists(path) and not os.path.isdir(path) and (
+      not os.path.isfile(path)):
+    raise InputError('{}: is a device or a pipe; expected {}',
+                     option(name, path), EXPECTED)
+  from deeplab import checkpoints
+  if not os.path.exists(path) and not checkpoints.parts_of(path):
+    raise InputError('{}: no such file; expected {}', option(name, path),
+                     EXPECTED)
+  return ModelFile(report_lib.CHECKPOINT, checkpoints.find(path, name))
+
+
+def _kind_of_file(path, name):
+  with open(path, 'rb') as content:
+    beginning = content.read(_BEGINNING)
+  if beginning[4:] == _TFLITE_IDENTIFIER:
+    return report_lib.TFLITE
+  if beginning[:1] == _GRAPH_DEF_NODE:
+    return report_lib.FROZEN_GRAPH
+  raise InputError('{}: {}; expected {}', option(name, path),
+                   'begins with {!r}'.format(beginning) if beginning
+                   else 'an empty file', EXPECTED)
+
+
+def open_predictor(model: ModelFile, *,
+                   crop_size: Optional[Tuple[int, int]] = None,
+                   num_threads: int = 1) -> counting.Predictor:
+  """Opens a model to label images.
+
+  Args:
+    model: from `find`.
+    crop_size: (height, width) of the images it will get. None: what the file
+      says; a checkpoint without model_options.json beside it gets the default.
+    num_threads: of a TFLite interpreter, where it can have several.
+
+  Returns:
+    A predictor; its input_size is the size of the images that it takes.
+
+  Raises:
+    InputError: the file cannot be used, or takes images of another size.
+  """
+  predictor = _OPENERS[model.kind](model, crop_size, num_threads)
+  if crop_size and predictor.input_size != tuple(crop_size):
+    predictor.close()
+    raise InputError(
+        '{} takes images of {}x{}, but {}', model.path, *predictor.input_size,
+        option('crop_size', crop_size))
+  return predictor
+
+
+def model_options(
+    prefix: str, crop_size: Optional[Tuple[int, int]] = None
+) -> options_lib.ModelOptions:
+  """Returns the structure of a checkpoint's network.
+
+  Args:
+    prefix: checkpoint prefix.
+    crop_size: (height, width) of the images; None: those of training.
+
+  Returns:
+    What model_options.json beside it says. Without that file: what the names
+    and shapes of the variables do, the rest as published.
+
+  Raises:
+    InputError: either cannot be read.
+  """
+  from deeplab import checkpoints
+  written = checkpoints.read_options(os.path.dirname(prefix))
+  options = (written[0] if written
+             else checkpoints.options_by_variables(prefix))
+  return options._replace(crop_size=crop_size) if crop_size else options
+
+
+def _open_checkpoint(model, crop_size, unused_num_threads):
+  from deeplab import predictors
+  predictor = predictors.CheckpointPredictor(
+      model_options(model.path, crop_size))
+  try:
+    predictor.restore(model.path)
+  except BaseException:
+    predictor.close()
+    raise
+  return predictor
+
+
+def _open_frozen_graph(model, crop_size, unused_num_threads):
+  from deeplab import predictors
+  return predictors.FrozenGraphPredictor(model.path, crop_size=crop_size)
+
+
+def _open_tflite(model, unused_crop_size, num_threads):
+  from deeplab.lite import interpreters
+  return interpreters.TflitePredictor(model.path, num_threads=num_threads)
+
+
+_OPENERS: Dict[str, _Opener] = {
+    report_lib.CHECKPOINT: _open_checkpoint,
+    report_lib.FROZEN_GRAPH: _open_frozen_graph,
+    report_lib.TFLITE: _open_tflite,
+}

@@ -1,0 +1,133 @@
+"""Models of any kind: told by content, opened, refused in a line."""
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import any_model
+from deeplab import checkpoints
+from deeplab import options as options_lib
+from deeplab import report
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+
+SIZE = (33, 33)
+# The least that is a TFLite model.
+EMPTY_TFLITE = b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0'
+
+
+def write_graph(path, input_shape=(1,) + SIZE + (3,)):
+  """Writes a frozen graph whose labels are the first channel, in classes."""
+  with tf.Graph().as_default() as graph:
+    images = tf.placeholder(
+        tf.float32, input_shape, name='MobilenetV2/MobilenetV2/input')
+    tf.argmax(images, 3, output_type=tf.int32, name='ArgMax')
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+  return str(path)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """A checkpoint of 5 classes with a decoder, nothing beside it."""
+  prefix = str(tmp_path_factory.mktemp('train') / 'model.ckpt-7')
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1] + list(SIZE) + [3]),
+                      options_lib.ModelOptions(
+                          num_classes=5, crop_size=SIZE,
+                          decoder_output_stride=(4,)))
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, prefix)
+  return prefix
+
+
+def test_kinds_are_told_by_content(tmp_path, checkpoint):
+  graph = write_graph(tmp_path / 'x.tflite')
+  lite = tmp_path / 'x.pb'
+  lite.write_bytes(EMPTY_TFLITE)
+  for path, expected in (
+      (graph, (report.FROZEN_GRAPH, graph)),
+      (str(lite), (report.TFLITE, str(lite))),
+      (checkpoint, (report.CHECKPOINT, checkpoint)),
+      (checkpoint + '.index', (report.CHECKPOINT, checkpoint)),
+      (os.path.dirname(checkpoint), (report.CHECKPOINT, checkpoint))):
+    assert tuple(any_model.find(path)) == expected
+
+
+@pytest.mark.parametrize('content, problem', [
+    (b'', 'an empty file'), (b'text of no use', "begins with b'text of '")])
+def test_other_files_are_refused(tmp_path, content, problem):
+  path = tmp_path / 'x'
+  path.write_bytes(content)
+  with pytest.raises(InputError) as error:
+    any_model.find(str(path), 'given')
+  assert str(error.value) == (
+      'given={}: {}; expected a checkpoint, a frozen graph or a TFLite '
+      'file'.format(path, problem))
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+  os.mkfifo(str(tmp_path / 'pipe'))
+  for path, problem in ((tmp_path / 'none', 'no such file'),
+                        (tmp_path / 'pipe', 'is a device or a pipe'),
+                        (tmp_path, 'no checkpoint in this folder')):
+    with pytest.raises(InputError) as error:
+      any_model.find(str(path))
+    assert 'model={}: {}'.format(path, problem) in str(error.value)
+
+
+def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
+  options = any_model.model_options(checkpoint, SIZE)
+  assert options == options_lib.ModelOptions(
+      num_classes=5, crop_size=SIZE, decoder_output_stride=(4,))
+  with any_model.open_predictor(
+      any_model.find(checkpoint), crop_size=SIZE) as predictor:
+    assert predictor.input_size == SIZE
+    assert predictor.description == checkpoint
+    assert predictor.runtime.startswith('TensorFlow ')
+    labels = predictor.predict(np.zeros((2,) + SIZE + (3,), np.float32))
+  assert labels.shape == (2,) + SIZE
+  assert 0 <= labels.min() and labels.max() < 5
+
+
+def test_quantization_is_read_off_variables(monkeypatch):
+  monkeypatch.setattr(checkpoints, 'variables_in', lambda prefix: {
+      'logits/semantic/weights': [1, 1, 256, 32],
+      'logits/semantic/weights_quant/max': []})
+  assert checkpoints.options_by_variables('x') == options_lib.ModelOptions(
+      quantize_delay_step=0)
+
+
+def test_another_networks_checkpoint_is_refused(monkeypatch):
+  monkeypatch.setattr(checkpoints, 'variables_in', lambda prefix: {
+      'logits/semantic/weights': []})
+  with pytest.raises(InputError, match='not a checkpoint of this network'):
+    checkpoints.options_by_variables('x')
+
+
+def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
+  options = options_lib.ModelOptions(num_classes=7, crop_size=(65, 97))
+  checkpoints.write_options(str(tmp_path), options, optimizer=None)
+  prefix = str(tmp_path / 'model.ckpt-1')
+  assert any_model.model_options(prefix) == options
+  assert any_model.model_options(prefix, SIZE).crop_size == SIZE
+
+
+def test_a_graph_says_its_size(tmp_path):
+  model = any_model.find(write_graph(tmp_path / 'x.pb'))
+  with any_model.open_predictor(model) as predictor:
+    assert predictor.input_size == SIZE
+    image = np.zeros((1,) + SIZE + (3,), np.float32)
+    image[..., 2] = 255
+    np.testing.assert_array_equal(
+        predictor.predict(image), np.full((1,) + SIZE, 2))
+  with pytest.raises(InputError, match='input is 1x33x33x3, crop_size=65,65'):
+    any_model.open_predictor(model, crop_size=(65, 65))
+
+
+def test_an_input_that_is_no_image_is_refused(tmp_path):
+  model = any_model.find(write_graph(tmp_path / 'x.pb', (1, 33, 33, 4)))
+  with pytest.raises(InputError) as error:
+    any_model.open_predictor(model)
+  assert str(error.value).endswith(
+      'x.pb: input is 1x33x33x4, expected [batch, height, width, 3]')
