@@ -56,6 +56,21 @@ class Predictor(contextlib.AbstractContextManager):
     """
     raise NotImplementedError
 
+  def prepare(self, images: np.ndarray) -> np.ndarray:
+    """Does what need not be timed with the labelling: any conversion.
+
+    Args:
+      images: as for `predict`.
+
+    Returns:
+      What predict_prepared takes.
+    """
+    return images
+
+  def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
+    """Labels what `prepare` made of images, as `predict` does those."""
+    return self.predict(inputs)
+
   def close(self) -> None:
     """Frees what it holds; there are no labels after that."""
     raise NotImplementedError

@@ -26,15 +26,25 @@ def read(path: str, name: Union[str, Option], kind: str,
     InputError: there is no such file, or it is larger than any such.
     OSError: it cannot be read.
   """
-  problem = _problem(path)
-  if problem:
-    raise InputError('{}: {}; {}', name, problem, remedy or 'expected ' + kind)
+  check(path, name, kind, remedy)
   size = os.path.getsize(path)
   if size > contract.MAX_FILE_BYTES:
     raise InputError('{}: {} bytes; expected {} of at most {}', name, size,
                      kind, contract.MAX_FILE_BYTES)
   with open(path, 'rb') as source:
     return source.read()
+
+
+def check(path: str, name: Union[str, Option], kind: str,
+          remedy: str = '') -> None:
+  """Checks that there is a file, of any size; arguments as for `read`.
+
+  Raises:
+    InputError: there is none.
+  """
+  problem = _problem(path)
+  if problem:
+    raise InputError('{}: {}; {}', name, problem, remedy or 'expected ' + kind)
 
 
 def read_text(path: str, name: Union[str, Option], kind: str) -> str:

@@ -24,6 +24,20 @@ LAYERS = 'layers'
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
+# How LoadGen issues queries, how many, and which of its two runs is made.
+SINGLE_STREAM = 'SingleStream'
+OFFLINE = 'Offline'
+QUICK = 'quick'
+FULL = 'full'
+BOTH = 'both'
+PERFORMANCE = 'performance'
+ACCURACY = 'accuracy'
+# The environments that the published numbers are reproduced in.
+TENSORFLOW_1_2 = 'tf'
+MODERN = 'modern'
+# How preprocessed images are named.
+NUMBERED = 'numbered'
+MLPERF_APP = 'mlperf_app'
 # What becomes of a record that cannot be used.
 FAIL = 'fail'
 SKIP = 'skip'
@@ -52,6 +66,8 @@ _LARGEST_RATE = 1e6
 _LARGEST_COUNT = 2 ** 31 - 1
 # NumPy takes no other seed.
 _LARGEST_SEED = 2 ** 32 - 1
+# LoadGen's seeds have 64 bits.
+_LARGEST_LOADGEN_SEED = 2 ** 64 - 1
 # Threads and processes.
 _MOST_WORKERS = 1024
 _MOST_IMAGES = 10 ** 6
@@ -77,6 +93,26 @@ def _workers(what):
 
 def _seed(default, text):
   return field(default, text, least=0, most=_LARGEST_SEED)
+
+
+def _loadgen_seed(default, text):
+  return field(default, text + '; the default is that of MLPerf Inference '
+               'v6.0, as LoadGen 6.0.17 has it.', least=0,
+               most=_LARGEST_LOADGEN_SEED)
+
+
+def _test_dir():
+  return required('Folder with the images, or the folder above it.')
+
+
+def _val_label_dir():
+  return field(None, 'Folder with the annotations; none: annotations/ beside '
+               'the images.')
+
+
+def _num_threads():
+  return field(1, 'Threads of one interpreter, where it can have several.',
+               least=1, most=_MOST_WORKERS)
 
 
 def _training_seed():
@@ -339,6 +375,11 @@ class PreprocessedOptions(NamedTuple):
       None, 'File with the names of the only images to take, one a line, such '
       'as checkpoints/post_train_quant/ptq.txt; img_N is the one on line N, '
       'counted from 0.')
+  layout: str = field(
+      NUMBERED, 'Names of the files: numbered for img_7.png, as in the '
+      'reference; mlperf_app for img_00000007.png. The MLPerf Mobile app pairs '
+      'images and labels by their sorted paths.',
+      choices=(NUMBERED, MLPERF_APP))
   manifest: Optional[str] = field(
       None, 'File for one more copy of manifest.json, which says which image '
       'of the data set each img_N is.')
@@ -496,21 +537,103 @@ class GraphEvalOptions(NamedTuple):
 class TfliteEvalOptions(NamedTuple):
   """Which TFLite file is evaluated, on what, and how it is run."""
   net_file: str = required('TFLite file to evaluate.')
-  test_dir: str = required(
-      'Folder with the images, or the folder above it.')
-  val_label_dir: Optional[str] = field(
-      None, 'Folder with the annotations; none: annotations/ beside the '
-      'images.')
+  test_dir: str = _test_dir()
+  val_label_dir: Optional[str] = _val_label_dir()
   is_float_input: Optional[bool] = field(
       None, 'What the input is expected to be; the file itself decides, and is '
       'refused where it is something else.')
   is_input_0_255: Optional[bool] = field(
       None, 'Range of the input. A float input gets [-1, 1] unless this is '
       'true; a quantized one always gets pixels of 0 to 255.')
-  num_threads: int = field(
-      1, 'Threads of one interpreter, where it can have several.',
-      least=1, most=_MOST_WORKERS)
+  num_threads: int = _num_threads()
   num_workers: int = _workers('Processes with an interpreter each')
+
+
+# --- MLPerf ----------------------------------------------------------------
+
+
+@options
+class LoadgenOptions(NamedTuple):
+  """What LoadGen runs, on what, and by which rules."""
+  model: str = required(
+      'Model to run: a TFLite file, a frozen graph or a checkpoint.')
+  output_dir: str = required(
+      "Folder for LoadGen's logs and the summary; new, or empty.")
+  test_dir: str = _test_dir()
+  val_label_dir: Optional[str] = _val_label_dir()
+  scenario: str = field(
+      SINGLE_STREAM, 'How queries are issued: SingleStream, one after the '
+      'other, as MLPerf Mobile has it for this model; Offline, all at once.',
+      choices=(SINGLE_STREAM, OFFLINE))
+  mode: str = field(
+      FULL, 'full: at least 1024 queries and 60 s, as the rules have it; '
+      'quick: 128 queries and 10 s.', choices=(QUICK, FULL))
+  run: str = field(
+      BOTH, 'Which of the two runs of a result is made.',
+      choices=(BOTH, PERFORMANCE, ACCURACY))
+  test01: bool = field(
+      False, 'Run for performance once more, with some of the responses '
+      'logged, and compare all bytes of these with those of the accuracy run.')
+  num_threads: int = _num_threads()
+  samples_in_memory: int = field(
+      256, 'Images that LoadGen has loaded at a time; the rules say 256.',
+      least=1, most=_MOST_IMAGES)
+  qsl_rng_seed: int = _loadgen_seed(
+      2085463073848966840, 'Seed of which images are loaded')
+  sample_index_rng_seed: int = _loadgen_seed(
+      2747215439041700203, 'Seed of the order of queries')
+  schedule_rng_seed: int = _loadgen_seed(
+      16159082839903944936, 'Seed of the times of queries')
+  accuracy_log_rng_seed: int = field(
+      1, 'Seed of which responses are logged for the '
+      'comparison.', least=0, most=_LARGEST_LOADGEN_SEED)
+  min_queries: Optional[int] = field(
+      None, 'Least number of queries; none: as the mode says.', least=1,
+      most=_LARGEST_COUNT)
+  min_seconds: Optional[float] = field(
+      None, 'Least duration in seconds; none: as the mode says.', above=0,
+      most=_LARGEST_COUNT)
+
+  def _check(self):
+    if self.test01 and self.run != BOTH:
+      raise InputError('{}: expected {}, as it compares the two',
+                       errors.option('run', self.run),
+                       errors.option('run', BOTH))
+
+
+@options
+class ReproduceOptions(NamedTuple):
+  """From downloads to the published numbers, or not quite."""
+  output_dir: str = field(
+      './reproduced', 'Folder for downloads, records, models, reports and '
+      'RESULTS.md. The same command goes on where it was stopped.')
+  environment: str = field(
+      TENSORFLOW_1_2, 'tf: TensorFlow 1.15 and 2.2, which the published '
+      'numbers were made with; modern: 2.21.',
+      choices=(TENSORFLOW_1_2, MODERN))
+  zip: Optional[str] = field(
+      None, 'Copy of ADEChallengeData2016.zip, instead of a download.')
+  sample: Optional[str] = field(
+      None, 'Folder with images/ and annotations/, training/ and validation/ '
+      'in each: a few pairs, instead of ADE20K.')
+  published: Optional[str] = field(
+      None, 'Folder of the published files, as scripts/fetch_checkpoints.sh '
+      'makes it. With a sample, what is there is taken as it is; else it is '
+      'completed and verified.')
+
+  def _check(self):
+    if self.zip and self.sample:
+      raise InputError('{} and {}: expected one of them',
+                       errors.option('zip', self.zip),
+                       errors.option('sample', self.sample))
+
+
+@options
+class AccuracyLogOptions(NamedTuple):
+  """A log of LoadGen, or of the MLPerf Mobile app, and what it is about."""
+  accuracy_log: str = required('The mlperf_log_accuracy.json to score.')
+  test_dir: str = _test_dir()
+  val_label_dir: Optional[str] = _val_label_dir()
 
 
 # --- Export and conversion -------------------------------------------------

@@ -115,7 +115,14 @@ class FrozenGraphPredictor(counting.Predictor):
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images; see counting.Predictor."""
-    inputs = contract.scale_to_model_range(images)
+    return self.predict_prepared(self.prepare(images))
+
+  def prepare(self, images: np.ndarray) -> np.ndarray:
+    """Returns images in [-1, 1]; see counting.Predictor."""
+    return contract.scale_to_model_range(images)
+
+  def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
+    """Returns int32 labels of such images; see counting.Predictor."""
     # An exported graph has a fixed batch, of 1 as a rule.
     size = self._images.shape.as_list()[0] or len(inputs)
     outputs = [

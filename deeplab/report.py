@@ -27,13 +27,15 @@ _LOG = logging.getLogger(__name__)
 CHECKPOINT = 'checkpoint'
 FROZEN_GRAPH = 'frozen graph'
 TFLITE = 'tflite'
+# The responses of a LoadGen run, whatever made them.
+ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
 
 
 class Report(NamedTuple):
   """One evaluation; build it with keywords."""
-  # CHECKPOINT, FROZEN_GRAPH or TFLITE.
+  # CHECKPOINT, FROZEN_GRAPH, TFLITE or ACCURACY_LOG.
   kind: str
   # What was evaluated: a checkpoint's prefix or a file.
   path: str

@@ -1,5 +1,6 @@
 """Every script's flags, for tests of all of them."""
 from deeplab.flag_sets import data as data_flags
+from deeplab.flag_sets import mlperf as mlperf_flags
 from deeplab.flag_sets import network as network_flags
 from deeplab.flag_sets import tflite as tflite_flags
 
@@ -29,6 +30,12 @@ GROUPS = {
                 ['--graph_def=g', '--out_tflite=o', '--mode=qat']),
     'tflite_eval': (tflite_flags.define_tflite_eval_flags,
                     tflite_flags.tflite_eval_options, []),
+    'loadgen': (mlperf_flags.define_loadgen_flags, mlperf_flags.loadgen_options,
+                ['--model=m', '--output_dir=o']),
+    'reproduce': (mlperf_flags.define_reproduce_flags,
+                  mlperf_flags.reproduce_options, []),
+    'score_log': (mlperf_flags.define_score_log_flags,
+                  mlperf_flags.score_log_options, ['--accuracy_log=l']),
     'rebuild': (tflite_flags.define_rebuild_flags, tflite_flags.rebuild_options,
                 ['--tflite=t', '--output_dir=o']),
     'stage_table': (tflite_flags.define_stage_table_flags, tflite_flags.stages,

@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,9 @@ from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.lite import evaluation
+from tests import lite_models
 from tests import scripts
+from tests.lite_models import image_of
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SCRIPT = 'segmentation_inference_eval_seg_tflite.py'
@@ -29,16 +30,7 @@ INTERPRETER = (
 def model(tmp_path_factory):
   """A TFLite file: a pixel's label is its largest channel, of three and 0.5."""
   path = tmp_path_factory.mktemp('model') / 'argmax.tflite'
-  with tf.Graph().as_default(), tf.Session() as session:
-    images = tf.placeholder(tf.float32, (1,) + SIZE + (3,), 'images')
-    half = tf.constant(0.5, tf.float32, (1,) + SIZE + (1,))
-    labels = tf.argmax(tf.concat([images, half], 3), 3, output_type=tf.int32)
-    converter = tf.lite.TFLiteConverter.from_session(
-        session, [images], [labels])
-    with pytest.MonkeyPatch.context() as patch:
-      # Where TensorFlow looks for its converter program.
-      patch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
-      path.write_bytes(converter.convert())
+  path.write_bytes(lite_models.argmax_model(SIZE))
   return str(path)
 
 
@@ -47,13 +39,6 @@ def save(folder, name, image, label):
     (folder / kind).mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.array(array, np.uint8)).save(
         str(folder / kind / name))
-
-
-def image_of(classes):
-  """An image that the model labels so."""
-  image = np.full(SIZE + (3,), 20)
-  np.put_along_axis(image, np.array(classes)[..., np.newaxis], 250, axis=2)
-  return image
 
 
 @pytest.fixture

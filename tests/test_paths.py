@@ -59,6 +59,13 @@ TABLE = {
     'segmentation_inference_eval_seg_tflite.py': (
         ['--net_file=tflite', '--test_dir=images', '--val_label_dir=labels'],
         ['net_file', 'test_dir', 'val_label_dir'], ['report_json', 'vis_dir']),
+    'scripts/loadgen.py': (
+        ['--model=tflite', '--test_dir=images', '--val_label_dir=labels',
+         '--output_dir=out'],
+        ['model', 'test_dir', 'val_label_dir'], ['output_dir']),
+    'scripts/score_accuracy_log.py': (
+        ['--accuracy_log=log', '--test_dir=images', '--val_label_dir=labels'],
+        ['accuracy_log', 'test_dir', 'val_label_dir'], ['report_json']),
     'scripts/rebuild_checkpoint.py': (
         ['--tflite=tflite', '--output_dir=out'], ['tflite'], []),
     'scripts/stage_table.py': ([], ['report'], []),

@@ -179,6 +179,25 @@ def read_manifest(folder: str) -> Dict[str, Any]:
   return content
 
 
+def origin(pairs: Sequence[pairs_lib.Pair],
+           size: Tuple[int, int]) -> Dict[str, Any]:
+  """Says where pairs are from, as a report does.
+
+  Args:
+    pairs: of `list_pairs`.
+    size: (height, width) of the images, in pixels.
+
+  Returns:
+    'split' and 'geometry', from the manifest if there is one.
+  """
+  images = os.path.dirname(pairs[0].image_path)
+  manifest = read_manifest(parent_of(images))
+  return {
+      'split': manifest.get('split', images),
+      'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
+          size[0], size[1], contract.PREPROCESSED_MANIFEST))}
+
+
 # --- Checking and reading --------------------------------------------------
 
 
@@ -259,8 +278,17 @@ def read_pair(pair: pairs_lib.Pair) -> Tuple[np.ndarray, np.ndarray]:
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
     [0, NUM_CLASSES).
   """
-  pixels = np.array(read_png(pair.image_path, pair.name))
-  label_path = cast(str, pair.label_path)  # list_pairs wants one
-  label = np.array(read_png(label_path, label_path), np.int32)
+  return read_image(pair), read_label(pair)
+
+
+def read_image(pair: pairs_lib.Pair) -> np.ndarray:
+  """Reads the image alone; see read_pair."""
+  return np.array(read_png(pair.image_path, pair.name))
+
+
+def read_label(pair: pairs_lib.Pair) -> np.ndarray:
+  """Reads the annotation alone; see read_pair."""
+  path = cast(str, pair.label_path)  # list_pairs wants one
+  label = np.array(read_png(path, path), np.int32)
   label[label >= contract.NUM_CLASSES] = contract.IGNORE_LABEL
-  return pixels, label
+  return label

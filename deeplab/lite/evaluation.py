@@ -8,7 +8,6 @@ import contextlib
 import faulthandler
 import functools
 import logging
-import os
 from typing import NamedTuple, Tuple
 
 import numpy as np
@@ -81,7 +80,8 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
-      runtime=_runtime(model, workers), **_origin(listing.pairs, model))
+      runtime=_runtime(model, workers),
+      **png_folder.origin(listing.pairs, model.input_size))
   report_lib.save(result, counts.samples, eval_options)
   report_lib.show(result, eval_options.report_json)
   return result
@@ -122,22 +122,6 @@ def _runtime(model, workers):
       model.interpreter_text, workers,
       'process' if workers == 1 else 'processes', model.num_threads,
       'thread' if model.num_threads == 1 else 'threads')
-
-
-def _origin(pairs, model):
-  """Returns the report's split and geometry, from the manifest if there is one.
-
-  Args:
-    pairs: sequence of pairs.Pair.
-    model: _Model.
-  """
-  images = os.path.dirname(pairs[0].image_path)
-  manifest = png_folder.read_manifest(png_folder.parent_of(images))
-  return {
-      'split': manifest.get('split', images),
-      'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
-          model.input_size[0], model.input_size[1],
-          contract.PREPROCESSED_MANIFEST))}
 
 
 def _count(pool, options, pairs, *, keep, ahead):

@@ -142,12 +142,19 @@ class TflitePredictor(counting.Predictor):
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images, uint8 ones too; see the base class."""
-    labels = [self._predict_one(image) for image in images]
+    labels = [self._predict_one(self.prepare(image)) for image in images]
     return np.stack(labels).astype(np.int32)
 
-  def _predict_one(self, image):
-    inputs = self._convert(image[np.newaxis].astype(np.float32))
-    self._interpreter.set_tensor(self._input['index'], inputs)
+  def prepare(self, images: np.ndarray) -> np.ndarray:
+    """Returns images, or one, as the file takes them; see the base class."""
+    return self._convert(images.astype(np.float32))
+
+  def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
+    """Returns int32 labels of what `prepare` made; see the base class."""
+    return np.stack(list(map(self._predict_one, inputs))).astype(np.int32)
+
+  def _predict_one(self, pixels):
+    self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
     self._interpreter.invoke()
     return self._interpreter.get_tensor(self._output['index'])[0]
 

@@ -1,0 +1,221 @@
+"""LoadGen's mlperf_log_accuracy.json: the responses of a run, and their score.
+
+A log is a JSON list with a line for each response, of which the data is, in
+hexadecimal, a class map: a byte a pixel. Those of 2000 images are 1 GB, so no
+more than a line of it is ever in memory. Needs neither LoadGen nor TensorFlow.
+"""
+import json
+from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+
+from deeplab import contract
+from deeplab import counting
+from deeplab import inputs
+from deeplab import metrics
+from deeplab.data import pairs as pairs_lib
+from deeplab.data import png_folder
+from deeplab.errors import InputError
+from deeplab.errors import Message
+from deeplab.errors import Option
+from deeplab.errors import some_of
+
+NAME = 'mlperf_log_accuracy.json'
+_KIND = 'an ' + NAME + ' of LoadGen'
+# Bytes of a line beside its data: numbers, names and blanks.
+_FRAME_BYTES = 512
+Name = Union[str, Option]
+
+
+class Response(NamedTuple):
+  """One response in a log."""
+  # Number of the query's sample in the order of issue; LoadGen's seq_id.
+  sequence: int
+  # Number of the image; LoadGen's qsl_idx.
+  sample: int
+  # The class map: height * width bytes, row by row.
+  data: bytes
+  # Where its line begins in the file, in bytes.
+  offset: int
+
+
+class Comparison(NamedTuple):
+  """What `compare` found."""
+  # Responses of the second log, all of which were compared.
+  responses: int
+  # How many of them differ from the first log's, and in how many bytes.
+  different: int
+  different_bytes: int
+  # Images among them.
+  samples: int
+  # Bytes of all of them.
+  bytes: int
+
+
+# --- Reading ---------------------------------------------------------------
+
+
+def responses(path: str, size: Tuple[int, int],
+              name: Name = '') -> Iterator[Response]:
+  """Reads a log, response by response.
+
+  Args:
+    path: the log.
+    size: (height, width) of the class maps.
+    name: the option with the path, for messages; '': the path.
+
+  Yields:
+    Response, as many as there are.
+
+  Raises:
+    InputError: no such file; or it is cut, or not as LoadGen writes it.
+  """
+  name = name or path
+  inputs.check(path, name, _KIND)
+  most = 2 * size[0] * size[1] + _FRAME_BYTES
+  with open(path, 'rb') as log:
+    if log.readline(most).strip() != b'[':
+      raise InputError('{}: line 1 is not "["; expected {}', name, _KIND)
+    number = 1
+    goes_on = True
+    while True:
+      offset = log.tell()
+      line = log.readline(most)
+      number += 1
+      if line.strip() == b']':
+        break
+      if not line.endswith(b'\n'):
+        raise InputError(
+            '{}: line {}: {}', name, number, 'longer than any class map of '
+            '{}x{}'.format(*size) if len(line) == most else
+            'the log is cut off there; run again')
+      if not goes_on:
+        raise InputError('{}: line {}: "]" is missing before it', name, number)
+      text = line.rstrip()
+      goes_on = text.endswith(b',')
+      yield _response(text.rstrip(b','), size, offset,
+                      Message('{}: line {}', name, number))
+    if goes_on and number > 2:
+      raise InputError('{}: line {}: a response is missing before it', name,
+                       number)
+    if log.read(_FRAME_BYTES).strip():
+      raise InputError('{}: more follows after line {}', name, number)
+
+
+def _response(text, size, offset, place):
+  """Returns the Response of a line; `place` says where that is."""
+  try:
+    content = json.loads(text.decode('ascii'))
+    data = bytes.fromhex(content['data'])
+    sequence, sample = (content[name] for name in ('seq_id', 'qsl_idx'))
+    if not all(type(value) is int and value >= 0
+               for value in (sequence, sample)):
+      raise ValueError
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise InputError('{}: expected {{"seq_id": N, "qsl_idx": N, "data": HEX}}',
+                     place)
+  if len(data) != size[0] * size[1]:
+    raise InputError(
+        '{}: {} bytes of image {}; expected a class map of {}x{}', place,
+        len(data), sample, *size)
+  return Response(sequence, sample, data, offset)
+
+
+# --- The score -------------------------------------------------------------
+
+
+def count(path: str, pairs: Sequence[pairs_lib.Pair],
+          size: Tuple[int, int], name: Name = '') -> counting.Counts:
+  """Counts the pixels of all class maps of a log against the labels.
+
+  Args:
+    path: the log of a run in accuracy mode.
+    pairs: image N of the log is the N-th.
+    size: (height, width) of the class maps.
+    name: the option with the path, for messages; '': the path.
+
+  Returns:
+    counting.Counts, without samples.
+
+  Raises:
+    InputError: the log cannot be read; or it has not one response for each
+      image, or one that is no class map.
+  """
+  return counting.total(
+      _counted(path, pairs, size, name or path), num_images=len(pairs))
+
+
+def _counted(path, pairs, size, name):
+  """Yields the Counts of one response after the other."""
+  seen = set()
+  for response in responses(path, size, name):
+    sample = response.sample
+    if sample >= len(pairs):
+      raise InputError('{}: has image {}; expected 0 to {}, as there are {}',
+                       name, sample, len(pairs) - 1, len(pairs))
+    if sample in seen:
+      raise InputError('{}: has image {} ({}) more than once', name, sample,
+                       pairs[sample].name)
+    seen.add(sample)
+    predictions = np.frombuffer(response.data, np.uint8).reshape(size)
+    if predictions.max() >= contract.NUM_CLASSES:
+      raise InputError('{}: image {} ({}): class {}; expected 0 to {}', name,
+                       sample, pairs[sample].name, predictions.max(),
+                       contract.NUM_CLASSES - 1)
+    yield counting.Counts(metrics.confusion_matrix(
+        png_folder.read_label(pairs[sample]), predictions), 1, {})
+  missing = [pairs[sample].name for sample in range(len(pairs))
+             if sample not in seen]
+  if missing:
+    raise InputError('{}: lacks {} of {} images: {}', name, len(missing),
+                     len(pairs), some_of(missing))
+
+
+# --- Comparing -------------------------------------------------------------
+
+
+def compare(path: str, sampled: str, size: Tuple[int, int]) -> Comparison:
+  """Holds the responses of a performance run against those of accuracy mode.
+
+  Args:
+    path: the log of a run in accuracy mode.
+    sampled: the log of a run in performance mode, with some responses.
+    size: (height, width) of the class maps.
+
+  Returns:
+    A Comparison.
+
+  Raises:
+    InputError: a log cannot be read; one has no response, or the first one
+      lacks an image of the second.
+  """
+  # Deviates: MLCommons' script for TEST01 compares one byte of each response,
+  # in which two class maps rarely differ.
+  offsets: Dict[int, int] = {
+      response.sample: response.offset for response in responses(path, size)}
+  number = different = different_bytes = 0
+  samples = set()
+  with open(path, 'rb') as log:
+    for response in responses(sampled, size):
+      if response.sample not in offsets:
+        raise InputError('{}: has image {}, which {} lacks', sampled,
+                         response.sample, path)
+      log.seek(offsets[response.sample])
+      expected = _response(
+          log.readline().rstrip().rstrip(b','), size, 0, Message(path)).data
+      unequal = int(np.count_nonzero(
+          np.frombuffer(expected, np.uint8) !=
+          np.frombuffer(response.data, np.uint8)))
+      number += 1
+      different += unequal > 0
+      different_bytes += unequal
+      samples.add(response.sample)
+  if not number:
+    raise InputError('{}: has no response to compare', sampled)
+  return Comparison(number, different, different_bytes, len(samples),
+                    number * size[0] * size[1])
+
+
+def estimated_bytes(images: int, size: Tuple[int, int]) -> int:
+  """Returns about how large the log of so many images is."""
+  return images * (2 * size[0] * size[1] + _FRAME_BYTES)

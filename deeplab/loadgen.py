@@ -1,0 +1,601 @@
+"""Runs MLCommons' LoadGen over a model, as MLPerf Mobile does, unofficially.
+
+    OUTPUT/performance/mlperf_log_*   a run for speed
+    OUTPUT/accuracy/mlperf_log_*      a run over every image, with responses
+    OUTPUT/accuracy/report.json       the score that these responses have
+    OUTPUT/test01/mlperf_log_*        a run for speed with some responses
+    OUTPUT/*/UNOFFICIAL.txt           what these are not
+    OUTPUT/summary.json               all that is known of them
+
+Images are loaded and preprocessed while no clock runs. The model runs in a
+process of its own, as in the evaluation of TFLite files.
+"""
+from concurrent.futures.process import BrokenProcessPool
+import faulthandler
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+
+from deeplab import accuracy_log
+from deeplab import any_model
+from deeplab import environment
+from deeplab import files
+from deeplab import memory
+from deeplab import options as options_lib
+from deeplab import parallel
+from deeplab import progress
+from deeplab import report as report_lib
+from deeplab.benchmark import results as benchmark_results
+from deeplab.data import pairs as pairs_lib
+from deeplab.data import png_folder
+from deeplab.errors import InputError
+from deeplab.errors import option
+
+_LOG = logging.getLogger(__name__)
+
+PACKAGE = 'mlcommons-loadgen'
+UNOFFICIAL = ('unofficial: no MLPerf result; only logs that the MLPerf Mobile '
+              'app wrote can be submitted')
+SUMMARY = 'summary.json'
+_NOTICE = 'UNOFFICIAL.txt'
+# (queries, seconds), at least. MLPerf Mobile v0.7 to v2.0 has the second one.
+_LEAST = {options_lib.QUICK: (128, 10), options_lib.FULL: (1024, 60)}
+_PERCENTILE = 0.9
+_RULED_SAMPLES = 256
+_RULED_IMAGES = 2000
+# MLPerf Mobile asks for this share of the float model's score in the app.
+QUALITY_SHARE, FLOAT_SCORE = 0.97, 0.548
+QUALITY_TARGET = QUALITY_SHARE * FLOAT_SCORE
+_TEST01 = 'test01'
+# Responses that LoadGen is to log in that run, about.
+_TEST01_RESPONSES = 64
+_WARM_UP_RUNS = 4
+_NANOSECONDS = 1e9
+_Setting = Union[str, int, float]
+_LOG_LINE = ':::MLLOG '
+_DETAIL = 'mlperf_log_detail.txt'
+
+
+class _Setup(NamedTuple):
+  """What a worker needs to know."""
+  model: any_model.ModelFile
+  # (height, width) that a checkpoint's network is built for; None: any.
+  crop_size: Optional[Tuple[int, int]]
+  pairs: Tuple[pairs_lib.Pair, ...]
+  options: options_lib.LoadgenOptions
+
+
+class _Description(NamedTuple):
+  """What a worker says about the model."""
+  input_size: Tuple[int, int]
+  runtime: str
+  # Bytes of one image as the model takes it.
+  input_bytes: int
+
+
+class _Outcome(NamedTuple):
+  """What a worker says of a run."""
+  # Of LoadGen, as it was told.
+  settings: Dict[str, _Setting]
+  # Of the images, without loading.
+  seconds: float
+
+
+def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
+  """Makes the runs that are asked for, and their summary.
+
+  Args:
+    options: what to run, on what, by which rules.
+
+  Returns:
+    The content of summary.json.
+
+  Raises:
+    InputError: LoadGen is missing; or the model, the images or the output
+      folder cannot be used.
+  """
+  model = any_model.find(options.model)
+  listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
+  _check_output(options.output_dir)
+  version = _version()
+  setup = _Setup(model, _crop_size(model, listing.pairs), listing.pairs,
+                 options)
+  with parallel.processes(1) as pool:
+    try:
+      with files.replacing(options.output_dir) as (folder,):
+        os.mkdir(folder)
+        summary = _run_all(pool, setup, folder, version)
+        files.write_json(os.path.join(folder, SUMMARY), summary)
+    except BrokenProcessPool:
+      raise InputError(
+          '{}: what runs it crashed; the file may be damaged, or the memory '
+          'too small', option('model', options.model))
+  return summary
+
+
+def _version():
+  version = environment.installed_version(PACKAGE)
+  if not version:
+    raise InputError(
+        'needs the package {0}; on Python 3.11 to 3.13, ./scripts/setup.sh '
+        'modern installs it into .venvs/modern; elsewhere, python -m pip '
+        'install {0}==6.0.17'.format(PACKAGE))
+  return version
+
+
+def _check_output(output_dir):
+  """Raises InputError for what is no folder, or has something in it."""
+  given = option('output_dir', output_dir)
+  if os.path.isdir(output_dir) and os.listdir(output_dir):
+    raise InputError('{}: is not empty; give a new folder', given)
+  files.check_folder(given, output_dir)
+
+
+def _crop_size(model, pairs):
+  """Returns the size of the images, for the network of a checkpoint."""
+  if model.kind != report_lib.CHECKPOINT:
+    return None
+  image = png_folder.read_png(pairs[0].image_path, pairs[0].name)
+  return image.height, image.width
+
+
+def _run_all(pool, setup, folder, version):
+  """Makes all runs, their logs in a folder; returns the summary."""
+  options = setup.options
+  described = pool.submit(_describe, setup).result()
+  size = described.input_size
+  _LOG.info('%s runs %s', described.runtime, setup.model.path)
+  png_folder.check(setup.pairs, size)
+  _check_room(setup, described, folder)
+  summary = {
+      'unofficial': UNOFFICIAL,
+      'model': {
+          'kind': setup.model.kind, 'path': setup.model.path,
+          'sha256': _sha256(_main_file(setup.model)),
+          'input_size': list(size)},
+      'runtime': {'interpreter': described.runtime,
+                  'num_threads': options.num_threads},
+      'images': dict(png_folder.origin(setup.pairs, size),
+                     folder=os.path.dirname(setup.pairs[0].image_path),
+                     count=len(setup.pairs)),
+      'scenario': options.scenario,
+      'mode': options.mode,
+      'not_by_the_rules': _departures(setup),
+      'loadgen': {'package': PACKAGE, 'version': version},
+      'machine': benchmark_results.machine(),
+  }
+  kinds = [kind for kind in (options_lib.PERFORMANCE, options_lib.ACCURACY)
+           if options.run in (kind, options_lib.BOTH)]
+  for kind in kinds + ([_TEST01] if options.test01 else []):
+    logs = os.path.join(folder, kind)
+    os.mkdir(logs)
+    # LoadGen's own files do not say it.
+    files.write_text(os.path.join(logs, _NOTICE), UNOFFICIAL + '\n')
+    outcome = pool.submit(_measure, setup, kind, logs).result()
+    summary[kind] = {'settings': outcome.settings}
+    if kind == options_lib.ACCURACY:
+      summary[kind].update(_score(setup, described, logs, outcome))
+    else:
+      summary[kind].update(_speed(logs, options.scenario))
+    if kind == _TEST01:
+      summary[kind].update(accuracy_log.compare(
+          _log_in(folder, options_lib.ACCURACY), _log_in(folder, kind),
+          size)._asdict())
+  return summary
+
+
+def _log_in(folder, kind):
+  return os.path.join(folder, kind, accuracy_log.NAME)
+
+
+def _check_room(setup, described, folder):
+  """Raises InputError where images do not fit in memory, or the log on disk."""
+  options = setup.options
+  loaded = min(options.samples_in_memory, len(setup.pairs))
+  memory.check(loaded * described.input_bytes, '{}',
+               option('samples_in_memory', options.samples_in_memory))
+  needed = accuracy_log.estimated_bytes(
+      len(setup.pairs), described.input_size)
+  free = shutil.disk_usage(folder).free
+  if options.run != options_lib.PERFORMANCE and needed > free:
+    raise InputError(
+        '{}: needs {:.0f} MB for the responses to {} images, {:.0f} MB are '
+        'free', option('output_dir', options.output_dir), needed / 1e6,
+        len(setup.pairs), free / 1e6)
+
+
+def _departures(setup):
+  """Says what keeps a run from following the rules; nothing: []."""
+  options = setup.options
+  least = _least(options)
+  departures = []
+  if len(setup.pairs) != _RULED_IMAGES:
+    departures.append('{} images, not {}'.format(
+        len(setup.pairs), _RULED_IMAGES))
+  for name, given, ruled in zip(('queries', 'seconds'), least,
+                                _LEAST[options_lib.FULL]):
+    if given < ruled:
+      departures.append('at least {:g} {}, not {}'.format(given, name, ruled))
+  if options.samples_in_memory != _RULED_SAMPLES:
+    departures.append('{} images in memory, not {}'.format(
+        options.samples_in_memory, _RULED_SAMPLES))
+  if options.scenario != options_lib.SINGLE_STREAM:
+    departures.append('{}; this model is scored in {}'.format(
+        options.scenario, options_lib.SINGLE_STREAM))
+  return departures
+
+
+def _least(options):
+  """Returns the least (queries, seconds) of a run for speed."""
+  queries, seconds = _LEAST[options.mode]
+  return options.min_queries or queries, options.min_seconds or seconds
+
+
+# --- What became of runs ---------------------------------------------------
+
+
+def _score(setup, described, logs, outcome):
+  """Scores the log of a run in accuracy mode; returns that of the summary."""
+  path = os.path.join(logs, accuracy_log.NAME)
+  wanted = _log_in(setup.options.output_dir, options_lib.ACCURACY)
+  counts = accuracy_log.count(
+      path, setup.pairs, described.input_size, wanted)
+  report = report_lib.Report(
+      kind=report_lib.ACCURACY_LOG, path=wanted, step=None,
+      images=counts.images, seconds=outcome.seconds,
+      runtime='{}, LoadGen, unofficial'.format(described.runtime),
+      matrix=counts.matrix,
+      **png_folder.origin(setup.pairs, described.input_size))
+  report_lib.write(os.path.join(logs, 'report.json'), report)
+  score = report.scores.miou_mlperf_app
+  return {
+      'log_sha256': _sha256(path),
+      'images': counts.images,
+      'miou_mlperf_app': score,
+      'quality_target': QUALITY_TARGET,
+      'quality_target_reached': score >= QUALITY_TARGET,
+      'seconds': outcome.seconds,
+  }
+
+
+def _speed(logs, scenario):
+  """Returns what the summary says of a run for speed."""
+  found = read_detail(os.path.join(logs, _DETAIL))
+  speed = {
+      'valid': found['result_validity'] == 'VALID',
+      'invalid_reason': found.get('result_invalid_reason', ''),
+      'errors': found['errors'],
+      'latency_ms': {
+          name: found['result_{}_latency_ns'.format(name)] / 1e6
+          for name in ('min', 'mean', 'max', '50.00_percentile',
+                       '90.00_percentile', '99.00_percentile')},
+      'effective_settings': {
+          name[len('effective_'):]: value for name, value in found.items()
+          if name.startswith('effective_')},
+  }
+  if scenario == options_lib.OFFLINE:
+    speed['samples_per_second'] = found['result_samples_per_second']
+    speed['samples'] = (found['effective_samples_per_query'] *
+                        found['result_query_count'])
+  else:
+    speed['queries'] = found['result_query_count']
+    speed['latency_90th_ms'] = speed['latency_ms']['90.00_percentile']
+    # What MLPerf Inference reports, not MLPerf Mobile to v2.0.
+    speed['early_stopping_90th_ms'] = found['early_stopping_latency_ss'] / 1e6
+  return speed
+
+
+def read_detail(path: str) -> Dict[str, Any]:
+  """Reads what LoadGen wrote to mlperf_log_detail.txt.
+
+  Args:
+    path: the file.
+
+  Returns:
+    Dict from key to value, the last one of each; 'errors' is a list of what
+    LoadGen calls errors.
+
+  Raises:
+    InputError: a line is not LoadGen's, or there is no result.
+  """
+  found: Dict[str, Any] = {'errors': []}
+  with open(path, encoding='utf-8', errors='replace') as lines:
+    for line in lines:
+      if not line.startswith(_LOG_LINE):
+        continue
+      try:
+        entry = json.loads(line[len(_LOG_LINE):])
+        found[entry['key']] = entry['value']
+        if entry['metadata']['is_error']:
+          found['errors'].append(str(entry['value']))
+      except (ValueError, KeyError, TypeError):
+        raise InputError('{}: not a line of LoadGen: {:.80}'.format(
+            path, line.strip()))
+  if 'result_validity' not in found:
+    raise InputError('{}: LoadGen wrote no result; {}'.format(
+        path, '; '.join(found['errors']) or 'the run was cut off'))
+  return found
+
+
+def summary_lines(summary: Dict[str, Any], output_dir: str) -> List[str]:
+  """Says what `run` found, for people.
+
+  Args:
+    summary: what it returned.
+    output_dir: where it is.
+  """
+  lines = ['LoadGen {} ({})'.format(
+      summary['loadgen']['version'], summary['unofficial'])]
+  for kind in (options_lib.PERFORMANCE, _TEST01):
+    if kind in summary:
+      lines.append('{}, {}, {}: {}'.format(
+          kind, summary['scenario'], summary['mode'],
+          _speed_text(summary[kind])))
+  if options_lib.ACCURACY in summary:
+    found = summary[options_lib.ACCURACY]
+    lines.append(
+        'accuracy, from {}: mIoU, app {:.4f} of {} images; {} the target of '
+        '{:.4f} ({:.0f} % of {})'.format(
+            accuracy_log.NAME, found['miou_mlperf_app'], found['images'],
+            'reaches' if found['quality_target_reached'] else 'misses',
+            QUALITY_TARGET, 100 * QUALITY_SHARE, FLOAT_SCORE))
+  if _TEST01 in summary:
+    found = summary[_TEST01]
+    lines.append(
+        'test01: {different} of {responses} responses differ from the accuracy '
+        'run, in {different_bytes} of {bytes} bytes'.format(**found))
+  if summary['not_by_the_rules']:
+    lines.append('not by the rules: ' + '; '.join(summary['not_by_the_rules']))
+  lines.append('everything is in ' + os.path.join(output_dir, SUMMARY))
+  return lines
+
+
+def _speed_text(found):
+  if 'queries' in found:
+    text = '90th percentile {:.2f} ms over {} queries'.format(
+        found['latency_90th_ms'], found['queries'])
+  else:
+    text = '{:.2f} images a second over {} images'.format(
+        found['samples_per_second'], found['samples'])
+  return '{}, {}'.format(text, 'VALID' if found['valid'] else (
+      'INVALID ({})'.format(found['invalid_reason'].strip())))
+
+
+# --- A log alone -----------------------------------------------------------
+
+
+def score_log(options: options_lib.AccuracyLogOptions,
+              eval_options: options_lib.EvalOptions) -> report_lib.Report:
+  """Scores the log of a run that was made before, here or on a phone.
+
+  Args:
+    options: which log, and the images it is about.
+    eval_options: what becomes of the scores.
+
+  Returns:
+    What was published.
+
+  Raises:
+    InputError: the log, or the images, cannot be used; or the log is not what
+      the summary beside it is of.
+  """
+  report_lib.check_outputs(eval_options)
+  path = options.accuracy_log
+  listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
+  image = png_folder.read_png(
+      listing.pairs[0].image_path, listing.pairs[0].name)
+  size = (image.height, image.width)
+  png_folder.check(listing.pairs, size)
+  started = time.time()
+  _check_sum(path)
+  counts = accuracy_log.count(
+      path, listing.pairs, size, option('accuracy_log', path))
+  report = report_lib.Report(
+      kind=report_lib.ACCURACY_LOG, path=path, step=None,
+      images=counts.images, seconds=time.time() - started,
+      runtime='whatever wrote the log; unofficial', matrix=counts.matrix,
+      **png_folder.origin(listing.pairs, size))
+  report_lib.save(report, counts.samples, eval_options)
+  report_lib.show(report, eval_options.report_json)
+  return report
+
+
+def _check_sum(path):
+  """Raises InputError for a log that has changed since its summary."""
+  try:
+    with open(os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(path))), SUMMARY),
+              encoding='utf-8') as content:
+      expected = json.load(content)[options_lib.ACCURACY]['log_sha256']
+  except (OSError, ValueError, KeyError, TypeError):
+    return
+  if os.path.isfile(path) and _sha256(path) != expected:
+    raise InputError('{}: has changed since LoadGen wrote it: its SHA-256 is '
+                     'not that in ../{}', option('accuracy_log', path), SUMMARY)
+
+
+def _main_file(model):
+  """Returns the file that says what a model is; of a checkpoint, the index."""
+  # It has the checksums of all tensors.
+  return model.path + ('.index' if model.kind == report_lib.CHECKPOINT else '')
+
+
+def _sha256(path):
+  digest = hashlib.sha256()
+  with open(path, 'rb') as content:
+    for block in iter(functools.partial(content.read, 2 ** 20), b''):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+# --- In the worker ---------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(model, crop_size, num_threads):
+  """Returns the predictor of this process, which ends with it."""
+  # The stack of a crash says no more than the message that follows it.
+  faulthandler.disable()
+  return any_model.open_predictor(
+      model, crop_size=crop_size, num_threads=num_threads)
+
+
+def _predictor_of(setup):
+  return _predictor(setup.model, setup.crop_size, setup.options.num_threads)
+
+
+def _describe(setup):
+  predictor = _predictor_of(setup)
+  height, width = predictor.input_size
+  prepared = predictor.prepare(np.zeros([1, height, width, 3], np.float32))
+  return _Description((height, width), predictor.runtime, prepared.nbytes)
+
+
+class _Samples:
+  """LoadGen's library of samples, and its system under test."""
+
+  def __init__(self, loadgen, predictor, pairs, bar):
+    self._loadgen = loadgen
+    self._predictor = predictor
+    self._pairs = pairs
+    self._bar = bar
+    # Number of a sample to what the model takes.
+    self._inputs = {}
+
+  def load(self, numbers):
+    """Reads and preprocesses images; not timed."""
+    for number in numbers:
+      self._inputs[number] = _prepared(self._predictor, self._pairs[number])
+
+  def unload(self, numbers):
+    """Frees images."""
+    for number in numbers:
+      del self._inputs[number]
+
+  def issue(self, samples):
+    """Answers a query: timed."""
+    for sample in samples:
+      classes = self.classes_of(sample.index)
+      self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(
+          sample.id, classes.ctypes.data, classes.nbytes)])
+      self._bar.update(1)
+
+  def classes_of(self, number):
+    """Returns the class map of a loaded image, uint8 [height, width]."""
+    labels = self._predictor.predict_prepared(self._inputs[number])[0]
+    return labels.astype(np.uint8, order='C')
+
+
+def _prepared(predictor, pair):
+  """Returns an image as the model takes it."""
+  image = png_folder.read_image(pair)
+  return predictor.prepare(image[np.newaxis].astype(np.float32))
+
+
+def _measure(setup, kind, folder):
+  """Has LoadGen make a run.
+
+  Args:
+    setup: _Setup.
+    kind: options.PERFORMANCE, ACCURACY or _TEST01.
+    folder: where LoadGen writes its logs.
+
+  Returns:
+    An _Outcome.
+  """
+  import mlperf_loadgen
+  predictor = _predictor_of(setup)
+  fastest = _fastest(predictor, setup.pairs[0])
+  settings = _settings(setup, kind, fastest)
+  with progress.Bar(
+      _planned(setup, kind, fastest), kind, unit='query') as bar:
+    samples = _Samples(mlperf_loadgen, predictor, setup.pairs, bar)
+    log_output = mlperf_loadgen.LogOutputSettings()
+    log_output.outdir = folder
+    log_settings = mlperf_loadgen.LogSettings()
+    log_settings.log_output = log_output
+    log_settings.enable_trace = False
+    sut = mlperf_loadgen.ConstructSUT(samples.issue, lambda: None)
+    library = mlperf_loadgen.ConstructQSL(
+        len(setup.pairs),
+        min(setup.options.samples_in_memory, len(setup.pairs)), samples.load,
+        samples.unload)
+    started = time.time()
+    # Without a name, an audit.config in the current folder would change them.
+    mlperf_loadgen.StartTestWithLogSettings(
+        sut, library, _test_settings(mlperf_loadgen, settings), log_settings,
+        '')
+    seconds = time.time() - started
+    mlperf_loadgen.DestroyQSL(library)
+    mlperf_loadgen.DestroySUT(sut)
+  return _Outcome(settings, seconds)
+
+
+def _fastest(predictor, pair):
+  """Returns the least seconds that the model took for an image, after one."""
+  inputs = _prepared(predictor, pair)
+  durations = []
+  for _ in range(_WARM_UP_RUNS):
+    started = time.perf_counter()
+    predictor.predict_prepared(inputs)
+    durations.append(time.perf_counter() - started)
+  return min(durations[1:])
+
+
+def _planned(setup, kind, seconds):
+  """Returns about how many images a run asks for, if one takes so long."""
+  if kind == options_lib.ACCURACY:
+    return len(setup.pairs)
+  queries, duration = _least(setup.options)
+  return max(queries, math.ceil(duration / seconds))
+
+
+def _settings(setup, kind, seconds):
+  """Returns LoadGen's settings as a dict that json can write.
+
+  Args:
+    setup: _Setup.
+    kind: see _measure.
+    seconds: that an image takes. LoadGen plans as many queries as that has it
+      expect; a run that ends before its least duration is none.
+  """
+  options = setup.options
+  queries, duration = _least(options)
+  settings = {
+      'scenario': options.scenario,
+      'mode': ('AccuracyOnly' if kind == options_lib.ACCURACY
+               else 'PerformanceOnly'),
+      'min_query_count': queries,
+      'min_duration_ms': math.ceil(1000 * duration),
+      'qsl_rng_seed': options.qsl_rng_seed,
+      'sample_index_rng_seed': options.sample_index_rng_seed,
+      'schedule_rng_seed': options.schedule_rng_seed,
+  }
+  if options.scenario == options_lib.OFFLINE:
+    settings['offline_expected_qps'] = 1 / seconds
+  else:
+    settings['single_stream_expected_latency_ns'] = math.floor(
+        seconds * _NANOSECONDS)
+    settings['single_stream_target_latency_percentile'] = _PERCENTILE
+  if kind == _TEST01:
+    settings['accuracy_log_rng_seed'] = options.accuracy_log_rng_seed
+    settings['accuracy_log_sampling_target'] = _TEST01_RESPONSES
+  return settings
+
+
+def _test_settings(loadgen, settings):
+  """Returns the same as LoadGen's own object."""
+  made = loadgen.TestSettings()
+  for name, value in settings.items():
+    enum = {'scenario': loadgen.TestScenario,
+            'mode': loadgen.TestMode}.get(name)
+    setattr(made, name, getattr(enum, value) if enum else value)
+  return made

@@ -1,0 +1,37 @@
+r"""Runs MLCommons' LoadGen over a model: an MLPerf Mobile run, unofficially.
+
+    python scripts/loadgen.py \
+      --model=checkpoints/quantize_aware_training/freeze_qat.tflite \
+      --test_dir=${OUTPUT_DIR}/images --output_dir=loadgen --mode=quick
+
+The images are those that gen_preprocessed_data.py wrote. The model is a TFLite
+file, a frozen graph or a checkpoint. One run measures speed, one asks for every
+image and is scored from its mlperf_log_accuracy.json; docs/mlperf.md says by
+which rules. Only logs that the MLPerf Mobile app wrote can be submitted.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab import environment
+from deeplab.flag_sets import mlperf as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_loadgen_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.loadgen_options(flag_values)
+
+  from deeplab import loadgen
+
+  summary = loadgen.run(options)
+  print('\n'.join(loadgen.summary_lines(summary, options.output_dir)))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags,
+          environments=('tf2', 'modern', environment.TFLITE))

@@ -1,0 +1,32 @@
+r"""Scores an mlperf_log_accuracy.json that LoadGen wrote, here or on a phone.
+
+    python scripts/score_accuracy_log.py \
+      --accuracy_log=loadgen/accuracy/mlperf_log_accuracy.json \
+      --test_dir=${OUTPUT_DIR}/images
+
+The images are those of the run: image N of the log is the N-th of the folder.
+The score that MLPerf Mobile reports is "mIoU, app". It needs no TensorFlow.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import mlperf as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_score_log_flags(flag_values)
+
+
+def main(flag_values):
+  options, eval_options = flag_sets.score_log_options(flag_values)
+
+  from deeplab import loadgen
+
+  loadgen.score_log(options, eval_options)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=())

@@ -1,0 +1,39 @@
+"""TFLite files for tests."""
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+
+def argmax_model(size):
+  """Returns a TFLite file: a pixel's label is its largest channel.
+
+  Of three and 0.5, the last one.
+
+  Args:
+    size: (height, width) of its input.
+  """
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, (1,) + size + (3,), 'images')
+    half = tf.constant(0.5, tf.float32, (1,) + size + (1,))
+    labels = tf.argmax(tf.concat([images, half], 3), 3, output_type=tf.int32)
+    converter = tf.lite.TFLiteConverter.from_session(
+        session, [images], [labels])
+    with pytest.MonkeyPatch.context() as patch:
+      # Where TensorFlow looks for its converter program.
+      patch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
+      return converter.convert()
+
+
+def image_of(classes):
+  """Returns an image that the model labels so.
+
+  Args:
+    classes: [height, width], of 0 to 2.
+  """
+  classes = np.array(classes)
+  image = np.full(classes.shape + (3,), 20)
+  np.put_along_axis(image, classes[..., np.newaxis], 250, axis=2)
+  return image

@@ -1,0 +1,212 @@
+"""LoadGen's log of responses: read a line at a time, scored, compared."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplab import accuracy_log
+from deeplab import loadgen
+from deeplab import options as options_lib
+from deeplab.data import png_folder
+from deeplab.errors import InputError
+from tests import scripts
+
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+SCRIPT = 'scripts/score_accuracy_log.py'
+SIZE = (2, 3)  # height, width
+LABELS = [[[1, 1, 2], [2, 0, 0]], [[3, 3, 3], [40, 2, 2]],
+          [[1, 1, 1], [1, 1, 1]]]
+PREDICTIONS = [[[1, 2, 2], [2, 5, 0]], [[3, 3, 1], [2, 2, 2]],
+               [[1, 1, 1], [1, 1, 0]]]
+
+
+def text_of(responses):
+  """Returns a log as LoadGen writes it; responses are (image, class map)."""
+  return '[\n' + ',\n'.join(
+      '{{ "seq_id" : {}, "qsl_idx" : {}, "data" : "{}" }}'.format(
+          sequence, sample, np.array(classes, np.uint8).tobytes().hex().upper())
+      for sequence, (sample, classes) in enumerate(responses)) + '\n]\n'
+
+
+WHOLE = text_of([(2, PREDICTIONS[2]), (0, PREDICTIONS[0]),
+                 (1, PREDICTIONS[1])])
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three preprocessed pairs; the log of their predictions beside them."""
+  for number, label in enumerate(LABELS):
+    for kind, array in (('images', np.zeros(SIZE + (3,))),
+                        ('annotations', label)):
+      (tmp_path / kind).mkdir(exist_ok=True)
+      Image.fromarray(np.array(array, np.uint8)).save(
+          str(tmp_path / kind / 'img_{}.png'.format(number)))
+  (tmp_path / 'log.json').write_text(WHOLE)
+  return tmp_path
+
+
+def score(folder, text, log='log.json'):
+  (folder / log).write_text(text)
+  return loadgen.score_log(
+      options_lib.AccuracyLogOptions(
+          accuracy_log=str(folder / log), test_dir=str(folder)),
+      options_lib.EvalOptions())
+
+
+def test_responses_are_scored_whatever_their_order(folder):
+  done = scripts.run(
+      SCRIPT, '--accuracy_log={}'.format(folder / 'log.json'),
+      '--test_dir={}'.format(folder),
+      '--report_json={}'.format(folder / 'report.json'))
+  with open(str(folder / 'report.json')) as content:
+    report = json.load(content)
+  # Of class 1: 6 of 9 pixels; 2: 4 of 5; 3: 2 of 3.
+  assert report['miou_mlperf_app'] == pytest.approx(
+      (6 / 9 + 4 / 5 + 2 / 3) / 31)
+  assert (report['kind'], report['images']) == ('accuracy log', 3)
+  assert 'mIoU, app        0.0688' in done.stdout
+  assert 'unofficial' in done.stdout
+
+
+def test_a_log_is_read_as_any_json(folder):
+  """LoadGen's blanks are not counted on, nor is upper case."""
+  text = '[\n' + ',\n'.join(json.dumps(
+      {'data': entry['data'].lower(), 'qsl_idx': entry['qsl_idx'],
+       'seq_id': entry['seq_id'], 'token_count': 1})
+                            for entry in json.loads(WHOLE)) + '\n]'
+  assert score(folder, text).matrix.tolist() == score(
+      folder, WHOLE).matrix.tolist()
+
+
+LINES = WHOLE.splitlines(True)
+
+
+@pytest.mark.parametrize('text, problem', [
+    (WHOLE[:-3], 'line 4: the log is cut off there; run again'),
+    (''.join(LINES[:3]), 'line 4: the log is cut off there; run again'),
+    (WHOLE[:-100], 'line 3: the log is cut off there; run again'),
+    (''.join(LINES[:3] + LINES[4:]), 'line 4: a response is missing before'),
+    (''.join(LINES[:2] + LINES[3:]),
+     'lacks 1 of 3 images: img_0.png'),
+    (''.join(LINES[:2] + LINES[1:]), 'has image 2 (img_2.png) more than once'),
+    (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : 3'),
+     'has image 3; expected 0 to 2, as there are 3'),
+    (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : -1'), 'line 4: expected {'),
+    (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : true'), 'line 4: expected {'),
+    (WHOLE.replace('"data" : "01', '"data" : "0X'), 'line 2: expected {'),
+    (WHOLE.replace('"data" : "01', '"data" : "'),
+     'line 2: 5 bytes of image 2; expected a class map of 2x3'),
+    (WHOLE.replace('"data" : "01', '"data" : "0101'), 'line 2: 7 bytes of'),
+    (WHOLE.replace('"data" : "01', '"data" : "20'),
+     'image 2 (img_2.png): class 32; expected 0 to 31'),
+    (WHOLE.replace('"data" : "01', '"data" : "' + '01' * 400),
+     'line 2: longer than any class map of 2x3'),
+    (WHOLE + 'x', 'more follows after line 5'),
+    (WHOLE.replace(' },', ' }', 1), 'line 3: "]" is missing before it'),
+    ('[\n]\n', 'lacks 3 of 3 images: img_0.png, img_1.png, img_2.png'),
+    (json.dumps(json.loads(WHOLE)), 'line 1 is not "["; expected'),
+    ('{}', 'line 1 is not "["; expected an mlperf_log'),
+    ('', 'line 1 is not "["; expected an mlperf_log'),
+    ('[\n{}\n]\n', 'line 2: expected {'),
+    ('[\n' + '[' * 300 + '\n]\n', 'line 2: expected {'),
+])
+def test_logs_that_are_cut_or_edited_are_refused(folder, text, problem):
+  with pytest.raises(InputError) as error:
+    score(folder, text)
+  assert problem in str(error.value)
+  assert str(error.value).startswith('accuracy_log={}: '.format(
+      folder / 'log.json'))
+  assert '\n' not in str(error.value)
+
+
+def test_the_script_refuses_in_one_line(folder):
+  (folder / 'log.json').write_text(WHOLE[:-60])
+  line = scripts.refusal(
+      SCRIPT, '--accuracy_log={}'.format(folder / 'log.json'),
+      '--test_dir={}'.format(folder),
+      '--report_json={}'.format(folder / 'report.json'))
+  assert line.endswith('log.json: line 3: the log is cut off there; run again')
+  assert '--accuracy_log=' in line
+  assert not (folder / 'report.json').exists()
+
+
+def test_a_log_with_a_summary_is_held_against_it(folder):
+  """A class map that is another one is sound by itself."""
+  (folder / 'run' / 'accuracy').mkdir(parents=True)
+  log = os.path.join('run', 'accuracy', 'log.json')
+  score(folder, WHOLE, log)
+  (folder / 'run' / 'summary.json').write_text(json.dumps({
+      'accuracy': {'log_sha256': loadgen._sha256(str(folder / log))}}))
+  score(folder, WHOLE, log)
+  with pytest.raises(InputError, match='has changed since LoadGen wrote it'):
+    score(folder, WHOLE.replace('"data" : "01', '"data" : "02'), log)
+
+
+# --- Comparing -------------------------------------------------------------
+
+
+def compare(folder, text):
+  (folder / 'sampled.json').write_text(text)
+  return accuracy_log.compare(
+      str(folder / 'log.json'), str(folder / 'sampled.json'), SIZE)
+
+
+def test_all_bytes_are_compared(folder):
+  equal = [(0, PREDICTIONS[0]), (2, PREDICTIONS[2]), (0, PREDICTIONS[0])]
+  assert compare(folder, text_of(equal)) == (3, 0, 0, 2, 18)
+  last = np.array(PREDICTIONS[2])
+  last[-1, -1] += 1
+  other = [(0, PREDICTIONS[0]), (2, last), (1, PREDICTIONS[0])]
+  # PREDICTIONS 0 and 1 have one pixel in common.
+  assert compare(folder, text_of(other)) == (3, 2, 1 + 5, 3, 18)
+
+
+def test_what_cannot_be_compared_is_refused(folder):
+  with pytest.raises(InputError, match='has no response to compare'):
+    compare(folder, '[\n]\n')
+  with pytest.raises(InputError, match='has image 7, which .* lacks'):
+    compare(folder, text_of([(7, PREDICTIONS[0])]))
+
+
+# --- Size ------------------------------------------------------------------
+
+
+def test_a_large_log_takes_little_memory(tmp_path):
+  """A log of 60 MB is read by a process that may take 30 MB more."""
+  line = '{{ "seq_id" : {}, "qsl_idx" : {}, "data" : "' + '05' * 512 ** 2 + (
+      '" }}')
+  count = 120
+  path = tmp_path / 'log.json'
+  with open(str(path), 'w') as log:
+    log.write('[\n')
+    for number in range(count):
+      log.write(line.format(number, number))
+      log.write(',\n' if number + 1 < count else '\n]\n')
+  assert path.stat().st_size > 60e6
+  # In pages and kilobytes that this process has had at most.
+  read = (
+      'import resource, sys\n'
+      'sys.path.insert(0, sys.argv[1])\n'
+      'from deeplab import accuracy_log\n'
+      'def peak():\n'
+      '  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
+      'before = peak()\n'
+      'number = sum(1 for _ in accuracy_log.responses(\n'
+      '    sys.argv[2], (512, 512)))\n'
+      'print(number, peak() - before)\n')
+  number, kilobytes = map(int, subprocess.check_output(
+      [sys.executable, '-c', read, scripts.REPOSITORY, str(path)]).split())
+  assert number == count
+  assert kilobytes < 30e3
+
+
+def test_labels_alone_are_those_of_pairs(folder):
+  for pair in png_folder.list_pairs(str(folder)).pairs:
+    image, label = png_folder.read_pair(pair)
+    np.testing.assert_array_equal(png_folder.read_image(pair), image)
+    np.testing.assert_array_equal(png_folder.read_label(pair), label)
+    assert label.max() < 32
