@@ -169,9 +169,14 @@ PREPROCESSED_MANIFEST = 'manifest.json'
 PREPROCESSED_INCOMPLETE = 'INCOMPLETE'
 
 
-def preprocessed_name(number: int) -> str:
-  """Returns the file name of an image and of its annotation, 'img_7.png'."""
-  return 'img_{}.png'.format(number)
+def preprocessed_name(number: int, digits: int = 1) -> str:
+  """Returns the file name of an image and of its annotation, 'img_7.png'.
+
+  Args:
+    number: of the image.
+    digits: at least so many, such as 'img_00000007.png' for 8.
+  """
+  return 'img_{:0{}d}.png'.format(number, digits)
 
 
 def is_preprocessed_name(name: str) -> bool:

@@ -28,6 +28,8 @@ from deeplab.errors import some_of
 if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
   from deeplab.data import dataset
 
+# Least digits of a number in a name. ADE20K's own names have eight.
+_DIGITS = {options_lib.NUMBERED: 1, options_lib.MLPERF_APP: 8}
 _FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
 
 
@@ -131,6 +133,7 @@ def write(batches: 'dataset.Batches', *,
         'geometry': geometry,
         'preprocessing': preprocess_options.to_json(),
         'image_list': options.image_list,
+        'layout': options.layout,
         'images': [entry for _, entry in entries],
     }
     for name in _FOLDERS:
@@ -218,7 +221,7 @@ def _present(folder):
 def _write_pairs(batches, names, options):
   """Writes all pairs; yields (number, entry of the manifest) for each."""
   with parallel.mapped_in_threads(
-      _PairWriter(options.output_dir), _elements(batches, names),
+      _PairWriter(options), _elements(batches, names),
       options.num_workers) as results:
     for entry in progress.shown(results, 'writing', unit='image',
                                 total=batches.num_images):
@@ -242,12 +245,14 @@ def _elements(batches, names):
 class _PairWriter:
   """Writes an _Element to its two files."""
 
-  def __init__(self, folder):
-    self._folders = [os.path.join(folder, name) for name in _FOLDERS]
+  def __init__(self, options):
+    self._folders = [os.path.join(options.output_dir, name)
+                     for name in _FOLDERS]
+    self._digits = _DIGITS[options.layout]
 
   def __call__(self, element):
     """Returns (number, entry of the manifest)."""
-    name = contract.preprocessed_name(element.number)
+    name = contract.preprocessed_name(element.number, self._digits)
     # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
     # numbers, and does not round them; the padding becomes 127.
     for folder, array in zip(self._folders, (element.image, element.label)):
