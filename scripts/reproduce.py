@@ -1,0 +1,33 @@
+r"""Reproduces the published numbers; scripts/reproduce.sh starts it.
+
+    ./scripts/reproduce.sh
+    ./scripts/reproduce.sh --sample=${SAMPLE_DIR} --published=${PUBLISHED_DIR}
+
+Downloads ADE20K and the published files, evaluates them, exports, converts and
+quantizes the checkpoints again, evaluates what came out, and writes RESULTS.md.
+A step whose result is there is not done again. It needs no TensorFlow itself.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import mlperf as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_reproduce_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.reproduce_options(flag_values)
+
+  from deeplab import reproduction
+
+  content = reproduction.run(options)
+  print(reproduction.summary_line(content, options.output_dir))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=())
