@@ -24,6 +24,8 @@ NOT_IN_THE_REPOSITORY = {
     'images/training', 'images/validation', 'images/img_N.png',
     'annotations/training', 'annotations/validation', 'annotations/img_N.png',
     '.venvs/tf1', '.venvs/tf2', '.venvs/modern', '.venvs/tf1/bin/python',
+    'mlperf_log_accuracy.json', 'report.json', 'summary.json',
+    'img_00000000.png',
     'checkpoints/float/freeze.tflite',
     'checkpoints/post_train_quant/freeze_ptq.tflite',
     'checkpoints/quantize_aware_training/freeze_qat.tflite'}
