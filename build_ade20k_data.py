@@ -13,6 +13,10 @@ does. The defaults are the folders that
 download_and_convert_ade20k.sh makes. A split whose flags are not given and
 whose default folder does not exist is left out, as long as the other split's
 flags are given.
+
+--label_map=FILE says which ids of the labels are which class, for classes of
+your own; every later step knows it from the records. docs/own_data.md has an
+example.
 """
 from deeplab import cli
 from deeplab import contract
@@ -34,8 +38,10 @@ def main(flag_values):
     if split not in [summary.split for summary in summaries]:
       print('{0}: left out (no --{0}_image_folder given, and its default does '
             'not exist)'.format(split))
-  print('Share of pixels ("other" holds ids 0 and {} to {}):'.format(
-      contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK))
+  print('Share of pixels ("other" holds {}):'.format(
+      'every id that {} does not list'.format(splits[0].label_map)
+      if splits[0].label_map else 'ids 0 and {} to {}'.format(
+          contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK)))
   print('\n'.join(builder.histogram_table(summaries)))
 
 

@@ -24,6 +24,7 @@ from deeplab import contract
 from deeplab import errors
 from deeplab import files
 from deeplab import inputs
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import tf_texts
 from deeplab.errors import InputError
@@ -533,6 +534,19 @@ def read_options(
         path, error))
 
 
+def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
+  """Returns what the classes of checkpoints are; None where it is not written.
+
+  Args:
+    path: folder, prefix or file of the checkpoints; it need not exist.
+
+  Raises:
+    InputError: the options beside them cannot be read.
+  """
+  written = read_options(path if os.path.isdir(path) else os.path.dirname(path))
+  return written[0].classes if written else None
+
+
 def _options_from_json(content):
   """Returns (ModelOptions, optimizer) from what write_options wrote."""
   if not isinstance(content, dict) or not isinstance(
@@ -547,6 +561,29 @@ def _options_from_json(content):
     definition = definitions(options_lib.TrainOptions)['optimizer']
     optimizer = definition.checked(optimizer)
   return options_lib.from_json(options_lib.ModelOptions, fields), optimizer
+
+
+def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
+                    num_classes: Optional[int]) -> options_lib.ModelOptions:
+  """Returns options with the classes that a checkpoint was trained on.
+
+  Args:
+    prefix: checkpoint prefix.
+    model_options: of the same network; as they are where the checkpoint has no
+      classes of its own.
+    num_classes: what the user says it is; None: nothing.
+
+  Raises:
+    InputError: the checkpoint has another number of classes of its own.
+  """
+  label_map = label_map_of(prefix)
+  if label_map in (None, label_maps.ADE20K):
+    return model_options
+  if num_classes not in (None, label_map.num_classes):
+    raise InputError('{}: trained on {} classes of a label map, got {}; drop '
+                     'it', prefix, label_map.num_classes,
+                     option('num_classes', num_classes))
+  return model_options.with_classes(label_map)
 
 
 def check_options(
@@ -606,7 +643,13 @@ def _differences(trained, given, free):
   if given.is_quantized and not trained.is_quantized:
     found.append(Message('trained in float: drop {}',
                          option('quantize_delay_step')))
+  classes = label_maps.difference(trained.classes, given.classes)
+  if classes:
+    found.append(Message('{}: id {} was trained as {}, now it is {}',
+                         option('label_map'), *classes))
   for name in trained._fields:
+    if name == 'label_map' or name == 'num_classes' and classes:
+      continue
     before, now = getattr(trained, name), getattr(given, name)
     if name not in free + _QUANTIZATION and before != now and not _rates_fit(
         name, trained, given):

@@ -11,8 +11,8 @@ from typing import Optional
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
-from deeplab import contract
 from deeplab import counting
+from deeplab import descriptions
 from deeplab import evaluated
 from deeplab import events as events_lib
 from deeplab import memory
@@ -34,7 +34,7 @@ def evaluate(predictor: counting.Predictor,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
-             num_classes: int = contract.NUM_CLASSES) -> report_lib.Report:
+             num_classes: Optional[int] = None) -> report_lib.Report:
   """Evaluates a predictor on a split and writes what is asked for.
 
   Args:
@@ -44,7 +44,8 @@ def evaluate(predictor: counting.Predictor,
     options: what becomes of the scores.
     kind: report.CHECKPOINT or report.FROZEN_GRAPH.
     step: global step of a checkpoint, or None.
-    num_classes: number of classes, the ignored one included.
+    num_classes: number of classes, the ignored one included; None: those of
+      the batches' label map.
 
   Returns:
     The report, which is not printed yet.
@@ -53,14 +54,15 @@ def evaluate(predictor: counting.Predictor,
     InputError: options or records that cannot be used.
   """
   counts = counting.count(
-      predictor, batches, num_classes=num_classes,
+      predictor, batches,
+      num_classes=num_classes or batches.label_map.num_classes,
       keep=report_lib.samples_wanted(options))
   result = report_lib.Report(
       kind=kind, path=predictor.description, step=step,
       split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictors.runtime(), matrix=counts.matrix,
-      skipped=batches.num_skipped)
+      skipped=batches.num_skipped, label_map=batches.label_map)
   if options.eval_logdir:
     write_events(options.eval_logdir, result)
   report_lib.save(result, counts.samples, options)
@@ -134,7 +136,10 @@ def evaluate_checkpoints(
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
   # What can be wrong with the data shows before there is any waiting.
-  batches = dataset.batches(dataset_options, preprocess_options)
+  batches = dataset.batches(
+      dataset_options, preprocess_options,
+      model_map=checkpoints.label_map_of(checkpoint_dir))
+  model_options = model_options.with_classes(batches.label_map)
   report_lib.check_samples(options, preprocess_options.crop_size)
   memory.check(
       deeplab_v3.least_memory(model_options, batches.batch_size),
@@ -300,7 +305,9 @@ def evaluate_frozen_graph(
     report_lib.check_outputs(options)
     report_lib.check_samples(options, preprocess_options.crop_size)
     result = evaluate(
-        predictor, dataset.batches(dataset_options, preprocess_options),
+        predictor, dataset.batches(
+            dataset_options, preprocess_options,
+            model_map=descriptions.label_map_beside(graph_options.path)),
         preprocess_options, options, kind=report_lib.FROZEN_GRAPH)
   report_lib.show(result, options.report_json)
   return result

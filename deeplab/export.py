@@ -1,5 +1,4 @@
 """Export: a checkpoint's weights and graph in one file, the frozen graph."""
-import hashlib
 import logging
 import os
 from typing import Dict, NamedTuple, Optional
@@ -8,7 +7,9 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import descriptions
 from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab.errors import InputError
@@ -54,6 +55,8 @@ def export(model_options: options_lib.ModelOptions,
   _check_scales(model_options, options)
   prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path',
                             strict=options.strict_checkpoint)
+  model_options = checkpoints.with_classes_of(
+      prefix, model_options, options.num_classes)
   checkpoints.check_options(prefix, model_options)
   _check_memory(model_options, options)
   path = _output_path(options.export_path)
@@ -61,7 +64,7 @@ def export(model_options: options_lib.ModelOptions,
   if options.save_inference_graph:
     inference_graph = os.path.join(
         os.path.dirname(path), contract.INFERENCE_GRAPH)
-  description = os.path.splitext(path)[0] + '.json'
+  description = descriptions.of_graph(path)
   # The graph is the last to appear: with it, all that belongs to it is there.
   outputs = [output for output in (inference_graph, description, path)
              if output]
@@ -86,8 +89,8 @@ def export(model_options: options_lib.ModelOptions,
   contents[description] = files.json_bytes(dict(
       _description(prefix, model_options, options),
       # A run may be killed when some of the files have their names.
-      sha1={os.path.basename(described): hashlib.sha1(contents[described])
-            .hexdigest() for described in contents}))
+      sha1={os.path.basename(described): descriptions.sha1(contents[described])
+            for described in contents}))
   files.write_all({output: contents[output] for output in outputs})
   return ExportResult(
       path=path, checkpoint=prefix, nodes=len(frozen.node),
@@ -139,12 +142,14 @@ def _output_path(export_path):
 def _description(prefix, model_options, options):
   """Returns what the graph was made from and what it is fed, for JSON."""
   content = {
+      **label_maps.json_entry(model_options.classes),
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),
       'quantized': model_options.is_quantized,
       'input': {'node': contract.INPUT_NODE, 'range': [-1, 1]},
       'output': {'node': contract.OUTPUT_NODE,
-                 'classes': contract.CLASS_NAMES[:model_options.num_classes]},
+                 'classes': model_options.classes.names[
+                     :model_options.num_classes]},
   }
   if options.preprocessing:
     content['preprocessing'] = options.preprocessing.to_json()

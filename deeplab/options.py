@@ -9,6 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import label_map as label_maps
 from deeplab.errors import InputError
 from deeplab.fields import definitions
 from deeplab.fields import field
@@ -135,6 +136,12 @@ def _rate(default, text):
   return field(default, text, least=0, most=_LARGEST_RATE)
 
 
+def _label_map(text):
+  return field(None, 'File that says which ids of the labels are which class, '
+               'and what it is called; other ids are class 0, ignored. Not '
+               'given: ' + text)
+
+
 def _input_node():
   return field(contract.INPUT_NODE, 'Node that gets images in [-1, 1].')
 
@@ -222,13 +229,34 @@ class ModelOptions(NamedTuple):
       "reference, or the suite's own layers, in less time; both make the "
       'same variables. Not given: the first where there is one.',
       choices=(CONTRIB, LAYERS))
+  label_map: Optional[label_maps.LabelMap] = field(
+      None, 'What the classes are; not given: those of ADE20K, if they are as '
+      'many.')
 
   @property
   def is_quantized(self) -> bool:
     """Whether the network has fake quantization."""
     return self.quantize_delay_step >= 0
 
+  @property
+  def classes(self) -> label_maps.LabelMap:
+    """What the classes are, as far as it is known."""
+    return self.label_map or label_maps.ADE20K
+
+  def with_classes(self, classes: label_maps.LabelMap) -> 'ModelOptions':
+    """Returns options of the same network with these classes.
+
+    ADE20K's leave a number of classes as it is.
+    """
+    if classes == label_maps.ADE20K:
+      return self
+    return self._replace(num_classes=classes.num_classes, label_map=classes)
+
   def _check(self):
+    if self.label_map and self.label_map.num_classes != self.num_classes:
+      raise InputError('{}: expected {}, as many as the label map has',
+                       errors.option('num_classes', self.num_classes),
+                       self.label_map.num_classes)
     for stride in self.decoder_output_stride:
       if stride >= self.output_stride:
         raise InputError(
@@ -343,6 +371,9 @@ class DatasetOptions(NamedTuple):
       FAIL, 'What becomes of a record that cannot be used: fail names it; '
       'skip leaves it out, and says how many it left out. All records are '
       'decoded once before any is used then.', choices=(FAIL, SKIP))
+  label_map: Optional[str] = _label_map(
+      'what the records were built with, or else the network was trained with, '
+      "or else ADE20K's first 31 ids.")
 
 
 @options
@@ -358,6 +389,7 @@ class BuildOptions(NamedTuple):
       choices=('jpg', 'jpeg', 'png'))
   palette_labels: bool = field(
       False, 'Take the indices of palette labels as class ids.')
+  label_map: Optional[str] = _label_map("ADE20K's first 31 ids.")
   skip_bad: bool = field(
       False, 'Leave out pairs that cannot be used, instead of refusing them '
       'all.')
@@ -648,6 +680,9 @@ class ExportOptions(NamedTuple):
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
   strict_checkpoint: bool = _strict_checkpoint()
+  num_classes: Optional[int] = field(
+      None, 'How many classes the network is said to have, where a checkpoint '
+      'says that too; none: nothing.', least=2, most=_MOST_CLASSES)
   inference_scales: Tuple[float, ...] = field(
       (1.0,), 'Scales of the input whose class probabilities are averaged.',
       above=0, most=_LARGEST_SCALE, fewest=1)
@@ -719,8 +754,17 @@ class RebuildOptions(NamedTuple):
 
 
 def to_json(options: NamedTuple) -> Dict[str, Any]:
-  """Returns options as a dict that json can write."""
-  return dict(options._asdict())
+  """Returns options as a dict that json can write.
+
+  Without a label map, if there is none: earlier releases know of no such field.
+  """
+  content = dict(options._asdict())
+  label_map = content.pop('label_map', None)
+  if isinstance(label_map, label_maps.LabelMap):
+    content['label_map'] = label_map.to_json()
+  elif label_map is not None:
+    content['label_map'] = label_map
+  return content
 
 
 def from_json(cls: Type[_Options], content: Any) -> _Options:
@@ -735,4 +779,7 @@ def from_json(cls: Type[_Options], content: Any) -> _Options:
   if unknown:
     raise InputError('unknown {} {}: written by another version?'.format(
         cls.__name__, ', '.join(unknown)))
+  if cls is ModelOptions and content.get('label_map') is not None:
+    content = dict(
+        content, label_map=label_maps.from_json(content['label_map']))
   return cls(**content)

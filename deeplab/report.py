@@ -14,6 +14,7 @@ import numpy as np
 from deeplab import contract
 from deeplab import files
 from deeplab import inputs
+from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
@@ -57,6 +58,8 @@ class Report(NamedTuple):
   ignore_label: int = contract.IGNORE_LABEL
   # Number of images left out because they cannot be used.
   skipped: int = 0
+  # What the classes are, where they are as many.
+  label_map: label_maps.LabelMap = label_maps.ADE20K
 
   @property
   def scores(self) -> metrics.Scores:
@@ -88,17 +91,19 @@ def table(report: Report) -> str:
     report: the evaluation.
 
   Returns:
-    Lines of at most 80 columns (but for a long path), without a final newline:
-    a line for each class, then the circumstances and the scores.
+    Lines of at most 80 columns (but for long paths and names), without a final
+    newline: a line for each class, then the circumstances and the scores.
   """
   labelled = np.asarray(report.matrix).sum(axis=1)
   shares = 100.0 * labelled / max(1, labelled.sum())
   iou = report.scores.per_class_iou
-  lines = ['{:>5}  {:<12} {:>12} {:>8}'.format(
-      'class', 'name', 'pixels', 'IoU')]
-  lines += ['{:>5}  {:<12} {:>10.2f} % {:>8}'.format(
-      index, class_name(index, len(iou)), shares[index], _score(iou[index]))
-            for index in range(len(iou))]
+  names = class_names(report)
+  width = max(12, *map(len, names))
+  lines = ['{:>5}  {:<{}} {:>12} {:>8}'.format(
+      'class', 'name', width, 'pixels', 'IoU')]
+  lines += ['{:>5}  {:<{}} {:>10.2f} % {:>8}'.format(
+      index, name, width, shares[index], _score(iou[index]))
+            for index, name in enumerate(names)]
   lines.append('')
   lines += ['{:<16} {}'.format(name, value)
             for name, value in _summary(report)]
@@ -135,11 +140,11 @@ def _summary(report):
   ] + means
 
 
-def class_name(index: int, num_classes: int = contract.NUM_CLASSES) -> str:
-  """Names a class; '-' in a set of classes that is not the suite's."""
-  if num_classes != contract.NUM_CLASSES:
-    return '-'
-  return contract.CLASS_NAMES[index]
+def class_names(report: Report) -> Sequence[str]:
+  """Names all classes; '-' each, where it is not known what they are."""
+  if len(report.matrix) != report.label_map.num_classes:
+    return ['-'] * len(report.matrix)
+  return report.label_map.names
 
 
 def to_json(report: Report) -> Dict[str, Any]:
@@ -149,19 +154,21 @@ def to_json(report: Report) -> Dict[str, Any]:
     report: the evaluation.
 
   Returns:
-    The report's fields; images_per_second; the scores; 'classes', a list
-    of dicts (id, name, pixels, iou); 'confusion_matrix', a list of rows.
+    The report's fields, the label map only where it is not ADE20K's;
+    images_per_second; the scores; 'classes', a list of dicts (id, name, pixels,
+    iou); 'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
   iou = scores.pop('per_class_iou')
   matrix = np.asarray(report.matrix)
   content = dict(report._asdict(), **scores)
-  del content['matrix']
+  del content['matrix'], content['label_map']
+  content.update(label_maps.json_entry(report.label_map))
   content['images_per_second'] = report.images_per_second
   content['classes'] = [
-      {'id': index, 'name': class_name(index, len(iou)),
-       'pixels': int(matrix[index].sum()), 'iou': _finite(float(iou[index]))}
-      for index in range(len(iou))]
+      {'id': index, 'name': name, 'pixels': int(matrix[index].sum()),
+       'iou': _finite(float(iou[index]))}
+      for index, name in enumerate(class_names(report))]
   content['confusion_matrix'] = matrix.tolist()
   return {name: _finite(value) for name, value in content.items()}
 
@@ -174,12 +181,14 @@ def from_json(content: Any) -> Report:
   """
   try:
     fields = {name: content[name] for name in Report._fields
-              if name != 'matrix'}
+              if name not in ('matrix', 'label_map')}
+    fields['label_map'] = label_maps.optional_from_json(
+        content, 'report') or label_maps.ADE20K
     matrix = np.array(content['confusion_matrix'])
     whole = matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2
     if whole and to_json(Report(matrix=matrix, **fields)) == content:
       return Report(matrix=matrix, **fields)
-  except (ValueError, KeyError, TypeError, IndexError):
+  except (ValueError, KeyError, TypeError, IndexError, InputError):
     pass
   raise InputError('expected a report')
 
@@ -248,7 +257,8 @@ def save(report: Report, samples: Dict[str, List[np.ndarray]],
   if eval_options.vis_dir:
     path = picture_path(eval_options.vis_dir)
     visualize.save(path, visualize.prediction_sheet(
-        samples['images'], samples['labels'], samples['predictions']))
+        samples['images'], samples['labels'], samples['predictions'],
+        label_map=report.label_map))
     _LOG.info('wrote %s', path)
 
 
@@ -276,8 +286,8 @@ def show(report: Report, report_json: Optional[str]) -> None:
 def result_line(report: Report) -> str:
   """Returns 'RESULT {json}': one line with the main numbers, for programs."""
   content = to_json(report)
-  for name in ('classes', 'confusion_matrix', 'ignore_label'):
-    del content[name]
+  for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map'):
+    content.pop(name, None)
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 
 

@@ -24,6 +24,7 @@ from deeplab import stops
 from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.data import records
+from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import batch_norm
@@ -154,7 +155,7 @@ def _summary_op(batch, step, model_options, with_images):
   tf.summary.scalar('total_loss', step.total_loss)
   if with_images:
     predictions = deeplab_v3.predictions(step.logits, model_options)
-    palette = tf.constant(contract.PALETTE, tf.uint8)
+    palette = tf.constant(model_options.classes.palette, tf.uint8)
     for name, images in (
         ('image', tf.cast(batch['image'], tf.uint8)),
         ('label', tf.gather(palette, batch['label'][..., 0])),
@@ -201,6 +202,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
       weight that is not finite; a checkpoint that cannot be saved; another
       process that trains in that folder.
   """
+  model_options = model_options.with_classes(
+      splits.label_map_of(dataset_options))
   options.check_with(batch_size=dataset_options.batch_size,
                      num_classes=model_options.num_classes)
   if options.profile_logdir:
@@ -274,7 +277,8 @@ def _train_alone(dataset_options, preprocess_options, model_options, options):
   # what it finds itself, saves in a thread, in the middle of steps, and passes
   # over errors of the last save. Summaries are on a batch of their own there;
   # here they belong to a step, and a seed decides everything.
-  with _StopSignals() as signals, dataset.explaining_read_errors(paths), (
+  with _StopSignals() as signals, dataset.explaining_read_errors(
+      paths, largest_id=model_options.classes.largest_id), (
       events.Writer(options.train_logdir)) as writer, (
       tf.Session(config=tf.ConfigProto(allow_soft_placement=True))) as session:
     writer.add(first_step, graph_def=(

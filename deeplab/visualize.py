@@ -10,6 +10,7 @@ from PIL import ImageDraw
 
 from deeplab import contract
 from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab.errors import InputError
 
 COLUMNS = ('image', 'label', 'prediction')
@@ -20,7 +21,9 @@ BYTES_PER_PIXEL = 3 + 2 * 4 + 3 * len(COLUMNS)
 _GAP = 8  # between the pictures of a sheet, and around them
 _LINE_HEIGHT = 18  # of headings and of legend entries
 _SWATCH = 12  # side of a legend's square of colour
-_ENTRY_WIDTH = 112  # of a legend entry: square, class id and name
+# Of a legend entry: square, class id and name.
+_ENTRY_WIDTH = 112
+_LETTER_WIDTH = 6
 _CELL = 20  # side of a cell of a matrix, wide enough for three digits
 _NAME_WIDTH = 100  # of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
@@ -31,11 +34,13 @@ _CELL_COLOUR = (8, 81, 156)
 _DARK = 0.5
 
 
-def colour(labels: np.ndarray) -> np.ndarray:
-  """Paints every class in its colour of the SceneParse150 palette.
+def colour(labels: np.ndarray,
+           label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
+  """Paints every class in its colour; ADE20K's are SceneParse150's.
 
   Args:
-    labels: [height, width] integer, classes in 0..31.
+    labels: [height, width] integer, classes.
+    label_map: what the classes are.
 
   Returns:
     [height, width, 3] uint8 RGB.
@@ -48,21 +53,22 @@ def colour(labels: np.ndarray) -> np.ndarray:
     raise InputError('labels of shape {}: expected [height, width]'.format(
         list(labels.shape)))
   for value in (labels.min(), labels.max()):
-    if not 0 <= value < contract.NUM_CLASSES:
+    if not 0 <= value < label_map.num_classes:
       raise InputError('label {}: expected a class in 0..{}'.format(
-          value, contract.NUM_CLASSES - 1))
-  return np.array(contract.PALETTE, np.uint8)[labels]
+          value, label_map.num_classes - 1))
+  return np.array(label_map.palette, np.uint8)[labels]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray,
-            opacity: float = 0.6) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.6,
+            label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
   """Lays the colours of classes over an image.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], uint8 or float.
-    labels: [height, width] integer, classes in 0..31; pixels of the ignored
-      class show the image alone.
+    labels: [height, width] integer, classes; pixels of the ignored class show
+      the image alone.
     opacity: weight of the colours, in [0, 1].
+    label_map: what the classes are.
 
   Returns:
     [height, width, 3] uint8 RGB, rounded to the nearest.
@@ -70,7 +76,7 @@ def overlay(image: np.ndarray, labels: np.ndarray,
   Raises:
     InputError: image and labels differ in size, or a value is no class.
   """
-  colours = colour(labels)
+  colours = colour(labels, label_map)
   image = np.asarray(image, np.float32)
   if image.shape != colours.shape:
     raise InputError(
@@ -82,35 +88,39 @@ def overlay(image: np.ndarray, labels: np.ndarray,
   return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
 
 
-def legend(classes: Iterable[int], width: int) -> Image.Image:
+def legend(classes: Iterable[int], width: int,
+           label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
   """Draws the colour, id and name of classes, in rows.
 
   Args:
-    classes: ids in 0..31; drawn in increasing order.
+    classes: classes; drawn in increasing order.
     width: width of the picture, in pixels; as many entries a row as fit.
+    label_map: what the classes are.
 
   Returns:
     RGB, `width` wide and as high as needed.
   """
   classes = sorted(set(classes))
-  columns = max(1, (width - _GAP) // _ENTRY_WIDTH)
+  texts = ['{} {}'.format(index, label_map.names[index]) for index in classes]
+  entry = max([_ENTRY_WIDTH] + [
+      _SWATCH + 2 * _GAP + _LETTER_WIDTH * len(text) for text in texts])
+  columns = max(1, (width - _GAP) // entry)
   rows = -(-len(classes) // columns)
   picture = Image.new('RGB', (width, rows * _LINE_HEIGHT + _GAP), _BACKGROUND)
   draw = ImageDraw.Draw(picture)
-  for place, index in enumerate(classes):
-    left = _GAP + place % columns * _ENTRY_WIDTH
+  for place, (index, text) in enumerate(zip(classes, texts)):
+    left = _GAP + place % columns * entry
     top = place // columns * _LINE_HEIGHT
     draw.rectangle((left, top, left + _SWATCH - 1, top + _SWATCH - 1),
-                   fill=contract.PALETTE[index])
-    draw.text((left + _SWATCH + _GAP // 2, top),
-              '{} {}'.format(index, contract.CLASS_NAMES[index]),
-              fill=_TEXT_COLOUR)
+                   fill=label_map.palette[index])
+    draw.text((left + _SWATCH + _GAP // 2, top), text, fill=_TEXT_COLOUR)
   return picture
 
 
 def prediction_sheet(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray],
-    predictions: Sequence[np.ndarray], opacity: float = 0.6) -> Image.Image:
+    predictions: Sequence[np.ndarray], opacity: float = 0.6,
+    label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
   """Puts images, labels and predictions side by side, with a legend below.
 
   Args:
@@ -119,6 +129,7 @@ def prediction_sheet(
     labels: [height, width] integer, one for each image.
     predictions: [height, width] integer, one for each image.
     opacity: weight of the classes' colours over the image, in [0, 1].
+    label_map: what the classes are.
 
   Returns:
     RGB: a row for each image, in the columns of COLUMNS.
@@ -131,13 +142,14 @@ def prediction_sheet(
     raise InputError(
         '{} images, {} labels, {} predictions: expected as many of each, and '
         'at least one'.format(*counts))
-  rows = [(overlay(image, label, opacity=0.0), overlay(image, label, opacity),
-           overlay(image, prediction, opacity))
+  rows = [(overlay(image, label, 0.0, label_map),
+           overlay(image, label, opacity, label_map),
+           overlay(image, prediction, opacity, label_map))
           for image, label, prediction in zip(images, labels, predictions)]
   column = max(row[0].shape[1] for row in rows) + _GAP
   height = sum(row[0].shape[0] + _GAP for row in rows)
   width = _GAP + len(COLUMNS) * column
-  key = legend(_classes_in(labels, predictions), width)
+  key = legend(_classes_in(labels, predictions), width, label_map)
   sheet = Image.new('RGB', (width, _LINE_HEIGHT + height + key.height),
                     _BACKGROUND)
   draw = ImageDraw.Draw(sheet)

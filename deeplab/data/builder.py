@@ -22,6 +22,7 @@ from typing import (
 from deeplab import contract
 from deeplab import errors
 from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -47,10 +48,12 @@ class BuildSummary(NamedTuple):
   ignored: int
   # Paths of the shards.
   shards: Tuple[str, ...]
-  # Pixels of each kept class; at index 0 those of every other label.
+  # Pixels of each class; at index 0 those of every label that is none.
   class_pixels: Tuple[int, ...]
   # Duration of the build, with that of other splits, in seconds.
   seconds: float
+  # What the classes are.
+  label_map: label_maps.LabelMap = label_maps.ADE20K
 
   def class_shares(self) -> List[float]:
     """Returns each class's share of all pixels, 0..1."""
@@ -60,6 +63,7 @@ class BuildSummary(NamedTuple):
 class _Checked(NamedTuple):
   """A split whose pairs have been decoded."""
   options: options_lib.BuildOptions
+  label_map: label_maps.LabelMap
   # What can be used, in the order of the records.
   good: List[pairs_lib.Pair]
   # By the pair's name.
@@ -87,15 +91,17 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
       room; older shards, of all splits, are as they were then.
   """
   start = time.time()
+  maps = [label_maps.read(options.label_map) if options.label_map is not None
+          else label_maps.ADE20K for options in splits]
   # All folders before the first split's minutes of work.
   listings = [pairs_lib.list_pairs(
       split=options.split, image_folder=options.image_folder,
       label_folder=options.label_folder) for options in splits]
   checked, refusals = [], []
-  for options, (found, ignored) in zip(splits, listings):
+  for options, label_map, (found, ignored) in zip(splits, maps, listings):
     _make_folder(options.output_dir)
     try:
-      checked.append(_check(options, found, ignored))
+      checked.append(_check(options, label_map, found, ignored))
     except InputError as error:
       refusals.append(error)
   if refusals:
@@ -104,13 +110,13 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   shards = _write(checked)
   return [BuildSummary(
       split.options.split, len(split.good), split.skipped, split.ignored,
-      tuple(paths), split.class_pixels, time.time() - start)
+      tuple(paths), split.class_pixels, time.time() - start, split.label_map)
           for split, paths in zip(checked, shards)]
 
 
-def _check(options, found, ignored):
+def _check(options, label_map, found, ignored):
   """Decodes all pairs of a split; returns _Checked."""
-  facts, problems = _check_all(found, options)
+  facts, problems = _check_all(found, options, label_map)
   _report(problems, len(found), options)
   # Shuffled first: leaving a pair out does not move the others.
   good = [pair for pair in shuffled(found, options.shuffle_seed)
@@ -119,10 +125,13 @@ def _check(options, found, ignored):
       sum(column) for column in zip(*(f.class_pixels for f in facts.values())))
   if not any(class_pixels[1:]):
     raise InputError(
-        '{}: no label of {} holds a class id of 1..{}',
+        '{}: no label of {} holds {}',
         option(options.split + '_label_folder', options.label_folder),
-        len(good), contract.NUM_CLASSES - 1)
-  return _Checked(options, good, facts, len(problems), ignored, class_pixels)
+        len(good), 'a class id of 1..{}'.format(contract.NUM_CLASSES - 1)
+        if label_map == label_maps.ADE20K else
+        Message('an id that {} lists', option('label_map', options.label_map)))
+  return _Checked(options, label_map, good, facts, len(problems), ignored,
+                  class_pixels)
 
 
 def _shares(class_pixels):
@@ -153,12 +162,13 @@ def _make_folder(folder):
 # --- Checking --------------------------------------------------------------
 
 
-def _check_all(found, options):
+def _check_all(found, options, label_map):
   """Decodes every pair.
 
   Args:
     found: list of pairs.Pair.
     options: options.BuildOptions.
+    label_map: label_map.LabelMap.
 
   Returns:
     (facts, problems): a dict from image name to pairs.PairFacts, and a list
@@ -174,7 +184,8 @@ def _check_all(found, options):
       raise InputError('{}: {} images share the label {}.png'.format(
           pair.name, users[_stem(pair)], _stem(pair)))
     return pairs_lib.check_pair(
-        pair, image_format=image_format, palette_labels=options.palette_labels)
+        pair, image_format=image_format, palette_labels=options.palette_labels,
+        label_map=label_map)
 
   facts, problems = parallel.check_all(
       check, found, title='checking ' + options.split, unit='pair',
@@ -264,14 +275,13 @@ def _examples(part, facts, bar):
 def _description(split):
   """Returns what {split}.json says beside what it says of the shards."""
   shares = _shares(split.class_pixels)
-  return {
-      'skipped': split.skipped,
-      'shuffle_seed': split.options.shuffle_seed,
-      'classes': [
-          {'id': index, 'name': name, 'pixel_share': round(share, 6)}
-          for index, (name, share) in enumerate(
-              zip(contract.CLASS_NAMES, shares))],
-  }
+  return dict(
+      label_maps.json_entry(split.label_map),
+      skipped=split.skipped,
+      shuffle_seed=split.options.shuffle_seed,
+      classes=[{'id': index, 'name': name, 'pixel_share': round(share, 6)}
+               for index, (name, share) in enumerate(
+                   zip(split.label_map.names, shares))])
 
 
 def summary_line(summary: BuildSummary,
@@ -294,15 +304,17 @@ def histogram_table(summaries: Sequence[BuildSummary]) -> List[str]:
   Classes without a pixel are named in the last line.
 
   Args:
-    summaries: list of BuildSummary.
+    summaries: list of BuildSummary, at least one, all of the same classes.
   """
-  heading = '{:>2}  {:<10}'.format('id', 'class')
+  names = summaries[0].label_map.names
+  layout = '{{:>2}}  {{:<{}}}'.format(max(10, *map(len, names)))
+  heading = layout.format('id', 'class')
   lines = [heading + ''.join('{:>10}'.format(s.split) for s in summaries)]
   absent = []
   columns = zip(*(summary.class_shares() for summary in summaries))
-  for index, (name, shares) in enumerate(zip(contract.CLASS_NAMES, columns)):
+  for index, (name, shares) in enumerate(zip(names, columns)):
     if any(shares):
-      lines.append('{:>2}  {:<10}'.format(index, name) + ''.join(
+      lines.append(layout.format(index, name) + ''.join(
           '{:>9.2f}%'.format(100 * share) for share in shares))
     else:
       absent.append(name)

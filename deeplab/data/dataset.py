@@ -17,6 +17,7 @@ from typing import (
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import tf_texts
@@ -47,7 +48,8 @@ _BATCHES_AHEAD = 2
 
 def batches(dataset_options: options_lib.DatasetOptions,
             preprocess_options: options_lib.PreprocessOptions, *,
-            names: Optional[Sequence[str]] = None) -> 'Batches':
+            names: Optional[Sequence[str]] = None,
+            model_map: Optional[label_maps.LabelMap] = None) -> 'Batches':
   """Reads a split as NumPy batches, in the order of its records.
 
   Args:
@@ -55,6 +57,8 @@ def batches(dataset_options: options_lib.DatasetOptions,
     preprocess_options: PreprocessOptions.
     names: file names of the only images to read, without a folder, in any
       order; None: all.
+    model_map: what the classes of the network are that is to be evaluated;
+      None: not said.
 
   Returns:
     Batches, which can be iterated any number of times.
@@ -63,7 +67,7 @@ def batches(dataset_options: options_lib.DatasetOptions,
     InputError: see splits.open_split; names that are not in the records once
       each; batches that the memory does not hold.
   """
-  return Batches(dataset_options, preprocess_options, names)
+  return Batches(dataset_options, preprocess_options, names, model_map)
 
 
 class Batches:
@@ -73,7 +77,7 @@ class Batches:
   consumer, on the CPU, in a graph and session of its own. Each batch is a dict
   of:
     'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
-    'label': int32 [batch, crop_height, crop_width], in [0, NUM_CLASSES).
+    'label': int32 [batch, crop_height, crop_width], classes of the label map.
     'filename': list of str.
     'height', 'width': int32 [batch], pixels, before any resizing.
   The last batch may be smaller. A record that cannot be used raises InputError
@@ -85,15 +89,19 @@ class Batches:
     num_skipped: the number of records of the split that are left out as bad.
     batch_size: images in a batch, but for the last one; never more than there
       are.
+    label_map: what the classes are.
   """
 
   def __init__(self, dataset_options: options_lib.DatasetOptions,
                preprocess_options: options_lib.PreprocessOptions,
-               names: Optional[Sequence[str]] = None):
+               names: Optional[Sequence[str]] = None,
+               model_map: Optional[label_maps.LabelMap] = None):
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
     self._names = names
-    self._split = splits.open_split(dataset_options)
+    self._split = splits.open_split(
+        dataset_options, ('the network', model_map))
+    self.label_map = self._split.label_map
     self.split = dataset_options.split
     self.num_images = len(self._split.records)
     self.num_skipped = self._split.skipped
@@ -111,7 +119,8 @@ class Batches:
         with explaining_read_errors(
             # What is bad is left out: it would not be found to be the reason.
             () if self.num_skipped else self._split.paths,
-            functools.partial(self._too_large_image, done)):
+            functools.partial(self._too_large_image, done),
+            self.label_map.largest_id):
           batch = next(elements, None)
         if batch is None:
           break
@@ -133,15 +142,19 @@ class Batches:
     # than the work.
     @tf.autograph.experimental.do_not_convert
     def read(serialized):
-      element = decoding.decode(serialized)
+      element = self._decode(serialized)
       element['image'], element['label'] = preprocess.for_evaluation(
-          element['image'], element['label'], self._preprocess_options)
+          element['image'], element['label'], self._preprocess_options,
+          self.label_map)
       return element
 
     dataset = self._records()
     dataset = dataset.map(read, _PARALLEL_CALLS)
     dataset = dataset.batch(self.batch_size)
     return dataset.prefetch(_BATCHES_AHEAD)
+
+  def _decode(self, serialized):
+    return decoding.decode(serialized, self.label_map.largest_id)
 
   def _records(self):
     """Returns the dataset of the wanted records, serialized."""
@@ -174,7 +187,7 @@ class Batches:
     """
     def make_dataset():
       dataset = self._records().skip(start)
-      return dataset.take(self.batch_size).map(decoding.decode)
+      return dataset.take(self.batch_size).map(self._decode)
 
     try:
       for element in _elements(make_dataset):
@@ -251,7 +264,8 @@ def training_batches(
   Returns:
     Dict of tensors:
       'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
-      'label': int32 [batch, crop_height, crop_width, 1], in [0, NUM_CLASSES).
+      'label': int32 [batch, crop_height, crop_width, 1], classes of
+        splits.label_map_of.
       'filename': string [batch].
       'height', 'width': int32 [batch], pixels, before any resizing.
 
@@ -266,11 +280,11 @@ def training_batches(
 
   @tf.autograph.experimental.do_not_convert
   def read(index, serialized):
-    element = decoding.decode(serialized)
+    element = decoding.decode(serialized, split.label_map.largest_id)
     # A seed for each position makes the result independent of thread timing.
     element['image'], element['label'] = preprocess.for_training(
         element['image'], element['label'], preprocess_options,
-        tf.stack([tf.constant(seed, tf.int64), index]))
+        tf.stack([tf.constant(seed, tf.int64), index]), split.label_map)
     return element
 
   split = splits.open_split(dataset_options)
@@ -359,7 +373,8 @@ def _image_name(serialized):
 @contextlib.contextmanager
 def explaining_read_errors(
     paths: Sequence[str],
-    first_guess: Optional[Callable[[], Union[str, Message, None]]] = None
+    first_guess: Optional[Callable[[], Union[str, Message, None]]] = None,
+    largest_id: int = contract.LARGEST_LABEL_ON_DISK
 ) -> Iterator[None]:
   """Turns a failure to read records into an InputError that names the record.
 
@@ -370,6 +385,7 @@ def explaining_read_errors(
     paths: list of shards, as from records.find_shards.
     first_guess: function without arguments that returns a line of explanation
       or None, asked before all shards are searched; or None.
+    largest_id: the largest that a label may hold.
 
   Raises:
     InputError: instead of a tf.errors.OpError raised by the input.
@@ -380,7 +396,7 @@ def explaining_read_errors(
     if not tf_texts.is_of_input(error):
       raise
     reason = first_guess() if first_guess else None
-    reason = reason or splits.diagnose(paths)
+    reason = reason or splits.diagnose(paths, largest_id)
     if not reason:
       raise
     raise InputError('{}', reason) from error

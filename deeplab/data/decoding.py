@@ -12,7 +12,9 @@ from deeplab.data import records
 from deeplab.errors import InputError
 
 
-def decode(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
+def decode(serialized: tf.Tensor,
+           largest_id: int = contract.LARGEST_LABEL_ON_DISK
+           ) -> Dict[str, tf.Tensor]:
   """Decodes a serialized tf.Example.
 
   The graph fails on what the builder refuses; examples.check_content says in
@@ -20,6 +22,7 @@ def decode(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
 
   Args:
     serialized: scalar string tensor, of which examples.check_form was asked.
+    largest_id: the largest that a label may hold.
 
   Returns:
     Dict: 'image' uint8 [height, width, 3], RGB; 'label' uint8 [height, width,
@@ -35,7 +38,7 @@ def decode(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
   label = tf.image.decode_png(
       image_header.checked_label(example['label_encoded']), channels=1)
   shape = tf.shape(image)
-  known = tf.reduce_max(label) <= contract.LARGEST_LABEL_ON_DISK
+  known = tf.reduce_max(label) <= largest_id
   with tf.control_dependencies([
       tf.debugging.assert_equal(tf.shape(label)[:2], shape[:2]),
       tf.Assert(known, ['a label that is no class'])]):
@@ -55,10 +58,16 @@ class Decoder(contextlib.AbstractContextManager):
   Threads can share one.
   """
 
-  def __init__(self):
+  def __init__(self, largest_id: int = contract.LARGEST_LABEL_ON_DISK):
+    """Builds the graph.
+
+    Args:
+      largest_id: the largest that a label may hold.
+    """
+    self._largest_id = largest_id
     with tf.Graph().as_default() as graph:
       self._serialized = tf.placeholder(tf.string, [])
-      decoded = decode(self._serialized)
+      decoded = decode(self._serialized, largest_id)
       with tf.control_dependencies([decoded['image'], decoded['label']]):
         self._done = tf.no_op()
     self._session = tf.Session(graph=graph, config=cpu_only())
@@ -70,7 +79,7 @@ class Decoder(contextlib.AbstractContextManager):
       self._session.run(self._done, {self._serialized: data})
     except tf.errors.OpError as error:
       # It tells more than TensorFlow, where it finds something.
-      examples.check_content(data)
+      examples.check_content(data, self._largest_id)
       raise InputError('({}): {}'.format(
           form.filename, tf_texts.message(error).split('\n')[0]))
 

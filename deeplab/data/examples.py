@@ -75,11 +75,13 @@ def check_form(data: bytes) -> Form:
               data[slice(*found[contract.KEY_LABEL])])
 
 
-def check_content(data: bytes) -> None:
+def check_content(
+    data: bytes, largest_id: int = contract.LARGEST_LABEL_ON_DISK) -> None:
   """Checks the rest: decodes the images, as the builder does with files.
 
   Args:
     data: a record's.
+    largest_id: the largest that a label may hold.
 
   Raises:
     InputError: in words that go after 'record N'.
@@ -89,7 +91,8 @@ def check_content(data: bytes) -> None:
   size = pairs.image_facts(
       form.image, '{}: {}'.format(name, contract.KEY_IMAGE))[1]
   label = pairs.decode_label(
-      form.label, '{}: {}'.format(name, contract.KEY_LABEL))
+      form.label, '{}: {}'.format(name, contract.KEY_LABEL),
+      largest_id=largest_id)
   if size != label.size:
     raise InputError('{}: image {}x{}, label {}x{}'.format(
         name, *(size + label.size)))

@@ -22,6 +22,7 @@ from PIL import JpegImagePlugin
 from PIL import PngImagePlugin
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab.errors import InputError
 from deeplab.errors import option
 
@@ -52,8 +53,7 @@ _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
 _PNG_COLOR_TYPES = {
     _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
     4: 'gray with alpha', 6: 'RGB with alpha'}
-_WANTED_LABEL = 'expected 8-bit gray, 0 = other, 1..{}'.format(
-    contract.LARGEST_LABEL_ON_DISK)
+_LARGEST_ID = contract.LARGEST_LABEL_ON_DISK
 
 
 class Pair(NamedTuple):
@@ -72,7 +72,7 @@ class PairFacts(NamedTuple):
   # Size of image and label, in pixels.
   height: int
   width: int
-  # Pixels of each kept class; at index 0 those of every other label.
+  # Pixels of each class; at index 0 those of every label that is none.
   class_pixels: Tuple[int, ...]
 
 
@@ -144,13 +144,16 @@ def has_image_name(name: str) -> bool:
 
 
 def check_pair(pair: Pair, *, image_format: Optional[str] = None,
-               palette_labels: bool = False) -> PairFacts:
+               palette_labels: bool = False,
+               label_map: label_maps.LabelMap = label_maps.ADE20K
+               ) -> PairFacts:
   """Decodes an image and its label completely.
 
   Args:
     pair: a Pair.
     image_format: 'jpeg' or 'png', the only format to accept; None: both.
     palette_labels: take the indices of a palette label as class ids.
+    label_map: which ids are which class.
 
   Returns:
     PairFacts.
@@ -169,11 +172,10 @@ def check_pair(pair: Pair, *, image_format: Optional[str] = None,
                      option('image_format'))
   label = decode_label(
       read_file(pair.label_path), os.path.basename(pair.label_path),
-      palette_labels)
+      palette_labels, label_map.largest_id)
   check_sizes(pair.name, (width, height), label.size)
-  kept = label.histogram()[1:contract.NUM_CLASSES]
-  return PairFacts(found_format, height, width,
-                   (height * width - sum(kept),) + tuple(kept))
+  return PairFacts(
+      found_format, height, width, label_map.counts(label.histogram()))
 
 
 def read_file(path: str) -> bytes:
@@ -348,13 +350,15 @@ def _png_type(data):
 
 
 def decode_label(
-    data: bytes, name: str, palette_labels: bool = False) -> Image.Image:
+    data: bytes, name: str, palette_labels: bool = False,
+    largest_id: int = _LARGEST_ID) -> Image.Image:
   """Decodes a label completely.
 
   Args:
     data: bytes of a file.
     name: the file's name, for messages.
     palette_labels: take the indices of a palette as class ids.
+    largest_id: the largest that it may hold.
 
   Returns:
     A loaded PIL.Image of mode L, or of mode P with palette_labels.
@@ -362,25 +366,34 @@ def decode_label(
   Raises:
     InputError: it is no 8-bit gray PNG, damaged, or holds what no class is.
   """
-  label = _decode_label(data, name, palette_labels)
-  _check_label_values(label.histogram(), name)
+  label = _decode_label(data, name, palette_labels, largest_id)
+  # Any of 8 bits may be an id of a label map.
+  if largest_id == _LARGEST_ID:
+    _check_label_values(label.histogram(), name)
   return label
 
 
-def _decode_label(data, name, palette_labels):
+def _wanted_label(largest_id):
+  return 'expected 8-bit gray, ' + (
+      '0 = other, 1..{}'.format(largest_id) if largest_id == _LARGEST_ID
+      else 'with ids of the label map')
+
+
+def _decode_label(data, name, palette_labels, largest_id=_LARGEST_ID):
   """Returns a label as Pillow image of mode L or P, or raises InputError."""
-  label = decode(data, name, formats=(PNG,), wanted=_WANTED_LABEL)
+  wanted = _wanted_label(largest_id)
+  label = decode(data, name, formats=(PNG,), wanted=wanted)
   depth, color_type = _png_type(data)
   if color_type == _PNG_PALETTE:
     if not palette_labels:
       raise InputError(
           '{} is a palette image; {} ({} takes the indices as class ids)',
-          name, _WANTED_LABEL, option('palette_labels'))
+          name, wanted, option('palette_labels'))
   elif (depth, color_type) != (8, _PNG_GRAY):
     kind = _PNG_COLOR_TYPES.get(color_type, 'of an unknown kind')
     raise InputError('{} is {}{}; {}'.format(
         name, '' if depth == 8 else '{}-bit '.format(depth), kind,
-        _WANTED_LABEL))
+        wanted))
   return label
 
 
@@ -389,7 +402,8 @@ def _check_label_values(counts, name):
   values = [value for value, count in enumerate(counts) if count]
   if values in ([0, 255], [255]):
     raise InputError('{} holds only {}: a mask, not class ids; {}'.format(
-        name, ' and '.join(str(value) for value in values), _WANTED_LABEL))
-  if values[-1] > contract.LARGEST_LABEL_ON_DISK:
+        name, ' and '.join(str(value) for value in values),
+        _wanted_label(_LARGEST_ID)))
+  if values[-1] > _LARGEST_ID:
     raise InputError('{} holds label {}; {}'.format(
-        name, values[-1], _WANTED_LABEL))
+        name, values[-1], _wanted_label(_LARGEST_ID)))

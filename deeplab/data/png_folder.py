@@ -4,6 +4,9 @@
     FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
     FOLDER/manifest.json          which image of the data set each img_N is
 
+With classes of one's own, the manifest has the label map, and annotations hold
+classes, not what that map calls ids.
+
 png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
 TFLite model can be evaluated where there is an interpreter and nothing else.
 """
@@ -17,6 +20,7 @@ from PIL import Image
 
 from deeplab import contract
 from deeplab import inputs
+from deeplab import label_map as label_maps
 from deeplab import parallel
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
@@ -166,9 +170,26 @@ def _check_names(found, val_label_dir):
                      '{}'.format(len(shared), some_of(shared)))
 
 
+def manifest_path(folder: str) -> str:
+  """Returns the path of FOLDER's manifest."""
+  return os.path.join(folder, contract.PREPROCESSED_MANIFEST)
+
+
+def read_label_map(folder: str) -> Optional[label_maps.LabelMap]:
+  """Returns what the classes of FOLDER are; None where no manifest says so.
+
+  Raises:
+    InputError: the manifest is damaged.
+  """
+  manifest = read_manifest(folder)
+  found = label_maps.optional_from_json(manifest, manifest_path(folder))
+  # A manifest that has no word of classes is of ADE20K's.
+  return found or (label_maps.ADE20K if manifest else None)
+
+
 def read_manifest(folder: str) -> Dict[str, Any]:
   """Returns the manifest of FOLDER as a dict; {} where there is none."""
-  path = os.path.join(folder, contract.PREPROCESSED_MANIFEST)
+  path = manifest_path(folder)
   if not os.path.exists(path):
     return {}
   kind = 'the manifest that gen_preprocessed_data.py writes'
@@ -201,38 +222,40 @@ def origin(pairs: Sequence[pairs_lib.Pair],
 # --- Checking and reading --------------------------------------------------
 
 
-def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int]) -> int:
+def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
+          label_map: label_maps.LabelMap = label_maps.ADE20K) -> int:
   """Decodes pairs and checks that a model can be evaluated on them.
 
-  Labels from 32 to 150 are what preprocessing makes 0 of, and read_pair does
-  the same.
+  Of ADE20K's labels, those from 32 to 150 are what preprocessing makes 0 of,
+  and read_pair does the same.
 
   Args:
     found: sequence of pairs.Pair.
     size: (height, width) of the model's input, in pixels.
+    label_map: what the classes are.
 
   Returns:
-    Number of annotations with a label above 31.
+    Number of annotations with a label above the last class.
 
   Raises:
     InputError: pairs that cannot be used, the first few named with the reason;
       or no annotation at all with a class.
   """
   facts, problems = parallel.check_all(
-      lambda pair: _check_pair(pair, size), found, title='checking',
-      unit='pair')
+      lambda pair: _check_pair(pair, size, label_map), found,
+      title='checking', unit='pair')
   if problems:
     raise InputError('{} of {} pairs cannot be used: {}', len(problems),
                      len(found), some_messages(problems))
   labelled, above = (sum(column) for column in zip(*facts))
   if not labelled:
     raise InputError('no annotation of {} holds a class id of 1..{}'.format(
-        len(found), contract.NUM_CLASSES - 1))
+        len(found), label_map.num_classes - 1))
   return above
 
 
-def _check_pair(pair, size):
-  """Returns whether an annotation has a class, and a label above 31.
+def _check_pair(pair, size, label_map):
+  """Returns whether an annotation has a class, and a label above the last one.
 
   Raises:
     InputError: with the name of the file at fault first.
@@ -249,17 +272,17 @@ def _check_pair(pair, size):
                       os.path.basename(pair.label_path))
   label = read_png(pair.label_path, name)
   pairs_lib.check_sizes(pair.name, image.size, label.size)
+  last = label_map.num_classes - 1
   if label.mode != 'L':
     raise InputError('{} is {}; expected one channel of class ids '
-                     '0..{}'.format(name, label.mode,
-                                    contract.NUM_CLASSES - 1))
+                     '0..{}'.format(name, label.mode, last))
   counts = label.histogram()
   largest = max(value for value, count in enumerate(counts) if count)
-  if largest > contract.LARGEST_LABEL_ON_DISK:
+  if largest > (contract.LARGEST_LABEL_ON_DISK
+                if label_map == label_maps.ADE20K else last):
     raise InputError('{} holds {}; expected class ids 0..{}'.format(
-        name, largest, contract.NUM_CLASSES - 1))
-  return (any(counts[1:contract.NUM_CLASSES]),
-          any(counts[contract.NUM_CLASSES:]))
+        name, largest, last))
+  return any(counts[1:last + 1]), any(counts[last + 1:])
 
 
 def read_png(path: str, name: str) -> Image.Image:
@@ -268,17 +291,19 @@ def read_png(path: str, name: str) -> Image.Image:
       pairs_lib.read_file(path), name, formats=(pairs_lib.PNG,))
 
 
-def read_pair(pair: pairs_lib.Pair) -> Tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
+              ) -> Tuple[np.ndarray, np.ndarray]:
   """Reads an image and its annotation, given that `check` accepted them.
 
   Args:
     pair: pairs.Pair.
+    num_classes: number of classes, the ignored one included.
 
   Returns:
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
-    [0, NUM_CLASSES).
+    [0, num_classes).
   """
-  return read_image(pair), read_label(pair)
+  return read_image(pair), read_label(pair, num_classes)
 
 
 def read_image(pair: pairs_lib.Pair) -> np.ndarray:
@@ -286,9 +311,10 @@ def read_image(pair: pairs_lib.Pair) -> np.ndarray:
   return np.array(read_png(pair.image_path, pair.name))
 
 
-def read_label(pair: pairs_lib.Pair) -> np.ndarray:
+def read_label(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
+               ) -> np.ndarray:
   """Reads the annotation alone; see read_pair."""
   path = cast(str, pair.label_path)  # list_pairs wants one
   label = np.array(read_png(path, path), np.int32)
-  label[label >= contract.NUM_CLASSES] = contract.IGNORE_LABEL
+  label[label >= num_classes] = contract.IGNORE_LABEL
   return label

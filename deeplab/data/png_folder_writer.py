@@ -16,6 +16,7 @@ import numpy as np
 from deeplab import contract
 from deeplab import files
 from deeplab import inputs
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -51,7 +52,7 @@ class _Element(NamedTuple):
   number: int
   # float32 [height, width, 3] RGB in [0, 255].
   image: np.ndarray
-  # int32 [height, width], classes in 0..31.
+  # int32 [height, width], classes.
   label: np.ndarray
   # File name in the data set, and size there in pixels.
   source: str
@@ -126,20 +127,19 @@ def write(batches: 'dataset.Batches', *,
     # They come as the records do; numbers are those of a list of names.
     entries.sort(key=lambda entry: entry[0])
     geometry = preprocess_options.geometry()
-    manifest = {
-        'split': split,
-        'count': len(entries),
-        'skipped': batches.num_skipped,
-        'geometry': geometry,
-        'preprocessing': preprocess_options.to_json(),
-        'image_list': options.image_list,
-        'layout': options.layout,
-        'images': [entry for _, entry in entries],
-    }
+    manifest = dict(
+        label_maps.json_entry(batches.label_map),
+        split=split,
+        count=len(entries),
+        skipped=batches.num_skipped,
+        geometry=geometry,
+        preprocessing=preprocess_options.to_json(),
+        image_list=options.image_list,
+        layout=options.layout,
+        images=[entry for _, entry in entries])
     for name in _FOLDERS:
       files.sync(os.path.join(folder, name))
-    for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
-                 options.manifest):
+    for path in (png_folder.manifest_path(folder), options.manifest):
       if path:
         files.write_json(path, manifest)
     os.remove(marker)
@@ -177,7 +177,7 @@ def _prepare(options, marker):
   # Before anything is removed: from here on the folder is not a whole one.
   files.write_text(
       marker, 'gen_preprocessed_data.py has not finished writing here.\n')
-  manifest = os.path.join(options.output_dir, contract.PREPROCESSED_MANIFEST)
+  manifest = png_folder.manifest_path(options.output_dir)
   if os.path.exists(manifest):
     os.remove(manifest)
   for path in _present(options.output_dir):

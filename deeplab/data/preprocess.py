@@ -14,27 +14,30 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 
 
 def for_evaluation(
     image: tf.Tensor, label: Optional[tf.Tensor],
-    options: options_lib.PreprocessOptions
+    options: options_lib.PreprocessOptions,
+    label_map: label_maps.LabelMap = label_maps.ADE20K
 ) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Brings an image and its label to the crop size, without randomness.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], any numeric type.
-    label: [height, width, 1], any integer type, classes as on disk; or None.
+    label: [height, width, 1], any integer type, ids as on disk; or None.
     options: PreprocessOptions.
+    label_map: which ids are which class.
 
   Returns:
     (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
-    [crop_height, crop_width, 1] in [0, NUM_CLASSES), or None without a label.
+    [crop_height, crop_width, 1], classes, or None without a label.
     An image that is larger than the crop after resizing fails when it is
     evaluated, with tf.errors.InvalidArgumentError.
   """
-  image, label = _start(image, label)
+  image, label = _start(image, label, label_map)
   shape = tf.shape(image)
   size = resized_size(shape[0], shape[1], options)
   # Before memory is taken for what cannot be used.
@@ -49,22 +52,24 @@ def for_evaluation(
 
 def for_training(
     image: tf.Tensor, label: tf.Tensor, options: options_lib.PreprocessOptions,
-    seed: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+    seed: tf.Tensor, label_map: label_maps.LabelMap = label_maps.ADE20K
+) -> Tuple[tf.Tensor, tf.Tensor]:
   """Brings an image and its label to the crop size, augmented at random.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], any numeric type.
-    label: [height, width, 1], any integer type, classes as on disk.
+    label: [height, width, 1], any integer type, ids as on disk.
     options: PreprocessOptions.
     seed: two integers, int64 [2]; equal seeds give equal results.
+    label_map: which ids are which class.
 
   Returns:
     (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
-    [crop_height, crop_width, 1] in [0, NUM_CLASSES).
+    [crop_height, crop_width, 1], classes.
   """
   # For the scale, the row and the column of the crop, and the flip.
   draws = tf.random.stateless_uniform([4], seed)
-  image, label = _start(image, label)
+  image, label = _start(image, label, label_map)
   image, label = resize_to_range(image, label, options)
   image, label = random_scale(image, label, options=options, draw=draws[0])
   image, label = pad_to_crop(image, label, options)
@@ -255,16 +260,18 @@ def random_flip(image: tf.Tensor, label: tf.Tensor, *,
       lambda: (tf.identity(image), tf.identity(label)))
 
 
-def _start(image, label):
-  """Casts to the types used throughout and drops classes that are not kept."""
+def _start(image, label, label_map):
+  """Casts to the types used throughout, and makes classes of ids on disk."""
   image = tf.cast(image, tf.float32)
   image.shape.assert_is_compatible_with([None, None, 3])
   if label is None:
     return image, None
   label = tf.cast(label, tf.int32)
   label.shape.assert_is_compatible_with([None, None, 1])
-  ignored = tf.fill(tf.shape(label), contract.IGNORE_LABEL)
-  return image, tf.where(label < contract.NUM_CLASSES, label, ignored)
+  if label_map == label_maps.ADE20K:
+    ignored = tf.fill(tf.shape(label), contract.IGNORE_LABEL)
+    return image, tf.where(label < contract.NUM_CLASSES, label, ignored)
+  return image, tf.gather(tf.constant(label_map.table, tf.int32), label)
 
 
 def _longest_side(options):

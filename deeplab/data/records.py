@@ -13,9 +13,10 @@ know that it is whole and of the same set as the others:
                  "bytes": 23154021, "sha256": "..."}, ...],
      ...}
 
-The builder adds pairs left out, the seed of the order, and the share of each
-class. The first releases wrote a number of shards in place of the list: of
-their sets the number of pairs is compared. The reference's have no such file.
+The builder adds pairs left out, the seed of the order, the share of each class
+and, where it was given one, the label map. The first releases wrote a number of
+shards in place of the list: of their sets the number of pairs is compared. The
+reference's have no such file.
 """
 import contextlib
 import errno
@@ -39,6 +40,7 @@ from deeplab import contract
 from deeplab import errors
 from deeplab import files
 from deeplab import inputs
+from deeplab import label_map as label_maps
 from deeplab import locks
 from deeplab.data import framing
 from deeplab.errors import InputError
@@ -291,6 +293,8 @@ class Description(NamedTuple):
   pairs: int
   # By name; None: not said, in a file of an earlier release.
   shards: Optional[Dict[str, ShardFacts]]
+  # None: built without one.
+  label_map: Optional[label_maps.LabelMap]
 
 
 class ShardSet(NamedTuple):
@@ -328,7 +332,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
     raise InputError('{}: the building of {} was not finished; {}'.format(
         dataset_dir, split, BUILD_AGAIN))
   shards = _shards_in(dataset_dir, split)
-  description = _read_description(dataset_dir, split)
+  description = read_description(dataset_dir, split)
   if not shards:
     raise InputError(
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
@@ -396,8 +400,12 @@ def _check_whole(folder, split, shards):
         folder, some_of(names), BUILD_AGAIN))
 
 
-def _read_description(folder, split):
-  """Returns the Description of a split; None where there is no file."""
+def read_description(folder: str, split: str) -> Optional[Description]:
+  """Returns the Description of a split; None where there is no file.
+
+  Raises:
+    InputError: there is one that cannot be read.
+  """
   path = os.path.join(folder, contract.description_name(split))
   if not os.path.lexists(path):
     return None
@@ -416,10 +424,11 @@ def _parse_description(path, split, content):
   if content['split'] != split:
     raise ValueError
   pairs = _count(content['pairs'])
+  label_map = label_maps.optional_from_json(content, path)
   shards = content['shards']
   if not isinstance(shards, list):
     _count(shards)
-    return Description(path, pairs, None)
+    return Description(path, pairs, None, label_map)
   found = [ShardFacts(
       str(shard['name']), _count(shard['records']), _count(shard['bytes']),
       str(shard['sha256'])) for shard in shards]
@@ -428,7 +437,8 @@ def _parse_description(path, split, content):
   if wanted != {contract.parse_shard_name(shard.name) for shard in found} or (
       pairs != sum(shard.records for shard in found)):
     raise ValueError
-  return Description(path, pairs, {shard.name: shard for shard in found})
+  return Description(
+      path, pairs, {shard.name: shard for shard in found}, label_map)
 
 
 def _count(value):

@@ -12,6 +12,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -50,22 +51,52 @@ class Split(NamedTuple):
   skipped: int
   # What tells whether the shards are still the same files.
   state: Tuple[Tuple[int, int, int], ...]
+  # Which ids of the labels are which class.
+  label_map: label_maps.LabelMap
 
 
-def open_split(options: options_lib.DatasetOptions) -> Split:
+def label_map_of(
+    options: options_lib.DatasetOptions,
+    *others: Tuple[label_maps.Source, Optional[label_maps.LabelMap]]
+) -> label_maps.LabelMap:
+  """Finds out what the classes of a split are; opens no shard.
+
+  Args:
+    options: folder, split, label_map.
+    *others: who else says what they are, as for label_map.agreed.
+
+  Raises:
+    InputError: a label map that cannot be used, or two that differ.
+  """
+  sources: List[
+      Tuple[label_maps.Source, Optional[label_maps.LabelMap]]] = []
+  if options.label_map is not None:
+    sources.append((option('label_map', options.label_map),
+                    label_maps.read(options.label_map)))
+  description = records.read_description(options.dataset_dir, options.split)
+  if description:
+    sources.append((description.path, description.label_map))
+  return label_maps.agreed(*sources, *others)
+
+
+def open_split(
+    options: options_lib.DatasetOptions,
+    *others: Tuple[label_maps.Source, Optional[label_maps.LabelMap]]) -> Split:
   """Finds the records of a split, and checks them as far as is asked for.
 
   Args:
-    options: folder, split, verify_records, on_bad_record.
+    options: folder, split, verify_records, on_bad_record, label_map.
+    *others: who else says what the classes are; see label_map_of.
 
   Returns:
     A Split with at least one record.
 
   Raises:
     InputError: shards that are not one whole set; a record that cannot be used,
-      unless those are left out.
+      unless those are left out; label maps that differ.
   """
   shard_set = records.find(options.dataset_dir, options.split)
+  label_map = label_map_of(options, *others)
   state = state_of(shard_set.paths)
   scans = [_scan(path) for path in progress.shown(
       shard_set.paths, 'reading ' + options.split, unit='shard')]
@@ -76,7 +107,7 @@ def open_split(options: options_lib.DatasetOptions) -> Split:
   if shard_set.description:
     scans = _compared(scans, shard_set.description)
   if skips or options.verify_records:
-    scans = _decoded(scans, options.split)
+    scans = _decoded(scans, options.split, label_map.largest_id)
     if not skips:
       _refuse_any(scans)
   if options.verify_records:
@@ -90,7 +121,7 @@ def open_split(options: options_lib.DatasetOptions) -> Split:
   if not found:
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(shard_set.paths, found, skipped, state)
+  return Split(shard_set.paths, found, skipped, state, label_map)
 
 
 def _counted(count):
@@ -174,9 +205,9 @@ def _problem(path, number, error):
   return errors.Message('{}: record {} {}', path, number, error)
 
 
-def _decoded(scans, split):
+def _decoded(scans, split, largest_id):
   """Decodes every record; returns the scans without those that fail."""
-  with decoding.Decoder() as decoder:
+  with decoding.Decoder(largest_id) as decoder:
     checked, problems = parallel.check_all(
         functools.partial(_check_content, decoder=decoder),
         [record for scan in scans for record in scan.records],
@@ -278,11 +309,15 @@ def _compare_checksums(scans, description):
 # --- Diagnosis -------------------------------------------------------------
 
 
-def diagnose(paths: Sequence[str]) -> Optional[errors.Message]:
+def diagnose(
+    paths: Sequence[str],
+    largest_id: int = contract.LARGEST_LABEL_ON_DISK
+) -> Optional[errors.Message]:
   """Looks for the record that made TensorFlow fail.
 
   Args:
     paths: list of shards.
+    largest_id: the largest that a label may hold.
 
   Returns:
     One line that names shard, record (counted from 0) and defect; None where
@@ -292,7 +327,7 @@ def diagnose(paths: Sequence[str]) -> Optional[errors.Message]:
   problems = _problems(scans)
   found = [record for scan in scans for record in scan.records]
   if not problems:
-    with decoding.Decoder() as decoder, parallel.mapped_in_threads(
+    with decoding.Decoder(largest_id) as decoder, parallel.mapped_in_threads(
         functools.partial(_check_content, decoder=decoder), found) as checked:
       try:
         for _ in progress.shown(checked, 'looking for the record',

@@ -9,6 +9,9 @@ from deeplab.flag_sets import shared
 
 flags.disclaim_key_flags()
 
+# What a label map decides.
+_CLASSES = ('num_classes', 'label_map')
+
 
 # --- Training -----------------------------------------------------------------
 
@@ -25,7 +28,7 @@ def define_train_flags(flag_values: flags.FlagValues) -> None:
                 only=shared.RANDOM_SCALING)
   shared.define(flag_values, options.TrainOptions)
   shared.define(flag_values, options.DatasetOptions, only=('seed',))
-  shared.define(flag_values, options.ModelOptions, without=('num_classes',),
+  shared.define(flag_values, options.ModelOptions, without=_CLASSES,
                 names={'crop_size': 'train_crop_size'})
 
 
@@ -61,7 +64,7 @@ def define_eval_flags(flag_values: flags.FlagValues) -> None:
       'interval_secs': 'eval_interval_secs',
       'max_evaluations': 'max_number_of_evaluations',
       'timeout_secs': 'eval_timeout_secs'})
-  shared.define(flag_values, options.ModelOptions, without=('num_classes',),
+  shared.define(flag_values, options.ModelOptions, without=_CLASSES,
                 names={'crop_size': 'eval_crop_size'})
 
 
@@ -91,14 +94,15 @@ def eval_pb_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
 
 def define_export_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of export_model.py."""
-  shared.define(flag_values, options.ExportOptions, without=('preprocessing',))
+  shared.define(flag_values, options.ExportOptions,
+                without=('preprocessing', 'num_classes'))
   # The documented command gives the crop size by this name, which the reference
   # does not have; its own comes with the model, below.
   shared.define(flag_values, options.PreprocessOptions,
                 names={'crop_size': 'train_crop_size'},
                 defaults={'crop_size': None}, without=shared.RANDOM_SCALING)
   # Deviates: 21 classes and stride 8 in the reference, not this model's.
-  shared.define(flag_values, options.ModelOptions)
+  shared.define(flag_values, options.ModelOptions, without=('label_map',))
 
 
 def export_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
@@ -106,9 +110,11 @@ def export_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   crop_size = _export_crop_size(flag_values)
   preprocessing = shared.make(
       flag_values, options.PreprocessOptions, crop_size=crop_size)
+  classes = flag_values['num_classes']
   return {
-      'options': shared.make(flag_values, options.ExportOptions,
-                             preprocessing=preprocessing),
+      'options': shared.make(
+          flag_values, options.ExportOptions, preprocessing=preprocessing,
+          num_classes=classes.value if classes.present else None),
       'model_options': shared.make(
           flag_values, options.ModelOptions, crop_size=crop_size),
   }

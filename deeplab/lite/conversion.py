@@ -17,9 +17,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import descriptions
 from deeplab import errors
 from deeplab import files
 from deeplab import graph_file
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -256,12 +258,9 @@ def _sha1(paths):
 
 def _check_outputs(path):
   """Tries whether both files can be written, before any work."""
-  files.check_files(option('out_tflite', path), path, _description_path(path),
-                    example='freeze.tflite')
-
-
-def _description_path(path):
-  return path + '.json'
+  files.check_files(
+      option('out_tflite', path), path, descriptions.of_tflite(path),
+      example='freeze.tflite')
 
 
 def _publish(content, path, graph, *, description, input_dtype, started):
@@ -281,6 +280,9 @@ def _publish(content, path, graph, *, description, input_dtype, started):
       path=path, size=len(content), tensors=len(model.tensors),
       operations=model.operation_counts(), input=inputs[0].describe(),
       output=outputs[0].describe(), seconds=time.time() - started)
+  label_map = descriptions.label_map_beside(graph.path)
+  if label_map:
+    description.update(label_maps.json_entry(label_map))
   description = dict(
       description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
       # A run may be killed when one of the two files has its name.
@@ -288,7 +290,7 @@ def _publish(content, path, graph, *, description, input_dtype, started):
       tensorflow=tf.__version__, input=result.input, output=result.output,
       operations=result.operations)
   # The model is the last to appear.
-  files.write_all({_description_path(path): files.json_bytes(description),
+  files.write_all({descriptions.of_tflite(path): files.json_bytes(description),
                    path: content})
   return result
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import counting
+from deeplab import descriptions
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
@@ -38,6 +40,7 @@ class _Task(NamedTuple):
   """One pair for a worker."""
   options: options_lib.TfliteEvalOptions
   pair: pairs_lib.Pair
+  num_classes: int
   # Return image, label and prediction, too.
   keep: bool
 
@@ -60,6 +63,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   report_lib.check_outputs(eval_options)
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
+  label_map = _label_map(options, listing)
   workers = parallel.worker_count(options.num_workers, len(listing.pairs))
   with _crashes_explained(options.net_file, workers), (
       parallel.processes(workers)) as pool:
@@ -72,19 +76,34 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
     report_lib.check_samples(eval_options, model.input_size)
-    above = png_folder.check(listing.pairs, model.input_size)
+    above = png_folder.check(listing.pairs, model.input_size, label_map)
     _log_what_is_not_counted(listing, above)
     counts = _count(
         pool, options, listing.pairs, ahead=2 * workers,
+        num_classes=label_map.num_classes,
         keep=report_lib.samples_wanted(eval_options))
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
-      runtime=_runtime(model, workers),
+      runtime=_runtime(model, workers), label_map=label_map,
       **png_folder.origin(listing.pairs, model.input_size))
   report_lib.save(result, counts.samples, eval_options)
   report_lib.show(result, eval_options.report_json)
   return result
+
+
+def _label_map(options, listing):
+  """Returns what the classes are, by the annotations and by the file."""
+  folder = _folder_of(listing.pairs)
+  return label_maps.agreed(
+      (png_folder.manifest_path(folder), png_folder.read_label_map(folder)),
+      (option('net_file', options.net_file),
+       descriptions.label_map_beside(options.net_file)))
+
+
+def _folder_of(pairs):
+  """Returns the folder that has the folder of images, and its manifest."""
+  return png_folder.parent_of(os.path.dirname(pairs[0].image_path))
 
 
 @contextlib.contextmanager
@@ -124,24 +143,26 @@ def _runtime(model, workers):
       'thread' if model.num_threads == 1 else 'threads')
 
 
-def _count(pool, options, pairs, *, keep, ahead):
+def _count(pool, options, pairs, *, num_classes, keep, ahead):
   """Has the workers of a pool count all pairs.
 
   Args:
     pool: executor of the workers.
     options: TfliteEvalOptions.
     pairs: sequence of pairs.Pair.
+    num_classes: number of classes, the ignored one included.
     keep: number of pairs whose arrays to keep.
     ahead: pairs that may wait.
 
   Returns:
     counting.Counts.
   """
-  tasks = (_Task(options, pair, index < keep)
+  tasks = (_Task(options, pair, num_classes, index < keep)
            for index, pair in enumerate(pairs))
   with contextlib.closing(parallel.ordered_map(
       pool, _count_one, tasks, ahead=ahead)) as parts:
-    return counting.total(parts, num_images=len(pairs))
+    return counting.total(
+        parts, num_images=len(pairs), num_classes=num_classes)
 
 
 # --- In the workers --------------------------------------------------------
@@ -163,8 +184,9 @@ def _describe(options):
 
 def _count_one(task):
   """Returns the counting.Counts of one _Task."""
-  image, label = png_folder.read_pair(task.pair)
+  image, label = png_folder.read_pair(task.pair, task.num_classes)
   return counting.count_batch(
       _predictor(task.options), {
           'image': image[np.newaxis], 'label': label[np.newaxis],
-          'filename': [task.pair.name]}, keep=int(task.keep))
+          'filename': [task.pair.name]}, num_classes=task.num_classes,
+      keep=int(task.keep))

@@ -1,0 +1,73 @@
+"""What stands beside a model file: what it was made of, as JSON.
+
+    freeze.json         beside freeze.pb, and whatever else an export makes
+    model.tflite.json   beside model.tflite
+
+A description names the files that it is of, with their checksums: one that is
+beside another file than that says nothing of it.
+"""
+import hashlib
+import os
+from typing import Any, Dict, Optional
+
+from deeplab import contract
+from deeplab import inputs
+from deeplab import label_map as label_maps
+
+_TFLITE = '.tflite'
+_KIND = 'the description that is written with a model'
+
+
+def of_graph(path: str) -> str:
+  """Returns the path of the description of what export_model.py makes."""
+  return os.path.splitext(path)[0] + '.json'
+
+
+def of_tflite(path: str) -> str:
+  """Returns the path of the description of a TFLite file."""
+  return path + '.json'
+
+
+def sha1(content: bytes) -> str:
+  """Returns the checksum that descriptions have of files."""
+  return hashlib.sha1(content).hexdigest()
+
+
+def read_beside(path: str) -> Optional[Dict[str, Any]]:
+  """Returns the description of a model file; None where it has none.
+
+  Args:
+    path: the model file, which need not exist.
+
+  Raises:
+    InputError: a description that cannot be read.
+  """
+  described = of_tflite(path) if path.endswith(_TFLITE) else of_graph(path)
+  if not (os.path.isfile(described) and os.path.isfile(path)):
+    return None
+  content = inputs.read_json(described, described, _KIND)
+  checksums = content.get('sha1') if isinstance(content, dict) else None
+  if not isinstance(checksums, dict) or checksums.get(
+      os.path.basename(path)) != sha1(inputs.read(path, path, 'a model')):
+    return None
+  return content
+
+
+def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
+  """Returns the classes that are beside a model file; None: not known.
+
+  Args:
+    path: the model file, which need not exist.
+
+  Raises:
+    InputError: a description, or a label map in it, that cannot be read.
+  """
+  content = read_beside(path)
+  if content is None:
+    return None
+  found = label_maps.optional_from_json(content, path)
+  output = content.get('output')
+  if found is None and isinstance(output, dict) and output.get(
+      'classes') == list(contract.CLASS_NAMES):
+    return label_maps.ADE20K
+  return found
