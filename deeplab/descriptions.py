@@ -65,8 +65,10 @@ def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
   content = read_beside(path)
   if content is None:
     return None
-  found = label_maps.optional_from_json(content, path)
-  output = content.get('output')
+  model, output = content.get('model'), content.get('output')
+  found = label_maps.optional_from_json(
+      model if isinstance(model, dict) else content, path)
+  # Its names say so, not that there is no map: one is not written everywhere.
   if found is None and isinstance(output, dict) and output.get(
       'classes') == list(contract.CLASS_NAMES):
     return label_maps.ADE20K

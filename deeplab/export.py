@@ -9,7 +9,6 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import files
-from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab.errors import InputError
@@ -142,7 +141,6 @@ def _output_path(export_path):
 def _description(prefix, model_options, options):
   """Returns what the graph was made from and what it is fed, for JSON."""
   content = {
-      **label_maps.json_entry(model_options.classes),
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),
       'quantized': model_options.is_quantized,

@@ -1,0 +1,131 @@
+"""The example of docs/own_data.md, run in bash as it is written there.
+
+In its order, in one folder, with fewer images, fewer steps and a smaller crop.
+"""
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import label_map
+from deeplab import options
+from deeplab.nets import deeplab_v3
+from tests import golden_weights
+from tests import readme
+from tests import scripts
+
+pytestmark = [pytest.mark.extended, pytest.mark.slow]
+
+LOWERED = ((r'129', '65'), (r'(training_number_of_steps=)\d+', r'\g<1>2'),
+           (r'(train_batch_size=)\d+', r'\g<1>2'),
+           (r'(--output_dir=painted)',
+            r'\1 --train_images=4 --val_images=2 --size=96'))
+NAMES = ('other', 'structure', 'ground')
+
+
+def commands():
+  """Returns the example's blocks that bash runs, with lowered numbers."""
+  blocks = readme.code_blocks(readme.read('docs', 'own_data.md').split(
+      '\n## An example\n')[1].split('\n## ')[0])
+  for pattern, lower in LOWERED:
+    blocks = [re.sub(pattern, lower, block) for block in blocks]
+  return blocks
+
+
+def pretrained(folder):
+  """Writes a checkpoint of 32 classes; returns its prefix."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 65, 65, 3]), options.ModelOptions(
+        crop_size=(65, 65), decoder_output_stride=(4,)))
+    golden_weights.load(session, tf.global_variables())
+    os.mkdir(folder)
+    return tf.train.Saver().save(session, os.path.join(folder, 'model.ckpt'))
+
+
+@pytest.fixture(scope='module')
+def printed(tmp_path_factory):
+  """(folder, what each command printed, by its script's name)."""
+  folder = tmp_path_factory.mktemp('own')
+  for name in glob.glob(os.path.join(scripts.REPOSITORY, '*.py')):
+    (folder / os.path.basename(name)).symlink_to(name)
+  (folder / 'scripts').symlink_to(os.path.join(scripts.REPOSITORY, 'scripts'))
+  environ = dict(
+      os.environ, PATH=os.pathsep.join(
+          [os.path.dirname(sys.executable), os.environ['PATH']]),
+      PRETRAINED_CKPT_FILE=pretrained(str(folder / 'pretrained')))
+  outputs = {}
+  for command in commands():
+    process = subprocess.Popen(
+        ['bash', '-euc', command], cwd=str(folder), env=environ,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True, start_new_session=True)
+    outputs[readme.words_of(command)[1]] = scripts.output_of(process)[0]
+    assert process.returncode == 0, (command, outputs)
+  return folder, outputs
+
+
+def rows_in(output):
+  """Returns the names of classes in a report's table."""
+  return tuple(re.findall(r'^ +\d+  (\w+) +\d+\.\d+ %', output, re.M))
+
+
+def test_every_step_names_the_classes(printed):
+  folder, outputs = printed
+  for script in ('eval.py', 'eval_pb.py',
+                 'segmentation_inference_eval_seg_tflite.py'):
+    assert rows_in(outputs[script]) == NAMES, outputs[script]
+  assert 'every id that classes.csv does not list' in outputs[
+      'build_ade20k_data.py']
+  with open(str(folder / 'report.json')) as report:
+    content = json.load(report)
+  assert [one['name'] for one in content['classes']] == list(NAMES)
+  assert len(content['confusion_matrix']) == 3
+  assert (folder / 'pictures' / 'predictions.png').exists()
+
+
+def test_every_file_of_the_table_has_the_map(printed):
+  folder, _ = printed
+  wanted = label_map.read(str(folder / 'classes.csv'))
+  for path, *keys in (('records/train.json',), ('records/val.json',),
+                      ('trained/model_options.json', 'model'),
+                      ('exported/freeze.json', 'model'),
+                      ('model.tflite.json',), ('preprocessed/manifest.json',)):
+    with open(str(folder / path)) as stored:
+      content = json.load(stored)
+    for key in keys:
+      content = content[key]
+    assert label_map.from_json(content['label_map']) == wanted, path
+
+
+def test_both_forms_of_the_map_mean_the_same(tmp_path):
+  text, json_text = readme.code_blocks(readme.read(
+      'docs', 'own_data.md').split('\n## The label map\n')[1].split(
+          '\n## ')[0])
+  for name, content in (('a', text), ('b', json_text)):
+    (tmp_path / name).write_text(content)
+  assert label_map.read(str(tmp_path / 'a')) == label_map.read(
+      str(tmp_path / 'b'))
+
+
+def test_the_documented_refusal_is_the_real_one(printed):
+  folder, _ = printed
+  line = scripts.refusal(
+      'eval.py', '--dataset_dir=records',
+      '--checkpoint_dir=' + golden_folder(folder), '--eval_crop_size=65,65',
+      '--decoder_output_stride=4', '--max_number_of_evaluations=1',
+      cwd=str(folder))
+  assert line in readme.code_blocks(readme.read('docs', 'own_data.md'))[-1]
+
+
+def golden_folder(folder):
+  """Has the pretrained checkpoint say that it is of ADE20K's classes."""
+  with open(str(folder / 'pretrained' / 'model_options.json'), 'w') as out:
+    json.dump({'model': options.to_json(options.ModelOptions(
+        crop_size=(65, 65), decoder_output_stride=(4,))),
+        'optimizer': 'adam'}, out)
+  return 'pretrained'
