@@ -359,7 +359,7 @@ def test_images_of_extreme_shapes(tmp_path, size):
 
 
 def test_other_errors_are_not_explained(five, monkeypatch):
-  monkeypatch.setattr(splits, 'diagnose', lambda paths: 'searched')
+  monkeypatch.setattr(splits, 'diagnose', lambda *unused: 'searched')
   paths = records.find_shards(str(five), 'val')
   with tf.Graph().as_default(), tf.Session() as session:
     value = tf.placeholder(tf.float32, [])
@@ -370,7 +370,7 @@ def test_other_errors_are_not_explained(five, monkeypatch):
 
 
 def test_read_error_without_an_explanation_passes(five, monkeypatch):
-  monkeypatch.setattr(splits, 'diagnose', lambda paths: None)
+  monkeypatch.setattr(splits, 'diagnose', lambda *unused: None)
   damage(str(five / 'val-00003-of-00004.tfrecord'))
   with pytest.raises(tf.errors.DataLossError):
     list(dataset.batches(split_options(five), CROP))
