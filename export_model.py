@@ -1,4 +1,4 @@
-r"""Freezes a checkpoint into one file: freeze.pb, from images to labels.
+r"""Exports a checkpoint as one file: freeze.pb, from images to labels.
 
     python export_model.py \
       --checkpoint_path=${CKPT_DIR} --export_path=${PB_OUTPUT_DIR} \
@@ -9,6 +9,10 @@ r"""Freezes a checkpoint into one file: freeze.pb, from images to labels.
 Resizing is not part of the graph: those flags are written beside it, to
 freeze.json, for whoever prepares its input. Add --quantize_delay_step=0 for a
 quantization-aware checkpoint.
+
+--format=frozen_graph,saved_model,onnx writes the same graph as a SavedModel,
+in freeze_saved_model/, and as freeze.onnx too; the last needs the modern
+environment. docs/exports.md says what goes in and comes out.
 """
 from deeplab import cli
 from deeplab.flag_sets import network as flag_sets
@@ -25,7 +29,8 @@ def main(flag_values):
 
   result = export.export(**options)
   print('{}: {} nodes, {:.1f} MB, from {}'.format(
-      result.path, result.nodes, result.size / 1e6, result.checkpoint))
+      ', '.join(result.paths), result.nodes, result.size / 1e6,
+      result.checkpoint))
   print('  ' + ', '.join('{} {}'.format(count, operation) for operation, count
                          in sorted(result.operations.items())))
   if result.inference_graph:

@@ -8,18 +8,22 @@ import os
 import re
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
+from deeplab import contract
 from deeplab import counting
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-EXPECTED = 'a checkpoint, a frozen graph or a TFLite file'
+EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
+            'TFLite file')
 # As many bytes as tell one kind of file from another.
 _BEGINNING = 8
 _TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
 # The field `node` of a GraphDef, which comes first: 1, with a length.
 _GRAPH_DEF_NODE = b'\n'
+# The field `ir_version` of an ONNX file: 1, a number; a GraphDef has none.
+_ONNX_VERSION = b'\x08'
 _CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 _Opener = Callable[['ModelFile', Optional[Tuple[int, int]], int],
                    counting.Predictor]
@@ -27,9 +31,9 @@ _Opener = Callable[['ModelFile', Optional[Tuple[int, int]], int],
 
 class ModelFile(NamedTuple):
   """A model on disk, of a known kind, not opened yet."""
-  # report.CHECKPOINT, FROZEN_GRAPH or TFLITE.
+  # report.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX or TFLITE.
   kind: str
-  # Of a checkpoint the prefix, else the file.
+  # Of a checkpoint the prefix, of a SavedModel the folder, else the file.
   path: str
 
 
@@ -37,14 +41,18 @@ def find(path: str, name: str = 'model') -> ModelFile:
   """Tells what kind of model a path leads to.
 
   Args:
-    path: a file; or a checkpoint's prefix, any of its files, or a folder with
-      checkpoints, of which the newest that can be read is taken.
+    path: a file; a SavedModel's folder, or the file in it; or a checkpoint's
+      prefix, any of its files, or a folder with checkpoints, of which the
+      newest that can be read is taken.
     name: the option with this path, for messages.
 
   Raises:
     InputError: there is nothing, or something else.
     OSError: it cannot be read.
   """
+  saved_model = saved_model_folder(path)
+  if saved_model:
+    return ModelFile(report_lib.SAVED_MODEL, saved_model)
   if os.path.isfile(path) and not _CHECKPOINT_PART.search(path):
     return ModelFile(_kind_of_file(path, name), path)
   if os.path.exists(path) and not os.path.isdir(path) and (
@@ -58,13 +66,37 @@ def find(path: str, name: str = 'model') -> ModelFile:
   return ModelFile(report_lib.CHECKPOINT, checkpoints.find(path, name))
 
 
-def _kind_of_file(path, name):
+def saved_model_folder(path: str) -> Optional[str]:
+  """Returns the folder of a SavedModel, given it or the file in it, or None."""
+  folder, name = os.path.split(path)
+  if name == contract.SAVED_MODEL_FILE and os.path.isfile(path):
+    return folder or os.curdir
+  inner = os.path.join(path, contract.SAVED_MODEL_FILE)
+  return path if os.path.isfile(inner) else None
+
+
+def is_onnx(path: str) -> bool:
+  """Whether a file begins as ONNX files do.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  return _beginning(path)[:1] == _ONNX_VERSION
+
+
+def _beginning(path):
   with open(path, 'rb') as content:
-    beginning = content.read(_BEGINNING)
+    return content.read(_BEGINNING)
+
+
+def _kind_of_file(path, name):
+  beginning = _beginning(path)
   if beginning[4:] == _TFLITE_IDENTIFIER:
     return report_lib.TFLITE
   if beginning[:1] == _GRAPH_DEF_NODE:
     return report_lib.FROZEN_GRAPH
+  if beginning[:1] == _ONNX_VERSION:
+    return report_lib.ONNX
   raise InputError('{}: {}; expected {}', option(name, path),
                    'begins with {!r}'.format(beginning) if beginning
                    else 'an empty file', EXPECTED)
@@ -79,7 +111,7 @@ def open_predictor(model: ModelFile, *,
     model: from `find`.
     crop_size: (height, width) of the images it will get. None: what the file
       says; a checkpoint without model_options.json beside it gets the default.
-    num_threads: of a TFLite interpreter, where it can have several.
+    num_threads: of what runs a TFLite or ONNX file, where it can have several.
 
   Returns:
     A predictor; its input_size is the size of the images that it takes.
@@ -136,6 +168,17 @@ def _open_frozen_graph(model, crop_size, unused_num_threads):
   return predictors.FrozenGraphPredictor(model.path, crop_size=crop_size)
 
 
+def _open_saved_model(model, crop_size, unused_num_threads):
+  from deeplab import predictors
+  return predictors.SavedModelPredictor(model.path, crop_size=crop_size)
+
+
+def _open_onnx(model, crop_size, num_threads):
+  from deeplab import onnx_file
+  return onnx_file.OnnxPredictor(
+      model.path, crop_size=crop_size, num_threads=num_threads)
+
+
 def _open_tflite(model, unused_crop_size, num_threads):
   from deeplab.lite import interpreters
   return interpreters.TflitePredictor(model.path, num_threads=num_threads)
@@ -144,5 +187,7 @@ def _open_tflite(model, unused_crop_size, num_threads):
 _OPENERS: Dict[str, _Opener] = {
     report_lib.CHECKPOINT: _open_checkpoint,
     report_lib.FROZEN_GRAPH: _open_frozen_graph,
+    report_lib.SAVED_MODEL: _open_saved_model,
+    report_lib.ONNX: _open_onnx,
     report_lib.TFLITE: _open_tflite,
 }

@@ -62,6 +62,16 @@ IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
 INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # what consumers feed
 OUTPUT_NODE = 'ArgMax'  # int32 [1, height, width]
 FROZEN_GRAPH = 'freeze.pb'
+# What else a graph is exported as: FREEZE.pb's name without its ending, with
+# one of these.
+SAVED_MODEL_SUFFIX = '_saved_model'  # a folder
+ONNX_SUFFIX = '.onnx'
+# The file in a SavedModel's folder.
+SAVED_MODEL_FILE = 'saved_model.pb'
+# Input and output, as the signature of a SavedModel and an ONNX file name them.
+INPUT_NAME = 'images'
+OUTPUT_NAME = 'labels'
+CHANNELS = 3
 # Mean and standard deviation of the published quantization-aware TFLite
 # file's uint8 input: its real value is (pixel - 128) / 128. Training maps
 # pixels to pixel / 127.5 - 1, which no uint8 zero point can express.

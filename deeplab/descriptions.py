@@ -1,6 +1,6 @@
 """What stands beside a model file: what it was made of, as JSON.
 
-    freeze.json         beside freeze.pb, and whatever else an export makes
+    freeze.json         beside freeze.pb, freeze_saved_model/ and freeze.onnx
     model.tflite.json   beside model.tflite
 
 A description names the files that it is of, with their checksums: one that is
@@ -19,7 +19,14 @@ _KIND = 'the description that is written with a model'
 
 
 def of_graph(path: str) -> str:
-  """Returns the path of the description of what export_model.py makes."""
+  """Returns the path of the description of what export_model.py makes.
+
+  Args:
+    path: a frozen graph, a SavedModel's folder, or an ONNX file.
+  """
+  path = path.rstrip(os.sep)
+  if path.endswith(contract.SAVED_MODEL_SUFFIX):
+    return path[:-len(contract.SAVED_MODEL_SUFFIX)] + '.json'
   return os.path.splitext(path)[0] + '.json'
 
 
@@ -33,22 +40,37 @@ def sha1(content: bytes) -> str:
   return hashlib.sha1(content).hexdigest()
 
 
+def name_of(path: str) -> str:
+  """Returns by which name a description has the checksum of a file.
+
+  Args:
+    path: the file, or a SavedModel's folder, whose only file is meant.
+  """
+  name = os.path.basename(path.rstrip(os.sep))
+  if name.endswith(contract.SAVED_MODEL_SUFFIX):
+    return name + '/' + contract.SAVED_MODEL_FILE
+  return name
+
+
 def read_beside(path: str) -> Optional[Dict[str, Any]]:
   """Returns the description of a model file; None where it has none.
 
   Args:
-    path: the model file, which need not exist.
+    path: the model file, or a SavedModel's folder; it need not exist.
 
   Raises:
     InputError: a description that cannot be read.
   """
   described = of_tflite(path) if path.endswith(_TFLITE) else of_graph(path)
+  name = name_of(path)
+  if os.path.isdir(path):
+    path = os.path.join(path, contract.SAVED_MODEL_FILE)
   if not (os.path.isfile(described) and os.path.isfile(path)):
     return None
   content = inputs.read_json(described, described, _KIND)
   checksums = content.get('sha1') if isinstance(content, dict) else None
   if not isinstance(checksums, dict) or checksums.get(
-      os.path.basename(path)) != sha1(inputs.read(path, path, 'a model')):
+      name) != sha1(inputs.read(path, path, 'a model')):
     return None
   return content
 
@@ -57,7 +79,7 @@ def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
   """Returns the classes that are beside a model file; None: not known.
 
   Args:
-    path: the model file, which need not exist.
+    path: as for read_beside.
 
   Raises:
     InputError: a description, or a label map in it, that cannot be read.

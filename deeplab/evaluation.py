@@ -1,4 +1,4 @@
-"""Evaluation of checkpoints and of frozen graphs on records.
+"""Evaluation of checkpoints and of exported graphs on records.
 
 TFLite files are evaluated on PNG files, in processes of their own: see
 `lite.evaluation`. Both count with `counting`.
@@ -10,6 +10,7 @@ from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
+from deeplab import any_model
 from deeplab import checkpoints
 from deeplab import counting
 from deeplab import descriptions
@@ -21,7 +22,9 @@ from deeplab import predictors
 from deeplab import report as report_lib
 from deeplab import visualize
 from deeplab.data import dataset
+from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.fields import definitions
 from deeplab.nets import deeplab_v3
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +64,7 @@ def evaluate(predictor: counting.Predictor,
       kind=kind, path=predictor.description, step=step,
       split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
-      runtime=predictors.runtime(), matrix=counts.matrix,
+      runtime=predictor.runtime, matrix=counts.matrix,
       skipped=batches.num_skipped, label_map=batches.label_map)
   if options.eval_logdir:
     write_events(options.eval_logdir, result)
@@ -275,7 +278,7 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
     time.sleep(1)
 
 
-# --- Frozen graphs ---------------------------------------------------------
+# --- Exported graphs -------------------------------------------------------
 
 
 def evaluate_frozen_graph(
@@ -283,10 +286,10 @@ def evaluate_frozen_graph(
     dataset_options: options_lib.DatasetOptions,
     preprocess_options: options_lib.PreprocessOptions,
     options: options_lib.EvalOptions) -> report_lib.Report:
-  """Evaluates a frozen graph.
+  """Evaluates a frozen graph, a SavedModel or an ONNX file.
 
   Args:
-    graph_options: which graph.
+    graph_options: which one.
     dataset_options: which split.
     preprocess_options: what the images become first.
     options: what becomes of the scores.
@@ -297,17 +300,42 @@ def evaluate_frozen_graph(
   Raises:
     InputError: options, records or a graph that cannot be used.
   """
-  with predictors.FrozenGraphPredictor(
-      graph_options.path, crop_size=preprocess_options.crop_size,
-      input_node=graph_options.input_node,
-      output_node=graph_options.output_node) as predictor:
+  model = _exported(graph_options)
+  with _open_exported(
+      model, graph_options, preprocess_options.crop_size) as predictor:
     # Missing folders are made, but not for a graph that is refused.
     report_lib.check_outputs(options)
     report_lib.check_samples(options, preprocess_options.crop_size)
     result = evaluate(
         predictor, dataset.batches(
             dataset_options, preprocess_options,
-            model_map=descriptions.label_map_beside(graph_options.path)),
-        preprocess_options, options, kind=report_lib.FROZEN_GRAPH)
+            model_map=descriptions.label_map_beside(model.path)),
+        preprocess_options, options, kind=model.kind)
   report_lib.show(result, options.report_json)
   return result
+
+
+def _exported(graph_options):
+  """Tells what was exported: an any_model.ModelFile."""
+  path = graph_options.path
+  saved_model = any_model.saved_model_folder(path)
+  if saved_model:
+    return any_model.ModelFile(report_lib.SAVED_MODEL, saved_model)
+  is_onnx = os.path.isfile(path) and any_model.is_onnx(path)
+  # What it is not, the reader of graphs says.
+  return any_model.ModelFile(
+      report_lib.ONNX if is_onnx else report_lib.FROZEN_GRAPH, path)
+
+
+def _open_exported(model, graph_options, crop_size):
+  """Returns a predictor of it."""
+  if model.kind == report_lib.FROZEN_GRAPH:
+    return predictors.FrozenGraphPredictor(
+        model.path, crop_size=crop_size, input_node=graph_options.input_node,
+        output_node=graph_options.output_node)
+  for name in ('input_node', 'output_node'):
+    given = getattr(graph_options, name)
+    if given != definitions(options_lib.GraphEvalOptions)[name].default:
+      raise InputError('{}: {} says itself what goes in and comes out; drop it',
+                       option(name, given), model.path)
+  return any_model.open_predictor(model, crop_size=crop_size)

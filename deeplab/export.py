@@ -1,7 +1,10 @@
-"""Export: a checkpoint's weights and graph in one file, the frozen graph."""
+"""Export: a checkpoint's weights and graph in one file, the frozen graph.
+
+Or as what is made of that: a SavedModel, an ONNX file.
+"""
 import logging
 import os
-from typing import Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -10,7 +13,9 @@ from deeplab import contract
 from deeplab import descriptions
 from deeplab import files
 from deeplab import memory
+from deeplab import onnx_file
 from deeplab import options as options_lib
+from deeplab import saved_model_file
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import deeplab_v3
@@ -20,13 +25,15 @@ _LOG = logging.getLogger(__name__)
 
 class ExportResult(NamedTuple):
   """What was written."""
+  # The first of the formats; all of them, in order.
   path: str
+  paths: Tuple[str, ...]
   # Prefix of the checkpoint.
   checkpoint: str
   # Number of nodes, and how many of each type.
   nodes: int
   operations: Dict[str, int]
-  # Size in bytes.
+  # Size in bytes, of all formats together.
   size: int
   # The graph without weights; None: not asked for.
   inference_graph: Optional[str]
@@ -45,12 +52,14 @@ def export(model_options: options_lib.ModelOptions,
     options: from where to where, and at which scales.
 
   Returns:
-    What was written.
+    What was written: all that is asked for, or nothing.
 
   Raises:
     InputError: where the checkpoint is missing or not this network's, or the
-      file cannot be written.
+      files cannot be written; a format that needs a package that is missing.
   """
+  if options_lib.ONNX in options.formats:
+    onnx_file.check_converter(option('formats', options_lib.ONNX))
   _check_scales(model_options, options)
   prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path',
                             strict=options.strict_checkpoint)
@@ -58,16 +67,22 @@ def export(model_options: options_lib.ModelOptions,
       prefix, model_options, options.num_classes)
   checkpoints.check_options(prefix, model_options)
   _check_memory(model_options, options)
-  path = _output_path(options.export_path)
+  named = _output_path(options.export_path)
   inference_graph = None
   if options.save_inference_graph:
     inference_graph = os.path.join(
-        os.path.dirname(path), contract.INFERENCE_GRAPH)
-  description = descriptions.of_graph(path)
-  # The graph is the last to appear: with it, all that belongs to it is there.
-  outputs = [output for output in (inference_graph, description, path)
-             if output]
-  files.check_files(option('export_path', options.export_path), *outputs)
+        os.path.dirname(named), contract.INFERENCE_GRAPH)
+  description = descriptions.of_graph(named)
+  models = _model_paths(named, options.formats)
+  saved_model = models.get(options_lib.SAVED_MODEL)
+  # The models are the last to appear: with them, all that belongs to them is
+  # there.
+  outputs = [output for output in (
+      inference_graph, description, *reversed(list(models.values()))) if output]
+  files.check_files(option('export_path', options.export_path), *[
+      output for output in outputs if output != saved_model])
+  if saved_model:
+    saved_model_file.check_replaceable(saved_model)
   _LOG.info('exporting %s', prefix)
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
@@ -80,21 +95,39 @@ def export(model_options: options_lib.ModelOptions,
       restore(session, prefix)
       frozen = _without_defaults(tf.graph_util.convert_variables_to_constants(
           session, graph_def, [contract.OUTPUT_NODE]))
-  # Deterministic: a graph's attributes have no order of their own.
-  content = frozen.SerializeToString(deterministic=True)
-  contents = {path: content}
+  contents: Dict[str, Any] = {
+      path: _content_of(frozen, kind, path, model_options)
+      for kind, path in models.items()}
+  size = sum(map(len, contents.values()))
   if inference_graph:
     contents[inference_graph] = str(graph_def).encode('utf-8')
   contents[description] = files.json_bytes(dict(
       _description(prefix, model_options, options),
       # A run may be killed when some of the files have their names.
-      sha1={os.path.basename(described): descriptions.sha1(contents[described])
-            for described in contents}))
+      sha1={descriptions.name_of(described):
+            descriptions.sha1(contents[described]) for described in contents}))
+  if saved_model:
+    contents[saved_model] = {
+        contract.SAVED_MODEL_FILE: contents.pop(saved_model)}
   files.write_all({output: contents[output] for output in outputs})
   return ExportResult(
-      path=path, checkpoint=prefix, nodes=len(frozen.node),
-      operations=operation_counts(frozen), size=len(content),
+      path=list(models.values())[0], paths=tuple(models.values()),
+      checkpoint=prefix, nodes=len(frozen.node),
+      operations=operation_counts(frozen), size=size,
       inference_graph=inference_graph)
+
+
+def _content_of(graph_def, kind, path, model_options):
+  """Returns what a file of some format holds: a frozen graph, as bytes."""
+  if kind == options_lib.FROZEN_GRAPH:
+    # Deterministic: a graph's attributes have no order of their own.
+    return graph_def.SerializeToString(deterministic=True)
+  if kind == options_lib.SAVED_MODEL:
+    return saved_model_file.content_of(
+        graph_def, contract.IMAGE_NODE, contract.OUTPUT_NODE)
+  return onnx_file.convert(
+      path, graph_def, input_node=contract.IMAGE_NODE,
+      output_node=contract.OUTPUT_NODE, classes=_class_names(model_options))
 
 
 def _check_scales(model_options, options):
@@ -138,6 +171,19 @@ def _output_path(export_path):
   return os.path.join(export_path, contract.FROZEN_GRAPH)
 
 
+def _model_paths(named, formats):
+  """Returns where each format goes, from format to path, each once."""
+  stem = os.path.splitext(named)[0]
+  places = {options_lib.FROZEN_GRAPH: named,
+            options_lib.SAVED_MODEL: stem + contract.SAVED_MODEL_SUFFIX,
+            options_lib.ONNX: stem + contract.ONNX_SUFFIX}
+  return {kind: places[kind] for kind in formats}
+
+
+def _class_names(model_options):
+  return model_options.classes.names[:model_options.num_classes]
+
+
 def _description(prefix, model_options, options):
   """Returns what the graph was made from and what it is fed, for JSON."""
   content = {
@@ -146,8 +192,7 @@ def _description(prefix, model_options, options):
       'quantized': model_options.is_quantized,
       'input': {'node': contract.INPUT_NODE, 'range': [-1, 1]},
       'output': {'node': contract.OUTPUT_NODE,
-                 'classes': model_options.classes.names[
-                     :model_options.num_classes]},
+                 'classes': _class_names(model_options)},
   }
   if options.preprocessing:
     content['preprocessing'] = options.preprocessing.to_json()

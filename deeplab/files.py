@@ -11,7 +11,17 @@ import os
 import shutil
 import stat
 import tempfile
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set
+from typing import (
+  Any,
+  Dict,
+  Iterable,
+  Iterator,
+  List,
+  Mapping,
+  Sequence,
+  Set,
+  Union,
+)
 
 from deeplab import errors
 from deeplab import locks
@@ -25,7 +35,8 @@ _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
 
 
 @contextlib.contextmanager
-def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
+def replacing(*paths: str, one_of_many: bool = False,
+              over_folders: bool = False) -> Iterator[List[str]]:
   """Context that gives names to write to, and in the end the wanted ones.
 
   Where the block fails, what was written is removed, and what had the wanted
@@ -34,10 +45,13 @@ def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
   Missing folders are made. What runs that were killed left there is removed.
 
   Args:
-    *paths: files, which are replaced; or folders, which may exist only empty.
+    *paths: files, which are replaced; or folders, which may exist only empty,
+      unless over_folders.
     one_of_many: True leaves it to the caller, who writes many files to one
       folder, to call remove_leftovers before the first, and sync of the folder
       after the last.
+    over_folders: True replaces a folder by a folder, whatever is in it, which
+      the caller has looked at. Between the two, for an instant, there is none.
 
   Yields:
     As many paths, of this context alone; nothing is there yet.
@@ -56,7 +70,7 @@ def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
       if 0 < number == len(paths) - 1:
         _sync_each(folders)
       try:
-        os.replace(temporary, path)
+        _replace(temporary, path, over_folders)
       except OSError as error:
         if number:
           raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
@@ -158,11 +172,20 @@ def write_bytes(path: str, content: bytes) -> None:
   write_all({path: content})
 
 
-def write_all(contents: Dict[str, bytes]) -> None:
-  """Writes several files, from path to bytes; see `replacing`."""
-  with replacing(*contents) as temporaries:
+def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
+  """Writes several files, from path to bytes; see `replacing`.
+
+  A dict in place of bytes is a folder, from the names of its files to their
+  bytes; it replaces a folder, whatever is in that.
+  """
+  with replacing(*contents, over_folders=True) as temporaries:
     for temporary, content in zip(temporaries, contents.values()):
-      _write(temporary, content)
+      if isinstance(content, bytes):
+        _write(temporary, content)
+        continue
+      os.mkdir(temporary)
+      for name, inner in content.items():
+        _write(os.path.join(temporary, name), inner)
 
 
 def json_bytes(content: Any) -> bytes:
@@ -279,6 +302,21 @@ def _name_what_was_wanted(
 
 
 # --- Steps -----------------------------------------------------------------
+
+
+def _replace(temporary: str, path: str, over_folders: bool) -> None:
+  """Gives what is whole its name."""
+  if not (over_folders and os.path.isdir(temporary) and os.path.isdir(path)):
+    os.replace(temporary, path)
+    return
+  # In the hidden folder, which is removed in the end.
+  former = temporary + '.former'
+  os.replace(path, former)
+  try:
+    os.replace(temporary, path)
+  except OSError:
+    os.replace(former, path)
+    raise
 
 
 def _folder_of(path: str) -> str:

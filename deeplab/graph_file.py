@@ -77,6 +77,23 @@ def read_graph_def(path: str) -> tf.GraphDef:
     graph_def.ParseFromString(content)
   except Exception:  # protobuf's DecodeError has no stable public name
     raise InputError('{}: not a frozen GraphDef'.format(path))
+  return checked(path, graph_def)
+
+
+def checked(path: str, graph_def: tf.GraphDef) -> tf.GraphDef:
+  """Returns a graph, of whatever file, that is safe to load.
+
+  Args:
+    path: its file, for messages.
+    graph_def: what it holds; changed.
+
+  Returns:
+    The graph, without the devices that its nodes were pinned to.
+
+  Raises:
+    InputError: where it is not frozen, or holds what a network like this one
+      does not.
+  """
   if not graph_def.node:
     raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
   try:

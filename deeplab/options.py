@@ -25,6 +25,10 @@ LAYERS = 'layers'
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
+# What a checkpoint is exported as.
+FROZEN_GRAPH = 'frozen_graph'
+SAVED_MODEL = 'saved_model'
+ONNX = 'onnx'
 # How LoadGen issues queries, how many, and which of its two runs is made.
 SINGLE_STREAM = 'SingleStream'
 OFFLINE = 'Offline'
@@ -559,8 +563,10 @@ class CheckpointEvalOptions(NamedTuple):
 
 @options
 class GraphEvalOptions(NamedTuple):
-  """Which frozen graph is evaluated."""
-  path: str = required('Frozen graph to evaluate.')
+  """Which exported graph is evaluated."""
+  path: str = required(
+      'Frozen graph to evaluate; or a SavedModel, which is a folder; or an '
+      'ONNX file.')
   input_node: str = _input_node()
   output_node: str = _output_node()
 
@@ -673,12 +679,17 @@ class AccuracyLogOptions(NamedTuple):
 
 @options
 class ExportOptions(NamedTuple):
-  """From a checkpoint to a frozen graph."""
+  """From a checkpoint to a frozen graph, or to other formats."""
   checkpoint_path: str = required(
       'Folder with checkpoints, of which the newest is taken; or one.',
       in_utf8=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
+  formats: Tuple[str, ...] = field(
+      (FROZEN_GRAPH,), 'What to write, several with commas: frozen_graph, for '
+      'freeze.pb; saved_model, for the folder freeze_saved_model, with that '
+      'graph and a signature; onnx, for freeze.onnx.', fewest=1,
+      choices=(FROZEN_GRAPH, SAVED_MODEL, ONNX))
   strict_checkpoint: bool = _strict_checkpoint()
   num_classes: Optional[int] = field(
       None, 'How many classes the network is said to have, where a checkpoint '

@@ -1,4 +1,4 @@
-"""Predictors (see `counting`) that run a checkpoint or a frozen graph."""
+"""Predictors (see `counting`) that run a checkpoint or an exported graph."""
 from typing import Optional, Tuple
 
 import numpy as np
@@ -7,10 +7,10 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
+from deeplab import exported
 from deeplab import graph_file
 from deeplab import options as options_lib
-from deeplab.errors import InputError
-from deeplab.errors import option
+from deeplab import saved_model_file
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 
@@ -71,7 +71,29 @@ class CheckpointPredictor(counting.Predictor):
     self._session.close()
 
 
-class FrozenGraphPredictor(counting.Predictor):
+class _GraphPredictor(exported.ExportedPredictor):
+  """A graph that TensorFlow runs."""
+
+  def __init__(self, path: str, graph_def: tf.GraphDef, *, input_node: str,
+               output_node: str, crop_size: Optional[Tuple[int, int]]):
+    graph = graph_file.import_graph(path, graph_def)
+    self._images = graph.get_tensor_by_name(input_node + ':0')
+    self._predictions = graph.get_tensor_by_name(output_node + ':0')
+    shape = self._images.shape
+    super().__init__(
+        path, None if shape.rank is None else shape.as_list(), crop_size)
+    self.runtime = runtime()
+    self._session = tf.Session(graph=graph)
+
+  def _run(self, inputs: np.ndarray) -> np.ndarray:
+    return self._session.run(self._predictions, {self._images: inputs})
+
+  def close(self) -> None:
+    """Frees the session."""
+    self._session.close()
+
+
+class FrozenGraphPredictor(_GraphPredictor):
   """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
 
   def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]],
@@ -90,48 +112,28 @@ class FrozenGraphPredictor(counting.Predictor):
       InputError: where the file is no frozen graph, holds what such a network
         does not, lacks a node, or takes images of another size.
     """
-    self.description = path
     graph_def = graph_file.read_graph_def(path)
     graph_file.check_nodes(
         path, graph_def, input_node=input_node, output_node=output_node)
-    graph = graph_file.import_graph(path, graph_def)
-    self._images = graph.get_tensor_by_name(input_node + ':0')
-    self._predictions = graph.get_tensor_by_name(output_node + ':0')
-    self._check_input(crop_size)
-    # Only the batch can be open; see graph_file.
-    self.input_size = tuple(self._images.shape.as_list()[1:3])
-    self.runtime = runtime()
-    self._session = tf.Session(graph=graph)
+    super().__init__(path, graph_def, input_node=input_node,
+                     output_node=output_node, crop_size=crop_size)
 
-  def _check_input(self, crop_size):
-    shape = self._images.shape
-    wanted = [None] + list(crop_size or (None, None)) + [3]
-    if not shape.is_compatible_with(wanted):
-      raise InputError(
-          '{}: input is {}, {}', self.description,
-          'x'.join(str(side) for side in shape.as_list()),
-          option('crop_size', crop_size) if crop_size else
-          'expected [batch, height, width, 3]')
 
-  def predict(self, images: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images; see counting.Predictor."""
-    return self.predict_prepared(self.prepare(images))
+class SavedModelPredictor(_GraphPredictor):
+  """A SavedModel; its signature says what is fed, in [-1, 1]."""
 
-  def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Returns images in [-1, 1]; see counting.Predictor."""
-    return contract.scale_to_model_range(images)
+  def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]]):
+    """Loads the graph.
 
-  def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of such images; see counting.Predictor."""
-    # An exported graph has a fixed batch, of 1 as a rule.
-    size = self._images.shape.as_list()[0] or len(inputs)
-    outputs = [
-        self._session.run(
-            self._predictions, {self._images: inputs[start:start + size]})
-        for start in range(0, len(inputs), size)]
-    # An ArgMax that another tool exported may give int64.
-    return np.concatenate(outputs).astype(np.int32)
+    Args:
+      path: the folder.
+      crop_size: (height, width) of the images it will get; None: whatever it
+        takes.
 
-  def close(self) -> None:
-    """Frees the session."""
-    self._session.close()
+    Raises:
+      InputError: where it is no SavedModel, holds what such a network does
+        not, or takes images of another size.
+    """
+    found = saved_model_file.read(path)
+    super().__init__(path, found.graph_def, input_node=found.input_node,
+                     output_node=found.output_node, crop_size=crop_size)

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 
 CHECKPOINT = 'checkpoint'
 FROZEN_GRAPH = 'frozen graph'
+SAVED_MODEL = 'SavedModel'
+ONNX = 'ONNX file'
 TFLITE = 'tflite'
 # The responses of a LoadGen run, whatever made them.
 ACCURACY_LOG = 'accuracy log'
@@ -36,7 +38,7 @@ _RESULT_MARK = 'RESULT '
 
 class Report(NamedTuple):
   """One evaluation; build it with keywords."""
-  # CHECKPOINT, FROZEN_GRAPH, TFLITE or ACCURACY_LOG.
+  # CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX, TFLITE or ACCURACY_LOG.
   kind: str
   # What was evaluated: a checkpoint's prefix or a file.
   path: str

@@ -62,8 +62,8 @@ def test_other_files_are_refused(tmp_path, content, problem):
   with pytest.raises(InputError) as error:
     any_model.find(str(path), 'given')
   assert str(error.value) == (
-      'given={}: {}; expected a checkpoint, a frozen graph or a TFLite '
-      'file'.format(path, problem))
+      'given={}: {}; expected a checkpoint, a frozen graph, a SavedModel, an '
+      'ONNX file or a TFLite file'.format(path, problem))
 
 
 def test_what_is_no_file_is_refused(tmp_path):

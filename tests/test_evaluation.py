@@ -55,6 +55,8 @@ class Network:
     before_restore: called with each prefix.
   """
 
+  runtime = predictors.runtime()
+
   def __init__(self):
     self.restored = []
     self.images = 0

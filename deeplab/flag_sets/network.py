@@ -95,7 +95,8 @@ def eval_pb_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
 def define_export_flags(flag_values: flags.FlagValues) -> None:
   """Defines the flags of export_model.py."""
   shared.define(flag_values, options.ExportOptions,
-                without=('preprocessing', 'num_classes'))
+                without=('preprocessing', 'num_classes'),
+                names={'formats': 'format'})
   # The documented command gives the crop size by this name, which the reference
   # does not have; its own comes with the model, below.
   shared.define(flag_values, options.PreprocessOptions,

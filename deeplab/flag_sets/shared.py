@@ -90,8 +90,9 @@ def _define_list(flag_values, name, definition, default):
         flag_values=flag_values)
   else:
     flags.DEFINE_list(
-        name, ['{:g}'.format(element) for element in default]
-        if default else None, definition.help, flag_values=flag_values)
+        name, [element if isinstance(element, str) else '{:g}'.format(element)
+               for element in default] if default else None, definition.help,
+        flag_values=flag_values)
 
 
 class _ElementParser(flags.ArgumentParser):

@@ -1,0 +1,143 @@
+"""SavedModels: a folder with a frozen graph that says what to feed it.
+
+Written and read as data, with the same checks as for any frozen graph (see
+`graph_file`); TensorFlow's own loader, which restores variables and runs what
+the file tells it to, is for whoever uses the model elsewhere.
+"""
+import os
+from typing import NamedTuple, Tuple
+
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from deeplab import contract
+from deeplab import graph_file
+from deeplab import inputs
+from deeplab.errors import InputError
+from deeplab.errors import some_of
+
+# By which TensorFlow and its tools find the graph and the signature.
+_TAG = 'serve'
+_SIGNATURE = 'serving_default'
+_METHOD = 'tensorflow/serving/predict'
+_SCHEMA_VERSION = 1
+_KIND = 'a SavedModel, as export_model.py writes it'
+
+
+class SavedModel(NamedTuple):
+  """What was read; the graph is safe to load."""
+  graph_def: tf.GraphDef
+  # Nodes, of which the first result is meant.
+  input_node: str
+  output_node: str
+
+
+def content_of(graph_def: tf.GraphDef, input_node: str,
+               output_node: str) -> bytes:
+  """Returns the content of SAVED_MODEL_FILE for a frozen graph.
+
+  Its signature 'serving_default' has the input contract.INPUT_NAME and the
+  output contract.OUTPUT_NAME.
+
+  Args:
+    graph_def: the graph.
+    input_node: a placeholder, for images.
+    output_node: node that gives labels.
+  """
+  saved = saved_model_pb2.SavedModel(
+      saved_model_schema_version=_SCHEMA_VERSION)
+  meta_graph = saved.meta_graphs.add()
+  meta_graph.meta_info_def.tags.append(_TAG)
+  meta_graph.meta_info_def.tensorflow_version = tf.__version__
+  meta_graph.graph_def.CopyFrom(graph_def)
+  signature = meta_graph.signature_def[_SIGNATURE]
+  signature.method_name = _METHOD
+  graph = graph_file.import_graph(contract.SAVED_MODEL_FILE, graph_def)
+  for entry, node in (
+      (signature.inputs[contract.INPUT_NAME], input_node),
+      (signature.outputs[contract.OUTPUT_NAME], output_node)):
+    tensor = graph.get_tensor_by_name(node + ':0')
+    entry.name = tensor.name
+    entry.dtype = tensor.dtype.as_datatype_enum
+    entry.tensor_shape.CopyFrom(tensor.shape.as_proto())
+  # Deterministic: maps have no order of their own.
+  return saved.SerializeToString(deterministic=True)
+
+
+def read(folder: str) -> SavedModel:
+  """Reads a SavedModel whose graph is safe to load.
+
+  Args:
+    folder: the folder with SAVED_MODEL_FILE.
+
+  Raises:
+    InputError: where it is none, has no signature of images to labels, or
+      holds what a network like this one does not, such as variables.
+  """
+  path = os.path.join(folder, contract.SAVED_MODEL_FILE)
+  content = inputs.read(path, path, _KIND)
+  saved = saved_model_pb2.SavedModel()
+  try:
+    saved.ParseFromString(content)
+  except Exception:  # protobuf's DecodeError has no stable public name
+    raise InputError('{}: not a SavedModel'.format(path))
+  found = [meta_graph for meta_graph in saved.meta_graphs
+           if _TAG in meta_graph.meta_info_def.tags]
+  if len(found) != 1:
+    raise InputError('{}: {} graphs to serve; expected 1, in {}'.format(
+        path, len(found), _KIND))
+  graph_def = graph_file.checked(path, found[0].graph_def)
+  if _SIGNATURE not in found[0].signature_def:
+    raise InputError('{}: no signature {} (found: {})'.format(
+        path, _SIGNATURE, some_of(sorted(map(
+            ascii, found[0].signature_def))) or 'none'))
+  signature = found[0].signature_def[_SIGNATURE]
+  nodes = [_only_node(path, what, entries) for what, entries in (
+      ('input', signature.inputs), ('output', signature.outputs))]
+  names = {node.name for node in graph_def.node}
+  for node in nodes:
+    if node not in names:
+      raise InputError('{}: the signature names the node {}, which there is '
+                       'not'.format(path, ascii(node)))
+  return SavedModel(graph_def, *nodes)
+
+
+def _only_node(path: str, what: str, entries) -> str:
+  """Returns the node of the only input, or output, of a signature."""
+  if len(entries) != 1:
+    raise InputError('{}: the signature {} has {} {}s; expected 1'.format(
+        path, _SIGNATURE, len(entries), what))
+  (entry,) = entries.values()
+  node, separator, index = entry.name.rpartition(':')
+  if not separator or index != '0':
+    raise InputError('{}: the signature names the {} {}; expected '
+                     'NODE:0'.format(path, what, ascii(entry.name)))
+  return node
+
+
+def is_folder_of(folder: str) -> bool:
+  """Whether there is a SavedModel in a folder."""
+  return os.path.isfile(os.path.join(folder, contract.SAVED_MODEL_FILE))
+
+
+def check_replaceable(folder: str) -> None:
+  """Refuses to write a SavedModel over a folder of something else.
+
+  Raises:
+    InputError: naming what is there.
+  """
+  if not os.path.lexists(folder):
+    return
+  if not os.path.isdir(folder):
+    raise InputError('{}: is a file; expected a folder for the SavedModel, or '
+                     'nothing'.format(folder))
+  others = sorted(set(os.listdir(folder)) - set(_parts()))
+  if others:
+    raise InputError('{} holds {}, which is no part of a SavedModel; expected '
+                     'nothing else there'.format(folder, some_of(others)))
+
+
+def _parts() -> Tuple[str, ...]:
+  """Returns the names that TensorFlow's own SavedModels have in them."""
+  return (contract.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
+          'fingerprint.pb', 'keras_metadata.pb')
