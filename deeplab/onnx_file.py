@@ -6,12 +6,21 @@ all in this one file, with constants and results of bounded size: as a frozen
 graph is (see `graph_file`), and by the same limits. Needs no TensorFlow to run
 one.
 """
+import collections
 import functools
 import importlib
 import json
 import logging
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Sequence, Tuple
+import re
+from typing import (
+  TYPE_CHECKING,
+  Any,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 
@@ -36,16 +45,18 @@ _OPSET = 17
 _KIND = 'an ONNX file, as export_model.py writes it'
 _OUR_DOMAINS = ('', 'ai.onnx')
 # What tf2onnx makes of the graphs that export_model.py can write, and what
-# other versions of it put in their place. None reads a file, has a graph in it,
-# or makes as much as a number says.
+# other versions of it put in their place. None reads a file, or has a graph in
+# it.
 _OPERATORS = frozenset((
     'Add', 'ArgMax', 'AveragePool', 'BatchNormalization', 'Cast', 'Clip',
     'Concat', 'Constant', 'Conv', 'DepthToSpace', 'DequantizeLinear', 'Div',
-    'Flatten', 'GlobalAveragePool', 'Identity', 'Max', 'Min', 'Mul', 'Pad',
-    'QuantizeLinear', 'ReduceMean', 'Relu', 'Reshape', 'Resize',
-    'ReverseSequence', 'Slice', 'Softmax', 'SpaceToDepth', 'Squeeze', 'Sub',
-    'Sum', 'Transpose', 'Unsqueeze'))
+    'Expand', 'Flatten', 'Gather', 'GlobalAveragePool', 'Identity', 'Max',
+    'Min', 'Mul', 'Pad', 'QuantizeLinear', 'ReduceMean', 'Relu', 'Reshape',
+    'Resize', 'ReverseSequence', 'Shape', 'Slice', 'Softmax', 'SpaceToDepth',
+    'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'))
 _LARGEST_ATTRIBUTE = 2 ** 16
+# Names that tf2onnx has made: with a number that differs in each run.
+_NUMBERED = re.compile(r'__[0-9]+')
 # How onnx's own loader finds a file that a tensor is in.
 _EXTERNAL = 1
 
@@ -114,12 +125,15 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
     # It has domains of its own in there that no operator is of.
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid('', _OPSET))
+    _resize_to_sizes(onnx, model)
     _rename(model.graph, names)
     model.doc_string = (
         '{}: RGB in [-1, 1]; {}: classes'.format(*names.values()))
     onnx.helper.set_model_props(model, {
         'input_range': '[-1, 1]', 'classes': json.dumps(list(classes))})
     onnx.checker.check_model(model)
+    _check(model)
+    _check_results(model)
   except Exception as error:  # both packages raise whatever they like
     raise InputError('{}: tf2onnx {} cannot convert this graph: {}'.format(
         path, environment.installed_version(_CONVERTER[0]),
@@ -130,13 +144,58 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
   return model.SerializeToString(deterministic=True)
 
 
+def _resize_to_sizes(onnx, model):
+  """Has Resize say how large, not how many times as large, in place.
+
+  The quotient is rounded to a float32: runtimes make 32 of 5 times 6.6.
+  """
+  for node in model.graph.node:
+    if node.op_type != 'Resize' or not node.input[2]:
+      continue
+    # Again each time: its input may be what another one gives. Those that are
+    # still to come contradict the output's shape, so not strictly.
+    shapes = _sizes(onnx.shape_inference.infer_shapes(
+        model, data_prop=True).graph)
+    scales = onnx.numpy_helper.to_array(next(
+        one for one in model.graph.initializer if one.name == node.input[2]))
+    sizes = np.rint(shapes[node.input[0]] * scales).astype(np.int64)
+    name = node.name + '_sizes'
+    model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, name))
+    node.input[1:] = ['', '', name]
+
+
 def _rename(graph, names):
-  """Renames values of a graph, in place."""
-  for one in list(graph.input) + list(graph.output):
+  """Renames values and nodes of a graph, in place.
+
+  tf2onnx numbers names through all that a process converts, and calls constants
+  that are equal by any one's name. In their place go names by what is used
+  first: equal graphs are equal files.
+  """
+  uses = collections.Counter(name for node in graph.node for name in node.input)
+  constants = {one.name: one for one in graph.initializer if uses[one.name]}
+  names = dict(names)
+  for node in graph.node:
+    node.name = _renamed(names, node.name, node.op_type)
+    for name in node.input:
+      if name in constants:
+        _renamed(names, name, 'constant', always=uses[name] > 1)
+    for name in node.output:
+      _renamed(names, name, 'value')
+  for one in list(graph.input) + list(graph.output) + list(constants.values()):
     one.name = names.get(one.name, one.name)
   for node in graph.node:
     for field in (node.input, node.output):
       field[:] = [names.get(name, name) for name in field]
+  del graph.initializer[:]
+  graph.initializer.extend(
+      sorted(constants.values(), key=lambda one: one.name))
+
+
+def _renamed(names, name, kind, always=False):
+  """Returns the new name of something, which it adds to the names."""
+  if name not in names and (always or _NUMBERED.search(name)):
+    names[name] = '{}_{}'.format(kind, len(names))
+  return names.get(name, name)
 
 
 # --- Reading ---------------------------------------------------------------
@@ -280,8 +339,7 @@ def _check_results(model):
   except Exception as error:  # of several kinds
     raise InputError('not a sound model: {}'.format(
         errors.one_line(str(error))[:200]))
-  sizes = {one.name: _shape_of(one) for one in (
-      list(graph.value_info) + list(graph.input) + list(graph.output))}
+  sizes = _sizes(graph)
   for node in graph.node:
     for name in filter(None, node.output):
       shape = sizes.get(name)
@@ -290,6 +348,12 @@ def _check_results(model):
       if problem:
         raise InputError('node {} ({}) gives {}'.format(
             ascii(node.name)[1:-1], node.op_type, problem))
+
+
+def _sizes(graph):
+  """Returns the shapes of a graph's values, by name; see _shape_of."""
+  return {one.name: _shape_of(one) for one in (
+      list(graph.value_info) + list(graph.input) + list(graph.output))}
 
 
 def _shape_of(value_info):

@@ -1,0 +1,663 @@
+"""SavedModels and ONNX files: written, loaded elsewhere, evaluated, refused."""
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from deeplab import any_model
+from deeplab import descriptions
+from deeplab import environment
+from deeplab import evaluation
+from deeplab import export
+from deeplab import files
+from deeplab import label_map
+from deeplab import onnx_file
+from deeplab import options
+from deeplab import predictors
+from deeplab import report
+from deeplab import saved_model_file
+from deeplab.data import records
+from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
+from tests import golden_weights
+from tests import readme
+from tests import record_sets
+from tests import scripts
+
+TF1, MODERN = pytest.mark.tf1, pytest.mark.modern
+CROP = (33, 33)
+MODEL = options.ModelOptions(crop_size=CROP)
+
+
+def make_checkpoint(folder, model=MODEL):
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros((1,) + model.crop_size + (3,)), model)
+    golden_weights.load(session, tf.global_variables())
+    return tf.train.Saver().save(session, str(folder / 'model.ckpt'))
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  return make_checkpoint(tmp_path_factory.mktemp('checkpoint'))
+
+
+def run_export(checkpoint, path, *formats, model=MODEL, **changes):
+  return export.export(model, options.ExportOptions(
+      checkpoint_path=checkpoint, export_path=str(path), formats=formats,
+      **changes))
+
+
+FORMATS = (options.FROZEN_GRAPH, options.SAVED_MODEL, options.ONNX) if (
+    environment.installed_version('tf2onnx')) else (
+        options.FROZEN_GRAPH, options.SAVED_MODEL)
+
+
+@pytest.fixture(scope='module')
+def exported(checkpoint, tmp_path_factory):
+  """The ExportResult of all formats that this environment can write."""
+  return run_export(
+      checkpoint, tmp_path_factory.mktemp('exported'), *FORMATS)
+
+
+def images(crop=CROP, count=2):
+  return np.random.RandomState(0).uniform(
+      0, 255, (count,) + crop + (3,)).astype(np.float32)
+
+
+def labels_of(path, batch):
+  with any_model.open_predictor(any_model.find(path)) as predictor:
+    return predictor.predict(batch)
+
+
+def names_in(folder):
+  return sorted(os.listdir(str(folder)))
+
+
+# --- SavedModel ------------------------------------------------------------
+
+
+@TF1
+@MODERN
+def test_a_saved_model_is_the_frozen_graph_with_a_signature(exported):
+  graph, folder = exported.paths[:2]
+  assert (exported.path, folder) == (
+      graph, graph.replace('.pb', '_saved_model'))
+  assert names_in(folder) == ['saved_model.pb']
+  found = saved_model_file.read(folder)
+  with open(graph, 'rb') as content:
+    assert found.graph_def == tf.GraphDef.FromString(content.read())
+  batch = images()
+  labels = labels_of(folder, batch)
+  np.testing.assert_array_equal(labels, labels_of(graph, batch))
+  assert len(np.unique(labels)) > 3
+  # By the file in it, too.
+  assert any_model.find(os.path.join(folder, 'saved_model.pb')) == (
+      any_model.ModelFile(report.SAVED_MODEL, folder))
+
+
+@TF1
+@MODERN
+def test_tensorflow_loads_a_saved_model(exported):
+  graph, folder = exported.paths[:2]
+  batch = images(count=1)
+  with tf.Session(graph=tf.Graph()) as session:
+    loaded = tf.saved_model.loader.load(session, ['serve'], folder)
+    signature = loaded.signature_def['serving_default']
+    assert list(signature.inputs) == ['images']
+    assert list(signature.outputs) == ['labels']
+    labels = session.run(
+        signature.outputs['labels'].name,
+        {signature.inputs['images'].name: batch / 127.5 - 1})
+    assert signature.method_name == 'tensorflow/serving/predict'
+    assert [side.size for side in signature.inputs[
+        'images'].tensor_shape.dim] == [1, 33, 33, 3]
+  assert labels.dtype == np.int32
+  assert (labels == labels_of(graph, batch)).mean() > 0.999
+
+
+def content_in(path):
+  with open(os.path.join(path, 'saved_model.pb') if os.path.isdir(path)
+            else path, 'rb') as content:
+    return content.read()
+
+
+@TF1
+@MODERN
+def test_formats_can_be_had_alone_and_replace_older_ones(
+    checkpoint, exported, tmp_path):
+  folder = tmp_path / 'x_saved_model'
+  (folder / 'variables').mkdir(parents=True)
+  (folder / 'saved_model.pb').write_bytes(b'old')
+  result = run_export(checkpoint, tmp_path / 'x.pb', options.SAVED_MODEL,
+                      options.SAVED_MODEL, *FORMATS[2:])
+  assert result.paths[0] == str(folder)
+  assert names_in(folder) == ['saved_model.pb']
+  assert names_in(tmp_path) == ['x.json'] + sorted(
+      os.path.basename(path) for path in result.paths)
+  with open(str(tmp_path / 'x.json')) as text:
+    described = json.load(text)
+  assert described['sha1'] == {
+      name: descriptions.sha1(content_in(path)) for name, path in zip(
+          ('x_saved_model/saved_model.pb', 'x.onnx'), result.paths)}
+  for path in (str(folder) + os.sep,) + exported.paths:
+    assert descriptions.label_map_beside(path) == label_map.ADE20K
+  # Equal bytes, whatever was converted before.
+  for path, other in zip(result.paths, exported.paths[1:]):
+    assert content_in(path) == content_in(other)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+  def contents(text):
+    return {str(tmp_path / 'a'): {'x': text, 'y': text},
+            str(tmp_path / 'b'): text}
+
+  files.write_all(contents(b'old'))
+  (tmp_path / 'a' / 'z').write_bytes(b'of the caller')
+  write, replace = files._write, os.replace
+  for name, broken in (('_write', lambda path, content: write(
+      path, 1 / 0 if path.endswith('b') else content)),
+                       ('os.replace', lambda old, new: replace(
+                           old, new if new != str(tmp_path / 'a')
+                           or old.endswith('.former') else 1 / 0))):
+    with monkeypatch.context() as patch:
+      if name == '_write':
+        patch.setattr(files, name, broken)
+      else:
+        patch.setattr(os, 'replace', broken)
+      with pytest.raises(ZeroDivisionError):
+        files.write_all(contents(b'new'))
+    assert names_in(tmp_path) == ['a', 'b']
+    assert (tmp_path / 'b').read_bytes() == b'old'
+    assert names_in(tmp_path / 'a') == ['x', 'y', 'z']
+  files.write_all(contents(b'new'))
+  assert names_in(tmp_path) == ['a', 'b']
+  assert names_in(tmp_path / 'a') == ['x', 'y']
+  assert (tmp_path / 'a' / 'x').read_bytes() == b'new'
+
+
+@TF1
+@MODERN
+def test_nothing_of_others_is_replaced(checkpoint, tmp_path, monkeypatch):
+  monkeypatch.setattr(export, '_build', None)  # not called
+  folder = tmp_path / 'freeze_saved_model'
+  folder.write_text('a file')
+  with pytest.raises(InputError, match='freeze_saved_model: is a file; expect'):
+    run_export(checkpoint, tmp_path, options.SAVED_MODEL)
+  folder.unlink()
+  folder.mkdir()
+  (folder / 'thesis.tex').write_text('years')
+  with pytest.raises(InputError, match='freeze_saved_model holds thesis.tex, '
+                     'which is no part of a SavedModel'):
+    run_export(checkpoint, tmp_path, options.SAVED_MODEL)
+  assert names_in(tmp_path) == ['freeze_saved_model']
+  assert (folder / 'thesis.tex').exists()
+
+
+@TF1
+def test_bad_formats_are_refused(tmp_path):
+  line = scripts.refusal(
+      'export_model.py', '--checkpoint_path=x', '--export_path=y',
+      '--train_crop_size=33,33', '--format=onnx,savedmodel')
+  assert line.endswith('--format=onnx,savedmodel: expected a list, each '
+                       'frozen_graph, saved_model or onnx')
+
+
+# --- SavedModels of others -------------------------------------------------
+
+
+def small_graph(add=None):
+  with tf.Graph().as_default() as graph:
+    net = tf.placeholder(tf.float32, (1,) + CROP + (3,), 'in')
+    net = add(net) if add else net
+    tf.argmax(net, 3, output_type=tf.int32, name='out')
+  return graph.as_graph_def()
+
+
+def saved(folder, change=None):
+  """Writes a SavedModel of a small graph, changed."""
+  content = saved_model_pb2.SavedModel.FromString(
+      saved_model_file.content_of(small_graph(), 'in', 'out'))
+  if change:
+    change(content, content.meta_graphs[0])
+  (folder / 'saved_model.pb').write_bytes(content.SerializeToString())
+  return str(folder)
+
+
+def add_writer(content, meta_graph):
+  meta_graph.graph_def.CopyFrom(small_graph(lambda net: tf.raw_ops.WriteFile(
+      filename='/tmp/harm', contents='harm', name='payload') and net))
+
+
+def add_function(content, meta_graph):
+  meta_graph.graph_def.library.function.add().signature.name = 'harm'
+
+
+def rename_output(name):
+  def change(content, meta_graph):
+    meta_graph.signature_def['serving_default'].outputs['labels'].name = name
+  return change
+
+
+@pytest.mark.parametrize('change, words', [
+    (add_writer, 'node payload is the operator WriteFile, which no network'),
+    (add_function, "holds the function 'harm'"),
+    (lambda content, meta_graph: content.meta_graphs.add().CopyFrom(
+        meta_graph), '2 graphs to serve; expected 1'),
+    (lambda content, meta_graph: meta_graph.meta_info_def.tags.append('gpu'),
+     None),
+    (lambda content, meta_graph: meta_graph.meta_info_def.ClearField('tags'),
+     '0 graphs to serve; expected 1'),
+    (lambda content, meta_graph: meta_graph.signature_def.clear(),
+     'no signature serving_default .found: none'),
+    (lambda content, meta_graph: meta_graph.signature_def[
+        'serving_default'].inputs['more'].CopyFrom(meta_graph.signature_def[
+            'serving_default'].inputs['images']), 'has 2 inputs; expected 1'),
+    (lambda content, meta_graph: meta_graph.signature_def[
+        'serving_default'].outputs.clear(), 'has 0 outputs; expected 1'),
+    (rename_output('nowhere:0'), "names the node 'nowhere', which there is no"),
+    (rename_output('out:1'), "names the output 'out:1'; expected NODE:0"),
+    (rename_output('out'), "names the output 'out'; expected NODE:0"),
+    (lambda content, meta_graph: meta_graph.graph_def.Clear(), 'no nodes'),
+])
+def test_saved_models_that_are_not_safe_are_refused(tmp_path, change, words):
+  folder = saved(tmp_path, change)
+  if words is None:
+    assert saved_model_file.read(folder).output_node == 'out'
+    return
+  with pytest.raises(InputError, match=words) as caught:
+    predictors.SavedModelPredictor(folder, crop_size=CROP)
+  assert str(caught.value).startswith(folder + '/saved_model.pb: ')
+
+
+def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
+  folder = str(tmp_path / 'out')
+  with tf.Graph().as_default(), tf.Session() as session:
+    net = tf.placeholder(tf.float32, (1,) + CROP + (3,), 'in')
+    labels = tf.argmax(net * tf.get_variable('scale', []), 3)
+    session.run(tf.global_variables_initializer())
+    tf.saved_model.simple_save(
+        session, folder, {'images': net}, {'labels': labels})
+  with pytest.raises(InputError, match='is the operator .*Var'):
+    saved_model_file.read(folder)
+
+
+def test_what_is_no_saved_model_is_refused(tmp_path):
+  (tmp_path / 'saved_model.pb').write_bytes(b'text of no use')
+  with pytest.raises(InputError, match='not a SavedModel'):
+    saved_model_file.read(str(tmp_path))
+  with pytest.raises(InputError, match='no such file; expected a SavedModel'):
+    saved_model_file.read(str(tmp_path / 'none'))
+  with pytest.raises(InputError, match='input is 1x33x33x3, crop_size=65,65'):
+    predictors.SavedModelPredictor(saved(tmp_path), crop_size=(65, 65))
+
+
+# --- Evaluation ------------------------------------------------------------
+
+
+def write_data(folder):
+  folder.mkdir(exist_ok=True)
+  records.write_shards(output_dir=str(folder), split='val', shards=[[
+      records.make_example(
+          image_bytes=record_sets.picture(number, CROP),
+          label_bytes=record_sets.label(3 + number, CROP),
+          filename='{}.jpg'.format(number), image_format='jpeg',
+          label_format='png', height=CROP[0], width=CROP[1])
+      for number in (1, 2)]])
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return write_data(tmp_path_factory.mktemp('data'))
+
+
+def evaluate(path, data, **nodes):
+  return evaluation.evaluate_frozen_graph(
+      graph_options=options.GraphEvalOptions(path=path, **nodes),
+      dataset_options=options.DatasetOptions(dataset_dir=data, split='val'),
+      preprocess_options=options.PreprocessOptions(crop_size=CROP),
+      options=options.EvalOptions())
+
+
+@TF1
+@MODERN
+def test_all_formats_have_one_report(exported, data):
+  results = [evaluate(path, data) for path in exported.paths]
+  assert [result.kind for result in results] == [
+      report.FROZEN_GRAPH, report.SAVED_MODEL, report.ONNX][:len(FORMATS)]
+  for result in results[1:]:
+    np.testing.assert_array_equal(result.matrix, results[0].matrix)
+    assert result.geometry == results[0].geometry
+  assert [result.runtime.split()[0] for result in results] == [
+      'TensorFlow', 'TensorFlow', 'onnxruntime'][:len(results)]
+
+
+def test_a_saved_model_needs_no_nodes(exported, data):
+  with pytest.raises(InputError, match='input_node=ImageTensor: .*_saved_model '
+                     'says itself what goes in and comes out; drop it'):
+    evaluate(exported.paths[1], data, input_node='ImageTensor')
+
+
+# --- ONNX ------------------------------------------------------------------
+
+
+@TF1
+def test_onnx_says_what_to_install_where_it_is_missing(
+    checkpoint, data, tmp_path, monkeypatch):
+  monkeypatch.setattr(export, '_build', None)  # not called
+  with pytest.raises(InputError) as caught:
+    run_export(checkpoint, tmp_path, options.FROZEN_GRAPH, options.ONNX)
+  assert str(caught.value) == (
+      'formats=onnx: needs onnx and tf2onnx; use .venvs/modern/bin/python, or, '
+      'with Python 3.10 or newer, python -m pip install onnx==1.23.2 '
+      'tf2onnx==1.17.0')
+  (tmp_path / 'x.onnx').write_bytes(b'\x08\x08\x12')
+  with pytest.raises(InputError, match='x.onnx: needs onnx and onnxruntime; '):
+    evaluate(str(tmp_path / 'x.onnx'), data)
+  assert names_in(tmp_path) == ['x.onnx']
+
+
+@TF1
+def test_the_packages_that_are_named_are_those_of_the_environment():
+  with open(os.path.join(
+      scripts.REPOSITORY, 'requirements-modern.txt')) as pinned:
+    lines = pinned.read().splitlines()
+  for package in (onnx_file._FORMAT, onnx_file._CONVERTER, onnx_file._RUNTIME):
+    assert '{}=={}'.format(*package) in lines
+
+
+@MODERN
+@pytest.mark.slow
+def test_an_onnx_file_labels_as_the_graph(tmp_path):
+  model = MODEL._replace(crop_size=(65, 65), decoder_output_stride=(4,))
+  graph, path = run_export(
+      make_checkpoint(tmp_path, model), tmp_path, options.FROZEN_GRAPH,
+      options.ONNX, model=model).paths
+  batch = images((65, 65), count=3)
+  labels = labels_of(path, batch)
+  assert labels.dtype == np.int32 and len(np.unique(labels)) > 3
+  np.testing.assert_array_equal(labels, labels_of(graph, batch))
+
+
+@MODERN
+def test_an_onnx_file_says_what_it_is(exported):
+  import onnx
+  model = onnx.load(exported.paths[2])
+  assert [(one.name, one.type.tensor_type.elem_type,
+           [side.dim_value for side in one.type.tensor_type.shape.dim])
+          for one in list(model.graph.input) + list(model.graph.output)] == [
+              ('images', onnx.TensorProto.FLOAT, [1, 33, 33, 3]),
+              ('labels', onnx.TensorProto.INT32, [1, 33, 33])]
+  assert [(one.domain, one.version) for one in model.opset_import] == [
+      ('', 17)]
+  said = {one.key: one.value for one in model.metadata_props}
+  assert said['input_range'] == '[-1, 1]'
+  assert json.loads(said['classes']) == list(label_map.ADE20K.names)
+  assert any_model.find(exported.paths[2]).kind == report.ONNX
+
+
+@MODERN
+@pytest.mark.slow
+@pytest.mark.extended
+@pytest.mark.parametrize('changes, exports', [
+    ({'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True},
+     {'add_flipped_images': True}),
+    ({'decoder_output_stride': (4,), 'decoder_use_sum_merge': True,
+      'prediction_with_upsampled_logits': False},
+     {'inference_scales': (1.0, 2.0)}),
+    ({'quantize_delay_step': 0}, {})])
+def test_networks_of_other_options_can_be_read_too(tmp_path, changes, exports):
+  model = MODEL._replace(**changes)
+  graph, path = run_export(
+      make_checkpoint(tmp_path, model), tmp_path, options.FROZEN_GRAPH,
+      options.ONNX, model=model, **exports).paths
+  batch = images(count=1)
+  agreement = (labels_of(graph, batch) == labels_of(path, batch)).mean()
+  # 8 bits are rounded otherwise, see docs/exports.md, and the weights of this
+  # network mean nothing.
+  assert agreement > (0.5 if model.is_quantized else 0.999)
+
+
+@MODERN
+@pytest.mark.slow
+@pytest.mark.extended
+@pytest.mark.parametrize('name, delay, least', [
+    ('checkpoint_float', -1, 1.0), ('checkpoint_qat', 0, 0.95)])
+def test_the_published_checkpoints_label_real_images_as_the_graph(
+    reference_dir, ade20k_sample_dir, tmp_path, name, delay, least):
+  model = options.ModelOptions(
+      crop_size=(512, 512), decoder_output_stride=(4,),
+      quantize_delay_step=delay)
+  paths = run_export(os.path.join(reference_dir, name), tmp_path, *FORMATS,
+                     model=model).paths
+  batch = np.stack([
+      np.asarray(Image.open(path).convert('RGB').resize((512, 512)), np.float32)
+      for path in sorted(glob.glob(os.path.join(
+          ade20k_sample_dir, '**', '*.jpg'), recursive=True))])
+  assert len(batch) >= 3
+  labels, saved_model, onnx = (labels_of(path, batch) for path in paths)
+  np.testing.assert_array_equal(labels, saved_model)
+  assert (labels == onnx).mean() >= least
+
+
+@TF1
+@pytest.mark.slow
+@pytest.mark.extended
+def test_every_tensorflow_loads_a_saved_model(exported):
+  """That of tf1, written here, by tf.saved_model.load without this suite."""
+  snippet = """
+import sys
+import numpy as np
+import tensorflow as tf
+with open(sys.argv[1], 'rb') as content:
+  graph_def = tf.compat.v1.GraphDef.FromString(content.read())
+images = np.random.RandomState(0).uniform(-1, 1, (1, 33, 33, 3)).astype('f')
+with tf.compat.v1.Session(graph=tf.Graph()) as session:
+  tf.compat.v1.import_graph_def(graph_def, name='')
+  expected = session.run('ArgMax:0', {'ImageTensor:0': images})
+model = tf.saved_model.load(sys.argv[2])
+labels = model.signatures['serving_default'](
+    images=tf.constant(images))['labels'].numpy()
+assert labels.dtype == np.int32 and (labels == expected).all()
+print('same', labels.shape)
+"""
+  for name in ('tf2', 'modern'):
+    done = subprocess.run(
+        [scripts.python_of(name), '-c', snippet] + list(exported.paths[:2]),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == 'same (1, 33, 33)\n', done.stderr
+
+
+@MODERN
+@pytest.mark.slow
+@pytest.mark.extended
+def test_docs_snippets_run(checkpoint, tmp_path, monkeypatch):
+  """The commands, and what is to be used elsewhere, at a smaller size."""
+  text = readme.read('docs', 'exports.md').replace('512', '33')
+  assert len(readme.code_blocks(text)) == 5
+  export_command, *evaluations = readme.python_commands(text)
+  monkeypatch.setenv('CKPT_DIR', os.path.dirname(checkpoint))
+  monkeypatch.setenv('DATA_DIR', 'data')
+  for name in ('export_model.py', 'eval_pb.py'):
+    (tmp_path / name).symlink_to(os.path.join(scripts.REPOSITORY, name))
+  write_data(tmp_path / 'data')
+  # The checkpoint of these tests has no decoder.
+  export_command = export_command.replace('--decoder_output_stride=4', '')
+  for command in [export_command] + evaluations:
+    done = subprocess.run(
+        ['bash', '-euc', command], cwd=str(tmp_path), env=dict(
+            os.environ, PATH=os.pathsep.join([
+                os.path.dirname(sys.executable), os.environ['PATH']])),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 0, (command, done.stderr)
+  monkeypatch.chdir(str(tmp_path))
+  snippets = [block for block in readme.code_blocks(text)
+              if block.startswith('import ')]
+  assert len(snippets) == 2
+  for snippet in snippets:
+    done = subprocess.run(
+        [sys.executable, '-c', snippet + '\nprint(labels.shape, labels.dtype)'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == '(1, 33, 33) int32\n', done.stderr
+
+
+# --- ONNX files of others --------------------------------------------------
+
+
+def onnx_of(change):
+  """Returns the content of a small ONNX file, changed."""
+  import onnx
+  helper, types = onnx.helper, onnx.TensorProto
+  weights = helper.make_tensor('weights', types.FLOAT, [1, 1, 1, 1], [2.0])
+  model = helper.make_model(helper.make_graph(
+      [helper.make_node('Mul', ['images', 'weights'], ['scaled'], 'scale'),
+       helper.make_node('ArgMax', ['scaled'], ['labels'], 'argmax', axis=3,
+                        keepdims=0)], 'g',
+      [helper.make_tensor_value_info(
+          'images', types.FLOAT, (1,) + CROP + (3,))],
+      [helper.make_tensor_value_info('labels', types.INT64, (1,) + CROP)],
+      [weights]), opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+  change(onnx, model)
+  return model.SerializeToString()
+
+
+def external(onnx, model):
+  weights = model.graph.initializer[0]
+  weights.ClearField('float_data')
+  weights.data_location = onnx.TensorProto.EXTERNAL
+  entry = weights.external_data.add()
+  entry.key, entry.value = 'location', '/etc/passwd'
+
+
+def operator(name, **changes):
+  def change(onnx, model):
+    node = model.graph.node[0]
+    node.op_type = name
+    for key, value in changes.items():
+      setattr(node, key, value)
+  return change
+
+
+def local_function(onnx, model):
+  model.functions.add().name = 'harm'
+
+
+def subgraph(onnx, model):
+  attribute = model.graph.node[0].attribute.add()
+  attribute.name, attribute.type = 'body', onnx.AttributeProto.GRAPH
+  attribute.g.name = 'harm'
+
+
+def number(value):
+  def change(onnx, model):
+    model.graph.node[1].attribute[0].i = value
+  return change
+
+
+def constant(dims, **content):
+  def change(onnx, model):
+    weights = model.graph.initializer[0]
+    weights.ClearField('float_data')
+    weights.ClearField('dims')
+    weights.dims.extend(dims)
+    for key, value in content.items():
+      if isinstance(value, list):
+        getattr(weights, key).extend(value)
+      else:
+        setattr(weights, key, value)
+  return change
+
+
+def enlarge(factor):
+  """Resizes the input by a factor in each direction."""
+  def change(onnx, model):
+    model.graph.initializer.append(onnx.helper.make_tensor(
+        'scales', onnx.TensorProto.FLOAT, [4], [1.0, factor, factor, 1.0]))
+    model.graph.node[0].CopyFrom(onnx.helper.make_node(
+        'Resize', ['images', '', 'scales'], ['scaled'], 'resize'))
+    for side in model.graph.output[0].type.tensor_type.shape.dim[1:]:
+      side.dim_value = int(33 * factor)
+  return change
+
+
+def unknown_size(onnx, model):
+  shape = model.graph.input[0].type.tensor_type.shape
+  shape.dim[1].ClearField('dim_value')
+  model.graph.output[0].type.tensor_type.shape.dim[1].ClearField('dim_value')
+
+
+def second_input(onnx, model):
+  model.graph.input.add().CopyFrom(model.graph.input[0])
+  model.graph.input[1].name = 'more'
+
+
+def nothing(onnx, model):
+  pass
+
+
+@MODERN
+@pytest.mark.parametrize('change, words', [
+    (nothing, None),
+    (enlarge(2.0), None),
+    (external, 'constant weights is in another file; expected all in this one'),
+    (operator('If'), 'node scale is the operator If, which no network like'),
+    (operator('Mul', domain='com.microsoft'), "node scale is of the domain "
+     "'com.microsoft'"),
+    (local_function, 'holds FunctionProto; expected nodes and constants alone'),
+    (lambda onnx, model: model.training_info.add(), 'holds TrainingInfoProto'),
+    (lambda onnx, model: model.graph.sparse_initializer.add(), 'holds Sparse'),
+    (subgraph, 'has the attribute body, of a kind that no network like'),
+    (number(2 ** 40), 'has the attribute axis of 1099511627776; expected at'),
+    (constant([2 ** 20, 2 ** 20]), 'constant weights is a tensor of '),
+    (constant([1, 1, 1, 2], float_data=[1.0]), 'holds 0 bytes and 1 values'),
+    (constant([4], raw_data=b'abc'), 'holds 3 bytes and 0 values for the sh'),
+    (constant([-1, -1], float_data=[1.0]), 'is a tensor of '),
+    (constant([1], data_type=8), 'constant weights is of type 8; expected'),
+    (enlarge(1e4), r'node resize \(Resize\) gives a tensor of'),
+    (unknown_size, 'gives a tensor of no fixed size'),
+    (second_input, '2 inputs: .*; expected one, of float32'),
+    (lambda onnx, model: model.graph.output.pop(), '0 outputs: ; expected one'),
+    (lambda onnx, model: model.graph.ClearField('node'), 'no nodes'),
+    (operator('Conv'), 'not a sound model'),
+])
+def test_onnx_files_that_are_not_safe_are_refused(tmp_path, change, words):
+  path = tmp_path / 'x.onnx'
+  path.write_bytes(onnx_of(change))
+  if words is None:
+    assert labels_of(str(path), images()).min() >= 0 if (
+        change is nothing) else onnx_file.read(str(path))
+    return
+  with pytest.raises(InputError, match=words) as caught:
+    onnx_file.OnnxPredictor(str(path), crop_size=CROP)
+  assert str(caught.value).startswith('{}: '.format(path))
+  assert '\n' not in str(caught.value)
+
+
+@MODERN
+def test_what_is_no_onnx_file_is_refused(tmp_path, exported):
+  path = tmp_path / 'x.onnx'
+  path.write_bytes(b'\x08\x08text of no use')
+  with pytest.raises(InputError, match='not an ONNX file'):
+    onnx_file.read(str(path))
+  with pytest.raises(InputError, match='no such file; expected an ONNX file'):
+    onnx_file.read(str(tmp_path / 'none.onnx'))
+  with pytest.raises(InputError, match='input is 1x33x33x3, crop_size=65,65'):
+    onnx_file.OnnxPredictor(exported.paths[2], crop_size=(65, 65))
+
+
+@MODERN
+def test_a_runtime_that_refuses_a_file_says_so_in_a_line(tmp_path):
+  def of_the_future(onnx, model):
+    model.ir_version = 9999
+  path = tmp_path / 'x.onnx'
+  path.write_bytes(onnx_of(of_the_future))
+  with pytest.raises(InputError, match='x.onnx: .*') as caught:
+    onnx_file.OnnxPredictor(str(path), crop_size=CROP)
+  assert '\n' not in str(caught.value)
