@@ -50,9 +50,9 @@ def find(path: str, name: str = 'model') -> ModelFile:
     InputError: there is nothing, or something else.
     OSError: it cannot be read.
   """
-  saved_model = saved_model_folder(path)
-  if saved_model:
-    return ModelFile(report_lib.SAVED_MODEL, saved_model)
+  servable = saved_model_folder(path)
+  if servable:
+    return ModelFile(report_lib.SAVED_MODEL, servable)
   if os.path.isfile(path) and not _CHECKPOINT_PART.search(path):
     return ModelFile(_kind_of_file(path, name), path)
   if os.path.exists(path) and not os.path.isdir(path) and (

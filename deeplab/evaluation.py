@@ -318,9 +318,9 @@ def evaluate_frozen_graph(
 def _exported(graph_options):
   """Tells what was exported: an any_model.ModelFile."""
   path = graph_options.path
-  saved_model = any_model.saved_model_folder(path)
-  if saved_model:
-    return any_model.ModelFile(report_lib.SAVED_MODEL, saved_model)
+  servable = any_model.saved_model_folder(path)
+  if servable:
+    return any_model.ModelFile(report_lib.SAVED_MODEL, servable)
   is_onnx = os.path.isfile(path) and any_model.is_onnx(path)
   # What it is not, the reader of graphs says.
   return any_model.ModelFile(

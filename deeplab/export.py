@@ -74,15 +74,15 @@ def export(model_options: options_lib.ModelOptions,
         os.path.dirname(named), contract.INFERENCE_GRAPH)
   description = descriptions.of_graph(named)
   models = _model_paths(named, options.formats)
-  saved_model = models.get(options_lib.SAVED_MODEL)
+  servable = models.get(options_lib.SAVED_MODEL)
   # The models are the last to appear: with them, all that belongs to them is
   # there.
   outputs = [output for output in (
       inference_graph, description, *reversed(list(models.values()))) if output]
   files.check_files(option('export_path', options.export_path), *[
-      output for output in outputs if output != saved_model])
-  if saved_model:
-    saved_model_file.check_replaceable(saved_model)
+      output for output in outputs if output != servable])
+  if servable:
+    saved_model_file.check_replaceable(servable)
   _LOG.info('exporting %s', prefix)
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
@@ -106,9 +106,9 @@ def export(model_options: options_lib.ModelOptions,
       # A run may be killed when some of the files have their names.
       sha1={descriptions.name_of(described):
             descriptions.sha1(contents[described]) for described in contents}))
-  if saved_model:
-    contents[saved_model] = {
-        contract.SAVED_MODEL_FILE: contents.pop(saved_model)}
+  if servable:
+    contents[servable] = {
+        contract.SAVED_MODEL_FILE: contents.pop(servable)}
   files.write_all({output: contents[output] for output in outputs})
   return ExportResult(
       path=list(models.values())[0], paths=tuple(models.values()),

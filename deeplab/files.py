@@ -314,7 +314,7 @@ def _replace(temporary: str, path: str, over_folders: bool) -> None:
   os.replace(path, former)
   try:
     os.replace(temporary, path)
-  except OSError:
+  except BaseException:  # a signal, too
     os.replace(former, path)
     raise
 

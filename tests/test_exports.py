@@ -3,7 +3,6 @@ import glob
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -280,7 +279,7 @@ def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
   folder = str(tmp_path / 'out')
   with tf.Graph().as_default(), tf.Session() as session:
     net = tf.placeholder(tf.float32, (1,) + CROP + (3,), 'in')
-    labels = tf.argmax(net * tf.get_variable('scale', []), 3)
+    labels = tf.argmax(net * tf.get_variable('scale', initializer=1.0), 3)
     session.run(tf.global_variables_initializer())
     tf.saved_model.simple_save(
         session, folder, {'images': net}, {'labels': labels})
@@ -289,8 +288,9 @@ def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
 
 
 def test_what_is_no_saved_model_is_refused(tmp_path):
+  # TensorFlow 1.15's protobuf takes a text for what it understood of it.
   (tmp_path / 'saved_model.pb').write_bytes(b'text of no use')
-  with pytest.raises(InputError, match='not a SavedModel'):
+  with pytest.raises(InputError, match='not a SavedModel|0 graphs to serve'):
     saved_model_file.read(str(tmp_path))
   with pytest.raises(InputError, match='no such file; expected a SavedModel'):
     saved_model_file.read(str(tmp_path / 'none'))
@@ -370,7 +370,8 @@ def test_the_packages_that_are_named_are_those_of_the_environment():
       scripts.REPOSITORY, 'requirements-modern.txt')) as pinned:
     lines = pinned.read().splitlines()
   for package in (onnx_file._FORMAT, onnx_file._CONVERTER, onnx_file._RUNTIME):
-    assert '{}=={}'.format(*package) in lines
+    # One package has another version for an older Python.
+    assert '{}=={}'.format(*package) in [line.split(';')[0] for line in lines]
 
 
 @MODERN
@@ -411,24 +412,21 @@ def test_an_onnx_file_says_what_it_is(exported):
      {'add_flipped_images': True}),
     ({'decoder_output_stride': (4,), 'decoder_use_sum_merge': True,
       'prediction_with_upsampled_logits': False},
-     {'inference_scales': (1.0, 2.0)}),
-    ({'quantize_delay_step': 0}, {})])
+     {'inference_scales': (1.0, 2.0)})])
 def test_networks_of_other_options_can_be_read_too(tmp_path, changes, exports):
   model = MODEL._replace(**changes)
   graph, path = run_export(
       make_checkpoint(tmp_path, model), tmp_path, options.FROZEN_GRAPH,
       options.ONNX, model=model, **exports).paths
   batch = images(count=1)
-  agreement = (labels_of(graph, batch) == labels_of(path, batch)).mean()
-  # 8 bits are rounded otherwise, see docs/exports.md, and the weights of this
-  # network mean nothing.
-  assert agreement > (0.5 if model.is_quantized else 0.999)
+  assert (labels_of(graph, batch) == labels_of(path, batch)).mean() > 0.999
 
 
 @MODERN
 @pytest.mark.slow
 @pytest.mark.extended
 @pytest.mark.parametrize('name, delay, least', [
+    # 8 bits are rounded otherwise; see docs/exports.md.
     ('checkpoint_float', -1, 1.0), ('checkpoint_qat', 0, 0.95)])
 def test_the_published_checkpoints_label_real_images_as_the_graph(
     reference_dir, ade20k_sample_dir, tmp_path, name, delay, least):
@@ -478,34 +476,29 @@ print('same', labels.shape)
 @MODERN
 @pytest.mark.slow
 @pytest.mark.extended
-def test_docs_snippets_run(checkpoint, tmp_path, monkeypatch):
-  """The commands, and what is to be used elsewhere, at a smaller size."""
-  text = readme.read('docs', 'exports.md').replace('512', '33')
-  assert len(readme.code_blocks(text)) == 5
-  export_command, *evaluations = readme.python_commands(text)
-  monkeypatch.setenv('CKPT_DIR', os.path.dirname(checkpoint))
-  monkeypatch.setenv('DATA_DIR', 'data')
-  for name in ('export_model.py', 'eval_pb.py'):
-    (tmp_path / name).symlink_to(os.path.join(scripts.REPOSITORY, name))
+def test_the_examples_of_the_documentation_run(
+    checkpoint, tmp_path, monkeypatch):
+  """Commands, and what is to be written elsewhere, at a smaller size."""
+  blocks = readme.code_blocks(
+      readme.read('docs', 'exports.md').replace('512', '33'))
+  assert len(blocks) == 5
   write_data(tmp_path / 'data')
-  # The checkpoint of these tests has no decoder.
-  export_command = export_command.replace('--decoder_output_stride=4', '')
-  for command in [export_command] + evaluations:
-    done = subprocess.run(
-        ['bash', '-euc', command], cwd=str(tmp_path), env=dict(
-            os.environ, PATH=os.pathsep.join([
-                os.path.dirname(sys.executable), os.environ['PATH']])),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    assert done.returncode == 0, (command, done.stderr)
-  monkeypatch.chdir(str(tmp_path))
-  snippets = [block for block in readme.code_blocks(text)
-              if block.startswith('import ')]
-  assert len(snippets) == 2
-  for snippet in snippets:
-    done = subprocess.run(
-        [sys.executable, '-c', snippet + '\nprint(labels.shape, labels.dtype)'],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    assert done.stdout == '(1, 33, 33) int32\n', done.stderr
+  monkeypatch.chdir(tmp_path)
+  for block in blocks:
+    if block.startswith('import '):
+      found = {}
+      exec(block, found)
+      assert found['labels'].shape == (1, 33, 33)
+      assert found['labels'].dtype == np.int32
+      continue
+    for variable, value in (
+        ('${CKPT_DIR}', os.path.dirname(checkpoint)), ('${DATA_DIR}', 'data'),
+        # The checkpoint of these tests has no decoder.
+        ('--decoder_output_stride=4', '')):
+      block = block.replace(variable, value)
+    python, script, *arguments = readme.words_of(block)
+    assert python == 'python'
+    scripts.run(script, *arguments, cwd=str(tmp_path))
 
 
 # --- ONNX files of others --------------------------------------------------

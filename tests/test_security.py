@@ -518,6 +518,9 @@ RESERVED = {
     'import_graph_def': ['deeplab/graph_file.py'],
     # Of a checkpoint's .meta file, which is a graph too.
     'import_meta_graph': [], 'MetaGraphDef': [], 'saved_model': [],
+    'saved_model_pb2': ['deeplab/saved_model_file.py'],
+    'InferenceSession': ['deeplab/onnx_file.py'],
+    'ModelProto': ['deeplab/onnx_file.py'], 'onnx.load': [],
     'decode_image': [], 'decode_gif': [], 'decode_bmp': [], 'decode_webp': [],
     'py_func': [], 'load_op_library': [], 'pickle': [], 'eval': [], 'exec': [],
     'allow_pickle': []}
