@@ -24,6 +24,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import descriptions
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import saving
@@ -113,6 +114,9 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   _LOG.info('rebuilding from %s', path)
   model = model_file.read(path)
   model_options = _model_options(model, path)
+  classes = descriptions.label_map_beside(path)
+  if classes and classes.num_classes == model_options.num_classes:
+    model_options = model_options.with_classes(classes)
   network = _network(model_options)
   layers = _layers(model, network, path)
   random = (None if options.batch_norm_seed is None

@@ -142,11 +142,18 @@ def _summary(report):
   ] + means
 
 
-def class_names(report: Report) -> Sequence[str]:
-  """Names all classes; '-' each, where it is not known what they are."""
-  if len(report.matrix) != report.label_map.num_classes:
-    return ['-'] * len(report.matrix)
-  return report.label_map.names
+def class_name(index: int, num_classes: int = contract.NUM_CLASSES,
+               label_map: label_maps.LabelMap = label_maps.ADE20K) -> str:
+  """Names a class; '-' in a set of another number of classes than the map's."""
+  if num_classes != label_map.num_classes:
+    return '-'
+  return label_map.names[index]
+
+
+def class_names(report: Report) -> List[str]:
+  """Names all classes of a report."""
+  count = len(report.matrix)
+  return [class_name(index, count, report.label_map) for index in range(count)]
 
 
 def to_json(report: Report) -> Dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import environment
+from deeplab import label_map
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
@@ -109,6 +110,22 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
     written = json.load(content)
   assert written == json.loads(json.dumps(report_lib.to_json(report)))
   assert written['confusion_matrix'] == report.matrix.tolist()
+
+
+def test_classes_of_the_manifest_are_those_of_the_report(model, folder):
+  classes = label_map.LabelMap(('other', 'land', 'sea'), ((), (7,), (200,)))
+  save(folder, 'img_10.png', image_of(np.full(SIZE, 2)), np.full(SIZE, 2))
+  (folder / 'manifest.json').write_text(
+      json.dumps(dict(label_map.json_entry(classes), split='val')))
+  report = evaluate(model, folder, num_workers=1)
+  assert report.matrix.tolist() == [[0, 0, 0], [0, 12, 0], [0, 4, 20]]
+  assert [one['name'] for one in report_lib.to_json(report)['classes']] == [
+      'other', 'land', 'sea']
+  # Of a model of more classes.
+  save(folder, 'img_10.png', np.full(SIZE + (3,), 100), np.full(SIZE, 2))
+  with pytest.raises(InputError, match='img_10.png: prediction 3: expected a '
+                     r'class in 0\.\.2'):
+    evaluate(model, folder, num_workers=1)
 
 
 def test_the_float_range_can_be_chosen(model, folder):

@@ -10,7 +10,9 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
+from deeplab import descriptions
 from deeplab import export
+from deeplab import label_map
 from deeplab import options
 from deeplab import predictors
 from deeplab import rebuild
@@ -199,6 +201,18 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   assert list((tmp_path / 'out').iterdir()) == []
   monkeypatch.setattr(saving, 'publishing', publishing)
   run(Models(np.float32).model)
+
+
+def test_keeps_the_classes_that_are_beside_the_file(run, monkeypatch):
+  count = SMALL.num_classes
+  classes = label_map.LabelMap(
+      tuple('c{}'.format(index) for index in range(count)),
+      ((),) + tuple((index,) for index in range(1, count)))
+  monkeypatch.setattr(
+      descriptions, 'label_map_beside', {'made.tflite': classes}.get)
+  result, _ = run(Models(np.float32).model)
+  assert result.model_options == SMALL.with_classes(classes)
+  assert checkpoints.label_map_of(result.checkpoint) == classes
 
 
 def test_its_folder_may_be_relative_and_be_moved(run, tmp_path, monkeypatch):
