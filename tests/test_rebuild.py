@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
 def test_keeps_the_classes_that_are_beside_the_file(run, monkeypatch):
   count = SMALL.num_classes
   classes = label_map.LabelMap(
-      tuple('c{}'.format(index) for index in range(count)),
+      ('other',) + tuple('c{}'.format(index) for index in range(1, count)),
       ((),) + tuple((index,) for index in range(1, count)))
   monkeypatch.setattr(
       descriptions, 'label_map_beside', {'made.tflite': classes}.get)
