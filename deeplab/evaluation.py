@@ -88,8 +88,7 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
   scores = result.scores
   values = [tf.Summary.Value(
       tag='eval/miou_1.0_overall', simple_value=scores.miou)]
-  names = [report_lib.class_name(index, len(scores.per_class_iou))
-           for index in range(len(scores.per_class_iou))]
+  names = report_lib.class_names(result)
   for tag, classes in (
       ('eval/miou_1.0_class_{index}', range(len(names))),
       ('iou/{index:02}_{name}', [index for index in range(len(names))

@@ -289,8 +289,8 @@ def _train_alone(dataset_options, preprocess_options, model_options, options):
     with progress.Bar(options.training_number_of_steps, 'training', unit='step',
                       done=first_step, logs=False) as bar:
       loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
-                   sample=sample, writer=writer, keeper=keeper, signals=signals,
-                   bar=bar)
+                   sample=sample, classes=model_options.classes, writer=writer,
+                   keeper=keeper, signals=signals, bar=bar)
       return loop.run(session)
 
 
@@ -361,13 +361,14 @@ class _StopSignals:
 class _Loop:
   """Steps, and around them checkpoints, log, summaries, profile, diagnosis."""
 
-  def __init__(self, step, options, *, batch_names, summary_op, sample, writer,
-               keeper, signals, bar):
+  def __init__(self, step, options, *, batch_names, summary_op, sample, classes,
+               writer, keeper, signals, bar):
     self._step = step
     self._options = options
     self._names = batch_names
     self._summary_op = summary_op
     self._sample = sample
+    self._classes = classes
     self._writer = writer
     self._keeper = keeper
     self._signals = signals
@@ -434,7 +435,7 @@ class _Loop:
     if 'sample' in more:
       self._writer.add(int(done), summary=tf.Summary(value=[events.picture(
           'samples/predictions', visualize.prediction_sheet(
-              **more['sample']))]))
+              label_map=self._classes, **more['sample']))]))
     if done % self._options.log_steps == 0 or (
         done >= self._options.training_number_of_steps):
       self._log(done, loss, rate)

@@ -181,7 +181,9 @@ def confusion_matrix(
   """
   matrix = np.asarray(matrix, np.float64)
   shares = matrix / np.maximum(1.0, matrix.sum(axis=1, keepdims=True))
-  left, top = _GAP + _NAME_WIDTH, _GAP + 2 * _LINE_HEIGHT
+  left = _GAP + max([_NAME_WIDTH] + [
+      _LETTER_WIDTH * (len(name) + 4) for name in names])
+  top = _GAP + 2 * _LINE_HEIGHT
   side = len(names) * _CELL + _GAP
   picture = Image.new('RGB', (left + side, top + side), _BACKGROUND)
   draw = ImageDraw.Draw(picture)

@@ -330,7 +330,8 @@ def test_training_writes_evaluation_reads_and_the_report_names_them(built):
       preprocess_options=PREPROCESSING, model_options=MODEL,
       options=options.TrainOptions(
           train_logdir=folder, training_number_of_steps=1,
-          fine_tune_batch_norm=False, save_summaries_images=True))
+          fine_tune_batch_norm=False, save_summaries_images=True,
+          save_predictions_steps=1))
   prefix = checkpoints.find(folder, 'checkpoint_dir')
   assert checkpoints.variables_in(prefix)['logits/semantic/biases'] == [3]
   outputs = options.EvalOptions(
