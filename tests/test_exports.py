@@ -479,26 +479,35 @@ print('same', labels.shape)
 def test_the_examples_of_the_documentation_run(
     checkpoint, tmp_path, monkeypatch):
   """Commands, and what is to be written elsewhere, at a smaller size."""
-  blocks = readme.code_blocks(
-      readme.read('docs', 'exports.md').replace('512', '33'))
-  assert len(blocks) == 5
   write_data(tmp_path / 'data')
+  shell = readme.Shell(tmp_path)
+  changes = (('512,512', '33,33'),)
+  # The checkpoint of these tests has no decoder.
+  shell.run_documented(
+      'exports.md', 'python export_model.py', changes=changes + (
+          ('--decoder_output_stride=4 ', ''),),
+      CKPT_DIR=os.path.dirname(checkpoint))
+  changes += (('=512', '=33'),)
+  kinds = [json.loads(output[output.index('RESULT ') + 7:])['kind']
+           for output in (
+               shell.run_documented(
+                   'exports.md', 'python eval_pb.py \\\n  '
+                   '--pb=exported/freeze_saved_model',
+                   changes=changes, DATA_DIR='data'),
+               shell.run_documented(
+                   'exports.md', 'python eval_pb.py \\\n  '
+                   '--pb=exported/freeze.onnx',
+                   changes=changes, DATA_DIR='data'))]
+  assert kinds == [report.SAVED_MODEL, report.ONNX]
   monkeypatch.chdir(tmp_path)
-  for block in blocks:
-    if block.startswith('import '):
-      found = {}
-      exec(block, found)
-      assert found['labels'].shape == (1, 33, 33)
-      assert found['labels'].dtype == np.int32
-      continue
-    for variable, value in (
-        ('${CKPT_DIR}', os.path.dirname(checkpoint)), ('${DATA_DIR}', 'data'),
-        # The checkpoint of these tests has no decoder.
-        ('--decoder_output_stride=4', '')):
-      block = block.replace(variable, value)
-    python, script, *arguments = readme.words_of(block)
-    assert python == 'python'
-    scripts.run(script, *arguments, cwd=str(tmp_path))
+  examples = [block.content for block in readme.fenced(
+      readme.read('docs', 'exports.md')) if block.language == 'python']
+  assert len(examples) == 2
+  for example in examples:
+    found = {}
+    exec(example.replace('512', '33'), found)
+    assert found['labels'].shape == (1, 33, 33)
+    assert found['labels'].dtype == np.int32
 
 
 # --- ONNX files of others --------------------------------------------------

@@ -1,13 +1,10 @@
 """The example of docs/own_data.md, run in bash as it is written there.
 
-In its order, in one folder, with fewer images, fewer steps and a smaller crop.
+In its order, in one folder, with fewer images and steps and a smaller crop.
 """
-import glob
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -21,20 +18,8 @@ from tests import scripts
 
 pytestmark = [pytest.mark.extended, pytest.mark.slow]
 
-LOWERED = ((r'129', '65'), (r'(training_number_of_steps=)\d+', r'\g<1>2'),
-           (r'(train_batch_size=)\d+', r'\g<1>2'),
-           (r'(--output_dir=painted)',
-            r'\1 --train_images=4 --val_images=2 --size=96'))
+CROP = (('129', '65'),)
 NAMES = ('other', 'structure', 'ground')
-
-
-def commands():
-  """Returns the example's blocks that bash runs, with lowered numbers."""
-  blocks = readme.code_blocks(readme.read('docs', 'own_data.md').split(
-      '\n## An example\n')[1].split('\n## ')[0])
-  for pattern, lower in LOWERED:
-    blocks = [re.sub(pattern, lower, block) for block in blocks]
-  return blocks
 
 
 def pretrained(folder):
@@ -49,24 +34,31 @@ def pretrained(folder):
 
 @pytest.fixture(scope='module')
 def printed(tmp_path_factory):
-  """(folder, what each command printed, by its script's name)."""
-  folder = tmp_path_factory.mktemp('own')
-  for name in glob.glob(os.path.join(scripts.REPOSITORY, '*.py')):
-    (folder / os.path.basename(name)).symlink_to(name)
-  (folder / 'scripts').symlink_to(os.path.join(scripts.REPOSITORY, 'scripts'))
-  environ = dict(
-      os.environ, PATH=os.pathsep.join(
-          [os.path.dirname(sys.executable), os.environ['PATH']]),
-      PRETRAINED_CKPT_FILE=pretrained(str(folder / 'pretrained')))
-  outputs = {}
-  for command in commands():
-    process = subprocess.Popen(
-        ['bash', '-euc', command], cwd=str(folder), env=environ,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True, start_new_session=True)
-    outputs[readme.words_of(command)[1]] = scripts.output_of(process)[0]
-    assert process.returncode == 0, (command, outputs)
-  return folder, outputs
+  """(folder, what each command printed)."""
+  shell = readme.Shell(tmp_path_factory.mktemp('own'))
+  shell.run_documented(
+      'own_data.md', 'python scripts/make_synthetic_ade20k.py', changes=[
+          ('painted', 'painted --train_images=4 --val_images=2 --size=96')])
+  shell.run_documented('own_data.md', 'cat > classes.csv')
+  return shell.folder, {
+      'build': shell.run_documented(
+          'own_data.md', 'python build_ade20k_data.py'),
+      'train': shell.run_documented(
+          'own_data.md', 'python train.py', changes=CROP + (
+              ('_steps=200', '_steps=2'), ('batch_size=4', 'batch_size=2')),
+          PRETRAINED_CKPT_FILE=pretrained(str(shell.folder / 'pretrained'))),
+      'eval': shell.run_documented(
+          'own_data.md', 'python eval.py', changes=CROP),
+      'export': shell.run_documented(
+          'own_data.md', 'python export_model.py', changes=CROP),
+      'eval_pb': shell.run_documented(
+          'own_data.md', 'python eval_pb.py', changes=CROP),
+      'images': shell.run_documented(
+          'own_data.md', 'python gen_preprocessed_data.py', changes=CROP),
+      'convert': shell.run_documented(
+          'own_data.md', 'python scripts/convert_tflite.py'),
+      'eval_tflite': shell.run_documented(
+          'own_data.md', 'python segmentation_inference_eval_seg_tflite.py')}
 
 
 def rows_in(output):
@@ -76,11 +68,9 @@ def rows_in(output):
 
 def test_every_step_names_the_classes(printed):
   folder, outputs = printed
-  for script in ('eval.py', 'eval_pb.py',
-                 'segmentation_inference_eval_seg_tflite.py'):
-    assert rows_in(outputs[script]) == NAMES, outputs[script]
-  assert 'every id that classes.csv does not list' in outputs[
-      'build_ade20k_data.py']
+  for step in ('eval', 'eval_pb', 'eval_tflite'):
+    assert rows_in(outputs[step]) == NAMES, outputs[step]
+  assert 'every id that classes.csv does not list' in outputs['build']
   with open(str(folder / 'report.json')) as report:
     content = json.load(report)
   assert [one['name'] for one in content['classes']] == list(NAMES)
