@@ -165,6 +165,29 @@ MUTANTS = (
            'tf.expand_dims(label, 0), size, align_corners=True)',
            'tf.expand_dims(label, 0), size)', 'test_preprocess.py',
            'scaling_resizes'),
+    # Own classes, and exports.
+    Mutant('map: ids that are not listed are a class', 'deeplab/label_map.py',
+           'classes = [contract.IGNORE_LABEL] * NUM_IDS',
+           'classes = [1] * NUM_IDS', 'test_label_map.py', 'every_id_has'),
+    Mutant('map: ids are taken for classes', 'deeplab/data/preprocess.py',
+           'tf.gather(tf.constant(label_map.table, tf.int32), label)', 'label',
+           'test_label_map.py', 'ids_become_classes'),
+    Mutant('map: any checkpoint will do', 'deeplab/checkpoints.py',
+           'label_maps.difference(trained.classes, given.classes)', 'None',
+           'test_label_map.py', 'a_checkpoint_is_of'),
+    Mutant('map: annotations may hold more', 'deeplab/data/png_folder.py',
+           'if label_map == label_maps.ADE20K else last)', ')',
+           'test_label_map.py', 'annotations_hold'),
+    Mutant('map: of a description of another file', 'deeplab/descriptions.py',
+           """checksums.get(
+      name) != sha1(""", """checksums.get(
+      name) == sha1(""", 'test_label_map.py', 'description_is_of'),
+    Mutant('a SavedModel that is not checked', 'deeplab/saved_model_file.py',
+           'graph_file.checked(path, found[0].graph_def)',
+           'found[0].graph_def', 'test_exports.py', 'that_are_not_safe'),
+    Mutant('a folder that is lost between two', 'deeplab/files.py',
+           'os.replace(former, path)\n    raise', 'raise', 'test_exports.py',
+           'whole_or_not'),
 )
 
 
