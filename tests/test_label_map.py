@@ -426,6 +426,10 @@ def test_annotations_hold_classes_and_the_manifest_says_which(preprocessed):
   found = {value for pair in pairs
            for value in np.unique(png_folder.read_pair(pair, 3)[1])}
   assert found == {0, 1, 2}
+  # LoadGen, say, knows the classes of ADE20K alone.
+  with pytest.raises(InputError, match='manifest.json: id 0 is 1 structure, but'
+                     ' 0 other by what they are read for'):
+    png_folder.check(pairs, CROP)
   # A class that there is not is no id to be left out.
   Image.fromarray(np.full(CROP, 3, np.uint8)).save(pairs[0].label_path)
   with pytest.raises(InputError, match='holds 3; expected class ids 0..2'):

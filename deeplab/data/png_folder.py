@@ -74,6 +74,11 @@ def parent_of(folder: str) -> str:
   return os.path.dirname(os.path.abspath(folder))
 
 
+def folder_of(pairs: Sequence[pairs_lib.Pair]) -> str:
+  """Returns the folder that has the folder of these pairs' images."""
+  return parent_of(os.path.dirname(pairs[0].image_path))
+
+
 def image_paths(folder: str, name: str) -> List[str]:
   """Lists the images of a folder, img_2 before img_10.
 
@@ -212,7 +217,7 @@ def origin(pairs: Sequence[pairs_lib.Pair],
     'split' and 'geometry', from the manifest if there is one.
   """
   images = os.path.dirname(pairs[0].image_path)
-  manifest = read_manifest(parent_of(images))
+  manifest = read_manifest(folder_of(pairs))
   return {
       'split': manifest.get('split', images),
       'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
@@ -239,8 +244,11 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
 
   Raises:
     InputError: pairs that cannot be used, the first few named with the reason;
-      or no annotation at all with a class.
+      no annotation at all with a class; or a manifest that says other classes.
   """
+  folder = folder_of(found)
+  label_maps.agreed((manifest_path(folder), read_label_map(folder)),
+                    ('what they are read for', label_map))
   facts, problems = parallel.check_all(
       lambda pair: _check_pair(pair, size, label_map), found,
       title='checking', unit='pair')

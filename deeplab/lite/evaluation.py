@@ -94,16 +94,11 @@ def evaluate(options: options_lib.TfliteEvalOptions,
 
 def _label_map(options, listing):
   """Returns what the classes are, by the annotations and by the file."""
-  folder = _folder_of(listing.pairs)
+  folder = png_folder.folder_of(listing.pairs)
   return label_maps.agreed(
       (png_folder.manifest_path(folder), png_folder.read_label_map(folder)),
       (option('net_file', options.net_file),
        descriptions.label_map_beside(options.net_file)))
-
-
-def _folder_of(pairs):
-  """Returns the folder that has the folder of images, and its manifest."""
-  return png_folder.parent_of(os.path.dirname(pairs[0].image_path))
 
 
 @contextlib.contextmanager
