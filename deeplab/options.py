@@ -761,6 +761,52 @@ class RebuildOptions(NamedTuple):
       'it, to exercise folding; not given: batch norm is the identity.')
 
 
+# --- Seeing what models do -------------------------------------------------
+
+
+def _model():
+  return required('Model: a checkpoint, a frozen graph or a TFLite file; what '
+                  'it is, the file says.')
+
+
+def _input_size():
+  return field(
+      None, "HEIGHT,WIDTH of the input of a checkpoint's network, in pixels; "
+      'not given: as trained. Files have a size of their own.', least=1,
+      most=_LARGEST_SIDE, form=_SIZE)
+
+
+def _threads():
+  return field(0, 'Threads of a TFLite interpreter, where it can have several; '
+               '0: one for each processor.', least=0, most=_MOST_WORKERS)
+
+
+def _exif_rotation():
+  return field(True, 'Turn pictures as their EXIF data say, as viewers show '
+               'them. Data sets are read as they are stored.')
+
+
+@options
+class OverlayOptions(NamedTuple):
+  """From pictures of any shape to the same with labels laid over."""
+  model: str = _model()
+  pictures: str = required('A picture, or a folder of pictures: JPEG or PNG.')
+  output_dir: str = required(
+      'Folder for the results; made where missing.')
+  opacity: float = field(
+      0.6, 'Weight of the colours of classes over the picture.',
+      least=0, most=1)
+  legend: bool = field(True, 'Put the legend below the picture.')
+  save_labels: bool = field(
+      False, 'Write class ids too, as a gray PNG of the same size.')
+  exif_rotation: bool = _exif_rotation()
+  skip_bad: bool = field(
+      False, 'Leave out pictures that cannot be used, instead of refusing them '
+      'all.')
+  crop_size: Optional[Tuple[int, int]] = _input_size()
+  num_threads: int = _threads()
+
+
 # --- JSON ------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 from deeplab.flag_sets import data as data_flags
 from deeplab.flag_sets import mlperf as mlperf_flags
 from deeplab.flag_sets import network as network_flags
+from deeplab.flag_sets import seeing as seeing_flags
 from deeplab.flag_sets import tflite as tflite_flags
 
 # The functions that define a script's flags and make its options, and flags
@@ -40,4 +41,7 @@ GROUPS = {
                 ['--tflite=t', '--output_dir=o']),
     'stage_table': (tflite_flags.define_stage_table_flags, tflite_flags.stages,
                     ['--report=stage=file']),
+    'visualize': (
+        seeing_flags.define_visualize_flags, seeing_flags.visualize_options,
+        ['--model=m', '--pictures=p', '--output_dir=o']),
 }

@@ -11,20 +11,11 @@ from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
+from tests import small_models
 
-SIZE = (33, 33)
+SIZE = small_models.SIZE
 # The least that is a TFLite model.
 EMPTY_TFLITE = b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0'
-
-
-def write_graph(path, input_shape=(1,) + SIZE + (3,)):
-  """Writes a frozen graph whose labels are the first channel, in classes."""
-  with tf.Graph().as_default() as graph:
-    images = tf.placeholder(
-        tf.float32, input_shape, name='MobilenetV2/MobilenetV2/input')
-    tf.argmax(images, 3, output_type=tf.int32, name='ArgMax')
-    path.write_bytes(graph.as_graph_def().SerializeToString())
-  return str(path)
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +33,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_kinds_are_told_by_content(tmp_path, checkpoint):
-  graph = write_graph(tmp_path / 'x.tflite')
+  graph = small_models.write_graph(tmp_path / 'x.tflite')
   lite = tmp_path / 'x.pb'
   lite.write_bytes(EMPTY_TFLITE)
   for path, expected in (
@@ -114,7 +105,7 @@ def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
 
 
 def test_a_graph_says_its_size(tmp_path):
-  model = any_model.find(write_graph(tmp_path / 'x.pb'))
+  model = any_model.find(small_models.write_graph(tmp_path / 'x.pb'))
   with any_model.open_predictor(model) as predictor:
     assert predictor.input_size == SIZE
     image = np.zeros((1,) + SIZE + (3,), np.float32)
@@ -126,7 +117,8 @@ def test_a_graph_says_its_size(tmp_path):
 
 
 def test_an_input_that_is_no_image_is_refused(tmp_path):
-  model = any_model.find(write_graph(tmp_path / 'x.pb', (1, 33, 33, 4)))
+  model = any_model.find(
+      small_models.write_graph(tmp_path / 'x.pb', (1, 33, 33, 4)))
   with pytest.raises(InputError) as error:
     any_model.open_predictor(model)
   assert str(error.value).endswith(

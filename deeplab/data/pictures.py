@@ -1,0 +1,188 @@
+"""Pictures of any shape: listed, read, fitted to a network, labels fitted back.
+
+What a network gets of a picture is what evaluation gives it. Two things are
+otherwise than in a data set, where images are taken as they are stored: EXIF's
+orientation is applied, as whoever looks at a picture sees it so; and a picture
+of any colour type is one. Transparency is dropped, as TensorFlow drops it.
+"""
+import contextlib
+import os
+from typing import List, NamedTuple, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import memory
+from deeplab import options as options_lib
+from deeplab import parallel
+from deeplab.data import decoding
+from deeplab.data import pairs
+from deeplab.data import png_folder
+from deeplab.data import preprocess
+from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.errors import some_messages
+
+_ORIENTATION = 0x0112  # number of the field in EXIF
+# Its values, and how pixels get from where they are stored to where they are
+# seen: whether rows become columns, then the directions of rows and columns.
+_TURNS = {2: (False, 1, -1), 3: (False, -1, -1), 4: (False, -1, 1),
+          5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1),
+          8: (True, -1, 1)}
+# Modes in which Pillow has 16-bit gray.
+_SIXTEEN_BITS = ('I', 'I;16', 'I;16B', 'I;16L')
+# Decoded, as RGB, and as float32 while it is resized.
+BYTES_PER_PIXEL = 2 * 3 + 3 * 4
+
+
+class Fitted(NamedTuple):
+  """A picture as a network takes it."""
+  # [height, width, 3] float32 RGB in [0, 255]; padded on the right and below.
+  image: np.ndarray
+  # (height, width) of what is picture there, not padding.
+  size: Tuple[int, int]
+
+
+def list_pictures(path: str, name: str = 'pictures') -> List[str]:
+  """Returns the pictures that a path leads to.
+
+  Args:
+    path: a picture; or a folder, of which those directly in it are taken.
+    name: the option with this path, for messages.
+
+  Returns:
+    Paths, at least one; img_2 before img_10.
+
+  Raises:
+    InputError: there is none.
+  """
+  if os.path.isdir(path):
+    return png_folder.image_paths(path, name)
+  if not os.path.lexists(path):
+    raise InputError('{}: no such file or folder', option(name, path))
+  return [path]
+
+
+def check(paths: List[str], skip_bad: bool = False
+          ) -> Tuple[List[str], List[str]]:
+  """Decodes pictures, to tell which can be used before any work.
+
+  Args:
+    paths: from list_pictures.
+    skip_bad: leave out those that cannot be used, unless none can.
+
+  Returns:
+    (paths, problems): those that can be used, and what is wrong with others.
+
+  Raises:
+    InputError: naming the first few that cannot be used.
+  """
+  def check_one(path):
+    pairs.image_facts(pairs.read_file(path), os.path.basename(path))
+    return path
+
+  found, problems = parallel.check_all(
+      check_one, paths, title='checking', unit='picture')
+  good = [path for path in found if path is not None]
+  if problems and not (skip_bad and good):
+    raise InputError('{} of {} pictures cannot be used: {}', len(problems),
+                     len(paths), some_messages(problems))
+  return good, [str(problem) for problem in problems]
+
+
+def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
+  """Reads a picture.
+
+  Args:
+    path: a JPEG or PNG file.
+    exif_rotation: turn it as its EXIF data say that it is seen.
+
+  Returns:
+    [height, width, 3] uint8 RGB.
+
+  Raises:
+    InputError: it is no JPEG or PNG, damaged, or of too many pixels.
+  """
+  name = os.path.basename(path)
+  image = pairs.decode(pairs.read_file(path), name)
+  memory.check(image.width * image.height * BYTES_PER_PIXEL, '{}', name)
+  pixels = _rgb(image)
+  turn = _TURNS.get(_orientation(image)) if exif_rotation else None
+  if turn:
+    swapped, rows, columns = turn
+    pixels = np.swapaxes(pixels, 0, 1) if swapped else pixels
+    pixels = np.ascontiguousarray(pixels[::rows, ::columns])
+  return pixels
+
+
+def _orientation(image):
+  """Returns EXIF's number for how a picture is seen; 1: as it is stored."""
+  # Any bytes can stand there; Pillow raises errors of several classes.
+  with contextlib.suppress(Exception):
+    return image.getexif().get(_ORIENTATION, 1)
+  return 1
+
+
+def _rgb(image):
+  """Returns a PIL.Image of any mode as uint8 [height, width, 3]."""
+  if image.mode in _SIXTEEN_BITS:
+    # Pillow would make 255 of all that is more.
+    gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+    return np.repeat(gray[..., np.newaxis], 3, axis=2)
+  if image.mode == 'P' and 'transparency' in image.info:
+    image = image.convert('RGBA')
+  return np.array(image.convert('RGB'))
+
+
+class Fitter(contextlib.AbstractContextManager):
+  """Fits pictures to a network, until it is closed."""
+
+  def __init__(self, crop_size: Tuple[int, int]):
+    """Builds the graph.
+
+    Args:
+      crop_size: (height, width) of what the network takes. The longer side of a
+        picture becomes the shorter one of these.
+    """
+    side = min(crop_size)
+    self.options = options_lib.PreprocessOptions(
+        crop_size=crop_size, min_resize_value=side, max_resize_value=side,
+        resize_factor=1)
+    with tf.Graph().as_default() as graph:
+      self._picture = tf.placeholder(tf.uint8, [None, None, 3])
+      self._image, _ = preprocess.for_evaluation(
+          self._picture, None, self.options)
+      self._session = tf.Session(graph=graph, config=decoding.cpu_only())
+
+  def fit(self, picture: np.ndarray) -> Fitted:
+    """Resizes and pads a picture; [height, width, 3] uint8."""
+    return Fitted(
+        self._session.run(self._image, {self._picture: picture}),
+        preprocess.resized_size_of(
+            picture.shape[0], picture.shape[1], self.options))
+
+  def close(self) -> None:
+    """Frees the session."""
+    self._session.close()
+
+  def __exit__(self, *unused_exception):
+    self.close()
+
+
+def labels_as_seen(labels: np.ndarray, fitted_size: Tuple[int, int],
+                   size: Tuple[int, int]) -> np.ndarray:
+  """Brings labels of a fitted picture to the picture's own size.
+
+  Args:
+    labels: [height, width] integer, of Fitted.image.
+    fitted_size: Fitted.size.
+    size: (height, width) of the picture, in pixels.
+
+  Returns:
+    uint8 of that size: of each pixel the label of the nearest one; corners are
+    corners, as when the picture was fitted.
+  """
+  rows, columns = (
+      np.rint(np.linspace(0, fitted - 1, own)).astype(np.int64)
+      for fitted, own in zip(fitted_size, size))
+  return labels.astype(np.uint8)[rows][:, columns]

@@ -1,0 +1,166 @@
+"""Pictures of any shape, with what a model sees in them laid over."""
+import logging
+import os
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import numpy as np
+import tqdm
+
+from deeplab import any_model
+from deeplab import contract
+from deeplab import files
+from deeplab import options as options_lib
+from deeplab import parallel
+from deeplab import visualize
+from deeplab.data import pictures
+from deeplab.data import png
+from deeplab.errors import option
+from deeplab.errors import some_of
+
+_LOG = logging.getLogger(__name__)
+SUMMARY = 'overlays.json'
+# Rows that are painted at a time: a picture may have 2 ** 26 pixels, and
+# painting takes several times their memory.
+_ROWS = 256
+# What a legend needs to be read, in pixels: pictures may be 1 pixel wide.
+_LEAST_LEGEND = 240
+# Width of a picture at which the legend's letters are twice as large.
+_LEGEND_STEP = 1200
+_GAP = 8
+# Classes with less of a picture are in the summary, not in the legend.
+_LEAST_SHARE = 5e-4
+
+
+class Result(NamedTuple):
+  """What was made."""
+  # Paths of the pictures that were written, in order.
+  overlays: List[str]
+  # As in the summary file.
+  summary: Dict[str, Any]
+
+
+def make(options: options_lib.OverlayOptions) -> Result:
+  """Labels pictures and writes them with the labels laid over.
+
+  Of each picture NAME it writes NAME.overlay.png and, where asked for,
+  NAME.labels.png, both of the picture's own size; the legend is below it.
+
+  Args:
+    options: OverlayOptions.
+
+  Returns:
+    What was made.
+
+  Raises:
+    InputError: a model or pictures that cannot be used.
+  """
+  model = any_model.find(options.model)
+  paths = pictures.list_pictures(options.pictures)
+  files.check_folder(
+      option('output_dir', options.output_dir), options.output_dir)
+  paths, left_out = pictures.check(paths, options.skip_bad)
+  if left_out:
+    _LOG.warning('%d pictures left out: %s', len(left_out), some_of(left_out))
+  made: List[str] = []
+  facts = []
+  with any_model.open_predictor(
+      model, crop_size=options.crop_size,
+      num_threads=parallel.worker_count(options.num_threads)) as predictor:
+    height, width = predictor.input_size
+    with pictures.Fitter((height, width)) as fitter:
+      for path in tqdm.tqdm(
+          paths, 'labelling', unit='picture', disable=None):
+        fact = _make_one(path, options, fitter, predictor)
+        made.append(os.path.join(options.output_dir, fact['overlay']))
+        facts.append(fact)
+    summary = {
+        'model': model.path, 'kind': model.kind, 'runtime': predictor.runtime,
+        'geometry': fitter.options.geometry(),
+        'exif_rotation': options.exif_rotation, 'left_out': left_out,
+        'pictures': facts}
+  files.write_json(os.path.join(options.output_dir, SUMMARY), summary)
+  return Result(made, summary)
+
+
+def _make_one(path, options, fitter, predictor):
+  """Writes the files of one picture; returns what the summary says of it."""
+  picture = pictures.read(path, exif_rotation=options.exif_rotation)
+  fitted = fitter.fit(picture)
+  labels = predictor.predict(fitted.image[np.newaxis])[0]
+  labels = pictures.labels_as_seen(labels, fitted.size, picture.shape[:2])
+  shares = _shares(labels)
+  painted = overlaid(picture, labels, options.opacity)
+  if options.legend:
+    shown = [index for index, share in shares if share >= _LEAST_SHARE]
+    painted = _with_legend(painted, shown)
+  name = os.path.basename(path)
+  contents = {name + '.overlay.png': png.encode(painted)}
+  if options.save_labels:
+    contents[name + '.labels.png'] = png.encode(labels)
+  files.write_all({os.path.join(options.output_dir, file): content
+                   for file, content in contents.items()})
+  return {
+      'name': name, 'height': picture.shape[0], 'width': picture.shape[1],
+      'fitted_to': list(fitted.size), 'overlay': name + '.overlay.png',
+      'classes': [
+          {'id': index, 'name': contract.CLASS_NAMES[index], 'share': share}
+          for index, share in shares]}
+
+
+def overlaid(picture: np.ndarray, labels: np.ndarray,
+             opacity: float = 0.6) -> np.ndarray:
+  """The same as visualize.overlay, in little more memory than its result.
+
+  Args:
+    picture: [height, width, 3] uint8 RGB.
+    labels: [height, width] integer, classes in 0..31.
+    opacity: weight of the colours, in [0, 1].
+  """
+  painted = np.empty_like(picture)
+  for start in range(0, len(picture), _ROWS):
+    rows = slice(start, start + _ROWS)
+    painted[rows] = visualize.overlay(picture[rows], labels[rows], opacity)
+  return painted
+
+
+def _shares(labels: np.ndarray) -> List[Tuple[int, float]]:
+  """Returns (class, share of the pixels), largest first."""
+  counts = np.bincount(labels.ravel(), minlength=contract.NUM_CLASSES)
+  order = np.argsort(-counts, kind='stable')
+  return [(int(index), float(counts[index]) / labels.size)
+          for index in order if counts[index]]
+
+
+def _with_legend(painted: np.ndarray, classes: List[int]) -> np.ndarray:
+  """Puts a legend below a picture, in letters that fit the picture's size."""
+  height, width, _ = painted.shape
+  times = 1 + width // _LEGEND_STEP
+  legend = np.asarray(
+      visualize.legend(classes, max(width, _LEAST_LEGEND) // times))
+  legend = legend.repeat(times, axis=0).repeat(times, axis=1)
+  top = height + times * _GAP
+  sheet = np.full(
+      [top + legend.shape[0], max(width, legend.shape[1]), 3], 255, np.uint8)
+  sheet[:height, :width] = painted
+  sheet[top:, :legend.shape[1]] = legend
+  return sheet
+
+
+def summary_lines(result: Result, most: int = 10) -> List[str]:
+  """Describes a Result in lines of text, for people.
+
+  Args:
+    result: from `make`.
+    most: number of pictures to name.
+  """
+  lines = []
+  for path, fact in zip(result.overlays[:most], result.summary['pictures']):
+    lines.append('{}: {}x{}, {}'.format(
+        path, fact['height'], fact['width'], ', '.join(
+            '{} {:.0%}'.format(entry['name'], entry['share'])
+            for entry in fact['classes'][:4])))
+  if len(result.overlays) > most:
+    lines.append('and {} more'.format(len(result.overlays) - most))
+  lines.append('{} pictures by {} ({})'.format(
+      len(result.overlays), result.summary['model'], result.summary['runtime']))
+  return lines

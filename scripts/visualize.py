@@ -1,0 +1,32 @@
+r"""Lays what a model sees over pictures of any shape, at their own size.
+
+    python scripts/visualize.py \
+      --model=checkpoints/float/freeze.tflite --pictures=photos \
+      --output_dir=overlays
+
+The model is a checkpoint, a frozen graph or a TFLite file. Pictures are JPEG or
+PNG of any colour type and any shape, and are turned as their EXIF data say.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import seeing as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_visualize_flags(flag_values)
+
+
+def main(flag_values):
+  options = flag_sets.visualize_options(flag_values)
+
+  from deeplab import overlays
+
+  print('\n'.join(overlays.summary_lines(overlays.make(options))))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))

@@ -1,0 +1,32 @@
+"""Models of a few operators, for tests of what is done with their labels."""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+
+SIZE = (33, 33)
+
+
+def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2)):
+  """Writes a frozen graph whose labels tell which channel is the brightest.
+
+  Args:
+    path: pathlib.Path of the file.
+    input_shape: of its input.
+    classes: what red, green and blue are labelled.
+
+  Returns:
+    The path, a str.
+  """
+  with tf.Graph().as_default() as graph:
+    images = tf.placeholder(tf.float32, input_shape, name=contract.INPUT_NODE)
+    # Channels in the order of their classes, as far apart as those.
+    spread = np.full([1, 1, input_shape[-1], max(classes) + 1], 0, np.float32)
+    spread[0, 0, range(len(classes)), classes] = 1
+    biases = np.full([max(classes) + 1], -9, np.float32)
+    biases[list(classes)] = 0
+    net = tf.nn.bias_add(
+        tf.nn.conv2d(images, spread, strides=1, padding='SAME'), biases)
+    tf.argmax(net, 3, output_type=tf.int32, name=contract.OUTPUT_NODE)
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+  return str(path)
