@@ -42,7 +42,7 @@ class Predictor(contextlib.AbstractContextManager):
   """
 
   description = ''
-  input_size: Tuple[int, ...] = ()
+  input_size: Tuple[int, int] = (0, 0)
   runtime = ''
 
   def predict(self, images: np.ndarray) -> np.ndarray:

@@ -807,6 +807,51 @@ class OverlayOptions(NamedTuple):
   num_threads: int = _threads()
 
 
+@options
+class ComparisonOptions(NamedTuple):
+  """Which images models are compared on, and what is made of it."""
+  output_dir: str = required(
+      'Folder for the page index.html, its charts and pictures as PNG, and '
+      'comparison.json; that of an earlier comparison is replaced.')
+  dataset_dir: Optional[str] = field(
+      None, 'Folder with TFRecord shards to compare on.')
+  split: str = field(
+      'val', 'Split of these.', choices=contract.SPLITS)
+  test_dir: Optional[str] = field(
+      None, 'Or: folder with images and annotations, as '
+      'gen_preprocessed_data.py writes it.')
+  pictures: Optional[str] = field(
+      None, 'Or: a picture or a folder of pictures, without labels.')
+  resize_factor: int = field(
+      1, 'Resized sides are multiples of this, plus one: 1 as in the app, 16 '
+      'as eval.py is documented. Folders of PNG files are as they are.',
+      least=1, most=_LARGEST_RESIZE)
+  exif_rotation: bool = _exif_rotation()
+  max_images: int = field(
+      0, 'Number of images to take, the first ones; 0: all.',
+      least=0, most=_MOST_IMAGES)
+  most_different: int = field(
+      12, 'Number of images to show: those on which the models differ most.',
+      least=0, most=200)
+  resamples: int = field(
+      1000, 'Draws of images by which intervals are computed.',
+      least=10, most=10 ** 5)
+  seed: int = _seed(0, 'Seed of these draws.')
+  crop_size: Optional[Tuple[int, int]] = _input_size()
+  num_threads: int = _threads()
+
+  def _check(self):
+    given = [name for name in ('dataset_dir', 'test_dir', 'pictures')
+             if getattr(self, name)]
+    if len(given) != 1:
+      raise InputError(
+          'images from {}; expected one of {}, {} and {}',
+          errors.joined(' and ', [
+              errors.Message('{}', errors.option(name)) for name in given])
+          if given else 'nowhere', *map(errors.option, (
+              'dataset_dir', 'test_dir', 'pictures')))
+
+
 # --- JSON ------------------------------------------------------------------
 
 

@@ -134,20 +134,27 @@ def _rgb(image):
   return np.array(image.convert('RGB'))
 
 
+def geometry(crop_size: Tuple[int, int],
+             resize_factor: int = 1) -> options_lib.PreprocessOptions:
+  """Returns how images become of a network's size.
+
+  Args:
+    crop_size: (height, width) of what the network takes. The longer side of an
+      image becomes the shorter one of these, or a little less.
+    resize_factor: 1 as in the app, 16 as eval.py is documented.
+  """
+  side = min(crop_size)
+  return options_lib.PreprocessOptions(
+      crop_size=crop_size, min_resize_value=side, max_resize_value=side,
+      resize_factor=resize_factor)
+
+
 class Fitter(contextlib.AbstractContextManager):
   """Fits pictures to a network, until it is closed."""
 
-  def __init__(self, crop_size: Tuple[int, int]):
-    """Builds the graph.
-
-    Args:
-      crop_size: (height, width) of what the network takes. The longer side of a
-        picture becomes the shorter one of these.
-    """
-    side = min(crop_size)
-    self.options = options_lib.PreprocessOptions(
-        crop_size=crop_size, min_resize_value=side, max_resize_value=side,
-        resize_factor=1)
+  def __init__(self, crop_size: Tuple[int, int], resize_factor: int = 1):
+    """Builds the graph; arguments as for `geometry`."""
+    self.options = geometry(crop_size, resize_factor)
     with tf.Graph().as_default() as graph:
       self._picture = tf.placeholder(tf.uint8, [None, None, 3])
       self._image, _ = preprocess.for_evaluation(

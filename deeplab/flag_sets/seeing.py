@@ -1,6 +1,10 @@
 """Flags of the scripts that show what models do."""
+import os
+from typing import List, Tuple
+
 from deeplab import options
 from deeplab.cli import flags
+from deeplab.errors import InputError
 from deeplab.flag_sets import shared
 
 flags.disclaim_key_flags()
@@ -17,3 +21,42 @@ def visualize_options(
     flag_values: flags.FlagValues) -> options.OverlayOptions:
   """Makes the options of scripts/visualize.py."""
   return shared.make(flag_values, options.OverlayOptions)
+
+
+def define_compare_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of scripts/compare_models.py."""
+  flags.DEFINE_multi_string(
+      'model', None,
+      'NAME=PATH, or PATH alone: a checkpoint, a frozen graph or a TFLite '
+      'file; given twice or more. Others are compared with the first.',
+      flag_values=flag_values)
+  shared.define(flag_values, options.ComparisonOptions, names=dict(
+      _NAMES, split='eval_split', test_dir='preprocessed_dataset_dir'))
+
+
+def compare_options(
+    flag_values: flags.FlagValues
+) -> Tuple[List[Tuple[str, str]], options.ComparisonOptions]:
+  """Makes (name, path) of each model, and the options of compare_models.py."""
+  return (_named_models(flag_values.model or []),
+          shared.make(flag_values, options.ComparisonOptions))
+
+
+def _named_models(given):
+  """Returns (name, path) of each --model; names are different ones."""
+  if len(given) < 2:
+    raise InputError('--model is required twice or more: NAME=PATH, for '
+                     'example --model=float=freeze.tflite')
+  models: List[Tuple[str, str]] = []
+  for text in given:
+    name, separator, path = text.partition('=')
+    # A path may have the sign in it.
+    if not separator or os.path.exists(text):
+      name, path = os.path.basename(os.path.normpath(text)), text
+    if not (name and path):
+      raise InputError('--model={}: expected NAME=PATH'.format(text))
+    if name in dict(models):
+      raise InputError('--model={}: another model is called {}; give NAME=PATH '
+                       'with another name'.format(text, name))
+    models.append((name, path))
+  return models

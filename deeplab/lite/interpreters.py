@@ -85,7 +85,8 @@ class TflitePredictor(counting.Predictor):
     self._input = self._interpreter.get_input_details()[0]
     self._output = self._interpreter.get_output_details()[0]
     self._check_shapes()
-    self.input_size = tuple(int(side) for side in self._input['shape'][1:3])
+    height, width = self._input['shape'][1:3]
+    self.input_size = int(height), int(width)
     self._convert, self.input_text = self._choose_conversion(is_input_0_255)
     self._check_expectations(is_float_input, is_input_0_255)
 

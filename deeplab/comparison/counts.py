@@ -1,0 +1,119 @@
+"""What models say of images, counted image by image."""
+import heapq
+from typing import List, NamedTuple, Optional, Sequence
+
+import numpy as np
+import tqdm
+
+from deeplab import contract
+from deeplab import counting
+from deeplab import memory
+from deeplab import metrics
+from deeplab.comparison import samples as samples_lib
+from deeplab.errors import InputError
+
+
+class Shown(NamedTuple):
+  """An image with all that is said of it; no padding."""
+  name: str
+  # Share of its pixels of which not all models say the same.
+  differing: float
+  # [height, width, 3] uint8 RGB.
+  image: np.ndarray
+  # [height, width] integer; None: no labels.
+  label: Optional[np.ndarray]
+  # int32 [height, width], one for each model.
+  predictions: List[np.ndarray]
+
+
+class Counts(NamedTuple):
+  """Counts of all images; M models, C classes, N images."""
+  names: List[str]
+  # int64 [N]: pixels of image, without padding.
+  pixels: np.ndarray
+  # int64 [N, M, M]: pixels of which two models say the same.
+  agreeing: np.ndarray
+  # int64 [N]: pixels of which not all models say the same.
+  differing: np.ndarray
+  # int32 [N, M, C, C], rows are labels; None: no labels.
+  matrices: Optional[np.ndarray]
+  # int64 [M, C, C]: rows are what the first model says, columns what each one.
+  crossed: np.ndarray
+  # Those that differ most, the most first.
+  shown: List[Shown]
+
+
+def count(predictors: Sequence[counting.Predictor],
+          samples: samples_lib.Samples, *, most_different: int) -> Counts:
+  """Has all models label all images; shows progress.
+
+  Args:
+    predictors: at least two.
+    samples: the images.
+    most_different: number of images to keep with all that is said of them.
+
+  Raises:
+    InputError: a model gives labels that are no classes.
+  """
+  number, models = samples.number, len(predictors)
+  classes = contract.NUM_CLASSES
+  memory.check(
+      number * models * classes ** 2 * np.dtype(np.int32).itemsize,
+      'counts of {} images', number)
+  names: List[str] = []
+  pixels = np.zeros([number], np.int64)
+  agreeing = np.zeros([number, models, models], np.int64)
+  differing = np.zeros([number], np.int64)
+  matrices = (np.zeros([number, models, classes, classes], np.int32)
+              if samples.has_labels else None)
+  crossed = np.zeros([models, classes, classes], np.int64)
+  kept: List[tuple] = []
+  with tqdm.tqdm(total=number, desc='comparing', unit='image',
+                 disable=None) as bar:
+    for index, sample in zip(range(number), samples.images):
+      shown = _labelled(sample, predictors)
+      names.append(sample.name)
+      pixels[index] = shown.predictions[0].size
+      differing[index] = int(round(shown.differing * pixels[index]))
+      for one, prediction in enumerate(shown.predictions):
+        for other in range(models):
+          agreeing[index, one, other] = np.count_nonzero(
+              prediction == shown.predictions[other])
+        crossed[one] += _matrix(
+            shown.predictions[0], prediction, predictors[one], -1)
+        if matrices is not None:
+          matrices[index, one] = _matrix(
+              shown.label, prediction, predictors[one], contract.IGNORE_LABEL)
+      # Of equal ones, the first.
+      entry = (shown.differing, -index, shown)
+      if len(kept) < most_different:
+        heapq.heappush(kept, entry)
+      else:
+        heapq.heappushpop(kept, entry)
+      bar.update()
+  return Counts(names, pixels, agreeing, differing, matrices, crossed,
+                [entry[-1] for entry in sorted(kept, reverse=True)])
+
+
+def _labelled(sample, predictors):
+  """Has all models label an image; returns a Shown."""
+  height, width = sample.size
+  predictions = [
+      predictor.predict(sample.image[np.newaxis])[0][:height, :width]
+      for predictor in predictors]
+  same = np.ones([height, width], bool)
+  for prediction in predictions[1:]:
+    same &= prediction == predictions[0]
+  return Shown(
+      sample.name, 1.0 - float(same.mean()),
+      sample.image[:height, :width].astype(np.uint8),
+      None if sample.label is None else sample.label[:height, :width],
+      predictions)
+
+
+def _matrix(labels, predictions, predictor, ignore_label):
+  try:
+    return metrics.confusion_matrix(
+        labels, predictions, ignore_label=ignore_label)
+  except InputError as error:
+    raise InputError('{}: {}', predictor.description, error)

@@ -1,0 +1,131 @@
+"""Pictures of single images, and of where models differ."""
+import base64
+import io
+from typing import List, NamedTuple, Sequence, Set, Tuple
+
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+
+from deeplab import contract
+from deeplab import visualize
+from deeplab.comparison import counts as counts_lib
+
+# Of pixels on which two models differ: who is right. Colours that can be told
+# apart without seeing red or green.
+FIRST_RIGHT = (0, 114, 178)
+OTHER_RIGHT = (230, 159, 0)
+NONE_RIGHT = (204, 51, 153)
+DIFFERENT = (213, 94, 0)
+# What pixels on which they agree keep of their brightness, above a gray.
+_DIMMED, _GROUND = 0.45, 120
+_GAP, _HEADING = 8, 18
+_THUMBNAIL_WIDTH = 256
+# Of a thumbnail that is much higher than wide.
+_THUMBNAIL_HEIGHT = 384
+_JPEG_QUALITY = 82
+
+
+class Panel(NamedTuple):
+  """One of the pictures that are shown of an image."""
+  title: str
+  # [height, width, 3] uint8 RGB.
+  pixels: np.ndarray
+
+
+def panels(shown: counts_lib.Shown, names: Sequence[str]) -> List[Panel]:
+  """Paints an image, its label, all predictions, and where they differ.
+
+  Args:
+    shown: the image.
+    names: of the models.
+  """
+  found = [Panel('image', shown.image)]
+  if shown.label is not None:
+    found.append(Panel('label', visualize.overlay(shown.image, shown.label)))
+  found += [Panel(name, visualize.overlay(shown.image, prediction))
+            for name, prediction in zip(names, shown.predictions)]
+  found += [
+      Panel('{} against {}'.format(name, names[0]),
+            difference_map(shown, index))
+      for index, name in enumerate(names) if index]
+  return found
+
+
+def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
+  """Paints where the first model and another one differ.
+
+  Args:
+    shown: the image.
+    other: position of the other model.
+
+  Returns:
+    [height, width, 3] uint8 RGB: the image in dim gray, and the pixels on which
+    they differ in FIRST_RIGHT, OTHER_RIGHT or NONE_RIGHT; in DIFFERENT where
+    there is no label.
+  """
+  first, second = shown.predictions[0], shown.predictions[other]
+  gray = shown.image.mean(axis=2, keepdims=True) * _DIMMED + _GROUND
+  painted = np.repeat(gray, 3, axis=2).astype(np.uint8)
+  different = first != second
+  label = shown.label
+  if label is None:
+    painted[different] = DIFFERENT
+    return painted
+  labelled = different & (label != contract.IGNORE_LABEL)
+  painted[different & ~labelled] = DIFFERENT
+  painted[labelled] = NONE_RIGHT
+  painted[labelled & (first == label)] = FIRST_RIGHT
+  painted[labelled & (second == label)] = OTHER_RIGHT
+  return painted
+
+
+def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
+  """Returns the classes that have a colour in pictures of these images."""
+  found: Set[int] = set()
+  for one in shown:
+    for labels in one.predictions + (
+        [] if one.label is None else [one.label]):
+      found.update(int(index) for index in np.unique(labels))
+  return sorted(found - {contract.IGNORE_LABEL})
+
+
+def sheet(found: Sequence[Panel], classes: Sequence[int]) -> Image.Image:
+  """Puts panels of one size side by side, with titles and a legend below.
+
+  Args:
+    found: at least one.
+    classes: in the legend.
+  """
+  height, width, _ = found[0].pixels.shape
+  # Titles of narrow pictures have room, too.
+  column = max(width, 160) + _GAP
+  key = visualize.legend(classes, _GAP + len(found) * column)
+  made = Image.new('RGB', (
+      key.width, _HEADING + height + 2 * _GAP + key.height), (255, 255, 255))
+  draw = ImageDraw.Draw(made)
+  for place, panel in enumerate(found):
+    left = _GAP + place * column
+    draw.text((left, _GAP // 2), panel.title, fill=(32, 32, 32))
+    made.paste(Image.fromarray(panel.pixels), (left, _HEADING))
+  made.paste(key, (0, _HEADING + height + 2 * _GAP))
+  return made
+
+
+def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:
+  """Returns a small picture as a data URI, and its (width, height)."""
+  image = Image.fromarray(pixels)
+  times = min(_THUMBNAIL_WIDTH / image.width, _THUMBNAIL_HEIGHT / image.height)
+  # Small ones are left to the browser to enlarge, without a blur.
+  if times < 1:
+    image = image.resize((max(1, round(image.width * times)),
+                          max(1, round(image.height * times))))
+  out = io.BytesIO()
+  image.save(out, 'JPEG', quality=_JPEG_QUALITY)
+  return data_uri(out.getvalue(), 'image/jpeg'), image.size
+
+
+def data_uri(content: bytes, kind: str) -> str:
+  """Returns a file as the address that it is inlined by."""
+  return 'data:{};base64,{}'.format(
+      kind, base64.b64encode(content).decode('ascii'))

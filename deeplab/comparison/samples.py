@@ -1,0 +1,125 @@
+"""The images that models are compared on: records, PNG folders, or any."""
+import os
+from typing import Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from deeplab import contract
+from deeplab import options as options_lib
+from deeplab.data import dataset
+from deeplab.data import pictures
+from deeplab.data import png_folder
+from deeplab.data import preprocess
+
+
+class Sample(NamedTuple):
+  """One image, as all models get it."""
+  name: str
+  # [height, width, 3] float32 RGB in [0, 255], of the models' input size.
+  image: np.ndarray
+  # (height, width) of what is image there, not padding: its top left corner.
+  size: Tuple[int, int]
+  # int32 [height, width] in [0, NUM_CLASSES); None: no labels.
+  label: Optional[np.ndarray]
+
+
+class Samples(NamedTuple):
+  """All of them; `images` can be iterated once."""
+  images: Iterator[Sample]
+  number: int
+  has_labels: bool
+  # Where they come from and how they were resized, for people.
+  source: str
+  geometry: str
+
+
+def read(options: options_lib.ComparisonOptions,
+         input_size: Tuple[int, int]) -> Samples:
+  """Opens the images that options name.
+
+  Args:
+    options: ComparisonOptions.
+    input_size: (height, width) that the models take.
+
+  Raises:
+    InputError: images that cannot be used, or none.
+  """
+  if options.dataset_dir:
+    found = _of_records(options, input_size)
+  elif options.test_dir:
+    found = _of_png_folder(options, input_size)
+  else:
+    found = _of_pictures(options, input_size)
+  if options.max_images and options.max_images < found.number:
+    found = found._replace(
+        number=options.max_images,
+        source='{}, the first {} of {} images'.format(
+            found.source, options.max_images, found.number))
+  return found
+
+
+def _of_records(options, input_size):
+  geometry = pictures.geometry(input_size, options.resize_factor)
+  batches = dataset.batches(
+      options_lib.DatasetOptions(
+          dataset_dir=options.dataset_dir, split=options.split), geometry)
+
+  def images():
+    for batch in batches:
+      for index, name in enumerate(batch['filename']):
+        yield Sample(
+            contract.image_name(name), batch['image'][index],
+            preprocess.resized_size_of(
+                batch['height'][index], batch['width'][index], geometry),
+            batch['label'][index])
+
+  return Samples(
+      images(), batches.num_images, True,
+      '{} of {}'.format(options.split, options.dataset_dir),
+      geometry.geometry())
+
+
+def _of_png_folder(options, input_size):
+  pairs = png_folder.list_pairs(options.test_dir).pairs
+  png_folder.check(pairs, input_size)
+  manifest = png_folder.read_manifest(
+      png_folder.parent_of(png_folder.image_folder(
+          options.test_dir, 'test_dir')))
+
+  def images():
+    for pair in pairs:
+      image, label = png_folder.read_pair(pair)
+      yield Sample(pair.name, image.astype(np.float32), _unpadded(image), label)
+
+  return Samples(
+      images(), len(pairs), True, options.test_dir,
+      manifest.get('geometry', '{}x{} pixels'.format(*input_size)))
+
+
+def _unpadded(image):
+  """Returns the size without rows and columns of padding at the end.
+
+  A manifest does not tell it. What a picture has in that gray at its own end is
+  lost with it, which changes no score: padding has no label.
+  """
+  is_image = (image != int(contract.PADDING_VALUE)).any(axis=2)
+  sides = []
+  for axis in (1, 0):
+    used = np.flatnonzero(is_image.any(axis=axis))
+    sides.append(int(used[-1]) + 1 if used.size else image.shape[1 - axis])
+  return tuple(sides)
+
+
+def _of_pictures(options, input_size):
+  paths, _ = pictures.check(pictures.list_pictures(options.pictures))
+
+  def images():
+    with pictures.Fitter(input_size, options.resize_factor) as fitter:
+      for path in paths:
+        fitted = fitter.fit(
+            pictures.read(path, exif_rotation=options.exif_rotation))
+        yield Sample(os.path.basename(path), fitted.image, fitted.size, None)
+
+  return Samples(
+      images(), len(paths), False, options.pictures,
+      pictures.geometry(input_size, options.resize_factor).geometry())

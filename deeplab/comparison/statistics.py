@@ -1,0 +1,322 @@
+"""Scores, differences, and how far a sample of images can be trusted.
+
+Images are drawn anew from the sample, as many as it has, with replacement, and
+everything is computed again: the bootstrap. What 95 of 100 such draws give is
+the interval. All models are drawn the same images, so that a difference between
+two is not hidden by how hard the images are.
+"""
+import math
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from deeplab import contract
+from deeplab import metrics
+from deeplab import report
+from deeplab.comparison import counts as counts_lib
+
+# The scores of metrics.Scores that are one number.
+SCORES = ('miou', 'miou_kept_classes', 'miou_mlperf_app', 'pixel_accuracy',
+          'mean_class_accuracy')
+_PERCENTS = (2.5, 97.5)
+# With fewer images not even the interval can be trusted.
+FEW_IMAGES = 30
+# The difference that published figures are told apart by.
+_FINE_DIFFERENCE = 0.002
+# Draws that are worked on at a time.
+_BLOCK = 64
+
+
+class Interval(NamedTuple):
+  """A number with what 95 of 100 draws of images give for it."""
+  value: float
+  # Both NaN: one image, or nothing to compute it from.
+  low: float
+  high: float
+
+  @property
+  def is_clear(self) -> bool:
+    """Whether the interval lies on one side of 0."""
+    return self.low > 0 or self.high < 0
+
+
+class ModelScores(NamedTuple):
+  """Of one model; differences are to the first one."""
+  scores: Dict[str, Interval]
+  differences: Dict[str, Interval]
+  # By class; NaN: no labelled pixel.
+  iou: List[Interval]
+  iou_differences: List[Interval]
+  # int64 [C, C].
+  matrix: np.ndarray
+  # Images with which a difference of mIoU of 0.002 would be clear; None: this
+  # sample does not tell.
+  images_needed: Optional[int]
+
+
+class Statistics(NamedTuple):
+  """Of a comparison."""
+  images: int
+  # Share of pixels of which all models say the same.
+  all_agree: Interval
+  # By pair of models: share of pixels of which both say the same.
+  agreement: List[List[Interval]]
+  # None: no labels.
+  models: Optional[List[ModelScores]]
+  # What to think of the sample, in a sentence or two.
+  reliability: str
+
+
+def compute(counts: counts_lib.Counts, *, resamples: int,
+            seed: int) -> Statistics:
+  """Computes everything that counts tell.
+
+  Args:
+    counts: of at least one image.
+    resamples: number of draws.
+    seed: of the draws.
+  """
+  number = len(counts.names)
+  draws = np.random.RandomState(seed).multinomial(
+      number, np.full([number], 1.0 / number), size=resamples)
+  count = counts.agreeing.shape[1]
+  agreement = [
+      [_share(counts.agreeing[:, one, other], counts.pixels, draws)
+       for other in range(count)] for one in range(count)]
+  models = None
+  if counts.matrices is not None:
+    models = _models(counts.matrices, draws)
+  return Statistics(
+      number, _share(counts.pixels - counts.differing, counts.pixels, draws),
+      agreement, models, _reliability(number, models))
+
+
+def _share(part, whole, draws):
+  """Returns the Interval of sum(part) / sum(whole), both int64 [N]."""
+  return _interval(
+      part.sum() / whole.sum(), draws.dot(part) / draws.dot(whole), draws)
+
+
+def _interval(value, drawn, draws):
+  """Returns an Interval; `drawn` are the values of the draws."""
+  drawn = np.asarray(drawn, np.float64)
+  drawn = drawn[~np.isnan(drawn)]
+  if draws.shape[1] < 2 or not drawn.size or math.isnan(value):
+    return Interval(float(value), float('nan'), float('nan'))
+  low, high = np.percentile(drawn, _PERCENTS)
+  return Interval(float(value), float(low), float(high))
+
+
+def _models(matrices, draws):
+  """Returns the ModelScores of each model; matrices are [N, M, C, C]."""
+  whole = [metrics.scores(matrix)
+           for matrix in matrices.sum(axis=0, dtype=np.int64)]
+  drawn = [_drawn_scores(matrices[:, model], draws)
+           for model in range(matrices.shape[1])]
+  found = []
+  for model, scores in enumerate(whole):
+    names = {name: (getattr(scores, name), getattr(whole[0], name))
+             for name in SCORES}
+    iou = scores.per_class_iou
+    found.append(ModelScores(
+        scores={name: _interval(value, drawn[model][name], draws)
+                for name, (value, _) in names.items()},
+        differences={
+            name: _interval(value - first,
+                            drawn[model][name] - drawn[0][name], draws)
+            for name, (value, first) in names.items()},
+        iou=[_interval(iou[index], drawn[model]['iou'][:, index], draws)
+             for index in range(len(iou))],
+        iou_differences=[
+            _interval(iou[index] - whole[0].per_class_iou[index],
+                      drawn[model]['iou'][:, index] -
+                      drawn[0]['iou'][:, index], draws)
+            for index in range(len(iou))],
+        matrix=matrices[:, model].sum(axis=0, dtype=np.int64),
+        images_needed=_images_needed(
+            drawn[model]['miou'] - drawn[0]['miou'], draws)))
+  return found
+
+
+def _drawn_scores(matrices, draws):
+  """Returns the scores of each draw: a dict of arrays, and 'iou' [B, C]."""
+  number, classes, _ = matrices.shape
+  flat = matrices.reshape(number, -1).astype(np.float64)
+  drawn: Dict[str, Any] = {name: [] for name in SCORES + ('iou',)}
+  for start in range(0, len(draws), _BLOCK):
+    for matrix in draws[start:start + _BLOCK].astype(np.float64).dot(flat):
+      scores = metrics.scores(matrix.reshape(classes, classes))
+      for name in SCORES:
+        drawn[name].append(getattr(scores, name))
+      drawn['iou'].append(scores.per_class_iou)
+  return {name: np.array(values) for name, values in drawn.items()}
+
+
+def _images_needed(differences, draws):
+  """Returns how many images would make a fine difference clear, or None."""
+  number = draws.shape[1]
+  spread = float(np.nanstd(differences))
+  if number < FEW_IMAGES or not spread:
+    return None
+  # An interval is about 2 deviations wide on either side.
+  return int(math.ceil(number * (1.96 * spread / _FINE_DIFFERENCE) ** 2))
+
+
+def _reliability(number, models):
+  """Says what to think of a sample of so many images."""
+  if number < 2:
+    return ('One image: these numbers say something of this image and nothing '
+            'of the models. There is no interval.')
+  if number < FEW_IMAGES:
+    return ('{} images are noise: scores and differences hold for these images '
+            'alone, and even the intervals are too narrow. Take {} or more to '
+            'judge models by; the published figures are of '
+            '2000.'.format(number, FEW_IMAGES))
+  text = ('{} images, drawn anew: an interval is what 95 of 100 draws '
+          'give.'.format(number))
+  needed = [model.images_needed for model in (models or [])[1:]
+            if model.images_needed]
+  if needed:
+    text += (' To tell a difference of {} mIoU from none takes about {} such '
+             'images.'.format(_FINE_DIFFERENCE, max(needed)))
+  return text
+
+
+def verdict(difference: Interval, images: int) -> str:
+  """Says in a few words what a difference to the first model means."""
+  if images < FEW_IMAGES:
+    return 'too few images'
+  if math.isnan(difference.low):
+    return 'no interval'
+  if difference.is_clear:
+    return 'better' if difference.value > 0 else 'worse'
+  return 'not told apart'
+
+
+def by_sample_size(counts: counts_lib.Counts, *, resamples: int, seed: int
+                   ) -> List[Tuple[int, List[Interval]]]:
+  """Computes how intervals of mIoU narrow with the number of images.
+
+  Args:
+    counts: with labels.
+    resamples: number of draws for each size.
+    seed: of the draws.
+
+  Returns:
+    (number of images, interval of each model), by size; no more than there
+    are, and none for a sample that is too small itself.
+  """
+  matrices = counts.matrices
+  number = len(counts.names)
+  if matrices is None or number < FEW_IMAGES:
+    return []
+  random = np.random.RandomState(seed)
+  sizes = sorted({int(round(FEW_IMAGES * (number / FEW_IMAGES) ** step))
+                  for step in np.linspace(0, 1, 6)})
+  found = []
+  for size in sizes:
+    draws = random.multinomial(
+        size, np.full([number], 1.0 / number), size=resamples)
+    found.append((size, [
+        _interval(metrics.scores(
+            matrices[:, model].sum(axis=0, dtype=np.int64)).miou,
+                  _drawn_scores(matrices[:, model], draws)['miou'], draws)
+        for model in range(matrices.shape[1])]))
+  return found
+
+
+def confusions(matrix: np.ndarray, most: int = 10
+               ) -> List[Tuple[int, int, int, float]]:
+  """Finds what is most often taken for something else.
+
+  Args:
+    matrix: [C, C], rows are labels.
+    most: number of them.
+
+  Returns:
+    (label, prediction, pixels, share of the label's pixels), most pixels first.
+  """
+  wrong = matrix.copy()
+  np.fill_diagonal(wrong, 0)
+  order = np.argsort(-wrong, axis=None, kind='stable')[:most]
+  found = []
+  for label, prediction in zip(*np.unravel_index(order, wrong.shape)):
+    pixels = int(wrong[label, prediction])
+    if pixels:
+      found.append((int(label), int(prediction), pixels,
+                    pixels / float(matrix[label].sum())))
+  return found
+
+
+def to_json(statistics: Statistics, counts: counts_lib.Counts,
+            names: Sequence[str]) -> Dict[str, Any]:
+  """Returns all numbers as a dict that json can write; NaN becomes None.
+
+  Args:
+    statistics: of the counts.
+    counts: Counts.
+    names: of the models.
+  """
+  content: Dict[str, Any] = {
+      'images': statistics.images,
+      'reliability': statistics.reliability,
+      'all_agree': _as_json(statistics.all_agree),
+      'agreement': {
+          one: {other: _as_json(statistics.agreement[row][column])
+                for column, other in enumerate(names)}
+          for row, one in enumerate(names)},
+      'predictions_crossed_with_the_first': {
+          name: counts.crossed[index].tolist()
+          for index, name in enumerate(names)},
+      'by_image': [_image_as_json(index, counts, names)
+                   for index in range(statistics.images)]}
+  if statistics.models is not None:
+    content['scores'] = {
+        name: _model_as_json(model)
+        for name, model in zip(names, statistics.models)}
+  return content
+
+
+def _image_as_json(index, counts, names):
+  content = {
+      'name': counts.names[index], 'pixels': int(counts.pixels[index]),
+      'differing': counts.differing[index] / float(counts.pixels[index])}
+  if counts.matrices is not None:
+    content['pixel_accuracy'] = dict(
+        zip(names, pixel_accuracies(counts, index)))
+  return content
+
+
+def pixel_accuracies(
+    counts: counts_lib.Counts, index: int) -> List[Optional[float]]:
+  """Returns each model's pixel accuracy on an image; None: nothing labelled."""
+  matrices = counts.matrices
+  if matrices is None:
+    return []
+  return [_finite(metrics.scores(matrix).pixel_accuracy)
+          for matrix in matrices[index]]
+
+
+def _model_as_json(model):
+  return dict(
+      {name: _as_json(interval) for name, interval in model.scores.items()},
+      difference_to_the_first={
+          name: _as_json(interval)
+          for name, interval in model.differences.items()},
+      images_needed_for_0_002=model.images_needed,
+      classes=[
+          {'id': index, 'name': report.class_name(index),
+           'pixels': int(model.matrix[index].sum()),
+           'iou': _as_json(model.iou[index]),
+           'iou_difference': _as_json(model.iou_differences[index])}
+          for index in range(contract.NUM_CLASSES)],
+      confusion_matrix=model.matrix.tolist())
+
+
+def _as_json(interval):
+  return {'value': _finite(interval.value), 'low': _finite(interval.low),
+          'high': _finite(interval.high)}
+
+
+def _finite(value):
+  return None if math.isnan(value) else value

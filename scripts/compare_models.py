@@ -1,0 +1,34 @@
+r"""Compares models on the same images, as a page for a browser.
+
+    python scripts/compare_models.py \
+      --model=float=checkpoints/float/freeze.tflite \
+      --model=qat=checkpoints/quantize_aware_training/freeze_qat.tflite \
+      --preprocessed_dataset_dir=${OUTPUT_DIR} --output_dir=comparison
+
+Models are checkpoints, frozen graphs and TFLite files, two or more. Images are
+records (--dataset_dir), a folder of preprocessed pairs, or any pictures without
+labels (--pictures). comparison/index.html needs no other file.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import seeing as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_compare_flags(flag_values)
+
+
+def main(flag_values):
+  models, options = flag_sets.compare_options(flag_values)
+
+  from deeplab.comparison import run
+
+  print('\n'.join(run.summary_lines(run.compare(models, options))))
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=('modern',))
