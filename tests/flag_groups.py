@@ -44,4 +44,7 @@ GROUPS = {
     'visualize': (
         seeing_flags.define_visualize_flags, seeing_flags.visualize_options,
         ['--model=m', '--pictures=p', '--output_dir=o']),
+    'compare': (
+        seeing_flags.define_compare_flags, seeing_flags.compare_options,
+        ['--model=a', '--model=b', '--pictures=p', '--output_dir=o']),
 }

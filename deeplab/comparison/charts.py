@@ -23,6 +23,8 @@ _STYLE = {
     'axes.labelcolor': _INK, 'text.color': _INK, 'xtick.color': _INK,
     'ytick.color': _INK, 'axes.spines.top': False, 'axes.spines.right': False,
     'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True,
+    # Names of models may hold a dollar sign.
+    'text.parse_math': False,
     'legend.frameon': False, 'figure.facecolor': 'white'}
 
 

@@ -8,6 +8,7 @@ import math
 from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import contract
+from deeplab import errors
 from deeplab.comparison import charts as charts_lib
 from deeplab.comparison import counts as counts_lib
 from deeplab.comparison import drawing
@@ -307,7 +308,8 @@ def _map_legend(names, labelled):
         (drawing.NONE_RIGHT, 'both are wrong, in different ways'),
         (drawing.DIFFERENT, 'they differ where there is no label')]
   return '<p>Where two models differ:</p><ul class="legend">{}</ul>'.format(
-      ''.join('<li>{}{}</li>'.format(_swatch(_hex(colour)), _text(text)) for colour, text in entries))
+      ''.join('<li>{}{}</li>'.format(_swatch(_hex(colour)), _text(text))
+              for colour, text in entries))
 
 
 def _confusions(content):
@@ -401,7 +403,8 @@ def _table(head: Sequence[_Column], rows: Iterable[Sequence[_Cell]]) -> str:
 
 
 def _text(text):
-  return html.escape(str(text), quote=True)
+  # Names of files may be of no encoding, and hold anything.
+  return html.escape(errors.printable(str(text)), quote=True)
 
 
 def _swatch(colour):

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from deeplab import any_model
 from deeplab import counting
+from deeplab import errors
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
@@ -55,7 +56,7 @@ def compare(models: Sequence[Tuple[str, str]],
   """
   charts_lib.check()
   found = [any_model.find(path) for _, path in models]
-  names = [name for name, _ in models]
+  names = [errors.printable(name) for name, _ in models]
   _check_folder(options.output_dir)
   with contextlib.ExitStack() as stack:
     predictors = _open(found, options, stack)
@@ -79,9 +80,8 @@ def compare(models: Sequence[Tuple[str, str]],
       counts=counts, statistics=statistics,
       charts=charts_lib.draw(
           statistics, by_size, counts.differing / counts.pixels, names),
-      sheets=[os.path.join(_IMAGES, '{:02d}_{}.png'.format(
-          place + 1, os.path.splitext(shown.name)[0]))
-              for place, shown in enumerate(counts.shown)])
+      sheets=['{}/{:03d}.png'.format(_IMAGES, place + 1)
+              for place in range(len(counts.shown))])
   numbers = dict(
       statistics_lib.to_json(statistics, counts, names),
       models=[model._asdict() for model in described], source=samples.source,

@@ -1,0 +1,262 @@
+"""scripts/compare_models.py: the page, what is beside it, and a browser."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplab import options as options_lib
+from deeplab.comparison import run
+from deeplab.errors import InputError
+from tests import scripts
+from tests import small_models
+
+pytestmark = pytest.mark.modern
+
+SKY, TREE, GRASS = 3, 5, 10
+NAMES = ['first', 'a <b>$1']
+# Names that Debian, Ubuntu and others have for it.
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+  """Two models; where green is the brightest, they say grass and tree."""
+  folder = tmp_path_factory.mktemp('models')
+  return list(zip(NAMES, (
+      small_models.write_graph(folder / 'a.pb', classes=(0, GRASS, SKY)),
+      small_models.write_graph(folder / 'b.pb', classes=(0, TREE, SKY)))))
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+  """A folder of three pairs; of image n, 10 n rows of 33 are grass."""
+  folder = tmp_path_factory.mktemp('pairs')
+  for kind in ('images', 'annotations'):
+    (folder / kind).mkdir()
+  for number in range(3):
+    label = np.full(small_models.SIZE, SKY, np.uint8)
+    label[:10 * number] = GRASS
+    image = np.where(label[..., np.newaxis] == GRASS, (9, 200, 9), (9, 9, 200))
+    for kind, pixels in (('images', image), ('annotations', label)):
+      Image.fromarray(pixels.astype(np.uint8)).save(
+          str(folder / kind / 'img_{}.png'.format(number)))
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def made(models, pairs, tmp_path_factory):
+  """The folder of a comparison."""
+  folder = str(tmp_path_factory.mktemp('made') / 'comparison')
+  compare(models, folder, test_dir=pairs)
+  return folder
+
+
+def compare(models, folder, **options):
+  return run.compare(models, options_lib.ComparisonOptions(
+      output_dir=str(folder), resamples=50, **options))
+
+
+def read(*path):
+  with open(os.path.join(*map(str, path)), encoding='utf-8') as text:
+    return text.read()
+
+
+def test_numbers(made):
+  numbers = json.loads(read(made, run.NUMBERS))
+  # Of 3 images of 33 rows, 30 rows differ.
+  assert numbers['all_agree']['value'] == pytest.approx(69 / 99)
+  first, second = (numbers['scores'][name] for name in NAMES)
+  assert first['miou']['value'] == 1
+  assert second['pixel_accuracy']['value'] == pytest.approx(69 / 99)
+  assert second['difference_to_the_first']['miou']['value'] < 0
+  assert [image['differing'] for image in numbers['by_image']] == (
+      pytest.approx([0, 10 / 33, 20 / 33]))
+  assert [model['kind'] for model in numbers['models']] == 2 * ['frozen graph']
+
+
+def test_everything_is_in_the_page(made):
+  page = read(made, run.PAGE)
+  for attribute in ('src', 'href'):
+    for target in re.findall(r'\b{}="([^"]*)"'.format(attribute), page):
+      assert target.startswith('data:') or os.path.isfile(
+          os.path.join(made, target)), target
+  # Whatever is missing here, a browser would ask nobody for it.
+  assert 'default-src &#x27;none&#x27;; img-src data:' in page
+  assert not re.search(r'https?:|@import|url\(', page)
+  # Of three images: the image, its label, both models, and where they differ.
+  assert len(re.findall('<figure>', page)) == 3 * 5
+  for title in ('Scores', 'Agreement of pixels', 'IoU by class',
+                'Images that differ most', 'Confusion matrices', 'All images'):
+    assert '<h2>{}</h2>'.format(title) in page
+  assert '3 images are noise' in page and 'too few images' in page
+
+
+def test_names_are_text(made):
+  page = read(made, run.PAGE)
+  assert '<b>' not in page and 'a &lt;b&gt;$1' in page
+
+
+def test_pictures_beside_the_page(made):
+  assert sorted(os.listdir(made)) == [
+      'charts', 'comparison.json', 'images', 'index.html']
+  assert sorted(os.listdir(os.path.join(made, 'images'))) == [
+      '001.png', '002.png', '003.png']
+  assert sorted(os.listdir(os.path.join(made, 'charts'))) == [
+      'confusion_1.png', 'confusion_2.png', 'iou.png', 'iou_differences.png',
+      'scores.png']
+  for folder, _, names in os.walk(made):
+    for name in names:
+      if name.endswith('.png'):
+        with Image.open(os.path.join(folder, name)) as picture:
+          picture.load()
+
+
+def test_equal_inputs_give_equal_bytes(models, pairs, made, tmp_path):
+  compare(models, tmp_path / 'again', test_dir=pairs)
+  assert read(tmp_path / 'again', run.PAGE) == read(made, run.PAGE)
+
+
+def test_a_comparison_is_replaced_and_nothing_else(models, pairs, tmp_path):
+  folder = tmp_path / 'comparison'
+  compare(models, folder, test_dir=pairs)
+  (folder / 'images' / 'old.png').write_bytes(b'')
+  result = compare(models, folder, test_dir=pairs, most_different=1)
+  assert os.listdir(str(folder / 'images')) == ['001.png']
+  assert result.page_bytes == os.path.getsize(result.page)
+  (folder / run.NUMBERS).unlink()
+  with pytest.raises(InputError, match='holds other files than a comparison'):
+    compare(models, folder, test_dir=pairs)
+  assert os.path.exists(result.page)
+
+
+def test_pictures_without_labels_by_the_script(models, pairs, tmp_path):
+  arguments = ['--model={}={}'.format(*model) for model in models] + [
+      '--pictures=' + os.path.join(pairs, 'images'),
+      '--output_dir={}'.format(tmp_path / 'made')]
+  done = scripts.run('scripts/compare_models.py', '--resamples=20', *arguments)
+  assert 'all models agree on 0.69' in done.stdout
+  assert '3 images are noise' in done.stdout and 'mIoU' not in done.stdout
+  page = read(tmp_path / 'made', run.PAGE)
+  assert 'IoU by class' not in page and 'Agreement of pixels' in page
+  assert 'scores' not in json.loads(read(tmp_path / 'made', run.NUMBERS))
+  line = scripts.refusal('scripts/compare_models.py', *arguments[1:])
+  assert '--model is required twice or more' in line
+  line = scripts.refusal('scripts/compare_models.py', *arguments,
+                         '--preprocessed_dataset_dir=' + pairs)
+  assert ('images from --preprocessed_dataset_dir and --pictures; expected '
+          'one of --dataset_dir, ') in line
+
+
+def test_models_of_two_sizes_are_refused(models, pairs, tmp_path):
+  other = small_models.write_graph(tmp_path / 'c.pb', (1, 65, 65, 3))
+  with pytest.raises(InputError, match='c.pb: input is 1x65x65x3, crop_size=3'):
+    compare(models + [('c', other)], tmp_path / 'made', test_dir=pairs)
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    models, pairs, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'matplotlib', None)
+  with pytest.raises(InputError, match='charts need the package matplotlib'):
+    compare(models, tmp_path / 'made', test_dir=pairs)
+  assert not os.path.exists(str(tmp_path / 'made'))
+
+
+# --- In a browser ----------------------------------------------------------
+
+# Finds what does not fit, pictures that are broken, and how tables sort.
+PROBE = """<script>
+window.addEventListener('load', () => {
+  const texts = (table, place) => [...table.tBodies[0].rows].map(
+    row => row.children[place].textContent);
+  const table = [...document.querySelectorAll('h2')].find(
+    title => title.textContent === 'All images'
+  ).nextElementSibling.querySelector('table');
+  const button = table.querySelectorAll('th button')[1];
+  const orders = [texts(table, 1)];
+  for (let times = 0; times < 2; ++times) {
+    button.click();
+    orders.push(texts(table, 1));
+  }
+  table.querySelector('th button').click();
+  orders.push(texts(table, 0));
+  const limit = document.documentElement.clientWidth;
+  const wide = [...document.querySelectorAll('main *')].filter(element =>
+    !element.closest('.scroll *') &&
+    element.getBoundingClientRect().right > limit + 1);
+  const out = document.createElement('pre');
+  out.id = 'probe';
+  out.textContent = JSON.stringify({
+    orders: orders,
+    scrolls: document.documentElement.scrollWidth > limit,
+    wide: wide.map(element => element.outerHTML.slice(0, 80)),
+    broken: [...document.images].filter(
+      image => !image.complete || !image.naturalWidth).length,
+    images: document.images.length,
+    colour: getComputedStyle(document.body).color,
+    background: getComputedStyle(document.body).backgroundColor,
+  });
+  document.body.append(out);
+});
+</script></body>"""
+
+
+def browser():
+  found = next(filter(None, map(shutil.which, BROWSERS)), None)
+  if not found:
+    pytest.skip('no Chromium here: apt-get install chromium')
+  return found
+
+
+def seen(page, tmp_path, width):
+  """Returns what the probe finds on a page, and what the console says."""
+  path = tmp_path / 'probed.html'
+  # Pictures that are to be loaded when they are scrolled to, too.
+  path.write_text(page.replace('</body>', PROBE).replace(
+      'loading="lazy"', ''), encoding='utf-8')
+  done = subprocess.run(
+      [browser(), '--headless=new', '--no-sandbox', '--disable-gpu',
+       '--disable-dev-shm-usage', '--enable-logging=stderr',
+       '--user-data-dir={}'.format(tmp_path / 'profile'),
+       '--window-size={},900'.format(width), '--virtual-time-budget=10000',
+       '--dump-dom', 'file://{}'.format(path)],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
+      encoding='utf-8', errors='replace', check=True)
+  found = re.search('<pre id="probe">(.*?)</pre>', done.stdout, re.S)
+  assert found, done.stderr
+  text = found.group(1)
+  for name, character in (('&lt;', '<'), ('&gt;', '>'), ('&amp;', '&')):
+    text = text.replace(name, character)
+  return json.loads(text), [
+      line for line in done.stderr.splitlines() if 'CONSOLE' in line]
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize('width', [1280, 500])
+def test_a_browser_shows_the_page(made, tmp_path, width):
+  found, console = seen(read(made, run.PAGE), tmp_path, width)
+  assert console == []
+  assert found['broken'] == 0 and found['images'] == 3 * 5 + 5
+  assert not found['scrolls'] and found['wide'] == []
+  assert found['colour'] == 'rgb(26, 26, 26)'
+  assert found['background'] == 'rgb(255, 255, 255)'
+  as_made, down, up, names = found['orders']
+  assert as_made == down == ['60.61 %', '30.30 %', '0.00 %']
+  assert up == down[::-1]
+  assert names == ['img_0.png', 'img_1.png', 'img_2.png']
+
+
+@pytest.mark.extended
+def test_a_browser_says_what_is_wrong_with_a_page(made, tmp_path):
+  """The test above sees what it says."""
+  page = read(made, run.PAGE).replace(
+      '<main>', '<main><div style="width: 3000px">x</div>'
+      '<img src="https://127.0.0.1/x.png"><img src="data:image/png;base64,A">')
+  found, console = seen(page, tmp_path, 1280)
+  assert found['broken'] == 2 and found['scrolls'] and found['wide']
+  assert any('Content Security Policy' in line for line in console)
