@@ -840,17 +840,6 @@ class ComparisonOptions(NamedTuple):
   crop_size: Optional[Tuple[int, int]] = _input_size()
   num_threads: int = _threads()
 
-  def _check(self):
-    given = [name for name in ('dataset_dir', 'test_dir', 'pictures')
-             if getattr(self, name)]
-    if len(given) != 1:
-      raise InputError(
-          'images from {}; expected one of {}, {} and {}',
-          errors.joined(' and ', [
-              errors.Message('{}', errors.option(name)) for name in given])
-          if given else 'nowhere', *map(errors.option, (
-              'dataset_dir', 'test_dir', 'pictures')))
-
 
 # --- JSON ------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def test_pictures_have_no_labels(tmp_path):
     ({'pictures': 'p', 'test_dir': 't'}, 'test_dir and pictures')])
 def test_images_come_from_one_place(given, said):
   with pytest.raises(InputError) as error:
-    options_of(**given)
+    samples_lib.check(options_of(**given))
   assert str(error.value) == (
       'images from {}; expected one of dataset_dir, test_dir and '
       'pictures'.format(said))

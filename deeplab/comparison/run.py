@@ -55,6 +55,7 @@ def compare(models: Sequence[Tuple[str, str]],
     InputError: models or images that cannot be used, or matplotlib is missing.
   """
   charts_lib.check()
+  samples_lib.check(options)
   found = [any_model.find(path) for _, path in models]
   names = [errors.printable(name) for name, _ in models]
   _check_folder(options.output_dir)

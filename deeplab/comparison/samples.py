@@ -10,6 +10,10 @@ from deeplab.data import dataset
 from deeplab.data import pictures
 from deeplab.data import png_folder
 from deeplab.data import preprocess
+from deeplab.errors import InputError
+from deeplab.errors import Message
+from deeplab.errors import joined
+from deeplab.errors import option
 
 
 class Sample(NamedTuple):
@@ -31,6 +35,17 @@ class Samples(NamedTuple):
   # Where they come from and how they were resized, for people.
   source: str
   geometry: str
+
+
+def check(options: options_lib.ComparisonOptions) -> None:
+  """Raises InputError unless options name one place of images."""
+  places = ('dataset_dir', 'test_dir', 'pictures')
+  given = [option(name) for name in places if getattr(options, name)]
+  if len(given) != 1:
+    raise InputError(
+        'images from {}; expected one of {}, {} and {}',
+        joined(' and ', [Message('{}', place) for place in given])
+        if given else 'nowhere', *map(option, places))
 
 
 def read(options: options_lib.ComparisonOptions,
