@@ -146,8 +146,8 @@ def model_options(
   """
   from deeplab import checkpoints
   written = checkpoints.read_options(os.path.dirname(prefix))
-  options = (written[0] if written
-             else checkpoints.options_by_variables(prefix))
+  options = written[0] if written else checkpoints.options_by_variables(
+      checkpoints.variables_in(prefix), prefix)
   return options._replace(crop_size=crop_size) if crop_size else options
 
 

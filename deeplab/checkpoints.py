@@ -669,23 +669,24 @@ def _in_words(value):
   return None if value in (None, ()) else option('', value).text
 
 
-def options_by_variables(prefix: str) -> options_lib.ModelOptions:
-  """Returns the structure that a checkpoint's variables speak of.
+def options_by_variables(
+    stored: Mapping[str, Sequence[int]], path: str
+) -> options_lib.ModelOptions:
+  """Returns the structure that variables speak of.
 
   Args:
-    prefix: checkpoint prefix.
+    stored: shapes of variables, by name.
+    path: the file that they are in, for messages.
 
   Returns:
     What is no matter of variables is as published.
 
   Raises:
-    InputError: the checkpoint cannot be read, or is of another network.
+    InputError: they are of another network.
   """
-  stored = variables_in(prefix)
   logits = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE + '/weights'
   if len(stored.get(logits, [])) != 4:
-    raise InputError('{}: lacks {}; it is not a checkpoint of this network',
-                     prefix, logits)
+    raise InputError('{}: lacks {}; it is not of this network', path, logits)
   decoder = any(name.startswith(contract.DECODER_SCOPE + '/')
                 for name in stored)
   return options_lib.ModelOptions(

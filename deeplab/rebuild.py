@@ -17,7 +17,7 @@ averages alone, as batch statistics would differ from them.
 """
 import logging
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Dict, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -32,16 +32,12 @@ from deeplab import tf_texts
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.lite import layers as layers_lib
 from deeplab.lite import model_file
-from deeplab.nets import deeplab_v3
-from deeplab.nets import layers as layers_lib
+from deeplab.nets import structure
 
-_CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D')
 _CHECKPOINT = 'model.ckpt-0'
 _LOG = logging.getLogger(__name__)
-_LOGITS = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE
-_LAST_BACKBONE_LAYER = contract.BACKBONE_SCOPE + '/expanded_conv_16/project'
-_LAST_DECODER_LAYER = contract.DECODER_SCOPE + '/decoder_conv1_pointwise'
 # Updates that the moving average of a range is said to have seen: so many that
 # it starts from the range. With 0 the first batch's range would replace it.
 _RANGE_UPDATES = 1e6
@@ -55,39 +51,6 @@ class RebuildResult(NamedTuple):
   layers: int
   weights: int
   model_options: options_lib.ModelOptions
-
-
-class _Layer(NamedTuple):
-  """A convolution; what it computes is gain * (input * weights) + offset."""
-  # float64, of the shape of the variable.
-  weights: np.ndarray
-  # float64 [channels].
-  gain: np.ndarray
-  offset: np.ndarray
-
-
-class _Network(NamedTuple):
-  """The network that the variables are for."""
-  # Shapes of the variables.
-  variables: Dict[str, List[int]]
-  # Epsilon of each layer's batch norm, where it has one.
-  epsilons: Dict[str, float]
-
-  def layers(self) -> Set[str]:
-    """Returns the scopes of all convolutions."""
-    return {os.path.dirname(name) for name in self.variables
-            if name.endswith('weights')}
-
-  def layer_of(self, tensor: model_file.Tensor) -> Optional[str]:
-    """Returns the scope of the layer that computes a tensor, or None.
-
-    Converters name what they fuse 'own/name;name;name'.
-    """
-    layers = self.layers()
-    path = tensor.name.split(';')[0]
-    while path and path not in layers:
-      path = os.path.dirname(path)
-    return path or None
 
 
 def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
@@ -113,12 +76,12 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
                      option('output_dir', folder), os.path.basename(present))
   _LOG.info('rebuilding from %s', path)
   model = model_file.read(path)
-  model_options = _model_options(model, path)
+  model_options = layers_lib.model_options(model, path)
   classes = descriptions.label_map_beside(path)
   if classes and classes.num_classes == model_options.num_classes:
     model_options = model_options.with_classes(classes)
-  network = _network(model_options)
-  layers = _layers(model, network, path)
+  network = structure.of(model_options)
+  layers = layers_lib.read(model, network, path)
   random = (None if options.batch_norm_seed is None
             else np.random.RandomState(options.batch_norm_seed))
   values = _variables(network, layers, path, random)
@@ -138,117 +101,15 @@ def _is_cut_off(prefix):
       os.path.exists(prefix + '.index') or os.path.exists(state))
 
 
-# --- The network -----------------------------------------------------------
-
-
-def _model_options(model, path):
-  """Reads off a model which ModelOptions it was built with."""
-  outputs = {}
-  for operator in model.operators:
-    if operator.kind in _CONVOLUTIONS:
-      tensor = model.tensors[operator.outputs[0]]
-      outputs[os.path.dirname(tensor.name.split(';')[0])] = tensor.shape
-
-  def shape_of(layer):
-    return next((shape for name, shape in outputs.items()
-                 if (name + '/').startswith(layer + '/')), None)
-
-  logits, backbone = shape_of(_LOGITS), shape_of(_LAST_BACKBONE_LAYER)
-  if not logits or not backbone:
-    raise InputError(
-        '{}: not a model of this network: no layer {}; its layers are '
-        '{}'.format(path, _LAST_BACKBONE_LAYER if logits else _LOGITS,
-                    some_of(sorted(outputs)) or 'without names'))
-  crop_size = model.tensors[model.inputs[0]].shape[1:3]
-  decoder = shape_of(_LAST_DECODER_LAYER)
-  try:
-    return options_lib.ModelOptions(
-        num_classes=logits[3], crop_size=crop_size,
-        output_stride=_stride(crop_size, backbone, options_lib.OUTPUT_STRIDES),
-        decoder_output_stride=decoder and (_stride(
-            crop_size, decoder, options_lib.DECODER_OUTPUT_STRIDES),) or ())
-  except InputError as error:
-    raise InputError('{}: not a model of this network: {}'.format(path, error))
-
-
-def _stride(crop_size, shape, strides):
-  """Returns the stride at which a crop has a map of this shape."""
-  return min(strides, key=lambda stride: abs(
-      shape[1] - layers_lib.scale_dimension(crop_size[0], 1.0 / stride)))
-
-
-def _network(model_options):
-  """Builds the network, to know its variables: a _Network."""
-  with tf.Graph().as_default() as graph:
-    images = tf.placeholder(tf.float32, [1] + list(model_options.crop_size) +
-                            [3])
-    deeplab_v3.logits(images, model_options)
-    variables = {variable.op.name: variable.shape.as_list()
-                 for variable in tf.global_variables()}
-    epsilons = {
-        # As declared: TensorFlow makes 1.001e-5 of 1e-5, for cuDNN. Beside a
-        # variance near 1, float32 cannot tell the two apart.
-        os.path.dirname(os.path.dirname(operation.name)):
-            float('{:.3g}'.format(operation.get_attr('epsilon')))
-        for operation in graph.get_operations()
-        if operation.type.startswith('FusedBatchNorm')}
-  return _Network(variables, epsilons)
-
-
 # --- Weights ---------------------------------------------------------------
-
-
-def _layers(model, network, path):
-  """Collects the layers of a model: dict from scope to _Layer."""
-  layers = {}
-  for operator in model.operators:
-    output = model.tensors[operator.outputs[0]]
-    scope = network.layer_of(output)
-    if operator.kind in _CONVOLUTIONS:
-      if scope is None or scope in layers:
-        raise InputError('{}: not a model of this network: {} gives {}'.format(
-            path, operator.kind, output.name.split(';')[0]))
-      layers[scope] = _convolution(model, operator, scope, path)
-    elif scope in layers and operator.kind in ('MUL', 'ADD'):
-      layers[scope] = _affine(layers[scope], model, operator)
-  return layers
-
-
-def _convolution(model, operator, scope, path):
-  """Reads a convolution: a _Layer."""
-  weights, biases = [
-      model.tensors[position] for position in operator.inputs[1:3]]
-  for tensor in (weights, biases):
-    if tensor.data is None:
-      raise InputError('{}: {} of {} is computed, expected constants: float16 '
-                       'models are not understood'.format(
-                           path, tensor.name.split(';')[0], scope))
-  # From [output, height, width, input], or [1, height, width, channel].
-  values = np.transpose(weights.real_values(), [1, 2, 3, 0])
-  offset = biases.real_values()
-  return _Layer(values, np.ones_like(offset), offset)
-
-
-def _affine(layer, model, operator):
-  """Adds what a converter left unfolded, as 1.15 does after atrous layers."""
-  constants = [model.tensors[position].real_values()
-               for position in operator.inputs
-               if model.tensors[position].data is not None]
-  for constant in constants:
-    if operator.kind == 'MUL':
-      layer = layer._replace(gain=layer.gain * constant,
-                             offset=layer.offset * constant)
-    else:
-      layer = layer._replace(offset=layer.offset + constant)
-  return layer
 
 
 def _variables(network, layers, path, random):
   """Turns layers into the values of the network's variables.
 
   Args:
-    network: a _Network.
-    layers: dict from scope to _Layer, in the file's order.
+    network: a structure.Structure.
+    layers: dict from scope to lite.layers.Layer, in the file's order.
     path: the file, for messages.
     random: a RandomState that batch norm is drawn from; None: the identity.
 
@@ -305,7 +166,8 @@ def _unfolded(layer, epsilon, random):
 def _has_uint8_weights(model):
   """Whether a model's weights are per-tensor uint8: quantization-aware."""
   return any(model.tensors[operator.inputs[1]].dtype == np.uint8
-             for operator in model.operators if operator.kind in _CONVOLUTIONS)
+             for operator in model.operators
+             if operator.kind in layers_lib.CONVOLUTIONS)
 
 
 def _ranges(model, network):
@@ -317,8 +179,8 @@ def _ranges(model, network):
   values: Dict[str, float] = {}
   for operator in model.operators:
     output = model.tensors[operator.outputs[0]]
-    if operator.kind in _CONVOLUTIONS:
-      scope = network.layer_of(output)
+    if operator.kind in layers_lib.CONVOLUTIONS:
+      scope = network.layer_of(output.name)
       weights = model.tensors[operator.inputs[1]]
       # Weights use 255 of the 256 values, to be symmetric around 0.
       values.update(_range(scope + '/weights_quant', weights, lowest=1))

@@ -81,19 +81,19 @@ def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
   assert 0 <= labels.min() and labels.max() < 5
 
 
-def test_quantization_is_read_off_variables(monkeypatch):
-  monkeypatch.setattr(checkpoints, 'variables_in', lambda prefix: {
+def test_quantization_is_read_off_variables():
+  assert checkpoints.options_by_variables({
       'logits/semantic/weights': [1, 1, 256, 32],
-      'logits/semantic/weights_quant/max': []})
-  assert checkpoints.options_by_variables('x') == options_lib.ModelOptions(
-      quantize_delay_step=0)
+      'logits/semantic/weights_quant/max': []}, 'x') == (
+          options_lib.ModelOptions(quantize_delay_step=0))
 
 
-def test_another_networks_checkpoint_is_refused(monkeypatch):
-  monkeypatch.setattr(checkpoints, 'variables_in', lambda prefix: {
-      'logits/semantic/weights': []})
-  with pytest.raises(InputError, match='not a checkpoint of this network'):
-    checkpoints.options_by_variables('x')
+@pytest.mark.parametrize('stored', [{}, {'logits/semantic/weights': []}])
+def test_another_networks_variables_are_refused(stored):
+  with pytest.raises(InputError) as error:
+    checkpoints.options_by_variables(stored, 'x')
+  assert str(error.value) == (
+      'x: lacks logits/semantic/weights; it is not of this network')
 
 
 def test_what_is_written_beside_a_checkpoint_decides(tmp_path):

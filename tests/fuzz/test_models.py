@@ -11,8 +11,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import graph_file
-from deeplab import rebuild
 from deeplab.errors import InputError
+from deeplab.lite import layers
 from deeplab.lite import model_file
 from deeplab.lite import safety
 from tests import fuzz
@@ -86,7 +86,7 @@ def test_tflite_models(content):
       tensor.real_values()
   model.operation_counts()
   with pytest.raises(InputError, match='^x: not a model of this network: '):
-    rebuild._model_options(model, 'x')
+    layers.model_options(model, 'x')
 
 
 def changed(net):
