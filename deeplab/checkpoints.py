@@ -333,6 +333,20 @@ def variables_in(prefix: str) -> Dict[str, List[int]]:
     return reader.get_variable_to_shape_map()
 
 
+def values_in(prefix: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
+  """Returns the values of variables, by name.
+
+  Args:
+    prefix: checkpoint prefix.
+    names: of variables that it has.
+
+  Raises:
+    InputError: where the files cannot be read.
+  """
+  with _reading(prefix) as reader:
+    return {name: reader.get_tensor(name) for name in names}
+
+
 def types_in(prefix: str) -> Dict[str, str]:
   """Returns the types of variables, such as 'float32', by name.
 

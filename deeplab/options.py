@@ -841,6 +841,31 @@ class ComparisonOptions(NamedTuple):
   num_threads: int = _threads()
 
 
+@options
+class InspectionOptions(NamedTuple):
+  """Which model is looked into."""
+  model: str = _model()
+  other: Optional[str] = field(
+      None, 'Another model, to be compared with it tensor by tensor.')
+  report_json: Optional[str] = field(None, 'File for all numbers.')
+  crop_size: Optional[Tuple[int, int]] = _input_size()
+
+
+@options
+class QuantizationCostOptions(NamedTuple):
+  """Which float graph is quantized, to see what that costs each layer."""
+  graph_def: str = required('Frozen graph, as export_model.py writes it.')
+  dataset_dir: str = required(
+      'Folder with images, as gen_preprocessed_data.py writes it: measure what '
+      'quantization costs each layer of a float frozen graph on them '
+      '(TensorFlow 2.21).')
+  sample_num: int = field(
+      8, 'Number of these images; the first ones are taken.',
+      least=1, most=_MOST_IMAGES)
+  input_node: str = _input_node()
+  output_node: str = _output_node()
+
+
 # --- JSON ------------------------------------------------------------------
 
 

@@ -47,4 +47,7 @@ GROUPS = {
     'compare': (
         seeing_flags.define_compare_flags, seeing_flags.compare_options,
         ['--model=a', '--model=b', '--pictures=p', '--output_dir=o']),
+    'inspect': (
+        seeing_flags.define_inspect_flags, seeing_flags.inspect_options,
+        ['--model=m', '--calibration_dir=c']),
 }

@@ -1,6 +1,6 @@
 """Flags of the scripts that show what models do."""
 import os
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from deeplab import options
 from deeplab.cli import flags
@@ -60,3 +60,27 @@ def _named_models(given):
                        'with another name'.format(text, name))
     models.append((name, path))
   return models
+
+
+def define_inspect_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of scripts/inspect_model.py."""
+  shared.define(flag_values, options.InspectionOptions, names=dict(
+      _NAMES, other='other_model'))
+  shared.define(flag_values, options.QuantizationCostOptions,
+                names={'graph_def': 'model', 'dataset_dir': 'calibration_dir'},
+                without=('input_node', 'output_node'))
+
+
+def inspect_options(
+    flag_values: flags.FlagValues
+) -> Tuple[options.InspectionOptions,
+           Optional[options.QuantizationCostOptions]]:
+  """Makes the options of scripts/inspect_model.py."""
+  costs = None
+  if flag_values.calibration_dir:
+    costs = shared.make(flag_values, options.QuantizationCostOptions)
+  elif flag_values['sample_num'].present:
+    raise InputError('--sample_num={}: has no effect without '
+                     '--calibration_dir; drop it'.format(
+                         flag_values.sample_num))
+  return shared.make(flag_values, options.InspectionOptions), costs

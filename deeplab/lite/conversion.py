@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -110,12 +110,7 @@ def post_training_quantize(
   """
   started = time.time()
   _check_outputs(options.out_tflite)
-  graph = _load(options, quantized=False)
-  paths = _calibration_images(options, graph.input_shape)
-  converter = _converter(graph)
-  # With representative data it means 8 bits for activations, too.
-  converter.optimizations = [tf.lite.Optimize.DEFAULT]
-  converter.representative_dataset = lambda: _representative_data(paths)
+  graph, paths, converter = _calibrating(options)
   converter.inference_input_type = {
       'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
   # Parity: mobile_open's post_training_quant.py asks for it, although labels,
@@ -131,6 +126,34 @@ def post_training_quantize(
       content, options.out_tflite, graph, description=description,
       input_dtype={'float': 'float32', 'uint8': 'uint8'}[options.input_type],
       started=started)
+
+
+def calibrating_converter(
+    options: options_lib.QuantizationCostOptions) -> Tuple[Any, List[str]]:
+  """Returns a converter that quantizes, and its calibration images.
+
+  Args:
+    options: QuantizationCostOptions.
+
+  Returns:
+    (TensorFlow's converter, paths).
+
+  Raises:
+    InputError: as post_training_quantize.
+  """
+  _, paths, converter = _calibrating(options)
+  return converter, paths
+
+
+def _calibrating(options):
+  """Returns a _Graph, calibration images, and a converter set up for both."""
+  graph = _load(options, quantized=False)
+  paths = _calibration_images(options, graph.input_shape)
+  converter = _converter(graph)
+  # With representative data it means 8 bits for activations, too.
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.representative_dataset = lambda: representative_data(paths)
+  return graph, paths, converter
 
 
 # --- The graph -------------------------------------------------------------
@@ -237,7 +260,7 @@ def _calibration_images(options, input_shape):
   return paths
 
 
-def _representative_data(paths):
+def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in progress.shown(paths, 'calibrating', unit='image'):
     pixels = np.asarray(png_folder.read_png(path, path), np.float32)
