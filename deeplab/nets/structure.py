@@ -1,4 +1,5 @@
 """What the network consists of: its variables, batch norms and convolutions."""
+import functools
 import os
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
@@ -45,6 +46,7 @@ class Structure(NamedTuple):
     return path or None
 
 
+@functools.lru_cache(maxsize=8)
 def of(model_options: options_lib.ModelOptions) -> Structure:
   """Builds the network to see what is in it; fake quantization is left out."""
   model_options = model_options._replace(quantize_delay_step=-1)
