@@ -181,6 +181,8 @@ def _open_onnx(model, crop_size, num_threads):
 
 def _open_tflite(model, unused_crop_size, num_threads):
   from deeplab.lite import interpreters
+  from deeplab.lite import trial
+  trial.check(model.path, 'model')
   return interpreters.TflitePredictor(model.path, num_threads=num_threads)
 
 

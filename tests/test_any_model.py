@@ -1,5 +1,7 @@
 """Models of any kind: told by content, opened, refused in a line."""
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from deeplab import checkpoints
 from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
+from deeplab.lite import conversion
+from deeplab.lite import trial
 from deeplab.nets import deeplab_v3
+from tests import scripts
 from tests import small_models
+from tests import test_lite_conversion
 
 SIZE = small_models.SIZE
 # The least that is a TFLite model.
@@ -123,3 +129,56 @@ def test_an_input_that_is_no_image_is_refused(tmp_path):
     any_model.open_predictor(model)
   assert str(error.value).endswith(
       'x.pb: input is 1x33x33x4, expected [batch, height, width, 3]')
+
+
+# --- TFLite files ----------------------------------------------------------
+
+
+@pytest.fixture
+def lite(tmp_path):
+  """A TFLite file that the interpreter opens: labels of 8x8 pixels."""
+  graph = test_lite_conversion.write_graph(tmp_path / 'x.pb')
+  path = str(tmp_path / 'x.tflite')
+  conversion.convert(options_lib.ConversionOptions(
+      graph_def=graph, out_tflite=path, mode=options_lib.FLOAT,
+      **test_lite_conversion.NODES))
+  return path
+
+
+@pytest.mark.modern
+def test_a_tflite_file_says_its_size(lite):
+  with any_model.open_predictor(any_model.find(lite)) as predictor:
+    assert predictor.input_size == (8, 8)
+    assert predictor.runtime.endswith(', 1 thread')
+    assert predictor.predict(np.zeros([1, 8, 8, 3])).shape == (1, 8, 8)
+  with pytest.raises(InputError) as error:
+    any_model.open_predictor(any_model.find(lite), crop_size=SIZE)
+  assert str(error.value) == (
+      '{} takes images of 8x8, but crop_size=33,33'.format(lite))
+
+
+@pytest.mark.modern
+def test_a_file_that_crashes_the_interpreter_is_refused(
+    lite, tmp_path, monkeypatch):
+  python = tmp_path / 'python'
+  python.write_text('#!/bin/sh\nkill -SEGV $$\n')
+  python.chmod(0o700)
+  monkeypatch.setattr(sys, 'executable', str(python))
+  with pytest.raises(InputError) as error:
+    any_model.open_predictor(any_model.find(lite))
+  assert str(error.value) == (
+      'model={}: the interpreter crashed; the file may be damaged'.format(lite))
+
+
+@pytest.mark.modern
+def test_what_is_tried_is_the_file(lite, tmp_path):
+  """It says by its exit status whether it could be run."""
+  def status(path):
+    return subprocess.run(
+        [sys.executable, '-m', trial.__name__, path],
+        cwd=scripts.REPOSITORY, stderr=subprocess.DEVNULL).returncode
+
+  bad = tmp_path / 'bad.tflite'
+  bad.write_bytes(EMPTY_TFLITE)
+  assert status(lite) == 0
+  assert status(str(bad)) > 0

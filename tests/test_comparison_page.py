@@ -135,6 +135,7 @@ def test_a_comparison_is_replaced_and_nothing_else(models, pairs, tmp_path):
   assert os.path.exists(result.page)
 
 
+@pytest.mark.slow
 def test_pictures_without_labels_by_the_script(models, pairs, tmp_path):
   arguments = ['--model={}={}'.format(*model) for model in models] + [
       '--pictures=' + os.path.join(pairs, 'images'),

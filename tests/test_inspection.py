@@ -14,7 +14,6 @@ from deeplab.errors import InputError
 from deeplab.inspection import contents as contents_lib
 from deeplab.inspection import debugger
 from deeplab.inspection import difference as difference_lib
-from deeplab.inspection import run
 from deeplab.inspection import text
 from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
@@ -83,6 +82,60 @@ def test_the_structure_of_the_network():
   assert network.layer_of('concat') is None
 
 
+def golden_values(model_options=MODEL):
+  """Values of all variables, and of ranges of fake quantization if there."""
+  network = structure.of(model_options)
+  names = dict(network.variables)
+  if model_options.is_quantized:
+    for layer in network.convolutions:
+      for scope in ('weights_quant', 'act_quant'):
+        for end in ('min', 'max'):
+          names['{}/{}/{}'.format(layer, scope, end)] = []
+  return {name: golden_weights.draw(name, shape)
+          for name, shape in names.items()}
+
+
+def test_batch_norm_by_hand():
+  values = golden_values()
+  layers = contents_lib._of_values(values, MODEL, 'x')
+  assert list(layers)[0] == 'MobilenetV2/Conv' and list(layers)[-1] == LOGITS
+  for scope, epsilon, channel in (('MobilenetV2/expanded_conv/depthwise', 1e-3,
+                                   5), ('aspp0', 1e-5, 77)):
+    gamma, beta, mean, variance = (
+        float(values['{}/BatchNorm/{}'.format(scope, name)][channel])
+        for name in ('gamma', 'beta', 'moving_mean', 'moving_variance'))
+    factor = gamma / (variance + epsilon) ** 0.5
+    if scope == 'aspp0':
+      weights = values['aspp0/weights'][..., channel]
+    else:
+      weights = values[scope + '/depthwise_weights'][..., channel, :]
+    np.testing.assert_allclose(
+        layers[scope].weights.real[..., channel], weights * factor, rtol=1e-6)
+    assert layers[scope].biases.real[channel] == pytest.approx(
+        beta - mean * factor)
+  np.testing.assert_array_equal(
+      layers[LOGITS].biases.real, values[LOGITS + '/biases'])
+
+
+def test_fake_quantization_by_hand():
+  """255 values from -1.5 to 1.5: a step is 3 / 254, and 0 is the 128th."""
+  layers = contents_lib._of_values(
+      golden_values(MODEL._replace(quantize_delay_step=0)), MODEL, 'x')
+  plain = contents_lib._of_values(golden_values(), MODEL, 'x')
+  weights = layers['aspp0'].weights
+  step = 3 / 254
+  assert weights.dtype == 'uint8'
+  assert weights.quantized.scales == pytest.approx([step])
+  assert weights.quantized.zero_points == [128]
+  np.testing.assert_array_equal(weights.quantized.stored, 128 + np.rint(
+      np.clip(plain['aspp0'].weights.real, -1.5, 1.5) / step))
+  # From -4 to 6, with 0 among 256 values.
+  output = layers['aspp0'].output
+  assert output.scale == pytest.approx(10 / 255) and output.zero_point == 102
+  assert output.low == pytest.approx(-102 * 10 / 255)
+
+
+@pytest.mark.extended
 def test_all_kinds_of_files_have_the_same_layers(files):
   found = [read(path) for path in (
       files.checkpoint, files.graph, files.tflite)]
@@ -104,6 +157,7 @@ def test_all_kinds_of_files_have_the_same_layers(files):
   assert found[2].size_bytes == os.path.getsize(files.tflite)
 
 
+@pytest.mark.extended
 def test_batch_norm_is_folded_into_weights(files):
   """As a converter folds it, which knows nothing of this."""
   difference = difference_lib.between(read(files.checkpoint),
@@ -268,6 +322,7 @@ def test_biases_are_compared_with_the_largest_of_their_layer():
 # --- The script ------------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_the_script(files, tmp_path):
   done = scripts.run(
       'scripts/inspect_model.py', '--model=' + files.checkpoint,
@@ -289,9 +344,11 @@ def test_the_script(files, tmp_path):
      'float, with --calibration_dir'),
     (['--model={tflite}', '--other_model=none'], '--other_model=none: no such'),
 ])
-def test_refusals(files, arguments, problem):
+def test_refusals(tmp_path, arguments, problem):
+  tflite = tmp_path / 'x.tflite'
+  tflite.write_bytes(b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
   line = scripts.refusal('scripts/inspect_model.py', *[
-      argument.format(tflite=files.tflite) for argument in arguments])
+      argument.format(tflite=tflite) for argument in arguments])
   assert problem in line
 
 
@@ -345,12 +402,6 @@ def test_costs_get_the_names_of_layers():
   assert [cost.name for cost in debugger.by_layer(costs, network)] == [
       'aspp0', 'concat', 'MobilenetV2/expanded_conv_2/add']
   assert debugger.to_json(costs)[0]['error'] == 0.3
-
-
-def test_costs_are_asked_of_frozen_graphs_only(files):
-  costs = options_lib.QuantizationCostOptions(graph_def='g', dataset_dir='d')
-  with pytest.raises(InputError, match='is a checkpoint; expected a frozen'):
-    run.inspect(options_lib.InspectionOptions(model=files.checkpoint), costs)
 
 
 # --- The published models --------------------------------------------------
