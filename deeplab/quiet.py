@@ -16,9 +16,11 @@ from typing import Any, Iterator
 import warnings
 
 # How a line begins that native code writes without being asked: of the TFLite
-# interpreters, of TensorFlow's log at levels below error, and above that log.
+# interpreters, of TensorFlow's log at levels below error, above that log, and
+# of its quantizer.
 _NOTICE = re.compile(
-    br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl')
+    br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl|'
+    br'fully_quantize: \d')
 _STDERR = 2  # file descriptor
 
 

@@ -16,6 +16,7 @@ def quietened(folder, *arguments):
       'import os\n'
       'os.write(2, b"WARNING: All log messages before absl::Init\\n")\n'
       'os.write(2, b"I0000 00:00:17 1 port.cc:153] oneDNN operations on.\\n")\n'
+      'os.write(2, b"fully_quantize: 0, inference_type: 6\\n")\n'
       'os.write(2, b"E0000 00:00:17 1 port.cc:154] out of order\\n")\n'
       'NAME = __name__\n')
   done = subprocess.run(
@@ -37,7 +38,7 @@ def test_notices_of_a_tensorflow_that_loads_are_not_shown(tmp_path):
 
 def test_notices_are_shown_where_asked_for(tmp_path):
   assert quietened(tmp_path, '--tf_warnings') == [
-      'WARNI', 'I0000', 'E0000', 'end']
+      'WARNI', 'I0000', 'fully', 'E0000', 'end']
 
 
 def test_a_missing_tensorflow_stays_missing():

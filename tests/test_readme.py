@@ -145,6 +145,7 @@ def test_environment_table_is_what_the_scripts_ask_for():
             'tf2 or modern': "environments=('tf2', 'modern')",
             'tf2, modern, or anything with a TFLite interpreter':
                 "environments=('tf2', 'modern', environment.TFLITE)",
+            'modern': "environments=('modern',)",
             'any; they need no TensorFlow': 'environments=()',
             'any Python from 3.6 on, without a package':
                 'Python 3.6 or newer and no package'}

@@ -5,7 +5,7 @@ too. The page forbids itself to load anything.
 """
 import html
 import math
-from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, List, NamedTuple, Sequence, Tuple, Union
 
 from deeplab import contract
 from deeplab import errors
@@ -372,8 +372,8 @@ class _Column(NamedTuple):
 class _Cell(NamedTuple):
   """A cell of a table, with what it is sorted by, if not by its text."""
   markup: str
-  # A number; '': none, which comes last.
-  key: Optional[Any] = None
+  # '': no number, which comes last.
+  key: Union[float, str, None] = None
 
 
 def _section(title, markup):

@@ -7,6 +7,7 @@ between -1/2 and 1/2).
 """
 import csv
 import io
+import logging
 from typing import Any, Dict, List, NamedTuple
 import warnings
 
@@ -21,6 +22,7 @@ from deeplab.lite import conversion
 from deeplab.lite import layers as layers_lib
 from deeplab.nets import structure
 
+_LOG = logging.getLogger(__name__)
 _WANTED = '2.21'
 # Deviation of the error of a perfect rounding, in steps.
 PERFECT = 12 ** -0.5
@@ -59,6 +61,7 @@ def measure(options: options_lib.QuantizationCostOptions) -> List[Cost]:
         './scripts/setup.sh modern, then use .venvs/modern/bin/python',
         option('dataset_dir', options.dataset_dir), _WANTED, tf.__version__)
   converter, paths = conversion.calibrating_converter(options)
+  _LOG.info('quantizing, and measuring on %d images', len(paths))
   try:
     with quiet.without_notices(), warnings.catch_warnings():
       # Its interpreter says that it has moved to LiteRT.
