@@ -244,7 +244,7 @@ def _classes(content):
   if models is None:
     return ''
   total = max(1, models[0].matrix.sum())
-  head = [_Column('id', True), _Column('class'), _Column('pixels', True)]
+  head = [_Column('class'), _Column('pixels', True)]
   for index, model in enumerate(content.models):
     head.append(_Column(model.name, True))
     if index:
@@ -254,8 +254,7 @@ def _classes(content):
     share = models[0].matrix[index].sum() / total
     if index == contract.IGNORE_LABEL or not share:
       continue
-    row = [_Cell(str(index), index), _Cell(_class(index)),
-           _Cell(_percent(share), share)]
+    row = [_Cell(_class(index), index), _Cell(_percent(share), share)]
     for place, model in enumerate(models):
       row.append(_score_cell(model.iou[index], with_interval=False))
       if place:
