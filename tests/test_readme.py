@@ -15,9 +15,10 @@ from deeplab import environment
 from tests import readme
 from tests import scripts
 
-# A node of the exported graph, and what is there once a user has run something.
+# Nodes of the exported graph, and what is there once a user has run something.
 NOT_IN_THE_REPOSITORY = {
-    'MobilenetV2/MobilenetV2/input', 'ADE20K', 'demo_output/',
+    'MobilenetV2/MobilenetV2/input', 'MobilenetV2/expanded_conv_9/project',
+    'decoder/feature_projection0', 'ADE20K', 'demo_output/',
     'demo_output/pictures/predictions.png', 'freeze.pb', 'manifest.json',
     'model_options.json', 'train.json', 'val.json', 'preprocessed/images',
     'images/', 'annotations/', 'a.png', 'freeze.json', 'freeze_saved_model/',
@@ -26,7 +27,9 @@ NOT_IN_THE_REPOSITORY = {
     'annotations/training', 'annotations/validation', 'annotations/img_N.png',
     '.venvs/tf1', '.venvs/tf2', '.venvs/modern', '.venvs/tf1/bin/python',
     'mlperf_log_accuracy.json', 'report.json', 'summary.json',
-    'img_00000000.png',
+    'img_00000000.png', 'NAME.overlay.png', 'overlays.json',
+    'comparison/index.html', 'comparison/comparison.json',
+    'comparison/charts', 'comparison/images',
     'checkpoints/float/freeze.tflite',
     'checkpoints/post_train_quant/freeze_ptq.tflite',
     'checkpoints/quantize_aware_training/freeze_qat.tflite'}

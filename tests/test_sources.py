@@ -20,6 +20,8 @@ ANY_FIELDS = {
     'Case.settings': 'keyword arguments of one of several functions',
     'Field.default': 'a value of whatever type the field has',
     'File.settings': 'keyword arguments of one of several functions',
+    'Result.numbers': 'what a JSON file holds',
+    'Result.summary': 'what a JSON file holds',
 }
 
 

@@ -5,8 +5,6 @@ real pairs.
 """
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -29,36 +27,41 @@ MODELS = {'post_train_quant': 'freeze_ptq.tflite',
           'quantize_aware_training': 'freeze_qat.tflite'}
 
 
-def commands_in(page):
-  """Returns (command, lines that its output has) for each command."""
-  found = []
-  for language, content in re.findall(
-      r'^```(\w+)\n(.*?)^```$', readme.read('docs', page), re.M | re.S):
-    if language == 'bash':
-      found.append((content, []))
+def assert_shown(output, page, number):
+  """Checks that what a page shows of a command's output stands in it.
+
+  Args:
+    output: what the command printed.
+    page: such as 'quantization.md'.
+    number: of the command on the page, from 0.
+  """
+  commands = []
+  for block in readme.fenced(readme.read('docs', page)):
+    if block.language == 'bash':
+      commands.append([])
     else:
-      found[-1][1].extend(content.splitlines())
-  return found
+      commands[-1] += block.content.splitlines()
+  assert commands[number]
+  for line in commands[number]:
+    # Some are long, and the page has how they begin.
+    assert any(printed.startswith(line) for printed in output.splitlines()), (
+        line, output)
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory, reference_dir, ade20k_sample_dir):
-  """What a user has at that point; variables are the names of files in it."""
-  folder = tmp_path_factory.mktemp('docs')
-  for name in ('scripts', 'post_training_quant.py', '.venvs'):
-    (folder / name).symlink_to(os.path.join(scripts.REPOSITORY, name))
+def shell(tmp_path_factory, reference_dir, ade20k_sample_dir):
+  """What a user has at that point; variables are the names of files."""
+  shell = readme.Shell(tmp_path_factory.mktemp('docs'))
+  folder = shell.folder
   for kind, name in MODELS.items():
     (folder / 'checkpoints' / kind).mkdir(parents=True)
     (folder / 'checkpoints' / kind / name).symlink_to(
         os.path.join(reference_dir, name))
-  (folder / 'CKPT_DIR').symlink_to(
-      os.path.join(reference_dir, 'checkpoint_float'))
   (folder / 'photos').symlink_to(
       os.path.join(ade20k_sample_dir, 'images', 'validation'))
+  checkpoint = os.path.join(reference_dir, 'checkpoint_float')
   export.export(MODEL, options.ExportOptions(
-      checkpoint_path=str(folder / 'CKPT_DIR'),
-      export_path=str(folder / 'PB_FILE.pb')))
-  (folder / 'PB_FILE').symlink_to('PB_FILE.pb')
+      checkpoint_path=checkpoint, export_path=str(folder / 'float.pb')))
   arguments = ['--{}_image{}folder={}'.format(
       split, label, os.path.join(ade20k_sample_dir, kind, where))
                for split, where in (('train', 'training'),
@@ -66,72 +69,73 @@ def folder(tmp_path_factory, reference_dir, ade20k_sample_dir):
                for label, kind in (('_', 'images'),
                                    ('_label_', 'annotations'))]
   scripts.run('build_ade20k_data.py', *arguments,
-              '--output_dir={}'.format(folder / 'DATA_DIR'))
+              '--output_dir={}'.format(folder / 'records'))
   scripts.run('gen_preprocessed_data.py', '--min_resize_value=512',
               '--max_resize_value=512',
-              '--dataset_dir={}'.format(folder / 'DATA_DIR'),
-              '--preprocessed_dataset_dir={}'.format(
-                  folder / 'PREPROCESSED_DATA_DIR'))
-  return folder
+              '--dataset_dir={}'.format(folder / 'records'),
+              '--preprocessed_dataset_dir={}'.format(folder / 'preprocessed'))
+  shell.variables = {
+      'CKPT_DIR': checkpoint, 'PB_FILE': folder / 'float.pb',
+      'DATA_DIR': folder / 'records',
+      'PREPROCESSED_DATA_DIR': folder / 'preprocessed'}
+  return shell
 
 
-def run(folder, command):
-  """Runs a command to its end; returns what it printed."""
-  path = os.pathsep.join([os.path.dirname(sys.executable), os.environ['PATH']])
-  variables = {name: str(folder / name)
-               for name in re.findall(r'\$\{(\w+)\}', command)}
-  done = subprocess.run(
-      ['bash', '-euc', command], cwd=str(folder),
-      env=dict(os.environ, PATH=path, **variables), stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE, encoding='utf-8')
-  assert done.returncode == 0, done.stdout + done.stderr
-  return done.stdout
-
-
-def test_flags_and_paths_in_the_text():
-  known = {'seed'}
-  for script in ('compare_models', 'visualize', 'inspect_model'):
-    known |= scripts.flags_of('scripts/{}.py'.format(script))
-  for page in ('seeing.md', 'quantization.md'):
-    text = readme.read('docs', page)
-    named = set(re.findall(r'`--([a-z]\w*)', text))
-    assert named <= known, named - known
-    for path in re.findall(r'`((?:scripts|docs|deeplab)/[\w./]+)`', text):
-      assert os.path.exists(os.path.join(scripts.REPOSITORY, path)), path
-
-
-def test_commands_of_seeing(folder):
-  commands = commands_in('seeing.md')
-  assert len(commands) == 4
-  compared, on_pictures, shown, inspected = [
-      run(folder, command) for command, _ in commands]
-  assert '2 images are noise' in compared and 'mIoU' in compared
-  assert 'mIoU' not in on_pictures
-  for name in ('comparison', 'on_photos'):
-    assert (folder / name / 'index.html').stat().st_size < 1e6
-  assert 'ADE_val_00000001.jpg.overlay.png: 512x683, ' in shown
-  assert 'other weights: ' in inspected
-
-
-def test_commands_of_quantization(folder):
+@pytest.fixture(scope='module')
+def quantized(shell):
+  """What 2.2 makes of the graph: the path."""
   scripts.python_of('tf2')
-  commands = commands_in('quantization.md')
-  assert len(commands) == 7
-  for command, expected in commands:
-    output = run(folder, command).splitlines()
-    for line in expected:
-      # Some are long, and the text has how they begin.
-      assert any(printed.startswith(line) for printed in output), (
-          line, output)
+  shell.run_documented('quantization.md', '.venvs/tf2/', **shell.variables)
+  return shell.folder / 'ptq_2.2.tflite'
+
+
+def test_commands_of_seeing(shell):
+  output = shell.run_documented(
+      'seeing.md', 'python scripts/compare_models.py \\\n    --model=float',
+      **shell.variables)
+  assert '2 images are noise' in output and 'mIoU' in output
+  output = shell.run_documented(
+      'seeing.md', 'python scripts/compare_models.py \\\n    --model=$',
+      **shell.variables)
+  assert '2 images are noise' in output and 'mIoU' not in output
+  for name in ('comparison', 'on_photos'):
+    assert (shell.folder / name / 'index.html').stat().st_size < 1e6
+  output = shell.run_documented('seeing.md', 'python scripts/visualize.py')
+  assert 'ADE_val_00000001.jpg.overlay.png: 512x683, ' in output
+  output = shell.run_documented(
+      'seeing.md', 'python scripts/inspect_model.py', **shell.variables)
+  assert 'other weights: ' in output
+
+
+def test_commands_of_quantization(shell, quantized):
+  """In the order of the page; its outputs are the ones that are shown."""
+  output = shell.run_documented(
+      'quantization.md', 'python scripts/inspect_model.py \\\n'
+      '    --model=checkpoints/post_train_quant/freeze_ptq.tflite\n')
+  assert_shown(output, 'quantization.md', 0)
+  output = shell.run_documented(
+      'quantization.md', 'python scripts/inspect_model.py \\\n'
+      '    --model=checkpoints/post_train_quant/freeze_ptq.tflite \\',
+      **shell.variables)
+  assert_shown(output, 'quantization.md', 1)
+  shell.run_documented('quantization.md', '.venvs/modern/', **shell.variables)
+  output = shell.run_documented(
+      'quantization.md', 'python scripts/inspect_model.py \\\n'
+      '    --model=ptq_2.2', **shell.variables)
+  assert_shown(output, 'quantization.md', 4)
+  output = shell.run_documented(
+      'quantization.md', 'python scripts/inspect_model.py \\\n'
+      '    --model=${PB_FILE}', **shell.variables)
+  assert_shown(output, 'quantization.md', 5)
+  output = shell.run_documented(
+      'quantization.md', 'python scripts/compare_models.py',
+      **shell.variables)
+  assert 'same as 2.2 ' in output
 
 
 def test_without_the_new_quantizer_weights_are_those_of_2_2(
-    folder, monkeypatch):
+    shell, quantized, tmp_path, monkeypatch):
   """And so the rule is of that, and not of the suite."""
-  scripts.python_of('tf2')
-  if not (folder / 'ptq_2.2.tflite').exists():
-    run(folder, next(command for command, _ in commands_in('quantization.md')
-                     if '=ptq_2.2.tflite --input_type' in command))
   make = conversion._converter
 
   def with_the_old_one(graph):
@@ -141,12 +145,13 @@ def test_without_the_new_quantizer_weights_are_those_of_2_2(
 
   monkeypatch.setattr(conversion, '_converter', with_the_old_one)
   conversion.post_training_quantize(options.CalibrationOptions(
-      dataset_dir=str(folder / 'PREPROCESSED_DATA_DIR'),
-      graph_def=str(folder / 'PB_FILE'), out_tflite=str(folder / 'old.tflite'),
-      input_type='uint8', sample_num=2))
+      dataset_dir=str(shell.variables['PREPROCESSED_DATA_DIR']),
+      graph_def=str(shell.variables['PB_FILE']),
+      out_tflite=str(tmp_path / 'old.tflite'), input_type='uint8',
+      sample_num=2))
   found = difference.between(*[
-      contents.read(any_model.find(str(folder / name)))
-      for name in ('ptq_2.2.tflite', 'old.tflite')])
+      contents.read(any_model.find(str(path)))
+      for path in (quantized, tmp_path / 'old.tflite')])
   assert found.verdict == difference.EQUAL
   assert found.total('differing') == 0
 
