@@ -4,7 +4,6 @@ They are run in bash, in the order of the text, on the published models and two
 real pairs.
 """
 import os
-import re
 
 import numpy as np
 import pytest
@@ -44,8 +43,8 @@ def assert_shown(output, page, number):
   assert commands[number]
   for line in commands[number]:
     # Some are long, and the page has how they begin.
-    assert any(printed.startswith(line) for printed in output.splitlines()), (
-        line, output)
+    assert any(printed.strip().startswith(line.strip())
+               for printed in output.splitlines()), (line, output)
 
 
 @pytest.fixture(scope='module')
