@@ -4,13 +4,13 @@ import os
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
-import tqdm
 
 from deeplab import any_model
 from deeplab import contract
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab import visualize
 from deeplab.data import pictures
 from deeplab.data import png
@@ -68,8 +68,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
       num_threads=parallel.worker_count(options.num_threads)) as predictor:
     height, width = predictor.input_size
     with pictures.Fitter((height, width)) as fitter:
-      for path in tqdm.tqdm(
-          paths, 'labelling', unit='picture', disable=None):
+      for path in progress.shown(paths, 'labelling', unit='picture'):
         fact = _make_one(path, options, fitter, predictor)
         made.append(os.path.join(options.output_dir, fact['overlay']))
         facts.append(fact)

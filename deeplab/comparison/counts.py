@@ -3,12 +3,12 @@ import heapq
 from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
-import tqdm
 
 from deeplab import contract
 from deeplab import counting
 from deeplab import memory
 from deeplab import metrics
+from deeplab import progress
 from deeplab.comparison import samples as samples_lib
 from deeplab.errors import InputError
 
@@ -68,8 +68,7 @@ def count(predictors: Sequence[counting.Predictor],
               if samples.has_labels else None)
   crossed = np.zeros([models, classes, classes], np.int64)
   kept: List[tuple] = []
-  with tqdm.tqdm(total=number, desc='comparing', unit='image',
-                 disable=None) as bar:
+  with progress.Bar(number, 'comparing', unit='image') as bar:
     for index, sample in zip(range(number), samples.images):
       shown = _labelled(sample, predictors)
       names.append(sample.name)
