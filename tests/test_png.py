@@ -1,5 +1,6 @@
 """Tests of deeplab.data.png: what it encodes, other decoders read."""
 import io
+import threading
 
 import numpy as np
 from PIL import Image
@@ -48,3 +49,27 @@ def test_decoders_read_equal_pixels(channels, deflates, monkeypatch):
 def test_equal_pixels_give_equal_bytes():
   pixels = next(images_of(3))
   assert png.encode(pixels) == png.encode(pixels.copy())
+
+
+def test_threads_give_equal_bytes():
+  # ISA-L's own beginning of a stream finds a match on one stack of 32, and
+  # none on the others. Those of threads that live side by side differ.
+  pixels = np.full([3, 7], 1, np.uint8)
+  encoded = []
+  finish = threading.Event()
+
+  def encode():
+    encoded.append(png.encode(pixels))
+    finish.wait()
+
+  threads = [threading.Thread(target=encode) for _ in range(128)]
+  before = threading.stack_size(1 << 19)
+  try:
+    for thread in threads:
+      thread.start()
+  finally:
+    threading.stack_size(before)
+    finish.set()
+  for thread in threads:
+    thread.join()
+  assert len(encoded) == 128 and len(set(encoded)) == 1
