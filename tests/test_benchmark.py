@@ -292,10 +292,12 @@ def test_quick_run(tmp_path):
 
 
 def test_list():
-  done = scripts.run(_SCRIPT, '--list', '--only=ptq,records')
+  done = scripts.run(_SCRIPT, '--list', '--only=evaluation,records')
   assert done.stdout.split('\n') == [
-      'ptq/tf2/calibration', 'ptq/modern/calibration', 'records/tf1/suite',
-      'records/modern/suite', '']
+      'evaluation/{}/{}'.format(environment, name)
+      for name in ('forward pass', 'frozen graph', 'evaluation')
+      for environment in ('tf1', 'modern')] + [
+          'records/tf1/suite', 'records/modern/suite', '']
 
 
 @pytest.mark.parametrize('arguments, problem', [

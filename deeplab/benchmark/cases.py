@@ -121,6 +121,7 @@ class Goal(NamedTuple):
 
 
 _BOTH = ('tf1', 'modern')
+_PTQ = ('tf2', 'modern')
 _ANY = ('tf1', 'modern', 'tf2')
 _TRAIN = 'network.train_step'
 _LITE = 'lite.predict'
@@ -138,7 +139,7 @@ FILES = {
     'qat model': File('graphs.convert', {'quantized': True},
                       ('qat graph',), _BOTH),
     'ptq model': File('graphs.quantize', {}, ('float graph', 'preprocessed'),
-                      ('tf2', 'modern')),
+                      _PTQ),
 }
 
 
@@ -175,8 +176,12 @@ GROUPS = (
     Group('matrix_product', 'Matrix product, float32', 'GFLOP', (), None, 1, [
         ('matrix product', _BOTH, 'network.matrix_product', {})]),
     Group('ptq', 'Post-training quantization: calibration and conversion',
-          'image', ('preprocessed', 'float graph'), None, 1.5, [
-              ('calibration', ('tf2', 'modern'), 'graphs.calibrate', {})]),
+          'image', ('preprocessed', 'float graph', 'float model'), None, 3, [
+              ('calibration', _PTQ, 'graphs.calibrate', {}),
+              ('calibration, an image more', _PTQ, 'graphs.calibrate_more',
+               {}),
+              ('a pass of the kernels that it runs', _PTQ,
+               'graphs.predict_as_calibrated', {})]),
     _lite_group('float', 'float file'),
     _lite_group('ptq', 'file quantized after training'),
     _lite_group('qat', 'quantization-aware file'),
