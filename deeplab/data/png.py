@@ -7,8 +7,8 @@ it Pillow encodes.
 import importlib
 import io
 import struct
-import zlib
 from typing import Any
+import zlib
 
 import numpy as np
 from PIL import Image
