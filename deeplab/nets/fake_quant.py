@@ -11,11 +11,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab.nets import batch_norm as batch_norm_lib
+from deeplab.nets import gradients
 
 _BITS = 8
 # Parity: contrib/quantize/python/quantize.py, ema_decay.
 _RANGE_DECAY = 0.999
 _STEP = 'fake_quantization_step'
+# Activations whose values are never below 0, by the kind of their operation.
+_KINDS = {tf.nn.relu: 'Relu', tf.nn.relu6: 'Relu6'}
 
 
 class FakeQuant(NamedTuple):
@@ -24,6 +27,11 @@ class FakeQuant(NamedTuple):
   is_training: bool
   # Step from which values are rounded and batch norm is frozen.
   delay_step: int = 0
+
+  @property
+  def is_delayed(self) -> bool:
+    """Whether steps of training come before that."""
+    return self.is_training and self.delay_step > 0
 
 
 def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
@@ -44,14 +52,14 @@ def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
       smallest, largest = _range_of(values)
       low, high = tf.assign(low, smallest), tf.assign(high, largest)
     # Narrow: never -128, so that two products fit into 16 bits (appendix B).
-    rounded = tf.quantization.fake_quant_with_min_max_vars(
-        values, low, high, num_bits=_BITS, narrow_range=True)
-    return _after_delay(rounded, values, fake_quant)
+    return _rounded(values, low, high, fake_quant, is_narrow=True)
 
 
 def activations(
     values: tf.Tensor, fake_quant: FakeQuant, *, scope: str = 'act_quant',
-    initial_min: float = 0.0) -> tf.Tensor:
+    initial_min: float = 0.0,
+    activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
+) -> tf.Tensor:
   """Rounds activations to 8 bits between moving averages of their extremes.
 
   Args:
@@ -59,18 +67,52 @@ def activations(
     fake_quant: how, and from which step on.
     scope: variable scope of the range.
     initial_min: initial lower end of the range; the upper end is 6.
+    activation: applied first, outside of the scope; None: values are rounded
+      as they are.
 
   Returns:
     float32 of the same shape.
   """
+  kind = _KINDS.get(activation)
+  # What is rounded in every step is the only reader of the activation.
+  is_merged = bool(kind and fake_quant.is_training and (
+      not fake_quant.is_delayed))
+  if activation:
+    with gradients.instead_of(
+        **({kind: gradients.PASSED_ON} if is_merged else {})):
+      values = activation(values)
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
     if fake_quant.is_training:
-      smallest, largest = _range_of(values)
+      smallest, largest = _range_of(values, is_positive=bool(kind))
       low, high = _follow(low, smallest), _follow(high, largest)
+    return _rounded(
+        values, low, high, fake_quant, gradient=(
+            gradients.WITHIN_RANGE_OF[kind] if is_merged
+            else gradients.WITHIN_RANGE))
+
+
+def _rounded(values, low, high, fake_quant, *, is_narrow=False,
+             gradient=gradients.WITHIN_RANGE):
+  """Rounds values between low and high, from the delay step on.
+
+  Args:
+    values: float32, of any shape.
+    low: float32 scalar, lower end of the range.
+    high: float32 scalar, upper end.
+    fake_quant: how, and from which step on.
+    is_narrow: whether the lowest of the 256 values is left out.
+    gradient: name of the rounding's gradient in training.
+  """
+  with gradients.instead_of(**(
+      {'FakeQuantWithMinMaxVars': gradient} if fake_quant.is_training
+      else {})):
     rounded = tf.quantization.fake_quant_with_min_max_vars(
-        values, low, high, num_bits=_BITS)
-    return _after_delay(rounded, values, fake_quant)
+        values, low, high, num_bits=_BITS, narrow_range=is_narrow)
+  if not fake_quant.is_delayed:
+    return rounded
+  return tf.cond(_training_step() >= fake_quant.delay_step,
+                 lambda: rounded, lambda: values)
 
 
 def _range_variables(low, high):
@@ -80,10 +122,16 @@ def _range_variables(low, high):
       for name, value in (('min', low), ('max', high)))
 
 
-def _range_of(values):
-  """Extremes of a tensor, widened to hold 0, which TFLite asks for."""
-  return (tf.minimum(tf.reduce_min(values, name='BatchMin'), 0.0),
-          tf.maximum(tf.reduce_max(values, name='BatchMax'), 0.0))
+def _range_of(values, is_positive=False):
+  """Extremes of a tensor, widened to hold 0, which TFLite asks for.
+
+  Args:
+    values: float32, of any shape.
+    is_positive: whether none of them is below 0.
+  """
+  smallest = tf.constant(0.0) if is_positive else (
+      tf.minimum(tf.reduce_min(values, name='BatchMin'), 0.0))
+  return smallest, tf.maximum(tf.reduce_max(values, name='BatchMax'), 0.0)
 
 
 def _follow(average, value):
@@ -105,14 +153,6 @@ def _follow(average, value):
     biased = tf.assign_sub(biased, (biased - value) * rate)
     steps = tf.assign_add(steps, 1.0)
     return tf.assign(average, biased / (1 - tf.pow(1.0 - rate, steps)))
-
-
-def _after_delay(rounded, values, fake_quant):
-  """Rounded values from the delay step on, the plain ones before it."""
-  if not fake_quant.is_training or fake_quant.delay_step <= 0:
-    return rounded
-  return tf.cond(_training_step() >= fake_quant.delay_step,
-                 lambda: rounded, lambda: values)
 
 
 def count_steps() -> None:
