@@ -3,7 +3,7 @@
 All take images in [-1, 1], in a batch of fixed size as a rule. Needs no
 TensorFlow.
 """
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple, cast
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ExportedPredictor(counting.Predictor):
           'x'.join(map(str, shape)) or 'of no fixed size',
           option('crop_size', crop_size) if crop_size else
           'expected [batch, height, width, 3]')
-    self.input_size = tuple(side for side in shape[1:3] if side is not None)
+    self.input_size = cast(Tuple[int, int], tuple(shape[1:3]))
     self._batch_size = shape[0]
 
   def _run(self, inputs: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def encode(pixels: np.ndarray) -> bytes:
       _COLOR_TYPES[rows.shape[1] // width], 0, 0, 0)
   return pairs.SIGNATURES[pairs.PNG] + b''.join([
       _chunk(b'IHDR', header),
-      _chunk(b'IDAT', _deflated(memoryview(filtered).cast('B'))),
+      _chunk(b'IDAT', _deflated(filtered.data.cast('B'))),
       _chunk(b'IEND', b'')])
 
 

@@ -75,11 +75,11 @@ def activations(
   """
   kind = _KINDS.get(activation)
   # What is rounded in every step is the only reader of the activation.
-  is_merged = bool(kind and fake_quant.is_training and (
-      not fake_quant.is_delayed))
+  merged = kind if (
+      fake_quant.is_training and not fake_quant.is_delayed) else None
   if activation:
     with gradients.instead_of(
-        **({kind: gradients.PASSED_ON} if is_merged else {})):
+        **({merged: gradients.PASSED_ON} if merged else {})):
       values = activation(values)
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
@@ -88,7 +88,7 @@ def activations(
       low, high = _follow(low, smallest), _follow(high, largest)
     return _rounded(
         values, low, high, fake_quant, gradient=(
-            gradients.WITHIN_RANGE_OF[kind] if is_merged
+            gradients.WITHIN_RANGE_OF[merged] if merged
             else gradients.WITHIN_RANGE))
 
 
