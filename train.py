@@ -30,7 +30,7 @@ def main(flag_values):
   print('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
       'stopped by ' + result.stopped_by if result.stopped_by else 'finished',
       result.step, result.loss, result.steps_done, result.seconds,
-      result.checkpoint))
+      result.checkpoint or 'saved by task 0'))
   if result.stopped_by:
     print('run the same command again to resume')
     sys.exit(128 + signal.Signals[result.stopped_by])

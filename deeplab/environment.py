@@ -3,6 +3,7 @@
 Only the standard library is imported here, and by deeplab.errors, so that a
 script can say what is missing in one line instead of failing inside an import.
 """
+import contextlib
 import os
 import resource
 import sys
@@ -43,11 +44,26 @@ MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 def refuse(message: str, status: int = 2) -> NoReturn:
   """Prints one line on standard error and leaves with an exit status."""
+  _print_error(message)
+  sys.exit(status)
+
+
+def end_process(message: str, status: int = 2) -> NoReturn:
+  """The same from any thread, whatever the others are in the middle of.
+
+  For what cannot be waited for: nothing is tidied up.
+  """
+  _print_error(message)
+  with contextlib.suppress(OSError, ValueError):
+    sys.stdout.flush()
+  os._exit(status)
+
+
+def _print_error(message):
   script = os.path.basename(sys.argv[0]) or 'python'
   line = errors.printable('ERROR {}: {}'.format(script, message.strip()))
   sys.stderr.write(line + '\n')
   sys.stderr.flush()
-  sys.exit(status)
 
 
 def installed_version(package: str) -> Optional[str]:

@@ -1,5 +1,5 @@
 """The training loss."""
-from typing import Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
@@ -16,13 +16,36 @@ _MOST_PARTS = 8
 _SMALLEST_PROBABILITY = 1e-30
 
 
+class Sum(NamedTuple):
+  """The loss of some images, before it is divided."""
+  # float32 scalar, the weighted sum over pixels.
+  total: tf.Tensor
+  # float32 scalar, the number of pixels that are not ignored.
+  count: tf.Tensor
+
+
 def softmax_cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor,
     label_weights: Sequence[float] = (), *,
     is_fused: bool = False) -> tf.Tensor:
   """Mean cross-entropy over the pixels that are not ignored.
 
-  Logits are resized to the labels' size. Adds the loss to tf.losses.
+  Arguments as for sum_over_pixels; adds the loss to tf.losses.
+
+  Returns:
+    float32 scalar: the weighted sum over pixels divided by the number of
+    pixels that are not ignored (0 where there is none).
+  """
+  return mean([
+      sum_over_pixels(logits, labels, label_weights, is_fused=is_fused)])
+
+
+def sum_over_pixels(
+    logits: tf.Tensor, labels: tf.Tensor,
+    label_weights: Sequence[float] = (), *, is_fused: bool = False) -> Sum:
+  """Sums cross-entropy over the pixels that are not ignored.
+
+  Logits are resized to the labels' size.
 
   Args:
     logits: [batch, height', width', num_classes] float32.
@@ -34,8 +57,7 @@ def softmax_cross_entropy(
       for rounding.
 
   Returns:
-    float32 scalar: the weighted sum over pixels divided by the number of
-    pixels that are not ignored (0 where there is none).
+    A Sum.
   """
   sum_over = _fused_sum if is_fused else _sum
   parts = _parts(labels) if is_fused else 1
@@ -54,9 +76,30 @@ def softmax_cross_entropy(
     sums.append(sum_over(part_logits, part_labels, weights,
                          labels.shape.as_list()[1:3]))
     counts.append(tf.reduce_sum(is_kept))
+  return Sum(tf.add_n(sums), tf.add_n(counts))
+
+
+def mean(sums: Sequence[Sum],
+         shared_count: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
+         ) -> tf.Tensor:
+  """Divides sums of parts of a batch by their pixels; adds it to tf.losses.
+
+  Not a mean of means: a part with fewer pixels has less weight.
+
+  Args:
+    sums: of each part.
+    shared_count: function that makes of the number of pixels here what to
+      divide by instead; None: that number.
+
+  Returns:
+    float32 scalar (0 where no pixel is kept).
+  """
+  count = tf.add_n([part.count for part in sums])
+  if shared_count:
+    count = shared_count(count)
   loss = tf.div(
-      tf.add_n(sums), tf.maximum(tf.add_n(counts), _SMALLEST_PIXEL_COUNT),
-      name='softmax_cross_entropy')
+      tf.add_n([part.total for part in sums]),
+      tf.maximum(count, _SMALLEST_PIXEL_COUNT), name='softmax_cross_entropy')
   tf.losses.add_loss(loss)
   return loss
 

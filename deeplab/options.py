@@ -5,6 +5,7 @@ deeplab.fields checks both; flags have their help, defaults and bounds from
 here. Bounds are what can be of use: a number beyond them would crash, fill the
 memory or mean nothing, an hour later.
 """
+import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 
 from deeplab import contract
@@ -73,11 +74,15 @@ _LARGEST_COUNT = 2 ** 31 - 1
 _LARGEST_SEED = 2 ** 32 - 1
 # LoadGen's seeds have 64 bits.
 _LARGEST_LOADGEN_SEED = 2 ** 64 - 1
-# Threads and processes.
+# Threads, processes and hosts.
 _MOST_WORKERS = 1024
+# Devices of a host.
+_MOST_CLONES = 64
 _MOST_IMAGES = 10 ** 6
 _SMALLEST_PAINTED_SIDE = 64
 
+# Of a host by name or number ([::1] for IPv6), and a port.
+_ADDRESS = re.compile(r'([\w.-]+|\[[0-9a-fA-F:.]+\]):[1-9]\d{0,4}$')
 _SIZE = 'HEIGHT,WIDTH, for example 512,512'
 _Options = TypeVar('_Options')
 
@@ -513,19 +518,65 @@ class TrainOptions(NamedTuple):
       None, 'Folder for timelines of a few steps; none: no profile.')
   seed: Optional[int] = _training_seed()
 
-  def check_with(self, *, batch_size: int, num_classes: int) -> None:
-    """Raises InputError where batch or classes do not go with these options."""
-    if self.fine_tune_batch_norm and batch_size < 2:
+  def check_with(self, *, batch_size: int, num_classes: int,
+                 parts: int = 1) -> None:
+    """Raises InputError where batch or classes do not go with these options.
+
+    Args:
+      batch_size: images in a batch.
+      num_classes: number of classes.
+      parts: into how many equal parts the batch is split.
+    """
+    if batch_size % parts:
+      raise InputError('{}: expected a multiple of {}, the number of clones of '
+                       'all hosts', errors.option('batch_size', batch_size),
+                       parts)
+    if self.fine_tune_batch_norm and batch_size < 2 * parts:
       raise InputError(
-          '{}: expected at least 2 with {} (12 or more is advised): at one '
+          '{}: expected at least {} with {} ({} or more is advised): at one '
           'image the pooled branch has a variance of 0 and the loss becomes '
-          'NaN', errors.option('batch_size', batch_size),
-          errors.option('fine_tune_batch_norm', True))
+          'NaN', errors.option('batch_size', batch_size), 2 * parts,
+          errors.option('fine_tune_batch_norm', True), 12 * parts)
     if len(self.label_weights) not in (0, 1, num_classes):
       raise InputError(
           '{}: {} weights, expected one, or one for each of the {} classes',
           errors.option('label_weights', self.label_weights),
           len(self.label_weights), num_classes)
+
+
+@options
+class DistributionOptions(NamedTuple):
+  """On which devices and hosts a run trains."""
+  num_clones: int = field(
+      1, 'Parts of a batch that this host works on, each on a GPU of its own; '
+      'where there is no GPU, on the processor.', least=1, most=_MOST_CLONES)
+  cluster: Tuple[str, ...] = field(
+      (), 'HOST:PORT of every host that trains, the same list on all of them; '
+      'none: this one alone.')
+  task: int = field(
+      0, 'Which of the cluster this host is, counted from 0; 0 saves.',
+      least=0, most=_MOST_WORKERS)
+
+  @property
+  def parts(self) -> int:
+    """Parts of a batch, of all hosts."""
+    return self.num_clones * max(1, len(self.cluster))
+
+  def _check(self):
+    for address in self.cluster:
+      if not _ADDRESS.match(address) or int(address.rpartition(':')[2]) > 65535:
+        raise InputError('{}: expected HOST:PORT of each host, got "{}"',
+                         errors.option('cluster', self.cluster), address)
+      if self.cluster.count(address) > 1:
+        raise InputError('{}: {} is there twice',
+                         errors.option('cluster', self.cluster), address)
+    if self.task >= max(1, len(self.cluster)):
+      raise InputError(
+          '{}: expected {}', errors.option('task', self.task),
+          errors.Message('0 to {}, as {} has {} hosts', len(self.cluster) - 1,
+                         errors.option('cluster'), len(self.cluster))
+          if self.cluster else errors.Message(
+              '0 without {}', errors.option('cluster')))
 
 
 # --- Evaluation ------------------------------------------------------------

@@ -3,13 +3,15 @@ import collections
 import contextlib
 import logging
 import os
+import random
 import signal
 import time
-from typing import Deque, NamedTuple, Optional
+from typing import Deque, List, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
+from deeplab import cluster as cluster_lib
 from deeplab import contract
 from deeplab import events
 from deeplab import files
@@ -29,6 +31,8 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
+from deeplab.nets import parts as parts_lib
+from deeplab.nets import quantize
 
 _LOG = logging.getLogger(__name__)
 _NOT_FINITE = 'Loss is inf or nan.'
@@ -37,6 +41,14 @@ _PROFILED_STEPS = (5, 10, 20)
 _LARGEST_SUMMARY_IMAGES = 3
 # Steps whose mean loss is shown: that of one step says little of a run.
 _RUNNING_STEPS = 100
+# Folders may have other names on other hosts; who saves decides when.
+_OF_ONE_TASK = (
+    'dataset_dir', 'train_logdir', 'tf_initial_checkpoint', 'profile_logdir',
+    'log_steps', 'save_interval_secs', 'save_summaries_secs',
+    'save_summaries_images', 'save_predictions_steps',
+    'max_checkpoints_to_keep', 'strict_checkpoint', 'verify_records')
+# Numbers of the exchanges between hosts in a step.
+_COUNT_EXCHANGE, _STEP_EXCHANGE = 1, 2
 # Below this, statistics of a batch are a poor estimate.
 _ADVISED_BATCH_NORM_SIZE = 12
 
@@ -53,8 +65,16 @@ class TrainStep(NamedTuple):
   global_step: tf.Variable
   # int64 scalar, the number of steps done once this one is.
   steps_done: tf.Tensor
-  # [batch, height', width', num_classes] float32.
+  # [batch, height', width', num_classes] float32, of this host.
   logits: tf.Tensor
+  # Names and float32 scalars of what the total is made of, regularization
+  # aside.
+  losses: Tuple[Tuple[str, tf.Tensor], ...] = ()
+  # Where there are several hosts, to be fed with a 1 for each of stops.SIGNALS
+  # that this one has got; float32.
+  signals: Optional[tf.Tensor] = None
+  # Of the same shape: above 0 where any host has got it.
+  signals_of_all: Optional[tf.Tensor] = None
 
 
 class TrainResult(NamedTuple):
@@ -68,8 +88,9 @@ class TrainResult(NamedTuple):
   seconds: float
   # Name of the signal that ended the run early, or None.
   stopped_by: Optional[str]
-  # Prefix of the last checkpoint, which is of that step.
-  checkpoint: str
+  # Prefix of the last checkpoint, which is of that step; None: another task
+  # has saved it.
+  checkpoint: Optional[str]
 
 
 # --- The graph -------------------------------------------------------------
@@ -78,14 +99,17 @@ class TrainResult(NamedTuple):
 def build_step(
     images: tf.Tensor, labels: tf.Tensor,
     model_options: options_lib.ModelOptions,
-    options: options_lib.TrainOptions) -> TrainStep:
+    options: options_lib.TrainOptions,
+    split: parts_lib.Split = parts_lib.UNSPLIT) -> TrainStep:
   """Builds network, loss and update.
 
   Args:
-    images: [batch, height, width, 3] float32 RGB in [0, 255].
+    images: [batch, height, width, 3] float32 RGB in [0, 255], of this host.
     labels: [batch, height, width, 1] int32 in [0, num_classes).
     model_options: the network's structure.
     options: loss weights, optimizer, rates.
+    split: how the batch is split over hosts and their devices; a step does the
+      same whatever it is, but for what batch norm makes of a batch.
 
   Returns:
     The step's tensors.
@@ -93,33 +117,77 @@ def build_step(
   global_step = tf.train.get_or_create_global_step()
   is_fused = (batch_norm.folds_by_default() if options.fused_step is None
               else options.fused_step)
-  logits = deeplab_v3.logits(
-      contract.scale_to_model_range(images), model_options,
-      weight_decay=options.weight_decay, is_training=True,
-      train_batch_norm=options.fine_tune_batch_norm,
-      fold_batch_norm=is_fused,
-      dropout_seed=_seed_of_step(options, global_step))
-  losses.softmax_cross_entropy(
-      logits, labels, options.label_weights, is_fused=is_fused)
-  total_loss = tf.check_numerics(
-      tf.losses.get_total_loss(name='sum_of_losses'), _NOT_FINITE)
+  dropout_seed = _seed_of_step(options, global_step)
+  parts = parts_lib.Parts(split)
+  logits, sums = [], []
+  for part, part_images, part_labels in zip(
+      parts, parts.of(images), parts.of(labels)):
+    with part.scope():
+      logits.append(deeplab_v3.logits(
+          contract.scale_to_model_range(part_images), model_options,
+          weight_decay=options.weight_decay, is_training=True,
+          train_batch_norm=options.fine_tune_batch_norm,
+          fold_batch_norm=is_fused, dropout_seed=dropout_seed, part=part))
+      sums.append(losses.sum_over_pixels(
+          logits[-1], part_labels, options.label_weights, is_fused=is_fused))
+  # With the mean count of all hosts, the mean of the hosts' losses is the loss
+  # of the whole batch.
+  losses.mean(sums, lambda count: split.over_hosts([count], _COUNT_EXCHANGE)[0])
+  total_loss = tf.losses.get_total_loss(name='sum_of_losses')
+  if split.hosts == 1:
+    total_loss = tf.check_numerics(total_loss, _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
-  gradients = optimizer.compute_gradients(total_loss)
+  gradients, variables = zip(*optimizer.compute_gradients(
+      total_loss, colocate_gradients_with_ops=split.clones > 1))
   multipliers = schedules.gradient_multipliers(
       [variable.op.name for variable in tf.model_variables()], options)
-  gradients = [
-      (gradient * multipliers.get(variable.op.name, 1.0), variable)
-      for gradient, variable in gradients]
+  multiplied = [
+      gradient * multipliers.get(variable.op.name, 1.0)
+      for gradient, variable in zip(gradients, variables)]
+  results = _Results(
+      total_loss, tf.losses.get_losses(), multiplied,
+      [change for _, change in parts.changes_of_host()])
+  signals = None
+  if split.hosts > 1:
+    signals = tf.placeholder_with_default(
+        tf.zeros([len(stops.SIGNALS)]), [len(stops.SIGNALS)])
+    for gradient, variable in zip(multiplied, variables):
+      gradient.set_shape(variable.shape)
+    results = results._replace(signals=signals)
+    results = tf.nest.pack_sequence_as(results, split.over_hosts(
+        tf.nest.flatten(results), _STEP_EXCHANGE))
+    results = results._replace(
+        total_loss=tf.check_numerics(results.total_loss, _NOT_FINITE))
   # No weight changes before the loss is known to be finite, and the step is
   # not counted before its learning rate is known.
-  with tf.control_dependencies([total_loss, learning_rate]):
-    update = optimizer.apply_gradients(gradients, global_step=global_step)
-  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + [update]
+  with tf.control_dependencies([results.total_loss, learning_rate]):
+    update = optimizer.apply_gradients(
+        zip(results.gradients, variables), global_step=global_step)
+    moves = [tf.assign_sub(average, change) for (average, _), change in zip(
+        parts.changes_of_host(), results.changes)]
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + moves + [update]
   with tf.control_dependencies(updates):
-    train_op = tf.identity(total_loss, name='train_op')
+    train_op = tf.identity(results.total_loss, name='train_op')
     steps_done = global_step.read_value()
-  return TrainStep(train_op, total_loss, learning_rate, global_step,
-                   steps_done, logits)
+  names = [loss.op.name for loss in tf.losses.get_losses()]
+  return TrainStep(
+      train_op, results.total_loss, learning_rate, global_step, steps_done,
+      tf.concat(logits, 0), tuple(zip(names, results.losses)), signals,
+      results.signals)
+
+
+class _Results(NamedTuple):
+  """What a step computes from the batch: of one host or, the mean, of all."""
+  # float32 scalar.
+  total_loss: tf.Tensor
+  # Of tf.losses.
+  losses: List[tf.Tensor]
+  # Of the shapes of the trained variables.
+  gradients: List[tf.Tensor]
+  # Of the shapes of parts.Parts.changes_of_host.
+  changes: List[tf.Tensor]
+  # See TrainStep; None with one host.
+  signals: Optional[tf.Tensor] = None
 
 
 def _seed_of_step(options, global_step):
@@ -149,8 +217,8 @@ def _summary_op(batch, step, model_options, with_images):
   """Histograms, losses, learning rate and, if asked, images, in one string."""
   for variable in tf.model_variables():
     tf.summary.histogram(variable.op.name, variable)
-  for loss in tf.losses.get_losses():
-    tf.summary.scalar('losses/' + loss.op.name, loss)
+  for name, loss in step.losses:
+    tf.summary.scalar('losses/' + name, loss)
   tf.summary.scalar('learning_rate', step.learning_rate)
   tf.summary.scalar('total_loss', step.total_loss)
   if with_images:
@@ -179,7 +247,9 @@ def _sample(batch, step, model_options):
 def train(*, dataset_options: options_lib.DatasetOptions,
           preprocess_options: options_lib.PreprocessOptions,
           model_options: options_lib.ModelOptions,
-          options: options_lib.TrainOptions) -> TrainResult:
+          options: options_lib.TrainOptions,
+          distribution_options: Optional[
+              options_lib.DistributionOptions] = None) -> TrainResult:
   """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
 
   Checkpoints, summaries and the model's options go to options.train_logdir;
@@ -193,6 +263,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
       model's.
     model_options: the network's structure.
     options: all else about the run.
+    distribution_options: devices and hosts; None: one device of this host. On
+      several hosts, each calls this with its own task, and all else the same.
 
   Returns:
     How it ended.
@@ -204,22 +276,37 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   """
   model_options = model_options.with_classes(
       splits.label_map_of(dataset_options))
-  options.check_with(batch_size=dataset_options.batch_size,
+  distribution_options = (
+      distribution_options or options_lib.DistributionOptions())
+  parts = distribution_options.parts
+  options.check_with(batch_size=dataset_options.batch_size, parts=parts,
                      num_classes=model_options.num_classes)
+  if parts > 1 and (
+      quantize.implementation(model_options) == options_lib.CONTRIB):
+    # It puts its ranges into a finished network, and knows of no other one.
+    raise InputError(
+        '{}: the rewrite of TensorFlow 1.15 knows nothing of parts of a batch, '
+        'here {}; add {}', option('quantize_delay_step',
+                                  model_options.quantize_delay_step), parts,
+        option('fake_quant', options_lib.LAYERS))
   if options.profile_logdir:
     files.check_folder(option('profile_logdir', options.profile_logdir),
                        options.profile_logdir)
   _LOG.info('training with %s', predictors.runtime())
   if (options.fine_tune_batch_norm and not model_options.is_quantized and
-      dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE):
+      dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE * parts):
     _LOG.warning('%s with %s: batch statistics want %d or more',
                  option('fine_tune_batch_norm', True),
                  option('batch_size', dataset_options.batch_size),
-                 _ADVISED_BATCH_NORM_SIZE)
-  os.makedirs(options.train_logdir, exist_ok=True)
-  with _alone_in(options.train_logdir), tf.Graph().as_default():
-    return _train_alone(
-        dataset_options, preprocess_options, model_options, options)
+                 _ADVISED_BATCH_NORM_SIZE * parts)
+  with contextlib.ExitStack() as stack:
+    if distribution_options.task == 0:
+      os.makedirs(options.train_logdir, exist_ok=True)
+      stack.enter_context(_alone_in(options.train_logdir))
+    cluster = stack.enter_context(cluster_lib.joined(distribution_options))
+    stack.enter_context(tf.Graph().as_default())
+    return _train_alone(cluster, dataset_options, preprocess_options,
+                        model_options, options)
 
 
 @contextlib.contextmanager
@@ -240,58 +327,107 @@ def _alone_in(folder):
     yield
 
 
-def _train_alone(dataset_options, preprocess_options, model_options, options):
+def _train_alone(cluster, dataset_options, preprocess_options, model_options,
+                 options):
   """Trains in the default graph; see train."""
-  resumed, first_step = _resumed(model_options, options)
+  resumed, first_step = None, 0
+  if cluster.saves:
+    resumed, first_step = _resumed(model_options, options)
+  dataset_options, first_step = _agreed(
+      cluster, dataset_options, preprocess_options, model_options, options,
+      first_step)
   if options.seed is not None:
     tf.set_random_seed(options.seed)
+  split = cluster.split
   batch = dataset.training_batches(
-      dataset_options, preprocess_options, first_step)
+      dataset_options, preprocess_options,
+      0 if options.seed is None else first_step,
+      (split.host, split.hosts))
   remembered, names = _remember_names(batch['filename'])
   with tf.control_dependencies([remembered]):
     images = tf.identity(batch['image'])
-  step = build_step(images, batch['label'], model_options, options)
-  summary_op = _summary_op(
-      batch, step, model_options, options.save_summaries_images)
-  sample = (_sample(batch, step, model_options)
-            if options.save_predictions_steps else None)
-  initialize = None
-  if resumed:
-    initialize = checkpoints.resumer_from(resumed, tf.global_variables())
-  elif options.tf_initial_checkpoint:
-    initialize = checkpoints.initializer_from(
-        options.tf_initial_checkpoint, tf.global_variables(),
-        () if options.initialize_last_layer
-        else schedules.last_layer_scopes(options),
-        strict=options.strict_checkpoint)
-  keeper = saving.Keeper(
-      options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
-      resumed=resumed)
-  checkpoints.write_options(
-      options.train_logdir, model_options, optimizer=options.optimizer)
+  step = build_step(images, batch['label'], model_options, options, split)
+  initialize = keeper = summary_op = sample = None
+  if cluster.saves:
+    summary_op = _summary_op(
+        batch, step, model_options, options.save_summaries_images)
+    if options.save_predictions_steps:
+      sample = _sample(batch, step, model_options)
+    initialize = _initializer(resumed, options)
+    keeper = saving.Keeper(
+        options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
+        resumed=resumed)
+    checkpoints.write_options(
+        options.train_logdir, model_options, optimizer=options.optimizer)
   initializers = [tf.global_variables_initializer(),
                   tf.local_variables_initializer(), tf.tables_initializer()]
+  from_task_0 = cluster.start_from_task_0(tf.global_variables())
   paths = records.find_shards(
       dataset_options.dataset_dir, dataset_options.split)
   # Deviates: the reference has slim's supervisor do what follows. It restores
   # what it finds itself, saves in a thread, in the middle of steps, and passes
   # over errors of the last save. Summaries are on a batch of their own there;
   # here they belong to a step, and a seed decides everything.
-  with _StopSignals() as signals, dataset.explaining_read_errors(
-      paths, largest_id=model_options.classes.largest_id), (
-      events.Writer(options.train_logdir)) as writer, (
-      tf.Session(config=tf.ConfigProto(allow_soft_placement=True))) as session:
-    writer.add(first_step, graph_def=(
-        tf.get_default_graph().as_graph_def().SerializeToString()))
+  with contextlib.ExitStack() as stack:
+    signals = stack.enter_context(_StopSignals())
+    stack.enter_context(dataset.explaining_read_errors(
+        paths, largest_id=model_options.classes.largest_id))
+    stack.enter_context(cluster.running())
+    writer = stack.enter_context(
+        events.Writer(options.train_logdir)) if cluster.saves else None
+    session = stack.enter_context(
+        tf.Session(cluster.target, config=cluster.config))
+    if writer:
+      writer.add(first_step, graph_def=(
+          tf.get_default_graph().as_graph_def().SerializeToString()))
     session.run(initializers)
     if initialize:
       initialize(session)
-    with progress.Bar(options.training_number_of_steps, 'training', unit='step',
-                      done=first_step, logs=False) as bar:
-      loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
-                   sample=sample, classes=model_options.classes, writer=writer,
-                   keeper=keeper, signals=signals, bar=bar)
-      return loop.run(session)
+    session.run(from_task_0)
+    bar = stack.enter_context(progress.Bar(
+        options.training_number_of_steps, 'training', unit='step',
+        done=first_step, logs=False))
+    loop = _Loop(step, options, batch_names=names, summary_op=summary_op,
+                 sample=sample, classes=model_options.classes, writer=writer,
+                 keeper=keeper, signals=signals, cluster=cluster, bar=bar)
+    result = loop.run(session)
+    cluster.finish()
+    return result
+
+
+def _agreed(cluster, dataset_options, preprocess_options, model_options,
+            options, first_step):
+  """Sees to it that all tasks train the same.
+
+  Returns:
+    DatasetOptions with a seed that all tasks have, the first step of task 0.
+
+  Raises:
+    InputError: where what decides about steps is not the same in all tasks.
+  """
+  cluster.check_equal('options', [
+      [(name, value) for name, value in given._asdict().items()
+       if name not in _OF_ONE_TASK] for given in (
+           dataset_options, preprocess_options, model_options, options)])
+  if cluster.split.hosts > 1:
+    seed = cluster.agreed(
+        random.SystemRandom().randrange(2 ** 31)
+        if dataset_options.seed is None else dataset_options.seed)
+    dataset_options = dataset_options._replace(seed=seed)
+  return dataset_options, cluster.agreed(first_step)
+
+
+def _initializer(resumed, options):
+  """Returns a function of a session that restores what is to be, or None."""
+  if resumed:
+    return checkpoints.resumer_from(resumed, tf.global_variables())
+  if options.tf_initial_checkpoint:
+    return checkpoints.initializer_from(
+        options.tf_initial_checkpoint, tf.global_variables(),
+        () if options.initialize_last_layer
+        else schedules.last_layer_scopes(options),
+        strict=options.strict_checkpoint)
+  return None
 
 
 def _resumed(model_options, options):
@@ -362,7 +498,7 @@ class _Loop:
   """Steps, and around them checkpoints, log, summaries, profile, diagnosis."""
 
   def __init__(self, step, options, *, batch_names, summary_op, sample, classes,
-               writer, keeper, signals, bar):
+               writer, keeper, signals, cluster, bar):
     self._step = step
     self._options = options
     self._names = batch_names
@@ -374,6 +510,9 @@ class _Loop:
     self._signals = signals
     self._bar = bar
     self._losses: Deque[float] = collections.deque(maxlen=_RUNNING_STEPS)
+    self._cluster = cluster
+    # Name of the signal for which the run ends, or None.
+    self._stopped_by = None
     # Times; 0: not yet.
     self._summarized = self._saved = self._logged = 0.0
     self._first_step = self._logged_step = 0
@@ -387,14 +526,14 @@ class _Loop:
     self._last = (self._first_step, float('nan'))
     started = self._logged = self._saved = time.time()
     # TensorBoard drops what a run that was cut off had written after it.
-    self._writer.add(self._first_step, session_log=tf.SessionLog(
+    self._write(self._first_step, session_log=tf.SessionLog(
         status=tf.SessionLog.START))
-    if not self._keeper.newest:
+    if self._keeper and not self._keeper.newest:
       self._save(session)
     ends = False
     while not ends:
       self._run_step(session)
-      ends = bool(self._signals.received) or (
+      ends = self._stopped_by is not None or (
           self._last[0] >= self._options.training_number_of_steps)
       # Between steps: in the middle of one, weights would be of two.
       if ends or (
@@ -403,49 +542,67 @@ class _Loop:
     done, loss = self._last
     return TrainResult(
         step=done, loss=loss, steps_done=done - self._first_step,
-        seconds=time.time() - started, stopped_by=self._signals.received,
-        checkpoint=os.path.join(
+        seconds=time.time() - started, stopped_by=self._stopped_by,
+        checkpoint=self._keeper and os.path.join(
             self._options.train_logdir, self._keeper.newest))
 
   def _run_step(self, session):
-    profiled = (self._options.profile_logdir and
+    profiled = (self._options.profile_logdir and self._cluster.saves and
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
     run = self._run_profiled if profiled else type(session).run
-    fetches = [self._step.train_op, self._step.steps_done,
-               self._step.learning_rate]
-    more = {}
-    if time.time() - self._summarized >= self._options.save_summaries_secs:
+    fetches = {'loss': self._step.train_op, 'done': self._step.steps_done,
+               'rate': self._step.learning_rate}
+    feeds = {}
+    if self._step.signals is not None:
+      fetches['signals'] = self._step.signals_of_all
+      feeds[self._step.signals] = [
+          number.name == self._signals.received for number in stops.SIGNALS]
+    if self._summary_op is not None and (
+        time.time() - self._summarized >= self._options.save_summaries_secs):
       self._summarized = time.time()
-      more['summary'] = self._summary_op
-    if self._sample and (
+      fetches['summary'] = self._summary_op
+    if self._sample is not None and (
         (self._last[0] + 1) % self._options.save_predictions_steps == 0):
-      more['sample'] = self._sample
+      fetches['sample'] = self._sample
     try:
-      loss, done, rate, more = run(session, fetches + [more])
+      results = run(session, fetches, feeds)
     except tf.errors.InvalidArgumentError as error:
       if _NOT_FINITE in error.message:
         raise InputError(self._not_finite(session))
       raise
-    self._last = (int(done), float(loss))
-    self._losses.append(float(loss))
+    done, loss = int(results['done']), float(results['loss'])
+    self._last = (done, loss)
+    self._losses.append(loss)
     self._bar.update(loss='{:.4f}'.format(self._running_loss()))
-    if 'summary' in more:
-      self._writer.add(
-          int(done), summary=tf.Summary.FromString(more['summary']))
-    if 'sample' in more:
-      self._writer.add(int(done), summary=tf.Summary(value=[events.picture(
+    self._stopped_by = self._signals.received
+    if self._step.signals is not None:
+      # All tasks end at the same step; one that got a signal during this one
+      # tells the others with the next.
+      counts = results['signals']
+      self._stopped_by = (
+          stops.SIGNALS[counts.argmax()].name if counts.any() else None)
+    if 'summary' in results:
+      self._write(done, summary=tf.Summary.FromString(results['summary']))
+    if 'sample' in results:
+      self._write(done, summary=tf.Summary(value=[events.picture(
           'samples/predictions', visualize.prediction_sheet(
-              label_map=self._classes, **more['sample']))]))
+              label_map=self._classes, **results['sample']))]))
     if done % self._options.log_steps == 0 or (
         done >= self._options.training_number_of_steps):
-      self._log(done, loss, rate)
+      self._log(done, loss, results['rate'])
 
   def _running_loss(self):
     return sum(self._losses) / len(self._losses)
 
   def _save(self, session):
-    self._keeper.save(session, self._last[0])
+    if self._keeper:
+      with self._cluster.saving():
+        self._keeper.save(session, self._last[0])
     self._saved = time.time()
+
+  def _write(self, step, **what):
+    if self._writer:
+      self._writer.add(step, **what)
 
   def _log(self, done, loss, rate):
     now = time.time()
@@ -457,19 +614,19 @@ class _Loop:
               self._running_loss(), rate, 1 / max(pace, 1e-9),
               progress.duration(remaining))
     # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
-    self._writer.add(int(done), summary=tf.Summary(value=[tf.Summary.Value(
+    self._write(done, summary=tf.Summary(value=[tf.Summary.Value(
         tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]))
     self._logged, self._logged_step = now, done
 
-  def _run_profiled(self, session, fetches):
+  def _run_profiled(self, session, fetches, feeds):
     """Runs a step with a full trace; writes a Chrome timeline of it."""
     from tensorflow.python.client import timeline  # no public name for it
     metadata = tf.RunMetadata()
     results = session.run(
-        fetches, run_metadata=metadata,
+        fetches, feeds, run_metadata=metadata,
         options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE))
     path = os.path.join(self._options.profile_logdir,
-                        'timeline-{}.json'.format(results[1]))
+                        'timeline-{}.json'.format(results['done']))
     files.write_text(path, timeline.Timeline(
         metadata.step_stats).generate_chrome_trace_format())
     _LOG.info('wrote %s (open in chrome://tracing)', path)
@@ -481,4 +638,5 @@ class _Loop:
     return ('loss is inf or NaN at step {} (batch: {}; learning rate {:g}; '
             'last finite loss {:.4f}); {} kept'.format(
                 done + 1, ', '.join(map(contract.text_of_name, names)), rate,
-                loss, self._keeper.newest))
+                loss, self._keeper.newest if self._keeper
+                else 'the last checkpoint of task 0'))

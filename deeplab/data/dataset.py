@@ -11,6 +11,7 @@ from typing import (
   Iterator,
   Optional,
   Sequence,
+  Tuple,
   Union,
 )
 
@@ -247,7 +248,8 @@ def _excess(element, options):
 def training_batches(
     dataset_options: options_lib.DatasetOptions,
     preprocess_options: options_lib.PreprocessOptions,
-    batches_before: int = 0) -> Dict[str, tf.Tensor]:
+    batches_before: int = 0,
+    share: Tuple[int, int] = (0, 1)) -> Dict[str, tf.Tensor]:
   """Adds an endless, shuffled and augmented input to the default graph.
 
   The iterator's initializer is put among the graph's TABLE_INITIALIZERS, which
@@ -260,9 +262,12 @@ def training_batches(
     preprocess_options: PreprocessOptions.
     batches_before: number of batches that earlier runs have had; of no effect
       without a seed.
+    share: (which, of how many): equal shares into which each batch is cut, of
+      which this input has one. Other records are read and not decoded: with
+      the same seed, shares together are the batches that one input has.
 
   Returns:
-    Dict of tensors:
+    Dict of tensors, batch being the number of images of the share:
       'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
       'label': int32 [batch, crop_height, crop_width, 1], classes of
         splits.label_map_of.
@@ -273,6 +278,8 @@ def training_batches(
     InputError: see splits.open_split; batches that the memory does not hold.
   """
   seed = dataset_options.seed
+  which, shares = share
+  batch_size = dataset_options.batch_size // shares
   first = batches_before * dataset_options.batch_size
   if seed is None:
     # Another order than that of earlier runs: there is no going on in it.
@@ -287,13 +294,19 @@ def training_batches(
         tf.stack([tf.constant(seed, tf.int64), index]), split.label_map)
     return element
 
+  @tf.autograph.experimental.do_not_convert
+  def is_of_share(index, unused_serialized):
+    return tf.equal(index // batch_size % shares, which)
+
   split = splits.open_split(dataset_options)
-  _check_memory(dataset_options.batch_size, preprocess_options.crop_size)
+  _check_memory(batch_size, preprocess_options.crop_size)
   with tf.device('/cpu:0'):
     dataset = _shuffled_records(split, seed, first).enumerate(first)
+    if shares > 1:
+      dataset = dataset.filter(is_of_share)
     dataset = dataset.map(read, _PARALLEL_CALLS)
     # An endless dataset has no remainder: this makes the batch size static.
-    dataset = dataset.batch(dataset_options.batch_size, drop_remainder=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
     dataset = dataset.prefetch(_BATCHES_AHEAD)
     iterator = tf.data.make_initializable_iterator(dataset)
     tf.add_to_collection(

@@ -28,6 +28,7 @@ def define_train_flags(flag_values: flags.FlagValues) -> None:
                 only=shared.RANDOM_SCALING)
   shared.define(flag_values, options.TrainOptions)
   shared.define(flag_values, options.DatasetOptions, only=('seed',))
+  shared.define(flag_values, options.DistributionOptions)
   shared.define(flag_values, options.ModelOptions, without=_CLASSES,
                 names={'crop_size': 'train_crop_size'})
 
@@ -40,6 +41,8 @@ def train_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
       'preprocess_options': shared.make(
           flag_values, options.PreprocessOptions),
       'model_options': shared.make(flag_values, options.ModelOptions),
+      'distribution_options': shared.make(
+          flag_values, options.DistributionOptions),
   }
 
 

@@ -6,13 +6,15 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import options as options_lib
 from deeplab.nets import layers
+from deeplab.nets import parts
 
 _DROPOUT_KEEP_PROBABILITY = 0.9
 
 
 def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
          style: layers.Style, is_training: bool,
-         dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
+         dropout_seed: Optional[tf.Tensor] = None,
+         part: parts.Part = parts.WHOLE) -> tf.Tensor:
   """Image pooling, a 1x1 branch and the atrous branches, joined.
 
   Args:
@@ -21,6 +23,7 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
     style: of every convolution.
     is_training: whether dropout is active.
     dropout_seed: two integers that it follows from; None: no seed.
+    part: of the batch, what the features are of.
 
   Returns:
     [batch, height, width, aspp_convs_filters] float32; without the concat
@@ -49,7 +52,7 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
       is_training=is_training, scope=contract.DROPOUT_SCOPE, seed=dropout_seed,
-      fake_quant=style.fake_quant)
+      fake_quant=style.fake_quant, part=part)
 
 
 def _image_pooling(features, options, style):

@@ -7,6 +7,8 @@ from typing import Mapping, NamedTuple, Tuple
 
 import tensorflow.compat.v1 as tf
 
+from deeplab.nets import parts
+
 
 class BatchNorm(NamedTuple):
   """How a layer normalizes its output."""
@@ -18,6 +20,8 @@ class BatchNorm(NamedTuple):
   is_training: bool
   # True: moving averages are taken for constants, and become part of weights.
   is_folded: bool = False
+  # Of the batch, what the network works on.
+  part: parts.Part = parts.WHOLE
 
 
 def factor_and_offset(

@@ -10,6 +10,7 @@ from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import decoder
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
+from deeplab.nets import parts
 from deeplab.nets import quantize
 
 # Of research/deeplab's model.py, _get_logits and get_branch_logits.
@@ -21,7 +22,8 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
            weight_decay: float = 0.0, is_training: bool = False,
            train_batch_norm: bool = False,
            fold_batch_norm: bool = False,
-           dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
+           dropout_seed: Optional[tf.Tensor] = None,
+           part: parts.Part = parts.WHOLE) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:
@@ -38,6 +40,7 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       graphs and their conversions want it as it is; fake quantization folds it
       in its own way, whatever is asked for here.
     dropout_seed: two integers that dropout follows from; None: no seed.
+    part: of the batch, what the images are.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
@@ -46,32 +49,33 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
   outputs = _float_or_layered_logits(
       images, options, weight_decay=weight_decay, is_training=is_training,
       train_batch_norm=train_batch_norm, fold_batch_norm=fold_batch_norm,
-      dropout_seed=dropout_seed)
+      dropout_seed=dropout_seed, part=part)
   return quantize.rewritten(outputs, options, is_training)
 
 
 def _float_or_layered_logits(images, options, *, weight_decay, is_training,
-                             train_batch_norm, fold_batch_norm, dropout_seed):
+                             train_batch_norm, fold_batch_norm, dropout_seed,
+                             part):
   """The network as its layers make it; arguments as in logits."""
-  fake_quant = quantize.for_layers(options, is_training)
+  fake_quant = quantize.for_layers(options, is_training, part)
   fold_batch_norm = fold_batch_norm and not options.is_quantized
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
       divisible_by=options.divisible_by, weight_decay=weight_decay,
       is_training=train_batch_norm, fold_batch_norm=fold_batch_norm,
-      fake_quant=fake_quant)
+      fake_quant=fake_quant, part=part)
   style = layers.Style(
       weight_decay=weight_decay,
       batch_norm=batch_norm_lib.BatchNorm(
           options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm,
-          is_folded=fold_batch_norm and not train_batch_norm),
+          is_folded=fold_batch_norm and not train_batch_norm, part=part),
       activation=(tf.nn.relu6 if options.use_bounded_activation
                   else tf.nn.relu),
       fake_quant=fake_quant)
   features = aspp.aspp(
       features, options, style=style, is_training=is_training,
-      dropout_seed=dropout_seed)
+      dropout_seed=dropout_seed, part=part)
   if options.decoder_output_stride:
     features = decoder.refine(features, end_points, options, style)
   if options.decoder_output_is_logits:

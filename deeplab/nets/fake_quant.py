@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import gradients
+from deeplab.nets import parts
 
 _BITS = 8
 # Parity: contrib/quantize/python/quantize.py, ema_decay.
@@ -27,6 +28,8 @@ class FakeQuant(NamedTuple):
   is_training: bool
   # Step from which values are rounded and batch norm is frozen.
   delay_step: int = 0
+  # Of the batch, what the network works on.
+  part: parts.Part = parts.WHOLE
 
   @property
   def is_delayed(self) -> bool:
@@ -49,8 +52,10 @@ def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
     # from these.
     low, high = _range_variables(-6.0, 6.0)
     if fake_quant.is_training:
+      # The same in all parts, as weights are.
       smallest, largest = _range_of(values)
-      low, high = tf.assign(low, smallest), tf.assign(high, largest)
+      low, high = fake_quant.part.settled(
+          lambda: (tf.assign(low, smallest), tf.assign(high, largest)))
     # Narrow: never -128, so that two products fit into 16 bits (appendix B).
     return _rounded(values, low, high, fake_quant, is_narrow=True)
 
@@ -84,8 +89,11 @@ def activations(
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
     if fake_quant.is_training:
-      smallest, largest = _range_of(values, is_positive=bool(kind))
-      low, high = _follow(low, smallest), _follow(high, largest)
+      # Ranges of all parts: the extremes of the whole batch.
+      smallest, largest = fake_quant.part.extremes(
+          *_range_of(values, is_positive=bool(kind)))
+      low, high = fake_quant.part.settled(
+          lambda: (_follow(low, smallest), _follow(high, largest)))
     return _rounded(
         values, low, high, fake_quant, gradient=(
             gradients.WITHIN_RANGE_OF[merged] if merged
@@ -261,9 +269,7 @@ def fold(batch_norm: batch_norm_lib.BatchNorm,
     rate = tf.constant(np.float32(1) - np.float32(batch_norm.decay))
     for average, read, value in zip(
         averages, (mean, variance), (new_mean, new_variance)):
-      tf.add_to_collection(
-          tf.GraphKeys.UPDATE_OPS,
-          tf.assign_sub(average, (read - value) * rate))
+      fake_quant.part.move(average, (read - value) * rate)
     return Folded(multiplier, scale, bias)
 
 

@@ -13,6 +13,7 @@ import tf_slim as slim
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import gradients
+from deeplab.nets import parts
 
 
 class Style(NamedTuple):
@@ -203,25 +204,26 @@ def _batch_norm(inputs, batch_norm):
         inputs, variables['gamma'], variables['beta'],
         epsilon=batch_norm.epsilon, is_training=True, name='FusedBatchNormV3')
     for average, value in ((mean, batch_mean), (variance, batch_variance)):
-      _update_moving_average(average, value, batch_norm.decay)
+      _update_moving_average(average, value, batch_norm)
     return outputs
 
 
-def _update_moving_average(average, value, decay):
+def _update_moving_average(average, value, batch_norm):
   """Adds average -= (average - value) * (1 - decay) to the update ops."""
   with tf.name_scope('AssignMovingAvg'):
     # Parity: python/training/moving_averages.py, assign_moving_average, takes
     # 1 - decay in float32, from a constant for each average, which
     # contrib/quantize/python/fold_batch_norms.py replaces to freeze it.
-    rate = tf.constant(np.float32(1) - np.float32(decay), name='rate')
-    update = tf.assign_sub(average, (average - value) * rate)
-  tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
+    rate = tf.constant(
+        np.float32(1) - np.float32(batch_norm.decay), name='rate')
+    batch_norm.part.move(average, (average - value) * rate)
 
 
 def dropout(
     inputs: tf.Tensor, *, keep_probability: float, is_training: bool,
     scope: str, seed: Optional[tf.Tensor] = None,
-    fake_quant: Optional[fake_quant_lib.FakeQuant] = None) -> tf.Tensor:
+    fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
+    part: parts.Part = parts.WHOLE) -> tf.Tensor:
   """Drops single values in training, scaling the others up; else identity.
 
   Args:
@@ -232,6 +234,7 @@ def dropout(
     seed: two integers, from which it follows which values are dropped; None:
       others in every step and run.
     fake_quant: how the products are rounded; None: not at all.
+    part: of the batch, what the inputs are of.
 
   Returns:
     float32 of the same shape.
@@ -240,8 +243,7 @@ def dropout(
     if not is_training:
       # The node is in the published graphs.
       return tf.identity(inputs)
-    draws = None if seed is None else (
-        tf.random.stateless_uniform(tf.shape(inputs), seed))
+    draws = None if seed is None else part.draws(tf.shape(inputs), seed)
     if fake_quant:
       return fake_quant_lib.dropout(
           inputs, keep_probability, fake_quant, draws)

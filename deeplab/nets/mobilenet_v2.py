@@ -11,6 +11,7 @@ from deeplab import contract
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
+from deeplab.nets import parts
 
 # Of slim's nets/mobilenet/mobilenet.py, training_scope: its own, whatever the
 # layers behind the backbone use.
@@ -50,7 +51,8 @@ def mobilenet_v2(
     images: tf.Tensor, *, output_stride: int, depth_multiplier: float = 1.0,
     divisible_by: Optional[int] = None, weight_decay: float = 0.0,
     is_training: bool = False, fold_batch_norm: bool = False,
-    fake_quant: Optional[fake_quant_lib.FakeQuant] = None
+    fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
+    part: parts.Part = parts.WHOLE
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
   """Builds the backbone.
 
@@ -66,6 +68,7 @@ def mobilenet_v2(
     is_training: whether batch norm uses batch statistics.
     fold_batch_norm: whether it is put into the weights where it does not.
     fake_quant: how layers quantize; None: float.
+    part: of the batch, what the images are.
 
   Returns:
     ([batch, height', width', 320 * depth_multiplier] float32, end points by
@@ -78,7 +81,7 @@ def mobilenet_v2(
       weight_decay=weight_decay,
       batch_norm=batch_norm_lib.BatchNorm(
           _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training,
-          is_folded=fold_batch_norm and not is_training),
+          is_folded=fold_batch_norm and not is_training, part=part),
       activation=tf.nn.relu6, fake_quant=fake_quant)
   # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, asks
   # for at least 8 channels at full width and for 1 below it.

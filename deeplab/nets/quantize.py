@@ -20,6 +20,7 @@ from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import fake_quant as fake_quant_lib
+from deeplab.nets import parts
 
 
 def implementation(options: options_lib.ModelOptions) -> Optional[str]:
@@ -54,7 +55,8 @@ def has_contrib() -> bool:
 
 def for_layers(
     options: options_lib.ModelOptions,
-    is_training: bool) -> Optional[fake_quant_lib.FakeQuant]:
+    is_training: bool, part: parts.Part = parts.WHOLE
+) -> Optional[fake_quant_lib.FakeQuant]:
   """Returns what every layer is to do; None: nothing.
 
   Where layers quantize in training, their steps are counted from here on; to be
@@ -63,13 +65,14 @@ def for_layers(
   Args:
     options: the network's structure.
     is_training: whether ranges follow the values that are seen.
+    part: of the batch, what the network works on.
   """
   if implementation(options) != options_lib.LAYERS:
     return None
-  if is_training:
+  if is_training and part.is_first:
     fake_quant_lib.count_steps()
   return fake_quant_lib.FakeQuant(
-      is_training, options.quantize_delay_step if is_training else 0)
+      is_training, options.quantize_delay_step if is_training else 0, part)
 
 
 def rewritten(outputs: tf.Tensor, options: options_lib.ModelOptions,
