@@ -154,6 +154,8 @@ class _PartOfSeveral(Part):
     self._split = parts.split
     self._clone = clone
     self._exchanges = self._settled = self._moved = 0
+    # What has been exchanged and not been settled by.
+    self._pending: List[tf.Tensor] = []
 
   @contextlib.contextmanager
   def scope(self):
@@ -186,13 +188,20 @@ class _PartOfSeveral(Part):
           [rows], members=self._split.parts, group=collectives.PARTS,
           exchange=_FIRST_EXCHANGE + self._exchanges)
       self._exchanges += 1
+      self._pending = [rows]
       return tf.reduce_min(rows[:, 0]), tf.reduce_max(rows[:, 1])
 
   def settled(self, make):
     if self.is_first:
       self._parts.made.append(make())
     self._settled += 1
-    return self._parts.made[self._settled - 1]
+    made = self._parts.made[self._settled - 1]
+    if not self.is_first:
+      # The first part waits for what this one gives, without being read here.
+      with tf.control_dependencies(self._pending):
+        made = tf.nest.map_structure(tf.identity, made)
+    self._pending = []
+    return made
 
   def move(self, average, change):
     if self.is_first:
