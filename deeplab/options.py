@@ -76,8 +76,8 @@ _LARGEST_SEED = 2 ** 32 - 1
 _LARGEST_LOADGEN_SEED = 2 ** 64 - 1
 # Threads, processes and hosts.
 _MOST_WORKERS = 1024
-# Devices of a host.
-_MOST_CLONES = 64
+# Devices of a host; processes that stand for hosts.
+_MOST_CLONES = _MOST_LOCAL_HOSTS = 64
 _MOST_IMAGES = 10 ** 6
 _SMALLEST_PAINTED_SIDE = 64
 
@@ -577,6 +577,14 @@ class DistributionOptions(NamedTuple):
                          errors.option('cluster'), len(self.cluster))
           if self.cluster else errors.Message(
               '0 without {}', errors.option('cluster')))
+
+
+@options
+class LaunchOptions(NamedTuple):
+  """Which tasks are started on one machine."""
+  hosts: int = field(
+      2, 'Number of processes, each as a host of its own.', least=1,
+      most=_MOST_LOCAL_HOSTS)
 
 
 # --- Evaluation ------------------------------------------------------------

@@ -46,6 +46,16 @@ def train_options(flag_values: flags.FlagValues) -> Dict[str, Any]:
   }
 
 
+def define_launch_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of scripts/launch_local.py."""
+  shared.define(flag_values, options.LaunchOptions)
+
+
+def launch_options(flag_values: flags.FlagValues) -> options.LaunchOptions:
+  """Makes the options of scripts/launch_local.py."""
+  return shared.make(flag_values, options.LaunchOptions)
+
+
 # --- Evaluation ---------------------------------------------------------------
 
 

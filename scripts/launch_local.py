@@ -1,0 +1,41 @@
+r"""Trains on this machine as on several hosts, each a process with a port.
+
+    python scripts/launch_local.py --hosts=2 -- \
+      --dataset_dir=${DATA_DIR} --train_logdir=${OUTPUT_DIR} \
+      --train_batch_size=8 --training_number_of_steps=100
+
+What follows -- goes to train.py. Lines of output begin with the task's number.
+Where a task fails, all end, with its exit status; Ctrl-C and SIGTERM have a
+checkpoint saved. To try out what docs/scaling.md describes: one process uses
+the machine better.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import network as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_launch_flags(flag_values)
+
+
+def main(flag_values, arguments):
+  options = flag_sets.launch_options(flag_values)
+
+  from deeplab import environment
+  from deeplab import launch
+
+  failure = launch.run(
+      os.path.join(sys.path[0], 'train.py'), arguments, options.hosts)
+  if failure:
+    environment.refuse(str(failure), failure.status)
+
+
+if __name__ == '__main__':
+  words = sys.argv + ['--']
+  end = words.index('--')
+  cli.run(lambda flag_values: main(flag_values, words[end + 1:-1]),
+          define_flags, environments=(), argv=words[:end])
