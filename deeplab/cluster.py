@@ -155,8 +155,10 @@ class _Cluster(Alone):
   def running(self):
     try:
       yield
-    except tf.errors.OpError:
-      if self._watch.finds_loss(_FIND_SECS):
+    except tf.errors.OpError as error:
+      # What may come of another task's end; if that is so, it is found soon.
+      if not tf_texts.is_of_input(error) and (
+          self._watch.finds_loss(_FIND_SECS)):
         threading.Event().wait()  # for _end, in the watch's thread
       raise
 
