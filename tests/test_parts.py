@@ -108,11 +108,11 @@ TWO = ((1, 2), (2, 1))  # hosts, clones
 @pytest.mark.parametrize('model, options, splits', [
     pytest.param(MODEL, OPTIONS, TWO, marks=pytest.mark.slow, id='float'),
     pytest.param(MODEL, OPTIONS._replace(
-        optimizer='adam', label_weights=(0.5,), fused_step=True), ((2, 2),),
+        optimizer='adam', label_weights=(0.5,), fused_step=True), TWO,
                  marks=pytest.mark.extended, id='adam'),
     pytest.param(MODEL._replace(
         quantize_delay_step=0, fake_quant=options_lib.LAYERS), OPTIONS,
-                 TWO + ((2, 2),), marks=pytest.mark.extended, id='qat'),
+                 ((2, 2),), marks=pytest.mark.extended, id='qat'),
 ])
 def test_parts_compute_what_the_whole_batch_does(
     model, options, splits, few_blocks):

@@ -1,0 +1,382 @@
+"""Tasks that train together: what is refused, who is missed, how they end."""
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import cluster
+from deeplab import launch
+from deeplab import options as options_lib
+from deeplab import stops
+from deeplab import training
+from deeplab import watch
+from deeplab.data import dataset
+from deeplab.errors import InputError
+from tests import resuming
+from tests import scripts
+from tests.test_parts import free_addresses
+
+TWO = ('127.0.0.1:4711', '127.0.0.1:4712')
+
+
+# --- What is refused -------------------------------------------------------
+
+
+@pytest.mark.parametrize('given, words', [
+    ({'cluster': ('a:1', 'b:2'), 'task': 2},
+     'task=2: expected 0 to 1, as cluster has 2 hosts'),
+    ({'task': 1}, 'task=1: expected 0 without cluster'),
+    ({'cluster': ('a:1', 'b')},
+     'cluster=a:1,b: expected HOST:PORT of each host, got "b"'),
+    ({'cluster': ('a:70000',)}, 'HOST:PORT of each host, got "a:70000"'),
+    ({'cluster': ('a:1', 'a:1')}, 'cluster=a:1,a:1: a:1 is there twice'),
+    ({'num_clones': 0}, 'num_clones=0: expected a whole number from 1 to 64'),
+], ids=str)
+def test_no_such_cluster(given, words):
+  with pytest.raises(InputError) as error:
+    options_lib.DistributionOptions(**given)
+  assert words in str(error.value)
+
+
+def test_addresses_of_ipv6_are_taken():
+  given = options_lib.DistributionOptions(
+      cluster=('[::1]:4711', 'host-2.local:1'), num_clones=3)
+  assert given.parts == 6
+
+
+@pytest.mark.parametrize('batch_size, tuned, words', [
+    (5, False, 'batch_size=5: expected a multiple of 2'),
+    (2, True, 'batch_size=2: expected at least 4 with fine_tune_batch_norm='
+              'true (24 or more is advised)'),
+])
+def test_a_batch_that_does_not_make_parts_is_refused(batch_size, tuned, words):
+  with pytest.raises(InputError, match=re.escape(words)):
+    options_lib.TrainOptions('', fine_tune_batch_norm=tuned).check_with(
+        batch_size=batch_size, num_classes=32, parts=2)
+
+
+@pytest.mark.tf1
+def test_the_rewrite_of_a_whole_graph_is_refused(tmp_path):
+  with pytest.raises(InputError, match='quantize_delay_step=0: the rewrite .*'
+                     'add fake_quant=layers'):
+    training.train(
+        dataset_options=options_lib.DatasetOptions('d', 'train', batch_size=4),
+        preprocess_options=options_lib.PreprocessOptions(),
+        model_options=options_lib.ModelOptions(quantize_delay_step=0),
+        options=options_lib.TrainOptions(str(tmp_path / 'log')),
+        distribution_options=options_lib.DistributionOptions(num_clones=2))
+  assert not (tmp_path / 'log').exists()
+
+
+def test_a_port_in_use_is_named():
+  with socket.socket() as taken:
+    taken.bind(('', 0))
+    taken.listen(1)
+    port = taken.getsockname()[1]
+    given = options_lib.DistributionOptions(
+        cluster=('127.0.0.1:{}'.format(port), '127.0.0.1:1'))
+    with pytest.raises(InputError, match='cluster=.*: port {} of task 0 cannot '
+                       'be used here .Address already in use'.format(port)):
+      with cluster.joined(given):
+        pass
+
+
+def test_tasks_that_do_not_come_are_named(monkeypatch):
+  monkeypatch.setattr(cluster, '_JOIN_SECS', 0.1)
+  addresses = free_addresses(2)
+  with pytest.raises(InputError, match='{}. did not start within'.format(
+      re.escape('task 1 (' + addresses[1]))):
+    with cluster.joined(options_lib.DistributionOptions(cluster=addresses)):
+      pass
+
+
+@pytest.mark.modern
+@pytest.mark.tf1
+def test_tasks_with_other_options_are_named():
+  """Two servers of this process; all find the same task."""
+  addresses = free_addresses(2)
+
+  def join(task):
+    with cluster.joined(options_lib.DistributionOptions(
+        cluster=addresses, task=task)) as joined:
+      assert joined.agreed(40 + task) == 40
+      joined.check_equal('options', ['same'])
+      try:
+        joined.check_equal('options', ['other', task])
+      except InputError as error:
+        said.append(str(error))
+      joined.finish()
+
+  said = []
+  threads = [threading.Thread(target=join, args=(task,)) for task in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert said == ['task 1 ({}) has other options than task 0; expected the '
+                  'same in all tasks'.format(addresses[1])] * 2
+
+
+def test_what_decides_a_step_is_compared_and_folders_are_not():
+  fields = {name for cls in (
+      options_lib.DatasetOptions, options_lib.PreprocessOptions,
+      options_lib.ModelOptions, options_lib.TrainOptions)
+            for name in cls._fields}
+  assert set(training._OF_ONE_TASK) < fields
+  assert not {'seed', 'batch_size', 'base_learning_rate', 'crop_size',
+              'quantize_delay_step', 'training_number_of_steps',
+              'on_bad_record'} & set(training._OF_ONE_TASK)
+
+
+# --- Who reads what --------------------------------------------------------
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+def test_hosts_share_the_batches_of_a_single_run(tmp_path):
+  """Disjoint, together the whole, in its order; also after a resume."""
+  resuming.make_records(str(tmp_path))
+  options = options_lib.DatasetOptions(
+      str(tmp_path), 'train', batch_size=4, seed=3)
+
+  def names(share, before=0):
+    with tf.Graph().as_default(), tf.Session() as session:
+      batch = dataset.training_batches(
+          options, options_lib.PreprocessOptions(crop_size=(33, 33)), before,
+          share)
+      session.run(tf.tables_initializer())
+      batches = [session.run([batch['filename'], batch['image']])
+                 for _ in range(4)]
+      return [[(name, image.sum()) for name, image in zip(*both)]
+              for both in batches]
+
+  for before in (0, 3):
+    whole = names((0, 1), before)
+    halves = [names((host, 2), before) for host in range(2)]
+    assert [one + two for one, two in zip(*halves)] == whole
+
+
+# --- Watch -----------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_watch(monkeypatch):
+  monkeypatch.setattr(watch, '_INTERVAL_SECS', 0.02)
+  monkeypatch.setattr(watch, '_ANSWER_SECS', 0.05)
+
+
+def test_a_watch_says_which_task_is_lost(quick_watch):
+  listeners = [socket.socket() for _ in range(3)]
+  for listener in listeners:
+    listener.bind(('127.0.0.1', 0))
+    listener.listen(100)
+  addresses = ['127.0.0.1:{}'.format(one.getsockname()[1])
+               for one in listeners]
+  losses, called = [], threading.Event()
+  watched = watch.Watch(
+      addresses, 0, lambda lost: (losses.append(lost), called.set()))
+  assert watched.wait_for_all(10) == []
+  watched.start()
+  assert not watched.finds_loss(0.1)
+  listeners[2].close()
+  assert watched.finds_loss(10) and called.wait(10)
+  assert losses == [[2]]
+  assert watched.names(losses[0]) == 'task 2 ({})'.format(addresses[2])
+  listeners[0].close()
+  listeners[1].close()
+
+
+def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
+  listener = socket.socket()
+  listener.bind(('127.0.0.1', 0))
+  listener.listen(100)
+  addresses = ['127.0.0.1:1', '127.0.0.1:{}'.format(listener.getsockname()[1])]
+  losses = []
+  watched = watch.Watch(addresses, 0, losses.append)
+  watched.start()
+  watched.stop()
+  listener.close()
+  watched._thread.join(10)
+  assert not losses and not watched._thread.is_alive()
+
+
+def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
+  monkeypatch.setattr(watch, '_ask', lambda address: socket.timeout())
+  losses, called = [], threading.Event()
+  watched = watch.Watch(
+      TWO, 0, lambda lost: (losses.append(lost), called.set()))
+  watched.start()
+  assert not called.wait(0.2)
+  monkeypatch.setattr(watch, '_SILENCE_SECS', 0.0)
+  assert called.wait(10) and losses == [[1]]
+
+
+# --- The launcher ----------------------------------------------------------
+
+
+def script(folder, text):
+  path = folder / 'script.py'
+  path.write_text('import signal, sys, time\ntask = int(sys.argv[-1][-1])\n' +
+                  text)
+  return str(path)
+
+
+def test_the_launcher_shows_all_tasks_and_gives_each_its_own(tmp_path, capsys):
+  path = script(tmp_path, 'print(sys.argv[1:-2], sys.argv[-2], task)\n'
+                'sys.stderr.write("warned\\n")\n')
+  assert launch.run(path, ['--a=1', 'b'], 2) is None
+  output, errors = capsys.readouterr()
+  assert sorted(errors.splitlines()) == ['[0] warned', '[1] warned']
+  lines = sorted(output.splitlines())
+  for task, line in enumerate(lines):
+    match = re.match(
+        r"\[{0}\] \['--a=1', 'b'\] --cluster=(127\.0\.0\.1:\d+),"
+        r'(127\.0\.0\.1:\d+) {0}$'.format(task), line)
+    assert match and match.group(1) != match.group(2), line
+
+
+@pytest.mark.parametrize('text, words', [
+    ('sys.exit(7 if task else 0)', 'task 1 ended with status 7'),
+    ('import os; os.kill(os.getpid(), 9) if task else None',
+     'task 1 was ended by SIGKILL'),
+    # The other one, which does not notice, is ended too.
+    ('sys.exit(3) if task else time.sleep(600)', 'task 1 ended with status 3'),
+])
+def test_the_launcher_ends_with_the_first_failure(
+    tmp_path, text, words, monkeypatch):
+  monkeypatch.setattr(launch, '_NOTICE_SECS', 0.2)
+  assert str(launch.run(script(tmp_path, text), [], 2)) == words
+
+
+def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
+  path = script(
+      tmp_path, 'def end(*unused):\n'
+      '  print("saved"); sys.exit(143)\n'
+      'signal.signal(signal.SIGTERM, end)\nprint("ready", flush=True)\n'
+      'time.sleep(600)\n')
+  printed = []
+
+  def when_ready():
+    while ''.join(printed).count('ready') < 2:
+      printed.append(capsys.readouterr()[0])
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  thread = threading.Thread(target=when_ready)
+  thread.start()
+  with pytest.raises(stops.Stopped), stops.raised():
+    launch.run(path, [], 2)
+  thread.join()
+  assert sorted(capsys.readouterr()[0].splitlines()) == [
+      '[0] saved', '[1] saved']
+
+
+@pytest.mark.parametrize('words, expected', [
+    (['--hosts=0'], '--hosts=0: expected a whole number from 1 to 64'),
+    (['--', '--task=1'], '--task=1: given by this script, to each task its'),
+    (['--train_logdir=x'], 'unknown flag --train_logdir'),
+], ids=str)
+def test_the_launcher_refuses(words, expected):
+  assert expected in scripts.refusal('scripts/launch_local.py', *words)
+
+
+# --- Whole runs ------------------------------------------------------------
+
+
+ARGUMENTS = (
+    '--train_batch_size=4', '--train_crop_size=33,33', '--seed=3',
+    '--depth_multiplier=0.25', '--aspp_convs_filters=16', '--log_steps=1',
+    '--fine_tune_batch_norm=false', '--save_interval_secs=1')
+
+
+def started(folder, steps):
+  return scripts.start(
+      'scripts/launch_local.py', '--hosts=2', '--',
+      '--dataset_dir={}'.format(folder),
+      '--train_logdir={}'.format(folder / 'log'),
+      '--training_number_of_steps={}'.format(steps), *ARGUMENTS, fresh=True,
+      stderr=subprocess.STDOUT)
+
+
+def pid_of(task, folder):
+  """Returns the process of a task of the run in a folder."""
+  for pid in filter(str.isdigit, os.listdir('/proc')):
+    try:
+      with open('/proc/{}/cmdline'.format(pid), 'rb') as words:
+        words = words.read().decode().split('\0')
+    except OSError:
+      continue
+    if '--task={}'.format(task) in words and (
+        '--train_logdir={}'.format(folder / 'log') in words):
+      return int(pid)
+  raise AssertionError('no task {}'.format(task))
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize('victim', [
+    pytest.param(0, marks=pytest.mark.modern),
+    # In which the others would wait for ever.
+    pytest.param(1, marks=pytest.mark.tf1)])
+def test_a_task_that_is_killed_ends_the_others_and_the_run_resumes(
+    tmp_path, victim):
+  resuming.make_records(str(tmp_path))
+  process = started(tmp_path, 10 ** 6)
+  output = ''
+  for line in process.stdout:
+    output += line
+    # Some checkpoints are there then.
+    if re.search(r'\[0\].* step 1[0-9]/', line):
+      break
+  os.kill(pid_of(victim, tmp_path), signal.SIGKILL)
+  output += scripts.output_of(process, timeout=60)[0]
+  assert process.returncode == 128 + signal.SIGKILL, output
+  survivor = 1 - victim
+  lines = [line for line in output.splitlines() if 'ERROR' in line]
+  assert len(lines) == 2, output
+  assert re.match(
+      r'\[{}\] ERROR train.py: task {} \(127\.0\.0\.1:\d+\) ended before the '
+      'training did; the last checkpoint of task 0 is kept'.format(
+          survivor, victim), lines[0]), lines
+  assert lines[1] == (
+      'ERROR launch_local.py: task {} was ended by SIGKILL'.format(victim))
+  newest = tf.train.latest_checkpoint(str(tmp_path / 'log'))
+  reached = int(newest.split('-')[-1])
+  assert reached > 0
+  process = started(tmp_path, reached + 2)
+  output = scripts.output_of(process)[0]
+  assert process.returncode == 0, output
+  assert '[0]' in output and 'RESUMING from step {}'.format(reached) in output
+  # What hosts have saved, one process goes on with: no variable more or less.
+  output = scripts.run(
+      'train.py', '--dataset_dir={}'.format(tmp_path),
+      '--train_logdir={}'.format(tmp_path / 'log'),
+      '--training_number_of_steps={}'.format(reached + 3), *ARGUMENTS).stdout
+  assert 'finished at step {}'.format(reached + 3) in output
+  names = [set(tf.train.NewCheckpointReader(str(
+      tmp_path / 'log' / 'model.ckpt-{}'.format(step))
+  ).get_variable_to_shape_map()) for step in (reached + 2, reached + 3)]
+  assert names[0] == names[1]
+
+
+@pytest.mark.extended
+@pytest.mark.tf1
+def test_a_signal_to_one_task_has_all_save_and_end(tmp_path):
+  resuming.make_records(str(tmp_path))
+  process = started(tmp_path, 10 ** 6)
+  for line in process.stdout:
+    if re.search(r'\[0\].* step 3/', line):
+      break
+  os.kill(pid_of(1, tmp_path), signal.SIGTERM)
+  output = scripts.output_of(process)[0]
+  assert process.returncode == 128 + signal.SIGTERM, output
+  ends = re.findall(r'\[(\d)\] stopped by SIGTERM at step (\d+)', output)
+  assert sorted(task for task, _ in ends) == ['0', '1'], output
+  assert len({step for _, step in ends}) == 1
+  assert os.path.exists(str(
+      tmp_path / 'log' / 'model.ckpt-{}.index'.format(ends[0][1])))
