@@ -6,6 +6,7 @@ that ends: who writes there next removes the folder.
 """
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from deeplab.errors import InputError
 
 _PREFIX, _SUFFIX = '.deeplab-', '.tmp'
 _LOCK = '.deeplab-lock'
+_READ_BYTES = 2 ** 20
 # How file systems say that they cannot be told to write to the disk now.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
                 errno.EROFS)
@@ -168,6 +170,20 @@ def write_all(contents: Dict[str, bytes]) -> None:
 def json_bytes(content: Any) -> bytes:
   """Returns JSON as files have it, the same for the same content."""
   return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
+
+
+def digest(content: Any) -> str:
+  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
+  return hashlib.sha256(json_bytes(content)).hexdigest()
+
+
+def sha256_of(path: str) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal."""
+  checksum = hashlib.sha256()
+  with open(path, 'rb') as source:
+    for part in iter(lambda: source.read(_READ_BYTES), b''):
+      checksum.update(part)
+  return checksum.hexdigest()
 
 
 # --- The hidden folder -----------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import parts
 from deeplab.errors import InputError
 from deeplab.fields import definitions
 from deeplab.fields import field
@@ -55,6 +56,8 @@ _LARGEST_SEED = 2 ** 32 - 1
 # Threads and processes.
 _MOST_WORKERS = 1024
 _MOST_IMAGES = 10 ** 6
+# Parts of a work, of which each has an image at least.
+_MOST_PARTS = 10 ** 4
 _SMALLEST_PAINTED_SIDE = 64
 
 _SIZE = 'HEIGHT,WIDTH, for example 512,512'
@@ -97,6 +100,35 @@ def _steps(default, text, least=0):
 
 def _rate(default, text):
   return field(default, text, least=0, most=_LARGEST_RATE)
+
+
+def _num_shards(most=_MOST_PARTS):
+  return field(1, 'Parts that the work is split into, each a run of its own, '
+               'on any machine.', least=1, most=most)
+
+
+def _shard_index():
+  return field(None, 'The part that this run does, counted from 0.', least=0,
+               most=_MOST_PARTS - 1)
+
+
+def _part_of(options):
+  """Returns the parts.Part that options with these fields ask for, or None.
+
+  Raises:
+    InputError: one of the fields does without the other, or contradicts it.
+  """
+  given = errors.option('num_shards', options.num_shards)
+  index = options.shard_index
+  if index is not None and index >= options.num_shards:
+    raise InputError('{}: expected less than {}',
+                     errors.option('shard_index', index), given)
+  if options.num_shards == 1:
+    return None
+  if index is None:
+    raise InputError('{}: which of them is this run? Add {}', given,
+                     errors.option('shard_index', 0))
+  return parts.Part(index, options.num_shards)
 
 
 def _input_node():
@@ -328,6 +360,17 @@ class BuildOptions(NamedTuple):
   shuffle_seed: int = _seed(
       0, 'Seed of the order in which pairs are stored.')
   num_workers: int = _workers('Threads that check pairs')
+  # A part has a shard of each split at least.
+  num_shards: int = _num_shards(most=contract.NUM_SHARDS)
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the build this is; None: all of it."""
+    return _part_of(self)
+
+  def _check(self):
+    _part_of(self)
 
 
 @options
@@ -345,6 +388,20 @@ class PreprocessedOptions(NamedTuple):
   overwrite: bool = field(
       False, 'Replace the images that an earlier run wrote there.')
   num_workers: int = _workers('Threads that write images')
+  num_shards: int = _num_shards()
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the images this is; None: all of them."""
+    return _part_of(self)
+
+  def _check(self):
+    if _part_of(self) and self.overwrite:
+      # The next part would remove what this one writes.
+      raise InputError('{} with {}: parts add to one folder; give a new one, '
+                       'or remove it first', errors.option('overwrite', True),
+                       errors.option('num_shards', self.num_shards))
 
 
 @options
@@ -465,6 +522,20 @@ class EvalOptions(NamedTuple):
   # The picture is made in memory.
   vis_images: int = field(
       8, 'Number of images on that picture.', least=1, most=1000)
+  num_shards: int = _num_shards()
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the images is evaluated; None: all of them."""
+    return _part_of(self)
+
+  def _check(self):
+    if _part_of(self) and not self.report_json:
+      raise InputError('{} without {}: the reports of the parts are what '
+                       'scripts/merge_reports.py adds up',
+                       errors.option('num_shards', self.num_shards),
+                       errors.option('report_json'))
 
 
 @options
@@ -511,6 +582,12 @@ class TfliteEvalOptions(NamedTuple):
       1, 'Threads of one interpreter, where it can have several.',
       least=1, most=_MOST_WORKERS)
   num_workers: int = _workers('Processes with an interpreter each')
+
+
+@options
+class MergeOptions(NamedTuple):
+  """From reports of parts to that of the whole."""
+  report_json: str = required('File for the report of all parts together.')
 
 
 # --- Export and conversion -------------------------------------------------

@@ -19,7 +19,6 @@ their sets the number of pairs is compared. The reference's have no such file.
 """
 import contextlib
 import errno
-import hashlib
 import os
 from typing import (
   Dict,
@@ -46,7 +45,6 @@ from deeplab.errors import option
 from deeplab.errors import some_of
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
-_READ_BYTES = 2 ** 20
 
 
 # --- tf.Example ------------------------------------------------------------
@@ -222,7 +220,8 @@ def _write_shard(path, examples):
         size += framing.framed_size(len(data))
     if os.path.getsize(path) != size:
       raise OSError(errno.EIO, 'not all bytes arrived', path)
-    return ShardFacts(os.path.basename(path), count, size, sha256_of(path))
+    return ShardFacts(
+        os.path.basename(path), count, size, files.sha256_of(path))
   except tf.errors.OpError as error:
     raise OSError(
         errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError)
@@ -271,15 +270,6 @@ def _remove_others(content, kept):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
       os.remove(path)
-
-
-def sha256_of(path: str) -> str:
-  """Returns a file's checksum, in hexadecimal."""
-  digest = hashlib.sha256()
-  with open(path, 'rb') as source:
-    for part in iter(lambda: source.read(_READ_BYTES), b''):
-      digest.update(part)
-  return digest.hexdigest()
 
 
 # --- Finding ---------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -50,6 +51,8 @@ class Split(NamedTuple):
   skipped: int
   # What tells whether the shards are still the same files.
   state: Tuple[Tuple[int, int, int], ...]
+  # Of each shard, where that is known.
+  checksums: Tuple[str, ...] = ()
 
 
 def open_split(options: options_lib.DatasetOptions) -> Split:
@@ -90,7 +93,30 @@ def open_split(options: options_lib.DatasetOptions) -> Split:
   if not found:
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(shard_set.paths, found, skipped, state)
+  return Split(shard_set.paths, found, skipped, state,
+               _checksums(shard_set))
+
+
+def _checksums(shard_set):
+  """Returns the checksums that a description says, in order, or ()."""
+  description = shard_set.description
+  if description is None or description.shards is None:
+    return ()
+  return tuple(description.shards[os.path.basename(path)].sha256
+               for path in shard_set.paths)
+
+
+def identity(split: Split) -> str:
+  """Returns what tells the records of a split from others, in hexadecimal.
+
+  The same of copies of the shards, in whatever folder and on any machine.
+  """
+  return files.digest({
+      'shards': [os.path.basename(path) for path in split.paths],
+      'sizes': [size for _, size, _ in split.state],
+      'checksums': split.checksums,
+      'records': [(os.path.basename(record.path), record.offset,
+                   record.filename) for record in split.records]})
 
 
 def _counted(count):
@@ -270,7 +296,7 @@ def _compare_checksums(scans, description):
   for scan in progress.shown(scans, 'checksums', unit='shard'):
     wanted = description.shards[os.path.basename(scan.path)].sha256
     # Where records are bad, that is why.
-    if not scan.problems and records.sha256_of(scan.path) != wanted:
+    if not scan.problems and files.sha256_of(scan.path) != wanted:
       raise InputError('{}: not the checksum that {} says; {}'.format(
           scan.path, os.path.basename(description.path), records.BUILD_AGAIN))
 

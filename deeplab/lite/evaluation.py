@@ -15,6 +15,7 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import counting
+from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
@@ -61,7 +62,9 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   report_lib.check_outputs(eval_options)
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
-  workers = parallel.worker_count(options.num_workers, len(listing.pairs))
+  part = eval_options.part
+  first, pairs = _own(part, listing.pairs)
+  workers = parallel.worker_count(options.num_workers, len(pairs))
   with _crashes_explained(options.net_file, workers), (
       parallel.processes(workers)) as pool:
     # The workers start here, before there are threads.
@@ -73,18 +76,52 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
     report_lib.check_samples(eval_options, model.input_size)
-    above = png_folder.check(listing.pairs, model.input_size)
+    above = png_folder.check(pairs, model.input_size)
     _log_what_is_not_counted(listing, above)
     counts = _count(
-        pool, options, listing.pairs, ahead=2 * workers,
+        pool, options, pairs, ahead=2 * workers,
         keep=report_lib.samples_wanted(eval_options))
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
-      runtime=_runtime(model, workers), **_origin(listing.pairs, model))
+      runtime=_runtime(model, workers), **_origin(pairs, model))
+  if part:
+    result = result._replace(part=report_lib.PartOf(
+        *part, first=first, total=len(listing.pairs),
+        evaluation=_identity(options, listing.pairs, model)))
   report_lib.save(result, counts.samples, eval_options)
   report_lib.show(result, eval_options.report_json)
   return result
+
+
+def _own(part, pairs):
+  """Returns (number of the first, pairs) of a part, or of all without one."""
+  if part is None:
+    return 0, pairs
+  if part.of > len(pairs):
+    raise InputError('{}: expected at most {}, the number of images',
+                     option('num_shards', part.of), len(pairs))
+  first, last = part.bounds(len(pairs))
+  return first, pairs[first:last]
+
+
+def _identity(options, pairs, model):
+  """Returns what parts of one evaluation have in common; see PartOf.
+
+  Args:
+    options: TfliteEvalOptions.
+    pairs: sequence of pairs.Pair, of all parts.
+    model: _Model.
+  """
+  return {
+      'model': files.sha256_of(options.net_file),
+      # Compressed images of the same size are the same images, as a rule.
+      'images': files.digest([
+          (pair.name, os.path.getsize(pair.image_path),
+           os.path.getsize(pair.label_path)) for pair in pairs]),
+      'input': model.input_text,
+      # Not how many processes it runs in.
+      'runtime': model.interpreter_text}
 
 
 @contextlib.contextmanager
