@@ -3,7 +3,6 @@
 Confusion matrices add up, whatever the order; every score is read off the sum,
 so that it is that of one run over all images. Needs no TensorFlow.
 """
-import re
 from typing import Dict, List, NamedTuple, Sequence
 
 import numpy as np
@@ -17,7 +16,6 @@ from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-_CHECKSUM = re.compile(r'[0-9a-f]{40,}\Z')
 # What may differ between the parts of one evaluation.
 _OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'part')
 
@@ -79,56 +77,35 @@ def _check_agreement(given):
   """Raises InputError unless all are of one evaluation in so many parts."""
   first = given[0]
   for other in given[1:]:
-    differing = _differences(first.report, other.report)
+    differing = parts.differences(_facts(first.report), _facts(other.report))
     if differing:
       raise InputError('{} and {} are not of one evaluation: {}'.format(
           first.path, other.path, errors.some_of(differing, '; ')))
 
 
-def _differences(one, other):
-  """Returns what two reports contradict each other in, as texts."""
-  return [
-      '{} {}, and {}'.format(name, *map(_short, (value, _facts(other)[name])))
-      for name, value in _facts(one).items()
-      if value != _facts(other).get(name)] + [
-          '{} in one alone'.format(name)
-          for name in sorted(set(_facts(other)) - set(_facts(one)))]
-
-
 def _facts(report):
   """Returns what the parts of one evaluation have in common, by name."""
-  facts: Dict[str, object] = {
-      'number of parts': report.part.of, 'images': report.part.total,
-      'classes': len(report.matrix)}
-  for name, value in report._asdict().items():
-    if name not in _OWN:
-      facts[name] = value
-  for name, value in report.part.evaluation.items():
-    if isinstance(value, dict):
-      facts.update({'{} of {}'.format(inner, name): one
-                    for inner, one in value.items()})
-    else:
-      facts[name] = value
+  facts = dict(report.part.evaluation)
+  facts.update((name, value)
+               for name, value in report_lib.to_json(report).items()
+               if name in report_lib.Report._fields and name not in _OWN)
+  facts.update({'number of parts': report.part.of,
+                'number of images': report.part.total,
+                'number of classes': len(report.matrix)})
   return facts
-
-
-def _short(value):
-  """Says a value; of a checksum, as much as one can compare by eye."""
-  text = str(value)
-  return text[:12] + '...' if _CHECKSUM.match(text) else text
 
 
 def _check_cover(given):
   """Raises InputError unless every image is in one of the parts."""
-  by_part: Dict[parts.Part, str] = {}
-  for path, report in given:
-    part = report.part.part
-    if part in by_part:
-      raise InputError('{} and {} are both {}; expected each part once'.format(
-          by_part[part], path, part))
-    by_part[part] = path
+  by_number: Dict[int, str] = {}
   first = given[0].report.part
-  missing = parts.missing_of(list(by_part), first.of)
+  for path, report in given:
+    number = report.part.number
+    if number in by_number:
+      raise InputError('{} and {} are both {}; expected each part once'.format(
+          by_number[number], path, report.part.part))
+    by_number[number] = path
+  missing = parts.missing_of(by_number, first.of)
   if missing:
     raise InputError('{} missing (given: {})'.format(
         missing, errors.some_of([one.path for one in given])))

@@ -212,8 +212,8 @@ def test_missing_and_repeated_parts_are_named(tmp_path, reports):
 @pytest.mark.parametrize('more, expected', [
     ({'of': 2}, 'number of parts 3, and 2'),
     ({'model': 'b'}, 'checkpoint a, and b'),
-    ({'batch_size': 2}, 'batch_size of data 1, and 2'),
-    ({'on_bad_record': 'skip'}, 'on_bad_record of data fail, and skip'),
+    ({'batch_size': 2}, 'data batch_size 1, and 2'),
+    ({'on_bad_record': 'skip'}, 'data on_bad_record fail, and skip'),
 ])
 def test_parts_of_another_evaluation_are_refused(
     tmp_path, reports, more, expected):

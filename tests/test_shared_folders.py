@@ -1,0 +1,188 @@
+"""Parts that write to one folder: what all leave is what one run leaves."""
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from deeplab import contract
+from deeplab import files
+from deeplab import options as options_lib
+from deeplab import parts
+from deeplab.data import dataset
+from deeplab.data import png_folder
+from deeplab.data import png_folder_writer
+from deeplab.data import records
+from deeplab.errors import InputError
+from tests import record_sets
+
+SIZE = (4, 5)
+CROP = options_lib.PreprocessOptions(crop_size=SIZE)
+
+
+def contents_of(folder):
+  """Returns a dict from path to bytes of all files in a folder."""
+  found = {}
+  for parent, _, names in os.walk(str(folder)):
+    for name in names:
+      path = os.path.join(parent, name)
+      with open(path, 'rb') as content:
+        found[os.path.relpath(path, str(folder))] = content.read()
+  return found
+
+
+# --- Preprocessed images ---------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """Five images in three shards."""
+  folder = tmp_path_factory.mktemp('data')
+  examples = [records.make_example(
+      image_bytes=record_sets.encode(np.full(SIZE + (3,), number, np.uint8)),
+      label_bytes=record_sets.label(1 + number, SIZE),
+      filename='image_{}.png'.format(number), image_format='png',
+      label_format='png', height=SIZE[0], width=SIZE[1])
+              for number in range(5)]
+  records.write_shards(output_dir=str(folder), split='val', shards=[
+      examples[:2], examples[2:3], examples[3:]])
+  return str(folder)
+
+
+def generate(data, folder, number=None, of=1, crop=CROP, names=None, **more):
+  options = options_lib.PreprocessedOptions(
+      output_dir=str(folder), num_shards=of, shard_index=number, **more)
+  return png_folder_writer.write(
+      dataset.batches(options_lib.DatasetOptions(data, 'val'), crop,
+                      names=names, part=options.part),
+      names=names, split='val', preprocess_options=crop, options=options)
+
+
+@pytest.mark.parametrize('names', [
+    None, ['image_4.png', 'image_0.png', 'image_3.png']])
+def test_images_of_all_parts_are_those_of_one_run(data, tmp_path, names):
+  whole = generate(data, tmp_path / 'whole', names=names)
+  lines = []
+  for number in (2, 0, 1):
+    summary = generate(data, tmp_path / 'out', number, 3, names=names,
+                       manifest=str(tmp_path / 'copy.json'))
+    lines.append(png_folder_writer.summary_line(summary))
+    if number != 1:
+      with pytest.raises(InputError, match='did not finish writing it; part'):
+        png_folder.list_pairs(str(tmp_path / 'out'))
+  found = contents_of(tmp_path / 'out')
+  assert found == contents_of(tmp_path / 'whole')
+  assert len(found) == 2 * whole.pairs + 1
+  assert (tmp_path / 'copy.json').read_bytes() == found['manifest.json']
+  assert [line.split('; ')[-1] for line in lines] == [
+      'parts 0, 1 of 3 missing', 'part 1 of 3 missing', 'all parts are there']
+  assert lines[0].startswith('val, part 2 of 3: {} pairs in '.format(
+      1 if names else 2))
+
+
+def test_a_part_that_was_killed_is_run_again(data, tmp_path, monkeypatch):
+  folder = tmp_path / 'out'
+  generate(data, folder, 0, 2)
+  keep = parts.keep
+
+  def killed(*unused):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(parts, 'keep', killed)
+  with pytest.raises(KeyboardInterrupt):
+    generate(data, folder, 1, 2)
+  monkeypatch.setattr(parts, 'keep', keep)
+  with pytest.raises(InputError, match='writing it; part 1 of 2 missing'):
+    png_folder.list_pairs(str(folder))
+  # Another one is run twice, to no harm.
+  assert generate(data, folder, 0, 2).missing == 'part 1 of 2'
+  assert generate(data, folder, 1, 2).missing == ''
+  generate(data, tmp_path / 'whole')
+  assert contents_of(folder) == contents_of(tmp_path / 'whole')
+
+
+def test_two_parts_that_come_last_both_complete(data, tmp_path, monkeypatch):
+  """The other one does so between this one's last file and its look."""
+  folder = tmp_path / 'out'
+  generate(data, folder, 0, 2)
+  kept = parts.kept
+
+  def kept_after(*arguments):
+    monkeypatch.setattr(parts, 'kept', kept)
+    generate(data, folder, 0, 2)
+    return kept(*arguments)
+
+  monkeypatch.setattr(parts, 'kept', kept_after)
+  assert generate(data, folder, 1, 2).missing == ''
+  generate(data, tmp_path / 'whole')
+  assert contents_of(folder) == contents_of(tmp_path / 'whole')
+
+
+def test_a_completion_that_was_killed_is_done_again(
+    data, tmp_path, monkeypatch):
+  folder = tmp_path / 'out'
+  generate(data, folder, 0, 2)
+  write_json = files.write_json
+
+  def killed(path, *content):
+    if os.path.basename(path) == contract.PREPROCESSED_MANIFEST:
+      raise KeyboardInterrupt
+    write_json(path, *content)
+
+  monkeypatch.setattr(files, 'write_json', killed)
+  with pytest.raises(KeyboardInterrupt):
+    generate(data, folder, 1, 2)
+  monkeypatch.setattr(files, 'write_json', write_json)
+  with pytest.raises(InputError, match='did not finish writing'):
+    png_folder.list_pairs(str(folder))
+  assert generate(data, folder, 0, 2).missing == ''
+  generate(data, tmp_path / 'whole')
+  assert contents_of(folder) == contents_of(tmp_path / 'whole')
+
+
+def test_images_of_other_work_are_not_mixed(data, tmp_path):
+  folder = tmp_path / 'out'
+  generate(data, folder, 0, 2)
+  before = contents_of(folder)
+  for arguments, expected in (
+      ({'of': 3}, 'is of another work: parts 2, and 3; give another folder'),
+      ({'crop': CROP._replace(crop_size=(5, 5))},
+       r'is of another work: geometry .* crop_size \[4, 5\], and \[5, 5\]'),
+      ({'names': ['image_0.png', 'image_1.png']},
+       'is of another work: images 5, and 2; names None, and ')):
+    with pytest.raises(InputError, match=expected):
+      generate(data, folder, **dict({'number': 1, 'of': 2}, **arguments))
+  with pytest.raises(InputError, match='holds 4 files from an unfinished run'):
+    generate(data, folder)
+  assert contents_of(folder) == before
+  # Where they came together all the same, as by copying.
+  generate(data, tmp_path / 'other', 1, 2, CROP._replace(crop_size=(5, 5)))
+  shutil.copy(str(tmp_path / 'other' / 'part-1-of-2.json'), str(folder))
+  with pytest.raises(InputError, match='part-1-of-2.json is of another work'):
+    generate(data, folder, 0, 2)
+  with pytest.raises(InputError, match='did not finish writing'):
+    png_folder.list_pairs(str(folder))
+
+
+def test_parts_replace_nothing(data, tmp_path):
+  with pytest.raises(InputError, match=(
+      'overwrite=true with num_shards=2: parts add to one folder')):
+    generate(data, tmp_path / 'out', 0, 2, overwrite=True)
+  generate(data, tmp_path / 'whole')
+  with pytest.raises(InputError, match='holds 10 files already; give another'):
+    generate(data, tmp_path / 'whole', 0, 2)
+  # A run without parts does replace them.
+  generate(data, tmp_path / 'out', 0, 2)
+  with pytest.raises(InputError, match='holds 4 files from an unfinished run;'):
+    generate(data, tmp_path / 'out')
+  generate(data, tmp_path / 'out', overwrite=True)
+  assert contents_of(tmp_path / 'out') == contents_of(tmp_path / 'whole')
+
+
+def test_what_a_part_left_may_be_damaged(data, tmp_path):
+  generate(data, tmp_path / 'out', 0, 2)
+  for content in ('{', '[]', json.dumps({'work': 1, 'content': []})):
+    (tmp_path / 'out' / 'part-0-of-2.json').write_text(content)
+    with pytest.raises(InputError, match='part-0-of-2.json: '):
+      generate(data, tmp_path / 'out', 1, 2)
