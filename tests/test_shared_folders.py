@@ -10,10 +10,13 @@ from deeplab import contract
 from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parts
+from deeplab.data import builder
 from deeplab.data import dataset
+from deeplab.data import pairs
 from deeplab.data import png_folder
 from deeplab.data import png_folder_writer
 from deeplab.data import records
+from deeplab.data import splits
 from deeplab.errors import InputError
 from tests import record_sets
 
@@ -186,3 +189,199 @@ def test_what_a_part_left_may_be_damaged(data, tmp_path):
     (tmp_path / 'out' / 'part-0-of-2.json').write_text(content)
     with pytest.raises(InputError, match='part-0-of-2.json: '):
       generate(data, tmp_path / 'out', 1, 2)
+
+
+# --- Records ---------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  """Pairs of both splits: 9 and 3, so that a shard of val is empty."""
+  folder = tmp_path_factory.mktemp('source')
+  for split, count in (('train', 9), ('val', 3)):
+    for kind in ('images', 'labels'):
+      (folder / split / kind).mkdir(parents=True)
+    for number in range(count):
+      (folder / split / 'images' / 'p{}.jpg'.format(number)).write_bytes(
+          record_sets.picture(number))
+      (folder / split / 'labels' / 'p{}.png'.format(number)).write_bytes(
+          record_sets.label(1 + number))
+  return folder
+
+
+def build(source, output, number=None, of=1, **more):
+  return builder.build([options_lib.BuildOptions(
+      split=split, image_folder=str(source / split / 'images'),
+      label_folder=str(source / split / 'labels'), output_dir=str(output),
+      num_workers=1, num_shards=of, shard_index=number, **more)
+                        for split in contract.SPLITS])
+
+
+def number_of_records(folder):
+  return len(splits.open_split(options_lib.DatasetOptions(
+      str(folder), 'train')).records)
+
+
+@pytest.mark.parametrize('of', [2, 3, 4])
+def test_shards_of_all_parts_are_those_of_one_run(source, tmp_path, of):
+  build(source, tmp_path / 'whole')
+  lines = []
+  for number in reversed(range(of)):
+    if lines:
+      with pytest.raises(InputError, match='no train-'):
+        number_of_records(tmp_path / 'out')
+    summary = build(source, tmp_path / 'out', number, of)[0]
+    lines.append(builder.summary_line(summary, options_lib.BuildOptions(
+        'train', 'i', 'l', str(tmp_path / 'out'))))
+  assert contents_of(tmp_path / 'out') == contents_of(tmp_path / 'whole')
+  assert sorted(os.listdir(str(tmp_path / 'out'))) == sorted(
+      os.listdir(str(tmp_path / 'whole')))
+  assert lines[0].startswith('train, part {} of {}: '.format(of - 1, of))
+  assert 'part 0 of {} missing'.format(of) in lines[-2]
+  assert lines[-1].endswith('; all parts are there')
+
+
+def test_a_part_decodes_its_own_pairs_alone(source, tmp_path, monkeypatch):
+  decoded = []
+  check_pair = pairs.check_pair
+
+  def noted(pair, **more):
+    decoded.append(pair.name)
+    return check_pair(pair, **more)
+
+  monkeypatch.setattr(pairs, 'check_pair', noted)
+  build(source, tmp_path / 'out', 0, 4)
+  assert len(decoded) == 2
+  build(source, tmp_path / 'out', 1, 4)
+  assert len(decoded) == 2 + 3
+
+
+def test_an_older_set_is_there_until_all_parts_are(source, tmp_path):
+  out = tmp_path / 'out'
+  build(source, out, shuffle_seed=1)
+  older = contents_of(out)
+  build(source, out, 0, 2)
+  assert number_of_records(out) == 9
+  assert {path: content for path, content in contents_of(out).items()
+          if os.sep not in path} == older
+  build(source, out, 1, 2)
+  build(source, tmp_path / 'whole')
+  assert contents_of(out) == contents_of(tmp_path / 'whole')
+
+
+def copy_with(source, folder, bad):
+  shutil.copytree(str(source), str(folder))
+  for name in bad:
+    (folder / 'train' / 'labels' / name).write_bytes(b'')
+  return folder
+
+
+def test_bad_pairs_of_a_part_are_refused_or_left_out(source, tmp_path):
+  folder = copy_with(source, tmp_path / 'bad', ['p3.png', 'p5.png'])
+  out, whole = tmp_path / 'out', tmp_path / 'whole'
+  refused = 0
+  for number in range(4):
+    try:
+      build(folder, out, number, 4)
+    except InputError as error:
+      refused += 1
+      name = 'train-problems-part-{}-of-4.txt'.format(number)
+      assert name in str(error)
+      assert 'empty file' in (out / name).read_text()
+  assert 1 <= refused <= 2
+  with pytest.raises(InputError, match='no train-'):
+    number_of_records(out)
+  shutil.rmtree(str(out))
+  build(folder, whole, skip_bad=True)
+  for number in range(3):
+    build(folder, out, number, 3, skip_bad=True)
+  assert contents_of(out) == contents_of(whole)
+  assert json.loads((out / 'train.json').read_text())['skipped'] == 2
+
+
+def seen_by_a_reader(folder):
+  """Returns which set a folder has; 'refused' where a reader refuses it."""
+  try:
+    return splits.identity(splits.open_split(options_lib.DatasetOptions(
+        str(folder), 'train')))
+  except InputError as error:
+    assert 'build_ade20k_data.py' in str(error)
+    return 'refused'
+
+
+@pytest.mark.parametrize('change', ['replace', 'remove', 'rmdir'])
+def test_a_publication_that_was_killed_is_done_again(
+    source, tmp_path, monkeypatch, change):
+  monkeypatch.setattr(files, 'sync', lambda path: None)
+  build(source, tmp_path / 'whole')
+  build(source, tmp_path / 'older', shuffle_seed=1)
+  new = seen_by_a_reader(tmp_path / 'whole')
+  older = seen_by_a_reader(tmp_path / 'older')
+  act, publish = getattr(os, change), records.publish
+  seen = set()
+  for number in range(1, 30):
+    out = tmp_path / str(number)
+    shutil.copytree(str(tmp_path / 'older'), str(out))
+    build(source, out, 0, 2)
+    left = [number]
+
+    def killed(*arguments, left=left, **options):
+      left[0] -= 1
+      if not left[0]:
+        raise KeyboardInterrupt
+      return act(*arguments, **options)
+
+    def publish_killed(*arguments, killed=killed):
+      with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, change, killed)
+        publish(*arguments)
+
+    monkeypatch.setattr(records, 'publish', publish_killed)
+    try:
+      build(source, out, 1, 2)
+      break
+    except KeyboardInterrupt:
+      seen.add(seen_by_a_reader(out))
+    finally:
+      monkeypatch.setattr(records, 'publish', publish)
+    build(source, out, number % 2, 2)
+    assert contents_of(out) == contents_of(tmp_path / 'whole')
+  assert left[0] > 0 and number > 1
+  assert seen <= {older, 'refused', new}
+
+
+def test_shards_of_other_work_are_not_mixed(source, tmp_path):
+  out = tmp_path / 'out'
+  build(source, out, 0, 2)
+  other = copy_with(source, tmp_path / 'other', [])
+  (other / 'train' / 'labels' / 'p0.png').write_bytes(
+      record_sets.label(7, size=(6, 8)) + b' ')
+  for given, more, expected in (
+      (source, {'of': 3}, '0-of-2.json is of another work: parts 2, and 3'),
+      (source, {'shuffle_seed': 5}, 'train shuffle_seed 0, and 5'),
+      (other, {}, 'train pairs ')):
+    with pytest.raises(InputError, match=expected):
+      build(given, out, **dict({'number': 1, 'of': 2}, **more))
+  assert sorted(os.listdir(str(out))) == ['parts']
+
+
+def test_a_shard_that_is_lost_is_not_published(source, tmp_path):
+  out = tmp_path / 'out'
+  build(source, out, 0, 2)
+  shard = out / 'parts' / 'val-00001-of-00004.tfrecord'
+  content = shard.read_bytes()
+  for change in (content[:-1] + b'x', None):
+    shard.unlink()
+    if change:
+      shard.write_bytes(change)
+    with pytest.raises(InputError, match='val-00001-of-00004.tfrecord: missin'):
+      build(source, out, 1, 2)
+    with pytest.raises(InputError, match='no train-'):
+      number_of_records(out)
+  build(source, out, 0, 2)
+  assert number_of_records(out) == 9
+
+
+def test_no_more_parts_than_shards():
+  with pytest.raises(InputError, match='num_shards=5: expected .* from 1 to 4'):
+    options_lib.BuildOptions('val', 'i', 'l', 'o', num_shards=5, shard_index=0)

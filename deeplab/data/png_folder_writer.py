@@ -173,11 +173,10 @@ def _complete(options, facts, entries):
     entries: list of (number, entry of the manifest) of all images.
   """
   folder = options.output_dir
-  manifest = dict(
-      facts, count=len(entries),
-      # They come as the records do; numbers are those of a list of names.
-      images=[entry for _, entry in sorted(
-          entries, key=lambda entry: entry[0])])
+  # They come as the records do; numbers are those of a list of names.
+  entries = sorted(entries, key=lambda entry: entry[0])
+  manifest = dict(facts, count=len(entries),
+                  images=[entry for _, entry in entries])
   for path in (os.path.join(folder, contract.PREPROCESSED_MANIFEST),
                options.manifest):
     if path:
@@ -257,7 +256,13 @@ def _complete_if_last(options, facts, entries, work):
   if len(found) < part.of and os.path.exists(_marker(folder)):
     return parts.missing_in(folder, part.of)
   if len(found) == part.of:
-    _complete(options, facts, sum(found, []))
+    try:
+      entries = [(int(number), dict(entry))
+                 for one in found for number, entry in one]
+    except (TypeError, ValueError):
+      raise InputError('{}: what parts left there is damaged; run all of them '
+                       'again', option('output_dir', folder))
+    _complete(options, facts, entries)
   for path in parts.files_in(folder).values():
     with contextlib.suppress(FileNotFoundError):
       os.remove(path)
