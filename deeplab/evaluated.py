@@ -6,16 +6,17 @@ one evaluation are known. What a checkpoint is decides its index, which has a
 checksum of every variable; its name and folder do not.
 """
 import hashlib
-import json
 import os
 from typing import Any, Dict, Mapping, Optional
 
 from deeplab import checkpoints
 from deeplab import files
+from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import parts
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import storage
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -44,8 +45,8 @@ def circumstances(
   return dict({
       'step': checkpoints.step_of(prefix),
       'data': options_lib.to_json(dataset_options),
-      'shards': [[os.path.basename(path), os.path.getsize(path),
-                  os.stat(path).st_mtime_ns] for path in shards],
+      'shards': [[os.path.basename(path)] + list(storage.state(path)[1:])
+                 for path in shards],
       'preprocessing': preprocess_options.to_json(),
       'pictures': [options.vis_dir, report_lib.samples_wanted(options)],
       'runtime': predictors.runtime(),
@@ -63,7 +64,7 @@ def checkpoint(
   Raises:
     FileNotFoundError: the checkpoint is gone.
   """
-  with open(prefix + '.index', 'rb') as index:
+  with storage.reading(prefix + '.index') as index:
     checksums = hashlib.sha1(index.read()).hexdigest()
   return {'checkpoint': checksums,
           'model': options_lib.to_json(model_options)}
@@ -112,9 +113,10 @@ def recall(logdir: str, given: Dict[str, Any]) -> Optional[report_lib.Report]:
   if vis_dir and not os.path.exists(report_lib.picture_path(vis_dir)):
     return None
   try:
-    with open(_path(logdir, given), encoding='utf-8') as content:
-      return report_lib.from_json(json.load(content)['report'])
-  except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError):
+    path = _path(logdir, given)
+    return report_lib.from_json(
+        inputs.read_json(path, path, 'a report')['report'])
+  except (OSError, KeyError, TypeError, InputError):
     # There is none, or none that can be used: it is made again.
     return None
 

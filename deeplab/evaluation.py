@@ -4,7 +4,6 @@ TFLite files are evaluated on PNG files, in processes of their own: see
 `lite.evaluation`. Both count with `counting`.
 """
 import logging
-import os
 import time
 from typing import Optional
 
@@ -19,6 +18,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.errors import InputError
@@ -130,8 +130,8 @@ def evaluate_checkpoints(
   """
   checkpoint_dir = watch_options.checkpoint_dir
   part = options.part
-  is_single = not os.path.isdir(checkpoint_dir) and (
-      os.path.exists(checkpoint_dir) or
+  is_single = not storage.is_folder(checkpoint_dir) and (
+      storage.exists(checkpoint_dir) or
       bool(checkpoints.parts_of(checkpoint_dir)))
   if part and not is_single and watch_options.max_evaluations != 1:
     raise InputError(
@@ -203,7 +203,7 @@ class _Evaluator:
         self._predictor.restore(prefix)
     except Exception:
       # A trainer removes the index first.
-      if os.path.exists(prefix + '.index'):
+      if storage.exists(prefix + '.index'):
         raise
       _LOG.info('%s was removed before it was read', prefix)
       return None

@@ -13,9 +13,11 @@ import shutil
 import stat
 import tempfile
 from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set
+import uuid
 
 from deeplab import errors
 from deeplab import locks
+from deeplab import storage
 from deeplab.errors import InputError
 
 _PREFIX, _SUFFIX = '.deeplab-', '.tmp'
@@ -34,6 +36,7 @@ def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
   names before is as it was. Several files are renamed in their order, once all
   are complete and on the disk: let the last one say that the others are there.
   Missing folders are made. What runs that were killed left there is removed.
+  Remote files are written on this machine first, and go up in the end.
 
   Args:
     *paths: files, which are replaced; or folders, which may exist only empty.
@@ -47,6 +50,10 @@ def replacing(*paths: str, one_of_many: bool = False) -> Iterator[List[str]]:
   Raises:
     OSError: what cannot be written; the wanted name is in it.
   """
+  if paths and storage.is_remote(paths[0]):
+    with _uploading(paths) as temporaries:
+      yield temporaries
+    return
   with _temporaries(paths, sweep=not one_of_many) as temporaries:
     yield temporaries
     folders: Set[str] = set()
@@ -80,13 +87,16 @@ def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
     InputError: saying why not.
   """
   for path in paths:
-    if os.path.isdir(path) or path.endswith(os.sep):
+    if storage.is_folder(path) or path.endswith(os.sep):
       raise InputError(
           '{}: {}is a folder, expected the name of a file{}', given,
           '' if path == given.text else path + ' ',
           ', such as {}'.format(os.path.join(path, example))
           if example else '')
   try:
+    if paths and storage.is_remote(paths[0]):
+      _try_upload(paths[0])
+      return
     with _temporaries(paths) as temporaries:
       for temporary in temporaries:
         # A full disk takes an empty file.
@@ -102,7 +112,7 @@ def check_folder(given: errors.Option, folder: str) -> None:
   Raises:
     InputError: saying why not.
   """
-  if os.path.exists(folder) and not os.path.isdir(folder):
+  if storage.exists(folder) and not storage.is_folder(folder):
     raise InputError('{}: is a file, expected a folder', given)
   check_files(given, os.path.join(folder, 'x'))
 
@@ -195,7 +205,7 @@ def digest(content: Any) -> str:
 def sha256_of(path: str) -> str:
   """Returns the SHA-256 of a file, in hexadecimal."""
   checksum = hashlib.sha256()
-  with open(path, 'rb') as source:
+  with storage.reading(path) as source:
     for part in iter(lambda: source.read(_READ_BYTES), b''):
       checksum.update(part)
   return checksum.hexdigest()
@@ -307,6 +317,48 @@ def _name_what_was_wanted(
               if (str(name) + os.sep).startswith(temporary + os.sep)]
     error.filename = (within or paths)[0]
     error.filename2 = None
+
+
+# --- Remote files ----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _uploading(paths: Sequence[str]) -> Iterator[List[str]]:
+  """Context with a name on this machine for each remote path."""
+  temporaries: List[str] = []
+  with contextlib.ExitStack() as stack:
+    folders: Dict[str, str] = {}
+    try:
+      for path in paths:
+        parent = _folder_of(path)
+        if parent not in folders:
+          folders[parent] = stack.enter_context(
+              tempfile.TemporaryDirectory(prefix=_PREFIX))
+        temporaries.append(
+            os.path.join(folders[parent], os.path.basename(path)))
+      yield temporaries
+    except OSError as error:
+      _name_what_was_wanted(error, temporaries, paths)
+      raise
+    for parent in folders:
+      storage.make_folder(parent)
+    for number, (temporary, path) in enumerate(zip(temporaries, paths)):
+      try:
+        storage.upload(temporary, path)
+      except OSError as error:
+        raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
+                      'again'.format(error.strerror, len(paths),
+                                     errors.some_of(paths[:number]) or 'none'),
+                      path)
+
+
+def _try_upload(path: str) -> None:
+  """Writes a small file beside a remote path, and removes it."""
+  # Not the name that another run tries.
+  trial = os.path.join(
+      _folder_of(path), _PREFIX + uuid.uuid4().hex + _SUFFIX)
+  write_bytes(trial, b'\n')
+  storage.remove(trial)
 
 
 # --- Steps -----------------------------------------------------------------

@@ -10,7 +10,9 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 from deeplab import contract
 from deeplab import errors
 from deeplab import parts
+from deeplab import storage
 from deeplab.errors import InputError
+from deeplab.fields import check_local
 from deeplab.fields import definitions
 from deeplab.fields import field
 from deeplab.fields import options
@@ -327,7 +329,7 @@ class PreprocessOptions(NamedTuple):
 @options
 class DatasetOptions(NamedTuple):
   """Which records are read, and how they are batched."""
-  dataset_dir: str = required('Folder with the TFRecord shards.')
+  dataset_dir: str = required('Folder with the TFRecord shards.', remote=True)
   split: str = required('Split to read.', choices=contract.SPLITS)
   batch_size: int = field(
       1, 'Images in a batch.', least=1, most=_LARGEST_BATCH)
@@ -345,10 +347,11 @@ class DatasetOptions(NamedTuple):
 class BuildOptions(NamedTuple):
   """From folders of images and labels to the shards of one split."""
   split: str = required('Split to write.', choices=contract.SPLITS)
-  image_folder: str = required('Folder with the images.')
-  label_folder: str = required('Folder with their labels.')
+  # Checked below, under the names that these have beside other splits' ones.
+  image_folder: str = required('Folder with the images.', remote=True)
+  label_folder: str = required('Folder with their labels.', remote=True)
   output_dir: str = required(
-      'Folder for the TFRecord shards; made where missing.')
+      'Folder for the TFRecord shards; made where missing.', remote=True)
   image_format: Optional[str] = field(
       None, 'Refuse images of another format. Not given: accept all.',
       choices=('jpg', 'jpeg', 'png'))
@@ -370,7 +373,14 @@ class BuildOptions(NamedTuple):
     return _part_of(self)
 
   def _check(self):
-    _part_of(self)
+    for name in ('image_folder', 'label_folder'):
+      path = getattr(self, name)
+      check_local(errors.option('{}_{}'.format(self.split, name), path), path)
+    if _part_of(self) and storage.is_remote(self.output_dir):
+      raise InputError('{} with {}: parts of a build meet in a folder of this '
+                       'machine, or one that it has mounted',
+                       errors.option('output_dir', self.output_dir),
+                       errors.option('num_shards', self.num_shards))
 
 
 @options
@@ -426,12 +436,12 @@ class SyntheticOptions(NamedTuple):
 class TrainOptions(NamedTuple):
   """Optimization, initialization, and what a training run writes."""
   train_logdir: str = required(
-      'Folder for checkpoints and summaries.', in_utf8=True)
+      'Folder for checkpoints and summaries.', in_utf8=True, remote=True)
   training_number_of_steps: int = _steps(
       30000, 'Global step to stop at.', least=1)
   tf_initial_checkpoint: Optional[str] = field(
       None, 'Checkpoint to start from: a prefix, any of its files, or a '
-      'folder; none: from scratch.', in_utf8=True)
+      'folder; none: from scratch.', in_utf8=True, remote=True)
   strict_checkpoint: bool = _strict_checkpoint()
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
@@ -514,9 +524,11 @@ class TrainOptions(NamedTuple):
 @options
 class EvalOptions(NamedTuple):
   """What becomes of the scores."""
-  eval_logdir: Optional[str] = field(None, 'Folder for TensorBoard events.')
+  eval_logdir: Optional[str] = field(
+      None, 'Folder for TensorBoard events.', remote=True)
   report_json: Optional[str] = field(
-      None, 'File for the report: scores, confusion matrix, circumstances.')
+      None, 'File for the report: scores, confusion matrix, circumstances.',
+      remote=True)
   vis_dir: Optional[str] = field(
       None, 'Folder for a picture of images, labels and predictions.')
   # The picture is made in memory.
@@ -542,7 +554,8 @@ class EvalOptions(NamedTuple):
 class CheckpointEvalOptions(NamedTuple):
   """Which checkpoints are evaluated, and when."""
   checkpoint_dir: str = required(
-      'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True)
+      'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True,
+      remote=True)
   interval_secs: int = _steps(
       300, 'Least number of seconds between two evaluations.')
   max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
@@ -558,7 +571,7 @@ class CheckpointEvalOptions(NamedTuple):
 @options
 class GraphEvalOptions(NamedTuple):
   """Which frozen graph is evaluated."""
-  path: str = required('Frozen graph to evaluate.')
+  path: str = required('Frozen graph to evaluate.', remote=True)
   input_node: str = _input_node()
   output_node: str = _output_node()
 
@@ -587,7 +600,8 @@ class TfliteEvalOptions(NamedTuple):
 @options
 class MergeOptions(NamedTuple):
   """From reports of parts to that of the whole."""
-  report_json: str = required('File for the report of all parts together.')
+  report_json: str = required(
+      'File for the report of all parts together.', remote=True)
 
 
 # --- Export and conversion -------------------------------------------------
@@ -598,7 +612,7 @@ class ExportOptions(NamedTuple):
   """From a checkpoint to a frozen graph."""
   checkpoint_path: str = required(
       'Folder with checkpoints, of which the newest is taken; or one.',
-      in_utf8=True)
+      in_utf8=True, remote=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
   strict_checkpoint: bool = _strict_checkpoint()

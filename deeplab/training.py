@@ -21,6 +21,7 @@ from deeplab import progress
 from deeplab import saving
 from deeplab import schedules
 from deeplab import stops
+from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.data import records
@@ -213,7 +214,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
                  option('fine_tune_batch_norm', True),
                  option('batch_size', dataset_options.batch_size),
                  _ADVISED_BATCH_NORM_SIZE)
-  os.makedirs(options.train_logdir, exist_ok=True)
+  storage.make_folder(options.train_logdir)
   with _alone_in(options.train_logdir), tf.Graph().as_default():
     return _train_alone(
         dataset_options, preprocess_options, model_options, options)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import time
 from typing import (
   Dict,
@@ -29,6 +28,7 @@ from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import parts
 from deeplab import progress
+from deeplab import storage
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -195,7 +195,7 @@ def split_evenly(items: List[_Item], count: int) -> List[List[_Item]]:
 
 def _make_folder(folder):
   try:
-    os.makedirs(folder, exist_ok=True)
+    storage.make_folder(folder)
   except OSError as error:
     raise InputError('{}: {}', option('output_dir', folder), error.strerror)
 
@@ -251,8 +251,8 @@ def _report(problems, total, options):
     name += '-part-{}-of-{}'.format(*options.part)  # others decode other pairs
   path = os.path.join(options.output_dir, name + '.txt')
   if not problems:
-    if os.path.exists(path):
-      os.remove(path)  # an earlier run's
+    if storage.exists(path):
+      storage.remove(path)  # an earlier run's
     return
   # Also where bad pairs are left out: summary_line says to look there.
   files.write_text(path, ''.join(
@@ -274,7 +274,7 @@ def _check_room(checked):
         os.path.getsize(path) for pair in split.good
         for path in (pair.image_path, pair.label_path))
   for output_dir, size in needed.items():
-    free = shutil.disk_usage(output_dir).free
+    free = storage.free_bytes(output_dir)
     if size > free:
       raise InputError('need {} free in {}, have {}'.format(
           _size_text(size), output_dir, _size_text(free)))

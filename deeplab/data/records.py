@@ -41,6 +41,7 @@ from deeplab import errors
 from deeplab import files
 from deeplab import inputs
 from deeplab import locks
+from deeplab import storage
 from deeplab.data import framing
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -232,7 +233,7 @@ def _unmark(contents, paths, markers):
   for content, kept in zip(contents, paths):
     _remove_others(content, kept)
   for marker in markers:
-    os.remove(marker)
+    storage.remove(marker)
 
 
 def _write_shard(path, examples):
@@ -281,14 +282,14 @@ def _mark(markers):
   made: List[str] = []
   try:
     for marker in markers:
-      if not os.path.exists(marker):
+      if not storage.exists(marker):
         made.append(marker)
         files.write_text(
             marker, 'build_ade20k_data.py has not finished writing here.\n')
   except BaseException:
     for marker in made:
       with contextlib.suppress(OSError):
-        os.remove(marker)
+        storage.remove(marker)
     raise
 
 
@@ -297,7 +298,7 @@ def _remove_others(content, kept):
   for name in _shards_in(content.output_dir, content.split):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
-      os.remove(path)
+      storage.remove(path)
 
 
 # --- Writing in parts ------------------------------------------------------
@@ -437,10 +438,10 @@ def find(dataset_dir: str, split: str) -> ShardSet:
       shard that is not of the set; no record in any shard; a build that was not
       finished.
   """
-  if not os.path.isdir(dataset_dir):
+  if not storage.is_folder(dataset_dir):
     raise InputError(
         '{}: no such folder', option('dataset_dir', dataset_dir))
-  if os.path.exists(_marker(dataset_dir, split)):
+  if storage.exists(_marker(dataset_dir, split)):
     raise InputError('{}: the building of {} was not finished; {}'.format(
         dataset_dir, split, BUILD_AGAIN))
   shards = _shards_in(dataset_dir, split)
@@ -450,17 +451,17 @@ def find(dataset_dir: str, split: str) -> ShardSet:
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
             split, dataset_dir,
-            some_of(sorted(os.listdir(dataset_dir))) or 'nothing'))
+            some_of(sorted(storage.names_in(dataset_dir))) or 'nothing'))
   if description and description.shards is not None:
     _check_described(dataset_dir, shards, description)
   else:
     _check_whole(dataset_dir, split, shards)
   paths = tuple(os.path.join(dataset_dir, name) for name in shards)
   for path in paths:
-    if not os.path.isfile(path):
+    if not storage.is_file(path):
       raise InputError('{}: expected a file; {}'.format(path, BUILD_AGAIN))
   # A file without records has no byte: the format has no file header.
-  if not any(os.path.getsize(path) for path in paths):
+  if not any(map(storage.size, paths)):
     raise InputError(
         '{} has 0 records in {} ({} empty shards); run '
         'build_ade20k_data.py'.format(split, dataset_dir, len(paths)))
@@ -470,7 +471,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
 def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
   """Returns (index, count) of a split's shards by name, of whatever set."""
   found = {}
-  for name in sorted(os.listdir(folder)):
+  for name in sorted(storage.names_in(folder)):
     parsed = contract.parse_shard_name(name)
     if parsed and parsed[0] == split:
       found[name] = parsed[1:]
@@ -515,7 +516,7 @@ def _check_whole(folder, split, shards):
 def _read_description(folder, split):
   """Returns the Description of a split; None where there is no file."""
   path = os.path.join(folder, contract.description_name(split))
-  if not os.path.lexists(path):
+  if not (storage.exists(path) or os.path.islink(path)):
     return None
   try:
     return _parse_description(

@@ -16,6 +16,7 @@ from deeplab import files
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
+from deeplab import storage
 from deeplab.data import decoding
 from deeplab.data import examples
 from deeplab.data import framing
@@ -50,7 +51,7 @@ class Split(NamedTuple):
   # How many others there are, or were.
   skipped: int
   # What tells whether the shards are still the same files.
-  state: Tuple[Tuple[int, int, int], ...]
+  state: Tuple[storage.State, ...]
   # Of each shard, where that is known.
   checksums: Tuple[str, ...] = ()
 
@@ -113,7 +114,7 @@ def identity(split: Split) -> str:
   """
   return files.digest({
       'shards': [os.path.basename(path) for path in split.paths],
-      'sizes': [size for _, size, _ in split.state],
+      'sizes': [state.size for state in split.state],
       'checksums': split.checksums,
       'records': [(os.path.basename(record.path), record.offset,
                    record.filename) for record in split.records]})
@@ -135,17 +136,16 @@ def _refuse_any(scans):
                      ' (and {} more bad ones)'.format(more))
 
 
-def state_of(paths: Sequence[str]) -> Tuple[Tuple[int, int, int], ...]:
+def state_of(paths: Sequence[str]) -> Tuple[storage.State, ...]:
   """Returns what changes where files are replaced or written to.
 
   Raises:
     InputError: a file cannot be looked at any more.
   """
   try:
-    found = [os.stat(path) for path in paths]
+    return tuple(map(storage.state, paths))
   except OSError as error:
     raise InputError(errors.of_system(error))
-  return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
 
 # --- Looking at every record -----------------------------------------------
@@ -255,7 +255,7 @@ def _compared(scans, description):
   for scan in scans:
     facts = description.shards[os.path.basename(scan.path)]
     found = len(scan.records) + scan.skipped
-    size = os.path.getsize(scan.path)
+    size = storage.size(scan.path)
     if scan.is_whole and (found, size) != (facts.records, facts.bytes) or (
         found > facts.records):
       raise InputError('{}: {} in {} bytes, but {} says {} in {}; {}'.format(
