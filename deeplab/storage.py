@@ -54,7 +54,11 @@ def is_folder(path: str) -> bool:
   """Whether there is such a folder."""
   if not is_remote(path):
     return os.path.isdir(path)
-  return _remote(path).isdir(path)
+  # Not isdir, to which a store that cannot be reached is no folder.
+  try:
+    return bool(_remote(path).stat(path).is_directory)
+  except FileNotFoundError:
+    return False
 
 
 def is_file(path: str) -> bool:

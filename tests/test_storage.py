@@ -217,6 +217,20 @@ def test_scripts_refuse_what_tensorflow_does_not_know():
       '--preprocessed_dataset_dir=out')
 
 
+@modern
+def test_a_store_that_cannot_be_reached_is_no_missing_folder(ram, monkeypatch):
+  def unavailable(*unused, **options):
+    raise tf.errors.UnavailableError(None, None, 'no\nhost')
+
+  for name in ('stat', 'exists', 'listdir'):
+    monkeypatch.setattr(tf.io.gfile, name, unavailable)
+  for act in (storage.is_folder, storage.exists, storage.names_in,
+              storage.state):
+    with pytest.raises(OSError, match='no host') as failed:
+      act(ram)
+    assert failed.value.filename == ram
+
+
 # --- Records ---------------------------------------------------------------
 
 
