@@ -16,7 +16,6 @@ from tests import readme
 from tests import scripts
 
 pytestmark = [pytest.mark.extended, pytest.mark.modern]
-PAGE = 'scaling_parts.md'
 TWO = (('in 0 1 2 3', 'in 0 1'), ('num_shards=4', 'num_shards=2'))
 SMALL = (('512,512', '65,65'), ('_resize_value=512', '_resize_value=64'))
 IMAGES = {'train': 3, 'val': 5}
@@ -44,7 +43,7 @@ def folders(shell):
 def records(shell, folders):
   output = shell.folder / 'records'
   printed = shell.run_documented(
-      PAGE, 'for K in 0 1 2 3; do\n  python build_', changes=TWO,
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python build_', changes=TWO,
       OUTPUT_DIR=output, **folders)
   assert printed.count('; all parts are there') == len(contract.SPLITS)
   return output
@@ -75,9 +74,10 @@ def test_records_are_those_of_one_run(shell, folders, records):
 
 def test_reports_of_parts_add_up(shell, records, checkpoint):
   shell.run_documented(
-      PAGE, 'for K in 0 1 2 3; do\n  python eval.py', changes=TWO + SMALL,
-      CKPT=checkpoint, DATA_DIR=records)
-  printed = shell.run_documented(PAGE, 'python scripts/merge_reports.py')
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python eval.py',
+      changes=TWO + SMALL, CKPT=checkpoint, DATA_DIR=records)
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python scripts/merge_reports.py')
   with open(str(shell.folder / 'report.json')) as content:
     merged = json.load(content)
   assert merged['images'] == IMAGES['val'] and 'part' not in merged
@@ -98,8 +98,8 @@ def test_reports_of_parts_add_up(shell, records, checkpoint):
 def test_images_of_parts_complete_a_folder(shell, records):
   output = shell.folder / 'preprocessed'
   printed = shell.run_documented(
-      PAGE, 'for K in 0 1 2 3; do\n  python gen_', changes=TWO + SMALL,
-      DATA_DIR=records, OUTPUT_DIR=output)
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python gen_',
+      changes=TWO + SMALL, DATA_DIR=records, OUTPUT_DIR=output)
   assert '; part 1 of 2 missing\n' in printed
   assert '; all parts are there\n' in printed
   assert sorted(os.listdir(str(output))) == [
@@ -110,17 +110,19 @@ def test_images_of_parts_complete_a_folder(shell, records):
 def test_outputs_may_be_remote(shell, folders, records, checkpoint):
   gs = 'gs://my-bucket'
   printed = shell.run_documented(
-      PAGE, 'python build_ade20k_data.py', changes=((gs, 'ram://b'),),
+      'scaling_parts.md', 'python build_ade20k_data.py', changes=((gs, 'ram://b'),),
       **folders)
   assert 'val: 5 pairs in 4 shards in ram://b/records' in printed
-  printed = shell.run_documented(PAGE, 'python train.py', changes=SMALL + (
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python train.py', changes=SMALL + (
       ('number_of_steps=200000', 'number_of_steps=1'),
       ('train_batch_size=4', 'train_batch_size=2'),
       (gs + '/pretrained', str(checkpoint)), (gs + '/records', str(records)),
       (gs + '/train', 'ram://b/train')))
   assert '--train_logdir=ram://b/train: no lock' in printed
   assert 'ram://b/train/model.ckpt-1' in printed
-  printed = shell.run_documented(PAGE, 'python eval.py', changes=SMALL + (
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python eval.py', changes=SMALL + (
       (gs + '/records', str(records)),
       (gs + '/train', str(checkpoint.parent)), (gs + '/log', 'ram://b/log'),
       (gs + '/report.json', 'ram://b/report.json')))
