@@ -75,6 +75,12 @@ def saved_model_folder(path: str) -> Optional[str]:
   return path if os.path.isfile(inner) else None
 
 
+def file_of(model: ModelFile) -> str:
+  """Returns the file that says what the model is, of those that have one."""
+  return (os.path.join(model.path, contract.SAVED_MODEL_FILE)
+          if model.kind == report_lib.SAVED_MODEL else model.path)
+
+
 def is_onnx(path: str) -> bool:
   """Whether a file begins as ONNX files do.
 

@@ -26,6 +26,7 @@ from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
+from deeplab import storage
 from deeplab import tf_texts
 from deeplab.errors import InputError
 from deeplab.errors import Message
@@ -132,8 +133,7 @@ class Newest:
     facts = []
     for part in parts_of(prefix):
       with contextlib.suppress(FileNotFoundError):
-        status = os.stat(part)
-        facts.append((part, status.st_ino, status.st_size, status.st_mtime_ns))
+        facts.append((part, storage.state(part)))
     key = tuple(facts)
     if key not in self._damages:
       self._damages[key] = damage_of(prefix)
@@ -154,7 +154,7 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
   Raises:
     InputError: where no checkpoint is there, or none that can be read.
   """
-  if os.path.isdir(path):
+  if storage.is_folder(path):
     newest = Newest(path, strict=strict)
     found = newest.find()
     if not found:
@@ -163,14 +163,14 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
                        '; '.join(newest.problems) or '0 *.index files')
     return found
   prefix = _PART.sub('', path)
-  if os.path.exists(prefix + '.index') or parts_of(prefix):
+  if storage.exists(prefix + '.index') or parts_of(prefix):
     problem = damage_of(prefix)
     if problem:
       raise InputError(
           '{}: cannot be read ({})', option(name, path), problem)
     return prefix
   folder = os.path.dirname(path) or '.'
-  latest = find_latest(folder) if os.path.isdir(folder) else None
+  latest = find_latest(folder) if storage.is_folder(folder) else None
   there = 'that folder holds {}'.format(
       os.path.basename(latest)) if latest else 'no checkpoint in that folder'
   raise InputError(
@@ -240,7 +240,7 @@ def _listing(folder):
 def _state(folder):
   """Reads the state file: (CheckpointState or None, what is wrong or None)."""
   path = os.path.join(folder, STATE)
-  if not os.path.exists(path):
+  if not storage.exists(path):
     return None, None
   try:
     # Gives None for what is no text format, and says why in TensorFlow's log.
@@ -260,7 +260,7 @@ def _names_in(state):
 def _entries(folder):
   """Returns the names in a folder; none where it is not there."""
   try:
-    return os.listdir(folder)
+    return storage.names_in(folder)
   except (FileNotFoundError, NotADirectoryError):
     return []
 
@@ -280,7 +280,7 @@ def damage_of(prefix: str) -> Optional[str]:
   Every block of the index and every variable has a checksum.
   """
   ending = '.index'
-  if not os.path.exists(prefix + ending):
+  if not storage.exists(prefix + ending):
     return 'there is no {}{}'.format(os.path.basename(prefix), ending)
   try:
     with _reader(prefix) as reader:
@@ -384,6 +384,8 @@ def _without_patterns(prefix):
   if not _PATTERN.search(prefix):
     yield prefix
     return
+  if storage.is_remote(prefix):
+    raise InputError('{}: expected a name without [ ] * ? and \\', prefix)
   folder, name = os.path.split(os.path.abspath(prefix))
   with tempfile.TemporaryDirectory() as links:
     link = os.path.join(links, 'folder')
@@ -392,7 +394,9 @@ def _without_patterns(prefix):
 
 
 def _in_one_line(error):
-  return tf_texts.message(error).strip().split('\n')[0]
+  # Some file systems say nothing but the class.
+  return (tf_texts.message(error).strip().split('\n')[0] or
+          type(error).__name__)
 
 
 def is_model_variable(name: str) -> bool:
@@ -535,7 +539,7 @@ def read_options(
     InputError: where the file is not what write_options wrote.
   """
   path = os.path.join(folder, contract.MODEL_OPTIONS_FILE)
-  if not os.path.exists(path):
+  if not storage.exists(path):
     return None
   content = inputs.read_json(
       path, path,

@@ -49,13 +49,16 @@ flags.disclaim_key_flags()
 
 
 def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
-          flag_values: Optional[flags.FlagValues] = None) -> flags.FlagValues:
+          flag_values: Optional[flags.FlagValues] = None,
+          words: Optional[str] = None) -> flags.FlagValues:
   """Parses a command line strictly.
 
   Args:
     define_flags: function that defines the script's flags on a FlagValues.
     argv: the first is the program's name.
     flag_values: what they are defined on; None: a new one.
+    words: the flag, which takes several, that arguments which are no flags are
+      values of; None: there may be none.
 
   Returns:
     The FlagValues.
@@ -74,7 +77,9 @@ def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
     raise InputError(_unknown_flag(error.flagname, flag_values))
   except flags.Error as error:
     raise InputError(errors.one_line(str(error)))
-  if rest:
+  if words:
+    flag_values[words].value = (flag_values[words].value or []) + rest
+  elif rest:
     raise InputError(_stray_word(rest[0], argv))
   return flag_values
 
@@ -229,7 +234,8 @@ def _is_tensorflows(error):
 
 def run(main: Callable[[flags.FlagValues], None],
         define_flags: Callable[[flags.FlagValues], None], *,
-        environments: Sequence[str], argv: Optional[List[str]] = None) -> None:
+        environments: Sequence[str], argv: Optional[List[str]] = None,
+        words: Optional[str] = None) -> None:
   """Runs a script: parses, checks the environment, reports input errors.
 
   Args:
@@ -240,6 +246,7 @@ def run(main: Callable[[flags.FlagValues], None],
       the one to recommend first, and environment.TFLITE where any TFLite
       interpreter will do; empty where it needs no TensorFlow.
     argv: command line; None: sys.argv.
+    words: see `parse`.
   """
   argv = sys.argv if argv is None else argv
   app.define_help_flags()
@@ -256,7 +263,7 @@ def run(main: Callable[[flags.FlagValues], None],
 
   def parse_argv(arguments):
     try:
-      parse(define_all, arguments, flags.FLAGS)
+      parse(define_all, arguments, flags.FLAGS, words)
     except InputError as error:
       environment.refuse(in_flags(error, flags.FLAGS))
     return arguments[:1]

@@ -20,6 +20,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.errors import InputError
@@ -37,6 +38,7 @@ def evaluate(predictor: counting.Predictor,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
+             part: Optional[report_lib.PartOf] = None,
              num_classes: Optional[int] = None) -> report_lib.Report:
   """Evaluates a predictor on a split and writes what is asked for.
 
@@ -47,6 +49,7 @@ def evaluate(predictor: counting.Predictor,
     options: what becomes of the scores.
     kind: report.CHECKPOINT or report.FROZEN_GRAPH.
     step: global step of a checkpoint, or None.
+    part: what part of an evaluation this is; None: all of it.
     num_classes: number of classes, the ignored one included; None: those of
       the batches' label map.
 
@@ -65,8 +68,9 @@ def evaluate(predictor: counting.Predictor,
       split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictor.runtime, matrix=counts.matrix,
-      skipped=batches.num_skipped, label_map=batches.label_map)
-  if options.eval_logdir:
+      skipped=batches.num_skipped, label_map=batches.label_map, part=part)
+  # The scores of a part are not those of the model.
+  if options.eval_logdir and not part:
     write_events(options.eval_logdir, result)
   report_lib.save(result, counts.samples, options)
   return result
@@ -129,9 +133,15 @@ def evaluate_checkpoints(
       checkpoint although max_evaluations is given.
   """
   checkpoint_dir = watch_options.checkpoint_dir
-  is_single = not os.path.isdir(checkpoint_dir) and (
-      os.path.exists(checkpoint_dir) or
+  part = options.part
+  is_single = not storage.is_folder(checkpoint_dir) and (
+      storage.exists(checkpoint_dir) or
       bool(checkpoints.parts_of(checkpoint_dir)))
+  if part and not is_single and watch_options.max_evaluations != 1:
+    raise InputError(
+        '{}: parts are of one evaluation; name a checkpoint with {}, or add {}',
+        option('num_shards', part.of), option('checkpoint_dir'),
+        option('max_evaluations', 1))
   newest = checkpoints.Newest(
       checkpoint_dir, strict=watch_options.strict_checkpoint)
   if is_single or watch_options.max_evaluations and not newest.find():
@@ -140,7 +150,7 @@ def evaluate_checkpoints(
   # What can be wrong with the data shows before there is any waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
-      model_map=checkpoints.label_map_of(checkpoint_dir))
+      model_map=checkpoints.label_map_of(checkpoint_dir), part=part)
   model_options = model_options.with_classes(batches.label_map)
   report_lib.check_samples(options, preprocess_options.crop_size)
   memory.check(
@@ -200,7 +210,7 @@ class _Evaluator:
         self._predictor.restore(prefix)
     except Exception:
       # A trainer removes the index first.
-      if os.path.exists(prefix + '.index'):
+      if storage.exists(prefix + '.index'):
         raise
       _LOG.info('%s was removed before it was read', prefix)
       return None
@@ -224,11 +234,21 @@ class _Evaluator:
         dataset_options=self._data[0], preprocess_options=self._data[1],
         options=self._options)
 
+  def _part_of(self, prefix):
+    """Returns what the report says of the part that it is, or None."""
+    if not self._options.part:
+      return None
+    return evaluated.part_of(
+        self._options.part, evaluated.checkpoint(prefix, self._model_options),
+        self._batches, dataset_options=self._data[0],
+        preprocess_options=self._data[1], runtime=predictors.runtime())
+
   def _evaluated_restored(self, prefix, circumstances):
     """Evaluates the checkpoint that the predictor has; returns its report."""
     result = evaluate(
         self._predictor, self._batches, self._data[1], self._options,
         kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+        part=self._part_of(prefix),
         num_classes=self._model_options.num_classes)
     if circumstances:
       evaluated.remember(self._options.eval_logdir, circumstances, result)
@@ -305,11 +325,15 @@ def evaluate_frozen_graph(
     # Missing folders are made, but not for a graph that is refused.
     report_lib.check_outputs(options)
     report_lib.check_samples(options, preprocess_options.crop_size)
-    result = evaluate(
-        predictor, dataset.batches(
-            dataset_options, preprocess_options,
-            model_map=descriptions.label_map_beside(model.path)),
-        preprocess_options, options, kind=model.kind)
+    batches = dataset.batches(
+        dataset_options, preprocess_options,
+        model_map=descriptions.label_map_beside(model.path), part=options.part)
+    part = evaluated.part_of(
+        options.part, evaluated.exported(model, graph_options), batches,
+        dataset_options=dataset_options, preprocess_options=preprocess_options,
+        runtime=predictor.runtime) if options.part else None
+    result = evaluate(predictor, batches, preprocess_options, options,
+                      kind=model.kind, part=part)
   report_lib.show(result, options.report_json)
   return result
 

@@ -15,6 +15,7 @@ import numbers
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union, get_type_hints
 
 from deeplab import errors
+from deeplab import storage
 from deeplab.errors import InputError
 
 _KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false',
@@ -37,6 +38,8 @@ class Field(NamedTuple):
   choices: Tuple[Union[int, str], ...] = ()
   # Whether the text is given to TensorFlow, which takes names in UTF-8 alone.
   in_utf8: bool = False
+  # Whether the text may be a path that is not of this machine; see `storage`.
+  remote: bool = False
   # Fewest elements of a tuple of any length.
   fewest: int = 0
   # How a tuple of fixed length is written, such as 'HEIGHT,WIDTH'.
@@ -82,6 +85,8 @@ class Field(NamedTuple):
     """
     if value is None and self.is_optional:
       return None
+    if not self.remote and isinstance(value, str):
+      check_local(errors.option(self.name, value), value)
     try:
       return self._converted(value)
     except (ValueError, OverflowError):
@@ -136,7 +141,7 @@ def field(default: Any, text: str, **bounds: Any) -> Any:
     default: what it is where nothing is given.
     text: what it means, with its unit; the help of its flag.
     **bounds: of Field: least, above, most, below, choices, in_utf8, fewest,
-      form.
+      remote, form.
   """
   return Field(text, default=default, **bounds)
 
@@ -144,6 +149,13 @@ def field(default: Any, text: str, **bounds: Any) -> Any:
 def required(text: str, **bounds: Any) -> Any:
   """Defines a field that has no default; arguments as for `field`."""
   return Field(text, is_required=True, **bounds)
+
+
+def check_local(given: errors.Option, path: str) -> None:
+  """Raises InputError where a path that an option gives is a remote one."""
+  if storage.is_remote(path):
+    raise InputError('{}: expected a path of this machine; copy what is there '
+                     'first', given)
 
 
 def options(cls: Any) -> Any:

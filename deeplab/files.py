@@ -6,6 +6,7 @@ that ends: who writes there next removes the folder.
 """
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -22,13 +23,16 @@ from typing import (
   Set,
   Union,
 )
+import uuid
 
 from deeplab import errors
 from deeplab import locks
+from deeplab import storage
 from deeplab.errors import InputError
 
 _PREFIX, _SUFFIX = '.deeplab-', '.tmp'
 _LOCK = '.deeplab-lock'
+_READ_BYTES = 2 ** 20
 # How file systems say that they cannot be told to write to the disk now.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
                 errno.EROFS)
@@ -43,6 +47,7 @@ def replacing(*paths: str, one_of_many: bool = False,
   names before is as it was. Several files are renamed in their order, once all
   are complete and on the disk: let the last one say that the others are there.
   Missing folders are made. What runs that were killed left there is removed.
+  Remote files are written on this machine first, and go up in the end.
 
   Args:
     *paths: files, which are replaced; or folders, which may exist only empty,
@@ -59,6 +64,10 @@ def replacing(*paths: str, one_of_many: bool = False,
   Raises:
     OSError: what cannot be written; the wanted name is in it.
   """
+  if paths and storage.is_remote(paths[0]):
+    with _uploading(paths) as temporaries:
+      yield temporaries
+    return
   with _temporaries(paths, sweep=not one_of_many) as temporaries:
     yield temporaries
     folders: Set[str] = set()
@@ -92,13 +101,16 @@ def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
     InputError: saying why not.
   """
   for path in paths:
-    if os.path.isdir(path) or path.endswith(os.sep):
+    if storage.is_folder(path) or path.endswith(os.sep):
       raise InputError(
           '{}: {}is a folder, expected the name of a file{}', given,
           '' if path == given.text else path + ' ',
           ', such as {}'.format(os.path.join(path, example))
           if example else '')
   try:
+    if paths and storage.is_remote(paths[0]):
+      _try_upload(paths[0])
+      return
     with _temporaries(paths) as temporaries:
       for temporary in temporaries:
         # A full disk takes an empty file.
@@ -114,7 +126,7 @@ def check_folder(given: errors.Option, folder: str) -> None:
   Raises:
     InputError: saying why not.
   """
-  if os.path.exists(folder) and not os.path.isdir(folder):
+  if storage.exists(folder) and not storage.is_folder(folder):
     raise InputError('{}: is a file, expected a folder', given)
   check_files(given, os.path.join(folder, 'x'))
 
@@ -157,6 +169,21 @@ def sync(path: str) -> None:
     _sync_one(path)
 
 
+def sync_each(paths: Iterable[str]) -> None:
+  """Does the same for files, and for the names that they have.
+
+  Where others write to the same folder meanwhile, whose files may go away.
+
+  Raises:
+    OSError: they cannot be written.
+  """
+  folders = set()
+  for path in paths:
+    _sync_one(path)
+    folders.add(_folder_of(path))
+  _sync_each(sorted(folders))
+
+
 def write_json(path: str, content: Any) -> None:
   """Writes JSON; see `replacing`."""
   write_bytes(path, json_bytes(content))
@@ -191,6 +218,20 @@ def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
 def json_bytes(content: Any) -> bytes:
   """Returns JSON as files have it, the same for the same content."""
   return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
+
+
+def digest(content: Any) -> str:
+  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
+  return hashlib.sha256(json_bytes(content)).hexdigest()
+
+
+def sha256_of(path: str) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal."""
+  checksum = hashlib.sha256()
+  with storage.reading(path) as source:
+    for part in iter(lambda: source.read(_READ_BYTES), b''):
+      checksum.update(part)
+  return checksum.hexdigest()
 
 
 # --- The hidden folder -----------------------------------------------------
@@ -299,6 +340,48 @@ def _name_what_was_wanted(
               if (str(name) + os.sep).startswith(temporary + os.sep)]
     error.filename = (within or paths)[0]
     error.filename2 = None
+
+
+# --- Remote files ----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _uploading(paths: Sequence[str]) -> Iterator[List[str]]:
+  """Context with a name on this machine for each remote path."""
+  temporaries: List[str] = []
+  with contextlib.ExitStack() as stack:
+    folders: Dict[str, str] = {}
+    try:
+      for path in paths:
+        parent = _folder_of(path)
+        if parent not in folders:
+          folders[parent] = stack.enter_context(
+              tempfile.TemporaryDirectory(prefix=_PREFIX))
+        temporaries.append(
+            os.path.join(folders[parent], os.path.basename(path)))
+      yield temporaries
+    except OSError as error:
+      _name_what_was_wanted(error, temporaries, paths)
+      raise
+    for parent in folders:
+      storage.make_folder(parent)
+    for number, (temporary, path) in enumerate(zip(temporaries, paths)):
+      try:
+        storage.upload(temporary, path)
+      except OSError as error:
+        raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
+                      'again'.format(error.strerror, len(paths),
+                                     errors.some_of(paths[:number]) or 'none'),
+                      path)
+
+
+def _try_upload(path: str) -> None:
+  """Writes a small file beside a remote path, and removes it."""
+  # Not the name that another run tries.
+  trial = os.path.join(
+      _folder_of(path), _PREFIX + uuid.uuid4().hex + _SUFFIX)
+  write_bytes(trial, b'\n')
+  storage.remove(trial)
 
 
 # --- Steps -----------------------------------------------------------------

@@ -8,6 +8,7 @@ import stat
 from typing import Any, Union
 
 from deeplab import contract
+from deeplab import storage
 from deeplab.errors import InputError
 from deeplab.errors import Option
 
@@ -27,11 +28,11 @@ def read(path: str, name: Union[str, Option], kind: str,
     OSError: it cannot be read.
   """
   check(path, name, kind, remedy)
-  size = os.path.getsize(path)
+  size = storage.size(path)
   if size > contract.MAX_FILE_BYTES:
     raise InputError('{}: {} bytes; expected {} of at most {}', name, size,
                      kind, contract.MAX_FILE_BYTES)
-  with open(path, 'rb') as source:
+  with storage.reading(path) as source:
     return source.read()
 
 
@@ -83,6 +84,8 @@ def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
 
 def _problem(path):
   """Says why a path is no file that can be read to its end, or None."""
+  if storage.is_remote(path):
+    return None if storage.is_file(path) else 'no such file'
   try:
     mode = os.stat(path).st_mode
   except (FileNotFoundError, NotADirectoryError):

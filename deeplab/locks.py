@@ -1,8 +1,11 @@
 """Locks on files and folders, which end with the process that holds them."""
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Iterator
+
+from deeplab import storage
 
 
 @contextlib.contextmanager
@@ -19,6 +22,8 @@ def exclusive(path: str) -> Iterator[None]:
     BlockingIOError: another process, or another context of this one, has it.
     OSError: no such path, or its file system has no locks.
   """
+  if storage.is_remote(path):
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
   # Network file systems lock only what can be written to.
   descriptor = os.open(
       path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)

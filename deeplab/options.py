@@ -11,7 +11,10 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 from deeplab import contract
 from deeplab import errors
 from deeplab import label_map as label_maps
+from deeplab import parts
+from deeplab import storage
 from deeplab.errors import InputError
+from deeplab.fields import check_local
 from deeplab.fields import definitions
 from deeplab.fields import field
 from deeplab.fields import options
@@ -79,6 +82,8 @@ _MOST_WORKERS = 1024
 # Devices of a host; processes that stand for hosts.
 _MOST_CLONES = _MOST_LOCAL_HOSTS = 64
 _MOST_IMAGES = 10 ** 6
+# Parts of a work, of which each has an image at least.
+_MOST_PARTS = 10 ** 4
 _SMALLEST_PAINTED_SIDE = 64
 
 # Of a host by name or number ([::1] for IPv6), and a port.
@@ -149,6 +154,35 @@ def _label_map(text):
   return field(None, 'File that says which ids of the labels are which class, '
                'and what it is called; other ids are class 0, ignored. Not '
                'given: ' + text)
+
+
+def _num_shards(most=_MOST_PARTS):
+  return field(1, 'Parts that the work is split into, each a run of its own, '
+               'on any machine.', least=1, most=most)
+
+
+def _shard_index():
+  return field(None, 'The part that this run does, counted from 0.', least=0,
+               most=_MOST_PARTS - 1)
+
+
+def _part_of(options):
+  """Returns the parts.Part that options with these fields ask for, or None.
+
+  Raises:
+    InputError: one of the fields does without the other, or contradicts it.
+  """
+  given = errors.option('num_shards', options.num_shards)
+  index = options.shard_index
+  if index is not None and index >= options.num_shards:
+    raise InputError('{}: expected less than {}',
+                     errors.option('shard_index', index), given)
+  if options.num_shards == 1:
+    return None
+  if index is None:
+    raise InputError('{}: which of them is this run? Add {}', given,
+                     errors.option('shard_index', 0))
+  return parts.Part(index, options.num_shards)
 
 
 def _input_node():
@@ -368,7 +402,7 @@ class PreprocessOptions(NamedTuple):
 @options
 class DatasetOptions(NamedTuple):
   """Which records are read, and how they are batched."""
-  dataset_dir: str = required('Folder with the TFRecord shards.')
+  dataset_dir: str = required('Folder with the TFRecord shards.', remote=True)
   split: str = required('Split to read.', choices=contract.SPLITS)
   batch_size: int = field(
       1, 'Images in a batch.', least=1, most=_LARGEST_BATCH)
@@ -389,10 +423,11 @@ class DatasetOptions(NamedTuple):
 class BuildOptions(NamedTuple):
   """From folders of images and labels to the shards of one split."""
   split: str = required('Split to write.', choices=contract.SPLITS)
-  image_folder: str = required('Folder with the images.')
-  label_folder: str = required('Folder with their labels.')
+  # Checked below, under the names that these have beside other splits' ones.
+  image_folder: str = required('Folder with the images.', remote=True)
+  label_folder: str = required('Folder with their labels.', remote=True)
   output_dir: str = required(
-      'Folder for the TFRecord shards; made where missing.')
+      'Folder for the TFRecord shards; made where missing.', remote=True)
   image_format: Optional[str] = field(
       None, 'Refuse images of another format. Not given: accept all.',
       choices=('jpg', 'jpeg', 'png'))
@@ -405,6 +440,24 @@ class BuildOptions(NamedTuple):
   shuffle_seed: int = _seed(
       0, 'Seed of the order in which pairs are stored.')
   num_workers: int = _workers('Threads that check pairs')
+  # A part has a shard of each split at least.
+  num_shards: int = _num_shards(most=contract.NUM_SHARDS)
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the build this is; None: all of it."""
+    return _part_of(self)
+
+  def _check(self):
+    for name in ('image_folder', 'label_folder'):
+      path = getattr(self, name)
+      check_local(errors.option('{}_{}'.format(self.split, name), path), path)
+    if _part_of(self) and storage.is_remote(self.output_dir):
+      raise InputError('{} with {}: parts of a build meet in a folder of this '
+                       'machine, or one that it has mounted',
+                       errors.option('output_dir', self.output_dir),
+                       errors.option('num_shards', self.num_shards))
 
 
 @options
@@ -427,6 +480,20 @@ class PreprocessedOptions(NamedTuple):
   overwrite: bool = field(
       False, 'Replace the images that an earlier run wrote there.')
   num_workers: int = _workers('Threads that write images')
+  num_shards: int = _num_shards()
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the images this is; None: all of them."""
+    return _part_of(self)
+
+  def _check(self):
+    if _part_of(self) and self.overwrite:
+      # The next part would remove what this one writes.
+      raise InputError('{} with {}: parts add to one folder; give a new one, '
+                       'or remove it first', errors.option('overwrite', True),
+                       errors.option('num_shards', self.num_shards))
 
 
 @options
@@ -451,12 +518,12 @@ class SyntheticOptions(NamedTuple):
 class TrainOptions(NamedTuple):
   """Optimization, initialization, and what a training run writes."""
   train_logdir: str = required(
-      'Folder for checkpoints and summaries.', in_utf8=True)
+      'Folder for checkpoints and summaries.', in_utf8=True, remote=True)
   training_number_of_steps: int = _steps(
       30000, 'Global step to stop at.', least=1)
   tf_initial_checkpoint: Optional[str] = field(
       None, 'Checkpoint to start from: a prefix, any of its files, or a '
-      'folder; none: from scratch.', in_utf8=True)
+      'folder; none: from scratch.', in_utf8=True, remote=True)
   strict_checkpoint: bool = _strict_checkpoint()
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
@@ -593,21 +660,38 @@ class LaunchOptions(NamedTuple):
 @options
 class EvalOptions(NamedTuple):
   """What becomes of the scores."""
-  eval_logdir: Optional[str] = field(None, 'Folder for TensorBoard events.')
+  eval_logdir: Optional[str] = field(
+      None, 'Folder for TensorBoard events.', remote=True)
   report_json: Optional[str] = field(
-      None, 'File for the report: scores, confusion matrix, circumstances.')
+      None, 'File for the report: scores, confusion matrix, circumstances.',
+      remote=True)
   vis_dir: Optional[str] = field(
       None, 'Folder for a picture of images, labels and predictions.')
   # The picture is made in memory.
   vis_images: int = field(
       8, 'Number of images on that picture.', least=1, most=1000)
+  num_shards: int = _num_shards()
+  shard_index: Optional[int] = _shard_index()
+
+  @property
+  def part(self) -> Optional[parts.Part]:
+    """Which part of the images is evaluated; None: all of them."""
+    return _part_of(self)
+
+  def _check(self):
+    if _part_of(self) and not self.report_json:
+      raise InputError('{} without {}: the reports of the parts are what '
+                       'scripts/merge_reports.py adds up',
+                       errors.option('num_shards', self.num_shards),
+                       errors.option('report_json'))
 
 
 @options
 class CheckpointEvalOptions(NamedTuple):
   """Which checkpoints are evaluated, and when."""
   checkpoint_dir: str = required(
-      'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True)
+      'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True,
+      remote=True)
   interval_secs: int = _steps(
       300, 'Least number of seconds between two evaluations.')
   max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
@@ -625,7 +709,7 @@ class GraphEvalOptions(NamedTuple):
   """Which exported graph is evaluated."""
   path: str = required(
       'Frozen graph to evaluate; or a SavedModel, which is a folder; or an '
-      'ONNX file.')
+      'ONNX file.', remote=True)
   input_node: str = _input_node()
   output_node: str = _output_node()
 
@@ -644,6 +728,13 @@ class TfliteEvalOptions(NamedTuple):
       'true; a quantized one always gets pixels of 0 to 255.')
   num_threads: int = _num_threads()
   num_workers: int = _workers('Processes with an interpreter each')
+
+
+@options
+class MergeOptions(NamedTuple):
+  """From reports of parts to that of the whole."""
+  report_json: str = required(
+      'File for the report of all parts together.', remote=True)
 
 
 # --- MLPerf ----------------------------------------------------------------
@@ -741,7 +832,7 @@ class ExportOptions(NamedTuple):
   """From a checkpoint to a frozen graph, or to other formats."""
   checkpoint_path: str = required(
       'Folder with checkpoints, of which the newest is taken; or one.',
-      in_utf8=True)
+      in_utf8=True, remote=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
   formats: Tuple[str, ...] = field(

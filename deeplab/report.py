@@ -18,6 +18,7 @@ from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
+from deeplab import parts
 from deeplab import streams
 from deeplab import visualize
 from deeplab.errors import InputError
@@ -34,6 +35,23 @@ TFLITE = 'tflite'
 ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
+
+
+class PartOf(NamedTuple):
+  """Which part of an evaluation a report is of."""
+  number: int
+  of: int
+  # Number of its first image among the `total` of all parts.
+  first: int
+  total: int
+  # What all parts have in common: the model by its content, the data set by its
+  # content, and the options; see `evaluated`.
+  evaluation: Dict[str, object]
+
+  @property
+  def part(self) -> parts.Part:
+    """Which it is."""
+    return parts.Part(self.number, self.of)
 
 
 class Report(NamedTuple):
@@ -58,10 +76,12 @@ class Report(NamedTuple):
   matrix: np.ndarray
   # The class whose pixels were left out of the matrix.
   ignore_label: int = contract.IGNORE_LABEL
-  # Number of images left out because they cannot be used.
+  # Number of images left out because they cannot be used; of all parts.
   skipped: int = 0
   # What the classes are, where they are as many.
   label_map: label_maps.LabelMap = label_maps.ADE20K
+  # None: all images of the split were evaluated.
+  part: Optional[PartOf] = None
 
   @property
   def scores(self) -> metrics.Scores:
@@ -132,7 +152,8 @@ def _summary(report):
   return [
       ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
       ('images', '{} of {}, {:.1f} s, {:.2f} a second{}'.format(
-          report.images, report.split, report.seconds,
+          report.images, report.split if not report.part else '{}, {}'.format(
+              report.split, report.part.part), report.seconds,
           report.images_per_second, '; {} bad ones left out'.format(
               report.skipped) if report.skipped else '')),
       ('geometry', report.geometry),
@@ -163,16 +184,18 @@ def to_json(report: Report) -> Dict[str, Any]:
     report: the evaluation.
 
   Returns:
-    The report's fields, the label map only where it is not ADE20K's;
-    images_per_second; the scores; 'classes', a list of dicts (id, name, pixels,
-    iou); 'confusion_matrix', a list of rows.
+    The report's fields, `part` only where it is one, the label map only where
+    it is not ADE20K's; images_per_second; the scores; 'classes', a list of
+    dicts (id, name, pixels, iou); 'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
   iou = scores.pop('per_class_iou')
   matrix = np.asarray(report.matrix)
   content = dict(report._asdict(), **scores)
-  del content['matrix'], content['label_map']
+  del content['matrix'], content['label_map'], content['part']
   content.update(label_maps.json_entry(report.label_map))
+  if report.part:
+    content['part'] = dict(report.part._asdict())
   content['images_per_second'] = report.images_per_second
   content['classes'] = [
       {'id': index, 'name': name, 'pixels': int(matrix[index].sum()),
@@ -190,9 +213,10 @@ def from_json(content: Any) -> Report:
   """
   try:
     fields = {name: content[name] for name in Report._fields
-              if name not in ('matrix', 'label_map')}
+              if name not in ('matrix', 'label_map', 'part')}
     fields['label_map'] = label_maps.optional_from_json(
         content, 'report') or label_maps.ADE20K
+    fields['part'] = _part_from_json(content)
     matrix = np.array(content['confusion_matrix'])
     whole = matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2
     if whole and to_json(Report(matrix=matrix, **fields)) == content:
@@ -200,6 +224,24 @@ def from_json(content: Any) -> Report:
   except (ValueError, KeyError, TypeError, IndexError, InputError):
     pass
   raise InputError('expected a report')
+
+
+def _part_from_json(content):
+  """Returns the PartOf of what to_json returned, or None.
+
+  Raises:
+    ValueError, KeyError, TypeError: it is something else.
+  """
+  if 'part' not in content:
+    return None
+  found = PartOf(**content['part'])
+  numbers = found[:-1]
+  if any(type(number) is not int for number in numbers) or not (
+      0 <= found.number < found.of and 0 <= found.first and
+      found.first + content['images'] <= found.total and
+      isinstance(found.evaluation, dict)):
+    raise ValueError
+  return found
 
 
 def write(path: str, report: Report) -> None:
@@ -295,7 +337,8 @@ def show(report: Report, report_json: Optional[str]) -> None:
 def result_line(report: Report) -> str:
   """Returns 'RESULT {json}': one line with the main numbers, for programs."""
   content = to_json(report)
-  for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map'):
+  for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map',
+               'part'):
     content.pop(name, None)
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 

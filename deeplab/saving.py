@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import errors
 from deeplab import files
+from deeplab import storage
 from deeplab import tf_texts
 from deeplab.errors import InputError
 
@@ -46,9 +47,9 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
     InputError: what was written cannot be read or is not finite.
     OSError, tf.errors.OpError: it cannot be written.
   """
-  folder, name = os.path.split(os.path.abspath(prefix))
+  folder, name = os.path.split(storage.absolute(prefix))
   # The index makes a checkpoint of the data, the state file the newest of it.
-  paths = list(map(os.path.abspath, more)) + [
+  paths = list(map(storage.absolute, more)) + [
       os.path.join(folder, name + ending)
       for ending in ('.data-00000-of-00001', '.index')]
   state = os.path.join(folder, checkpoints.STATE)
@@ -135,7 +136,7 @@ class Keeper:
 
   def _what_is_kept(self):
     """Says what a run that ends now leaves."""
-    if self.newest and os.path.exists(
+    if self.newest and storage.exists(
         os.path.join(self._folder, self.newest + '.index')):
       return '{} is kept, the steps after it are lost'.format(self.newest)
     return 'no checkpoint is kept, all steps are lost'
@@ -144,7 +145,7 @@ class Keeper:
     """Removes a checkpoint, its index first: what has none is no checkpoint."""
     for path in checkpoints.parts_of(os.path.join(self._folder, name)):
       try:
-        os.remove(path)
+        storage.remove(path)
       except OSError as error:
         _LOG.warning('an old checkpoint stays: %s', errors.of_system(error))
 
@@ -155,7 +156,8 @@ def _kept_before(folder, resumed):
   listed = checkpoints.listed(folder)
   if listed is None:
     ours = re.compile(re.escape(_STEM) + r'-\d+\.index$')
-    listed = sorted((os.path.splitext(entry)[0] for entry in os.listdir(folder)
+    listed = sorted((os.path.splitext(entry)[0]
+                     for entry in storage.names_in(folder)
                      if ours.match(entry)), key=checkpoints.step_of)
     listed = [other for other in listed
               if checkpoints.step_of(other) < checkpoints.step_of(name)]
@@ -185,6 +187,8 @@ def remove_leftovers(folder: str) -> None:
 
 def _identity(folder):
   """Returns what tells a folder from another one of the same name."""
+  if storage.is_remote(folder):
+    return folder  # a part of names, which nobody can replace
   status = os.stat(folder)
   return status.st_dev, status.st_ino
 

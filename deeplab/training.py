@@ -23,6 +23,7 @@ from deeplab import progress
 from deeplab import saving
 from deeplab import schedules
 from deeplab import stops
+from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
 from deeplab.data import records
@@ -301,7 +302,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
                  _ADVISED_BATCH_NORM_SIZE * parts)
   with contextlib.ExitStack() as stack:
     if distribution_options.task == 0:
-      os.makedirs(options.train_logdir, exist_ok=True)
+      storage.make_folder(options.train_logdir)
       stack.enter_context(_alone_in(options.train_logdir))
     cluster = stack.enter_context(cluster_lib.joined(distribution_options))
     stack.enter_context(tf.Graph().as_default())

@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import cli
 from deeplab import contract
+from deeplab import storage
 from deeplab.data import builder
 from deeplab.data import pairs
 from deeplab.data import records
@@ -466,7 +467,7 @@ def test_refuses_an_output_dir_that_is_a_file(folders):
 def test_checks_free_space_before_it_writes(folders, monkeypatch):
   folders.add_pairs(2)
   monkeypatch.setattr(
-      builder.shutil, 'disk_usage',
+      storage.shutil, 'disk_usage',
       lambda _: collections.namedtuple('Usage', 'free')(100))
   with pytest.raises(InputError, match='need 2 KB free in .*, have 0 KB'):
     folders.build()
@@ -556,7 +557,7 @@ def test_a_disk_that_is_full_at_the_last_shard_leaves_both_splits(
 
 def test_room_for_both_splits_is_asked_for(two, monkeypatch):
   monkeypatch.setattr(
-      builder.shutil, 'disk_usage',
+      storage.shutil, 'disk_usage',
       lambda _: collections.namedtuple('Usage', 'free')(4500))
   builder.build(two[1][:1])
   with pytest.raises(InputError, match='need 5 KB free in .*, have 4 KB'):

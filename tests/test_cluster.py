@@ -4,9 +4,11 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 

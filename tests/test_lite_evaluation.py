@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import environment
 from deeplab import label_map
+from deeplab import merging
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
@@ -65,12 +66,13 @@ def expected_matrix(counts):
 
 
 def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
-             **changes):
+             num_shards=1, shard_index=None, **changes):
   return evaluation.evaluate(
       options_lib.TfliteEvalOptions(
           net_file=model, test_dir=str(folder), **changes),
-      options_lib.EvalOptions(report_json=report_json, vis_dir=vis_dir,
-                              vis_images=vis_images))
+      options_lib.EvalOptions(
+          report_json=report_json, vis_dir=vis_dir, vis_images=vis_images,
+          num_shards=num_shards, shard_index=shard_index))
 
 
 # --- Scores and reports ----------------------------------------------------
@@ -126,6 +128,34 @@ def test_classes_of_the_manifest_are_those_of_the_report(model, folder):
   with pytest.raises(InputError, match='img_10.png: prediction 3: expected a '
                      r'class in 0\.\.2'):
     evaluate(model, folder, num_workers=1)
+
+
+def test_the_sum_of_parts_is_the_whole(model, folder, tmp_path):
+  paths = [str(tmp_path / '{}.json'.format(number)) for number in range(2)]
+  for number, path in enumerate(paths):
+    evaluate(model, folder, path, num_shards=2, shard_index=number)
+  found = report_lib.to_json(merging.merge(paths, options_lib.MergeOptions(
+      report_json=str(tmp_path / 'sum.json'))))
+  whole = report_lib.to_json(evaluate(model, folder))
+  for name in ('seconds', 'images_per_second', 'runtime'):
+    del found[name], whole[name]
+  assert found == whole
+  with pytest.raises(InputError, match='num_shards=3: expected at most 2, the'):
+    evaluate(model, folder, paths[0], num_shards=3, shard_index=0)
+
+
+def test_parts_of_other_models_or_images_are_refused(model, folder, tmp_path):
+  paths = [str(tmp_path / '{}.json'.format(number)) for number in range(2)]
+  evaluate(model, folder, paths[0], num_shards=2, shard_index=0)
+  evaluate(model, folder, paths[1], num_shards=2, shard_index=1,
+           is_input_0_255=True)
+  merged = options_lib.MergeOptions(report_json=str(tmp_path / 'sum.json'))
+  with pytest.raises(InputError, match=r'input float32 in \[-1, 1\], and floa'):
+    merging.merge(paths, merged)
+  save(folder, 'img_2.png', image_of(np.full(SIZE, 2)), np.full(SIZE, 1))
+  evaluate(model, folder, paths[1], num_shards=2, shard_index=1)
+  with pytest.raises(InputError, match='not of one evaluation: images '):
+    merging.merge(paths, merged)
 
 
 def test_the_float_range_can_be_chosen(model, folder):

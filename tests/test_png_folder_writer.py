@@ -215,7 +215,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
       class Watched:
         num_images = batches.num_images
-        num_skipped = 0
+        num_skipped = first_image = 0
 
         def __iter__(self):
           for number, batch in enumerate(batches):

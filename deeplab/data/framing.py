@@ -12,6 +12,7 @@ from typing import Iterator, NamedTuple, Tuple
 import numpy as np
 
 from deeplab import contract
+from deeplab import storage
 from deeplab.errors import InputError
 
 _LENGTH = struct.Struct('<Q')
@@ -43,8 +44,8 @@ def frames(path: str) -> Iterator[Frame]:
     InputError: where the next record cannot be found, in words that go after
       'record N'; OSError where the file cannot be read.
   """
-  with open(path, 'rb') as source:
-    size = os.fstat(source.fileno()).st_size
+  with storage.reading(path) as source:
+    size = _size_of(source, path)
     while source.tell() < size:
       yield _next_frame(source, size)
 
@@ -59,9 +60,16 @@ def read(path: str, offset: int) -> Frame:
   Raises:
     InputError: where there is no such record any more.
   """
-  with open(path, 'rb') as source:
+  with storage.reading(path) as source:
     source.seek(offset - _HEADER_BYTES)
-    return _next_frame(source, os.fstat(source.fileno()).st_size)
+    return _next_frame(source, _size_of(source, path))
+
+
+def _size_of(source, path):
+  """Returns the size of an open file, which may have another name by now."""
+  if storage.is_remote(path):
+    return storage.size(path)
+  return os.fstat(source.fileno()).st_size
 
 
 def framed_size(length: int) -> int:

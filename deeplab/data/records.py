@@ -20,11 +20,12 @@ reference's have no such file.
 """
 import contextlib
 import errno
-import hashlib
 import os
+import time
 from typing import (
   Dict,
   Iterable,
+  Iterator,
   List,
   Mapping,
   NamedTuple,
@@ -42,13 +43,15 @@ from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import locks
+from deeplab import storage
 from deeplab.data import framing
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
-_READ_BYTES = 2 ** 20
+# Seconds between two looks whether another process has ended.
+_LOCK_SECS = 0.2
 
 
 # --- tf.Example ------------------------------------------------------------
@@ -186,29 +189,53 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
         found = [[_write_shard(next(rest), shard) for shard in content.shards]
                  for content in contents]
         for content, facts, temporary in zip(contents, found, rest):
-          with open(temporary, 'wb') as out:
-            out.write(files.json_bytes(_description(content, facts)))
+          _write_description(temporary, content, facts)
         _mark(markers)
-        state = '{} left marked as unfinished; {}'.format(
-            ' and '.join(content.split for content in contents), BUILD_AGAIN)
-      for content, kept in zip(contents, paths):
-        _remove_others(content, kept)
-      for marker in markers:
-        os.remove(marker)
+        state = _unfinished(contents)
+      _unmark(contents, paths, markers)
     except OSError as error:
       raise InputError('{}; {}'.format(_write_problem(error), state))
   return paths
 
 
-def _write_alone(folder, stack):
-  """Keeps other processes from publishing in a folder, until a stack's end."""
-  try:
-    stack.enter_context(locks.exclusive(folder))
-  except BlockingIOError:
-    raise InputError('{}: another run writes there', option(
-        'output_dir', folder))
-  except OSError:
-    pass  # a file system without locks
+def _write_alone(folder, stack, *, waits=False):
+  """Keeps other processes from publishing in a folder, until a stack's end.
+
+  Args:
+    folder: the folder.
+    stack: contextlib.ExitStack.
+    waits: wait for the end of another process that publishes there.
+  """
+  while True:
+    try:
+      stack.enter_context(locks.exclusive(folder))
+    except BlockingIOError:
+      if not waits:
+        raise InputError('{}: another run writes there', option(
+            'output_dir', folder))
+      time.sleep(_LOCK_SECS)
+      continue
+    except OSError:
+      pass  # a file system without locks
+    return
+
+
+def _write_description(path, content, shards):
+  with open(path, 'wb') as out:
+    out.write(files.json_bytes(_description(content, shards)))
+
+
+def _unfinished(contents):
+  return '{} left marked as unfinished; {}'.format(
+      ' and '.join(content.split for content in contents), BUILD_AGAIN)
+
+
+def _unmark(contents, paths, markers):
+  """Has readers see what is there, once nothing else is."""
+  for content, kept in zip(contents, paths):
+    _remove_others(content, kept)
+  for marker in markers:
+    storage.remove(marker)
 
 
 def _write_shard(path, examples):
@@ -224,7 +251,8 @@ def _write_shard(path, examples):
         size += framing.framed_size(len(data))
     if os.path.getsize(path) != size:
       raise OSError(errno.EIO, 'not all bytes arrived', path)
-    return ShardFacts(os.path.basename(path), count, size, sha256_of(path))
+    return ShardFacts(
+        os.path.basename(path), count, size, files.sha256_of(path))
   except tf.errors.OpError as error:
     raise OSError(
         errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError)
@@ -256,14 +284,14 @@ def _mark(markers):
   made: List[str] = []
   try:
     for marker in markers:
-      if not os.path.exists(marker):
+      if not storage.exists(marker):
         made.append(marker)
         files.write_text(
             marker, 'build_ade20k_data.py has not finished writing here.\n')
   except BaseException:
     for marker in made:
       with contextlib.suppress(OSError):
-        os.remove(marker)
+        storage.remove(marker)
     raise
 
 
@@ -272,16 +300,105 @@ def _remove_others(content, kept):
   for name in _shards_in(content.output_dir, content.split):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
-      os.remove(path)
+      storage.remove(path)
 
 
-def sha256_of(path: str) -> str:
-  """Returns a file's checksum, in hexadecimal."""
-  digest = hashlib.sha256()
-  with open(path, 'rb') as source:
-    for part in iter(lambda: source.read(_READ_BYTES), b''):
-      digest.update(part)
-  return digest.hexdigest()
+# --- Writing in parts ------------------------------------------------------
+
+
+class Gathered(NamedTuple):
+  """A split whose shards parts have written."""
+  output_dir: str
+  split: str
+  # Of all parts, in order.
+  shards: Sequence[ShardFacts]
+  # What else the description says.
+  facts: Mapping[str, object]
+
+
+def write_apart(
+    folder: str, shards: Mapping[str, Iterable[tf.train.Example]]
+) -> List[ShardFacts]:
+  """Writes some shards, of any splits, to a folder that is no data set.
+
+  Args:
+    folder: made where missing; older shards there are replaced.
+    shards: from name to records, which are taken once.
+
+  Returns:
+    What they are, in order.
+
+  Raises:
+    InputError: a file cannot be written.
+  """
+  try:
+    with files.replacing(
+        *(os.path.join(folder, name) for name in shards)) as temporaries:
+      return [_write_shard(temporary, examples) for temporary, examples in zip(
+          temporaries, shards.values())]
+  except OSError as error:
+    raise InputError('{}; temporary files removed'.format(
+        _write_problem(error)))
+
+
+def publish(folder: str, contents: Sequence[Gathered]) -> None:
+  """Gives the shards of splits their names: all of them, or none.
+
+  As write_splits does, whoever reads a split sees the older set, the new one,
+  or a marker. Where this was killed, it can be done again.
+
+  Args:
+    folder: where write_apart has written them.
+    contents: of each split, once.
+
+  Raises:
+    InputError: a shard is not what it was, or cannot get its name.
+  """
+  paths = [[os.path.join(content.output_dir, shard.name)
+            for shard in content.shards] for content in contents]
+  markers = [_marker(content.output_dir, content.split) for content in contents]
+  state = 'nothing published'
+  try:
+    moves = dict(
+        _checked_move(folder, shard, path)
+        for content, kept in zip(contents, paths)
+        for shard, path in zip(content.shards, kept))
+    with files.replacing(*(
+        os.path.join(content.output_dir, contract.description_name(
+            content.split)) for content in contents)) as temporaries:
+      for content, temporary in zip(contents, temporaries):
+        _write_description(temporary, content, content.shards)
+      _mark(markers)
+      state = _unfinished(contents)
+      for source, path in moves.items():
+        if source != path:
+          os.replace(source, path)
+    _unmark(contents, paths, markers)
+  except OSError as error:
+    raise InputError('{}; {}'.format(_write_problem(error), state))
+
+
+def _checked_move(folder, shard, path):
+  """Returns (where a shard is, the path that it is to have).
+
+  These are the same where it was moved before a kill.
+  """
+  source = os.path.join(folder, shard.name)
+  if not os.path.exists(source):
+    source = path
+  if not os.path.exists(source) or os.path.getsize(source) != shard.bytes or (
+      files.sha256_of(source) != shard.sha256):
+    raise InputError('{}: missing, or not what its part wrote; remove {} and '
+                     'run all parts again'.format(source, folder))
+  return source, path
+
+
+@contextlib.contextmanager
+def publishing_alone(folder: str) -> Iterator[None]:
+  """Context in which no other process publishes in a folder; waits for it."""
+  with contextlib.ExitStack() as stack:
+    _write_alone(folder, stack, waits=True)
+    yield
 
 
 # --- Finding ---------------------------------------------------------------
@@ -325,10 +442,10 @@ def find(dataset_dir: str, split: str) -> ShardSet:
       shard that is not of the set; no record in any shard; a build that was not
       finished.
   """
-  if not os.path.isdir(dataset_dir):
+  if not storage.is_folder(dataset_dir):
     raise InputError(
         '{}: no such folder', option('dataset_dir', dataset_dir))
-  if os.path.exists(_marker(dataset_dir, split)):
+  if storage.exists(_marker(dataset_dir, split)):
     raise InputError('{}: the building of {} was not finished; {}'.format(
         dataset_dir, split, BUILD_AGAIN))
   shards = _shards_in(dataset_dir, split)
@@ -338,17 +455,17 @@ def find(dataset_dir: str, split: str) -> ShardSet:
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
             split, dataset_dir,
-            some_of(sorted(os.listdir(dataset_dir))) or 'nothing'))
+            some_of(sorted(storage.names_in(dataset_dir))) or 'nothing'))
   if description and description.shards is not None:
     _check_described(dataset_dir, shards, description)
   else:
     _check_whole(dataset_dir, split, shards)
   paths = tuple(os.path.join(dataset_dir, name) for name in shards)
   for path in paths:
-    if not os.path.isfile(path):
+    if not storage.is_file(path):
       raise InputError('{}: expected a file; {}'.format(path, BUILD_AGAIN))
   # A file without records has no byte: the format has no file header.
-  if not any(os.path.getsize(path) for path in paths):
+  if not any(map(storage.size, paths)):
     raise InputError(
         '{} has 0 records in {} ({} empty shards); run '
         'build_ade20k_data.py'.format(split, dataset_dir, len(paths)))
@@ -358,7 +475,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
 def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
   """Returns (index, count) of a split's shards by name, of whatever set."""
   found = {}
-  for name in sorted(os.listdir(folder)):
+  for name in sorted(storage.names_in(folder)):
     parsed = contract.parse_shard_name(name)
     if parsed and parsed[0] == split:
       found[name] = parsed[1:]
@@ -407,7 +524,7 @@ def read_description(folder: str, split: str) -> Optional[Description]:
     InputError: there is one that cannot be read.
   """
   path = os.path.join(folder, contract.description_name(split))
-  if not os.path.lexists(path):
+  if not (storage.exists(path) or os.path.islink(path)):
     return None
   try:
     return _parse_description(

@@ -12,10 +12,12 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import files
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
+from deeplab import storage
 from deeplab.data import decoding
 from deeplab.data import examples
 from deeplab.data import framing
@@ -50,9 +52,11 @@ class Split(NamedTuple):
   # How many others there are, or were.
   skipped: int
   # What tells whether the shards are still the same files.
-  state: Tuple[Tuple[int, int, int], ...]
+  state: Tuple[storage.State, ...]
   # Which ids of the labels are which class.
   label_map: label_maps.LabelMap
+  # Of each shard, where that is known.
+  checksums: Tuple[str, ...] = ()
 
 
 def label_map_of(
@@ -121,7 +125,30 @@ def open_split(
   if not found:
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(shard_set.paths, found, skipped, state, label_map)
+  return Split(shard_set.paths, found, skipped, state, label_map,
+               _checksums(shard_set))
+
+
+def _checksums(shard_set):
+  """Returns the checksums that a description says, in order, or ()."""
+  description = shard_set.description
+  if description is None or description.shards is None:
+    return ()
+  return tuple(description.shards[os.path.basename(path)].sha256
+               for path in shard_set.paths)
+
+
+def identity(split: Split) -> str:
+  """Returns what tells the records of a split from others, in hexadecimal.
+
+  The same of copies of the shards, in whatever folder and on any machine.
+  """
+  return files.digest({
+      'shards': [os.path.basename(path) for path in split.paths],
+      'sizes': [state.size for state in split.state],
+      'checksums': split.checksums,
+      'records': [(os.path.basename(record.path), record.offset,
+                   record.filename) for record in split.records]})
 
 
 def _counted(count):
@@ -140,17 +167,16 @@ def _refuse_any(scans):
                      ' (and {} more bad ones)'.format(more))
 
 
-def state_of(paths: Sequence[str]) -> Tuple[Tuple[int, int, int], ...]:
+def state_of(paths: Sequence[str]) -> Tuple[storage.State, ...]:
   """Returns what changes where files are replaced or written to.
 
   Raises:
     InputError: a file cannot be looked at any more.
   """
   try:
-    found = [os.stat(path) for path in paths]
+    return tuple(map(storage.state, paths))
   except OSError as error:
     raise InputError(errors.of_system(error))
-  return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
 
 # --- Looking at every record -----------------------------------------------
@@ -260,7 +286,7 @@ def _compared(scans, description):
   for scan in scans:
     facts = description.shards[os.path.basename(scan.path)]
     found = len(scan.records) + scan.skipped
-    size = os.path.getsize(scan.path)
+    size = storage.size(scan.path)
     if scan.is_whole and (found, size) != (facts.records, facts.bytes) or (
         found > facts.records):
       raise InputError('{}: {} in {} bytes, but {} says {} in {}; {}'.format(
@@ -301,7 +327,7 @@ def _compare_checksums(scans, description):
   for scan in progress.shown(scans, 'checksums', unit='shard'):
     wanted = description.shards[os.path.basename(scan.path)].sha256
     # Where records are bad, that is why.
-    if not scan.problems and records.sha256_of(scan.path) != wanted:
+    if not scan.problems and files.sha256_of(scan.path) != wanted:
       raise InputError('{}: not the checksum that {} says; {}'.format(
           scan.path, os.path.basename(description.path), records.BUILD_AGAIN))
 

@@ -1,4 +1,4 @@
-"""Flags of what makes TFLite files, and of what reads them."""
+"""Flags of what makes and reads TFLite files, and of what reads reports."""
 from typing import List, Tuple
 
 from deeplab import options
@@ -85,3 +85,19 @@ def stages(flag_values: flags.FlagValues) -> List[Tuple[str, str]]:
                        "--report='frozen graph=pb.json'".format(given))
     found.append((stage, path))
   return found
+
+
+def define_merge_flags(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of scripts/merge_reports.py."""
+  flags.DEFINE_multi_string(
+      'report', None,
+      'The --report_json file of a part; each word that is no flag is one too.',
+      flag_values=flag_values)
+  shared.define(flag_values, options.MergeOptions)
+
+
+def merge_options(
+    flag_values: flags.FlagValues) -> Tuple[List[str], options.MergeOptions]:
+  """Makes the paths of the reports, and where the sum goes."""
+  return (flag_values.report or [],
+          shared.make(flag_values, options.MergeOptions))

@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import functools
 import logging
+import os
 from typing import NamedTuple, Tuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from deeplab import contract
 from deeplab import counting
 from deeplab import descriptions
+from deeplab import files
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
@@ -64,7 +66,9 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   label_map = _label_map(options, listing)
-  workers = parallel.worker_count(options.num_workers, len(listing.pairs))
+  part = eval_options.part
+  first, pairs = _own(part, listing.pairs)
+  workers = parallel.worker_count(options.num_workers, len(pairs))
   with _crashes_explained(options.net_file, workers), (
       parallel.processes(workers)) as pool:
     # The workers start here, before there are threads.
@@ -76,17 +80,21 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
     report_lib.check_samples(eval_options, model.input_size)
-    above = png_folder.check(listing.pairs, model.input_size, label_map)
+    above = png_folder.check(pairs, model.input_size, label_map)
     _log_what_is_not_counted(listing, above)
     counts = _count(
-        pool, options, listing.pairs, ahead=2 * workers,
+        pool, options, pairs, ahead=2 * workers,
         num_classes=label_map.num_classes,
         keep=report_lib.samples_wanted(eval_options))
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
       runtime=_runtime(model, workers), label_map=label_map,
-      **png_folder.origin(listing.pairs, model.input_size))
+      **png_folder.origin(pairs, model.input_size))
+  if part:
+    result = result._replace(part=report_lib.PartOf(
+        *part, first=first, total=len(listing.pairs),
+        evaluation=_identity(options, listing.pairs, model, label_map)))
   report_lib.save(result, counts.samples, eval_options)
   report_lib.show(result, eval_options.report_json)
   return result
@@ -99,6 +107,38 @@ def _label_map(options, listing):
       (png_folder.manifest_path(folder), png_folder.read_label_map(folder)),
       (option('net_file', options.net_file),
        descriptions.label_map_beside(options.net_file)))
+
+
+def _own(part, pairs):
+  """Returns (number of the first, pairs) of a part, or of all without one."""
+  if part is None:
+    return 0, pairs
+  if part.of > len(pairs):
+    raise InputError('{}: expected at most {}, the number of images',
+                     option('num_shards', part.of), len(pairs))
+  first, last = part.bounds(len(pairs))
+  return first, pairs[first:last]
+
+
+def _identity(options, pairs, model, label_map):
+  """Returns what parts of one evaluation have in common; see PartOf.
+
+  Args:
+    options: TfliteEvalOptions.
+    pairs: sequence of pairs.Pair, of all parts.
+    model: _Model.
+    label_map: label_map.LabelMap.
+  """
+  return {
+      'model': files.sha256_of(options.net_file),
+      # Compressed images of the same size are the same images, as a rule.
+      'images': files.digest([
+          (pair.name, os.path.getsize(pair.image_path),
+           os.path.getsize(pair.label_path)) for pair in pairs]),
+      'label_map': label_maps.json_entry(label_map),
+      'input': model.input_text,
+      # Not how many processes it runs in.
+      'runtime': model.interpreter_text}
 
 
 @contextlib.contextmanager

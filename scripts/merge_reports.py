@@ -1,0 +1,33 @@
+r"""Adds up the reports of the parts of an evaluation.
+
+    python scripts/merge_reports.py part-*.json --report_json=report.json
+
+The files are what eval.py, eval_pb.py and the TFLite evaluation write with
+--num_shards, --shard_index and --report_json. The sum is what one run over all
+images reports, number for number; its seconds are those of all parts together.
+Parts that are missing, that overlap, or that are of another model, data set or
+other flags are refused. It needs no TensorFlow.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from deeplab import cli  # found through the line above
+from deeplab.flag_sets import tflite as flag_sets
+
+
+def define_flags(flag_values):
+  flag_sets.define_merge_flags(flag_values)
+
+
+def main(flag_values):
+  reports, options = flag_sets.merge_options(flag_values)
+
+  from deeplab import merging
+
+  merging.merge(reports, options)
+
+
+if __name__ == '__main__':
+  cli.run(main, define_flags, environments=(), words='report')

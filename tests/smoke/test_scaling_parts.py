@@ -1,0 +1,129 @@
+"""The commands of docs/scaling_parts.md, on small pictures.
+
+What is gs:// there is ram:// here, a file system of TensorFlow's that ends with
+the process: outputs go there, inputs are of this machine.
+"""
+import json
+import os
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab import options
+from deeplab.nets import deeplab_v3
+from tests import readme
+from tests import scripts
+
+pytestmark = [pytest.mark.extended, pytest.mark.modern]
+TWO = (('in 0 1 2 3', 'in 0 1'), ('num_shards=4', 'num_shards=2'))
+SMALL = (('512,512', '65,65'), ('_resize_value=512', '_resize_value=64'))
+IMAGES = {'train': 3, 'val': 5}
+
+
+@pytest.fixture(scope='module')
+def shell(tmp_path_factory):
+  return readme.Shell(tmp_path_factory.mktemp('scaling'))
+
+
+@pytest.fixture(scope='module')
+def folders(shell):
+  """Variables of the page's commands that make records."""
+  scripts.run('scripts/make_synthetic_ade20k.py', '--size=64',
+              '--train_images={}'.format(IMAGES['train']),
+              '--val_images={}'.format(IMAGES['val']),
+              '--output_dir={}'.format(shell.folder))
+  source = shell.folder / 'ADEChallengeData2016'
+  return {'{}_{}_FOLDER'.format(split, name): source / kind / folder
+          for split, folder in (('TRAIN', 'training'), ('VAL', 'validation'))
+          for name, kind in (('IMAGE', 'images'), ('LABEL', 'annotations'))}
+
+
+@pytest.fixture(scope='module')
+def records(shell, folders):
+  output = shell.folder / 'records'
+  printed = shell.run_documented(
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python build_', changes=TWO,
+      OUTPUT_DIR=output, **folders)
+  assert printed.count('; all parts are there') == len(contract.SPLITS)
+  return output
+
+
+@pytest.fixture(scope='module')
+def checkpoint(shell):
+  prefix = shell.folder / 'pretrained' / 'model.ckpt'
+  prefix.parent.mkdir()
+  with tf.Graph().as_default(), tf.Session() as session:
+    deeplab_v3.logits(tf.zeros([1, 65, 65, 3]), options.ModelOptions(
+        crop_size=(65, 65), decoder_output_stride=(4,)))
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, str(prefix))
+  return prefix
+
+
+def test_records_are_those_of_one_run(shell, folders, records):
+  whole = shell.folder / 'whole'
+  scripts.run('build_ade20k_data.py', '--output_dir={}'.format(whole), *(
+      '--{}={}'.format(name.lower().replace(
+          'label_folder', 'image_label_folder'), path)
+      for name, path in folders.items()))
+  assert sorted(os.listdir(str(records))) == sorted(os.listdir(str(whole)))
+  for path in whole.iterdir():
+    assert (records / path.name).read_bytes() == path.read_bytes()
+
+
+def test_reports_of_parts_add_up(shell, records, checkpoint):
+  shell.run_documented(
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python eval.py',
+      changes=TWO + SMALL, CKPT=checkpoint, DATA_DIR=records)
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python scripts/merge_reports.py')
+  with open(str(shell.folder / 'report.json')) as content:
+    merged = json.load(content)
+  assert merged['images'] == IMAGES['val'] and 'part' not in merged
+  assert '"images": {}'.format(IMAGES['val']) in printed
+  scripts.run(
+      'eval.py', '--checkpoint_dir={}'.format(checkpoint),
+      '--dataset_dir={}'.format(records), '--eval_crop_size=65,65',
+      '--min_resize_value=64', '--max_resize_value=64',
+      '--decoder_output_stride=4', '--resize_factor=16',
+      '--report_json={}'.format(shell.folder / 'whole.json'))
+  with open(str(shell.folder / 'whole.json')) as content:
+    whole = json.load(content)
+  for report in (merged, whole):
+    del report['seconds'], report['images_per_second']
+  assert merged == whole
+
+
+def test_images_of_parts_complete_a_folder(shell, records):
+  output = shell.folder / 'preprocessed'
+  printed = shell.run_documented(
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python gen_',
+      changes=TWO + SMALL, DATA_DIR=records, OUTPUT_DIR=output)
+  assert '; part 1 of 2 missing\n' in printed
+  assert '; all parts are there\n' in printed
+  assert sorted(os.listdir(str(output))) == [
+      'annotations', 'images', 'manifest.json']
+  assert len(os.listdir(str(output / 'images'))) == IMAGES['val']
+
+
+def test_outputs_may_be_remote(shell, folders, records, checkpoint):
+  gs = 'gs://my-bucket'
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python build_ade20k_data.py', changes=((gs, 'ram://b'),),
+      **folders)
+  assert 'val: 5 pairs in 4 shards in ram://b/records' in printed
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python train.py', changes=SMALL + (
+      ('number_of_steps=200000', 'number_of_steps=1'),
+      ('train_batch_size=4', 'train_batch_size=2'),
+      (gs + '/pretrained', str(checkpoint)), (gs + '/records', str(records)),
+      (gs + '/train', 'ram://b/train')))
+  assert '--train_logdir=ram://b/train: no lock' in printed
+  assert 'ram://b/train/model.ckpt-1' in printed
+  printed = shell.run_documented(
+      'scaling_parts.md', 'python eval.py', changes=SMALL + (
+      (gs + '/records', str(records)),
+      (gs + '/train', str(checkpoint.parent)), (gs + '/log', 'ram://b/log'),
+      (gs + '/report.json', 'ram://b/report.json')))
+  assert printed.splitlines()[-1].startswith('RESULT {')

@@ -1,0 +1,409 @@
+"""Paths that are not of this machine, by TensorFlow's file system in memory."""
+import json
+import os
+import sys
+import uuid
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import counting
+from deeplab import evaluated
+from deeplab import evaluation
+from deeplab import events
+from deeplab import files
+from deeplab import inputs
+from deeplab import locks
+from deeplab import merging
+from deeplab import options as options_lib
+from deeplab import report as report_lib
+from deeplab import saving
+from deeplab import storage
+from deeplab.data import builder
+from deeplab.data import dataset
+from deeplab.data import framing
+from deeplab.data import records
+from deeplab.data import splits
+from deeplab.errors import InputError
+from tests import record_sets
+from tests import scripts
+
+SIZE = (6, 8)
+CROP = options_lib.PreprocessOptions(crop_size=SIZE)
+modern = pytest.mark.modern
+
+
+@pytest.fixture
+def ram():
+  """A folder in memory, of this test alone."""
+  folder = 'ram://{}'.format(uuid.uuid4().hex)
+  storage.make_folder(folder)
+  return folder
+
+
+def all_in(folder):
+  """Returns a dict from name to bytes of the files in a remote folder."""
+  found = {}
+  for name in storage.names_in(folder):
+    path = os.path.join(folder, name)
+    if storage.is_file(path):
+      found[name] = inputs.read(path, path, 'a file')
+  return found
+
+
+# --- Paths -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('path, expected', [
+    ('gs://bucket/name', True), ('s3://b/n', True), ('C:/folder', False),
+    ('/a/b', False), ('a://', True), ('1://a', False), ('a/b://c', False),
+    ('', False)])
+def test_what_is_remote(path, expected):
+  assert storage.is_remote(path) is expected
+  assert storage.absolute(path) == (
+      path if expected else os.path.abspath(path))
+
+
+@pytest.mark.tf1
+@modern
+def test_local_paths_do_without_tensorflow(tmp_path, monkeypatch):
+  monkeypatch.setattr(storage, '_remote', None)
+  path = tmp_path / 'file'
+  path.write_bytes(b'abc')
+  status = os.stat(str(path))
+  assert storage.state(str(path)) == (
+      status.st_ino, 3, status.st_mtime_ns)
+  assert storage.size(str(path)) == 3
+  assert storage.names_in(str(tmp_path)) == ['file']
+  with storage.reading(str(path)) as source:
+    assert source.read() == b'abc' and source.fileno()
+  storage.remove(str(path))
+  assert not storage.exists(str(path))
+  with pytest.raises(FileNotFoundError):
+    storage.size(str(path))
+
+
+@modern
+def test_remote_files_are_as_those_of_a_folder(ram):
+  path = ram + '/inner/file'
+  for ask in (storage.exists, storage.is_file, storage.is_folder):
+    assert not ask(path)
+  for act in (storage.size, storage.remove):
+    with pytest.raises(FileNotFoundError) as missing:
+      act(path)
+    assert missing.value.filename == path
+  with pytest.raises(FileNotFoundError), storage.reading(path) as source:
+    source.read()
+  with pytest.raises(FileNotFoundError):
+    storage.names_in(ram + '/none')
+  files.write_bytes(path, b'first, and longer')
+  files.write_bytes(path, b'second')
+  assert inputs.read(path, path, 'a file') == b'second'
+  assert (storage.size(path), storage.names_in(ram)) == (6, ['inner'])
+  assert storage.exists(path) and storage.is_file(path)
+  assert storage.is_folder(ram + '/inner') and not storage.is_file(
+      ram + '/inner')
+  assert files.sha256_of(path) == (
+      '16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4')
+  with pytest.raises(OSError), locks.exclusive(ram):
+    pass
+
+
+@modern
+def test_a_remote_file_is_whole_or_not_there(ram, monkeypatch):
+  path = ram + '/file'
+  files.write_bytes(path, b'older')
+  gfile = tf.io.gfile
+
+  def half(source, target, overwrite):
+    with open(source, 'rb') as content, gfile.GFile(target, 'wb') as out:
+      out.write(content.read()[:2])
+
+  def killed(*unused, **options):
+    raise KeyboardInterrupt
+
+  for name, replacement, error in (('copy', half, OSError),
+                                   ('rename', killed, KeyboardInterrupt)):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(gfile, name, replacement)
+      with pytest.raises(error) as failed:
+        files.write_bytes(path, b'newer')
+    assert all_in(ram) == {'file': b'older'}
+    if error is OSError:
+      assert failed.value.filename == path
+      assert 'not all bytes arrived' in failed.value.strerror
+  with pytest.raises(ValueError), files.replacing(path) as (temporary,):
+    with open(temporary, 'wb') as out:
+      out.write(b'begun')
+    raise ValueError
+  assert all_in(ram) == {'file': b'older'}
+  assert not os.path.exists(temporary)
+
+
+@modern
+def test_the_first_of_several_that_fails_is_named(ram, monkeypatch):
+  upload = storage.upload
+
+  def second_fails(source, path):
+    if path.endswith('b'):
+      raise OSError(5, 'no more room', path)
+    upload(source, path)
+
+  monkeypatch.setattr(storage, 'upload', second_fails)
+  with pytest.raises(OSError) as failed:
+    files.write_all({ram + '/a': b'1', ram + '/b': b'2', ram + '/c': b'3'})
+  assert 'of 3 files, these are new: {}/a'.format(ram) in failed.value.strerror
+  assert all_in(ram) == {'a': b'1'}
+
+
+# --- What cannot be used ---------------------------------------------------
+
+
+@modern
+@pytest.mark.parametrize('path, expected', [
+    ('s3://bucket/x', 'has no s3:// paths; install a tensorflow-io that is made'
+     ' for it, which has them; expected a path of this machine, or gs://'),
+    ('HDFS://host/x', 'has no hdfs:// paths; install a tensorflow-io that is'),
+    ('foo://x/y', 'has no foo:// paths; expected a path of this machine')])
+def test_unknown_file_systems_are_refused(path, expected):
+  for act in (storage.exists, storage.is_folder, storage.names_in,
+              storage.size, storage.make_folder, storage.remove):
+    with pytest.raises(InputError) as refused:
+      act(path)
+    assert str(refused.value).startswith(
+        '{}: TensorFlow {} '.format(path, tf.__version__))
+    assert expected in str(refused.value)
+
+
+@pytest.mark.tf1
+@modern
+def test_gs_is_built_in():
+  assert storage._gfile_for('gs') == (None, tf.io.gfile)
+
+
+def test_without_tensorflow_there_are_local_paths_alone(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow.compat.v1', None)
+  storage._gfile_for.cache_clear()
+  with pytest.raises(InputError, match='gs://b/n: a path of gs:// needs Tenso'):
+    storage.exists('gs://b/n')
+  monkeypatch.undo()
+  storage._gfile_for.cache_clear()
+
+
+@pytest.mark.parametrize('script, flags, expected', [
+    ('segmentation_inference_eval_seg_tflite.py', ['--net_file=gs://b/x'],
+     '--net_file=gs://b/x: expected a path of this machine; copy what'),
+    ('gen_preprocessed_data.py',
+     ['--dataset_dir=d', '--preprocessed_dataset_dir=gs://b/x'],
+     '--preprocessed_dataset_dir=gs://b/x: expected a path of this machine'),
+    ('build_ade20k_data.py', ['--val_image_folder=gs://b/x'],
+     '--val_image_folder=gs://b/x: expected a path of this machine'),
+    ('build_ade20k_data.py', ['--output_dir=gs://b/x', '--num_shards=2',
+                              '--shard_index=0'],
+     '--output_dir=gs://b/x with --num_shards=2: parts of a build meet in a'),
+])
+def test_scripts_refuse_what_cannot_be_remote(script, flags, expected):
+  assert expected in scripts.refusal(script, *flags)
+
+
+@modern
+def test_scripts_refuse_what_tensorflow_does_not_know():
+  assert '--dataset_dir' not in scripts.refusal(
+      'eval_pb.py', '--pb=s3://b/x', '--dataset_dir=s3://b/y')
+  assert 'foo://b/y: TensorFlow' in scripts.refusal(
+      'gen_preprocessed_data.py', '--dataset_dir=foo://b/y',
+      '--preprocessed_dataset_dir=out')
+
+
+@modern
+def test_a_store_that_cannot_be_reached_is_no_missing_folder(ram, monkeypatch):
+  def unavailable(*unused, **options):
+    raise tf.errors.UnavailableError(None, None, 'no\nhost')
+
+  for name in ('stat', 'exists', 'listdir'):
+    monkeypatch.setattr(tf.io.gfile, name, unavailable)
+  for act in (storage.is_folder, storage.exists, storage.names_in,
+              storage.state):
+    with pytest.raises(OSError, match='no host') as failed:
+      act(ram)
+    assert failed.value.filename == ram
+
+
+# --- Records ---------------------------------------------------------------
+
+
+def build(folder, output, **more):
+  for kind in ('images', 'labels'):
+    (folder / kind).mkdir(exist_ok=True)
+  for number in range(5):
+    (folder / 'images' / 'p{}.jpg'.format(number)).write_bytes(
+        record_sets.picture(number))
+    (folder / 'labels' / 'p{}.png'.format(number)).write_bytes(
+        record_sets.label(1 + number))
+  return builder.build([options_lib.BuildOptions(
+      split='val', image_folder=str(folder / 'images'),
+      label_folder=str(folder / 'labels'), output_dir=str(output),
+      num_workers=1, **more)])
+
+
+def batches_of(folder, **more):
+  return dataset.batches(
+      options_lib.DatasetOptions(str(folder), 'val', **more), CROP)
+
+
+@modern
+def test_records_are_built_and_read_remotely(ram, tmp_path):
+  build(tmp_path, ram)
+  local = tmp_path / 'local'
+  build(tmp_path, local)
+  assert all_in(ram) == {path.name: path.read_bytes()
+                         for path in local.iterdir()}
+  for found, wanted in zip(batches_of(ram, verify_records=True),
+                           batches_of(local)):
+    assert found['filename'] == wanted['filename']
+    np.testing.assert_array_equal(found['image'], wanted['image'])
+  path = os.path.join(ram, 'val-00000-of-00004.tfrecord')
+  frames = list(framing.frames(path))
+  assert frames and framing.read(path, frames[-1].offset) == frames[-1]
+  assert splits.identity(splits.open_split(options_lib.DatasetOptions(
+      ram, 'val'))) == splits.identity(splits.open_split(
+          options_lib.DatasetOptions(str(local), 'val')))
+
+
+@modern
+def test_a_remote_set_that_is_not_whole_is_refused(ram, tmp_path, monkeypatch):
+  build(tmp_path, ram)
+  path = os.path.join(ram, 'val-00001-of-00004.tfrecord')
+  content = inputs.read(path, path, 'a shard')
+  files.write_bytes(path, content[:-1])
+  with pytest.raises(InputError, match='record 0 is cut short'):
+    batches_of(ram)
+  assert batches_of(ram, on_bad_record='skip').num_skipped == 1
+  storage.remove(path)
+  with pytest.raises(InputError, match='val-00001-of-00004.tfrecord missing'):
+    batches_of(ram)
+  # A build that is killed while it publishes leaves its marker.
+  upload = storage.upload
+
+  def killed(source, name):
+    if name == path:
+      raise KeyboardInterrupt
+    upload(source, name)
+
+  monkeypatch.setattr(storage, 'upload', killed)
+  with pytest.raises(KeyboardInterrupt):
+    build(tmp_path, ram, shuffle_seed=3)
+  with pytest.raises(InputError, match='the building of val was not finished'):
+    batches_of(ram)
+  monkeypatch.undo()
+  build(tmp_path, ram, shuffle_seed=3)
+  assert batches_of(ram).num_images == 5
+  with pytest.raises(InputError, match='no such folder'):
+    batches_of(ram + '/none')
+
+
+# --- Checkpoints, reports, events ------------------------------------------
+
+
+@modern
+def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
+  with tf.Graph().as_default(), tf.Session() as session:
+    variable = tf.get_variable('v', initializer=[1.0, 2.0])
+    keeper = saving.Keeper(ram, max_to_keep=2)
+    session.run(tf.global_variables_initializer())
+    for step in (1, 2, 3):
+      keeper.save(session, step)
+    assert sorted(storage.names_in(ram)) == ['checkpoint'] + [
+        'model.ckpt-{}.{}'.format(step, ending) for step in (2, 3)
+        for ending in ('data-00000-of-00001', 'index', 'meta')]
+    assert checkpoints.listed(ram) == ['model.ckpt-2', 'model.ckpt-3']
+    prefix = checkpoints.find(ram, 'checkpoint_dir')
+    assert prefix == ram + '/model.ckpt-3'
+    assert checkpoints.find(prefix + '.index', 'c') == prefix
+    assert checkpoints.variables_in(prefix) == {'v': [2]}
+    session.run(variable.assign([0.0, 0.0]))
+    checkpoints.restorer([variable])(session, prefix)
+    assert session.run(variable).tolist() == [1.0, 2.0]
+    # One that is cut gives way to the one before.
+    data = prefix + '.data-00000-of-00001'
+    files.write_bytes(data, inputs.read(data, data, 'data')[:-1])
+    assert checkpoints.find(ram, 'c') == ram + '/model.ckpt-2'
+    resumed = saving.Keeper(ram, max_to_keep=2, resumed=ram + '/model.ckpt-2')
+    assert resumed.newest == 'model.ckpt-2'
+    # A save that fails leaves what is there.
+    session.run(variable.assign([np.nan, 0.0]))
+    with pytest.raises(InputError, match='model.ckpt-9: cannot be saved'):
+      resumed.save(session, 9)
+    assert not [name for name in storage.names_in(ram) if '-9' in name]
+  with pytest.raises(InputError, match='no checkpoint there'):
+    checkpoints.find(ram + '/model.ckpt-8', 'c')
+  model = options_lib.ModelOptions()
+  checkpoints.write_options(ram, model, optimizer='adam')
+  assert checkpoints.read_options(ram) == (model, 'adam')
+
+
+@modern
+def test_reports_and_events_are_written_remotely(ram, tmp_path, capsys):
+  build(tmp_path, tmp_path / 'data')
+
+  class Ones(counting.Predictor):
+    description = 'model'
+
+    def predict(self, images):
+      return np.ones(images.shape[:3], np.int32)
+
+  paths = []
+  for number in range(2):
+    paths.append('{}/reports/{}.json'.format(ram, number))
+    options = options_lib.EvalOptions(
+        report_json=paths[-1], num_shards=2, shard_index=number)
+    report_lib.check_outputs(options)
+    batches = dataset.batches(options_lib.DatasetOptions(
+        str(tmp_path / 'data'), 'val'), CROP, part=options.part)
+    evaluation.evaluate(
+        Ones(), batches, CROP, options, kind=report_lib.CHECKPOINT, step=3,
+        part=evaluated.part_of(
+            options.part, {}, batches, preprocess_options=CROP,
+            dataset_options=options_lib.DatasetOptions('elsewhere', 'val')))
+  whole = merging.merge(paths, options_lib.MergeOptions(
+      report_json=ram + '/reports/all.json'))
+  assert whole.images == 5
+  found = all_in(ram + '/reports')
+  assert sorted(found) == ['0.json', '1.json', 'all.json']
+  assert json.loads(found['all.json'].decode())['images'] == 5
+  log = ram + '/log'
+  given = {'pictures': [None, 0], 'step': 3}
+  files.check_folder(None, log)
+  evaluation.write_events(log, whole)
+  assert evaluated.recall(log, given) is None
+  evaluated.remember(log, given, whole)
+  assert report_lib.to_json(evaluated.recall(log, given)) == (
+      report_lib.to_json(whole))
+  with events.Writer(log) as writer:
+    writer.add(1, summary=tf.Summary())
+  steps = [[event.step for event in tf.train.summary_iterator(
+      os.path.join(log, name))] for name in sorted(storage.names_in(log))
+           if 'tfevents' in name]
+  assert steps == [[0, 3], [0, 1]]
+
+
+@modern
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    ram, monkeypatch):
+  def refused(source, path):
+    raise PermissionError(13, 'Permission denied', path)
+
+  monkeypatch.setattr(storage, 'upload', refused)
+  path = ram + '/report.json'
+  with pytest.raises(InputError, match='report_json=ram:.*Permission denied'):
+    report_lib.check_outputs(options_lib.EvalOptions(report_json=path))
+  with pytest.raises(InputError, match='is a folder, expected the name of a'):
+    report_lib.check_outputs(options_lib.EvalOptions(report_json=ram))
+
+
+def test_records_publish_alone_where_there_are_locks_only(tmp_path):
+  """What has none, as an object store, is left to who starts the runs."""
+  with records.publishing_alone('gs://bucket/name'):
+    pass
