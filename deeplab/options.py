@@ -915,8 +915,8 @@ class RebuildOptions(NamedTuple):
 
 
 def _model():
-  return required('Model: a checkpoint, a frozen graph or a TFLite file; what '
-                  'it is, the file says.')
+  return required('Model: such as a checkpoint, a frozen graph or a TFLite '
+                  'file; what it is, the file says.')
 
 
 def _input_size():

@@ -192,6 +192,14 @@ def test_fake_quantization_stores_what_a_converter_stores(quantized_files):
   assert found[0].options == MODEL._replace(quantize_delay_step=0)
 
 
+def test_other_kinds_of_models_are_refused():
+  with pytest.raises(InputError) as error:
+    contents_lib.read(any_model.ModelFile('ONNX', 'x.onnx'))
+  assert str(error.value) == (
+      'x.onnx: is a ONNX; expected a checkpoint, a frozen graph or a TFLite '
+      'file')
+
+
 def test_another_networks_files_are_refused(tmp_path):
   graph = small_models.write_graph(tmp_path / 'x.pb')
   with pytest.raises(InputError, match='is not of this network'):

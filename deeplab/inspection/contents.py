@@ -106,8 +106,8 @@ def read(model: any_model.ModelFile,
     return _of_frozen_graph(model)
   if model.kind == report.CHECKPOINT:
     return _of_checkpoint(model, crop_size)
-  raise InputError('{}: a {}; expected {}', model.path, model.kind,
-                   any_model.EXPECTED)
+  raise InputError('{}: is a {}; expected a checkpoint, a frozen graph or a '
+                   'TFLite file', model.path, model.kind)
 
 
 # --- Checkpoints and frozen graphs -----------------------------------------
