@@ -4,7 +4,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -389,29 +388,6 @@ def test_a_signal_to_one_task_has_all_save_and_end(tmp_path):
 # --- The commands of docs/scaling.md ---------------------------------------
 
 
-def commands_of_the_docs():
-  return readme.python_commands(readme.read('docs', 'scaling.md'))
-
-
-def test_commands_of_the_docs_have_flags_of_their_scripts():
-  commands = commands_of_the_docs()
-  assert len(commands) >= 3
-  for command in commands:
-    _, script_name, *arguments = readme.words_of(command)
-    if '--' in arguments:
-      end = arguments.index('--')
-      check_flags(script_name, arguments[:end])
-      script_name, arguments = 'train.py', arguments[end + 1:]
-    check_flags(script_name, arguments)
-
-
-def check_flags(script_name, arguments):
-  known = scripts.flags_of(script_name)
-  for argument in arguments:
-    assert argument.startswith('--'), arguments
-    assert argument[2:].split('=')[0] in known, (script_name, argument)
-
-
 @pytest.mark.slow
 @pytest.mark.modern
 def test_the_docs_know_how_large_gradients_are():
@@ -431,26 +407,23 @@ def test_the_docs_know_how_large_gradients_are():
 def test_commands_of_the_docs_run(tmp_path):
   """As they are written there, with smaller numbers."""
   resuming.make_records(str(tmp_path))
-  by_kind = {kind: [command for command in commands_of_the_docs()
-                    if kind in command]
-             for kind in ('--num_clones', '--cluster', 'launch_local')}
-  started_by_kind = []
-  for kind, (command,) in sorted(by_kind.items()):
-    command = command.rstrip().replace('512', '65').replace('size=8', 'size=4')
-    hosts = ','.join(free_addresses(2))
-    for task in range(2 if kind == '--cluster' else 1):
-      started_by_kind.append((kind, subprocess.Popen(
-          ['bash', '-euc', 'exec {} --training_number_of_steps=1 '
-           '--depth_multiplier=0.25 --aspp_convs_filters=16'.format(command)],
-          cwd=scripts.REPOSITORY, stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT, universal_newlines=True,
-          start_new_session=True, env=dict(
-              os.environ, DATA_DIR=str(tmp_path), HOSTS=hosts, TASK=str(task),
-              OUTPUT_DIR=str(tmp_path / kind.strip('-')),
-              PATH=os.pathsep.join([
-                  os.path.dirname(sys.executable), os.environ['PATH']])))))
-  for kind, process in started_by_kind:
-    output = scripts.output_of(process)[0]
-    assert process.returncode == 0, output
-    assert 'finished at step 1: ' in output
-    assert (tmp_path / kind.strip('-') / 'model.ckpt-1.index').exists()
+  smaller = (
+      ('512,512', '65,65'), ('size=8', 'size=4'), ('--train_crop',
+       '--training_number_of_steps=1 --depth_multiplier=0.25 '
+       '--aspp_convs_filters=16 --train_crop'))
+  shell = readme.Shell(tmp_path)
+  variables = dict(DATA_DIR=tmp_path, HOSTS=','.join(free_addresses(2)))
+  processes = [
+      ('clones', shell.start_documented(
+          'scaling.md', 'python train.py --num_clones', changes=smaller,
+          OUTPUT_DIR='clones', **variables)),
+      ('local', shell.start_documented(
+          'scaling.md', 'python scripts/launch_local.py', changes=smaller,
+          OUTPUT_DIR='local', **variables))]
+  for task in range(2):
+    processes.append(('hosts', shell.start_documented(
+        'scaling.md', 'python train.py --cluster', changes=smaller,
+        OUTPUT_DIR='hosts', TASK=task, **variables)))
+  for folder, process in processes:
+    assert 'finished at step 1: ' in shell.finished(process)
+    assert (tmp_path / folder / 'model.ckpt-1.index').exists()

@@ -71,13 +71,19 @@ def test_flags_in_commands_are_flags_of_their_scripts():
               for command in readme.python_commands(all_pages())]
   assert len(commands) >= 9
   for _, script, *arguments in commands:
-    known = scripts.flags_of(script)
-    for argument in arguments:
-      # Of a script that takes files by their names alone.
-      if not argument.startswith('-') and 'words=' in readme.read(script):
-        continue
-      assert argument.startswith('--'), (script, argument)
-      assert argument[2:].split('=')[0] in known, (script, argument)
+    end = (arguments + ['--']).index('--')
+    check_flags(script, arguments[:end])
+    check_flags('train.py', arguments[end + 1:])  # of scripts/launch_local.py
+
+
+def check_flags(script, arguments):
+  known = scripts.flags_of(script)
+  for argument in arguments:
+    # Of a script that takes files by their names alone.
+    if not argument.startswith('-') and 'words=' in readme.read(script):
+      continue
+    assert argument.startswith('--'), (script, argument)
+    assert argument[2:].split('=')[0] in known, (script, argument)
 
 
 def test_flags_in_the_text_are_flags_of_some_script():
