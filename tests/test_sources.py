@@ -39,7 +39,7 @@ def test_parity_names_what_it_is_with():
               for match in re.finditer(r'Parity:', text)]
   assert len(found) > 15
   for following in found:
-    assert re.match(r'Parity: .{,120}?[\w/]+\.py\b', following), following
+    assert re.match(r'Parity: .{,120}?[\w/]+\.(py|h)\b', following), following
 
 
 # --- Types -----------------------------------------------------------------
