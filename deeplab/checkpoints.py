@@ -561,7 +561,8 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
   Raises:
     InputError: the options beside them cannot be read.
   """
-  written = read_options(path if os.path.isdir(path) else os.path.dirname(path))
+  written = read_options(
+      path if storage.is_folder(path) else os.path.dirname(path))
   return written[0].classes if written else None
 
 

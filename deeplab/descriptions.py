@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional
 from deeplab import contract
 from deeplab import inputs
 from deeplab import label_map as label_maps
+from deeplab import storage
 
 _TFLITE = '.tflite'
 _KIND = 'the description that is written with a model'
@@ -63,9 +64,9 @@ def read_beside(path: str) -> Optional[Dict[str, Any]]:
   """
   described = of_tflite(path) if path.endswith(_TFLITE) else of_graph(path)
   name = name_of(path)
-  if os.path.isdir(path):
+  if storage.is_folder(path):
     path = os.path.join(path, contract.SAVED_MODEL_FILE)
-  if not (os.path.isfile(described) and os.path.isfile(path)):
+  if not (storage.is_file(described) and storage.is_file(path)):
     return None
   content = inputs.read_json(described, described, _KIND)
   checksums = content.get('sha1') if isinstance(content, dict) else None

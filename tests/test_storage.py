@@ -10,11 +10,13 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import counting
+from deeplab import descriptions
 from deeplab import evaluated
 from deeplab import evaluation
 from deeplab import events
 from deeplab import files
 from deeplab import inputs
+from deeplab import label_map
 from deeplab import locks
 from deeplab import merging
 from deeplab import options as options_lib
@@ -342,6 +344,23 @@ def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
   model = options_lib.ModelOptions()
   checkpoints.write_options(ram, model, optimizer='adam')
   assert checkpoints.read_options(ram) == (model, 'adam')
+  # The options of a folder are in it, not above it. (How a file's name begins
+  # is a folder to ram://, so a prefix that is there cannot be tried.)
+  for path in (ram, ram + '/model.ckpt-9', ram + '/model.ckpt-9.index'):
+    assert checkpoints.label_map_of(path) == model.classes
+  assert checkpoints.label_map_of('ram://none/model') is None
+
+
+@modern
+def test_what_is_beside_a_remote_graph_is_read(ram):
+  classes = label_map.LabelMap(('other', 'land'), ((), (7,)))
+  path = ram + '/freeze.pb'
+  files.write_bytes(path, b'a graph')
+  assert descriptions.label_map_beside(path) is None
+  files.write_json(ram + '/freeze.json', dict(
+      label_map.json_entry(classes),
+      sha1={'freeze.pb': descriptions.sha1(b'a graph')}))
+  assert descriptions.label_map_beside(path) == classes
 
 
 @modern
@@ -365,7 +384,7 @@ def test_reports_and_events_are_written_remotely(ram, tmp_path, capsys):
     evaluation.evaluate(
         Ones(), batches, CROP, options, kind=report_lib.CHECKPOINT, step=3,
         part=evaluated.part_of(
-            options.part, {}, batches, preprocess_options=CROP,
+            options.part, {}, batches, preprocess_options=CROP, runtime='',
             dataset_options=options_lib.DatasetOptions('elsewhere', 'val')))
   whole = merging.merge(paths, options_lib.MergeOptions(
       report_json=ram + '/reports/all.json'))
