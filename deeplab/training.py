@@ -334,6 +334,7 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
   resumed, first_step = None, 0
   if cluster.saves:
     resumed, first_step = _resumed(model_options, options)
+  goes_on = dataset_options.seed is not None
   dataset_options, first_step = _agreed(
       cluster, dataset_options, preprocess_options, model_options, options,
       first_step)
@@ -342,7 +343,7 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
   split = cluster.split
   batch = dataset.training_batches(
       dataset_options, preprocess_options,
-      0 if options.seed is None else first_step,
+      first_step if goes_on else 0,
       (split.host, split.hosts))
   remembered, names = _remember_names(batch['filename'])
   with tf.control_dependencies([remembered]):
@@ -411,6 +412,11 @@ def _agreed(cluster, dataset_options, preprocess_options, model_options,
        if name not in _OF_ONE_TASK] for given in (
            dataset_options, preprocess_options, model_options, options)])
   if cluster.split.hosts > 1:
+    cluster.check_equal('versions of TensorFlow', tf.__version__)
+    cluster.check_equal('records', [
+        (os.path.basename(path), os.path.getsize(path))
+        for path in records.find_shards(
+            dataset_options.dataset_dir, dataset_options.split)])
     seed = cluster.agreed(
         random.SystemRandom().randrange(2 ** 31)
         if dataset_options.seed is None else dataset_options.seed)
