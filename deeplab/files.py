@@ -4,6 +4,7 @@ What is being written lies in a hidden folder beside it, which has a file that
 its process holds a lock on. The kernel frees the lock with the process, however
 that ends: who writes there next removes the folder.
 """
+import concurrent.futures
 import contextlib
 import errno
 import hashlib
@@ -14,13 +15,13 @@ import stat
 import tempfile
 from typing import (
   Any,
+  Callable,
   Dict,
   Iterable,
   Iterator,
   List,
   Mapping,
   Sequence,
-  Set,
   Union,
 )
 import uuid
@@ -36,11 +37,13 @@ _READ_BYTES = 2 ** 20
 # How file systems say that they cannot be told to write to the disk now.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
                 errno.EROFS)
+# File systems with a journal write it once for all that wait for it.
+_SYNCED_AT_A_TIME = 16
 
 
 @contextlib.contextmanager
-def replacing(*paths: str, one_of_many: bool = False,
-              over_folders: bool = False) -> Iterator[List[str]]:
+def replacing(
+    *paths: str, over_folders: bool = False) -> Iterator[List[str]]:
   """Context that gives names to write to, and in the end the wanted ones.
 
   Where the block fails, what was written is removed, and what had the wanted
@@ -52,9 +55,6 @@ def replacing(*paths: str, one_of_many: bool = False,
   Args:
     *paths: files, which are replaced; or folders, which may exist only empty,
       unless over_folders.
-    one_of_many: True leaves it to the caller, who writes many files to one
-      folder, to call remove_leftovers before the first, and sync of the folder
-      after the last.
     over_folders: True replaces a folder by a folder, whatever is in it, which
       the caller has looked at. Between the two, for an instant, there is none.
 
@@ -68,13 +68,11 @@ def replacing(*paths: str, one_of_many: bool = False,
     with _uploading(paths) as temporaries:
       yield temporaries
     return
-  with _temporaries(paths, sweep=not one_of_many) as temporaries:
+  with _temporaries(paths) as temporaries:
     yield temporaries
-    folders: Set[str] = set()
-    if not one_of_many:
-      folders.update(map(_folder_of, paths))
-      for temporary in temporaries:
-        sync(temporary)
+    folders = set(map(_folder_of, paths))
+    for temporary in temporaries:
+      sync(temporary)
     for number, (temporary, path) in enumerate(zip(temporaries, paths)):
       if 0 < number == len(paths) - 1:
         _sync_each(folders)
@@ -87,6 +85,40 @@ def replacing(*paths: str, one_of_many: bool = False,
                                        errors.some_of(paths[:number])), path)
         raise
     _sync_each(folders)
+
+
+@contextlib.contextmanager
+def writing_many(folder: str) -> Iterator[Callable[[str, bytes], None]]:
+  """Context with a function that writes a file of a folder, from its name.
+
+  As `replacing` does it one by one, in a fraction of the time; but it is left
+  to the caller to sync the folder after the last one.
+
+  Args:
+    folder: is made where it is missing.
+
+  Yields:
+    Function of a file's name and its content, which threads can share.
+
+  Raises:
+    OSError: what cannot be written; the wanted name is in it.
+  """
+  _make_folder(folder)
+  remove_leftovers(folder)
+  with contextlib.ExitStack() as stack:
+    hidden = _hidden_folder(folder, stack)
+
+    def write(name, content):
+      temporary, path = (os.path.join(each, name) for each in (hidden, folder))
+      try:
+        _refuse_devices(path)
+        _write(temporary, content)
+        os.replace(temporary, path)
+      except OSError as error:
+        _name_what_was_wanted(error, [temporary], [path])
+        raise
+
+    yield write
 
 
 def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
@@ -161,9 +193,8 @@ def sync(path: str) -> None:
     OSError: they cannot be written.
   """
   for folder, _, names in os.walk(path, topdown=False):
-    for name in names:
-      if not os.path.islink(os.path.join(folder, name)):
-        _sync_one(os.path.join(folder, name))
+    found = [os.path.join(folder, name) for name in names]
+    _sync_all([each for each in found if not os.path.islink(each)])
     _sync_one(folder)
   if not os.path.isdir(path):
     _sync_one(path)
@@ -177,11 +208,9 @@ def sync_each(paths: Iterable[str]) -> None:
   Raises:
     OSError: they cannot be written.
   """
-  folders = set()
-  for path in paths:
-    _sync_one(path)
-    folders.add(_folder_of(path))
-  _sync_each(sorted(folders))
+  paths = list(paths)
+  _sync_all(paths)
+  _sync_each(sorted(set(map(_folder_of, paths))))
 
 
 def write_json(path: str, content: Any) -> None:
@@ -238,8 +267,7 @@ def sha256_of(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _temporaries(paths: Sequence[str], sweep: bool = True
-                 ) -> Iterator[List[str]]:
+def _temporaries(paths: Sequence[str]) -> Iterator[List[str]]:
   """Context with a name to write to for each path, until its end."""
   folders: Dict[str, str] = {}
   temporaries: List[str] = []
@@ -250,8 +278,7 @@ def _temporaries(paths: Sequence[str], sweep: bool = True
         parent = _folder_of(path)
         if parent not in folders:
           _make_folder(parent)
-          if sweep:
-            remove_leftovers(parent)
+          remove_leftovers(parent)
           folders[parent] = _hidden_folder(parent, stack)
         # By its own name, which may be as long as names can be.
         temporaries.append(
@@ -421,6 +448,17 @@ def _sync_one(path: str) -> None:
       raise
   finally:
     os.close(descriptor)
+
+
+def _sync_all(paths: Sequence[str]) -> None:
+  """Syncs files, many at a time."""
+  if len(paths) < 2:
+    for path in paths:
+      _sync_one(path)
+    return
+  with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
+    for _ in pool.map(_sync_one, paths):
+      pass
 
 
 def _sync_each(folders: Iterable[str]) -> None:

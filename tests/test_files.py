@@ -180,14 +180,28 @@ def test_other_hidden_files_are_left_alone(tmp_path):
   assert listing(tmp_path) == ['.deeplab-notes', 'a', 'a.77.tmp']
 
 
-def test_one_of_many_looks_for_nothing(tmp_path):
-  hidden = leftover(tmp_path, '.deeplab-lock', 'a')
-  with files.replacing(str(tmp_path / 'a'), one_of_many=True) as (temporary,):
-    with open(temporary, 'w'):
-      pass
-  assert listing(tmp_path) == [hidden.name, 'a']
-  files.remove_leftovers(str(tmp_path))
-  assert listing(tmp_path) == ['a']
+def test_many_files_have_one_hidden_folder(tmp_path):
+  leftover(tmp_path, '.deeplab-lock', 'a')
+  with files.writing_many(str(tmp_path)) as write_one:
+    hidden, = listing(tmp_path)
+    for name in 'ab':
+      write_one(name, name.encode())
+    assert listing(tmp_path) == [hidden, 'a', 'b']
+    assert listing(tmp_path / hidden) == ['.deeplab-lock']
+    write_one('a', b'c')
+  assert listing(tmp_path) == ['a', 'b']
+  assert (tmp_path / 'a').read_bytes() == b'c'
+
+
+def test_one_of_many_that_cannot_be_written_is_named(tmp_path):
+  os.mkfifo(str(tmp_path / 'pipe'))
+  (tmp_path / 'folder' / 'inner').mkdir(parents=True)
+  with files.writing_many(str(tmp_path)) as write_one:
+    for name in ('pipe', 'folder', 'missing/a'):
+      with pytest.raises(OSError) as caught:
+        write_one(name, b'')
+      assert caught.value.filename == str(tmp_path / name)
+  assert listing(tmp_path) == ['folder', 'pipe']
 
 
 # --- The disk --------------------------------------------------------------

@@ -1,5 +1,4 @@
 """gen_preprocessed_data.py: pixels, numbers, names, and what it refuses."""
-import contextlib
 import errno
 import io
 import json
@@ -216,6 +215,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
       class Watched:
         num_images = batches.num_images
         num_skipped = first_image = 0
+        label_map = batches.label_map
 
         def __iter__(self):
           for number, batch in enumerate(batches):
@@ -407,16 +407,14 @@ def test_files_of_others_are_never_removed(generate, tmp_path, name):
 
 def test_disk_full(generate, tmp_path, monkeypatch):
   out = tmp_path / 'out'
-  replacing = files_lib.replacing
+  replace = os.replace
 
-  @contextlib.contextmanager
-  def full_after_two(*paths, **options):
-    with replacing(*paths, **options) as temporaries:
-      yield temporaries
-      if 'img_2' in paths[0]:
-        raise OSError(errno.ENOSPC, 'No space left on device', paths[0])
+  def full_after_two(temporary, path):
+    if path.endswith('img_2.png'):
+      raise OSError(errno.ENOSPC, 'No space left on device', temporary)
+    replace(temporary, path)
 
-  monkeypatch.setattr(files_lib, 'replacing', full_after_two)
+  monkeypatch.setattr(files_lib.os, 'replace', full_after_two)
   with pytest.raises(InputError) as caught:
     generate('--num_workers=1')
   assert str(caught.value) == (

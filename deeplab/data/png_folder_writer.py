@@ -231,8 +231,6 @@ def _prepare_part(folder, part, work):
     files.write_json(_marker(folder), dict(work, parts=part.of))
   with contextlib.suppress(FileNotFoundError):  # of an earlier run of this part
     os.remove(parts.file_of(folder, part))
-  for name in _FOLDERS:
-    files.remove_leftovers(os.path.join(folder, name))
 
 
 def _complete_if_last(options, facts, entries, work):
@@ -315,8 +313,6 @@ def _prepare(folder):
     os.remove(manifest)
   for path in list(parts.files_in(folder).values()) + _present(folder):
     os.remove(path)
-  for name in _FOLDERS:
-    files.remove_leftovers(os.path.join(folder, name))
 
 
 def _check_may_write(folder, overwrite):
@@ -358,9 +354,13 @@ def _present(folder):
 
 def _write_pairs(batches, names, options):
   """Writes all pairs; yields (number, entry of the manifest) for each."""
-  with parallel.mapped_in_threads(
-      _PairWriter(options), _elements(batches, names),
-      options.num_workers) as results:
+  with contextlib.ExitStack() as stack:
+    writers = [
+        stack.enter_context(files.writing_many(
+            os.path.join(options.output_dir, name))) for name in _FOLDERS]
+    results = stack.enter_context(parallel.mapped_in_threads(
+        _PairWriter(writers, options.layout), _elements(batches, names),
+        options.num_workers))
     for entry in progress.shown(results, 'writing', unit='image',
                                 total=batches.num_images):
       yield entry
@@ -383,21 +383,17 @@ def _elements(batches, names):
 class _PairWriter:
   """Writes an _Element to its two files."""
 
-  def __init__(self, options):
-    self._folders = [os.path.join(options.output_dir, name)
-                     for name in _FOLDERS]
-    self._digits = _DIGITS[options.layout]
+  def __init__(self, writers, layout):
+    self._writers = writers
+    self._digits = _DIGITS[layout]
 
   def __call__(self, element):
     """Returns (number, entry of the manifest)."""
     name = contract.preprocessed_name(element.number, self._digits)
     # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
     # numbers, and does not round them; the padding becomes 127.
-    for folder, array in zip(self._folders, (element.image, element.label)):
-      with files.replacing(
-          os.path.join(folder, name), one_of_many=True) as (temporary,), (
-              open(temporary, 'wb')) as out:
-        out.write(png.encode(array.astype(np.uint8)))
+    for write_file, array in zip(self._writers, (element.image, element.label)):
+      write_file(name, png.encode(array.astype(np.uint8)))
     return element.number, {
         'name': name, 'source': element.source,
         'height': element.source_height, 'width': element.source_width}
