@@ -181,7 +181,7 @@ MUTANTS = (
            '_RANGE_DECAY = 0.999', '_RANGE_DECAY = 0.99', 'test_quantize.py',
            'steps_of_the_reference'),
     Mutant('weights rounded in the wide range', 'deeplab/nets/fake_quant.py',
-           'num_bits=_BITS, narrow_range=True', 'num_bits=_BITS',
+           'num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
            'test_quantize.py', 'steps_of_the_reference'),
     Mutant('predictions with aligned corners', 'deeplab/nets/deeplab_v3.py',
            'resized = layers.resize_bilinear(class_logits, options.crop_size)',

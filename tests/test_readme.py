@@ -87,8 +87,9 @@ def check_flags(script, arguments):
 
 
 def test_flags_in_the_text_are_flags_of_some_script():
-  known = {'zip'}  # of download_and_convert_ade20k.sh
+  known = {'zip', 'all'}  # of shell scripts
   assert '--zip=' in readme.read('download_and_convert_ade20k.sh')
+  assert '--all' in readme.read('scripts/test.sh')
   for path in (glob.glob(os.path.join(scripts.REPOSITORY, '*.py')) +
                glob.glob(os.path.join(scripts.REPOSITORY, 'scripts', '*.py'))):
     known |= scripts.flags_of(os.path.relpath(path, scripts.REPOSITORY))
