@@ -1,6 +1,7 @@
 """Pictures, records and preprocessed images: made, and measured."""
 import itertools
 import os
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -44,11 +45,22 @@ def build_again(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   return _measured(lambda: _build(files, folder, _MANY), sizes)
 
 
-def _measured(function, sizes):
-  """What a worker is given to measure a function of all pictures."""
+def _measured(function, sizes, folder=None):
+  """What a worker is given to measure a function of all pictures.
+
+  Args:
+    function: what is measured.
+    sizes: cases.Sizes.
+    folder: what it makes, and is to find missing; None: nothing.
+  """
+  def make_way():
+    if folder:
+      shutil.rmtree(folder, ignore_errors=True)
+
+  make_way()
   function()
-  return (
-      lambda: clock.seconds_each(function, sizes.seconds, sizes.pictures), '')
+  return (lambda: clock.seconds_each(
+      function, sizes.seconds, sizes.pictures, before=make_way), '')
 
 
 def _build(files, output_dir, split):
@@ -68,7 +80,7 @@ def write(sizes: cases.Sizes, files: cases.Files) -> None:
 def preprocess(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
   """Measures what gen_preprocessed_data.py does, for each picture."""
   folder = files('preprocessed-{}'.format(os.getpid()))
-  return _measured(lambda: _write(sizes, files, folder), sizes)
+  return _measured(lambda: _write(sizes, files, folder), sizes, folder)
 
 
 def _write(sizes, files, folder):
@@ -77,7 +89,7 @@ def _write(sizes, files, folder):
       dataset.batches(
           options_lib.DatasetOptions(files('records'), _MANY), options),
       split=_MANY, preprocess_options=options,
-      options=options_lib.PreprocessedOptions(folder, overwrite=True))
+      options=options_lib.PreprocessedOptions(folder))
 
 
 def _preprocess_options(sizes):
@@ -88,11 +100,12 @@ def preprocess_one_by_one(sizes: cases.Sizes,
                           files: cases.Files) -> cases.Measurement:
   """Measures the same, in a loop that does one thing after the other."""
   folder = files('one-by-one-{}'.format(os.getpid()))
-  os.makedirs(folder)
-  return _measured(lambda: _write_one_by_one(sizes, files, folder), sizes)
+  return _measured(
+      lambda: _write_one_by_one(sizes, files, folder), sizes, folder)
 
 
 def _write_one_by_one(sizes, files, folder):
+  os.makedirs(folder)
   with tf.Graph().as_default():
     serialized = tf.placeholder(tf.string, [])
     example = records.parse_example(serialized)

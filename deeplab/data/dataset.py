@@ -187,11 +187,15 @@ class Batches:
       element['image'], element['label'] = preprocess.for_evaluation(
           element['image'], element['label'], self._preprocess_options,
           self.label_map)
+      if self.batch_size == 1:
+        # To batch it would copy it.
+        element = {name: value[tf.newaxis] for name, value in element.items()}
       return element
 
     dataset = self._records()
     dataset = dataset.map(read, _PARALLEL_CALLS)
-    dataset = dataset.batch(self.batch_size)
+    if self.batch_size > 1:
+      dataset = dataset.batch(self.batch_size)
     return dataset.prefetch(_BATCHES_AHEAD)
 
   def _decode(self, serialized):
