@@ -414,7 +414,7 @@ def _agreed(cluster, dataset_options, preprocess_options, model_options,
   if cluster.split.hosts > 1:
     cluster.check_equal('versions of TensorFlow', tf.__version__)
     cluster.check_equal('records', [
-        (os.path.basename(path), os.path.getsize(path))
+        (os.path.basename(path), storage.size(path))
         for path in records.find_shards(
             dataset_options.dataset_dir, dataset_options.split)])
     seed = cluster.agreed(
@@ -540,6 +540,8 @@ class _Loop:
     ends = False
     while not ends:
       self._run_step(session)
+      if self._step.signals is None:
+        self._stopped_by = self._signals.received
       ends = self._stopped_by is not None or (
           self._last[0] >= self._options.training_number_of_steps)
       # Between steps: in the middle of one, weights would be of two.
@@ -581,7 +583,6 @@ class _Loop:
     self._last = (done, loss)
     self._losses.append(loss)
     self._bar.update(loss='{:.4f}'.format(self._running_loss()))
-    self._stopped_by = self._signals.received
     if self._step.signals is not None:
       # All tasks end at the same step; one that got a signal during this one
       # tells the others with the next.

@@ -62,9 +62,9 @@ def png(values):
   return out.getvalue()
 
 
-def without_rewriting(session_class, config):
+def without_rewriting(session_class, target, config):
   config.graph_options.rewrite_options.disable_meta_optimizer = True
-  return session_class(config=config)
+  return session_class(target, config=config)
 
 
 def make_records(folder):
