@@ -10,6 +10,8 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from deeplab import contract
 from deeplab import counting
+from deeplab import descriptions
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
@@ -79,6 +81,21 @@ def file_of(model: ModelFile) -> str:
   """Returns the file that says what the model is, of those that have one."""
   return (os.path.join(model.path, contract.SAVED_MODEL_FILE)
           if model.kind == report_lib.SAVED_MODEL else model.path)
+
+
+def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
+  """Returns what the classes of a model are; None where it is not written.
+
+  Args:
+    model: from `find`.
+
+  Raises:
+    InputError: what is beside it cannot be read.
+  """
+  if model.kind == report_lib.CHECKPOINT:
+    from deeplab import checkpoints
+    return checkpoints.label_map_of(model.path)
+  return descriptions.label_map_beside(model.path)
 
 
 def is_onnx(path: str) -> bool:

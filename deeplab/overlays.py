@@ -6,8 +6,8 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 import numpy as np
 
 from deeplab import any_model
-from deeplab import contract
 from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -55,6 +55,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
     InputError: a model or pictures that cannot be used.
   """
   model = any_model.find(options.model)
+  label_map = any_model.label_map_of(model) or label_maps.ADE20K
   paths = pictures.list_pictures(options.pictures)
   files.check_folder(
       option('output_dir', options.output_dir), options.output_dir)
@@ -69,7 +70,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
     height, width = predictor.input_size
     with pictures.Fitter((height, width)) as fitter:
       for path in progress.shown(paths, 'labelling', unit='picture'):
-        fact = _make_one(path, options, fitter, predictor)
+        fact = _make_one(path, options, fitter, predictor, label_map)
         made.append(os.path.join(options.output_dir, fact['overlay']))
         facts.append(fact)
     summary = {
@@ -77,21 +78,22 @@ def make(options: options_lib.OverlayOptions) -> Result:
         'geometry': fitter.options.geometry(),
         'exif_rotation': options.exif_rotation, 'left_out': left_out,
         'pictures': facts}
+    summary.update(label_maps.json_entry(label_map))
   files.write_json(os.path.join(options.output_dir, SUMMARY), summary)
   return Result(made, summary)
 
 
-def _make_one(path, options, fitter, predictor):
+def _make_one(path, options, fitter, predictor, label_map):
   """Writes the files of one picture; returns what the summary says of it."""
   picture = pictures.read(path, exif_rotation=options.exif_rotation)
   fitted = fitter.fit(picture)
   labels = predictor.predict(fitted.image[np.newaxis])[0]
   labels = pictures.labels_as_seen(labels, fitted.size, picture.shape[:2])
   shares = _shares(labels)
-  painted = overlaid(picture, labels, options.opacity)
+  painted = overlaid(picture, labels, options.opacity, label_map)
   if options.legend:
     shown = [index for index, share in shares if share >= _LEAST_SHARE]
-    painted = _with_legend(painted, shown)
+    painted = _with_legend(painted, shown, label_map)
   name = os.path.basename(path)
   contents = {name + '.overlay.png': png.encode(painted)}
   if options.save_labels:
@@ -102,40 +104,44 @@ def _make_one(path, options, fitter, predictor):
       'name': name, 'height': picture.shape[0], 'width': picture.shape[1],
       'fitted_to': list(fitted.size), 'overlay': name + '.overlay.png',
       'classes': [
-          {'id': index, 'name': contract.CLASS_NAMES[index], 'share': share}
+          {'id': index, 'name': label_map.names[index], 'share': share}
           for index, share in shares]}
 
 
 def overlaid(picture: np.ndarray, labels: np.ndarray,
-             opacity: float = 0.6) -> np.ndarray:
+             opacity: float = 0.6,
+             label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
   """The same as visualize.overlay, in little more memory than its result.
 
   Args:
     picture: [height, width, 3] uint8 RGB.
-    labels: [height, width] integer, classes in 0..31.
+    labels: [height, width] integer, classes.
     opacity: weight of the colours, in [0, 1].
+    label_map: what the classes are.
   """
   painted = np.empty_like(picture)
   for start in range(0, len(picture), _ROWS):
     rows = slice(start, start + _ROWS)
-    painted[rows] = visualize.overlay(picture[rows], labels[rows], opacity)
+    painted[rows] = visualize.overlay(
+        picture[rows], labels[rows], opacity, label_map)
   return painted
 
 
 def _shares(labels: np.ndarray) -> List[Tuple[int, float]]:
   """Returns (class, share of the pixels), largest first."""
-  counts = np.bincount(labels.ravel(), minlength=contract.NUM_CLASSES)
+  counts = np.bincount(labels.ravel())
   order = np.argsort(-counts, kind='stable')
   return [(int(index), float(counts[index]) / labels.size)
           for index in order if counts[index]]
 
 
-def _with_legend(painted: np.ndarray, classes: List[int]) -> np.ndarray:
+def _with_legend(painted: np.ndarray, classes: List[int],
+                 label_map: label_maps.LabelMap) -> np.ndarray:
   """Puts a legend below a picture, in letters that fit the picture's size."""
   height, width, _ = painted.shape
   times = 1 + width // _LEGEND_STEP
-  legend = np.asarray(
-      visualize.legend(classes, max(width, _LEAST_LEGEND) // times))
+  legend = np.asarray(visualize.legend(
+      classes, max(width, _LEAST_LEGEND) // times, label_map))
   legend = legend.repeat(times, axis=0).repeat(times, axis=1)
   top = height + times * _GAP
   sheet = np.full(

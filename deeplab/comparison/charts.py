@@ -5,7 +5,7 @@ from typing import Any, List, NamedTuple, Sequence
 
 import numpy as np
 
-from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab.comparison import statistics as statistics_lib
 from deeplab.errors import InputError
 
@@ -61,7 +61,7 @@ def _pyplot() -> Any:
 
 def draw(statistics: statistics_lib.Statistics,
          by_size: List[Any], differing: np.ndarray,
-         names: Sequence[str]) -> List[Chart]:
+         names: Sequence[str], label_map: label_maps.LabelMap) -> List[Chart]:
   """Draws all charts that there is something for.
 
   Args:
@@ -69,6 +69,7 @@ def draw(statistics: statistics_lib.Statistics,
     by_size: from statistics.by_sample_size.
     differing: [images] share of pixels that differ.
     names: of the models.
+    label_map: what the classes are.
 
   Raises:
     InputError: matplotlib is not installed.
@@ -79,8 +80,8 @@ def draw(statistics: statistics_lib.Statistics,
     if statistics.models is not None:
       models = statistics.models
       found.append(_scores(pyplot, models, names))
-      found.append(_iou(pyplot, models, names))
-      found.append(_iou_differences(pyplot, models, names))
+      found.append(_iou(pyplot, models, names, label_map))
+      found.append(_iou_differences(pyplot, models, names, label_map))
     if len(differing) >= _LEAST_SPREAD:
       found.append(_differing(pyplot, differing))
     if by_size:
@@ -90,7 +91,8 @@ def draw(statistics: statistics_lib.Statistics,
       classes = [index for index in range(len(seen))
                  if seen[index].any() or seen[:, index].any()]
       for index, model in enumerate(statistics.models):
-        found.append(_confusion(pyplot, model, names[index], index, classes))
+        found.append(_confusion(
+            pyplot, model, names[index], index, classes, label_map))
   return found
 
 
@@ -151,7 +153,7 @@ def _labelled(models):
           if not np.isnan(one.value)]
 
 
-def _iou(pyplot, models, names):
+def _iou(pyplot, models, names, label_map):
   classes = _labelled(models)
   figure, axes = pyplot.subplots(
       figsize=(7.4, 1 + 0.13 * len(classes) * (len(models) + 0.7)))
@@ -160,7 +162,7 @@ def _iou(pyplot, models, names):
     values = [model.iou[index_].value for index_ in classes]
     axes.barh(np.arange(len(classes)) + (index + 0.5) * height - 0.4, values,
               height, color=colour(index), label=names[index])
-  _class_axis(axes, classes)
+  _class_axis(axes, classes, label_map)
   axes.set_xlim(0, 1)
   axes.set_xlabel('IoU')
   _legend(axes, names)
@@ -168,14 +170,14 @@ def _iou(pyplot, models, names):
                 'IoU of each class that is labelled, by model.')
 
 
-def _class_axis(axes, classes):
+def _class_axis(axes, classes, label_map):
   axes.set_yticks(range(len(classes)), [
-      '{} {}'.format(index, contract.CLASS_NAMES[index]) for index in classes])
+      '{} {}'.format(index, label_map.names[index]) for index in classes])
   axes.set_ylim(len(classes) - 0.4, -0.6)
   axes.grid(axis='y', visible=False)
 
 
-def _iou_differences(pyplot, models, names):
+def _iou_differences(pyplot, models, names, label_map):
   classes = _labelled(models)
   others = len(models) - 1
   figure, axes = pyplot.subplots(
@@ -189,7 +191,7 @@ def _iou_differences(pyplot, models, names):
               label='{} \u2212 {}'.format(names[index], names[0]))
     axes.errorbar(values, places, xerr=_whiskers(intervals, values),
                   fmt='none', ecolor='#555555', elinewidth=0.8, capsize=2)
-  _class_axis(axes, classes)
+  _class_axis(axes, classes, label_map)
   axes.axvline(0, color=_INK, linewidth=0.8)
   reach = max(0.05, *map(abs, axes.get_xlim()))
   axes.set_xlim(-reach, reach)
@@ -236,7 +238,7 @@ def _sample_sizes(pyplot, by_size, names):
                 'Interval of mIoU by the number of images that are drawn.')
 
 
-def _confusion(pyplot, model, name, index, classes):
+def _confusion(pyplot, model, name, index, classes, label_map):
   """Draws a confusion matrix in shares of each label's pixels."""
   matrix = model.matrix[np.ix_(classes, classes)].astype(np.float64)
   totals = matrix.sum(axis=1, keepdims=True)
@@ -247,7 +249,7 @@ def _confusion(pyplot, model, name, index, classes):
   side = min(6.0, 2.2 + 0.2 * len(classes))
   figure, axes = pyplot.subplots(figsize=(side, side))
   image = axes.imshow(100 * shares, cmap='Blues', vmin=0, vmax=100)
-  texts = ['{} {}'.format(one, contract.CLASS_NAMES[one]) for one in classes]
+  texts = ['{} {}'.format(one, label_map.names[one]) for one in classes]
   axes.set_xticks(range(len(classes)), texts, rotation=90, fontsize=7)
   axes.set_yticks(range(len(classes)), texts, fontsize=7)
   axes.grid(visible=False)

@@ -6,6 +6,7 @@ import numpy as np
 
 from deeplab import contract
 from deeplab import counting
+from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import metrics
 from deeplab import progress
@@ -41,6 +42,8 @@ class Counts(NamedTuple):
   crossed: np.ndarray
   # Those that differ most, the most first.
   shown: List[Shown]
+  # What the classes are.
+  label_map: label_maps.LabelMap = label_maps.ADE20K
 
 
 def count(predictors: Sequence[counting.Predictor],
@@ -56,7 +59,7 @@ def count(predictors: Sequence[counting.Predictor],
     InputError: a model gives labels that are no classes.
   """
   number, models = samples.number, len(predictors)
-  classes = contract.NUM_CLASSES
+  classes = samples.label_map.num_classes
   memory.check(
       number * models * classes ** 2 * np.dtype(np.int32).itemsize,
       'counts of {} images', number)
@@ -79,10 +82,11 @@ def count(predictors: Sequence[counting.Predictor],
           agreeing[index, one, other] = np.count_nonzero(
               prediction == shown.predictions[other])
         crossed[one] += _matrix(
-            shown.predictions[0], prediction, predictors[one], -1)
+            shown.predictions[0], prediction, predictors[one], classes, -1)
         if matrices is not None:
           matrices[index, one] = _matrix(
-              shown.label, prediction, predictors[one], contract.IGNORE_LABEL)
+              shown.label, prediction, predictors[one], classes,
+              contract.IGNORE_LABEL)
       # Of equal ones, the first.
       entry = (shown.differing, -index, shown)
       if len(kept) < most_different:
@@ -91,7 +95,8 @@ def count(predictors: Sequence[counting.Predictor],
         heapq.heappushpop(kept, entry)
       bar.update()
   return Counts(names, pixels, agreeing, differing, matrices, crossed,
-                [entry[-1] for entry in sorted(kept, reverse=True)])
+                [entry[-1] for entry in sorted(kept, reverse=True)],
+                samples.label_map)
 
 
 def _labelled(sample, predictors):
@@ -110,9 +115,9 @@ def _labelled(sample, predictors):
       predictions)
 
 
-def _matrix(labels, predictions, predictor, ignore_label):
+def _matrix(labels, predictions, predictor, num_classes, ignore_label):
   try:
     return metrics.confusion_matrix(
-        labels, predictions, ignore_label=ignore_label)
+        labels, predictions, num_classes, ignore_label=ignore_label)
   except InputError as error:
     raise InputError('{}: {}', predictor.description, error)

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL import ImageDraw
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import visualize
 from deeplab.comparison import counts as counts_lib
 
@@ -33,17 +34,22 @@ class Panel(NamedTuple):
   pixels: np.ndarray
 
 
-def panels(shown: counts_lib.Shown, names: Sequence[str]) -> List[Panel]:
+def panels(shown: counts_lib.Shown, names: Sequence[str],
+           label_map: label_maps.LabelMap = label_maps.ADE20K
+           ) -> List[Panel]:
   """Paints an image, its label, all predictions, and where they differ.
 
   Args:
     shown: the image.
     names: of the models.
+    label_map: what the classes are.
   """
   found = [Panel('image', shown.image)]
   if shown.label is not None:
-    found.append(Panel('label', visualize.overlay(shown.image, shown.label)))
-  found += [Panel(name, visualize.overlay(shown.image, prediction))
+    found.append(Panel('label', visualize.overlay(
+        shown.image, shown.label, label_map=label_map)))
+  found += [Panel(name, visualize.overlay(
+      shown.image, prediction, label_map=label_map))
             for name, prediction in zip(names, shown.predictions)]
   found += [
       Panel('{} against {}'.format(name, names[0]),
@@ -90,17 +96,20 @@ def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
   return sorted(found - {contract.IGNORE_LABEL})
 
 
-def sheet(found: Sequence[Panel], classes: Sequence[int]) -> Image.Image:
+def sheet(found: Sequence[Panel], classes: Sequence[int],
+          label_map: label_maps.LabelMap = label_maps.ADE20K
+          ) -> Image.Image:
   """Puts panels of one size side by side, with titles and a legend below.
 
   Args:
     found: at least one.
     classes: in the legend.
+    label_map: what the classes are.
   """
   height, width, _ = found[0].pixels.shape
   # Titles of narrow pictures have room, too.
   column = max(width, 160) + _GAP
-  key = visualize.legend(classes, _GAP + len(found) * column)
+  key = visualize.legend(classes, _GAP + len(found) * column, label_map)
   made = Image.new('RGB', (
       key.width, _HEADING + height + 2 * _GAP + key.height), (255, 255, 255))
   draw = ImageDraw.Draw(made)

@@ -171,9 +171,9 @@ def _scores(content):
   notes = (
       '<p class="quiet">mIoU: mean over every class that is labelled or '
       'predicted, as eval.py. Kept: without class 0. App: the sum over '
-      'classes 1 to 31, divided by 31, as in MLPerf’s app. Differences are '
+      'classes 1 to {0}, divided by {0}, as in MLPerf’s app. Differences are '
       'to the first model. In brackets: the interval of 95 of 100 draws of '
-      'images.</p>')
+      'images.</p>'.format(content.counts.label_map.num_classes - 1))
   return _section('Scores', _table(head, rows) + notes +
                   _charts(content, 'scores'))
 
@@ -218,15 +218,16 @@ def _crossed(content):
     if index and pairs:
       parts.append('<div><h3>{} says … where {} says …</h3>{}</div>'.format(
           _text(content.models[0].name), _text(model.name), _pairs_table(
-              content.models[0].name, model.name, pairs)))
+              content.models[0].name, model.name, pairs,
+              content.counts.label_map)))
   return '<div class="confusions">{}</div>'.format(''.join(parts))
 
 
-def _pairs_table(first, second, pairs):
+def _pairs_table(first, second, pairs, label_map):
   return _table(
       [_Column(first), _Column(second), _Column('pixels', True),
        _Column('of its pixels', True)],
-      [[_Cell(_class(label)), _Cell(_class(prediction)),
+      [[_Cell(_class(label, label_map)), _Cell(_class(prediction, label_map)),
         _Cell('{:,}'.format(pixels), pixels), _Cell(_percent(share), share)]
        for label, prediction, pixels, share in pairs])
 
@@ -250,18 +251,20 @@ def _classes(content):
     if index:
       head.append(_Column('difference', True))
   rows = []
-  for index in range(contract.NUM_CLASSES):
+  label_map = content.counts.label_map
+  for index in range(label_map.num_classes):
     share = models[0].matrix[index].sum() / total
     if index == contract.IGNORE_LABEL or not share:
       continue
-    row = [_Cell(_class(index), index), _Cell(_percent(share), share)]
+    row = [_Cell(_class(index, label_map), index),
+           _Cell(_percent(share), share)]
     for place, model in enumerate(models):
       row.append(_score_cell(model.iou[index], with_interval=False))
       if place:
         row.append(_difference_cell(
             model.iou_differences[index], content.statistics.images))
     rows.append(row)
-  absent = contract.NUM_CLASSES - 1 - len(rows)
+  absent = label_map.num_classes - 1 - len(rows)
   note = ''
   if absent:
     note = ('<p class="quiet">{} classes are not labelled in these images and '
@@ -274,11 +277,11 @@ def _most_different(content):
   counts, names = content.counts, [model.name for model in content.models]
   if not counts.shown:
     return ''
-  parts = [_legend(drawing.classes_shown(counts.shown)),
+  parts = [_legend(drawing.classes_shown(counts.shown), counts.label_map),
            _map_legend(names, content.statistics.models is not None)]
   for shown, path in zip(counts.shown, content.sheets):
     figures = []
-    for panel in drawing.panels(shown, names):
+    for panel in drawing.panels(shown, names, counts.label_map):
       uri, (width, height) = drawing.thumbnail(panel.pixels)
       figures.append(
           '<figure><img alt="{0}" width="{1}" height="{2}" loading="lazy" '
@@ -293,9 +296,9 @@ def _most_different(content):
   return _section('Images that differ most', ''.join(parts))
 
 
-def _legend(classes):
+def _legend(classes, label_map):
   return '<ul class="legend">{}</ul>'.format(''.join(
-      '<li>{}</li>'.format(_class(index)) for index in classes))
+      '<li>{}</li>'.format(_class(index, label_map)) for index in classes))
 
 
 def _map_legend(names, labelled):
@@ -321,7 +324,8 @@ def _confusions(content):
     parts.append('<div>{}<h3>{}: most often mistaken</h3>{}</div>'.format(
         _charts(content, 'confusion_{}'.format(index + 1)), _text(name),
         _pairs_table('label', 'prediction',
-                     statistics_lib.confusions(model.matrix))))
+                     statistics_lib.confusions(model.matrix),
+                     content.counts.label_map)))
   return _section('Confusion matrices',
                   '<div class="confusions">{}</div>'.format(''.join(parts)))
 
@@ -410,10 +414,10 @@ def _swatch(colour):
   return '<span class="swatch" style="background:{}"></span>'.format(colour)
 
 
-def _class(index):
+def _class(index, label_map):
   return '<span class="class">{}{} {}</span>'.format(
-      _swatch(_hex(contract.PALETTE[index])), index,
-      contract.CLASS_NAMES[index])
+      _swatch(_hex(label_map.palette[index])), index,
+      _text(label_map.names[index]))
 
 
 def _hex(colour):

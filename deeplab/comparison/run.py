@@ -3,12 +3,13 @@ import contextlib
 import logging
 import os
 import shutil
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import any_model
 from deeplab import counting
 from deeplab import errors
 from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import report as report_lib
@@ -52,16 +53,19 @@ def compare(models: Sequence[Tuple[str, str]],
     What was made.
 
   Raises:
-    InputError: models or images that cannot be used, or matplotlib is missing.
+    InputError: models or images that cannot be used, or are of different
+      classes; or matplotlib is missing.
   """
   charts_lib.check()
   samples_lib.check(options)
   found = [any_model.find(path) for _, path in models]
+  model_map = _label_map(found)
   names = [errors.printable(name) for name, _ in models]
   _check_folder(options.output_dir)
   with contextlib.ExitStack() as stack:
     predictors = _open(found, options, stack)
-    samples = samples_lib.read(options, predictors[0].input_size)
+    samples = samples_lib.read(
+        options, predictors[0].input_size, model_map)
     counts = counts_lib.count(
         predictors, samples, most_different=options.most_different)
     described = [
@@ -80,7 +84,8 @@ def compare(models: Sequence[Tuple[str, str]],
           ('numbers', NUMBERS)],
       counts=counts, statistics=statistics,
       charts=charts_lib.draw(
-          statistics, by_size, counts.differing / counts.pixels, names),
+          statistics, by_size, counts.differing / counts.pixels, names,
+          counts.label_map),
       sheets=['{}/{:03d}.png'.format(_IMAGES, place + 1)
               for place in range(len(counts.shown))])
   numbers = dict(
@@ -90,6 +95,14 @@ def compare(models: Sequence[Tuple[str, str]],
       seed=options.seed)
   size = _write(options.output_dir, content, numbers)
   return Result(os.path.join(options.output_dir, PAGE), size, numbers)
+
+
+def _label_map(found: Sequence[any_model.ModelFile]
+               ) -> Optional[label_maps.LabelMap]:
+  """Returns what the classes of all models are; None: no model says it."""
+  known = [(model.path, label_map) for model, label_map in zip(
+      found, map(any_model.label_map_of, found)) if label_map]
+  return label_maps.agreed(*known) if known else None
 
 
 def _open(found: Sequence[any_model.ModelFile],
@@ -129,9 +142,11 @@ def _write(folder, content, numbers):
           temporary, _CHARTS, chart.name + '.png'), 'wb') as out:
         out.write(chart.png)
     names = [model.name for model in content.models]
+    label_map = content.counts.label_map
     for shown, path in zip(content.counts.shown, content.sheets):
       sheet = drawing.sheet(
-          drawing.panels(shown, names), drawing.classes_shown([shown]))
+          drawing.panels(shown, names, label_map),
+          drawing.classes_shown([shown]), label_map)
       visualize.save(os.path.join(temporary, path), sheet)
     files.write_json(os.path.join(temporary, NUMBERS), numbers)
     page = page_lib.render(content).encode('utf-8')

@@ -5,6 +5,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 import numpy as np
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab.data import dataset
 from deeplab.data import pictures
@@ -23,7 +24,7 @@ class Sample(NamedTuple):
   image: np.ndarray
   # (height, width) of what is image there, not padding: its top left corner.
   size: Tuple[int, int]
-  # int32 [height, width] in [0, NUM_CLASSES); None: no labels.
+  # int32 [height, width], classes; None: no labels.
   label: Optional[np.ndarray]
 
 
@@ -35,6 +36,7 @@ class Samples(NamedTuple):
   # Where they come from and how they were resized, for people.
   source: str
   geometry: str
+  label_map: label_maps.LabelMap = label_maps.ADE20K
 
 
 def check(options: options_lib.ComparisonOptions) -> None:
@@ -49,22 +51,24 @@ def check(options: options_lib.ComparisonOptions) -> None:
 
 
 def read(options: options_lib.ComparisonOptions,
-         input_size: Tuple[int, int]) -> Samples:
+         input_size: Tuple[int, int],
+         model_map: Optional[label_maps.LabelMap] = None) -> Samples:
   """Opens the images that options name.
 
   Args:
     options: ComparisonOptions.
     input_size: (height, width) that the models take.
+    model_map: what the classes of the models are; None: not said.
 
   Raises:
-    InputError: images that cannot be used, or none.
+    InputError: images that cannot be used, or none; labels of other classes.
   """
   if options.dataset_dir:
-    found = _of_records(options, input_size)
+    found = _of_records(options, input_size, model_map)
   elif options.test_dir:
-    found = _of_png_folder(options, input_size)
+    found = _of_png_folder(options, input_size, model_map)
   else:
-    found = _of_pictures(options, input_size)
+    found = _of_pictures(options, input_size, model_map)
   if options.max_images and options.max_images < found.number:
     found = found._replace(
         number=options.max_images,
@@ -73,11 +77,12 @@ def read(options: options_lib.ComparisonOptions,
   return found
 
 
-def _of_records(options, input_size):
+def _of_records(options, input_size, model_map):
   geometry = pictures.geometry(input_size, options.resize_factor)
   batches = dataset.batches(
       options_lib.DatasetOptions(
-          dataset_dir=options.dataset_dir, split=options.split), geometry)
+          dataset_dir=options.dataset_dir, split=options.split), geometry,
+      model_map=model_map)
 
   def images():
     for batch in batches:
@@ -91,24 +96,26 @@ def _of_records(options, input_size):
   return Samples(
       images(), batches.num_images, True,
       '{} of {}'.format(options.split, options.dataset_dir),
-      geometry.geometry())
+      geometry.geometry(), batches.label_map)
 
 
-def _of_png_folder(options, input_size):
+def _of_png_folder(options, input_size, model_map):
   pairs = png_folder.list_pairs(options.test_dir).pairs
-  png_folder.check(pairs, input_size)
-  manifest = png_folder.read_manifest(
-      png_folder.parent_of(png_folder.image_folder(
-          options.test_dir, 'test_dir')))
+  folder = png_folder.folder_of(pairs)
+  label_map = label_maps.agreed(
+      (png_folder.manifest_path(folder), png_folder.read_label_map(folder)),
+      ('the models', model_map))
+  png_folder.check(pairs, input_size, label_map)
+  manifest = png_folder.read_manifest(folder)
 
   def images():
     for pair in pairs:
-      image, label = png_folder.read_pair(pair)
+      image, label = png_folder.read_pair(pair, label_map.num_classes)
       yield Sample(pair.name, image.astype(np.float32), _unpadded(image), label)
 
   return Samples(
       images(), len(pairs), True, options.test_dir,
-      manifest.get('geometry', '{}x{} pixels'.format(*input_size)))
+      manifest.get('geometry', '{}x{} pixels'.format(*input_size)), label_map)
 
 
 def _unpadded(image):
@@ -125,7 +132,7 @@ def _unpadded(image):
   return tuple(sides)
 
 
-def _of_pictures(options, input_size):
+def _of_pictures(options, input_size, model_map):
   paths, _ = pictures.check(pictures.list_pictures(options.pictures))
 
   def images():
@@ -137,4 +144,5 @@ def _of_pictures(options, input_size):
 
   return Samples(
       images(), len(paths), False, options.pictures,
-      pictures.geometry(input_size, options.resize_factor).geometry())
+      pictures.geometry(input_size, options.resize_factor).geometry(),
+      model_map or label_maps.ADE20K)

@@ -10,9 +10,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import metrics
-from deeplab import report
 from deeplab.comparison import counts as counts_lib
 
 # The scores of metrics.Scores that are one number.
@@ -272,9 +271,9 @@ def to_json(statistics: Statistics, counts: counts_lib.Counts,
                    for index in range(statistics.images)]}
   if statistics.models is not None:
     content['scores'] = {
-        name: _model_as_json(model)
+        name: _model_as_json(model, counts.label_map)
         for name, model in zip(names, statistics.models)}
-  return content
+  return dict(content, **label_maps.json_entry(counts.label_map))
 
 
 def _image_as_json(index, counts, names):
@@ -297,7 +296,7 @@ def pixel_accuracies(
           for matrix in matrices[index]]
 
 
-def _model_as_json(model):
+def _model_as_json(model, label_map):
   return dict(
       {name: _as_json(interval) for name, interval in model.scores.items()},
       difference_to_the_first={
@@ -305,11 +304,11 @@ def _model_as_json(model):
           for name, interval in model.differences.items()},
       images_needed_for_0_002=model.images_needed,
       classes=[
-          {'id': index, 'name': report.class_name(index),
+          {'id': index, 'name': name,
            'pixels': int(model.matrix[index].sum()),
            'iou': _as_json(model.iou[index]),
            'iou_difference': _as_json(model.iou_differences[index])}
-          for index in range(contract.NUM_CLASSES)],
+          for index, name in enumerate(label_map.names)],
       confusion_matrix=model.matrix.tolist())
 
 

@@ -142,7 +142,8 @@ def _of_frozen_graph(model):
   if shape.rank != 4:
     raise InputError('{}: input is {}, expected [batch, height, width, 3]',
                      model.path, shape)
-  options = options._replace(crop_size=tuple(shape.as_list()[1:3]))
+  options = _with_classes(
+      options._replace(crop_size=tuple(shape.as_list()[1:3])), model)
   return Contents(
       model, os.path.getsize(model.path), options,
       _of_values(values, options, model.path),
@@ -230,7 +231,8 @@ def _fake_quantized(weights, values, scope):
 
 def _of_tflite(model):
   content = model_file.read(model.path)
-  options = layers_lib.model_options(content, model.path)
+  options = _with_classes(
+      layers_lib.model_options(content, model.path), model)
   network = structure.of(options)
   found = layers_lib.read(content, network, model.path)
   missing = sorted(network.layers() - set(found))
@@ -286,6 +288,12 @@ def _range_of_tensor(tensor: model_file.Tensor) -> Optional[Range]:
 
 
 # --- All -------------------------------------------------------------------
+
+
+def _with_classes(options, model):
+  """Returns options with what the classes of a file are, if that is known."""
+  label_map = any_model.label_map_of(model)
+  return options.with_classes(label_map) if label_map else options
 
 
 def _counted(names) -> Dict[str, int]:

@@ -54,7 +54,10 @@ def inspect(options: options_lib.InspectionOptions,
     second = contents_lib.read(other, options.crop_size)
     difference = difference_lib.between(first, second)
     lines += ['', '{} and {}:'.format(model.path, other.path)]
-    lines += text.of_difference(difference, *_names(model.path, other.path))
+    both = _names(model.path, other.path)
+    # Weights can be compared all the same: one may have begun as the other.
+    lines += text.of_classes(*map(any_model.label_map_of, (model, other)), *both)
+    lines += text.of_difference(difference, *both)
     numbers.update(other=contents_lib.to_json(second),
                    difference=difference_lib.to_json(difference))
   if cost_options:

@@ -3,12 +3,14 @@ from typing import List, Optional
 
 import numpy as np
 
+from deeplab import label_map as label_maps
+from deeplab.errors import some_of
 from deeplab.inspection import contents as contents_lib
 from deeplab.inspection import debugger
 from deeplab.inspection import difference as difference_lib
 
-# Channels and layers that are listed; all are in the JSON.
-_MOST_CHANNELS, _MOST_LAYERS = 12, 10
+# Channels, layers and classes that are listed; all are in the JSON.
+_MOST_CHANNELS, _MOST_LAYERS, _MOST_CLASSES = 12, 10, 10
 # Relative change of a step from which outputs are rounded otherwise.
 _SAME_SCALE = 1e-3
 
@@ -38,9 +40,16 @@ def of_contents(contents: contents_lib.Contents) -> List[str]:
       '  {} classes, output stride {}, decoder at {}{}'.format(
           options.num_classes, options.output_stride,
           ','.join(map(str, options.decoder_output_stride)) or 'none',
-          ', quantization-aware' if options.is_quantized else ''),
+          ', quantization-aware' if options.is_quantized else '')
+  ] + _own_classes(options.label_map) + [
       '  ' + _counts(contents.counts),
       '  tensors: ' + _counts(contents.types)]
+
+
+def _own_classes(label_map):
+  """Names classes that are not ADE20K's."""
+  return [] if label_map is None else [
+      '  classes: ' + some_of(label_map.names[1:], limit=_MOST_CLASSES)]
 
 
 def _counts(counts):
@@ -86,6 +95,25 @@ def of_difference(difference: difference_lib.Difference, first: str,
   elif difference.verdict == difference_lib.OTHER:
     lines += _of_layers(difference)
   return lines + _of_outputs(difference, first, second)
+
+
+def of_classes(first_map: Optional[label_maps.LabelMap],
+               second_map: Optional[label_maps.LabelMap], first: str,
+               second: str) -> List[str]:
+  """Says where two models' classes differ; nothing where they may be the same.
+
+  Args:
+    first_map: what the first one's classes are; None: not known.
+    second_map: what the second one's are.
+    first: what to call the first one.
+    second: what to call the second one.
+  """
+  problem = (label_maps.difference(first_map, second_map)
+             if first_map and second_map else None)
+  if not problem:
+    return []
+  return ['of other classes: id {} is {} in {}, {} in {}'.format(
+      problem[0], problem[1], first, problem[2], second)]
 
 
 def _judgement(difference):
