@@ -3,8 +3,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import descriptions
+from deeplab import files
+from deeplab import label_map as label_maps
 
 SIZE = (33, 33)
+# Classes of one's own, and others of the same number.
+OWN = label_maps.LabelMap(('other', 'built', 'a <way>'), ((), (1, 2), (7,)))
+OTHER = OWN._replace(ids=((), (1,), (2, 7)))
 
 
 def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2)):
@@ -30,3 +36,10 @@ def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2)):
     tf.argmax(net, 3, output_type=tf.int32, name=contract.OUTPUT_NODE)
     path.write_bytes(graph.as_graph_def().SerializeToString())
   return str(path)
+
+
+def describe(path, label_map):
+  """Writes beside a graph, as export_model.py does, what its classes are."""
+  files.write_json(descriptions.of_graph(str(path)), {
+      'model': label_maps.json_entry(label_map),
+      'sha1': {path.name: descriptions.sha1(path.read_bytes())}})

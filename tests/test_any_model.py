@@ -110,6 +110,22 @@ def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
   assert any_model.model_options(prefix, SIZE).crop_size == SIZE
 
 
+def test_classes_are_what_stands_beside_a_model(tmp_path):
+  graph = tmp_path / 'x.pb'
+  model = any_model.find(small_models.write_graph(graph))
+  checkpoint = any_model.ModelFile(
+      report.CHECKPOINT, str(tmp_path / 'model.ckpt-7'))
+  assert any_model.label_map_of(model) is None
+  assert any_model.label_map_of(checkpoint) is None
+  small_models.describe(graph, small_models.OWN)
+  assert any_model.label_map_of(model) == small_models.OWN
+  checkpoints.write_options(
+      str(tmp_path),
+      options_lib.ModelOptions().with_classes(small_models.OTHER),
+      optimizer=None)
+  assert any_model.label_map_of(checkpoint) == small_models.OTHER
+
+
 def test_a_graph_says_its_size(tmp_path):
   model = any_model.find(small_models.write_graph(tmp_path / 'x.pb'))
   with any_model.open_predictor(model) as predictor:

@@ -8,14 +8,18 @@ import pytest
 from deeplab import cli
 from deeplab import contract
 from deeplab import counting
+from deeplab import files
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab.comparison import counts as counts_lib
 from deeplab.comparison import drawing
 from deeplab.comparison import samples as samples_lib
 from deeplab.comparison import statistics
+from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.flag_sets import seeing as flag_sets
 from tests import record_sets
+from tests import small_models
 
 SIZE = (9, 12)
 
@@ -101,6 +105,29 @@ def test_padding_of_png_folders_is_left_out(folder):
 def test_an_image_that_is_all_padding_is_taken_whole():
   gray = np.full([3, 4, 3], 127, np.uint8)
   assert samples_lib._unpadded(gray) == (3, 4)
+
+
+def test_labels_are_of_the_classes_of_the_models(folder, tmp_path):
+  own, other = small_models.OWN, small_models.OTHER
+  given = options_of(test_dir=folder)
+  assert samples_lib.read(given, SIZE, own).label_map == own
+  files.write_json(png_folder.manifest_path(folder),
+                   label_maps.json_entry(own))
+  # Models that say nothing are taken to be of the same.
+  assert samples_lib.read(given, SIZE).label_map == own
+  with pytest.raises(InputError) as error:
+    samples_lib.read(given, SIZE, other)
+  assert str(error.value) == (
+      '{}: id 2 is 1 built, but 2 a <way> by the models; expected the same '
+      'classes'.format(png_folder.manifest_path(folder)))
+  record_sets.write(tmp_path / 'val-00000-of-00001.tfrecord',
+                    [record_sets.example(0)])
+  given = options_of(dataset_dir=str(tmp_path))
+  assert samples_lib.read(given, SIZE, own).label_map == own
+  files.write_json(str(tmp_path / 'val.json'), dict(
+      {'split': 'val', 'pairs': 1, 'shards': 1}, **label_maps.json_entry(other)))
+  with pytest.raises(InputError, match='2 a <way>, but 1 built by the network'):
+    samples_lib.read(given, SIZE, own)
 
 
 def test_pictures_have_no_labels(tmp_path):
@@ -272,6 +299,22 @@ def test_numbers_as_json():
       'name': 'image 1', 'pixels': 6, 'differing': 1,
       'pixel_accuracy': {'a': None, 'b': None}}
   assert content['predictions_crossed_with_the_first']['b'][1][2] == 6
+
+
+def test_counts_and_numbers_are_of_the_models_classes():
+  own = small_models.OWN
+  counts = counts_lib.count(
+      [Says(1), Says(2)], samples_of(1)._replace(label_map=own),
+      most_different=1)
+  assert counts.matrices.shape == (1, 2, 3, 3)
+  content = statistics.to_json(
+      statistics.compute(counts, resamples=10, seed=0), counts, ['a', 'b'])
+  assert [entry['name'] for entry in content['scores']['b']['classes']] == list(
+      own.names)
+  assert label_maps.from_json(content['label_map']) == own
+  with pytest.raises(InputError, match=r'a model: prediction 3: .* 0\.\.2'):
+    counts_lib.count([Says(1), Says(3)], samples_of(1)._replace(label_map=own),
+                     most_different=1)
 
 
 # --- Pictures --------------------------------------------------------------

@@ -11,6 +11,8 @@ from PIL import Image
 import pytest
 
 from deeplab import options as options_lib
+from deeplab import visualize
+from deeplab.comparison import drawing
 from deeplab.comparison import run
 from deeplab.errors import InputError
 from tests import scripts
@@ -158,6 +160,60 @@ def test_models_of_two_sizes_are_refused(models, pairs, tmp_path):
   other = small_models.write_graph(tmp_path / 'c.pb', (1, 65, 65, 3))
   with pytest.raises(InputError, match='c.pb: input is 1x65x65x3, crop_size=3'):
     compare(models + [('c', other)], tmp_path / 'made', test_dir=pairs)
+
+
+def own_models(folder, *label_maps):
+  """Models of classes of one's own; of green one says 1, the next one 2."""
+  made = []
+  for number, label_map in enumerate(label_maps):
+    path = folder / 'own{}.pb'.format(number)
+    small_models.write_graph(path, classes=(0, 1 + number % 2, 2 - number % 2))
+    small_models.describe(path, label_map)
+    made.append(('model {}'.format(number), str(path)))
+  return made
+
+
+def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
+  own = small_models.OWN
+  legends = []
+  legend = visualize.legend
+
+  def seen_legend(classes, width, label_map):
+    legends.append(label_map)
+    return legend(classes, width, label_map)
+
+  monkeypatch.setattr(drawing.visualize, 'legend', seen_legend)
+  given = tmp_path / 'pairs'
+  shutil.copytree(pairs, str(given))
+  for path in (given / 'annotations').iterdir():
+    labels = np.asarray(Image.open(str(path)))
+    Image.fromarray(np.where(labels == GRASS, 1, 2).astype(np.uint8)).save(
+        str(path))
+  compare(own_models(tmp_path, own, own), tmp_path / 'made',
+          test_dir=str(given), most_different=1)
+  page = read(tmp_path, 'made', run.PAGE)
+  cells = re.findall('<td[^>]*><span class="class">.*?</span>(.*?)</span>',
+                     page)
+  assert set(cells) == {'1 built', '2 a &lt;way&gt;'}
+  # The colours of these classes, and none of ADE20K's.
+  assert set(re.findall('class="class"><span class="swatch" '
+                        'style="background:(.*?)"', page)) == {
+                            '#{:02x}{:02x}{:02x}'.format(*own.palette[index])
+                            for index in (1, 2)}
+  assert 'classes 1 to 2, divided by 2' in page
+  assert 'are not labelled' not in page
+  assert legends == [own]
+
+
+def test_models_of_different_classes_are_refused(pairs, tmp_path):
+  own, other = small_models.OWN, small_models.OTHER
+  models = own_models(tmp_path, own, other)
+  with pytest.raises(InputError) as error:
+    compare(models, tmp_path / 'made', test_dir=pairs)
+  assert str(error.value) == (
+      '{}: id 2 is 1 built, but 2 a <way> by {}; expected the same '
+      'classes'.format(models[0][1], models[1][1]))
+  assert not (tmp_path / 'made').exists()
 
 
 def test_without_matplotlib_it_says_what_to_install(

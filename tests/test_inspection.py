@@ -1,6 +1,7 @@
 """What is in a model's file, and whether two files have the same weights."""
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import any_model
 from deeplab import export
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
 from deeplab.inspection import contents as contents_lib
 from deeplab.inspection import debugger
 from deeplab.inspection import difference as difference_lib
+from deeplab.inspection import run
 from deeplab.inspection import text
 from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
@@ -158,6 +161,29 @@ def test_all_kinds_of_files_have_the_same_layers(files):
 
 
 @pytest.mark.extended
+def test_classes_of_ones_own_are_told(files, tmp_path, monkeypatch):
+  names = ('other', 'a', 'b', 'c', 'd')
+  first, second = [
+      label_maps.LabelMap(names, ((), (1,), (2,), (3,), (last,)))
+      for last in (4, 5)]
+  paths = [tmp_path / '0.pb', tmp_path / '1.pb']
+  for path, label_map in zip(paths, (first, second)):
+    shutil.copy(files.graph, str(path))
+    small_models.describe(path, label_map)
+  contents = read(str(paths[0]))
+  monkeypatch.setattr(contents_lib, 'read', lambda model, size: contents)
+  result = run.inspect(options_lib.InspectionOptions(
+      model=str(paths[0]), other=str(paths[1])))
+  assert '  classes: a, b, c, d' in result.lines
+  assert label_maps.from_json(
+      result.numbers['model']['model']['label_map']) == first
+  # The weights are compared all the same.
+  line = 'of other classes: id 4 is 4 d in 0.pb, 0 other in 1.pb'
+  assert result.lines[result.lines.index(line) + 1].startswith(
+      'the same weights: ')
+  assert not text.of_classes(first, None, 'x', 'y')
+
+
 def test_batch_norm_is_folded_into_weights(files):
   """As a converter folds it, which knows nothing of this."""
   difference = difference_lib.between(read(files.checkpoint),

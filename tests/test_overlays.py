@@ -7,6 +7,7 @@ from PIL import Image
 import pytest
 
 from deeplab import contract
+from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import overlays
 from deeplab import visualize
@@ -63,6 +64,25 @@ def test_colours_and_labels_have_the_pictures_size(model, tmp_path):
           } == {'sky', 'grass'}
   assert sum(entry['share'] for entry in result.summary['pictures'][0][
       'classes']) == pytest.approx(1)
+
+
+def test_classes_of_ones_own_have_their_names_and_colours(tmp_path):
+  own = small_models.OWN
+  path = tmp_path / 'own.pb'
+  model = small_models.write_graph(path)
+  small_models.describe(path, own)
+  pixels = picture(tmp_path / 'a.png')
+  result = make(model, tmp_path / 'a.png', tmp_path, save_labels=True)
+  labels = pixels_of(tmp_path / 'made' / 'a.png.labels.png')
+  made = pixels_of(result.overlays[0])
+  np.testing.assert_array_equal(
+      made[:40, :20], visualize.overlay(pixels, labels, label_map=own))
+  np.testing.assert_array_equal(
+      made[48:], np.asarray(visualize.legend([1, 2], 240, own)))
+  assert {(entry['id'], entry['name'])
+          for entry in result.summary['pictures'][0]['classes']
+          } == {(1, 'built'), (2, 'a <way>')}
+  assert label_maps.from_json(result.summary['label_map']) == own
 
 
 @pytest.mark.parametrize('size', [(1, 90), (90, 1), (1, 1), (700, 31)])

@@ -54,10 +54,11 @@ def inspect(options: options_lib.InspectionOptions,
     second = contents_lib.read(other, options.crop_size)
     difference = difference_lib.between(first, second)
     lines += ['', '{} and {}:'.format(model.path, other.path)]
-    both = _names(model.path, other.path)
+    names = _names(model.path, other.path)
     # Weights can be compared all the same: one may have begun as the other.
-    lines += text.of_classes(*map(any_model.label_map_of, (model, other)), *both)
-    lines += text.of_difference(difference, *both)
+    lines += text.of_classes(
+        any_model.label_map_of(model), any_model.label_map_of(other), *names)
+    lines += text.of_difference(difference, *names)
     numbers.update(other=contents_lib.to_json(second),
                    difference=difference_lib.to_json(difference))
   if cost_options:
