@@ -124,8 +124,9 @@ def test_labels_are_of_the_classes_of_the_models(folder, tmp_path):
                     [record_sets.example(0)])
   given = options_of(dataset_dir=str(tmp_path))
   assert samples_lib.read(given, SIZE, own).label_map == own
-  files.write_json(str(tmp_path / 'val.json'), dict(
-      {'split': 'val', 'pairs': 1, 'shards': 1}, **label_maps.json_entry(other)))
+  files.write_json(
+      str(tmp_path / 'val.json'),
+      {'split': 'val', 'pairs': 1, 'shards': 1, 'label_map': other.to_json()})
   with pytest.raises(InputError, match='2 a <way>, but 1 built by the network'):
     samples_lib.read(given, SIZE, own)
 

@@ -12,6 +12,7 @@ import pytest
 
 from deeplab import options as options_lib
 from deeplab import visualize
+from deeplab.comparison import charts as charts_lib
 from deeplab.comparison import drawing
 from deeplab.comparison import run
 from deeplab.errors import InputError
@@ -175,14 +176,20 @@ def own_models(folder, *label_maps):
 
 def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
   own = small_models.OWN
-  legends = []
-  legend = visualize.legend
+  legends, ticks = [], set()
+  legend, chart = visualize.legend, charts_lib._chart
 
   def seen_legend(classes, width, label_map):
     legends.append(label_map)
     return legend(classes, width, label_map)
 
+  def seen_chart(pyplot, figure, *texts):
+    ticks.update(tick.get_text() for axes in figure.axes
+                 for tick in axes.get_xticklabels() + axes.get_yticklabels())
+    return chart(pyplot, figure, *texts)
+
   monkeypatch.setattr(drawing.visualize, 'legend', seen_legend)
+  monkeypatch.setattr(charts_lib, '_chart', seen_chart)
   given = tmp_path / 'pairs'
   shutil.copytree(pairs, str(given))
   for path in (given / 'annotations').iterdir():
@@ -203,6 +210,8 @@ def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
   assert 'classes 1 to 2, divided by 2' in page
   assert 'are not labelled' not in page
   assert legends == [own]
+  assert {'1 built', '2 a <way>'} <= ticks
+  assert not {'1 wall', '2 building'} & ticks
 
 
 def test_models_of_different_classes_are_refused(pairs, tmp_path):
