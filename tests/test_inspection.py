@@ -31,6 +31,9 @@ MODEL = options_lib.ModelOptions(
     crop_size=SIZE, num_classes=5, decoder_output_stride=(4,))
 WEIGHTS, BIASES = 2231664, 17669  # of 60 layers
 LOGITS = 'logits/semantic'
+# Of MODEL, and not of ADE20K.
+OWN = label_maps.LabelMap(
+    ('other', 'a', 'b', 'c', 'd'), ((), (1,), (2,), (3,), (4,)))
 
 
 def save_checkpoint(folder, model_options):
@@ -161,29 +164,15 @@ def test_all_kinds_of_files_have_the_same_layers(files):
 
 
 @pytest.mark.extended
-def test_classes_of_ones_own_are_told(files, tmp_path, monkeypatch):
-  names = ('other', 'a', 'b', 'c', 'd')
-  first, second = [
-      label_maps.LabelMap(names, ((), (1,), (2,), (3,), (last,)))
-      for last in (4, 5)]
-  paths = [tmp_path / '0.pb', tmp_path / '1.pb']
-  for path, label_map in zip(paths, (first, second)):
-    shutil.copy(files.graph, str(path))
-    small_models.describe(path, label_map)
-  contents = read(str(paths[0]))
-  monkeypatch.setattr(contents_lib, 'read', lambda model, size: contents)
-  result = run.inspect(options_lib.InspectionOptions(
-      model=str(paths[0]), other=str(paths[1])))
-  assert '  classes: a, b, c, d' in result.lines
-  assert label_maps.from_json(
-      result.numbers['model']['model']['label_map']) == first
-  # The weights are compared all the same.
-  line = 'of other classes: id 4 is 4 d in 0.pb, 0 other in 1.pb'
-  assert result.lines[result.lines.index(line) + 1].startswith(
-      'the same weights: ')
-  assert not text.of_classes(first, None, 'x', 'y')
+def test_the_classes_of_a_graph_stand_beside_it(files, tmp_path):
+  path = tmp_path / 'x.pb'
+  shutil.copy(files.graph, str(path))
+  assert read(str(path)).options.label_map is None
+  small_models.describe(path, OWN)
+  assert read(str(path)).options.label_map == OWN
 
 
+@pytest.mark.extended
 def test_batch_norm_is_folded_into_weights(files):
   """As a converter folds it, which knows nothing of this."""
   difference = difference_lib.between(read(files.checkpoint),
@@ -351,6 +340,30 @@ def test_biases_are_compared_with_the_largest_of_their_layer():
   assert not difference_lib._of_values(first, second).beyond
   third = contents_lib.Values('float32', np.array([100.0, 3e-3]))
   assert difference_lib._of_values(first, third).beyond == 1
+
+
+def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
+  other = OWN._replace(ids=OWN.ids[:-1] + ((5,),))
+  paths = [tmp_path / '0.pb', tmp_path / '1.pb']
+  for path, label_map in zip(paths, (OWN, other)):
+    small_models.write_graph(path)
+    small_models.describe(path, label_map)
+  contents = contents_of(x=in_float([1.0]))
+  contents = contents._replace(
+      model=any_model.find(str(paths[0])),
+      options=contents_lib._with_classes(
+          MODEL, any_model.find(str(paths[0]))))
+  monkeypatch.setattr(contents_lib, 'read', lambda model, size: contents)
+  result = run.inspect(options_lib.InspectionOptions(
+      model=str(paths[0]), other=str(paths[1])))
+  assert '  classes: a, b, c, d' in result.lines
+  assert label_maps.from_json(
+      result.numbers['model']['model']['label_map']) == OWN
+  # The weights are compared all the same.
+  line = 'of other classes: id 4 is 4 d in 0.pb, 0 other in 1.pb'
+  assert result.lines[result.lines.index(line) + 1].startswith(
+      'the same weights: ')
+  assert not text.of_classes(OWN, None, 'x', 'y')
 
 
 # --- The script ------------------------------------------------------------
