@@ -569,7 +569,10 @@ class TrainOptions(NamedTuple):
   fused_step: Optional[bool] = field(
       None, 'Compute a step in fewer passes: frozen batch norm as part of the '
       'weights, loss and its gradient together. The same numbers, but for '
-      'rounding. Not given: with TensorFlow 2, not with 1.15.')
+      'rounding. Not given: with TensorFlow 2, not with 1.15, and not with '
+      'mixed_precision.')
+  mixed_precision: bool = field(
+      False, 'Compute in 16 bits on a GPU, where that does no harm.')
   log_steps: int = _steps(50, 'Steps between two lines of the log.', least=1)
   save_interval_secs: int = _steps(1200, 'Seconds between checkpoints.')
   max_checkpoints_to_keep: int = field(

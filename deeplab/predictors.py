@@ -17,9 +17,14 @@ from deeplab.nets import deeplab_v3
 
 def runtime() -> str:
   """Names what runs the network here, such as 'TensorFlow 1.15.5, CPU'."""
-  gpus = tf.config.experimental.list_physical_devices('GPU')
+  count = gpus()
   return 'TensorFlow {}, {}'.format(
-      tf.__version__, '{} GPU'.format(len(gpus)) if gpus else 'CPU')
+      tf.__version__, '{} GPU'.format(count) if count else 'CPU')
+
+
+def gpus() -> int:
+  """Returns the number of GPUs that TensorFlow sees here."""
+  return len(tf.config.experimental.list_physical_devices('GPU'))
 
 
 class CheckpointPredictor(counting.Predictor):

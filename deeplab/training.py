@@ -17,6 +17,7 @@ from deeplab import events
 from deeplab import files
 from deeplab import locks
 from deeplab import losses
+from deeplab import mixed_precision
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import progress
@@ -116,8 +117,10 @@ def build_step(
     The step's tensors.
   """
   global_step = tf.train.get_or_create_global_step()
-  is_fused = (batch_norm.folds_by_default() if options.fused_step is None
-              else options.fused_step)
+  is_fused = options.fused_step
+  if is_fused is None:
+    # Sums by matrix products want more than 16 bits.
+    is_fused = batch_norm.folds_by_default() and not options.mixed_precision
   dropout_seed = _seed_of_step(options, global_step)
   parts = parts_lib.Parts(split)
   logits, sums = [], []
@@ -138,6 +141,8 @@ def build_step(
   if split.hosts == 1:
     total_loss = tf.check_numerics(total_loss, _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
+  if options.mixed_precision:
+    optimizer = mixed_precision.scaling(optimizer)
   gradients, variables = zip(*optimizer.compute_gradients(
       total_loss, colocate_gradients_with_ops=split.clones > 1))
   multipliers = schedules.gradient_multipliers(
@@ -161,9 +166,12 @@ def build_step(
         total_loss=tf.check_numerics(results.total_loss, _NOT_FINITE))
   # No weight changes before the loss is known to be finite, and the step is
   # not counted before its learning rate is known.
+  pairs = list(zip(results.gradients, variables))
   with tf.control_dependencies([results.total_loss, learning_rate]):
-    update = optimizer.apply_gradients(
-        zip(results.gradients, variables), global_step=global_step)
+    update = (
+        mixed_precision.apply_gradients(optimizer, pairs, global_step)
+        if options.mixed_precision
+        else optimizer.apply_gradients(pairs, global_step=global_step))
     moves = [tf.assign_sub(average, change) for (average, _), change in zip(
         parts.changes_of_host(), results.changes)]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + moves + [update]
@@ -290,6 +298,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
         'here {}; add {}', option('quantize_delay_step',
                                   model_options.quantize_delay_step), parts,
         option('fake_quant', options_lib.LAYERS))
+  if options.mixed_precision:
+    mixed_precision.check(model_options, parts)
   if options.profile_logdir:
     files.check_folder(option('profile_logdir', options.profile_logdir),
                        options.profile_logdir)
@@ -305,6 +315,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
       storage.make_folder(options.train_logdir)
       stack.enter_context(_alone_in(options.train_logdir))
     cluster = stack.enter_context(cluster_lib.joined(distribution_options))
+    if options.mixed_precision:
+      mixed_precision.configure(cluster.config)
     stack.enter_context(tf.Graph().as_default())
     return _train_alone(cluster, dataset_options, preprocess_options,
                         model_options, options)

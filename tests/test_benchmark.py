@@ -295,7 +295,8 @@ def test_list():
   done = scripts.run(_SCRIPT, '--list', '--only=evaluation,records')
   assert done.stdout.split('\n') == [
       'evaluation/{}/{}'.format(environment, name)
-      for name in ('forward pass', 'frozen graph', 'evaluation')
+      for name in ('forward pass', 'forward pass, 8 at a time',
+                   'frozen graph', 'evaluation')
       for environment in ('tf1', 'modern')] + [
           'records/tf1/suite', 'records/modern/suite', '']
 

@@ -132,25 +132,26 @@ def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
 
 
 def forward(sizes: cases.Sizes, files: cases.Files, *,
-            frozen: bool = False) -> cases.Measurement:
-  """Labels of one image that is there already.
+            frozen: bool = False, batch: int = 1) -> cases.Measurement:
+  """Labels of images that are there already.
 
   Args:
     sizes: cases.Sizes.
     files: as in worker.
     frozen: run the frozen graph, not its checkpoint.
+    batch: number of images at a time.
   """
   predictor: counting.Predictor = (
       predictors.FrozenGraphPredictor(
           files('float', contract.FROZEN_GRAPH),
           crop_size=(sizes.side, sizes.side))
       if frozen else _predictor(sizes, files))
-  image = np.random.RandomState(_SEED).uniform(
-      0, 255, [1, sizes.side, sizes.side, 3]).astype(np.float32)
+  images = np.random.RandomState(_SEED).uniform(
+      0, 255, [batch, sizes.side, sizes.side, 3]).astype(np.float32)
   for _ in range(2):
-    predictor.predict(image)
+    predictor.predict(images)
   return lambda: clock.seconds_each(
-      lambda: predictor.predict(image), sizes.seconds), ''
+      lambda: predictor.predict(images), sizes.seconds, batch), ''
 
 
 def evaluate(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
