@@ -34,12 +34,13 @@ run_tests() {
   echo "$status $work/$run.json" >>"$work/runs"
 }
 
-# run_others PYTEST_ARGUMENT...: one after the other, all but home.
+# run_others PART MARKS PYTEST_ARGUMENT...: one after the other, all but home.
 run_others() {
-  local name
+  local name part=$1 marks=$2
+  shift 2
   for name in tf2 modern; do
     if [[ $name != "$home" && $ready == *".venvs/$name "* ]]; then
-      run_tests "$name.all" "$name$others" -n1 "$@"
+      run_tests "$name.$part" "$name and $marks" -n1 "$@"
     fi
   done
 }
@@ -75,23 +76,20 @@ fi
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 marks="($home or not (tf1 or tf2 or modern))"
-slow=slow
-others=
+slow='slow and not extended'
+quick='not (slow or extended)'
 if [[ $extent == all ]]; then
   slow='(slow or extended)'
-else
-  marks+=' and not extended'
-  others=' and not extended'
 fi
 if [[ $extent == quick ]]; then
-  run_tests "$home.quick" "$marks and not slow" -n2 "$@"
+  run_tests "$home.quick" "$marks and $quick" -n2 "$@"
 else
-  # The first has as much to do as the others together: of two cores, they leave
-  # it one.
+  # The first has the longest way: of two cores, the others leave it one.
   run_tests "$home.slow" "$marks and $slow" -n1 "$@" >"$work/slow" 2>&1 &
   niceness=5
-  run_others "$@" >"$work/others" 2>&1 &
-  run_tests "$home.quick" "$marks and not $slow" -n1 "$@"
+  run_others quick "$quick" "$@" >"$work/others" 2>&1 &
+  run_tests "$home.quick" "$marks and $quick" -n1 "$@"
+  run_others slow "$slow" "$@"
   wait
   cat "$work/others" "$work/slow"
 fi

@@ -491,6 +491,8 @@ def counts_of_runs(number, seconds=''):
 
 
 HOME = '({} or not (tf1 or tf2 or modern))'
+QUICK = 'not (slow or extended)'
+SLOW = 'slow and not extended'
 
 
 class TestRunningTests(object):
@@ -500,34 +502,29 @@ class TestRunningTests(object):
     """Returns the `pytest` calls: sorted, as they take turns as they like."""
     return sorted(call for call in house.calls() if ' pytest ' in call)
 
-  @pytest.mark.parametrize('arguments, others, slow', [
-      ([], ' and not extended', ' and not extended and {}slow'),
-      (['--all'], '', ' and {}(slow or extended)')])
-  @pytest.mark.parametrize('versions, expected', [
-      (('3.7.16', '3.11.7'), ['tf2 tf2', 'modern modern', 'tf1 slow', 'tf1']),
-      (('3.7.16',), ['tf2 tf2', 'tf1 slow', 'tf1']),
-      (('3.11.7',), ['modern slow', 'modern'])])
+  @pytest.mark.parametrize('arguments, slow', [
+      ([], SLOW), (['--all'], '(slow or extended)')])
+  @pytest.mark.parametrize('versions, environments', [
+      (('3.7.16', '3.11.7'), ['tf1', 'tf2', 'modern']),
+      (('3.7.16',), ['tf1', 'tf2']), (('3.11.7',), ['modern'])])
   def test_every_environment_that_there_is_a_python_for(
-      self, house, versions, expected, arguments, others, slow):
+      self, house, versions, environments, arguments, slow):
     for version in versions:
       house.add_python('tools/python' + version.rpartition('.')[0], version)
     status, lines, errors = house.run(
         'test.sh', *arguments + ['-x', 'tests/test_a.py'])
     assert status == 0, errors
     runs = self.runs(house)
-    expected = [run.partition(' ')[::2] for run in expected]
+    names = 2 * environments
     assert runs == sorted(
-        '.venvs/{}/bin/python pytest -m {} -p tests.summary --dist=loadfile '
-        '-n1 -x tests/test_a.py'.format(name, {
-            'slow': HOME.format(name) + slow.format(''),
-            '': HOME.format(name) + slow.format('not ')}.get(
-                marks, marks + others))
-        for name, marks in expected)
+        '.venvs/{}/bin/python pytest -m {} and {} -p tests.summary '
+        '--dist=loadfile -n1 -x tests/test_a.py'.format(
+            name, HOME.format(name) if name == environments[0] else name, marks)
+        for name in environments for marks in (slow, QUICK))
     for run in runs:
       assert any(run.split(' ')[0] in line for line in lines), run
     notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, but for those'
     assert any(notice in line for line in lines) == (versions == ('3.11.7',))
-    names = [name for name, _ in expected]
     assert lines[-len(set(names)) - 2:] == [
         '{}: Python 3.5, TensorFlow 1.15: {}'.format(
             name, counts_of_runs(names.count(name), ', {} s'))
@@ -541,8 +538,8 @@ class TestRunningTests(object):
     status, lines, errors = house.run('test.sh', '--quick', '-x')
     assert status == 0, errors
     assert self.runs(house) == [
-        '.venvs/tf1/bin/python pytest -m {} and not extended and not slow -p '
-        'tests.summary --dist=loadfile -n2 -x'.format(HOME.format('tf1'))]
+        '.venvs/tf1/bin/python pytest -m {} and {} -p tests.summary '
+        '--dist=loadfile -n2 -x'.format(HOME.format('tf1'), QUICK)]
     assert lines[-1] == counts_of_runs(1)
 
   @pytest.mark.parametrize('arguments', [[], ['--quick'], ['--all']])
@@ -576,26 +573,25 @@ class TestRunningTests(object):
     assert house.run('test.sh')[0] == 1
     assert self.runs(house) == []
 
-  # Exit statuses of pytest by marks; 5: no test selected.
+  # Exit statuses of pytest by environment and marks; 5: no test selected.
   @pytest.mark.parametrize('statuses, expected', [
-      ({'tf2': 1}, 1), ({'modern': 2}, 2), ({'tf2': 5}, 0),
-      ({'tf2': 5, 'modern': 5}, 0), ({'tf2': 5, 'modern': 1}, 1),
-      ({'tf2': 5, 'modern': 5, 'slow': 5, 'not slow': 5}, 5),
-      ({'tf2': 5, 'modern': 5, 'slow': 5}, 0),
-      ({'tf2': 5, 'modern': 5, 'not slow': 5}, 0),
-      ({'slow': 1}, 1), ({'not slow': 1}, 1)])
+      ({('tf2', SLOW): 1}, 1), ({('modern', QUICK): 2}, 2),
+      ({('tf2', SLOW): 5}, 0), ({('tf2', SLOW): 5, ('tf2', QUICK): 5}, 0),
+      ({('tf2', SLOW): 5, ('modern', SLOW): 1}, 1),
+      ({(name, marks): 5 for name in ('tf1', 'tf2', 'modern')
+        for marks in (SLOW, QUICK)}, 5),
+      ({('tf1', SLOW): 5}, 0), ({('tf1', QUICK): 5}, 0),
+      ({('tf1', SLOW): 1}, 1), ({('tf1', QUICK): 1}, 1)])
   def test_exit_status(self, house, statuses, expected):
     house.add_python('tools/python3.7')
     house.add_python('tools/python3.11', '3.11.7')
-    for marks, status in statuses.items():
-      if 'slow' in marks:
-        marks = '{} and not extended and {}'.format(HOME.format('tf1'), marks)
-      else:
-        marks += ' and not extended'
-      (house.folder / ('broken.' + marks)).write_text(str(status))
+    for (name, marks), status in statuses.items():
+      (house.folder / 'broken.{} and {}'.format(
+          HOME.format(name) if name == 'tf1' else name, marks)).write_text(
+              str(status))
     assert house.run('test.sh')[0] == expected
     # A failure in one does not keep the others from running.
-    assert len(self.runs(house)) == 4
+    assert len(self.runs(house)) == 6
 
   def test_without_any_python_it_stops(self, house):
     status, lines, errors = house.run('test.sh')
