@@ -58,7 +58,7 @@ class Sizes(NamedTuple):
   seconds: float = 6.0
 
 
-QUICK = Sizes(side=65, picture_side=96, batch=2, pictures=6, evaluated=4,
+QUICK = Sizes(side=65, picture_side=96, batch=4, pictures=6, evaluated=4,
               calibration=2, few=4, many=8, matrix=128, seconds=0.0)
 
 
@@ -207,11 +207,11 @@ GROUPS = (
               ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
     Group('hosts', 'Training by several processes that share this machine',
           'image', ('records',), None, 6, [
-              ('{} processes'.format(hosts), ['modern', 'tf1'],
+              ('processes: {}'.format(hosts), ['modern', 'tf1'],
                'scaling.train', {'hosts': hosts}) for hosts in (1, 2, 4)]),
     Group('parts', 'eval.py in parts that share this machine', 'image',
           ('records', 'float graph'), None, 2, [
-              ('{} processes'.format(parts), ['modern', 'tf1'],
+              ('processes: {}'.format(parts), ['modern', 'tf1'],
                'scaling.evaluate', {'parts': parts}) for parts in (1, 2, 4)]),
 )
 

@@ -15,7 +15,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 _TRAINED_SPLIT, _EVALUATED_SPLIT = 'train', 'val'
 # Two runs, so that their difference is steps alone.
-_FEW_STEPS, _MORE_STEPS = 2, 8
+_FEW_STEPS, _MORE_STEPS = 2, 14
 
 
 def train(sizes: cases.Sizes, files: cases.Files, *,
@@ -87,5 +87,5 @@ def _evaluation_flags(sizes, files, parts, part) -> List[str]:
   return _network_flags(sizes, 'eval_crop_size') + [
       '--dataset_dir=' + files('records'), '--eval_split=' + _EVALUATED_SPLIT,
       '--checkpoint_dir=' + files('float', 'model.ckpt-0'),
-      '--eval_logdir=' + files('evaluated-{}-{}'.format(parts, part)),
+      '--report_json=' + files('report-{}-{}.json'.format(parts, part)),
       '--num_shards={}'.format(parts), '--shard_index={}'.format(part)]
