@@ -333,19 +333,22 @@ def test_a_stop_ends_the_step_too(tmp_path):
     pass
 
   def stop(*unused):
-    raise StopError
+    if (tmp_path / 'ready').exists():
+      raise StopError
 
   script = tmp_path / 'step.sh'
   script.write_text('trap "echo ended > ended; exit" TERM\n'
-                    'for _ in 1 2 3 4 5 6 7 8 9; do sleep 0.2; done\n')
+                    'touch ready\n'
+                    'for _ in $(seq 300); do sleep 0.2; done\n')
   before = signal.signal(signal.SIGALRM, stop)
   try:
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     with pytest.raises(StopError):
       reproduction._execute(
           reproduction.Step('', 'network', (), (), 0, 0),
           ['sh', str(script)], str(tmp_path))
   finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
   # It was asked to end, and waited for.
   assert (tmp_path / 'ended').exists()
