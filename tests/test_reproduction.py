@@ -335,6 +335,7 @@ def test_a_stop_ends_the_step_too(tmp_path):
   def stop(*unused):
     if (tmp_path / 'ready').exists():
       raise StopError
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
 
   script = tmp_path / 'step.sh'
   script.write_text('trap "echo ended > ended; exit" TERM\n'
@@ -342,13 +343,12 @@ def test_a_stop_ends_the_step_too(tmp_path):
                     'for _ in $(seq 300); do sleep 0.2; done\n')
   before = signal.signal(signal.SIGALRM, stop)
   try:
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
     with pytest.raises(StopError):
       reproduction._execute(
           reproduction.Step('', 'network', (), (), 0, 0),
           ['sh', str(script)], str(tmp_path))
   finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
   # It was asked to end, and waited for.
   assert (tmp_path / 'ended').exists()
