@@ -34,13 +34,14 @@ run_tests() {
   echo "$status $work/$run.json" >>"$work/runs"
 }
 
-# run_others PART MARKS PYTEST_ARGUMENT...: one after the other, all but home.
+# run_others PART MARKS PYTEST_ARGUMENT...: one environment after the other, all
+# but home.
 run_others() {
   local name part=$1 marks=$2
   shift 2
   for name in tf2 modern; do
     if [[ $name != "$home" && $ready == *".venvs/$name "* ]]; then
-      run_tests "$name.$part" "$name and $marks" -n1 "$@"
+      run_tests "$name.$part" "$name and $marks" "$@"
     fi
   done
 }
@@ -87,9 +88,10 @@ else
   # The first has the longest way: of two cores, the others leave it one.
   run_tests "$home.slow" "$marks and $slow" -n1 "$@" >"$work/slow" 2>&1 &
   niceness=5
-  run_others quick "$quick" "$@" >"$work/others" 2>&1 &
+  run_others quick "$quick" -n1 "$@" >"$work/others" 2>&1 &
   run_tests "$home.quick" "$marks and $quick" -n1 "$@"
-  run_others slow "$slow" "$@"
+  # The last that are left: they get both cores once there is nothing else.
+  run_others slow "$slow" -n2 "$@"
   wait
   cat "$work/others" "$work/slow"
 fi

@@ -518,8 +518,9 @@ class TestRunningTests(object):
     names = 2 * environments
     assert runs == sorted(
         '.venvs/{}/bin/python pytest -m {} and {} -p tests.summary '
-        '--dist=loadfile -n1 -x tests/test_a.py'.format(
-            name, HOME.format(name) if name == environments[0] else name, marks)
+        '--dist=loadfile -n{} -x tests/test_a.py'.format(
+            name, HOME.format(name) if name == environments[0] else name, marks,
+            2 if marks == slow and name != environments[0] else 1)
         for name in environments for marks in (slow, QUICK))
     for run in runs:
       assert any(run.split(' ')[0] in line for line in lines), run
