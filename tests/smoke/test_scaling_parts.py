@@ -1,4 +1,4 @@
-"""The commands of docs/scaling_parts.md, on small pictures.
+"""The commands of docs/scaling_parts.md, and of growth, on small pictures.
 
 What is gs:// there is ram:// here, a file system of TensorFlow's that ends with
 the process: outputs go there, inputs are of this machine.
@@ -127,3 +127,10 @@ def test_outputs_may_be_remote(shell, folders, records, checkpoint):
       (gs + '/train', str(checkpoint.parent)), (gs + '/log', 'ram://b/log'),
       (gs + '/report.json', 'ram://b/report.json')))
   assert printed.splitlines()[-1].startswith('RESULT {')
+
+
+def test_growth_is_measured(shell):
+  printed = shell.run_documented(
+      'scaling.md', 'python scripts/benchmark.py', changes=(
+          ('cores,hosts,parts', 'parts'), ('--rounds=1', '--quick')))
+  assert '3 cases in ' in printed and ', 0 failed' in printed
