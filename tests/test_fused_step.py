@@ -110,8 +110,10 @@ def test_folded_batch_norm_gives_the_same_logits_and_gradients():
 @pytest.mark.slow
 @pytest.mark.parametrize('changes', [
     {'optimizer': 'adam', 'fine_tune_batch_norm': False},
-    {'fine_tune_batch_norm': False, 'base_learning_rate': 1e-3,
-     'label_weights': (2.0,), 'last_layer_gradient_multiplier': 3.0}])
+    pytest.param({
+        'fine_tune_batch_norm': False, 'base_learning_rate': 1e-3,
+        'label_weights': (2.0,), 'last_layer_gradient_multiplier': 3.0},
+                 marks=pytest.mark.extended)])
 def test_three_steps_have_the_same_losses(changes):
   random = np.random.RandomState(11)
   images = random.uniform(0, 255, [2, CROP, CROP, 3]).astype(np.float32)

@@ -321,7 +321,7 @@ def test_a_checkpoint_is_of_its_classes(tmp_path):
   checkpoints.check_options(prefix, own)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_training_writes_evaluation_reads_and_the_report_names_them(built):
   build(built, 'train', label_map=str(built / 'classes.csv'))
   folder = str(built / 'trained')

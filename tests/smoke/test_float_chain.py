@@ -217,6 +217,7 @@ def stopped(data, tmp_path_factory):
   return (folder,) + run_until_stopped(folder, data, signal.SIGTERM, 2)
 
 
+@pytest.mark.extended
 def test_a_signal_saves_and_the_same_command_resumes(data, stopped):
   folder, first, _ = stopped
   logdir = folder / 'log'

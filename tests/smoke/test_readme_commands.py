@@ -205,6 +205,7 @@ def test_tflite_evaluation_commands_run(shell, records, frozen_graph):
 # --- Quantization ----------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_quantization_aware_commands_run(shell, records, trained):
   chapter = 'Quantization-aware training'
   folder = shell.folder / 'quantized'
