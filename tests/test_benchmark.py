@@ -267,6 +267,7 @@ def test_tables():
 # --- The script ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
   json_path, md_path = tmp_path / 'out.json', tmp_path / 'out.md'
   done = scripts.run(

@@ -142,6 +142,7 @@ def test_what_decides_a_step_is_compared_and_folders_are_not():
 
 @pytest.mark.tf1
 @pytest.mark.modern
+@pytest.mark.slow
 def test_hosts_share_the_batches_of_a_single_run(tmp_path):
   """Disjoint, together the whole, in its order; also after a resume."""
   resuming.make_records(str(tmp_path))

@@ -156,6 +156,7 @@ def assert_refused(result, *words):
     assert word in result.stderr
 
 
+@pytest.mark.slow
 def test_resumes_a_cut_download_converts_and_then_rests(
     run, server, zip_bytes, tmp_path):
   server.cuts = 1
@@ -178,6 +179,7 @@ def test_resumes_a_cut_download_converts_and_then_rests(
       path.name: path.stat().st_mtime_ns for path in records.iterdir()}
 
 
+@pytest.mark.slow
 def test_any_folder_and_locale_will_do(run, zip_bytes, tmp_path):
   folder = tmp_path / names.ANY[1]
   folder.mkdir()
@@ -188,6 +190,7 @@ def test_any_folder_and_locale_will_do(run, zip_bytes, tmp_path):
   assert_refused(run('--zip=a\nb', cwd=folder), '--zip=a b: no such file')
 
 
+@pytest.mark.slow
 def test_a_second_run_resumes_where_the_first_gave_up(
     run, server, zip_bytes, tmp_path):
   server.cuts = 5
@@ -214,6 +217,7 @@ def test_refuses_a_wrong_checksum(run, zip_bytes, tmp_path):
       ZIP_NAME + '.bad']
 
 
+@pytest.mark.slow
 def test_downloads_nothing_where_the_folder_is_complete(
     run, server, tmp_path):
   synthetic.make_dataset(SyntheticOptions(
@@ -457,6 +461,7 @@ def test_resumes_from_another_address(run, server, zip_bytes, tmp_path):
 
 
 @pytest.mark.usefixtures('converted')
+@pytest.mark.slow
 def test_records_of_a_run_that_was_stopped_are_made_anew(run, tmp_path):
   records = tmp_path / 'ADE20K' / 'tfrecord'
   (records / 'val.INCOMPLETE').touch()

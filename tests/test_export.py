@@ -24,7 +24,7 @@ from deeplab.nets import deeplab_v3
 from tests import golden_weights
 from tests import scripts
 
-pytestmark = [pytest.mark.tf1, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern, pytest.mark.slow]
 
 MODEL = options.ModelOptions(
     crop_size=(65, 65), decoder_output_stride=(4,))

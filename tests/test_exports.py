@@ -84,6 +84,7 @@ def names_in(folder):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_a_saved_model_is_the_frozen_graph_with_a_signature(exported):
   graph, folder = exported.paths[:2]
   assert (exported.path, folder) == (
@@ -129,6 +130,7 @@ def content_in(path):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_formats_can_be_had_alone_and_replace_older_ones(
     checkpoint, exported, tmp_path):
   folder = tmp_path / 'x_saved_model'

@@ -488,6 +488,7 @@ def test_flags_have_the_published_defaults():
 
 @pytest.mark.tf1
 @pytest.mark.modern
+@pytest.mark.slow
 def test_script_runs_where_no_environment_is_activated(
     quantized_graph, tmp_path):
   """TensorFlow looks for its converter on PATH only."""

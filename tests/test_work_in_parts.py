@@ -116,6 +116,7 @@ def test_the_sum_of_parts_is_the_whole(data, tmp_path, capsys, of, batch_size):
   assert capsys.readouterr().out.count('RESULT {') == 1
 
 
+@pytest.mark.slow
 def test_what_is_bad_is_left_out_of_all_parts_alike(tmp_path):
   folder = write_records(tmp_path / 'data')
   shard = os.path.join(folder, 'val-00001-of-00004.tfrecord')
