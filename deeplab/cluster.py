@@ -23,7 +23,7 @@ from deeplab import tf_texts
 from deeplab import watch
 from deeplab.errors import InputError
 from deeplab.errors import option
-from deeplab.nets import parts
+from deeplab.nets import batch_parts
 
 _LOG = logging.getLogger(__name__)
 # Numbers of this module's own exchanges, which are few, follow.
@@ -51,7 +51,7 @@ class Alone:
   task = 0
   target = ''
 
-  def __init__(self, split: parts.Split, config: tf.ConfigProto):
+  def __init__(self, split: batch_parts.Split, config: tf.ConfigProto):
     self.split = split
     self.config = config
 
@@ -241,7 +241,7 @@ def _split_of(options):
   hosts = max(1, len(options.cluster))
   if hosts > 1:
     collectives.join(config, options.task)
-  return parts.Split(
+  return batch_parts.Split(
       hosts=hosts, host=options.task, clones=options.num_clones,
       device='GPU' if gpus else 'CPU'), config
 

@@ -32,8 +32,8 @@ from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import batch_norm
+from deeplab.nets import batch_parts
 from deeplab.nets import deeplab_v3
-from deeplab.nets import parts as parts_lib
 from deeplab.nets import quantize
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def build_step(
     images: tf.Tensor, labels: tf.Tensor,
     model_options: options_lib.ModelOptions,
     options: options_lib.TrainOptions,
-    split: parts_lib.Split = parts_lib.UNSPLIT) -> TrainStep:
+    split: batch_parts.Split = batch_parts.UNSPLIT) -> TrainStep:
   """Builds network, loss and update.
 
   Args:
@@ -122,7 +122,7 @@ def build_step(
     # Sums by matrix products want more than 16 bits.
     is_fused = batch_norm.folds_by_default() and not options.mixed_precision
   dropout_seed = _seed_of_step(options, global_step)
-  parts = parts_lib.Parts(split)
+  parts = batch_parts.Parts(split)
   logits, sums = [], []
   for part, part_images, part_labels in zip(
       parts, parts.of(images), parts.of(labels)):

@@ -20,10 +20,10 @@ from deeplab import watch
 from deeplab.data import dataset
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
+from tests import ports
 from tests import readme
 from tests import resuming
 from tests import scripts
-from tests.test_parts import free_addresses
 
 TWO = ('127.0.0.1:4711', '127.0.0.1:4712')
 
@@ -92,7 +92,7 @@ def test_a_port_in_use_is_named():
 
 def test_tasks_that_do_not_come_are_named(monkeypatch):
   monkeypatch.setattr(cluster, '_JOIN_SECS', 0.1)
-  addresses = free_addresses(2)
+  addresses = ports.free_addresses(2)
   with pytest.raises(InputError, match='{}. did not start within'.format(
       re.escape('task 1 (' + addresses[1]))):
     with cluster.joined(options_lib.DistributionOptions(cluster=addresses)):
@@ -103,7 +103,7 @@ def test_tasks_that_do_not_come_are_named(monkeypatch):
 @pytest.mark.tf1
 def test_tasks_with_other_options_are_named():
   """Two servers of this process; all find the same task."""
-  addresses = free_addresses(2)
+  addresses = ports.free_addresses(2)
 
   def join(task):
     with cluster.joined(options_lib.DistributionOptions(
@@ -413,7 +413,7 @@ def test_commands_of_the_docs_run(tmp_path):
        '--training_number_of_steps=1 --depth_multiplier=0.25 '
        '--aspp_convs_filters=16 --train_crop'))
   shell = readme.Shell(tmp_path)
-  variables = dict(DATA_DIR=tmp_path, HOSTS=','.join(free_addresses(2)))
+  variables = dict(DATA_DIR=tmp_path, HOSTS=','.join(ports.free_addresses(2)))
   processes = [
       ('clones', shell.start_documented(
           'scaling.md', 'python train.py --num_clones', changes=smaller,

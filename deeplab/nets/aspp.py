@@ -5,8 +5,8 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import options as options_lib
+from deeplab.nets import batch_parts
 from deeplab.nets import layers
-from deeplab.nets import parts
 
 _DROPOUT_KEEP_PROBABILITY = 0.9
 
@@ -14,7 +14,7 @@ _DROPOUT_KEEP_PROBABILITY = 0.9
 def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
          style: layers.Style, is_training: bool,
          dropout_seed: Optional[tf.Tensor] = None,
-         part: parts.Part = parts.WHOLE) -> tf.Tensor:
+         part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
   """Image pooling, a 1x1 branch and the atrous branches, joined.
 
   Args:

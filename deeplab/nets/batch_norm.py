@@ -7,7 +7,7 @@ from typing import Mapping, NamedTuple, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab.nets import parts
+from deeplab.nets import batch_parts
 
 
 class BatchNorm(NamedTuple):
@@ -21,7 +21,7 @@ class BatchNorm(NamedTuple):
   # True: moving averages are taken for constants, and become part of weights.
   is_folded: bool = False
   # Of the batch, what the network works on.
-  part: parts.Part = parts.WHOLE
+  part: batch_parts.Part = batch_parts.WHOLE
 
 
 def factor_and_offset(

@@ -7,10 +7,10 @@ from deeplab import contract
 from deeplab import options as options_lib
 from deeplab.nets import aspp
 from deeplab.nets import batch_norm as batch_norm_lib
+from deeplab.nets import batch_parts
 from deeplab.nets import decoder
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
-from deeplab.nets import parts
 from deeplab.nets import quantize
 
 # Of research/deeplab's model.py, _get_logits and get_branch_logits.
@@ -23,7 +23,7 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
            train_batch_norm: bool = False,
            fold_batch_norm: bool = False,
            dropout_seed: Optional[tf.Tensor] = None,
-           part: parts.Part = parts.WHOLE) -> tf.Tensor:
+           part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:

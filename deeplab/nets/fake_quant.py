@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab.nets import batch_norm as batch_norm_lib
+from deeplab.nets import batch_parts
 from deeplab.nets import gradients
-from deeplab.nets import parts
 
 _BITS = 8
 # Parity: contrib/quantize/python/quantize.py, ema_decay.
@@ -29,7 +29,7 @@ class FakeQuant(NamedTuple):
   # Step from which values are rounded and batch norm is frozen.
   delay_step: int = 0
   # Of the batch, what the network works on.
-  part: parts.Part = parts.WHOLE
+  part: batch_parts.Part = batch_parts.WHOLE
 
   @property
   def is_delayed(self) -> bool:

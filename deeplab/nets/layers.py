@@ -11,9 +11,9 @@ import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
 from deeplab.nets import batch_norm as batch_norm_lib
+from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import gradients
-from deeplab.nets import parts
 
 
 class Style(NamedTuple):
@@ -223,7 +223,7 @@ def dropout(
     inputs: tf.Tensor, *, keep_probability: float, is_training: bool,
     scope: str, seed: Optional[tf.Tensor] = None,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
-    part: parts.Part = parts.WHOLE) -> tf.Tensor:
+    part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
   """Drops single values in training, scaling the others up; else identity.
 
   Args:

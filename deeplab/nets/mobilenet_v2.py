@@ -9,9 +9,9 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab.nets import batch_norm as batch_norm_lib
+from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
-from deeplab.nets import parts
 
 # Of slim's nets/mobilenet/mobilenet.py, training_scope: its own, whatever the
 # layers behind the backbone use.
@@ -52,7 +52,7 @@ def mobilenet_v2(
     divisible_by: Optional[int] = None, weight_decay: float = 0.0,
     is_training: bool = False, fold_batch_norm: bool = False,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
-    part: parts.Part = parts.WHOLE
+    part: batch_parts.Part = batch_parts.WHOLE
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
   """Builds the backbone.
 

@@ -19,8 +19,8 @@ import tensorflow.compat.v1 as tf
 from deeplab import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
-from deeplab.nets import parts
 
 
 def implementation(options: options_lib.ModelOptions) -> Optional[str]:
@@ -55,7 +55,7 @@ def has_contrib() -> bool:
 
 def for_layers(
     options: options_lib.ModelOptions,
-    is_training: bool, part: parts.Part = parts.WHOLE
+    is_training: bool, part: batch_parts.Part = batch_parts.WHOLE
 ) -> Optional[fake_quant_lib.FakeQuant]:
   """Returns what every layer is to do; None: nothing.
 

@@ -3,7 +3,6 @@
 Hosts are servers of this process, each with a thread that runs its session.
 """
 import concurrent.futures
-import socket
 
 import numpy as np
 import pytest
@@ -15,10 +14,11 @@ from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import training
 from deeplab.nets import batch_norm
+from deeplab.nets import batch_parts
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
-from deeplab.nets import parts
 from tests import golden_weights
+from tests import ports
 from tests import resuming
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
@@ -38,16 +38,6 @@ LABELS = RANDOM.randint(1, 32, [IMAGES, CROP, CROP, 1], np.int32)
 LABELS[0, :16] = LABELS[1, 4:] = LABELS[2, :, 1:] = LABELS[3, 2:] = 0
 
 
-def free_addresses(count):
-  sockets = [socket.socket() for _ in range(count)]
-  for one in sockets:
-    one.bind(('127.0.0.1', 0))
-  addresses = ['127.0.0.1:{}'.format(one.getsockname()[1]) for one in sockets]
-  for one in sockets:
-    one.close()
-  return addresses
-
-
 def of_host(split, run, target='', config=None):
   """Calls a function of a session, a graph of its own being the default one."""
   config = config or tf.ConfigProto()
@@ -61,8 +51,8 @@ def of_host(split, run, target='', config=None):
 def of_all_hosts(run, hosts=1, clones=1):
   """Returns what every host gives, in their order."""
   if hosts == 1:
-    return [of_host(parts.Split(clones=clones), run)]
-  addresses = free_addresses(hosts)
+    return [of_host(batch_parts.Split(clones=clones), run)]
+  addresses = ports.free_addresses(hosts)
   configs = [tf.ConfigProto() for _ in addresses]
   servers = []
   for task, config in enumerate(configs):
@@ -72,7 +62,7 @@ def of_all_hosts(run, hosts=1, clones=1):
   with concurrent.futures.ThreadPoolExecutor(hosts) as executor:
     return list(executor.map(
         lambda task: of_host(
-            parts.Split(hosts=hosts, host=task, clones=clones), run,
+            batch_parts.Split(hosts=hosts, host=task, clones=clones), run,
             servers[task].target, configs[task]), range(hosts)))
 
 
@@ -156,7 +146,7 @@ def test_statistics_of_a_batch_are_the_mean_of_its_parts(hosts, clones):
   decay = 0.75
 
   def build(split):
-    together = parts.Parts(split)
+    together = batch_parts.Parts(split)
     for part, images in zip(together, together.of(rows_of(split, inputs))):
       with part.scope():
         layers._batch_norm(images, batch_norm.BatchNorm(
@@ -179,7 +169,7 @@ def test_dropout_draws_for_the_whole_batch():
   seed = tf.constant
 
   def draws(split):
-    together = parts.Parts(split)
+    together = batch_parts.Parts(split)
     return [part.draws(tf.constant([4 // split.parts, 3]), seed([5, 6]))
             for part in together], lambda session, draws: session.run(draws)
 
