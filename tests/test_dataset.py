@@ -71,6 +71,25 @@ def write_val(folder, *examples):
       output_dir=str(folder), split='val', shards=[examples])
 
 
+@pytest.mark.parametrize('make', [
+    lambda folder: list(dataset.batches(split_options(folder), CROP)),
+    lambda folder: dataset.training_batches(split_options(folder), CROP),
+])
+def test_parallel_calls_are_left_as_they_are(five, monkeypatch, make):
+  """TensorFlow 2.21 makes some of them one after the other where it tunes."""
+  tuned, real = [], tf.data.make_initializable_iterator
+
+  def make_iterator(made_of):
+    known = hasattr(tf.data.Options(), 'autotune')
+    tuned.append(known and made_of.options().autotune.enabled)
+    return real(made_of)
+
+  monkeypatch.setattr(tf.data, 'make_initializable_iterator', make_iterator)
+  with tf.Graph().as_default():
+    make(five)
+  assert tuned == [False]
+
+
 # --- Evaluation ------------------------------------------------------------
 
 

@@ -157,6 +157,24 @@ def test_classes_that_are_not_kept_become_other():
   np.testing.assert_array_equal(label, label_of([[0, 1, 31, 0, 0, 0]]))
 
 
+@pytest.mark.parametrize('size', [(5, 7), (12, 9), (40, 61)])
+def test_resizing_bytes_gives_what_resizing_floats_does(size):
+  random = np.random.RandomState(1)
+  image = random.randint(0, 256, size + (3,), np.uint8)
+  label = random.randint(0, 256, size + (1,), np.uint8)
+  options = options_of((23, 23), min_resize_value=17, max_resize_value=23)
+
+  def function(image, label):
+    return preprocess.for_evaluation(image, label, options)
+
+  of_bytes = evaluate_in_dataset(function, image, label)
+  of_floats = evaluate_in_dataset(
+      function, image.astype(np.float32), label.astype(np.int32))
+  for one, other in zip(of_bytes, of_floats):
+    assert one.dtype == other.dtype
+    np.testing.assert_array_equal(one, other)
+
+
 def test_padding_is_at_the_bottom_and_on_the_right():
   image, label = evaluate(lambda: preprocess.for_evaluation(
       image_of([[1, 2], [3, 4]]), label_of([[5, 6], [7, 8]]),

@@ -109,9 +109,11 @@ def _write_one_by_one(sizes, files, folder):
   with tf.Graph().as_default():
     serialized = tf.placeholder(tf.string, [])
     example = records.parse_example(serialized)
+    image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
+    label = tf.image.decode_png(example['label_encoded'], channels=1)
+    # As research/deeplab does, before anything else.
     pair = preprocess_lib.for_evaluation(
-        tf.image.decode_jpeg(example['image_encoded'], channels=3),
-        tf.image.decode_png(example['label_encoded'], channels=1),
+        tf.cast(image, tf.float32), tf.cast(label, tf.int32),
         _preprocess_options(sizes))
     with tf.Session() as session:
       for number, record in enumerate(itertools.chain.from_iterable(

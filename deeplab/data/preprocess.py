@@ -37,7 +37,7 @@ def for_evaluation(
     An image that is larger than the crop after resizing fails when it is
     evaluated, with tf.errors.InvalidArgumentError.
   """
-  image, label = _start(image, label, label_map)
+  image = _image(image)
   shape = tf.shape(image)
   size = resized_size(shape[0], shape[1], options)
   # Before memory is taken for what cannot be used.
@@ -46,6 +46,7 @@ def for_evaluation(
   with tf.control_dependencies([fits]):
     image = tf.identity(image)
   image, label = resize_to_range(image, label, options)
+  label = _classes(label, label_map)
   image, label = pad_to_crop(image, label, options)
   return _with_crop_shape(image, label, options)
 
@@ -69,8 +70,9 @@ def for_training(
   """
   # For the scale, the row and the column of the crop, and the flip.
   draws = tf.random.stateless_uniform([4], seed)
-  image, label = _start(image, label, label_map)
+  image = _image(image)
   image, label = resize_to_range(image, label, options)
+  label = _classes(label, label_map)
   image, label = random_scale(image, label, options=options, draw=draws[0])
   image, label = pad_to_crop(image, label, options)
   image, label = random_crop(image, label, options=options, draws=draws[1:3])
@@ -141,17 +143,17 @@ def resize_to_range(
   `resize_factor` both sides are multiples of it, plus one.
 
   Args:
-    image: float32 [height, width, 3].
+    image: [height, width, 3], any numeric type.
     label: integer [height, width, 1], or None.
     options: PreprocessOptions; without `min_resize_value` nothing is resized.
 
   Returns:
-    (image, label), resized; types as given. More than contract.MAX_PIXELS, as
-    without a limit a narrow image gets, fail when they are evaluated, with
-    tf.errors.InvalidArgumentError.
+    (image, label), resized: float32, and the type that the label had. More than
+    contract.MAX_PIXELS, as without a limit a narrow image gets, fail when they
+    are evaluated, with tf.errors.InvalidArgumentError.
   """
   if options.min_resize_value is None:
-    return image, label
+    return tf.cast(image, tf.float32), label
   shape = tf.shape(image)
   size = resized_size(shape[0], shape[1], options)
   pixels = tf.reduce_prod(tf.cast(size, tf.int64))
@@ -260,18 +262,23 @@ def random_flip(image: tf.Tensor, label: tf.Tensor, *,
       lambda: (tf.identity(image), tf.identity(label)))
 
 
-def _start(image, label, label_map):
-  """Casts to the types used throughout, and makes classes of ids on disk."""
-  image = tf.cast(image, tf.float32)
+def _image(image):
+  """Returns an image as a tensor of its own type; its rank must be right."""
+  image = tf.convert_to_tensor(image)
   image.shape.assert_is_compatible_with([None, None, 3])
+  return image
+
+
+def _classes(label, label_map):
+  """Makes classes of ids on disk: int32 of the same shape, or None of None."""
   if label is None:
-    return image, None
+    return None
   label = tf.cast(label, tf.int32)
   label.shape.assert_is_compatible_with([None, None, 1])
   if label_map == label_maps.ADE20K:
     ignored = tf.fill(tf.shape(label), contract.IGNORE_LABEL)
-    return image, tf.where(label < contract.NUM_CLASSES, label, ignored)
-  return image, tf.gather(tf.constant(label_map.table, tf.int32), label)
+    return tf.where(label < contract.NUM_CLASSES, label, ignored)
+  return tf.gather(tf.constant(label_map.table, tf.int32), label)
 
 
 def _longest_side(options):
@@ -302,7 +309,11 @@ def _scale_factors(options):
 
 
 def _resize(image, label, size):
-  """Resizes, bilinear for the image and nearest neighbour for the label."""
+  """Resizes, bilinear for the image and nearest neighbour for the label.
+
+  Of whatever type the image is, the result is float32, and computed in float32:
+  to cast it before would take time and change no bit.
+  """
   image = tf.squeeze(tf.image.resize_bilinear(
       tf.expand_dims(image, 0), size, align_corners=True), [0])
   if label is not None:
