@@ -52,7 +52,7 @@ def test_every_goal_is_about_cases_of_the_table():
     for case in cases.cases_of(group, cases.ENVIRONMENTS):
       keys |= {case.key, '{}/*/{}'.format(case.group, case.name)}
   for goal in cases.GOALS:
-    assert {goal.case, goal.against} <= keys
+    assert {goal.case, goal.against, *goal.evidence} <= keys
 
 
 def test_files_come_after_what_they_are_made_from():
@@ -195,7 +195,7 @@ def test_goals():
   found = {goal['goal']: goal for goal in results.goals_of(measured)}
   assert found['evaluation per image, tf1, in forward passes'] == {
       'goal': 'evaluation per image, tf1, in forward passes',
-      'wanted': 'under 1.15 x', 'ratio': 1.25, 'met': False}
+      'wanted': 'under 1.15 x', 'ratio': 1.25, 'met': False, 'reason': ''}
   step = found['float step, tf1, against one-hot loss']
   assert (step['wanted'], step['ratio'], step['met']) == (
       'at least 1.15 x', 1.5, True)
@@ -204,6 +204,23 @@ def test_goals():
   unmeasured = found['float step, modern, against one-hot loss in tf1']
   assert (unmeasured['ratio'], unmeasured['met']) == (None, None)
   assert len(found) == len(cases.GOALS)
+
+
+def test_reason_of_a_goal_that_is_not_met():
+  name = 'QAT step, modern, in float steps'
+
+  def goal_of(qat_seconds, *more):
+    found, = [goal for goal in results.goals_of([
+        _result('float_step', 'modern', 'suite', [2.0]),
+        _result('qat_step', 'modern', 'layers', [qat_seconds]), *more])
+              if goal['goal'] == name]
+    return found['met'], found['reason']
+
+  passes = _result('qat_step', 'modern', 'passes of rounding alone', [0.5])
+  is_met, reason = goal_of(2.8, passes)
+  assert not is_met and 'would make 1.25 x if they were' in reason
+  assert goal_of(2.8) == (False, '')
+  assert goal_of(2.2, passes) == (True, '')
 
 
 def test_share_of_the_matrix_product():
@@ -228,9 +245,11 @@ def test_tables():
   failed = driver.Result(_case('records', 'modern', 'suite'), [], 0, '', 'why')
   content = {
       'goals': [{'goal': 'quick', 'wanted': 'at least 2 x', 'ratio': 2.5,
-                 'met': True},
-                {'goal': 'small', 'wanted': 'under 1 x', 'ratio': None,
-                 'met': None}],
+                 'met': True, 'reason': ''},
+                {'goal': 'small', 'wanted': 'under 1 x', 'ratio': 2.0,
+                 'met': False, 'reason': 'it is large'},
+                {'goal': 'new', 'wanted': 'under 1 x', 'ratio': None,
+                 'met': None, 'reason': ''}],
       'shares': [],
       'estimates': [costs.Cost('1 moon', 10, 1.5, 0.5, 0.0055, 2)._asdict()]}
   measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
@@ -241,7 +260,10 @@ def test_tables():
       '| goal  | wanted       | measured | met |',
       '| ----- | ------------ | -------- | --- |',
       '| quick | at least 2 x | 2.5 x    | yes |',
-      '| small | under 1 x    | -        | -   |',
+      '| small | under 1 x    | 2 x      | NO  |',
+      '| new   | under 1 x    | -        | -   |',
+      '',
+      'Not met, small: it is large.',
       '',
       '## build_ade20k_data.py',
       '',
@@ -285,8 +307,8 @@ def test_quick_run(tmp_path):
   assert content['environments']['tf1']['Python'].startswith(
       '{}.{}'.format(*sys.version_info[:2]))
   assert set(content['machine']) == {
-      'processor', 'vector extensions', 'cores', 'memory', 'system', 'date',
-      'commit'}
+      'processor', 'vector extensions', 'cores', 'memory', 'GPU', 'system',
+      'date', 'commit'}
   text = md_path.read_text()
   assert text.startswith('# Benchmarks\n') and 'build_ade20k_data.py' in text
   assert sorted(os.listdir(str(tmp_path))) == ['out.json', 'out.md']

@@ -20,6 +20,8 @@ from deeplab import training
 from deeplab.benchmark import cases
 from deeplab.benchmark import clock
 from deeplab.data import dataset
+from deeplab.nets import deeplab_v3
+from deeplab.nets import gradients
 from deeplab.nets import layers
 
 _SEED = 4
@@ -107,6 +109,50 @@ def train_step(
   for _ in range(2):
     run(*batch)
   return lambda: clock.seconds_each(lambda: run(*batch), sizes.seconds), ''
+
+
+def rounding_passes(sizes: cases.Sizes,
+                    unused_files: cases.Files) -> cases.Measurement:
+  """What rounding adds to a step in passes over activations, on its own.
+
+  Of each activation the range, and the rounding; where no ReLU comes before it,
+  also the gradient's pass, which otherwise takes the place of the ReLU's.
+
+  Args:
+    sizes: cases.Sizes.
+    unused_files: as in worker.
+  """
+  with tf.Graph().as_default():
+    images = tf.zeros([sizes.batch, sizes.side, sizes.side, 3])
+    deeplab_v3.logits(
+        images, model_options(sizes, quantize_delay_step=0,
+                              fake_quant=options_lib.LAYERS),
+        is_training=True)
+    rounded = [
+        (operation.inputs[0].shape.as_list(),
+         operation.inputs[0].op.type in ('Relu', 'Relu6'))
+        for operation in tf.get_default_graph().get_operations()
+        if operation.type == 'FakeQuantWithMinMaxVars']
+  with tf.Graph().as_default():
+    low, high = tf.constant(0.0), tf.constant(6.0)
+    passes = []
+    for shape, is_positive in rounded:
+      with tf.variable_scope('shared', reuse=tf.AUTO_REUSE):
+        values = tf.get_variable(
+            '_'.join(map(str, shape)), shape, initializer=(
+                tf.random_uniform_initializer(0, 6)))
+      passes += [tf.reduce_max(values),
+                 tf.quantization.fake_quant_with_min_max_vars(
+                     values, low, high)]
+      if not is_positive:
+        passes += [tf.reduce_min(values),
+                   gradients.masked(values, values, low, high)]
+    session = tf.Session()
+    session.run(tf.global_variables_initializer())
+  # The operations, and each of them: what is not asked for is left out.
+  run = session.make_callable([one.op for one in passes])
+  run()
+  return lambda: clock.seconds_each(run, sizes.seconds), ''
 
 
 def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,

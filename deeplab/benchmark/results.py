@@ -42,7 +42,8 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
 
   Returns:
     List of dicts: 'goal', 'wanted' (text), 'ratio' (float, or None where it
-    was not measured), 'met' (bool or None).
+    was not measured), 'met' (bool or None), 'reason' (text; '' where it is met,
+    or nothing is known).
   """
   measured = {}
   for result in results:
@@ -63,8 +64,17 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
         met = value >= goal.bound
     found.append({
         'goal': goal.text, 'ratio': value, 'met': met,
-        'wanted': '{} {:g} x'.format(goal.sense, goal.bound)})
+        'wanted': '{} {:g} x'.format(goal.sense, goal.bound),
+        'reason': _reason(goal, measured) if met is False else ''})
   return found
+
+
+def _reason(goal, measured):
+  """Says why a goal is not met; '' where the evidence was not measured."""
+  if not all(key in measured for key in goal.evidence):
+    return ''
+  return goal.reason.format(sum(
+      ratio(measured[key], measured[goal.against]) for key in goal.evidence))
 
 
 def shares_of(results: Sequence[driver.Result],
@@ -109,12 +119,14 @@ def shares_of(results: Sequence[driver.Result],
 
 def machine() -> Dict[str, str]:
   """Describes the machine and the state of the suite."""
+  gpus, _ = machine_lib.gpus()
   return {
       'processor': machine_lib.processor(),
       'vector extensions': ', '.join(
           machine_lib.vector_extensions()) or 'unknown',
       'cores': str(os.cpu_count()),
       'memory': '{:.0f} GiB'.format(machine_lib.memory_bytes() / _GIBIBYTE),
+      'GPU': ', '.join(gpu.name for gpu in gpus) or 'none',
       'system': platform.platform(),
       'date': datetime.date.today().isoformat(),
       'commit': _commit(),
@@ -190,6 +202,8 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
       [[goal['goal'], goal['wanted'], _text(goal['ratio'], '{:.3g} x'),
         {True: 'yes', False: 'NO', None: '-'}[goal['met']]]
        for goal in content['goals']])]
+  blocks += ['Not met, {}: {}.'.format(goal['goal'], goal['reason'])
+             for goal in content['goals'] if goal['reason']]
   for group in cases_lib.GROUPS:
     of_group = [result for result in results
                 if result.case.group == group.name]
