@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import collectives
 from deeplab import environment
 from deeplab import options as options_lib
+from deeplab import stops
 from deeplab import tf_texts
 from deeplab import watch
 from deeplab.errors import InputError
@@ -34,6 +36,8 @@ _JOIN_SECS = 600.0
 _FIND_SECS = 12.0
 # A save in progress may take so long, when another task is lost.
 _SAVE_SECS = 30.0
+_RESUME = ('the last checkpoint of task 0 is kept: run the same command again '
+           'on all hosts to resume')
 # Before the server goes: so that the last answer has left.
 _LAST_ANSWER_SECS = 0.5
 
@@ -94,6 +98,11 @@ class Alone:
   @contextlib.contextmanager
   def saving(self) -> Iterator[None]:
     """Context of what is not cut off where another task is lost."""
+    yield
+
+  @contextlib.contextmanager
+  def hearing_signals(self) -> Iterator[None]:
+    """Context of the main thread: a second signal ends its waiting."""
     yield
 
   def finish(self) -> None:
@@ -167,6 +176,9 @@ class _Cluster(Alone):
     with self._busy:
       yield
 
+  def hearing_signals(self):
+    return stops.heard_while_waiting(self._end_for_signal)
+
   def finish(self):
     with self.running():
       self._gathered(0)
@@ -193,13 +205,19 @@ class _Cluster(Alone):
       with tf.Session(self.target, config=self.config) as session:
         return session.run(total)
 
+  def _end_for_signal(self, number: int) -> NoReturn:
+    """Ends the process, whatever it waits for."""
+    self._busy.acquire(timeout=_SAVE_SECS)
+    environment.end_process(
+        'a second {} ended this task while it waited for others; {}'.format(
+            signal.Signals(number).name, _RESUME), 128 + number)
+
   def _end(self, lost: List[int]) -> NoReturn:
     """Ends the process, for the loss of other tasks."""
     self._busy.acquire(timeout=_SAVE_SECS)
     environment.end_process(
-        '{} ended before the training did; the last checkpoint of task 0 is '
-        'kept: run the same command again on all hosts to resume'.format(
-            self._watch.names(lost)))
+        '{} ended or fell silent before the training did; {}'.format(
+            self._watch.names(lost), _RESUME))
 
 
 @contextlib.contextmanager

@@ -1,11 +1,18 @@
 """Signals that end a script in order, so that it removes what is unfinished."""
 import contextlib
+import logging
 import os
 import signal
-from typing import Iterator
+import socket
+import threading
+from typing import Callable, Iterator, List
 
+_LOG = logging.getLogger(__name__)
 # Of the system, of who presses Ctrl-C, and of a terminal that was closed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+# What hears a signal gets so long to act on it.
+_ACT_SECS = 5.0
 
 
 class Stopped(BaseException):
@@ -50,3 +57,46 @@ def raised() -> Iterator[None]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
+  """Context of the main thread in which a second one of SIGNALS is heard.
+
+  Python calls handlers once the main thread is back from the library that it is
+  in. One that waits there for other machines may never be.
+
+  Args:
+    end: called with a second signal's number, in another thread, where the main
+      thread is still in this context after some seconds.
+  """
+  hears, tells = socket.socketpair()
+  tells.setblocking(False)
+  left = threading.Event()
+
+  def listen():
+    received: List[signal.Signals] = []
+    while len(received) < 2:
+      # One byte a signal, of any that has a handler.
+      numbers = hears.recv(16)
+      if not numbers:
+        return
+      new = [signal.Signals(number) for number in numbers if number in SIGNALS]
+      received += new
+      if new and len(received) == 1 and not left.wait(_ACT_SECS):
+        _LOG.info('%s: waiting for all tasks to finish a step; a second signal '
+                  'ends this one', received[0].name)
+    if not left.wait(_ACT_SECS):
+      end(received[1])
+
+  thread = threading.Thread(target=listen, daemon=True)
+  thread.start()
+  previous = signal.set_wakeup_fd(tells.fileno())
+  try:
+    yield
+  finally:
+    left.set()
+    signal.set_wakeup_fd(previous)
+    tells.close()
+    thread.join()
+    hears.close()

@@ -315,6 +315,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
       storage.make_folder(options.train_logdir)
       stack.enter_context(_alone_in(options.train_logdir))
     cluster = stack.enter_context(cluster_lib.joined(distribution_options))
+    stack.enter_context(cluster.hearing_signals())
     if options.mixed_precision:
       mixed_precision.configure(cluster.config)
     stack.enter_context(tf.Graph().as_default())

@@ -1,8 +1,8 @@
 """Tells whether the other tasks of a cluster are still there.
 
-A task is there as long as something listens at its address, which its own
-TensorFlow server does until its process ends, however it ends. That is asked
-again and again by TCP, next to whatever else goes on: TensorFlow 1.15 itself
+A task is there as long as its own TensorFlow server answers at its address,
+which it does until its process ends or is stopped, however that comes. It is
+asked again and again, next to whatever else goes on: TensorFlow 1.15 itself
 waits for ever for a task that is gone. Needs no TensorFlow.
 """
 import logging
@@ -14,11 +14,11 @@ from typing import Callable, List, Optional, Sequence
 _LOG = logging.getLogger(__name__)
 # Between two questions, to all.
 _INTERVAL_SECS = 1.0
-# For a connection.
+# For a connection, and for a word on it.
 _ANSWER_SECS = 3.0
-# A task that gives no answer at all (its host or the network has failed) is
-# taken for lost after so long; one whose host says that no one listens, at
-# once.
+# A task that gives no answer at all (its host or the network has failed, or its
+# process is stopped) is taken for lost after so long; one whose host says that
+# no one listens, at once.
 _SILENCE_SECS = 25.0
 # Between two lines of the log that say who is waited for.
 _SAID_SECS = 30.0
@@ -107,11 +107,15 @@ class Watch:
 
 
 def _ask(address):
-  """Returns the error of connecting to an address, or None."""
+  """Returns why a task does not answer at an address, as an OSError, or None.
+
+  A connection is the work of its system. A greeting takes the process: servers
+  of HTTP/2, as gRPC's are, send their settings first (RFC 9113, section 3.4).
+  """
   host, _, port = address.rpartition(':')
   try:
     with socket.create_connection(
-        (host.strip('[]'), int(port)), timeout=_ANSWER_SECS):
-      return None
+        (host.strip('[]'), int(port)), timeout=_ANSWER_SECS) as connection:
+      return None if connection.recv(1) else ConnectionAbortedError('silent')
   except OSError as error:
     return error

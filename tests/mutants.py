@@ -93,6 +93,9 @@ MUTANTS = (
            'tf.equal(index // batch_size % shares, which)',
            'tf.equal(index // batch_size % shares, 0)', 'test_cluster.py',
            'share_the_batches'),
+    Mutant('a system that answers for a task', 'deeplab/watch.py',
+           "return None if connection.recv(1) else ConnectionAbortedError("
+           "'silent')", 'return None', 'test_cluster.py', 'silence_is_a_loss'),
     Mutant('a newest checkpoint that no one reads', 'deeplab/checkpoints.py',
            'damage = self._damage(name)', 'damage = None',
            'test_checkpoints.py', 'gives_way'),

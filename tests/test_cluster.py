@@ -1,9 +1,11 @@
 """Tasks that train together: what is refused, who is missed, how they end."""
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -175,13 +177,33 @@ def quick_watch(monkeypatch):
   monkeypatch.setattr(watch, '_ANSWER_SECS', 0.05)
 
 
+class Server:
+  """Listens; greets who connects, as TensorFlow's does, until it is silent."""
+
+  def __init__(self):
+    self._listener = socket.socket()
+    self._listener.bind(('127.0.0.1', 0))
+    self._listener.listen(100)
+    self.address = '127.0.0.1:{}'.format(self._listener.getsockname()[1])
+    self.is_silent = False
+    threading.Thread(target=self._greet, daemon=True).start()
+
+  def _greet(self):
+    with contextlib.suppress(OSError):  # closed
+      while True:
+        connection, _ = self._listener.accept()
+        if not self.is_silent:
+          connection.send(b'SETTINGS')
+
+  def close(self):
+    # Closing alone would leave it to the thread that waits for a connection.
+    self._listener.shutdown(socket.SHUT_RDWR)
+    self._listener.close()
+
+
 def test_a_watch_says_which_task_is_lost(quick_watch):
-  listeners = [socket.socket() for _ in range(3)]
-  for listener in listeners:
-    listener.bind(('127.0.0.1', 0))
-    listener.listen(100)
-  addresses = ['127.0.0.1:{}'.format(one.getsockname()[1])
-               for one in listeners]
+  listeners = [Server() for _ in range(3)]
+  addresses = [one.address for one in listeners]
   losses, called = [], threading.Event()
   watched = watch.Watch(
       addresses, 0, lambda lost: (losses.append(lost), called.set()))
@@ -197,10 +219,8 @@ def test_a_watch_says_which_task_is_lost(quick_watch):
 
 
 def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
-  listener = socket.socket()
-  listener.bind(('127.0.0.1', 0))
-  listener.listen(100)
-  addresses = ['127.0.0.1:1', '127.0.0.1:{}'.format(listener.getsockname()[1])]
+  listener = Server()
+  addresses = ['127.0.0.1:1', listener.address]
   losses = []
   watched = watch.Watch(addresses, 0, losses.append)
   watched.start()
@@ -211,14 +231,41 @@ def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
 
 
 def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
-  monkeypatch.setattr(watch, '_ask', lambda address: socket.timeout())
+  server = Server()
   losses, called = [], threading.Event()
   watched = watch.Watch(
-      TWO, 0, lambda lost: (losses.append(lost), called.set()))
+      ['127.0.0.1:1', server.address], 0,
+      lambda lost: (losses.append(lost), called.set()))
   watched.start()
-  assert not called.wait(0.2)
+  server.is_silent = True
+  assert not called.wait(0.5)
   monkeypatch.setattr(watch, '_SILENCE_SECS', 0.0)
   assert called.wait(10) and losses == [[1]]
+  server.close()
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+@pytest.mark.slow
+def test_a_server_that_is_stopped_does_not_answer():
+  """Its system goes on to take connections."""
+  address, = ports.free_addresses(1)
+  server = subprocess.Popen([
+      sys.executable, '-c', 'import sys\nimport tensorflow.compat.v1 as tf\n'
+      'tf.train.Server({"worker": [sys.argv[1]]}).join()', address],
+      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  try:
+    while watch._ask(address):
+      assert server.poll() is None
+      time.sleep(0.1)
+    server.send_signal(signal.SIGSTOP)
+    with pytest.raises(socket.timeout):
+      raise watch._ask(address)
+    server.send_signal(signal.SIGCONT)
+    assert watch._ask(address) is None
+  finally:
+    server.kill()
+    server.wait()
 
 
 # --- The launcher ----------------------------------------------------------
@@ -290,6 +337,44 @@ def test_the_launcher_refuses(words, expected):
   assert expected in scripts.refusal('scripts/launch_local.py', *words)
 
 
+# --- Signals ---------------------------------------------------------------
+
+
+def waiting(text):
+  """Starts a process that waits for ever, in C, as for other tasks."""
+  process = subprocess.Popen([
+      sys.executable, '-c', """
+import ctypes, os, signal, sys
+from deeplab import stops
+stops._ACT_SECS = 0.2
+signal.signal(signal.SIGTERM, lambda *unused: None)
+mutex = ctypes.create_string_buffer(64)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+with stops.heard_while_waiting(lambda number: os._exit(100 + number)):
+  lock(mutex)
+  print('waits', flush=True)
+""" + text], stdout=subprocess.PIPE, cwd=scripts.REPOSITORY)
+  assert process.stdout.readline() == b'waits\n'
+  return process
+
+
+def test_the_second_signal_ends_what_waits_for_ever():
+  with waiting('  lock(mutex)') as process:
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+      process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 100 + signal.SIGTERM
+
+
+def test_signals_that_are_acted_on_end_nothing():
+  text = ('  for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n'
+          'import time; time.sleep(1)\n'
+          'sys.exit(signal.set_wakeup_fd(-1) != -1)')
+  with waiting(text) as process:
+    assert process.wait(30) == 0
+
+
 # --- Whole runs ------------------------------------------------------------
 
 
@@ -344,9 +429,9 @@ def test_a_task_that_is_killed_ends_the_others_and_the_run_resumes(
   lines = [line for line in output.splitlines() if 'ERROR' in line]
   assert len(lines) == 2, output
   assert re.match(
-      r'\[{}\] ERROR train.py: task {} \(127\.0\.0\.1:\d+\) ended before the '
-      'training did; the last checkpoint of task 0 is kept'.format(
-          survivor, victim), lines[0]), lines
+      r'\[{}\] ERROR train.py: task {} \(127\.0\.0\.1:\d+\) ended or fell '
+      'silent before the training did; the last checkpoint of task 0 is '
+      'kept'.format(survivor, victim), lines[0]), lines
   assert lines[1] == (
       'ERROR launch_local.py: task {} was ended by SIGKILL'.format(victim))
   newest = tf.train.latest_checkpoint(str(tmp_path / 'log'))
