@@ -259,6 +259,8 @@ def test_a_server_that_is_stopped_does_not_answer():
       assert server.poll() is None
       time.sleep(0.1)
     server.send_signal(signal.SIGSTOP)
+    # All of its threads are stopped then.
+    os.waitpid(server.pid, os.WUNTRACED)
     with pytest.raises(socket.timeout):
       raise watch._ask(address)
     server.send_signal(signal.SIGCONT)
