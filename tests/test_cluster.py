@@ -342,26 +342,31 @@ def test_the_launcher_refuses(words, expected):
 # --- Signals ---------------------------------------------------------------
 
 
-def waiting(text):
-  """Starts a process that waits for ever, in C, as for other tasks."""
+def waiting(seconds, text):
+  """Starts a process that can wait for ever, in C, as for other tasks.
+
+  Args:
+    seconds: that it gets to act on a signal.
+    text: what it does once it has said so, as a part of its program.
+  """
   process = subprocess.Popen([
       sys.executable, '-c', """
 import ctypes, os, signal, sys
 from deeplab import stops
-stops._ACT_SECS = 0.2
+stops._ACT_SECS = {}
 signal.signal(signal.SIGTERM, lambda *unused: None)
 mutex = ctypes.create_string_buffer(64)
 lock = ctypes.CDLL(None).pthread_mutex_lock
 with stops.heard_while_waiting(lambda number: os._exit(100 + number)):
   lock(mutex)
   print('waits', flush=True)
-""" + text], stdout=subprocess.PIPE, cwd=scripts.REPOSITORY)
+""".format(seconds) + text], stdout=subprocess.PIPE, cwd=scripts.REPOSITORY)
   assert process.stdout.readline() == b'waits\n'
   return process
 
 
 def test_the_second_signal_ends_what_waits_for_ever():
-  with waiting('  lock(mutex)') as process:
+  with waiting(0.2, '  lock(mutex)') as process:
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
       process.wait(1)
@@ -371,9 +376,8 @@ def test_the_second_signal_ends_what_waits_for_ever():
 
 def test_signals_that_are_acted_on_end_nothing():
   text = ('  for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n'
-          'import time; time.sleep(1)\n'
           'sys.exit(signal.set_wakeup_fd(-1) != -1)')
-  with waiting(text) as process:
+  with waiting(60, text) as process:
     assert process.wait(30) == 0
 
 
