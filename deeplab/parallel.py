@@ -3,6 +3,7 @@ import collections
 import concurrent.futures
 import contextlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -108,11 +109,15 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
   Yields:
     The executor, whose results raise BrokenProcessPool once a process is dead.
   """
-  # Python 3.6 cannot have them begin with something: Ctrl-C ends them there
-  # too, but not the death of this process.
-  begin: Dict[str, Any] = (
-      {'initializer': _serve, 'initargs': (os.getpid(),)}
-      if sys.version_info >= (3, 7) else {})
+  begin: Dict[str, Any] = {}
+  if sys.version_info >= (3, 7):
+    begin = {'initializer': _serve, 'initargs': (os.getpid(),)}
+  else:
+    # Python 3.6 has no such arguments. What is registered with an object lasts
+    # as long as that does, here to the end of the context.
+    parent = _Parent(os.getpid())
+    multiprocessing.util.register_after_fork(
+        parent, lambda parent: _serve(parent.pid))
   with concurrent.futures.ProcessPoolExecutor(num_workers, **begin) as pool:
     try:
       yield pool
@@ -120,6 +125,13 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
       for process in multiprocessing.active_children():
         process.terminate()
       raise
+
+
+class _Parent:
+  """The process that starts others, while it has them."""
+
+  def __init__(self, pid: int):
+    self.pid = pid
 
 
 def _serve(parent):
