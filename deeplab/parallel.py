@@ -145,9 +145,16 @@ def _serve(parent):
   """
   for number in stops.SIGNALS:
     signal.signal(number, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  # Python 3.6 waits for ever for one that was ended while it held the lock of
+  # the results: there it ends in its own time.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL
+                if sys.version_info >= (3, 7) else _leave)
   threading.Thread(
       target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _leave(unused_number, unused_frame):
+  raise SystemExit(1)
 
 
 def _end_after(parent):
