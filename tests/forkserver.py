@@ -15,6 +15,7 @@ import array
 import gc
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -314,7 +315,9 @@ def _prepare(files, arguments, cwd, umask):
     os.close(descriptor)
   os.umask(umask)
   os.chdir(cwd)
-  np.random.seed()  # as other generators are by themselves
+  # Others do so by themselves, but for that of Python 3.6.
+  np.random.seed()
+  random.seed()
   return arguments
 
 

@@ -121,7 +121,7 @@ def test_a_live_run_of_the_same_target_keeps_its_files(tmp_path):
       assert (tmp_path / 'a').read_text() == 'half'
   finally:
     process.kill()
-    process.communicate()
+    process.wait()  # Python 3.6 cannot communicate twice
   assert listing(tmp_path) == ['a', 'folder']
   assert (tmp_path / 'a').read_text() == 'third'
 
