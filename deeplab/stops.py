@@ -10,7 +10,6 @@ from typing import Callable, Iterator, List
 _LOG = logging.getLogger(__name__)
 # Of the system, of who presses Ctrl-C, and of a terminal that was closed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 # What hears a signal gets so long to act on it.
 _ACT_SECS = 5.0
 

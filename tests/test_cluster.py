@@ -342,8 +342,9 @@ def test_the_launcher_refuses(words, expected):
 # --- Signals ---------------------------------------------------------------
 
 
+@contextlib.contextmanager
 def waiting(seconds, text):
-  """Starts a process that can wait for ever, in C, as for other tasks.
+  """Context of a process that can wait for ever, in C, as for other tasks.
 
   Args:
     seconds: that it gets to act on a signal.
@@ -361,8 +362,12 @@ with stops.heard_while_waiting(lambda number: os._exit(100 + number)):
   lock(mutex)
   print('waits', flush=True)
 """.format(seconds) + text], stdout=subprocess.PIPE, cwd=scripts.REPOSITORY)
-  assert process.stdout.readline() == b'waits\n'
-  return process
+  try:
+    assert process.stdout.readline() == b'waits\n'
+    yield process
+  finally:
+    process.kill()
+    process.communicate()
 
 
 def test_the_second_signal_ends_what_waits_for_ever():
