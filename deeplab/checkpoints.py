@@ -563,7 +563,7 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
   """
   written = read_options(
       path if storage.is_folder(path) else os.path.dirname(path))
-  return written[0].classes if written else None
+  return (written[0].label_map or label_maps.ADE20K) if written else None
 
 
 def _options_from_json(content):
@@ -662,7 +662,8 @@ def _differences(trained, given, free):
   if given.is_quantized and not trained.is_quantized:
     found.append(Message('trained in float: drop {}',
                          option('quantize_delay_step')))
-  classes = label_maps.difference(trained.classes, given.classes)
+  classes = label_maps.difference(*(
+      one.label_map or label_maps.ADE20K for one in (trained, given)))
   if classes:
     found.append(Message('{}: id {} was trained as {}, now it is {}',
                          option('label_map'), *classes))

@@ -127,7 +127,7 @@ def _content_of(graph_def, kind, path, model_options):
         graph_def, contract.IMAGE_NODE, contract.OUTPUT_NODE)
   return onnx_file.convert(
       path, graph_def, input_node=contract.IMAGE_NODE,
-      output_node=contract.OUTPUT_NODE, classes=_class_names(model_options))
+      output_node=contract.OUTPUT_NODE, classes=model_options.classes.names)
 
 
 def _check_scales(model_options, options):
@@ -180,10 +180,6 @@ def _model_paths(named, formats):
   return {kind: places[kind] for kind in formats}
 
 
-def _class_names(model_options):
-  return model_options.classes.names[:model_options.num_classes]
-
-
 def _description(prefix, model_options, options):
   """Returns what the graph was made from and what it is fed, for JSON."""
   content = {
@@ -192,7 +188,7 @@ def _description(prefix, model_options, options):
       'quantized': model_options.is_quantized,
       'input': {'node': contract.INPUT_NODE, 'range': [-1, 1]},
       'output': {'node': contract.OUTPUT_NODE,
-                 'classes': _class_names(model_options)},
+                 'classes': model_options.classes.names},
   }
   if options.preprocessing:
     content['preprocessing'] = options.preprocessing.to_json()

@@ -113,6 +113,26 @@ ADE20K = LabelMap(
     ((),) + tuple((index,) for index in range(1, contract.NUM_CLASSES)))
 
 
+def of_model(num_classes: int, known: Optional[LabelMap] = None) -> LabelMap:
+  """Returns the names and colours of a model's classes.
+
+  Args:
+    num_classes: number of classes that the model has.
+    known: the label map stored with the model; None if there is none.
+
+  Returns:
+    `known` if it has that many classes. Otherwise ADE20K if it has that many,
+    which is an assumption; otherwise numbers as names, such as 'class 7'.
+  """
+  for label_map in (known, ADE20K):
+    if label_map and label_map.num_classes == num_classes:
+      return label_map
+  numbers = range(1, num_classes)
+  return LabelMap(
+      (ADE20K.names[0],) + tuple(map('class {}'.format, numbers)),
+      ((),) + tuple((n,) if n < NUM_IDS else () for n in numbers))
+
+
 def _colour(index):
   """Returns a class's colour: far apart for numbers that are close."""
   # That of PASCAL VOC: bits of the number, from the lowest on, are the highest

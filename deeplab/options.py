@@ -283,8 +283,8 @@ class ModelOptions(NamedTuple):
 
   @property
   def classes(self) -> label_maps.LabelMap:
-    """What the classes are, as far as it is known."""
-    return self.label_map or label_maps.ADE20K
+    """Names and colours of the classes; see label_map.of_model."""
+    return label_maps.of_model(self.num_classes, self.label_map)
 
   def with_classes(self, classes: label_maps.LabelMap) -> 'ModelOptions':
     """Returns options of the same network with these classes.

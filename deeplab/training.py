@@ -386,7 +386,7 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(_StopSignals())
     stack.enter_context(dataset.explaining_read_errors(
-        paths, largest_id=model_options.classes.largest_id))
+        paths, largest_id=splits.label_map_of(dataset_options).largest_id))
     stack.enter_context(cluster.running())
     writer = stack.enter_context(
         events.Writer(options.train_logdir)) if cluster.saves else None

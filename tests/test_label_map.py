@@ -82,6 +82,22 @@ def test_the_kept_classes_of_ade20k_are_a_map_too():
   assert label_map.json_entry(label_map.ADE20K) == {}
 
 
+@pytest.mark.parametrize('num_classes', [2, 31, 33, 151, 255])
+def test_classes_of_a_model_without_a_label_map_are_called_by_number(
+    num_classes):
+  found = label_map.of_model(num_classes)
+  assert found.num_classes == len(found.palette) == num_classes
+  assert found.names[0] == 'other'
+  assert found.names[-1] == 'class {}'.format(num_classes - 1)
+  assert label_map.of_model(num_classes, label_map.ADE20K) == found
+  assert MODEL._replace(num_classes=num_classes).classes == found
+
+
+def test_a_model_keeps_its_label_map_and_32_classes_are_those_of_ade20k():
+  assert label_map.of_model(3, MAP) == MAP
+  assert label_map.of_model(32) == label_map.ADE20K
+
+
 def test_as_many_classes_as_there_can_be(tmp_path):
   lines = ['{},{},n{}'.format(number, number, number)
            for number in range(1, 255)]
