@@ -79,7 +79,7 @@ def export(model_options: options_lib.ModelOptions,
   # there.
   outputs = [output for output in (
       inference_graph, description, *reversed(list(models.values()))) if output]
-  files.check_files(option('export_path', options.export_path), *[
+  files.check_outputs(option('export_path', options.export_path), *[
       output for output in outputs if output != servable])
   if servable:
     saved_model_file.check_replaceable(servable)

@@ -7,6 +7,7 @@ that ends: who writes there next removes the folder.
 import concurrent.futures
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -21,12 +22,14 @@ from typing import (
   Iterator,
   List,
   Mapping,
+  Optional,
   Sequence,
   Union,
 )
 import uuid
 
 from deeplab import errors
+from deeplab import inputs as inputs_lib
 from deeplab import locks
 from deeplab import storage
 from deeplab.errors import InputError
@@ -121,24 +124,44 @@ def writing_many(folder: str) -> Iterator[Callable[[str, bytes], None]]:
     yield write
 
 
-def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
-  """Tries whether files can be written: before long work, not after it.
+def check_outputs(
+    given: errors.Option, *paths: str, inputs: Iterable[Optional[str]] = (),
+    ours: Optional[Callable[[str], bool]] = None, example: str = '') -> None:
+  """Checks files that are to be written: before long work, not after it.
 
   Args:
     given: the option that names them, for the message.
     *paths: the files; missing folders are made.
-    example: a file name to suggest where a folder was given.
+    inputs: files and folders that the command reads; None and '' do not count.
+      An output may not be an input, nor replace a file in an input folder.
+    ours: function of the path of a file that exists, which says whether the
+      suite wrote it; others are not replaced. None: any file is replaced.
+    example: a file name to suggest if a folder was given.
 
   Raises:
-    InputError: saying why not.
+    InputError: a file may not be replaced or cannot be written.
   """
+  inputs = [os.path.realpath(path) for path in inputs if path]
   for path in paths:
+    named = '' if path == given.text else path + ' '
     if storage.is_folder(path) or path.endswith(os.sep):
       raise InputError(
-          '{}: {}is a folder, expected the name of a file{}', given,
-          '' if path == given.text else path + ' ',
+          '{}: {}is a folder, expected the name of a file{}', given, named,
           ', such as {}'.format(os.path.join(path, example))
           if example else '')
+    if storage.is_remote(path) or not os.path.isfile(path):
+      continue  # a device or a pipe is refused below
+    # An empty file has nothing to lose.
+    is_ours = not os.path.getsize(path) or ours is not None and ours(path)
+    real = os.path.realpath(path)
+    if real in inputs or not is_ours and any(
+        real.startswith(os.path.join(each, '')) for each in inputs):
+      raise InputError('{}: {}is an input of this command; give another name',
+                       given, named)
+    if ours and not is_ours:
+      raise InputError(
+          '{}: {}exists and is no file that this command writes; give another '
+          'name or remove it', given, named)
   try:
     if paths and storage.is_remote(paths[0]):
       _try_upload(paths[0])
@@ -152,15 +175,127 @@ def check_files(given: errors.Option, *paths: str, example: str = '') -> None:
         error.filename in (None, given.text)) else errors.of_system(error))
 
 
-def check_folder(given: errors.Option, folder: str) -> None:
-  """Tries whether a folder can be written to; makes it where it is missing.
+def json_with(*keys: str) -> Callable[[str], bool]:
+  """Returns a function that says whether a file is JSON with some keys.
+
+  Args:
+    *keys: of the object in the file; 'a.b' is a key of the object at key a.
+  """
+  def found(path):
+    try:
+      content = inputs_lib.read_json(path, path, 'JSON')
+      for key in keys:
+        value = content
+        for name in key.split('.'):
+          value = value[name]
+    except (InputError, OSError, LookupError, TypeError):
+      return False
+    return True
+
+  return found
+
+
+def check_folder(given: errors.Option, folder: str, *,
+                 inputs: Iterable[Optional[str]] = ()) -> None:
+  """Checks that a folder can be written to; makes it if it is missing.
+
+  Args:
+    given: the option that names it, for the message.
+    folder: the folder.
+    inputs: folders with pictures that the command reads, which would take what
+      is written for pictures the next time.
 
   Raises:
     InputError: saying why not.
   """
   if storage.exists(folder) and not storage.is_folder(folder):
     raise InputError('{}: is a file, expected a folder', given)
-  check_files(given, os.path.join(folder, 'x'))
+  if os.path.realpath(folder) in [
+      os.path.realpath(path) for path in inputs if path]:
+    raise InputError('{}: is a folder of pictures that this command reads; '
+                     'give another folder', given)
+  check_outputs(given, os.path.join(folder, 'x'))
+
+
+@contextlib.contextmanager
+def replacing_own(
+    given: errors.Option, folder: str, names: Sequence[str],
+    ours: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
+  """Context with a folder to write to, whose files go to another in the end.
+
+  Files that an earlier run wrote there are replaced, or removed if this run
+  does not write them. All other files stay. A file that bears a name which this
+  run needs and that no earlier run wrote is an error. If the block fails, the
+  folder is as it was.
+
+  Args:
+    given: the option that names the folder, for messages.
+    folder: where the files go; made if missing. It may be `.`, or a link.
+    names: glob patterns of all files that the block may write, from the folder.
+      The last one is the name of a file that says who wrote the others; it
+      appears last.
+    ours: function of that file's path, which says whether an earlier run wrote
+      it, and with it all files that fit the patterns.
+
+  Yields:
+    The path of a new, empty folder.
+
+  Raises:
+    InputError: another run writes there, or a file may not be replaced.
+    OSError: a file cannot be written; the wanted name is in it.
+  """
+  check_folder(given, folder)
+  root = os.path.realpath(folder)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(locks.alone(given, root))
+    replaced = _replaceable(given, root, names, ours)
+    new = os.path.join(_hidden_folder(root, stack), 'new')
+    os.mkdir(new)
+    try:
+      yield new
+      sync(new)
+      written = [os.path.relpath(os.path.join(inner, name), new)
+                 for inner, _, found in os.walk(new) for name in found]
+      written.sort(key=lambda name: (name == names[-1], name))
+      foreign = [name for name in written
+                 if not _is_plain(root, name) or name not in replaced and
+                 os.path.lexists(os.path.join(root, name))]
+      _refuse_foreign(given, foreign)
+      for name in written:
+        path = os.path.join(root, name)
+        _make_folder(_folder_of(path))
+        os.replace(os.path.join(new, name), path)
+      for name in replaced.difference(written):
+        os.remove(os.path.join(root, name))
+      _sync_each({_folder_of(os.path.join(root, name)) for name in written})
+    except OSError as error:
+      _name_what_was_wanted(error, [new], [root])
+      raise
+
+
+def _replaceable(given, root, names, ours):
+  """Returns the names, from root, of an earlier run's files; see above."""
+  found = {os.path.relpath(path, root) for name in names
+           for path in glob.glob(os.path.join(glob.escape(root), name))}
+  foreign = [name for name in sorted(
+      found.union(map(os.path.dirname, names))) if not _is_plain(root, name)]
+  if not foreign and not ours(os.path.join(root, names[-1])):
+    foreign = sorted(found)
+  _refuse_foreign(given, foreign)
+  return found
+
+
+def _is_plain(root, name):
+  """Whether no link leads from a folder's real path to a name in it."""
+  path = os.path.normpath(os.path.join(root, name))
+  return os.path.realpath(path) == path
+
+
+def _refuse_foreign(given, names):
+  if names:
+    raise InputError(
+        '{}: holds {}, which no earlier run of this command wrote there; give '
+        'another folder or remove it', given, errors.some_of(names))
 
 
 def remove_leftovers(folder: str) -> None:

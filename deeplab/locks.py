@@ -5,6 +5,7 @@ import fcntl
 import os
 from typing import Iterator
 
+from deeplab import errors
 from deeplab import storage
 
 
@@ -32,3 +33,22 @@ def exclusive(path: str) -> Iterator[None]:
     yield
   finally:
     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(given: errors.Option, folder: str) -> Iterator[None]:
+  """Context in which no other run of the suite writes to a folder.
+
+  On a file system without locks, it does nothing.
+
+  Raises:
+    InputError: another run writes there.
+  """
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(exclusive(folder))
+    except BlockingIOError:
+      raise errors.InputError('{}: another run writes there', given)
+    except OSError:
+      pass
+    yield

@@ -49,7 +49,7 @@ def merge(paths: Sequence[str],
   given.sort(key=lambda one: one.report.part.number)
   _check_agreement(given)
   _check_cover(given)
-  files.check_files(option('report_json', options.report_json),
+  files.check_outputs(option('report_json', options.report_json),
                     options.report_json, example='report.json')
   result = _sum([one.report for one in given])
   report_lib.write(options.report_json, result)

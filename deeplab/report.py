@@ -265,11 +265,11 @@ def check_outputs(eval_options: options_lib.EvalOptions) -> None:
   if logdir:
     files.check_folder(option('eval_logdir', logdir), logdir)
   if path:
-    files.check_files(
+    files.check_outputs(
         option('report_json', path), path, example='report.json')
   if folder:
     files.check_folder(option('vis_dir', folder), folder)
-    files.check_files(option('vis_dir', folder), picture_path(folder))
+    files.check_outputs(option('vis_dir', folder), picture_path(folder))
 
 
 def check_samples(

@@ -336,7 +336,7 @@ def test_an_error_of_the_system_is_said_without_its_number():
 def test_a_file_that_can_be_written_is_tried_and_not_there(tmp_path):
   (tmp_path / 'old').write_text('old')
   given = errors.option('report_json', 'x')
-  files.check_files(given, str(tmp_path / 'new' / 'a'), str(tmp_path / 'old'))
+  files.check_outputs(given, str(tmp_path / 'new' / 'a'), str(tmp_path / 'old'))
   assert listing(tmp_path) == ['new', 'old'] and not listing(tmp_path / 'new')
   assert (tmp_path / 'old').read_text() == 'old'
   files.check_folder(given, str(tmp_path / 'logs'))
@@ -347,7 +347,7 @@ def test_what_cannot_be_written_is_refused_by_option(tmp_path):
   (tmp_path / 'file').write_text('')
 
   def check(path, **example):
-    return said(lambda: files.check_files(
+    return said(lambda: files.check_outputs(
         errors.option('report_json', path), path, **example))
 
   assert check(str(tmp_path)) == (
@@ -377,6 +377,6 @@ def test_a_disk_that_is_full_is_noticed_by_trying(tmp_path, monkeypatch):
 
   monkeypatch.setattr(files, '_write', fail)
   path = str(tmp_path / 'a')
-  assert said(files.check_files, errors.option('manifest', path), path) == (
+  assert said(files.check_outputs, errors.option('manifest', path), path) == (
       'manifest={}: No space left on device'.format(path))
   assert listing(tmp_path) == []

@@ -142,7 +142,7 @@ def write(batches: 'dataset.Batches', *,
   else:
     _check_may_write(folder, options.overwrite)
   if options.manifest:
-    files.check_files(option('manifest', options.manifest), options.manifest,
+    files.check_outputs(option('manifest', options.manifest), options.manifest,
                       example=contract.PREPROCESSED_MANIFEST)
   try:
     if part:

@@ -45,7 +45,7 @@ def inspect(options: options_lib.InspectionOptions,
                      option('model', options.model), model.kind,
                      option('dataset_dir'))
   if options.report_json:
-    files.check_files(option('report_json', options.report_json),
+    files.check_outputs(option('report_json', options.report_json),
                       options.report_json, example='model.json')
   first = contents_lib.read(model, options.crop_size)
   lines = text.of_contents(first)

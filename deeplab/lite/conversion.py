@@ -281,7 +281,7 @@ def _sha1(paths):
 
 def _check_outputs(path):
   """Tries whether both files can be written, before any work."""
-  files.check_files(
+  files.check_outputs(
       option('out_tflite', path), path, descriptions.of_tflite(path),
       example='freeze.tflite')
 
