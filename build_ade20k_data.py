@@ -20,17 +20,12 @@ example.
 """
 from deeplab import cli
 from deeplab import contract
-from deeplab.flag_sets import data as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_build_flags(flag_values)
-
-
-def main(flag_values):
+def main(splits):
   from deeplab.data import builder
 
-  splits = flag_sets.build_options(flag_values)
   summaries = builder.build(splits)
   for options, summary in zip(splits, summaries):
     print(builder.summary_line(summary, options))
@@ -46,4 +41,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.BUILD)

@@ -10,20 +10,14 @@ Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to keep
 the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
 """
 from deeplab import cli
-from deeplab.flag_sets import network as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_eval_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.eval_options(flag_values)
-
+def main(**options):
   from deeplab import evaluation
 
   evaluation.evaluate_checkpoints(**options)
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'modern'))
+  cli.run(main, script_flags.EVAL)

@@ -9,20 +9,14 @@ The network is in the graph: flags that shape it have no place here. --pb may
 also be a SavedModel, which is a folder, or an ONNX file.
 """
 from deeplab import cli
-from deeplab.flag_sets import network as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_eval_pb_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.eval_pb_options(flag_values)
-
+def main(**options):
   from deeplab import evaluation
 
   evaluation.evaluate_frozen_graph(**options)
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.EVAL_PB)

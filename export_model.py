@@ -15,16 +15,10 @@ in freeze_saved_model/, and as freeze.onnx too; the last needs the modern
 environment. docs/exports.md says what goes in and comes out.
 """
 from deeplab import cli
-from deeplab.flag_sets import network as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_export_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.export_options(flag_values)
-
+def main(**options):
   from deeplab import export
 
   result = export.export(**options)
@@ -38,4 +32,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'modern'))
+  cli.run(main, script_flags.EXPORT)

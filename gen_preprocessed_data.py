@@ -16,17 +16,10 @@ from the train records with
       --eval_split=train --image_list=checkpoints/post_train_quant/ptq.txt
 """
 from deeplab import cli
-from deeplab.flag_sets import data as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_preprocessed_flags(flag_values)
-
-
-def main(flag_values):
-  dataset_options, preprocess_options, options = (
-      flag_sets.preprocessed_options(flag_values))
-
+def main(dataset_options, preprocess_options, options):
   from deeplab.data import dataset
   from deeplab.data import png_folder_writer
 
@@ -42,4 +35,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.PREPROCESSED)

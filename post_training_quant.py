@@ -8,16 +8,10 @@ The images that ranges are measured on come from gen_preprocessed_data.py.
 Another TensorFlow makes another file: 2.2 made the published one.
 """
 from deeplab import cli
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_post_training_quant_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.post_training_quant_options(flag_values)
-
+def main(options):
   from deeplab.lite import conversion
 
   result = conversion.post_training_quantize(options)
@@ -25,4 +19,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf2', 'modern'))
+  cli.run(main, script_flags.POST_TRAINING_QUANT)

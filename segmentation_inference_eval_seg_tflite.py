@@ -13,22 +13,14 @@ one interpreter to the next, so the report names the interpreter; the published
 figures are TensorFlow 2.2's.
 """
 from deeplab import cli
-from deeplab import environment
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_tflite_eval_flags(flag_values)
-
-
-def main(flag_values):
-  options, eval_options = flag_sets.tflite_eval_options(flag_values)
-
+def main(options, eval_options):
   from deeplab.lite import evaluation
 
   evaluation.evaluate(options, eval_options)
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags,
-          environments=('tf2', 'modern', environment.TFLITE))
+  cli.run(main, script_flags.TFLITE_EVAL)

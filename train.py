@@ -14,16 +14,10 @@ import signal
 import sys
 
 from deeplab import cli
-from deeplab.flag_sets import network as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_train_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.train_options(flag_values)
-
+def main(**options):
   from deeplab import training
 
   result = training.train(**options)
@@ -37,4 +31,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'modern'))
+  cli.run(main, script_flags.TRAIN)

@@ -1,23 +1,22 @@
 """Running a script: strict parsing, the right environment, clear errors.
 
-A script defines its flags, turns them into options and makes one call:
+A script names its entry in deeplab.script_flags and makes one call:
 
-    def define_flags(flag_values): ...
-    def main(flag_values): ...
+    def main(options): ...
     if __name__ == '__main__':
-      cli.run(main, define_flags, environments=('tf1',))
+      cli.run(main, script_flags.REBUILD)
 
 An unknown flag or a stray word is refused, with the nearest flag. Bad input
-becomes one line on standard error and exit status 2; where the library names an
-option, that line, and the log, name the flag. This module and flag_sets are the
-only ones that know absl.
+becomes one line on standard error and exit status 2. If the library names an
+option, that line and the log name the flag. This module and script_flags are
+the only ones that know absl.
 """
 import difflib
 import faulthandler
 import os
 import signal
 import sys
-from typing import Callable, List, Optional, Sequence, cast
+from typing import Callable, List, Optional, cast
 
 from deeplab import environment
 from deeplab import errors
@@ -36,29 +35,44 @@ except ImportError:
       'needs the package absl-py (none found for {}); run ./scripts/setup.sh '
       'tf1, then use .venvs/tf1/bin/python'.format(sys.executable))
 
+from deeplab import script_flags  # needs absl
+
 # Options that take less memory when they are lower.
 _MEMORY = ('batch_size', 'crop_size', 'num_workers', 'vis_images')
 _STOPPED = ('stopped by {}; what has its final name is whole, temporary files '
             'are removed')
 
-# Flags belong to the script that asks for them, in --help too.
+# Flags that tensorflow/models has and this suite has not, and what to do.
+_CLASSES_COME_FROM = (
+    'drop it: classes come from build_ade20k_data.py --label_map; see '
+    'docs/own_data.md')
+_FLAGS_ELSEWHERE = {
+    'model_variant': 'drop it: the network is always MobileNetV2',
+    'num_classes': _CLASSES_COME_FROM,
+    'ignore_label': _CLASSES_COME_FROM,
+    'eval_scales': 'export_model.py --inference_scales=0.5 '
+                   '--inference_scales=1.0, then eval_pb.py, evaluate several '
+                   'scales',
+    'add_flipped_images': 'export_model.py --add_flipped_images, then '
+                          'eval_pb.py, evaluate mirrored images too',
+}
+
+_NO_FLAGS = script_flags.Script()
+
 flags.disclaim_key_flags()
 
 
 # --- Parsing ---------------------------------------------------------------
 
 
-def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
-          flag_values: Optional[flags.FlagValues] = None,
-          words: Optional[str] = None) -> flags.FlagValues:
+def parse(script: script_flags.Script, argv: List[str],
+          flag_values: Optional[flags.FlagValues] = None) -> flags.FlagValues:
   """Parses a command line strictly.
 
   Args:
-    define_flags: function that defines the script's flags on a FlagValues.
+    script: what it takes.
     argv: the first is the program's name.
-    flag_values: what they are defined on; None: a new one.
-    words: the flag, which takes several, that arguments which are no flags are
-      values of; None: there may be none.
+    flag_values: the flags are defined on it; None: on a new one.
 
   Returns:
     The FlagValues.
@@ -67,7 +81,13 @@ def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
     InputError: unknown flag, stray word, bad value or missing required flag.
   """
   flag_values = flags.FlagValues() if flag_values is None else flag_values
-  define_flags(flag_values)
+  script.define_flags(flag_values)
+  _parse(script, argv, flag_values)
+  return flag_values
+
+
+def _parse(script, argv, flag_values):
+  """Parses a command line; the flags are defined already."""
   flag_values.set_gnu_getopt(True)
   try:
     argv = argv[:1] + _with_flag_files(argv[1:], flag_values)
@@ -76,12 +96,15 @@ def parse(define_flags: Callable[[flags.FlagValues], None], argv: List[str],
   except flags.UnrecognizedFlagError as error:
     raise InputError(_unknown_flag(error.flagname, flag_values))
   except flags.Error as error:
-    raise InputError(errors.one_line(str(error)))
-  if words:
-    flag_values[words].value = (flag_values[words].value or []) + rest
+    message = errors.one_line(str(error))
+    if message.startswith('flag --dataset='):
+      message += '; ' + _CLASSES_COME_FROM
+    raise InputError(message)
+  if script.words:
+    words = flag_values[script.words]
+    words.value = (words.value or []) + rest
   elif rest:
     raise InputError(_stray_word(rest[0], argv))
-  return flag_values
 
 
 def _with_flag_files(arguments, flag_values):
@@ -107,6 +130,8 @@ def _refuse_undefok(arguments):
 
 def _unknown_flag(name, flag_values):
   message = 'unknown flag --{}'.format(name)
+  if name in _FLAGS_ELSEWHERE:
+    return '{}; {}'.format(message, _FLAGS_ELSEWHERE[name])
   near = difflib.get_close_matches(name, list(flag_values), n=1, cutoff=0.5)
   return message + ('; did you mean --{}?'.format(near[0]) if near else '')
 
@@ -232,44 +257,36 @@ def _is_tensorflows(error):
 # --- Running ---------------------------------------------------------------
 
 
-def run(main: Callable[[flags.FlagValues], None],
-        define_flags: Callable[[flags.FlagValues], None], *,
-        environments: Sequence[str], argv: Optional[List[str]] = None,
-        words: Optional[str] = None) -> None:
+def run(main: Callable[..., None],
+        script: script_flags.Script = _NO_FLAGS,
+        argv: Optional[List[str]] = None) -> None:
   """Runs a script: parses, checks the environment, reports input errors.
 
   Args:
-    main: function of one argument, the parsed FlagValues. Modules that need
-      TensorFlow are imported inside it, after the environment is known.
-    define_flags: function that defines the script's flags on a FlagValues.
-    environments: names from environment.ENVIRONMENTS that the script runs in,
-      the one to recommend first, and environment.TFLITE where any TFLite
-      interpreter will do; empty where it needs no TensorFlow.
+    main: function of the script's options. It imports modules that need
+      TensorFlow itself, after the environment is known.
+    script: what its command line takes.
     argv: command line; None: sys.argv.
-    words: see `parse`.
   """
   argv = sys.argv if argv is None else argv
   app.define_help_flags()
 
-  def define_all(flag_values):
-    flags.DEFINE_boolean(
-        'tf_warnings', False,
-        "Print TensorFlow's own warnings and deprecation notices too.",
-        flag_values=flag_values)
-    flags.DEFINE_boolean(
-        'debug', False, 'Print the whole traceback of an input error.',
-        flag_values=flag_values)
-    define_flags(flag_values)
+  flags.DEFINE_boolean(
+      'tf_warnings', False,
+      "Print TensorFlow's own warnings and deprecation notices too.")
+  flags.DEFINE_boolean(
+      'debug', False, 'Print the whole traceback of an input error.')
+  script.define_flags(flags.FLAGS)
 
   def parse_argv(arguments):
     try:
-      parse(define_all, arguments, flags.FLAGS, words)
+      _parse(script, arguments, flags.FLAGS)
     except InputError as error:
       environment.refuse(in_flags(error, flags.FLAGS))
     return arguments[:1]
 
   def guarded(unused_argv):
-    problem = environment.problem_with(environments)
+    problem = environment.problem_with(script.environments)
     if problem:
       environment.refuse(problem)
     environment.pool_memory()
@@ -283,7 +300,7 @@ def run(main: Callable[[flags.FlagValues], None],
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.INFO)
     try:
-      main(flags.FLAGS)
+      main(**script.arguments(flags.FLAGS))
       # Now, where it can still be said what could not be shown.
       sys.stdout.flush()
     except Exception as error:

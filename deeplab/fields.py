@@ -7,7 +7,7 @@
 An object of such a class is valid: making it and `_replace` check every field,
 then call the method `_check`, where the class has one, for what fields must be
 to each other. What is wrong raises InputError with the field's name. Flags are
-made from the same definitions, in deeplab.flag_sets.
+made from the same definitions, in deeplab.script_flags.
 """
 import functools
 import math

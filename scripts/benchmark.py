@@ -17,6 +17,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli
+from deeplab import script_flags
 from deeplab.benchmark import cases  # found through the line above
 from deeplab.errors import InputError
 
@@ -48,6 +49,11 @@ def define_flags(flag_values):
   define.DEFINE_string(
       'output_md', None, 'File for the same as Markdown.',
       flag_values=flag_values)
+
+
+SCRIPT = script_flags.Script(
+    define=define_flags,
+    make=lambda flag_values, unused_groups: {'flag_values': flag_values})
 
 
 def main(flag_values):
@@ -112,4 +118,4 @@ def _measure(flag_values, groups, pythons, rounds):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=())
+  cli.run(main, SCRIPT)

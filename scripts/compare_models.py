@@ -15,20 +15,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import seeing as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_compare_flags(flag_values)
-
-
-def main(flag_values):
-  models, options = flag_sets.compare_options(flag_values)
-
+def main(models, options):
   from deeplab.comparison import run
 
   print('\n'.join(run.summary_lines(run.compare(models, options))))
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('modern',))
+  cli.run(main, script_flags.COMPARE)

@@ -13,16 +13,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_convert_tflite_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.convert_tflite_options(flag_values)
-
+def main(options):
   from deeplab.lite import conversion
 
   result = conversion.convert(options)
@@ -30,4 +24,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'modern'))
+  cli.run(main, script_flags.CONVERT_TFLITE)

@@ -18,20 +18,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import seeing as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_inspect_flags(flag_values)
-
-
-def main(flag_values):
-  options, cost_options = flag_sets.inspect_options(flag_values)
-
+def main(options, cost_options):
   from deeplab.inspection import run
 
   print('\n'.join(run.inspect(options, cost_options).lines))
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.INSPECT)

@@ -15,16 +15,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import network as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_launch_flags(flag_values)
-
-
-def main(flag_values, arguments):
-  options = flag_sets.launch_options(flag_values)
-
+def main(options, arguments):
   from deeplab import environment
   from deeplab import launch
 
@@ -37,5 +31,5 @@ def main(flag_values, arguments):
 if __name__ == '__main__':
   words = sys.argv + ['--']
   end = words.index('--')
-  cli.run(lambda flag_values: main(flag_values, words[end + 1:-1]),
-          define_flags, environments=(), argv=words[:end])
+  cli.run(lambda options: main(options, words[end + 1:-1]),
+          script_flags.LAUNCH, argv=words[:end])

@@ -15,17 +15,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab import environment
-from deeplab.flag_sets import mlperf as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_loadgen_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.loadgen_options(flag_values)
-
+def main(options):
   from deeplab import loadgen
 
   summary = loadgen.run(options)
@@ -33,5 +26,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags,
-          environments=('tf2', 'modern', environment.TFLITE))
+  cli.run(main, script_flags.LOADGEN)

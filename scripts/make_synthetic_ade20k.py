@@ -11,21 +11,16 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import data as flag_sets  # found through the line above
+from deeplab import script_flags  # found through the line above
 
 
-def define_flags(flag_values):
-  flag_sets.define_synthetic_flags(flag_values)
-
-
-def main(flag_values):
+def main(options):
   from deeplab.data import synthetic
 
-  options = flag_sets.synthetic_options(flag_values)
   print('{} training and {} validation pairs in {}'.format(
       options.train_images, options.val_images,
       synthetic.make_dataset(options)))
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=())
+  cli.run(main, script_flags.SYNTHETIC)

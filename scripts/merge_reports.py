@@ -14,20 +14,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_merge_flags(flag_values)
-
-
-def main(flag_values):
-  reports, options = flag_sets.merge_options(flag_values)
-
+def main(reports, options):
   from deeplab import merging
 
   merging.merge(reports, options)
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=(), words='report')
+  cli.run(main, script_flags.MERGE)

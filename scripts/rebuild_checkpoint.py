@@ -14,16 +14,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_rebuild_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.rebuild_options(flag_values)
-
+def main(options):
   from deeplab import rebuild
 
   result = rebuild.rebuild(options)
@@ -42,4 +36,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.REBUILD)

@@ -13,16 +13,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import mlperf as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_reproduce_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.reproduce_options(flag_values)
-
+def main(options):
   from deeplab import reproduction
 
   content = reproduction.run(options)
@@ -30,4 +24,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=())
+  cli.run(main, script_flags.REPRODUCE)

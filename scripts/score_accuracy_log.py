@@ -13,20 +13,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import mlperf as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_score_log_flags(flag_values)
-
-
-def main(flag_values):
-  options, eval_options = flag_sets.score_log_options(flag_values)
-
+def main(options, eval_options):
   from deeplab import loadgen
 
   loadgen.score_log(options, eval_options)
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=())
+  cli.run(main, script_flags.SCORE_LOG)

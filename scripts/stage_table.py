@@ -12,16 +12,10 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import tflite as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_stage_table_flags(flag_values)
-
-
-def main(flag_values):
-  stages = flag_sets.stages(flag_values)
-
+def main(stages):
   from deeplab import report
 
   print(report.stage_table(
@@ -29,4 +23,4 @@ def main(flag_values):
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=())
+  cli.run(main, script_flags.STAGE_TABLE)

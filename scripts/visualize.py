@@ -13,20 +13,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
-from deeplab.flag_sets import seeing as flag_sets
+from deeplab import script_flags
 
 
-def define_flags(flag_values):
-  flag_sets.define_visualize_flags(flag_values)
-
-
-def main(flag_values):
-  options = flag_sets.visualize_options(flag_values)
-
+def main(options):
   from deeplab import overlays
 
   print('\n'.join(overlays.summary_lines(overlays.make(options))))
 
 
 if __name__ == '__main__':
-  cli.run(main, define_flags, environments=('tf1', 'tf2', 'modern'))
+  cli.run(main, script_flags.VISUALIZE)

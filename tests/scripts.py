@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from deeplab import cli
+from deeplab import script_flags
 from tests import forkserver
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -132,6 +133,7 @@ def flags_of(script):
   if hasattr(module, 'parser'):  # one that runs without absl
     return set(re.findall(r'--(\w+)', module.parser().format_help()))
   values = cli.flags.FlagValues()
-  module.define_flags(values)
+  script_flags.SCRIPTS.get(
+      script, getattr(module, 'SCRIPT', None)).define_flags(values)
   # What cli.run defines for every script, and absl's own for its log.
   return set(values) | {'debug', 'help', 'logtostderr', 'tf_warnings'}

@@ -12,15 +12,14 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import cli
 from deeplab import contract
 from deeplab import storage
 from deeplab.data import builder
 from deeplab.data import pairs
 from deeplab.data import records
 from deeplab.errors import InputError
-from deeplab.flag_sets import data as flag_sets
 from deeplab.options import BuildOptions
+from tests import flag_groups
 from tests import png
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
@@ -651,23 +650,24 @@ def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
 
 
 def test_script_passes_every_flag_on(tmp_path):
-  values = cli.parse(flag_sets.define_build_flags, [
-      'x', '--train_image_folder=a', '--train_image_label_folder=b',
+  made = flag_groups.arguments_of(
+      'build_ade20k_data.py',
+      '--train_image_folder=a', '--train_image_label_folder=b',
       '--val_image_folder=c', '--val_image_label_folder=d', '--output_dir=e',
       '--image_format=jpg', '--label_format=png', '--shuffle_seed=4',
-      '--skip_bad', '--palette_labels', '--num_workers=5'])
+      '--skip_bad', '--palette_labels', '--num_workers=5')
   train = BuildOptions(
       split='train', image_folder='a', label_folder='b', output_dir='e',
       image_format='jpg', palette_labels=True, skip_bad=True, shuffle_seed=4,
       num_workers=5)
-  assert flag_sets.build_options(values) == [
+  assert made['splits'] == [
       train, train._replace(split='val', image_folder='c', label_folder='d')]
 
 
 def test_flags_are_those_of_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'flags.json')) as source:
     expected = json.load(source)['build_ade20k_data.py']
-  values = cli.parse(flag_sets.define_build_flags, ['x'])
+  values = flag_groups.parsed('build_ade20k_data.py')
   defaults = {name: values[name].default for name in expected}
   # Deviates: an image of any format is accepted.
   assert defaults.pop('image_format') is None

@@ -14,10 +14,12 @@ from deeplab import contract
 from deeplab import environment
 from deeplab import errors
 from deeplab import fields
+from deeplab import script_flags
 from deeplab.errors import InputError
-from deeplab.flag_sets import network as flag_sets
 from tests import flag_groups
 from tests import scripts
+from tests.flag_groups import arguments_of
+from tests.flag_groups import parsed
 
 SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',
            'eval_pb.py')
@@ -52,11 +54,6 @@ OTHER_DEFAULTS = {
 }
 
 
-def parsed(script, *arguments):
-  module = importlib.import_module(script[:-len('.py')])
-  return cli.parse(module.define_flags, [script] + list(arguments))
-
-
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_the_references_flags_have_their_names_and_defaults(
     script, golden_dir):
@@ -72,9 +69,7 @@ def test_the_references_flags_have_their_names_and_defaults(
 
 def test_the_documented_flags_that_the_reference_never_defined():
   assert parsed('train.py', '--dataset=ade20k').dataset == 'ade20k'
-  values = parsed('export_model.py', '--train_crop_size=257,513',
-                  '--checkpoint_path=c', '--export_path=e')
-  made = flag_sets.export_options(values)
+  made = arguments_of('export_model.py', '--train_crop_size=257,513')
   assert made['options'].checkpoint_path == 'c'
   assert made['model_options'].crop_size == (257, 513)
   assert made['options'].preprocessing.crop_size == (257, 513)
@@ -93,6 +88,11 @@ def test_the_documented_flags_that_the_reference_never_defined():
     (['--optimizer=sgd'], '--optimizer=sgd'),
     (['--train_batch_size=many'], '--train_batch_size=many'),
     (['--dataset=cityscapes'], '--dataset=cityscapes'),
+    (['--dataset=mine'], 'classes come from build_ade20k_data.py --label_map'),
+    (['--num_classes=3'], 'classes come from build_ade20k_data.py --label_map'),
+    (['--ignore_label=255'], 'see docs/own_data.md'),
+    (['--model_variant=mobilenet_v2'], 'the network is always MobileNetV2'),
+    (['--eval_scales=0.5'], 'export_model.py --inference_scales=0.5'),
     (['--train_split=test'], '--train_split=test'),
 ])
 def test_bad_command_lines_are_refused(arguments, words):
@@ -125,93 +125,78 @@ def test_bad_values_are_named_with_what_was_expected(arguments, words):
       arguments[0] != '--train_logdir=x') else []
   values = parsed('train.py', *(required + arguments))
   with pytest.raises(InputError) as error:
-    flag_sets.train_options(values)
+    script_flags.TRAIN.arguments(values)
   assert words in cli.in_flags(error.value, values)
   assert '--' not in str(error.value)
 
 
-def line_of(group, *arguments):
-  """What a user reads of the refusal of a command line, after ERROR."""
-  define, make, required = flag_groups.GROUPS[group]
+def line_of(script, *arguments):
+  """Returns what a user reads, after ERROR, of a refused command line."""
   values = flags.FlagValues()
   with pytest.raises(InputError) as error:
-    cli.parse(define, ['script'] + required + list(arguments), values)
-    make(values)
+    parsed(script, *flag_groups.REQUIRED[script] + list(arguments),
+           flag_values=values)
+    script_flags.SCRIPTS[script].arguments(values)
   return cli.in_flags(error.value, values)
 
 
-def flags_with_numbers():
-  for group, (define, _, _) in flag_groups.GROUPS.items():
-    values = flags.FlagValues()
-    define(values)
+def test_every_number_has_bounds_and_is_refused_by_the_flags_name():
+  for script in script_flags.SCRIPTS:
+    values = parsed(script)
     for name in values:
       for cls, field in getattr(values[name], 'sets', ()):
         definition = fields.definitions(cls)[field]
-        if definition.kind in (int, float):
-          yield pytest.param(group, name, definition, id=group + '-' + name)
+        if definition.kind not in (int, float):
+          continue
+        assert definition.choices or (
+            (definition.least is None) != (definition.above is None) and
+            (definition.most is None) != (definition.below is None)), name
+        times = definition.length or 1
+        if name == 'crop_size':
+          arguments = ['--crop_size=nan'] * times
+        else:
+          arguments = ['--{}={}'.format(name, ','.join(['1e400'] * times))]
+        line = line_of(script, *arguments)
+        assert '--{}='.format(name) in line and '\n' not in line, line
 
 
-def beyond(definition):
-  """Returns numbers that are just outside the bounds of a field, as text."""
-  numbers = [definition.above, definition.below]
-  if definition.least is not None:
-    numbers.append(definition.least - 1)
-  if definition.most is not None:
-    numbers.append(definition.most + 1)
-  if definition.choices:
-    numbers += [0, -1, max(definition.choices) + 1]
-  return [str(number) for number in numbers if number is not None]
-
-
-@pytest.mark.parametrize(
-    'group, name, definition', list(flags_with_numbers()))
-def test_absurd_numbers_are_refused_by_the_flags_name(group, name, definition):
-  times = definition.length or 1
-  outside = beyond(definition)
-  assert len(outside) >= 2, 'no number is without bounds'
-  for number in ['nan', 'inf', '-inf', '1e400', str(10 ** 20), str(2 ** 70),
-                 str(-10 ** 20), '0x'] + outside:
-    if name == 'crop_size':
-      arguments = ['--crop_size=' + number] * times
-    else:
-      arguments = ['--{}={}'.format(name, ','.join([number] * times))]
-    line = line_of(group, *arguments)
-    assert '--{}='.format(name) in line and '\n' not in line, line
-
-
-@pytest.mark.parametrize('group, arguments, line', [
-    ('export', ['--crop_size=33,33'],
+@pytest.mark.parametrize('script, arguments, line', [
+    ('export_model.py', ['--crop_size=33,33'],
      'flag --crop_size=33,33: expected one number; give several as '
      '--crop_size=33 --crop_size=33'),
-    ('train', ['--atrous_rates=6,12'],
+    ('train.py', ['--atrous_rates=6,12'],
      'flag --atrous_rates=6,12: expected one number; give several as '
      '--atrous_rates=6 --atrous_rates=12'),
-    ('export', ['--crop_size=33'],
+    ('export_model.py', ['--inference_scales=[0.5,1.0]'],
+     'flag --inference_scales=[0.5,1.0]: expected one number; give several as '
+     '--inference_scales=0.5 --inference_scales=1.0'),
+    ('export_model.py', ['--crop_size=33'],
      '--crop_size=33: expected HEIGHT,WIDTH, for example 512,512, each a whole '
      'number from 1 to 8192'),
-    ('export', ['--crop_size=8', '--crop_size=9'],
+    ('export_model.py', ['--crop_size=8', '--crop_size=9'],
      '--crop_size=8 --crop_size=9: expected at least --output_stride=16 a '
      'side'),
-    ('export', ['--train_crop_size=8,9'],
+    ('export_model.py', ['--train_crop_size=8,9'],
      '--train_crop_size=8,9: expected at least --output_stride=16 a side'),
-    ('eval', ['--eval_crop_size=8,9'],
+    ('eval.py', ['--eval_crop_size=8,9'],
      '--eval_crop_size=8,9: expected at least --output_stride=16 a side'),
-    ('eval', ['--eval_interval_secs=-1'],
+    ('eval.py', ['--eval_interval_secs=-1'],
      '--eval_interval_secs=-1: expected a whole number from 0 to 2147483647'),
-    ('eval', ['--decoder_output_is_logits'],
+    ('eval.py', ['--decoder_output_is_logits'],
      '--decoder_output_is_logits=true: expected a decoder; add '
      '--decoder_output_stride=4'),
-    ('preprocessed', ['--min_resize_value=65', '--max_resize_value=65',
-                      '--resize_factor=600'],
+    ('gen_preprocessed_data.py', [
+        '--min_resize_value=65', '--max_resize_value=65',
+        '--resize_factor=600'],
      '--resize_factor=600: expected at most --min_resize_value=65'),
-    ('synthetic', ['--size=200000'],
+    ('scripts/make_synthetic_ade20k.py', ['--size=200000'],
      '--size=200000: expected a whole number from 64 to 8192'),
-    ('preprocessed', ['--preprocessed_dataset_dir='],
+    ('gen_preprocessed_data.py', ['--preprocessed_dataset_dir='],
      '--preprocessed_dataset_dir is required: Folder in which images/ and '
      'annotations/ are made.'),
 ])
-def test_what_users_read(group, arguments, line):
-  assert line_of(group, *arguments) == line
+def test_what_users_read(script, arguments, line):
+  assert line_of(script, *arguments) == line
 
 
 def test_options_that_are_another_scripts_are_said_as_flags_too():
@@ -240,12 +225,10 @@ def test_the_log_says_flags_too(tmp_path):
   done = subprocess.run(
       [sys.executable, '-c',
        'import logging, sys\nsys.path.insert(0, sys.argv.pop())\n'
-       'from deeplab import cli, errors, options\n'
-       'from deeplab.flag_sets import shared\n'
-       'cli.run(lambda flags: logging.warning(\n'
+       'from deeplab import cli, errors, script_flags\n'
+       'cli.run(lambda **options: logging.warning(\n'
        '    "%s and %d", errors.option("batch_size", 3), 4),\n'
-       '  lambda flags: shared.define_input_flags(\n'
-       '      flags, prefix="eval", split="val"), environments=())\n',
+       '    script_flags.EVAL_PB)\n', '--dataset_dir=d', '--pb=p',
        scripts.REPOSITORY], stderr=subprocess.PIPE, universal_newlines=True)
   assert done.returncode == 0, done.stderr
   assert done.stderr.endswith('] --eval_batch_size=3 and 4\n')
@@ -282,16 +265,16 @@ def test_crop_sizes_that_contradict_are_refused():
                   '--checkpoint_path=c', '--export_path=e')
   with pytest.raises(InputError, match='--train_crop_size=257,257 and '
                      '--crop_size=513,513'):
-    flag_sets.export_options(values)
+    script_flags.EXPORT.arguments(values)
 
 
 def test_flags_become_options():
-  made = flag_sets.train_options(parsed(
-      'train.py', '--train_logdir=log', '--dataset_dir=data', '--seed=3',
+  made = arguments_of(
+      'train.py', '--seed=3',
       '--decoder_output_stride=4,8', '--atrous_rates=6', '--atrous_rates=12',
       '--label_weights=2', '--train_crop_size=257,513',
       '--image_pooling_crop_size=129,129', '--min_resize_value=5',
-      '--train_batch_size=3', '--min_scale_factor=0.75'))
+      '--train_batch_size=3', '--min_scale_factor=0.75')
   assert made['model_options'].decoder_output_stride == (4, 8)
   assert made['model_options'].atrous_rates == (6, 12)
   assert made['model_options'].image_pooling_crop_size == (129, 129)
@@ -309,7 +292,7 @@ def test_evaluation_has_no_flags_of_random_scaling():
   values = parsed('eval.py', '--checkpoint_dir=c', '--dataset_dir=d',
                   '--eval_timeout_secs=9', '--quantize_delay_step=0')
   assert 'min_scale_factor' not in values
-  made = flag_sets.eval_options(values)
+  made = script_flags.EVAL.arguments(values)
   assert made['watch_options'].timeout_secs == 9
   assert made['model_options'].is_quantized
 
@@ -394,8 +377,8 @@ def test_a_limit_of_the_address_space_takes_the_dump_of_threads_away():
        'sys.path.insert(0, sys.argv.pop())\n'
        'from deeplab import cli\n'
        'resource.setrlimit(resource.RLIMIT_AS, (2 ** 40, 2 ** 40))\n'
-       'cli.run(lambda flags: print(faulthandler.is_enabled()),\n'
-       '        lambda flags: None, environments=())\n', scripts.REPOSITORY],
+       'cli.run(lambda: print(faulthandler.is_enabled()))\n',
+       scripts.REPOSITORY],
       stdout=subprocess.PIPE, universal_newlines=True)
   assert done.stdout == 'False\n'
 
@@ -422,8 +405,7 @@ def test_scripts_have_tensorflow_pool_its_memory(tmp_path):
   script.write_text(
       'import os, sys\nsys.path.insert(0, sys.argv.pop())\n'
       'from deeplab import cli\n'
-      'cli.run(lambda flags: print(os.environ["{}"]), lambda flags: None,\n'
-      '        environments=())\n'.format(name))
+      'cli.run(lambda: print(os.environ["{}"]))\n'.format(name))
   for given, expected in (({}, 'true'), ({name: 'false'}, 'false')):
     variables = {key: value for key, value in os.environ.items() if key != name}
     assert subprocess.check_output(

@@ -5,19 +5,19 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import cli
 from deeplab import contract
 from deeplab import counting
 from deeplab import files
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
+from deeplab import script_flags
 from deeplab.comparison import counts as counts_lib
 from deeplab.comparison import drawing
 from deeplab.comparison import samples as samples_lib
 from deeplab.comparison import statistics
 from deeplab.data import png_folder
 from deeplab.errors import InputError
-from deeplab.flag_sets import seeing as flag_sets
+from tests import flag_groups
 from tests import record_sets
 from tests import small_models
 
@@ -362,10 +362,9 @@ def test_thumbnails_of_any_shape(size, expected):
 
 
 def models_of(*given):
-  values = cli.parse(
-      flag_sets.define_compare_flags, ['x', '--output_dir=o', '--pictures=p'] +
-      ['--model=' + text for text in given])
-  return flag_sets.compare_options(values)[0]
+  return script_flags.COMPARE.arguments(flag_groups.parsed(
+      'scripts/compare_models.py', '--output_dir=o', '--pictures=p',
+      *['--model=' + text for text in given]))['models']
 
 
 def test_models_have_names(tmp_path):

@@ -12,11 +12,10 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import cli
 from deeplab import errors
+from deeplab import script_flags
 from deeplab import stops
 from deeplab import training
 from deeplab.errors import InputError
-from deeplab.flag_sets import data as data_flags
-from deeplab.flag_sets import network as network_flags
 from tests import names
 from tests import scripts
 
@@ -34,8 +33,8 @@ def start(tmp_path, body, *, env=None, ignored=()):
   script.write_text(
       'import os, signal, sys, time\nsys.path.insert(0, sys.argv.pop())\n'
       'from deeplab import cli, files\nimport logging\n'
-      'def main(flags):\n{}'
-      'cli.run(main, lambda flags: None, environments=())\n'.format(
+      'def main():\n{}'
+      'cli.run(main)\n'.format(
           ''.join('  {}\n'.format(line) for line in body)), encoding='utf-8')
 
   def ignore():
@@ -129,25 +128,28 @@ def test_training_saves_a_checkpoint_first_whatever_the_signal():
 # --- Memory ----------------------------------------------------------------
 
 
-def flags_of(define, *arguments):
-  return cli.parse(define, ['script'] + list(arguments))
+NO_FLAGS = script_flags.Script()
+
+
+def flags_of(script, *arguments):
+  return cli.parse(script, ['script'] + list(arguments))
 
 
 @pytest.mark.parametrize('error', [
     MemoryError(), tf.errors.ResourceExhaustedError(
         None, None, 'OOM when allocating tensor with shape[9]\n\t [[x]]')])
 def test_a_lack_of_memory_names_what_to_lower(error):
-  assert cli.reason_of(error, flags_of(network_flags.define_train_flags)) == (
+  assert cli.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'out of memory; lower one of --train_batch_size, --train_crop_size')
-  assert cli.reason_of(error, flags_of(data_flags.define_build_flags)) == (
+  assert cli.reason_of(error, flags_of(script_flags.BUILD)) == (
       'out of memory; lower one of --num_workers')
-  assert cli.reason_of(error, flags_of(lambda flags: None)) == 'out of memory'
+  assert cli.reason_of(error, flags_of(NO_FLAGS)) == 'out of memory'
 
 
 def test_a_full_disk_is_no_lack_of_memory():
   error = tf.errors.ResourceExhaustedError(
       None, None, 'x.ckpt; No space left on device\n\t [[node save]]')
-  assert cli.reason_of(error, flags_of(network_flags.define_train_flags)) == (
+  assert cli.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'x.ckpt; No space left on device')
 
 
@@ -169,26 +171,26 @@ def test_scripts_say_that_memory_is_out_in_one_line(tmp_path):
     ('val', 'val: Not a directory'),
     (None, 'Not a directory'), (3, 'Not a directory')])
 def test_the_systems_errors_name_the_flag(path, said):
-  values = flags_of(network_flags.define_eval_flags, '--eval_logdir=/a',
+  values = flags_of(script_flags.EVAL, '--eval_logdir=/a',
                     '--dataset_dir=/a/b', '--eval_split=val')
   error = OSError(20, 'Not a directory', path)
   assert cli.reason_of(error, values) == said
 
 
 def test_the_systems_errors_have_words():
-  values = flags_of(lambda flags: None)
+  values = flags_of(NO_FLAGS)
   assert cli.reason_of(OSError('no locks here'), values) == 'no locks here'
   assert cli.reason_of(OSError(), values) == 'OSError'
 
 
 def test_a_defect_is_not_explained_away():
-  values = flags_of(lambda flags: None)
+  values = flags_of(NO_FLAGS)
   for defect in (ValueError('x'), KeyError('x'), RuntimeError('x')):
     assert cli.reason_of(defect, values) is None
 
 
 def test_a_name_that_an_encoding_lacks_names_the_flag():
-  values = flags_of(network_flags.define_eval_flags, '--dataset_dir=d\udcff')
+  values = flags_of(script_flags.EVAL, '--dataset_dir=d\udcff')
   with pytest.raises(UnicodeEncodeError) as caught:
     values.dataset_dir.encode('utf-8')
   assert cli.reason_of(caught.value, values) == (
@@ -225,9 +227,9 @@ def test_any_name_is_printed(tmp_path, env):
 def test_a_long_text_of_another_program_is_one_line(tmp_path):
   assert errors.one_line('a:\n  b\tc\n') == 'a: b c'
   error = tf.errors.InternalError(None, None, 'in converted code:\n\n    x.py')
-  assert cli.reason_of(error, flags_of(lambda flags: None)) == (
+  assert cli.reason_of(error, flags_of(NO_FLAGS)) == (
       'in converted code: x.py')
   with pytest.raises(InputError) as caught:
-    cli.parse(lambda flags: None, ['script', '--flagfile=a\nb'])
-  assert cli.in_flags(caught.value, flags_of(lambda flags: None)) == (
+    cli.parse(NO_FLAGS, ['script', '--flagfile=a\nb'])
+  assert cli.in_flags(caught.value, flags_of(NO_FLAGS)) == (
       '--flagfile=a\nb: No such file or directory')

@@ -312,8 +312,8 @@ def test_a_file_that_may_not_be_so_large_is_named(tmp_path):
       [sys.executable, '-c',
        'import sys\nsys.path.insert(0, sys.argv.pop())\n'
        'from deeplab import cli, files\n'
-       'cli.run(lambda flags: files.write_bytes("big", b"x" * 10 ** 6),\n'
-       '        lambda flags: None, environments=())\n', scripts.REPOSITORY],
+       'cli.run(lambda: files.write_bytes("big", b"x" * 10 ** 6))\n',
+       scripts.REPOSITORY],
       stderr=subprocess.PIPE, universal_newlines=True, cwd=str(tmp_path),
       preexec_fn=lambda: resource.setrlimit(
           resource.RLIMIT_FSIZE, (10 ** 5, 10 ** 5)))

@@ -11,7 +11,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
-from deeplab import cli
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import evaluation
@@ -29,8 +28,8 @@ from deeplab.data import png_folder_writer
 from deeplab.data import preprocess
 from deeplab.data import splits
 from deeplab.errors import InputError
-from deeplab.flag_sets import network as flag_sets
 from deeplab.lite import evaluation as lite_evaluation
+from tests import flag_groups
 from tests import record_sets
 
 CSV = """id,class,name
@@ -380,10 +379,7 @@ def test_training_writes_evaluation_reads_and_the_report_names_them(built):
 
 def test_only_a_number_of_classes_that_is_given_can_contradict():
   def parsed(*arguments):
-    return flag_sets.export_options(cli.parse(
-        flag_sets.define_export_flags,
-        ['export_model.py', '--checkpoint_path=a', '--export_path=b'] + list(
-            arguments)))
+    return flag_groups.arguments_of('export_model.py', *arguments)
 
   assert parsed()['options'].num_classes is None
   assert parsed('--num_classes=32')['options'].num_classes == 32

@@ -10,15 +10,15 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import cli
 from deeplab import contract
 from deeplab import export
 from deeplab import graph_file
 from deeplab import options
+from deeplab import script_flags
 from deeplab.errors import InputError
-from deeplab.flag_sets import tflite as flag_sets
 from deeplab.lite import conversion
 from deeplab.lite import model_file
+from tests import flag_groups
 from tests import scripts
 
 SIDE = 8
@@ -429,8 +429,9 @@ def test_a_converter_that_ignores_the_input_type_is_caught(
 # --- Scripts ---------------------------------------------------------------
 
 
-def options_of(define, make, *arguments):
-  return make(cli.parse(define, ['script'] + list(arguments)))
+def options_of(script, *arguments):
+  return script_flags.SCRIPTS[script].arguments(
+      flag_groups.parsed(script, *arguments))['options']
 
 
 @in_both
@@ -444,8 +445,7 @@ def options_of(define, make, *arguments):
 ])
 def test_post_training_flags_are_refused(arguments, words):
   with pytest.raises(InputError) as error:
-    options_of(flag_sets.define_post_training_quant_flags,
-               flag_sets.post_training_quant_options, *arguments)
+    options_of('post_training_quant.py', *arguments)
   assert words in str(error.value)
 
 
@@ -462,24 +462,22 @@ def test_post_training_flags_are_refused(arguments, words):
 ])
 def test_conversion_flags_are_refused(arguments, words):
   with pytest.raises(InputError) as error:
-    options_of(flag_sets.define_convert_tflite_flags,
-               flag_sets.convert_tflite_options, *arguments)
+    options_of('scripts/convert_tflite.py', *arguments)
   assert words in str(error.value)
 
 
 @in_both
 def test_flags_have_the_published_defaults():
   given = options_of(
-      flag_sets.define_post_training_quant_flags,
-      flag_sets.post_training_quant_options, '--dataset_dir=d',
+      'post_training_quant.py', '--dataset_dir=d',
       '--graph_def=g', '--out_tflite=o', '--input_type=uint8')
   assert given._asdict() == {
       'dataset_dir': 'd', 'graph_def': 'g', 'out_tflite': 'o',
       'input_type': 'uint8', 'sample_num': 500,
       'input_node': contract.INPUT_NODE, 'output_node': contract.OUTPUT_NODE}
   given = options_of(
-      flag_sets.define_convert_tflite_flags, flag_sets.convert_tflite_options,
-      '--graph_def=g', '--out_tflite=o', '--mode=qat')
+      'scripts/convert_tflite.py', '--graph_def=g', '--out_tflite=o',
+      '--mode=qat')
   assert given._asdict() == {
       'graph_def': 'g', 'out_tflite': 'o', 'mode': 'qat',
       'quantized_input_stats': (128.0, 128.0),

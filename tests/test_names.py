@@ -12,6 +12,7 @@ from deeplab import evaluation
 from deeplab import fields
 from deeplab import options as options_lib
 from deeplab import report
+from deeplab import script_flags
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import png_folder
@@ -122,28 +123,27 @@ def test_names_that_the_locale_lacks_are_built_as_they_are(tmp_path):
 
 
 def folders_of_checkpoints():
-  for group, (define, _, _) in sorted(flag_groups.GROUPS.items()):
-    values = cli.flags.FlagValues()
-    define(values)
+  for script in sorted(script_flags.SCRIPTS):
+    values = flag_groups.parsed(script)
     for name in values:
       for cls, field in getattr(values[name], 'sets', ()):
         if fields.definitions(cls)[field].in_utf8:
-          yield group, name
+          yield script, name
 
 
 def test_folders_of_checkpoints_are_refused_by_their_flags():
   """TensorFlow takes their names as text alone."""
   found = sorted(folders_of_checkpoints())
   assert found == [
-      ('eval', 'checkpoint_dir'), ('export', 'checkpoint_path'),
-      ('rebuild', 'output_dir'), ('train', 'tf_initial_checkpoint'),
-      ('train', 'train_logdir')]
-  for group, flag in found:
-    define, make, required = flag_groups.GROUPS[group]
-    values = cli.parse(define, ['script'] + required + [
-        '--{}={}'.format(flag, names.ANY[1])])
+      ('eval.py', 'checkpoint_dir'), ('export_model.py', 'checkpoint_path'),
+      ('scripts/rebuild_checkpoint.py', 'output_dir'),
+      ('train.py', 'tf_initial_checkpoint'), ('train.py', 'train_logdir')]
+  for script, flag in found:
+    values = flag_groups.parsed(
+        script, *flag_groups.REQUIRED[script] + [
+            '--{}={}'.format(flag, names.ANY[1])])
     with pytest.raises(InputError) as caught:
-      make(values)
+      script_flags.SCRIPTS[script].arguments(values)
     assert cli.in_flags(caught.value, values) == (
         '--{}=x\udcff: expected a name in UTF-8, in a locale that has it (such '
         'as C.UTF-8)'.format(flag))

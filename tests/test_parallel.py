@@ -99,13 +99,13 @@ def work(unused_item):
   print(os.getpid(), flush=True)
   time.sleep(60)
 
-def main(unused_flags):
+def main():
   with parallel.processes(3) as pool:  # of which one has no work
     for future in [pool.submit(work, item) for item in range(2)]:
       future.result()
 
 if __name__ == '__main__':
-  cli.run(main, lambda flags: None, environments=())
+  cli.run(main)
 """
 
 

@@ -1,5 +1,6 @@
 """Every flag that names a file or folder, and what may be there instead."""
 import importlib.util
+import itertools
 import os
 import shutil
 
@@ -9,8 +10,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import cli
+from deeplab import script_flags
 from deeplab.data import builder
 from deeplab.options import BuildOptions
+from tests import flag_groups
 from tests import scripts
 from tests.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
@@ -76,10 +79,10 @@ TABLE = {
 
 
 def cases(place, kinds):
-  return [pytest.param(script, flag, kind, id='{} {} {}'.format(
-      os.path.basename(script)[:-len('.py')], flag, kind))
-          for script in TABLE for flag in TABLE[script][place]
-          for kind in kinds]
+  """Yields (script, flag, kind): every flag once, the kinds in turn."""
+  turn = itertools.cycle(kinds)
+  return [(script, flag, next(turn))
+          for script in TABLE for flag in TABLE[script][place]]
 
 
 @pytest.fixture(scope='module')
@@ -119,11 +122,11 @@ def reason(home, monkeypatch, script, flag, path):
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
   value = 'stage=' + path if flag == 'report' else path
-  values = cli.parse(module.define_flags, [script] + TABLE[script][0] + [
-      '--{}={}'.format(flag, value)])
+  values = flag_groups.parsed(
+      script, *TABLE[script][0] + ['--{}={}'.format(flag, value)])
   before = sorted(os.listdir(str(home)))
   with pytest.raises(Exception) as caught:
-    module.main(values)
+    module.main(**script_flags.SCRIPTS[script].arguments(values))
   line = cli.reason_of(caught.value, values)
   assert line and '\n' not in line and '[Errno' not in line, caught.value
   # A folder for what is written may be made; nothing else.

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import cli
 from deeplab import contract
 from deeplab import files as files_lib
 from deeplab import memory
@@ -21,7 +20,7 @@ from deeplab.data import png_folder
 from deeplab.data import png_folder_writer
 from deeplab.data import records
 from deeplab.errors import InputError
-from deeplab.flag_sets import data as flag_sets
+from tests import flag_groups
 from tests import record_sets
 from tests import scripts
 
@@ -65,12 +64,12 @@ def five(tmp_path):
 def generate(five, tmp_path):
   """Runs the script's main on the records of `five`, in this process."""
   def run(*arguments):
-    flag_values = cli.parse(flag_sets.define_preprocessed_flags, [
-        SCRIPT, '--dataset_dir={}'.format(five),
+    made = flag_groups.arguments_of(
+        'gen_preprocessed_data.py', '--dataset_dir={}'.format(five),
         '--preprocessed_dataset_dir={}'.format(tmp_path / 'out'),
-        '--eval_crop_size=4,5'] + list(arguments))
+        '--eval_crop_size=4,5', *arguments)
     dataset_options, preprocess_options, options = (
-        flag_sets.preprocessed_options(flag_values))
+        made['dataset_options'], made['preprocess_options'], made['options'])
     names = None
     if options.image_list:
       names = png_folder_writer.read_image_list(options.image_list)

@@ -14,12 +14,12 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 from deeplab import cli
 
-def main(flag_values):
+def main():
   with open('written', 'w') as out:
     out.write('whole')
     print('written: 5 bytes\\nin a file')
 
-cli.run(main, lambda flag_values: None, environments=())
+cli.run(main)
 """
 
 

@@ -153,7 +153,7 @@ def test_script_needs_no_tensorflow(monkeypatch):
   assert 'needs TensorFlow 1.15' in environment.problem_with(('tf1',))
   imports = subprocess.run(
       [sys.executable, '-c', 'import sys; import deeplab.data.synthetic; '
-       'import deeplab.flag_sets; print("tensorflow" in sys.modules)'],
+       'import deeplab.script_flags; print("tensorflow" in sys.modules)'],
       cwd=REPOSITORY, stdout=subprocess.PIPE, universal_newlines=True,
       timeout=120)
   assert imports.stdout == 'False\n'

@@ -64,9 +64,9 @@ def test_only_tensorflows_messages_are_cut(tmp_path):
   script.write_text(
       'import sys\nsys.path.insert(0, sys.argv.pop())\n'
       'from deeplab import cli\n'
-      'def main(unused_flags):\n'
+      'def main():\n'
       '  raise cli.InputError("--pb=a [[b]].pb: no such file")\n'
-      'cli.run(main, lambda flags: None, environments=())\n')
+      'cli.run(main)\n')
   done = subprocess.run(
       [sys.executable, str(script), scripts.REPOSITORY],
       stderr=subprocess.PIPE, universal_newlines=True)

@@ -4,6 +4,7 @@ from hypothesis import strategies
 import pytest
 
 from deeplab import cli
+from deeplab import script_flags
 from deeplab.errors import InputError
 from tests import flag_groups
 from tests import fuzz
@@ -22,34 +23,32 @@ VALUES = strategies.one_of(
         lambda name: name.decode('utf-8', 'surrogateescape')),
     strategies.sampled_from(['true', 'False', 'val', 'png', 'qat', 'a=b']))
 NAMES = {}
-for group, (define, _, _) in flag_groups.GROUPS.items():
-  defined = flags.FlagValues()
-  define(defined)
-  NAMES[group] = sorted(defined)
+for script in script_flags.SCRIPTS:
+  NAMES[script] = sorted(flag_groups.parsed(script))
 
 
 @strategies.composite
 def command_lines(draw):
-  """Draws (group, arguments)."""
-  group = draw(strategies.sampled_from(sorted(NAMES)))
+  """Draws (script, arguments)."""
+  script = draw(strategies.sampled_from(sorted(NAMES)))
   names = strategies.one_of(
-      strategies.sampled_from(NAMES[group]),
+      strategies.sampled_from(NAMES[script]),
       strategies.sampled_from(['undefok', 'flagfile', 'help', '', '-']),
       strategies.text(max_size=5))
   words = strategies.one_of(
       strategies.builds('--{}={}'.format, names, VALUES),
       strategies.builds('--{}'.format, names),
       strategies.builds('--no{}'.format, names), VALUES)
-  return group, draw(strategies.lists(words, max_size=5))
+  return script, draw(strategies.lists(words, max_size=5))
 
 
 @fuzz.given(command_lines(), examples=500)
 def test_any_command_line(drawn):
-  group, arguments = drawn
-  define, make, required = flag_groups.GROUPS[group]
+  script, arguments = drawn
   values = flags.FlagValues()
   try:
-    cli.parse(define, ['script'] + required + arguments, values)
-    make(values)
+    flag_groups.parsed(script, *flag_groups.REQUIRED[script] + arguments,
+                       flag_values=values)
+    script_flags.SCRIPTS[script].arguments(values)
   except InputError as error:
     assert cli.in_flags(error, values)
