@@ -501,8 +501,8 @@ def _likely_option(missing, unused, reshaped, stored):
                    option('decoder_use_separable_conv'),
                    option('decoder_use_sum_merge'))
   if any_in(reshaped, contract.BACKBONE_SCOPE):
-    return Message('; was it trained with another {}?',
-                   option('depth_multiplier'))
+    return Message('; was it trained with another {} or {}?',
+                   option('depth_multiplier'), option('divisible_by'))
   if any_in(reshaped, contract.LOGITS_SCOPE):
     classes = stored['logits/semantic/weights'][-1]
     return Message('; it has {} classes: give {}', classes,

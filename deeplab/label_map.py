@@ -47,6 +47,11 @@ MOST_CLASSES = 254
 # A name is a cell of a table, and a word in a legend.
 _LONGEST_NAME = 40
 _COLUMNS = ['id', 'class', 'name']
+# Warning about a model that learns one class alone.
+ONE_CLASS = (
+    'a model of one class alone is always right, with a mIoU of 1.0 whatever '
+    'its weights; if it is to tell the class from the background, list the '
+    "background's id too, such as 0,1,background (docs/own_data.md)")
 _KIND = 'a label map: JSON, or lines of id,class,name'
 
 
@@ -169,6 +174,11 @@ def read(path: str) -> LabelMap:
   """
   given = option('label_map', path)
   text = inputs.read_text(path, given, _KIND)
+  try:
+    text.encode('utf-8')
+  except UnicodeEncodeError as error:
+    raise InputError('{}: line {}: not UTF-8; expected {}', given,
+                     text.count('\n', 0, error.start) + 1, _KIND)
   try:
     if text.lstrip()[:1] in ('{', '['):
       return from_json(inputs.read_json(path, given, _KIND))

@@ -15,6 +15,7 @@ from deeplab import cluster as cluster_lib
 from deeplab import contract
 from deeplab import events
 from deeplab import files
+from deeplab import label_map
 from deeplab import locks
 from deeplab import losses
 from deeplab import mixed_precision
@@ -304,6 +305,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
     files.check_folder(option('profile_logdir', options.profile_logdir),
                        options.profile_logdir)
   _LOG.info('training with %s', predictors.runtime())
+  if model_options.num_classes == 2:
+    _LOG.warning('%s: %s', option('num_classes', 2), label_map.ONE_CLASS)
   if (options.fine_tune_batch_norm and not model_options.is_quantized and
       dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE * parts):
     _LOG.warning('%s with %s: batch statistics want %d or more',

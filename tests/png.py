@@ -8,9 +8,11 @@ def chunk(kind, data):
           struct.pack('>I', zlib.crc32(kind + data)))
 
 
-def gray(height, width, *, rows, depth=8, value=1, interlaced=0):
-  """Returns a gray PNG, of which only some rows are there."""
-  header = struct.pack('>IIBBBBB', width, height, depth, 0, 0, 0, interlaced)
-  row = b'\0' + bytes([value]) * -(-width * depth // 8)
+def gray(height, width, *, rows, depth=8, value=1, interlaced=0, color_type=0):
+  """Returns a gray or RGB (color_type 2) PNG, of which some rows are there."""
+  header = struct.pack(
+      '>IIBBBBB', width, height, depth, color_type, 0, 0, interlaced)
+  samples = 3 if color_type == 2 else 1
+  row = b'\0' + bytes([value]) * -(-width * samples * depth // 8)
   return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) +
           chunk(b'IDAT', zlib.compress(row * rows)) + chunk(b'IEND', b''))

@@ -242,14 +242,51 @@ def test_takes_jpegs_of_any_colour_type_that_tensorflow_reads(folders, mode):
   assert decoded.shape == (9, 12, 3)
 
 
-def test_does_not_apply_the_exif_orientation(folders):
+def add_turned_image(folders, orientation):
   exif = Image.Exif()
-  exif[0x0112] = 6  # turned by a quarter
+  exif[0x0112] = orientation
   folders.add_image(exif=exif)
-  assert Image.open(str(folders.images / 'a.jpg')).getexif()[0x0112] == 6
+
+
+def test_does_not_apply_the_exif_orientation_and_says_so(folders, caplog):
+  add_turned_image(folders, 6)
   folders.add_label()
   feature = read(folders.build().shards)[0]
   assert (feature['image/height'], feature['image/width']) == (9, 12)
+  assert ('EXIF orientations (1 of 1 images) are not applied: a.jpg (6)'
+          in caplog.text)
+
+
+def test_refusal_of_sizes_names_the_exif_orientation(folders):
+  add_turned_image(folders, 6)
+  folders.add_label(size=SIZE[::-1])
+  with pytest.raises(InputError, match='a: image 12x9, label 9x12; a.jpg has '
+                     'EXIF orientation 6 and is stored unturned; turn'):
+    folders.build()
+
+
+@pytest.mark.parametrize('save', ['gray', 'rgb'])
+def test_warns_of_images_with_16_bits(folders, caplog, save):
+  if save == 'gray':
+    Image.fromarray(np.arange(100, 100 + 9 * 12, dtype=np.uint16).reshape(
+        9, 12) * 4).save(str(folders.images / 'a.png'))
+  else:
+    (folders.images / 'a.png').write_bytes(
+        png.gray(9, 12, rows=9, depth=16, color_type=2, value=3))
+  folders.add_label()
+  folders.build()
+  assert ('only the upper 8 bits are used, which are a.png ({}..3 of 255)'
+          .format(1 if save == 'gray' else 3) in caplog.text)
+
+
+def test_warns_of_one_class_alone(folders, caplog):
+  folders.add_pairs(1)
+  folders.build()
+  assert 'one class alone' not in caplog.text
+  folders.add_label('p00.png', values=(0, 12))
+  folders.build()
+  assert ('train: all labelled pixels are of class 12 sidewalk: a model of one '
+          'class alone is always right' in caplog.text)
 
 
 def test_takes_a_label_of_zeros_beside_others(folders):
@@ -354,7 +391,8 @@ BAD_FILES = [
      'a.png: .*a folder'),
     (lambda f: save_label(f, np.ones((9, 12), np.uint8), format='JPEG'),
      'a.png is a JPEG; expected 8-bit gray'),
-    (lambda f: f.add_label(values=[1, 151]), 'a.png holds label 151; expected'),
+    (lambda f: f.add_label(values=[1, 151]), r'a.png holds label 151; .*'
+     r'1..150 \(other ids: label_map, see docs/own_data.md\)'),
     (lambda f: f.add_label(values=[0, 255]),
      'a.png holds only 0 and 255: a mask, not class ids'),
     (lambda f: f.add_image('a.png'),
@@ -407,8 +445,25 @@ def test_the_list_of_problems_goes_when_they_are_solved(folders):
 
 def test_skip_bad_does_not_accept_that_nothing_is_left(folders):
   folders.add_image()
+  folders.add_label(values=[151])
   with pytest.raises(InputError, match=r'1 of 1 pairs .* cannot be used'):
     folders.build(skip_bad=True)
+
+
+def test_names_folders_in_which_images_are_not_searched(folders):
+  (folders.images / 'town').mkdir()
+  with pytest.raises(InputError, match='0 other files; folders inside it are '
+                     'not searched: town'):
+    folders.build()
+
+
+def test_names_labels_that_have_no_image_s_name(folders):
+  folders.add_image('x_leftImg8bit.png')
+  folders.add_label('x_gtFine.png')
+  with pytest.raises(InputError, match='train_label_folder=.*: no label has the'
+                     ' name of an image; expected x_leftImg8bit.png for '
+                     'x_leftImg8bit.png, found x_gtFine.png'):
+    folders.build()
 
 
 def test_refuses_labels_without_a_kept_class(folders):

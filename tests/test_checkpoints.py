@@ -309,7 +309,7 @@ def test_a_resume_wants_every_variable(tmp_path):
      ['other decoder_use_separable_conv']),
     ({}, {LOGITS: [1, 1, 4, 21]},
      ['[1, 1, 4, 32], expected [1, 1, 4, 21]', 'give num_classes=32']),
-    ({}, {BACKBONE: [3, 4]}, ['another depth_multiplier']),
+    ({}, {BACKBONE: [3, 4]}, ['another depth_multiplier or divisible_by']),
     ({}, {'image_pooling/weights': [3]}, ['other aspp_convs_filters']),
 ])
 def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(

@@ -135,7 +135,7 @@ def lines(*rows):
     (lines('1,1,a', '2,2,a'), 'line 3: class 2 is called a, as another class'),
     (lines('1,1,other'), 'line 2: class 1 is called other, as another class'),
     (lines('1,0,sky'), 'line 2: class 0 is called sky, and before other'),
-    (b'id,class,name\n1,1,\xff\n', 'class 1 is called .*; expected a name'),
+    (b'id,class,name\n1,1,Geb\xe4ude\n', 'line 2: not UTF-8; expected a label'),
     ('{"classes": ', 'no JSON'),
     ('[1]', r'expected \{"classes"'),
     ('{"classes": {}}', r'expected \{"classes"'),
@@ -334,6 +334,19 @@ def test_a_checkpoint_is_of_its_classes(tmp_path):
     with pytest.raises(InputError, match='was made with other options'):
       checkpoints.check_resumable(str(tmp_path), other, optimizer='adam')
   checkpoints.check_options(prefix, own)
+
+
+def test_training_on_one_class_warns(built, caplog):
+  (built / 'one.csv').write_text(lines('1,1,structure'))
+  build(built, 'train', label_map=str(built / 'one.csv'))
+  (built / 'file').write_text('')
+  with pytest.raises((InputError, OSError), match='file'):
+    training.train(
+        dataset_options=data_options(built, split='train', batch_size=2),
+        preprocess_options=PREPROCESSING, model_options=MODEL,
+        options=options.TrainOptions(
+            train_logdir=str(built / 'file'), fine_tune_batch_norm=False))
+  assert 'num_classes=2: a model of one class alone is always' in caplog.text
 
 
 @pytest.mark.extended

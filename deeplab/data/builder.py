@@ -7,6 +7,7 @@ whatever split, as they were.
 import collections
 import contextlib
 import json
+import logging
 import os
 import random
 import time
@@ -38,6 +39,7 @@ from deeplab.errors import option
 from deeplab.errors import printable
 from deeplab.errors import some_messages
 
+_LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
 # Options that may differ between the parts of a build.
 _OWN_OF_PARTS = ('image_folder', 'label_folder', 'output_dir', 'num_workers',
@@ -125,6 +127,8 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
       refusals.append(error)
   if refusals:
     raise InputError('{}', errors.joined('; ', refusals))
+  for split in checked:
+    _warn(split)
   _check_room(checked)
   part, missing = splits[0].part, ''
   if part:
@@ -182,6 +186,20 @@ def _check_classes(split, pairs):
         if split.label_map == label_maps.ADE20K else
         Message('an id that {} lists',
                 option('label_map', split.options.label_map)))
+
+
+def _warn(split):
+  """Logs what is probably not meant, in a split that can be built."""
+  name = split.options.split
+  for warning in pairs_lib.warnings(
+      {pair.name: split.facts[pair.name].image for pair in split.good}):
+    _LOG.warning('%s: %s', name, warning)
+  classes = [index for index, pixels in enumerate(split.class_pixels)
+             if index and pixels]
+  if len(classes) == 1:
+    _LOG.warning('%s: all labelled pixels are of class %d %s: %s', name,
+                 classes[0], split.label_map.names[classes[0]],
+                 label_maps.ONE_CLASS)
 
 
 def _shares(class_pixels):
@@ -411,8 +429,8 @@ def _examples(part, facts, bar):
         # reader nothing on another machine, and makes shards differ.
         filename=pair.name,
         # Deviates: the reference wrote 'png' for JPEG data.
-        image_format=fact.image_format,
-        label_format='png', height=fact.height, width=fact.width)
+        image_format=fact.image.format, label_format='png',
+        height=fact.image.size[1], width=fact.image.size[0])
     bar.update()
 
 

@@ -14,7 +14,7 @@ import io
 import os
 import stat
 import struct
-from typing import List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
 import zlib
 
 from PIL import Image
@@ -25,6 +25,7 @@ from deeplab import contract
 from deeplab import label_map as label_maps
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.errors import some_of
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
@@ -53,6 +54,10 @@ _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
 _PNG_COLOR_TYPES = {
     _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
     4: 'gray with alpha', 6: 'RGB with alpha'}
+# Modes in which Pillow has 16-bit gray.
+SIXTEEN_BITS = ('I', 'I;16', 'I;16B', 'I;16L')
+_ORIENTATION = 0x0112  # number of the field in EXIF
+_TURN = 'turn the image files first, such as by `mogrify -auto-orient`'
 _LARGEST_ID = contract.LARGEST_LABEL_ON_DISK
 
 
@@ -65,13 +70,22 @@ class Pair(NamedTuple):
   label_path: Optional[str]
 
 
+class ImageFacts(NamedTuple):
+  """What decoding an image told about it."""
+  # JPEG or PNG, by content.
+  format: str
+  # (width, height) in pixels, as stored.
+  size: Tuple[int, int]
+  # EXIF's number; 1: viewers show the image as it is stored.
+  orientation: int
+  # Smallest and largest value of the upper 8 bits of a 16-bit image; None: it
+  # has 8 bits or fewer.
+  upper_bits: Optional[Tuple[int, int]]
+
+
 class PairFacts(NamedTuple):
   """What decoding a pair told about it."""
-  # 'jpeg' or 'png', by content.
-  image_format: str
-  # Size of image and label, in pixels.
-  height: int
-  width: int
+  image: ImageFacts
   # Pixels of each class; at index 0 those of every label that is none.
   class_pixels: Tuple[int, ...]
 
@@ -94,7 +108,8 @@ def list_pairs(*, split: str, image_folder: str,
     in the image folder that are not images.
 
   Raises:
-    InputError: a folder is missing, holds no image, or is the full ADE20K.
+    InputError: a folder is missing, holds no image, or is the full ADE20K; or
+      no image has a label.
   """
   images_given = option(split + '_image_folder', image_folder)
   labels_given = option(split + '_label_folder', label_folder)
@@ -108,14 +123,23 @@ def list_pairs(*, split: str, image_folder: str,
         '{}: the labels are expected in another folder', images_given)
   images = [name for name in found if has_image_name(name)]
   if not images:
-    raise InputError('no *.jpg, *.jpeg or *.png in {} ({} other files)',
-                     images_given, len(found))
+    inner = sorted(entry.name for entry in os.scandir(image_folder)
+                   if entry.is_dir() and not entry.name.startswith('.'))
+    raise InputError(
+        'no *.jpg, *.jpeg or *.png in {} ({} other files{})', images_given,
+        len(found), '; folders inside it are not searched: ' + some_of(inner)
+        if inner else '')
   pairs = []
   for name in images:
     label = labels.get(os.path.splitext(name)[0])
     pairs.append(Pair(
         name, os.path.join(image_folder, name),
         os.path.join(label_folder, label) if label else None))
+  if not any(pair.label_path for pair in pairs):
+    raise InputError(
+        '{}: no label has the name of an image; expected {} for {}, found {}',
+        labels_given, os.path.splitext(images[0])[0] + '.png', images[0],
+        some_of(sorted(labels.values())) or 'no *.png')
   return pairs, len(found) - len(images)
 
 
@@ -164,18 +188,16 @@ def check_pair(pair: Pair, *, image_format: Optional[str] = None,
   if pair.label_path is None:
     raise InputError('{}: no label {}.png'.format(
         pair.name, os.path.splitext(pair.name)[0]))
-  found_format, (width, height) = image_facts(
-      read_file(pair.image_path), pair.name)
-  if image_format and found_format != image_format:
+  image = image_facts(read_file(pair.image_path), pair.name)
+  if image_format and image.format != image_format:
     raise InputError('{} is a {}; expected {} by {}', pair.name,
-                     found_format.upper(), image_format.upper(),
+                     image.format.upper(), image_format.upper(),
                      option('image_format'))
   label = decode_label(
       read_file(pair.label_path), os.path.basename(pair.label_path),
       palette_labels, label_map.largest_id)
-  check_sizes(pair.name, (width, height), label.size)
-  return PairFacts(
-      found_format, height, width, label_map.counts(label.histogram()))
+  check_sizes(pair.name, image.size, label.size, image.orientation)
+  return PairFacts(image, label_map.counts(label.histogram()))
 
 
 def read_file(path: str) -> bytes:
@@ -204,27 +226,82 @@ def read_file(path: str) -> bytes:
 
 
 def check_sizes(name: str, image_size: Tuple[int, int],
-                label_size: Tuple[int, int]) -> None:
-  """Raises InputError where (width, height) of image and label differ."""
+                label_size: Tuple[int, int], orientation: int = 1) -> None:
+  """Raises InputError if (width, height) of image and label differ.
+
+  Args:
+    name: file name of the image.
+    image_size: as stored.
+    label_size: as stored.
+    orientation: of the image; see ImageFacts.
+  """
   if image_size != label_size:
-    raise InputError('{}: image {}x{}, label {}x{}'.format(
-        os.path.splitext(name)[0], *(image_size + label_size)))
+    raise InputError('{}: image {}x{}, label {}x{}{}'.format(
+        os.path.splitext(name)[0], *image_size, *label_size,
+        '; {} has EXIF orientation {} and is stored unturned; {}'.format(
+            name, orientation, _TURN) if orientation != 1 else ''))
 
 
-def image_facts(data: bytes, name: str) -> Tuple[str, Tuple[int, int]]:
+def image_facts(data: bytes, name: str) -> ImageFacts:
   """Decodes an encoded image of any colour type completely.
 
   Args:
     data: bytes of a JPEG or PNG file.
     name: the file's name, for messages.
 
-  Returns:
-    (format, size): JPEG or PNG, and (width, height) in pixels.
-
   Raises:
     InputError: the bytes are no JPEG or PNG, damaged, or too many pixels.
   """
-  return _format_of(data, name), decode(data, name).size
+  image = decode(data, name)
+  image_format = _format_of(data, name)
+  upper_bits = None
+  if image_format == PNG and _png_type(data)[0] == 16:
+    upper_bits = _upper_bits(image)
+  return ImageFacts(image_format, image.size, orientation_of(image), upper_bits)
+
+
+def orientation_of(image: Image.Image) -> int:
+  """Returns EXIF's number for how viewers turn an image; 1: not at all."""
+  # Any bytes can stand there; Pillow raises errors of several classes.
+  with contextlib.suppress(Exception):
+    return image.getexif().get(_ORIENTATION, 1)
+  return 1
+
+
+def _upper_bits(image):
+  """Returns (smallest, largest) value of a 16-bit image's upper 8 bits."""
+  extrema = image.getextrema()
+  if image.mode in SIXTEEN_BITS:
+    return extrema[0] >> 8, extrema[1] >> 8
+  # Pillow has taken the upper bits of each band.
+  return min(low for low, _ in extrema), max(high for _, high in extrema)
+
+
+def warnings(facts: Mapping[str, ImageFacts], *,
+             orientation: bool = True) -> List[str]:
+  """Returns warnings about images that can be used, but look otherwise.
+
+  Args:
+    facts: ImageFacts by file name.
+    orientation: also warn about images that viewers turn.
+  """
+  found = []
+  deep = ['{} ({}..{} of 255)'.format(name, *fact.upper_bits)
+          for name, fact in facts.items() if fact.upper_bits]
+  if deep:
+    found.append(
+        '16-bit images ({} of {}): only the upper 8 bits are used, which are '
+        '{}; scale them to 8 bits first'.format(
+            len(deep), len(facts), some_of(deep)))
+  turned = ['{} ({})'.format(name, fact.orientation)
+            for name, fact in facts.items() if fact.orientation != 1]
+  if turned and orientation:
+    found.append(
+        'EXIF orientations ({} of {} images) are not applied: {}; a label must '
+        'match its image as stored; if it matches the image as viewers show '
+        'it, {}'.format(
+            len(turned), len(facts), some_of(turned), _TURN))
+  return found
 
 
 def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
@@ -401,9 +478,12 @@ def _check_label_values(counts, name):
   """Raises InputError where a histogram of 256 values is not that of labels."""
   values = [value for value, count in enumerate(counts) if count]
   if values in ([0, 255], [255]):
-    raise InputError('{} holds only {}: a mask, not class ids; {}'.format(
-        name, ' and '.join(str(value) for value in values),
-        _wanted_label(_LARGEST_ID)))
-  if values[-1] > _LARGEST_ID:
-    raise InputError('{} holds label {}; {}'.format(
-        name, values[-1], _wanted_label(_LARGEST_ID)))
+    problem = 'only {}: a mask, not class ids'.format(
+        ' and '.join(str(value) for value in values))
+  elif values[-1] > _LARGEST_ID:
+    problem = 'label {}'.format(values[-1])
+  else:
+    return
+  raise InputError('{} holds {}; {} (other ids: {}, see docs/own_data.md)',
+                   name, problem, _wanted_label(_LARGEST_ID),
+                   option('label_map'))

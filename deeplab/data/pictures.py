@@ -6,6 +6,7 @@ orientation is applied, as whoever looks at a picture sees it so; and a picture
 of any colour type is one. Transparency is dropped, as TensorFlow drops it.
 """
 import contextlib
+import logging
 import os
 from typing import List, NamedTuple, Tuple
 
@@ -23,14 +24,13 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_messages
 
-_ORIENTATION = 0x0112  # number of the field in EXIF
-# Its values, and how pixels get from where they are stored to where they are
-# seen: whether rows become columns, then the directions of rows and columns.
+_LOG = logging.getLogger(__name__)
+# Values of EXIF's orientation, and how pixels get from where they are stored to
+# where they are seen: whether rows become columns, then the directions of rows
+# and columns.
 _TURNS = {2: (False, 1, -1), 3: (False, -1, -1), 4: (False, -1, 1),
           5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1),
           8: (True, -1, 1)}
-# Modes in which Pillow has 16-bit gray.
-_SIXTEEN_BITS = ('I', 'I;16', 'I;16B', 'I;16L')
 # Decoded, as RGB, and as float32 while it is resized.
 BYTES_PER_PIXEL = 2 * 3 + 3 * 4
 
@@ -78,15 +78,19 @@ def check(paths: List[str], skip_bad: bool = False
     InputError: naming the first few that cannot be used.
   """
   def check_one(path):
-    pairs.image_facts(pairs.read_file(path), os.path.basename(path))
-    return path
+    return pairs.image_facts(pairs.read_file(path), os.path.basename(path))
 
   found, problems = parallel.check_all(
       check_one, paths, title='checking', unit='picture')
-  good = [path for path in found if path is not None]
+  facts = {path: fact for path, fact in zip(paths, found) if fact}
+  good = list(facts)
   if problems and not (skip_bad and good):
     raise InputError('{} of {} pictures cannot be used: {}', len(problems),
                      len(paths), some_messages(problems))
+  for warning in pairs.warnings(
+      {os.path.basename(path): fact for path, fact in facts.items()},
+      orientation=False):
+    _LOG.warning('%s', warning)
   return good, [str(problem) for problem in problems]
 
 
@@ -107,7 +111,7 @@ def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
   image = pairs.decode(pairs.read_file(path), name)
   memory.check(image.width * image.height * BYTES_PER_PIXEL, '{}', name)
   pixels = _rgb(image)
-  turn = _TURNS.get(_orientation(image)) if exif_rotation else None
+  turn = _TURNS.get(pairs.orientation_of(image)) if exif_rotation else None
   if turn:
     swapped, rows, columns = turn
     pixels = np.swapaxes(pixels, 0, 1) if swapped else pixels
@@ -115,17 +119,9 @@ def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
   return pixels
 
 
-def _orientation(image):
-  """Returns EXIF's number for how a picture is seen; 1: as it is stored."""
-  # Any bytes can stand there; Pillow raises errors of several classes.
-  with contextlib.suppress(Exception):
-    return image.getexif().get(_ORIENTATION, 1)
-  return 1
-
-
 def _rgb(image):
   """Returns a PIL.Image of any mode as uint8 [height, width, 3]."""
-  if image.mode in _SIXTEEN_BITS:
+  if image.mode in pairs.SIXTEEN_BITS:
     # Pillow would make 255 of all that is more.
     gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
     return np.repeat(gray[..., np.newaxis], 3, axis=2)
