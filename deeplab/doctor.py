@@ -6,7 +6,6 @@ of their checksums. Needs no package, and no more than Python 3.6.
 """
 import ctypes
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -22,7 +21,7 @@ from deeplab import environment
 from deeplab import errors
 from deeplab import machine
 from deeplab import memory
-from deeplab.errors import InputError
+from deeplab.data import download
 
 _GIB = 2 ** 30
 _DOWNLOAD = 'download_and_convert_ade20k.sh'
@@ -143,7 +142,7 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
   if available is not None and available < _LEAST_MEMORY:
     problems.append('{} of memory available: training wants {} or more'.format(
         _gib(available), _gib(_LEAST_MEMORY)))
-  data = data_set(root, data_dir)
+  data = data_set(data_dir)
   published = published_files(root, published_dir)
   facts = {
       'system': '{}, Python {}'.format(
@@ -249,44 +248,32 @@ def _has_cuda(root, name, version):
   return False
 
 
-def data_set(root: str, folder: str) -> DataSet:
+def data_set(folder: str) -> DataSet:
   """Counts what there is of ADE20K.
 
   Args:
-    root: the repository, whose download script knows what is expected.
     folder: ADE20K, or the folder of that script's outputs.
   """
-  script = _text(root, _DOWNLOAD)
-  expected = re.search(r'EXPECT_COUNTS:-(\d+),(\d+)', script)
-  # What the script's header says each of its outputs takes.
-  sizes = [float(size) * 1e9 for size in re.findall(
-      r'^# +ADE20K/\S+ .*, ([\d.]+) GB$', script, re.M)]
-  names = dict(re.findall(
-      r'^readonly (ZIP|DATA|RECORDS)="\$DEST/(.*)"$', script, re.M))
-  if expected is None or len(sizes) != 3 or len(names) != 3:
-    raise InputError('{}: of another version than this script'.format(
-        os.path.join(root, _DOWNLOAD)))
-  inner = os.path.join(folder, names['DATA'])
+  inner = os.path.join(folder, download.DATA)
   pairs = inner if os.path.isdir(inner) else folder
-  wanted = dict(zip(_FOLDERS, map(int, expected.groups())))
   counts = {
       '{}/{}'.format(kind, split): (
-          _count(os.path.join(pairs, kind, split), ending), wanted[split])
+          _count(os.path.join(pairs, kind, split), ending),
+          download.ADE20K_PAIRS[split])
       for split in _FOLDERS for kind, ending in _FILES.items()}
   # A folder of records that somebody made elsewhere is one, too.
   has_shards = any(glob.glob(os.path.join(
       folder, split + '-*.tfrecord')) for split in contract.SPLITS)
-  records_dir = folder if has_shards else os.path.join(folder, names['RECORDS'])
+  records_dir = folder if has_shards else os.path.join(folder, download.RECORDS)
   records = {split: _records(records_dir, split) for split in contract.SPLITS}
   result = DataSet(
       folder=folder, counts=counts, records_dir=records_dir, records=records,
       missing_bytes=0,
       free_bytes=shutil.disk_usage(_existing(folder)).free)
-  has_archive = os.path.isfile(os.path.join(folder, names['ZIP']))
-  missing = [size for size, is_there in zip(sizes, (
-      has_archive or result.has_pairs, result.has_pairs, result.has_records))
-             if not is_there]
-  return result._replace(missing_bytes=sum(missing))
+  has_archive = os.path.isfile(os.path.join(folder, download.ZIP))
+  missing = [has_archive or result.has_pairs, result.has_pairs,
+             result.has_records].count(False)
+  return result._replace(missing_bytes=missing * download.ADE20K_BYTES)
 
 
 def _count(folder, ending):
@@ -320,29 +307,16 @@ def published_files(root: str, folder: str) -> Published:
     folder: where the files are, as in checkpoints/ of the repository.
   """
   found = Published(folder, [], [], [])
-  listed = _text(root, os.path.join('checkpoints', 'git-blob-sha1.txt'))
-  for line in listed.splitlines():
-    if not line.strip() or line.startswith('#'):
-      continue
-    checksum, name = line.split()
+  for name, checksum in download.published(os.path.join(
+      root, 'checkpoints', 'git-blob-sha1.txt')).items():
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
       found.missing.append(name)
-    elif _blob_sha1(path) == checksum:
+    elif download.blob_sha1_of(path) == checksum:
       found.verified.append(name)
     else:
       found.damaged.append(name)
   return found
-
-
-def _blob_sha1(path):
-  """Returns what `git hash-object` prints."""
-  digest = hashlib.sha1(
-      'blob {}\0'.format(os.path.getsize(path)).encode())
-  with open(path, 'rb') as source:
-    for part in iter(lambda: source.read(2 ** 20), b''):
-      digest.update(part)
-  return digest.hexdigest()
 
 
 # --- What to do ------------------------------------------------------------
@@ -493,12 +467,3 @@ def _existing(folder):
   while not os.path.isdir(folder):
     folder = os.path.dirname(folder)
   return folder
-
-
-def _text(root, name):
-  path = os.path.join(root, name)
-  try:
-    with open(path, encoding='utf-8') as source:
-      return source.read()
-  except OSError as error:
-    raise InputError(errors.of_system(error))

@@ -1,41 +1,46 @@
 #!/usr/bin/env bash
 # One command to the published numbers: downloads ADE20K and the published files,
-# evaluates these, makes graphs and TFLite files of the checkpoints anew,
+# evaluates these, makes graphs and TFLite files of the checkpoints again,
 # evaluates those too, and writes RESULTS.md.
 #
 #     ./scripts/reproduce.sh [--environment=tf|modern] [--output_dir=DIR]
 #         [--zip=FILE] [--sample=DIR] [--published=DIR] [--help]
 #
-# It says first how much time and disk it needs. A step that is done is not done
-# again: run it again as often as needed.
+# It says first how much time and disk a whole run needs. A step that was done
+# with the same command, inputs and code is not done again: run it again as often
+# as needed.
 #
-#   --environment=tf|modern  tf, the default: TensorFlow 1.15 and 2.2, of which
-#                      the published numbers are; modern: 2.21, in less time
+#   --environment=tf|modern  tf, the default: TensorFlow 1.15 and 2.2, which the
+#                      published numbers were made with; modern: 2.21, in less
+#                      time
 #   --output_dir=DIR   where everything goes; default: ./reproduced
-#   --zip=FILE         a copy of ADEChallengeData2016.zip, not to download it
-#   --sample=DIR       a few pairs in place of ADE20K: images/ and annotations/,
+#   --zip=FILE         a copy of ADEChallengeData2016.zip, instead of a download
+#   --sample=DIR       a few pairs instead of ADE20K: images/ and annotations/,
 #                      with training/ and validation/ in each
-#   --published=DIR    the published files, not to download them
+#   --published=DIR    the published files, instead of a download
 #   --help             print this text
 # Exit status: 0 done; 2 bad input, or a step failed.
 set -euo pipefail
 
-readonly HERE="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
-
-# shellcheck source=scripts/lib_download.sh
-. "$HERE/lib_download.sh"
-
+here="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 names=(tf1 tf2)
 for argument in "$@"; do
   case "$argument" in
     --environment=modern) names=(modern) ;;
     --environment=tf) names=(tf1 tf2) ;;
-    --help | -h) usage; exit 0 ;;
+    --help | -h)
+      sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$here/reproduce.sh"
+      exit 0
+      ;;
     --*=?*) ;;
-    *) die "unknown argument $argument; expected --FLAG=VALUE or --help" ;;
+    *)
+      printf 'ERROR reproduce.sh: unknown argument %s; expected --FLAG=VALUE or %s\n' \
+        "$argument" --help >&2
+      exit 2
+      ;;
   esac
 done
 for name in "${names[@]}"; do
-  [ -x "$HERE/../.venvs/$name/bin/python" ] || "$HERE/setup.sh" "$name"
+  [ -x "$here/../.venvs/$name/bin/python" ] || "$here/setup.sh" "$name"
 done
-exec "$HERE/../.venvs/${names[0]}/bin/python" "$HERE/reproduce.py" "$@"
+exec "$here/../.venvs/${names[0]}/bin/python" "$here/reproduce.py" "$@"

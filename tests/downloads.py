@@ -1,92 +1,30 @@
-"""What the tests of the two downloading scripts share."""
+"""A server of files, for tests of what downloads them."""
 import contextlib
 import http.server
-import os
 import re
-import shutil
 import threading
 
-import pytest
 
-# Makes the file x where bash takes it for a number.
-ATTACK = '5+A[$(touch${IFS}x)]'
-
-
-def path_with(name, commands, folder):
-  """Returns a PATH on which a shell script comes before a program.
-
-  Args:
-    name: the program's name.
-    commands: the script, without its first line.
-    folder: pathlib.Path to make a folder of programs in.
-  """
-  tools = folder / 'tools'
-  tools.mkdir()
-  program = tools / name
-  program.write_text('#!/bin/sh\n' + commands)
-  program.chmod(0o755)
-  return '{}:{}'.format(tools, os.environ['PATH'])
-
-
-def path_without_curl(folder):
-  """Returns a PATH with all programs but curl; skips where there is no wget.
-
-  Args:
-    folder: pathlib.Path to make a folder of programs in.
-  """
-  if not shutil.which('wget'):
-    pytest.skip('no wget')
-  tools = folder / 'tools'
-  tools.mkdir()
-  for place in os.get_exec_path():
-    names = os.listdir(place) if os.path.isdir(place) else []
-    for name in names:
-      link = tools / name
-      if name != 'curl' and not link.is_symlink():
-        link.symlink_to(os.path.join(place, name))
-  return str(tools)
-
-
-def first_wanted(handler):
-  """Returns the first byte that a request's range asks for; None: all of it."""
-  wanted = re.match(r'bytes=(\d+)-', handler.headers.get('Range', ''))
-  return int(wanted.group(1)) if wanted else None
-
-
-def send_head(handler, content, first):
-  """Answers a request, but for the body, which is returned.
-
-  Args:
-    handler: an http.server.BaseHTTPRequestHandler.
-    content: all bytes of the file.
-    first: see first_wanted.
-  """
-  rest = content[first or 0:]
-  handler.send_response(200 if first is None else 206)
-  handler.send_header('Content-Length', str(len(rest)))
-  if first is not None:
-    handler.send_header('Content-Range', 'bytes {}-{}/{}'.format(
-        first, len(content) - 1, len(content)))
-  handler.end_headers()
-  return rest
-
-
-class _SlowHandler(http.server.BaseHTTPRequestHandler):
-  """Serves server.files with ranges, slowly enough to be cut off."""
-
-  def do_HEAD(self):
-    self._answer()
+class _Handler(http.server.BaseHTTPRequestHandler):
 
   def do_GET(self):
-    content = self._answer()
-    for start in range(0, len(content), 4096):
-      self.wfile.write(content[start:start + 4096])
-      self.server.pause.wait(0.005)
-
-  def _answer(self):
-    """Sends the head; returns what is to follow."""
-    content = self.server.files.get(self.path.lstrip('/'), b'')
-    return send_head(self, content, first_wanted(self))
+    server, content = self.server, self.server.files.get(self.path[1:])
+    wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
+    first = int(wanted.group(1)) if wanted else 0
+    server.requests.append((self.path[1:], first))
+    if content is None or first >= max(1, len(content)):
+      self.send_error(404 if content is None else 416)
+      return
+    self.send_response(206 if wanted else 200)
+    self.send_header('Content-Length', str(len(content) - first))
+    self.end_headers()
+    rest = content[first:]
+    if server.cuts:
+      server.cuts -= 1
+      rest = rest[:len(rest) // 2]
+    for start in range(0, len(rest), 4096):
+      self.wfile.write(rest[start:start + 4096])
+      server.pause.wait(server.pause_secs)
 
   def log_message(self, *unused_args):
     pass
@@ -95,25 +33,29 @@ class _SlowHandler(http.server.BaseHTTPRequestHandler):
 class _Server(http.server.HTTPServer):
 
   def handle_error(self, *unused_args):
-    pass  # the other end was killed
+    pass  # the client was killed
 
 
 @contextlib.contextmanager
-def serving(contents):
-  """Context of an HTTP server that answers slowly.
+def serving(files, pause_secs=0.005):
+  """Context of an HTTP server.
 
   Args:
-    contents: dict from path to bytes.
+    files: dict from path to bytes; may change meanwhile.
+    pause_secs: seconds to wait after each 4096 bytes.
 
   Yields:
-    Its address.
+    A server with `address`; `requests`, a list of (path, first byte); and
+    `cuts`, the number of answers that break off in the middle.
   """
-  server = _Server(('127.0.0.1', 0), _SlowHandler)
-  server.files, server.pause = contents, threading.Event()
+  server = _Server(('127.0.0.1', 0), _Handler)
+  server.address = 'http://127.0.0.1:{}'.format(server.server_address[1])
+  server.files, server.requests, server.cuts = files, [], 0
+  server.pause, server.pause_secs = threading.Event(), pause_secs
   thread = threading.Thread(target=server.serve_forever, args=(0.05,))
   thread.start()
   try:
-    yield 'http://127.0.0.1:{}'.format(server.server_address[1])
+    yield server
   finally:
     server.shutdown()
     thread.join()

@@ -1,102 +1,92 @@
-"""The pages in docs/: every command in them is run by some test.
+"""README and docs/: their commands, flags, links, numbers and messages.
 
-A command is a bash block. The test that runs it says so by the call that does,
-`Shell.run_documented('page.md', 'how the block begins')`, in tests/readme.py.
+The README's commands are run by tests/smoke/. A bash block of docs/ is run by
+the test that calls `Shell.run_documented('page.md', 'how the block begins')`.
 """
 import ast
 import glob
+import json
 import os
 import re
 
 import pytest
 
+from deeplab import contract
+from deeplab import environment
 from tests import readme
 from tests import scripts
 
-_RUNS = ('run_documented', 'start_documented')
-# How a line begins that somebody would copy into a terminal.
-_COMMAND = re.compile(
-    r'(\$ |\./|\.venvs/|(python3?|pip3?|bash|source|export|docker) )')
-_LANGUAGES = {'bash', 'json', 'python', 'text'}
+PAGES = ['README.md'] + [os.path.join('docs', page) for page in readme.pages()]
+# What a quoted message has in place of values.
+_VALUE = re.compile(r'\.\.\.|None|\d[\d.]*(?: (?:or|to) \d[\d.]*)*')
+# A message of the system.
+_NOT_OURS = {'No space left on device'}
 
 
-def runs_in(source):
-  """Returns (page, beginning) of the documented commands that a test runs."""
-  found = []
-  for node in ast.walk(ast.parse(source)):
-    if isinstance(node, ast.Call) and (
-        getattr(node.func, 'attr', None) in _RUNS):
-      # What is no text in place raises.
-      found.append(tuple(map(ast.literal_eval, node.args)))
-  return found
+def sources(*patterns):
+  """Returns the texts of the repository's files that fit some patterns."""
+  return [readme.read(os.path.relpath(path, scripts.REPOSITORY))
+          for pattern in patterns for path in glob.glob(
+              os.path.join(scripts.REPOSITORY, pattern), recursive=True)]
 
 
-def not_run(page, markdown, runs):
-  """Returns the bash blocks of a page that no run begins as.
-
-  Args:
-    page: such as 'security.md'.
-    markdown: the page.
-    runs: pairs as runs_in returns them.
-  """
-  return [block.content for block in readme.fenced(markdown)
-          if block.language == 'bash' and not any(
-              page == name and block.content.startswith(beginning)
-              for name, beginning in runs)]
+def rows_of(markdown):
+  return [[cell.strip() for cell in line.split('|')[1:-1]]
+          for line in markdown.splitlines() if line.startswith('|')]
 
 
-@pytest.fixture(scope='module')
-def runs():
-  found = []
-  for path in glob.glob(os.path.join(scripts.REPOSITORY, 'tests', '**',
-                                     'test_*.py'), recursive=True):
-    found += runs_in(readme.read(os.path.relpath(path, scripts.REPOSITORY)))
-  return found
+# --- Commands and flags ----------------------------------------------------
 
 
-# --- The rule itself -------------------------------------------------------
+def test_documented_commands_stand_word_for_word_and_in_order(reference_dir):
+  path = os.path.join(os.path.dirname(reference_dir), 'mission.md')
+  if not os.path.exists(path):
+    pytest.skip('no mission.md beside DEEPLAB_REFERENCE_DIR')
+  with open(path, encoding='utf-8') as text:
+    documented = readme.code_blocks(text.read())
+  assert len(documented) == 11
+  ours = iter(readme.code_blocks(readme.read('README.md')))
+  for command in documented:
+    assert command in ours, 'missing or out of order: ' + command
 
 
-def test_runs_are_found_in_a_source():
-  assert runs_in("""
-def test_this(shell):
-  assert 'ready' in shell.run_documented('page.md', 'python train.py', a=1)
-  run_documented('page.md', 'a function of the same name')
-  shell.start_text('python eval.py')
-""") == [('page.md', 'python train.py')]
+def test_flags_in_commands_are_flags_of_their_scripts():
+  commands = [readme.words_of(command) for page in PAGES
+              for command in readme.python_commands(readme.read(page))]
+  assert len(commands) >= 9
+  for _, script, *arguments in commands:
+    end = (arguments + ['--']).index('--')
+    for name, flags in ((script, arguments[:end]),
+                        # of scripts/launch_local.py
+                        ('train.py', arguments[end + 1:])):
+      named = {flag[2:].split('=')[0] for flag in flags
+               if flag.startswith('--')}
+      assert named <= scripts.flags_of(name), name
 
 
-def test_a_command_that_no_test_runs_is_found():
-  page = ('A page.\n\n```bash\npython train.py \\\n  --steps=1\n```\n\n'
-          '1. Then\n\n   ```bash\n   python eval.py\n   ```\n\n'
-          '```text\nstep 1\n```\n')
-  assert not_run('page.md', page, [('page.md', 'python train')]) == [
-      'python eval.py\n']
-  assert not_run('page.md', page, [('other.md', 'python')]) == [
-      'python train.py \\\n  --steps=1\n', 'python eval.py\n']
-
-
-# --- The pages -------------------------------------------------------------
+def test_flags_in_the_text_are_flags_of_some_script():
+  known = {'zip', 'all'}  # of shell scripts
+  for script in re.findall(r'`([\w/]+\.py)`', readme.section('Environment')):
+    known |= scripts.flags_of(script)
+  named = {name for page in PAGES
+           for quoted in re.findall(r'`([^`\n]+)`', readme.read(page))
+           for name in re.findall(r'--([a-z]\w*)', quoted)}
+  # In '--flag=value', which shows how to write one.
+  assert named - known <= {'flag'}
 
 
 @pytest.mark.parametrize('page', readme.pages())
-def test_every_command_is_run_by_a_test(page, runs):
-  assert not_run(page, readme.read('docs', page), runs) == []
-
-
-@pytest.mark.parametrize('page', readme.pages())
-def test_what_looks_like_a_command_is_a_bash_block(page):
+def test_every_command_is_run_by_a_test(page):
+  runs = []
+  for source in sources('tests/**/test_*.py'):
+    for node in ast.walk(ast.parse(source)):
+      if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') in (
+          'run_documented', 'start_documented'):
+        runs.append(tuple(map(ast.literal_eval, node.args)))
   for block in readme.fenced(readme.read('docs', page)):
-    assert block.language in _LANGUAGES, block
-    if block.language != 'bash':
-      assert [line for line in block.content.splitlines()
-              if _COMMAND.match(line)] == []
-
-
-def test_every_run_is_of_a_command(runs):
-  assert runs
-  for page, beginning in runs:
-    assert readme.documented(page, beginning)
+    assert block.language != 'bash' or any(
+        page == name and block.content.startswith(beginning)
+        for name, beginning in runs), block.content
 
 
 def test_the_audit_names_requirements_that_are_all_pinned(tmp_path):
@@ -113,3 +103,72 @@ def test_the_audit_names_requirements_that_are_all_pinned(tmp_path):
   # As --no-deps demands.
   lines = [line for line in printed[1:] if line and not line.startswith('#')]
   assert lines and all('==' in line for line in lines)
+
+
+# --- Links, numbers, messages ----------------------------------------------
+
+
+def test_links_within_the_repository_lead_somewhere():
+  for page in PAGES:
+    for target in re.findall(r'\]\(([^)]+)\)', readme.read(page)):
+      if '://' in target:
+        continue
+      name, _, anchor = target.partition('#')
+      path = os.path.normpath(
+          os.path.join(os.path.dirname(page), name)) if name else page
+      assert os.path.exists(os.path.join(scripts.REPOSITORY, path)), target
+      assert not anchor or anchor in [
+          re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
+          for heading in re.findall(
+              r'^#+ (.*)$', readme.read(path), re.M)], target
+
+
+def test_class_table_is_the_contracts():
+  cells = re.findall(r'(\d+) ([a-z]+) \|', readme.section('Classes'))
+  assert cells == [(str(index), name)
+                   for index, name in enumerate(contract.CLASS_NAMES)]
+
+
+def test_environment_table_names_what_is_installed():
+  rows = dict(re.findall(
+      r'^\| `\.venvs/(\w+)` \| TensorFlow ([\d.]+),', readme.section(
+          'Environment'), re.M))
+  assert set(rows) == set(environment.ENVIRONMENTS)
+  for name, version in rows.items():
+    pinned = readme.read('requirements-{}.txt'.format(name)).splitlines()
+    assert 'tensorflow=={}'.format(version) in pinned
+
+
+def test_published_scores_are_the_references(reference_dir):
+  with open(os.path.join(reference_dir, 'numbers.json')) as numbers:
+    published = json.load(numbers)['published_miou_full_val_2000_images']
+  rows = {row[0]: row[1:] for row in rows_of(
+      readme.section('Published models'))}
+  columns = ('ckpt', 'pb', 'tflite_x86', 'tflite_on_device_cpu')
+  for model, name in (('float', 'Float'),
+                      ('quantize_aware_training',
+                       'Quantization-aware training'),
+                      ('post_train_quant', 'Post-training quantization')):
+    shown = {column: [float(score) for score in cell.split('/')]
+             for column, cell in zip(columns, rows[name]) if cell}
+    assert shown == {
+        column: score if isinstance(score, list) else [score]
+        for column, score in published[model].items()}
+
+
+def test_symptoms_are_what_the_scripts_say():
+  """The quoted messages of the tables, but for values in them."""
+  said = sources('scripts/*.sh')
+  for source in sources('*.py', 'scripts/*.py', 'deeplab/**/*.py'):
+    # In a field of another name before Python 3.8.
+    said += filter(lambda text: isinstance(text, str), (
+        getattr(node, 'value', getattr(node, 's', None))
+        for node in ast.walk(ast.parse(source))))
+  tables = rows_of(readme.section('Troubleshooting')) + rows_of(
+      readme.read('docs', 'troubleshooting.md'))
+  symptoms = {text for row in tables
+              for text in re.findall('`([^`]+)`', row[0])} - _NOT_OURS
+  assert len(symptoms) > 20
+  assert [symptom for symptom in sorted(symptoms) if not any(map(
+      re.compile('.+?'.join(map(
+          re.escape, _VALUE.split(symptom)))).search, said))] == []

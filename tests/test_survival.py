@@ -155,7 +155,8 @@ class Inputs:
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
   found = Inputs(tmp_path_factory.mktemp('inputs'))
-  with downloads.serving(found.files) as found.address:
+  with downloads.serving(found.files) as server:
+    found.address = server.address
     yield found
 
 

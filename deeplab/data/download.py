@@ -1,0 +1,330 @@
+"""Downloads ADE20K and the published files; a pinned SHA-1 decides of each.
+
+A file gets its name once its SHA-1 is right. Until then it is NAME.part, which
+the next attempt completes. Needs no package, and no more than Python 3.6.
+"""
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import tempfile
+import time
+from typing import Callable, Dict, Sequence
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+
+from deeplab import errors
+from deeplab import inputs
+from deeplab import locks
+from deeplab.errors import InputError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+# What is made in the current folder, where the other scripts look for it.
+ADE20K = 'ADE20K'
+ZIP = 'ADEChallengeData2016.zip'
+DATA = 'ADEChallengeData2016'
+RECORDS = 'tfrecord'
+ADE20K_SHA1 = '219e1696abb36c8ba3a3afe7fb2f4b4606a897c7'
+# The server has had certificates that were out of date.
+ADE20K_URLS = tuple(
+    scheme + '://data.csail.mit.edu/places/ADEchallenge/' + ZIP
+    for scheme in ('https', 'http'))
+# Of the zip file, of what it holds, and of the records, each.
+ADE20K_BYTES = 0.9e9
+# Pairs of an image and a label.
+ADE20K_PAIRS = {'training': 20210, 'validation': 2000}
+
+PUBLISHED_FOLDERS = ('float', 'post_train_quant', 'quantize_aware_training')
+PUBLISHED_URL = ('https://raw.githubusercontent.com/mlcommons/mobile_open/main/'
+                 'vision/deeplab/models_and_code/checkpoints')
+PUBLISHED_LIST = os.path.join(ROOT, 'checkpoints', 'git-blob-sha1.txt')
+
+# Attempts in one run, as long as each brings something.
+_ATTEMPTS = 5
+# Seconds without a byte after which an attempt ends.
+_TIMEOUT_SECS = 60
+_SECONDS_BETWEEN_LINES = 10
+_READ_BYTES = 1 << 20
+# HTTP status if the part is as long as the file, or longer.
+_RANGE_NOT_SATISFIABLE = 416
+_SHA1 = re.compile('[0-9a-f]{40}')
+# A relative path that leads nowhere else, and that no program takes for an
+# option.
+_NAME = '[A-Za-z0-9_][A-Za-z0-9._-]*'
+_PATH = re.compile('{0}(/{0})*'.format(_NAME))
+_UNPACKED = '.unpack.'
+
+
+# --- One file --------------------------------------------------------------
+
+
+def fetch(addresses: Sequence[str], path: str,
+          checksum_of: Callable[[str], str], expected: str) -> None:
+  """Downloads a file, or completes what there is of it.
+
+  Args:
+    addresses: of the file; each is tried if nothing comes from the one before.
+    path: where to put it; nothing is there.
+    checksum_of: function from a path to a SHA-1 in hexadecimal.
+    expected: the file's SHA-1.
+
+  Raises:
+    InputError: it cannot be downloaded, or it is another file.
+    OSError: it cannot be written.
+  """
+  part = path + '.part'
+  # An earlier run may have ended right after the last byte.
+  if not os.path.exists(part) or checksum_of(part) != expected:
+    address = _download(addresses, part)
+    found = checksum_of(part)
+    if found != expected:
+      os.remove(part)
+      raise InputError('{}: has SHA-1 {}; expected {}'.format(
+          address, found, expected))
+  os.replace(part, path)
+
+
+def _download(addresses, part):
+  """Completes a part; returns the address that it came from."""
+  problem = ''
+  for address in addresses:
+    if problem:
+      print(problem + '; trying the next address', flush=True)
+    print('downloading ' + address, flush=True)
+    before = _size(part)
+    problem = _complete(address, part)
+    if not problem:
+      return address
+    if _size(part) > before:
+      raise InputError('{}: broke off after {} bytes ({}); rerun to resume'
+                       .format(address, _size(part), problem))
+    problem = 'cannot download {} ({})'.format(address, problem)
+  raise InputError(problem + '; rerun to try again')
+
+
+def _complete(address, part):
+  """Downloads until nothing more comes; returns the problem, '' if none."""
+  for _ in range(_ATTEMPTS):
+    before = _size(part)
+    problem = _attempt(address, part)
+    if not problem or _size(part) <= before:
+      break
+  return problem
+
+
+def _attempt(address, part):
+  """Makes one request for what a part lacks; returns the problem, or ''."""
+  size = _size(part)
+  request = urllib.request.Request(
+      address, headers={'Range': 'bytes={}-'.format(size)} if size else {})
+  try:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECS) as response:
+      is_rest = response.status == http.HTTPStatus.PARTIAL_CONTENT
+      with open(part, 'ab' if is_rest else 'wb') as output:
+        _copy(response, output)
+      # The number of bytes that are still to come; None: the server says none.
+      return 'the connection ended early' if response.length else ''
+  except urllib.error.HTTPError as error:
+    if error.code == _RANGE_NOT_SATISFIABLE and size:
+      os.remove(part)
+      return _attempt(address, part)
+    return 'HTTP status {}'.format(error.code)
+  except (OSError, http.client.HTTPException, ValueError) as error:
+    reason = getattr(error, 'reason', error)  # inside of a URLError
+    return errors.one_line(
+        errors.of_system(reason) if isinstance(reason, OSError)
+        else str(reason)) or type(reason).__name__
+
+
+def _copy(response, output):
+  shown = time.time()
+  for content in iter(lambda: response.read(_READ_BYTES), b''):
+    output.write(content)
+    if time.time() > shown + _SECONDS_BETWEEN_LINES:
+      shown = time.time()
+      print('{:.0f} MB so far'.format(output.tell() / 1e6), flush=True)
+
+
+def _size(path):
+  return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def sha1_of(path: str, first: bytes = b'') -> str:
+  """Returns the SHA-1 of `first` and a file's content, in hexadecimal."""
+  digest = hashlib.sha1(first)
+  with open(path, 'rb') as source:
+    for content in iter(lambda: source.read(_READ_BYTES), b''):
+      digest.update(content)
+  return digest.hexdigest()
+
+
+def blob_sha1_of(path: str) -> str:
+  """Returns what `git hash-object` prints for a file."""
+  return sha1_of(path, 'blob {}\0'.format(os.path.getsize(path)).encode())
+
+
+def _check_address(address, variable):
+  if not re.fullmatch(r'https?://[^\s\x00-\x1f]+', address):
+    raise InputError('{}={}: expected an address that begins with https:// or '
+                     'http://'.format(variable, address))
+
+
+# --- ADE20K ----------------------------------------------------------------
+
+
+def get_ade20k(zip_file: str, addresses: Sequence[str], sha1: str,
+               pairs: Dict[str, int]) -> None:
+  """Makes ADE20K/ADEChallengeData2016 in the current folder.
+
+  Args:
+    zip_file: a copy of the zip file; '': it is downloaded.
+    addresses: of the zip file; see `fetch`.
+    sha1: of the zip file.
+    pairs: number of pairs to expect in each split; empty: any.
+
+  Raises:
+    InputError: there is no such file, or it has other content; or another
+      run is at work in the folder.
+    OSError: something cannot be written.
+  """
+  for address in addresses:
+    _check_address(address, 'ADE20K_URL')
+  if not _SHA1.fullmatch(sha1):
+    raise InputError('ADE20K_SHA1={}: expected 40 hexadecimal digits in small '
+                     'letters'.format(sha1))
+  if zip_file and not os.path.isfile(zip_file):
+    raise InputError('--zip={}: no such file'.format(zip_file))
+  os.makedirs(ADE20K, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(locks.exclusive(ADE20K))
+    except BlockingIOError:
+      raise InputError('another run is at work in ' + ADE20K)
+    except OSError:
+      pass  # a file system without locks
+    _get_pairs(zip_file, addresses, sha1, pairs)
+
+
+def _get_pairs(zip_file, addresses, sha1, pairs):
+  data = os.path.join(ADE20K, DATA)
+  if os.path.isdir(data):
+    _check_pairs(data, pairs, 'remove this folder and rerun')
+    print('{} is complete, nothing to download'.format(data), flush=True)
+    return
+  remedy = 'give another copy, or none to download it'
+  if not zip_file:
+    zip_file, remedy = os.path.join(ADE20K, ZIP), 'remove it and rerun'
+    if not os.path.exists(zip_file):
+      fetch(addresses, zip_file, sha1_of, sha1)
+  found = sha1_of(zip_file)
+  if found != sha1:
+    raise InputError('{}: has SHA-1 {}; expected {}; {}'.format(
+        zip_file, found, sha1, remedy))
+  for name in os.listdir(ADE20K):
+    if name.startswith(_UNPACKED):  # of a run that was killed
+      shutil.rmtree(os.path.join(ADE20K, name))
+  print('unpacking ' + zip_file, flush=True)
+  with tempfile.TemporaryDirectory(dir=ADE20K, prefix=_UNPACKED) as folder:
+    unpacked = os.path.join(folder, DATA)
+    try:
+      with zipfile.ZipFile(zip_file) as archive:
+        archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+      raise InputError('{}: cannot be unpacked: {}'.format(
+          zip_file, errors.one_line(str(error))))
+    _check_pairs(unpacked, pairs, 'is it {}?'.format(ZIP))
+    os.rename(unpacked, data)
+
+
+def _check_pairs(folder, pairs, remedy):
+  """Raises InputError unless a folder holds so many images and labels."""
+  for split, expected in pairs.items():
+    for kind, ending in (('images', '.jpg'), ('annotations', '.png')):
+      inner = os.path.join(folder, kind, split)
+      found = sum(name.endswith(ending) for name in os.listdir(inner)) if (
+          os.path.isdir(inner)) else 0
+      if found != expected:
+        raise InputError('{}: holds {} files *{}; expected {}; {}'.format(
+            inner, found, ending, expected, remedy))
+
+
+# --- The published files ---------------------------------------------------
+
+
+def published(path: str = PUBLISHED_LIST) -> Dict[str, str]:
+  """Reads a list of published files.
+
+  Args:
+    path: lines of a Git blob SHA-1 and a path.
+
+  Returns:
+    Dict from path, which is relative and leads nowhere else, to SHA-1.
+
+  Raises:
+    InputError: there is no such file, or a line is wrong.
+  """
+  sums: Dict[str, str] = {}
+  text = inputs.read_text(path, path, 'a list of published files')
+  for number, line in enumerate(text.splitlines(), 1):
+    words = line.split()
+    if not words or line.startswith('#'):
+      continue
+    if len(words) != 2 or not _SHA1.fullmatch(words[0]) or (
+        not _PATH.fullmatch(words[1]) or words[1].endswith('.part') or
+        words[1] in sums):
+      raise InputError(
+          '{}: line {}: {}; expected a SHA-1 and a relative path of letters, '
+          'digits and ._-, each once'.format(
+              path, number, errors.one_line(line)))
+    sums[words[1]] = words[0]
+  return sums
+
+
+def get_published(sums: Dict[str, str], address: str, folder: str) -> None:
+  """Downloads what a folder lacks of the published files.
+
+  Args:
+    sums: of `published`.
+    address: of the folder that they are in.
+    folder: where to put them. Files that are there are left alone.
+
+  Raises:
+    InputError: files are missing at the end, or are others.
+  """
+  _check_address(address, 'CHECKPOINTS_URL')
+  _check_inside(sums, folder)
+  missing = []
+  for name, expected in sums.items():
+    path = os.path.join(folder, name)
+    try:
+      if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        fetch(['{}/{}'.format(address, name)], path, blob_sha1_of, expected)
+      elif blob_sha1_of(path) != expected:
+        raise InputError('is another file than the published one; move it away')
+    except (InputError, OSError) as error:
+      problem = (errors.of_system(error) if isinstance(error, OSError)
+                 else str(error))
+      missing.append('{}: {}'.format(name, problem))
+      print('missing: ' + missing[-1], flush=True)
+  print('{}: {} of {} files verified'.format(
+      folder, len(sums) - len(missing), len(sums)), flush=True)
+  if missing:
+    raise InputError('{} of {} files are missing, the first: {}'.format(
+        len(missing), len(sums), missing[0]))
+
+
+def _check_inside(names, folder):
+  """Raises InputError if a link leads out of a folder."""
+  root = os.path.realpath(folder)
+  for name in names:
+    for path in (name, name + '.part'):
+      real = os.path.realpath(os.path.join(folder, path))
+      if not real.startswith(os.path.join(root, '')):
+        raise InputError('{}: is {}, which is not in {}; move this link away'
+                         .format(os.path.join(folder, path), real, root))
