@@ -294,13 +294,17 @@ def run(main: Callable[..., None],
       # That the memory is out is said in a line. Where all threads are does not
       # matter then.
       faulthandler.disable()
-    quiet.silence_tensorflow(verbose=flags.FLAGS.tf_warnings)
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_in_log)
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.INFO)
     try:
-      main(**script.arguments(flags.FLAGS))
+      arguments = script.arguments(flags.FLAGS)
+      if not flags.FLAGS.tf_warnings:
+        quiet.silence_tensorflow()
+        if script.needs_tensorflow:
+          quiet.import_tensorflow()
+      main(**arguments)
       # Now, where it can still be said what could not be shown.
       sys.stdout.flush()
     except Exception as error:

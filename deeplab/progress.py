@@ -69,8 +69,8 @@ class Bar:
     if self._logs and now - self._said >= _SECONDS_BETWEEN_LINES:
       self._said = now
       pace = (now - self._started) / max(1, self._done - self._first)
-      _LOG.info('%s: %d of %d %ss, %s left', self._title, self._done,
-                self._total, self._unit,
+      _LOG.info('%s: %d of %s, %s left', self._title, self._done,
+                counted(self._total, self._unit),
                 duration(pace * (self._total - self._done)))
 
   def close(self) -> None:
@@ -107,6 +107,13 @@ def shown(items: Iterable[_Item], title: str, *, unit: str,
     for item in items:
       yield item
       bar.update()
+
+
+def counted(count: int, unit: str) -> str:
+  """Returns '1 image', '2 images' or '3 queries'."""
+  if count != 1:
+    unit = unit[:-1] + 'ies' if unit.endswith('y') else unit + 's'
+  return '{} {}'.format(count, unit)
 
 
 def duration(seconds: float) -> str:

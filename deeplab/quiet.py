@@ -1,46 +1,45 @@
-"""Keeps what TensorFlow and TFLite write unasked off standard error.
+"""Keeps notices of TensorFlow and TFLite off standard error.
 
-Only here does the suite change what the whole process shares, and only because
-neither can be told to be quiet: log level and filters of warnings; a hook at
-the import of TensorFlow; and where standard error leads, for a moment.
+Neither can be told to be quiet. So this module alone changes what the whole
+process shares: log levels, filters of warnings and, for a moment, where
+standard error leads.
 """
 import contextlib
 import ctypes
-import importlib.util
 import logging
 import os
-import re
+import subprocess
 import sys
-import tempfile
-from typing import Any, Iterator
+from typing import Iterator
 import warnings
 
-# How a line begins that native code writes without being asked: of the TFLite
+# Matches the beginning of notices that native code writes: of the TFLite
 # interpreters, of TensorFlow's log at levels below error, above that log, and
 # of its quantizer.
-_NOTICE = re.compile(
-    br'INFO: |[IW]\d{4} \d|WARNING: All log messages before absl|'
-    br'fully_quantize: \d')
+_NOTICE = (r'^(INFO: |[IW][0-9]{4} [0-9]|WARNING: All log messages before absl|'
+           r'fully_quantize: [0-9])')
 _STDERR = 2  # file descriptor
 
 
-def silence_tensorflow(verbose: bool = False) -> None:
-  """Silences deprecation notices and device chatter of TensorFlow.
+def import_tensorflow() -> None:
+  """Imports TensorFlow without its notices; errors stay visible.
 
-  Call before TensorFlow is imported; errors stay visible.
-
-  Args:
-    verbose: True leaves everything as TensorFlow has it.
+  Raises:
+    ImportError: TensorFlow is not installed.
   """
-  if verbose:
-    return
+  # TensorFlow 2.21 writes some notices before it looks at any log level.
+  with without_notices():
+    import tensorflow  # noqa: F401
+
+
+def silence_tensorflow() -> None:
+  """Silences device chatter and deprecation notices of a later import."""
   # Newer versions call it an error that there is no GPU.
   os.environ.setdefault(
       'TF_CPP_MIN_LOG_LEVEL', '2' if _has_cuda_driver() else '3')
   warnings.filterwarnings('ignore', category=FutureWarning)
   warnings.filterwarnings('ignore', category=DeprecationWarning)
   logging.getLogger('tensorflow').setLevel(logging.ERROR)
-  sys.meta_path.insert(0, _QuietFinder('tensorflow'))
 
 
 def _has_cuda_driver():
@@ -51,52 +50,24 @@ def _has_cuda_driver():
   return True
 
 
-class _QuietFinder:
-  """Finds one package as Python does, and has it loaded without notices.
-
-  TensorFlow 2.21 writes some before it looks at any log level. Loading it here
-  instead would do without a hook, but make a script that is given a wrong flag
-  take seconds to say so.
-  """
-
-  def __init__(self, package):
-    self._package = package
-
-  def find_spec(self, name, path=None, target=None):
-    """Returns the package's spec the first time, None for anything else."""
-    if name != self._package:
-      return None
-    sys.meta_path.remove(self)
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-      return None
-    # Any, as types have it that no method of a loader is replaced.
-    loader: Any = spec.loader
-    load = loader.exec_module
-
-    def load_quietly(module):
-      with without_notices():
-        load(module)
-
-    loader.exec_module = load_quietly
-    return spec
-
-
 @contextlib.contextmanager
 def without_notices() -> Iterator[None]:
-  """Keeps native code's notices off standard error; the rest comes at the end.
+  """Filters native code's notices out of standard error.
 
-  Native libraries write to the file descriptor, past sys.stderr.
+  Native libraries write to the file descriptor, past sys.stderr. The filter is
+  a process of its own: if native code aborts, its last words still appear.
   """
   sys.stderr.flush()
   kept = os.dup(_STDERR)
-  with tempfile.TemporaryFile() as written:
-    os.dup2(written.fileno(), _STDERR)
+  # In a session of its own, Ctrl-C does not end the filter.
+  with subprocess.Popen(
+      ['grep', '-avE', '--line-buffered', _NOTICE], stdin=subprocess.PIPE,
+      stdout=kept, env=dict(os.environ, LC_ALL='C'),
+      start_new_session=True) as notices:
+    os.dup2(notices.stdin.fileno(), _STDERR)
     try:
       yield
     finally:
+      sys.stderr.flush()
       os.dup2(kept, _STDERR)
       os.close(kept)
-      written.seek(0)
-      os.write(_STDERR, b''.join(
-          line for line in written if not _NOTICE.match(line)))

@@ -77,6 +77,12 @@ class Script(NamedTuple):
   # Flag that takes the arguments that are no flags; None: they are refused.
   words: Optional[str] = None
 
+  @property
+  def needs_tensorflow(self) -> bool:
+    """Whether the script always imports TensorFlow."""
+    return bool(self.environments) and (
+        environment.TFLITE not in self.environments)
+
   def define_flags(self, flag_values: flags.FlagValues) -> None:
     """Defines all flags of the script."""
     for group in self.groups.values():

@@ -1,15 +1,12 @@
 """Progress: whole lines on a terminal and in a file, and few of the latter."""
 import io
 import logging
-import os
 import re
 import types
 
 import pytest
 
 from deeplab import progress
-from tests import readme
-from tests import scripts
 
 _LOG = logging.getLogger('deeplab.somewhere')
 
@@ -90,6 +87,12 @@ def test_time_left_is_of_what_this_run_did(clock, stderr, caplog):
   assert caplog.messages == ['writing: 950 of 1000 images, 00:01:40 left']
 
 
+def test_counts():
+  assert [progress.counted(count, unit) for count, unit in (
+      (1, 'image'), (0, 'image'), (2, 'query'))] == [
+          '1 image', '0 images', '2 queries']
+
+
 def test_durations():
   assert progress.duration(0.4) == '00:00:00'
   assert progress.duration(86399) == '23:59:59'
@@ -127,23 +130,3 @@ def test_a_line_of_the_log_is_not_written_into_a_bar(terminal, clock, caplog):
   assert (first, last, end) == ('a line', 'the next', '')
   assert '4/4' in bar
   assert not handler.filters
-
-
-# --- Everywhere ------------------------------------------------------------
-
-
-def test_only_one_module_draws_bars():
-  users = [path for path in scripts_and_modules()
-           if re.search('^ *(import|from) tqdm', readme.read(path), re.M)]
-  assert users == [os.path.join('deeplab', 'progress.py')]
-
-
-def scripts_and_modules():
-  return sorted(
-      os.path.relpath(os.path.join(folder, name), scripts.REPOSITORY)
-      for top in ('', 'scripts', 'deeplab')
-      for folder, folders, names in os.walk(
-          os.path.join(scripts.REPOSITORY, top))
-      for name in names if name.endswith('.py') and (
-          top == 'deeplab' or folder == os.path.join(
-              scripts.REPOSITORY, top).rstrip(os.sep)))
