@@ -164,10 +164,6 @@ def incomplete_name(split: str) -> str:
   return split + '.INCOMPLETE'
 
 
-# Where the parts of a build meet, in the folder of the shards. Not with a
-# split's name first either.
-BUILD_PARTS = 'parts'
-
 # --- Files beside a checkpoint ---------------------------------------------
 
 MODEL_OPTIONS_FILE = 'model_options.json'

@@ -335,19 +335,6 @@ def sync(path: str) -> None:
     _sync_one(path)
 
 
-def sync_each(paths: Iterable[str]) -> None:
-  """Does the same for files, and for the names that they have.
-
-  Where others write to the same folder meanwhile, whose files may go away.
-
-  Raises:
-    OSError: they cannot be written.
-  """
-  paths = list(paths)
-  _sync_all(paths)
-  _sync_each(sorted(set(map(_folder_of, paths))))
-
-
 def write_json(path: str, content: Any) -> None:
   """Writes JSON; see `replacing`."""
   write_bytes(path, json_bytes(content))

@@ -12,7 +12,6 @@ from deeplab import contract
 from deeplab import errors
 from deeplab import label_map as label_maps
 from deeplab import parts
-from deeplab import storage
 from deeplab.errors import InputError
 from deeplab.fields import check_local
 from deeplab.fields import definitions
@@ -440,24 +439,11 @@ class BuildOptions(NamedTuple):
   shuffle_seed: int = _seed(
       0, 'Seed of the order in which pairs are stored.')
   num_workers: int = _workers('Threads that check pairs')
-  # A part has a shard of each split at least.
-  num_shards: int = _num_shards(most=contract.NUM_SHARDS)
-  shard_index: Optional[int] = _shard_index()
-
-  @property
-  def part(self) -> Optional[parts.Part]:
-    """Which part of the build this is; None: all of it."""
-    return _part_of(self)
 
   def _check(self):
     for name in ('image_folder', 'label_folder'):
       path = getattr(self, name)
       check_local(errors.option('{}_{}'.format(self.split, name), path), path)
-    if _part_of(self) and storage.is_remote(self.output_dir):
-      raise InputError('{} with {}: parts of a build meet in a folder of this '
-                       'machine, or one that it has mounted',
-                       errors.option('output_dir', self.output_dir),
-                       errors.option('num_shards', self.num_shards))
 
 
 @options
@@ -480,20 +466,6 @@ class PreprocessedOptions(NamedTuple):
   overwrite: bool = field(
       False, 'Replace the images that an earlier run wrote there.')
   num_workers: int = _workers('Threads that write images')
-  num_shards: int = _num_shards()
-  shard_index: Optional[int] = _shard_index()
-
-  @property
-  def part(self) -> Optional[parts.Part]:
-    """Which part of the images this is; None: all of them."""
-    return _part_of(self)
-
-  def _check(self):
-    if _part_of(self) and self.overwrite:
-      # The next part would remove what this one writes.
-      raise InputError('{} with {}: parts add to one folder; give a new one, '
-                       'or remove it first', errors.option('overwrite', True),
-                       errors.option('num_shards', self.num_shards))
 
 
 @options

@@ -145,19 +145,6 @@ def test_a_part_says_which_it_is(data, tmp_path, capsys):
       json.dumps(report.part.evaluation))
 
 
-def test_parts_of_a_list_are_in_the_order_of_the_records(data):
-  names = ['image_{}.png'.format(number) for number in (6, 0, 4, 1, 7)]
-
-  def found(**part):
-    return [name for batch in dataset.batches(
-        split_options(data), CROP, names=names, **part)
-            for name in batch['filename']]
-
-  assert found() == sorted(names)
-  assert sum((found(part=parts.Part(number, 3)) for number in range(3)),
-             []) == sorted(names)
-
-
 def test_a_part_reads_no_shard_of_others(data):
   batches = dataset.batches(split_options(data), CROP, part=parts.Part(3, 4))
   assert [os.path.basename(path) for path in batches._read.paths] == [

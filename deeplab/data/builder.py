@@ -5,8 +5,6 @@ all problems are reported at once and a failed build leaves older shards, of
 whatever split, as they were.
 """
 import collections
-import contextlib
-import json
 import logging
 import os
 import random
@@ -16,7 +14,6 @@ from typing import (
   Iterable,
   List,
   NamedTuple,
-  Optional,
   Sequence,
   Tuple,
   TypeVar,
@@ -28,7 +25,6 @@ from deeplab import files
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
-from deeplab import parts
 from deeplab import progress
 from deeplab import storage
 from deeplab.data import pairs as pairs_lib
@@ -41,9 +37,6 @@ from deeplab.errors import some_messages
 
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
-# Options that may differ between the parts of a build.
-_OWN_OF_PARTS = ('image_folder', 'label_folder', 'output_dir', 'num_workers',
-                 'num_shards', 'shard_index')
 
 
 class BuildSummary(NamedTuple):
@@ -61,12 +54,7 @@ class BuildSummary(NamedTuple):
   class_pixels: Tuple[int, ...]
   # Duration of the build, with that of other splits, in seconds.
   seconds: float
-  # What the classes are.
   label_map: label_maps.LabelMap = label_maps.ADE20K
-  # Which part of the shards these are; None: all.
-  part: Optional[parts.Part] = None
-  # Names the parts that are not there yet; '': the shards have their names.
-  missing: str = ''
 
   def class_shares(self) -> List[float]:
     """Returns each class's share of all pixels, 0..1."""
@@ -77,14 +65,13 @@ class _Checked(NamedTuple):
   """A split whose pairs have been decoded."""
   options: options_lib.BuildOptions
   label_map: label_maps.LabelMap
-  # Of each shard of this part, or of all, what can be used, in the order of the
-  # records.
+  # Pairs of each shard that can be used, in the order of the records.
   shards: List[List[pairs_lib.Pair]]
   # By the pair's name.
   facts: Dict[str, pairs_lib.PairFacts]
   skipped: int
   ignored: int
-  # As in BuildSummary; of this part.
+  # As in BuildSummary.
   class_pixels: Tuple[int, ...]
 
   @property
@@ -97,12 +84,10 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   """Builds the shards of splits, and a description of each in {split}.json.
 
   Images are stored as they are on disk. The order of pairs depends on their
-  names and on the seed only. Of a build in parts, the last part to come gives
-  the shards of all their names.
+  names and on the seed only.
 
   Args:
-    splits: BuildOptions of each split, once; all with the same part, and of
-      parts with the same output_dir.
+    splits: BuildOptions of each split, once.
 
   Returns:
     A BuildSummary of each.
@@ -130,59 +115,36 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   for split in checked:
     _warn(split)
   _check_room(checked)
-  part, missing = splits[0].part, ''
-  if part:
-    shards, missing = _write_part(checked, part, _work(checked, listings))
-  else:
-    shards = _write(checked)
+  shards = _write(checked)
   return [BuildSummary(
       split.options.split, len(split.good), split.skipped, split.ignored,
-      tuple(paths), split.class_pixels, time.time() - start, split.label_map,
-      part, missing) for split, paths in zip(checked, shards)]
+      tuple(paths), split.class_pixels, time.time() - start, split.label_map)
+          for split, paths in zip(checked, shards)]
 
 
 def _check(options, label_map, found, ignored):
-  """Decodes all pairs of a split, or of a part; returns _Checked."""
-  # Shuffled first: leaving a pair out does not move the others.
-  ordered = shuffled(found, options.shuffle_seed)
-  wanted = found
-  if options.part and not options.skip_bad:
-    own = {pair.name for shard in _own_shards(ordered, options)
-           for pair in shard}
-    wanted = [pair for pair in found if pair.name in own]
-  facts, problems = _check_all(wanted, found, options, label_map)
-  _report(problems, len(wanted), options)
-  if options.skip_bad:
-    # Which shard a pair is in hangs on all that are left out.
-    ordered = [pair for pair in ordered if pair.name in facts]
-  checked = _Checked(options, label_map, _own_shards(ordered, options), facts,
-                     len(problems), ignored, ())
-  # A part of very few pairs may have none.
-  checked = checked._replace(class_pixels=tuple(sum(column) for column in zip(
-      (0,) * label_map.num_classes,
-      *(facts[pair.name].class_pixels for pair in checked.good))))
-  if not options.part:
-    _check_classes(checked, len(checked.good))
+  """Decodes all pairs of a split; returns _Checked."""
+  facts, problems = _check_all(found, options, label_map)
+  _report(problems, len(found), options)
+  # Shuffled first: a pair that is left out does not change the order of others.
+  good = [pair for pair in shuffled(found, options.shuffle_seed)
+          if pair.name in facts]
+  checked = _Checked(
+      options, label_map, split_evenly(good, contract.NUM_SHARDS), facts,
+      len(problems), ignored, tuple(map(sum, zip(
+          *(facts[pair.name].class_pixels for pair in good)))))
+  _check_classes(checked)
   return checked
 
 
-def _own_shards(pairs, options):
-  """Splits pairs over the shards; returns those of this part, or all."""
-  shards = split_evenly(pairs, contract.NUM_SHARDS)
-  if options.part is None:
-    return shards
-  first, last = options.part.bounds(len(shards))
-  return shards[first:last]
-
-
-def _check_classes(split, pairs):
-  """Raises InputError where a split, of so many pairs, has no class at all."""
+def _check_classes(split):
+  """Raises InputError if no pixel of a split has a class."""
   if not any(split.class_pixels[1:]):
     raise InputError(
         '{}: no label of {} holds {}',
         option(split.options.split + '_label_folder',
                split.options.label_folder),
-        pairs, 'a class id of 1..{}'.format(contract.NUM_CLASSES - 1)
+        len(split.good), 'a class id of 1..{}'.format(contract.NUM_CLASSES - 1)
         if split.label_map == label_maps.ADE20K else
         Message('an id that {} lists',
                 option('label_map', split.options.label_map)))
@@ -230,18 +192,17 @@ def _make_folder(folder):
 # --- Checking --------------------------------------------------------------
 
 
-def _check_all(wanted, found, options, label_map):
+def _check_all(found, options, label_map):
   """Decodes pairs.
 
   Args:
-    wanted: list of pairs.Pair, to be decoded.
-    found: list of all pairs of the split.
+    found: list of pairs.Pair.
     options: options.BuildOptions.
     label_map: label_map.LabelMap.
 
   Returns:
     (facts, problems): a dict from image name to pairs.PairFacts, and a list
-    of messages in the order of wanted.
+    of messages in the order of `found`.
   """
   image_format = 'jpeg' if options.image_format == 'jpg' else (
       options.image_format)
@@ -257,9 +218,9 @@ def _check_all(wanted, found, options, label_map):
         label_map=label_map)
 
   facts, problems = parallel.check_all(
-      check, wanted, title='checking ' + options.split, unit='pair',
+      check, found, title='checking ' + options.split, unit='pair',
       num_workers=options.num_workers)
-  return ({pair.name: fact for pair, fact in zip(wanted, facts) if fact},
+  return ({pair.name: fact for pair, fact in zip(found, facts) if fact},
           problems)
 
 
@@ -275,10 +236,8 @@ def _report(problems, total, options):
     total: number of pairs.
     options: options.BuildOptions.
   """
-  name = '{}-problems'.format(options.split)
-  if options.part and not options.skip_bad:
-    name += '-part-{}-of-{}'.format(*options.part)  # others decode other pairs
-  path = os.path.join(options.output_dir, name + '.txt')
+  path = os.path.join(
+      options.output_dir, '{}-problems.txt'.format(options.split))
   if not problems:
     if storage.exists(path):
       storage.remove(path)  # an earlier run's
@@ -323,104 +282,13 @@ def _write(checked):
                     unit='pair') as bar:
     return records.write_splits([records.Content(
         split.options.output_dir, split.options.split,
-        [_examples(part, split.facts, bar) for part in split.shards],
+        [_examples(shard, split.facts, bar) for shard in split.shards],
         _description(split)) for split in checked])
 
 
-def _work(checked, listings):
-  """Returns what the parts of a build have in common, as JSON has it."""
-  return json.loads(json.dumps({
-      split.options.split: dict(
-          {name: value
-           for name, value in options_lib.to_json(split.options).items()
-           if name not in _OWN_OF_PARTS},
-          label_map=label_maps.json_entry(split.label_map),
-          number=len(found), pairs=files.digest([
-              [pair.name, _size_of(pair.image_path), _size_of(pair.label_path)]
-              for pair in found]))
-      for split, (found, _) in zip(checked, listings)}))
-
-
-def _size_of(path):
-  """Returns a file's size; None where there is none, which is said later."""
-  return os.path.getsize(path) if path and os.path.exists(path) else None
-
-
-def _write_part(checked, part, work):
-  """Writes the shards of a part; publishes all where no part is missing.
-
-  Args:
-    checked: list of _Checked, of this part.
-    part: parts.Part.
-    work: from _work.
-
-  Returns:
-    (of each split, the paths that its shards have, or get; the parts that are
-    missing, in words).
-  """
-  output_dir = checked[0].options.output_dir
-  folder = os.path.join(output_dir, contract.BUILD_PARTS)
-  os.makedirs(folder, exist_ok=True)
-  with contextlib.suppress(FileNotFoundError):  # another part publishes now
-    parts.kept(folder, part.of, work)  # refuses those of another work
-    # Of an earlier run of this part.
-    os.remove(parts.file_of(folder, part))
-  first, last = part.bounds(contract.NUM_SHARDS)
-  names = [[contract.shard_name(split.options.split, index)
-            for index in range(first, last)] for split in checked]
-  with progress.Bar(sum(len(split.good) for split in checked), 'writing',
-                    unit='pair') as bar:
-    facts = iter(records.write_apart(folder, {
-        name: _examples(shard, split.facts, bar)
-        for split, own in zip(checked, names)
-        for name, shard in zip(own, split.shards)}))
-  parts.keep(folder, part, work, {
-      split.options.split: {
-          'shards': [next(facts)._asdict() for _ in own],
-          'class_pixels': split.class_pixels, 'pairs': len(split.good)}
-      for split, own in zip(checked, names)})
-  missing = _publish_if_last(folder, checked, part, work)
-  return [[os.path.join(output_dir, name) for name in own]
-          for own in names], missing
-
-
-def _publish_if_last(folder, checked, part, work):
-  """Publishes the shards of all parts; returns the parts that are missing."""
-  with records.publishing_alone(checked[0].options.output_dir):
-    if not os.path.exists(parts.file_of(folder, part)):
-      return ''  # another one came last, too, and has published them
-    found = parts.kept(folder, part.of, work)
-    if len(found) < part.of:
-      return parts.missing_in(folder, part.of)
-    try:
-      gathered = [_gathered(split, [one[split.options.split] for one in found])
-                  for split in checked]
-    except (KeyError, TypeError, ValueError):
-      raise InputError('{}: what parts left there is damaged; remove it and '
-                       'run all parts again'.format(folder))
-    records.publish(folder, gathered)
-    for path in parts.files_in(folder).values():
-      os.remove(path)
-    with contextlib.suppress(OSError):
-      os.rmdir(folder)
-  return ''
-
-
-def _gathered(split, found):
-  """Returns the records.Gathered of a split from what its parts have left."""
-  # Bad pairs are left out by who has decoded all: each part knows their number.
-  whole = split._replace(class_pixels=tuple(map(sum, zip(
-      *(one['class_pixels'] for one in found)))))
-  _check_classes(whole, sum(one['pairs'] for one in found))
-  return records.Gathered(
-      split.options.output_dir, split.options.split,
-      [records.ShardFacts(**shard) for one in found for shard in one['shards']],
-      _description(whole))
-
-
-def _examples(part, facts, bar):
+def _examples(shard, facts, bar):
   """Yields the tf.train.Example of each pair."""
-  for pair in part:
+  for pair in shard:
     fact = facts[pair.name]
     yield records.make_example(
         image_bytes=pairs_lib.read_file(pair.image_path),
@@ -449,17 +317,14 @@ def _description(split):
 def summary_line(summary: BuildSummary,
                  options: options_lib.BuildOptions) -> str:
   """Says in one line what was built, and what was not."""
-  line = '{}{}: {} pairs in {} shards in {} ({:.1f} s)'.format(
-      summary.split, ', {}'.format(summary.part) if summary.part else '',
-      summary.pairs, len(summary.shards), options.output_dir, summary.seconds)
+  line = '{}: {} pairs in {} shards in {} ({:.1f} s)'.format(
+      summary.split, summary.pairs, len(summary.shards), options.output_dir,
+      summary.seconds)
   if summary.skipped:
     line += '; {0} pairs left out, see {1}-problems.txt there'.format(
         summary.skipped, summary.split)
   if summary.ignored:
     line += '; {} files that are not images ignored'.format(summary.ignored)
-  if summary.part:
-    line += '; {} missing'.format(summary.missing) if summary.missing else (
-        '; all parts are there')
   return line
 
 

@@ -22,10 +22,8 @@ from deeplab import contract
 from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import parallel
-from deeplab import parts
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
-from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_messages
 from deeplab.errors import some_of
@@ -65,12 +63,9 @@ def image_folder(folder: str, name: str) -> str:
     folder = inner
   marker = os.path.join(parent_of(folder), contract.PREPROCESSED_INCOMPLETE)
   if os.path.exists(marker):
-    begun = parts.begun(marker)
     raise InputError(
-        '{}: gen_preprocessed_data.py did not finish writing it; {}',
-        option(name, folder), '{} missing'.format(
-            parts.missing_in(parent_of(folder), begun['parts'])) if begun else
-        Message('run that again with {}', option('overwrite')))
+        '{}: gen_preprocessed_data.py did not finish writing it; run that '
+        'again with {}', option(name, folder), option('overwrite'))
   return folder
 
 

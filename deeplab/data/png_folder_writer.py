@@ -1,14 +1,12 @@
 """Writes batches as a folder of preprocessed pairs; see `png_folder`.
 
 Every file is complete from the moment it has its name. While the writing goes
-on, and after it ended early, the folder has a file INCOMPLETE. Of parts that
-write to one folder, the last one to come writes the manifest and removes it.
+on, and after it ended early, the folder has a file INCOMPLETE.
 """
 import collections
 import contextlib
 import errno
 import itertools
-import json
 import os
 import time
 from typing import (
@@ -30,12 +28,10 @@ from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
-from deeplab import parts
 from deeplab import progress
 from deeplab.data import png
 from deeplab.data import png_folder
 from deeplab.errors import InputError
-from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_of
 
@@ -58,10 +54,6 @@ class WriteSummary(NamedTuple):
   geometry: str
   # Duration, in seconds.
   seconds: float
-  # Which part of all images this was; None: all.
-  part: Optional[parts.Part] = None
-  # Names the parts that are not there yet; '': the folder is complete.
-  missing: str = ''
 
 
 class _Element(NamedTuple):
@@ -126,7 +118,7 @@ def write(batches: 'dataset.Batches', *,
       a record cannot be used.
   """
   started = time.time()
-  folder, part = options.output_dir, options.part
+  folder = options.output_dir
   geometry = preprocess_options.geometry()
   facts = dict(
       label_maps.json_entry(batches.label_map),
@@ -136,19 +128,12 @@ def write(batches: 'dataset.Batches', *,
       preprocessing=preprocess_options.to_json(),
       image_list=options.image_list,
       layout=options.layout)
-  work = part and _work(batches, names, facts)
-  if part:
-    _check_may_join(folder, part, work)
-  else:
-    _check_may_write(folder, options.overwrite)
+  _check_may_write(folder, options.overwrite)
   if options.manifest:
     files.check_outputs(option('manifest', options.manifest), options.manifest,
                       example=contract.PREPROCESSED_MANIFEST)
   try:
-    if part:
-      _prepare_part(folder, part, work)
-    else:
-      _prepare(folder)
+    _prepare(folder)
   except OSError as error:
     raise InputError('{}: {}: {}', option('output_dir', folder),
                      error.filename, error.strerror)
@@ -156,16 +141,12 @@ def write(batches: 'dataset.Batches', *,
   with _explaining_write_errors(options, entries):
     for entry in _write_pairs(batches, names, options):
       entries.append(entry)
-    missing = ''
-    if part:
-      missing = _complete_if_last(options, facts, entries, work)
-    else:
-      for name in _FOLDERS:
-        files.sync(os.path.join(folder, name))
-      _complete(options, facts, entries)
+    for name in _FOLDERS:
+      files.sync(os.path.join(folder, name))
+    _complete(options, facts, entries)
   return WriteSummary(
       folder, split, len(entries), batches.num_skipped, geometry,
-      time.time() - started, part, missing)
+      time.time() - started)
 
 
 def _complete(options, facts, entries):
@@ -184,103 +165,19 @@ def _complete(options, facts, entries):
   for path in (png_folder.manifest_path(folder), options.manifest):
     if path:
       files.write_json(path, manifest)
-  with contextlib.suppress(FileNotFoundError):  # another part has done the same
-    os.remove(_marker(folder))
+  os.remove(_marker(folder))
 
 
 def _marker(folder):
   return os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)
 
 
-# --- Parts -----------------------------------------------------------------
-
-
-def _work(batches, names, facts):
-  """Returns what parts of one folder have in common, as JSON has it."""
-  return json.loads(json.dumps(dict(
-      facts, records=batches.identity, images=batches.total_images,
-      names=names and files.digest(list(names)))))
-
-
-def _check_may_join(folder, part, work):
-  """Raises InputError unless a part may write to a folder.
-
-  That is empty, or has parts of the same work alone.
-  """
-  given = option('output_dir', folder)
-  _check_foreign(folder)
-  present = _present(folder)
-  if not os.path.exists(_marker(folder)):
-    if present:
-      raise InputError('{} holds {} files already; give another folder for '
-                       'parts', given, len(present))
-    return
-  begun = parts.begun(_marker(folder))
-  if begun:
-    parts.check_same(_marker(folder), begun, dict(work, parts=part.of))
-  elif present:
-    raise InputError('{} holds {} files from an unfinished run without parts; '
-                     'give another folder', given, len(present))
-
-
-def _prepare_part(folder, part, work):
-  """Makes the folders, and marks the whole as incomplete."""
-  for name in _FOLDERS:
-    os.makedirs(os.path.join(folder, name), exist_ok=True)
-  if not (os.path.exists(_marker(folder)) and parts.begun(_marker(folder))):
-    files.write_json(_marker(folder), dict(work, parts=part.of))
-  with contextlib.suppress(FileNotFoundError):  # of an earlier run of this part
-    os.remove(parts.file_of(folder, part))
-
-
-def _complete_if_last(options, facts, entries, work):
-  """Says that a part is there; completes the folder where all are.
-
-  Args:
-    options: PreprocessedOptions.
-    facts: as for _complete.
-    entries: of this part.
-    work: from _work.
-
-  Returns:
-    The parts that are missing, in words; '': none.
-  """
-  folder, part = options.output_dir, options.part
-  files.sync_each(
-      os.path.join(folder, name, entry['name'])
-      for name in _FOLDERS for _, entry in entries)
-  parts.keep(folder, part, work, entries)
-  try:
-    found = parts.kept(folder, part.of, work)
-  except FileNotFoundError:
-    return ''  # another one came last, too, and has completed the folder
-  if len(found) < part.of and os.path.exists(_marker(folder)):
-    return parts.missing_in(folder, part.of)
-  if len(found) == part.of:
-    try:
-      entries = [(int(number), dict(entry))
-                 for one in found for number, entry in one]
-    except (TypeError, ValueError):
-      raise InputError('{}: what parts left there is damaged; run all of them '
-                       'again', option('output_dir', folder))
-    _complete(options, facts, entries)
-  for path in parts.files_in(folder).values():
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(path)
-  return ''
-
-
 def summary_line(summary: WriteSummary) -> str:
   """Says in one line what was written."""
-  part = ''
-  if summary.part:
-    part = '; {} missing'.format(summary.missing) if summary.missing else (
-        '; all parts are there')
-  return '{}{}: {} pairs in {} ({}; {:.1f} s){}{}'.format(
-      summary.split, ', {}'.format(summary.part) if summary.part else '',
-      summary.pairs, summary.folder, summary.geometry,
+  return '{}: {} pairs in {} ({}; {:.1f} s){}'.format(
+      summary.split, summary.pairs, summary.folder, summary.geometry,
       summary.seconds, '; {} bad records left out'.format(summary.skipped)
-      if summary.skipped else '', part)
+      if summary.skipped else '')
 
 
 @contextlib.contextmanager
@@ -292,12 +189,10 @@ def _explaining_write_errors(options, entries):
   except OSError as error:
     reason = ('disk full' if error.errno == errno.ENOSPC else
               '{}: {}'.format(error.filename or folder, error.strerror))
-    again = Message('run again with {}', option('overwrite'))
-    if options.part:
-      again = Message('run {} again', str(options.part))
     raise InputError(
-        '{} after {} images; {} is left marked {}: put that right and {}',
-        reason, len(entries), folder, contract.PREPROCESSED_INCOMPLETE, again)
+        '{} after {} images; {} is left marked {}: put that right and run '
+        'again with {}', reason, len(entries), folder,
+        contract.PREPROCESSED_INCOMPLETE, option('overwrite'))
 
 
 def _prepare(folder):
@@ -311,7 +206,7 @@ def _prepare(folder):
   manifest = png_folder.manifest_path(folder)
   if os.path.exists(manifest):
     os.remove(manifest)
-  for path in list(parts.files_in(folder).values()) + _present(folder):
+  for path in _present(folder):
     os.remove(path)
 
 
@@ -368,7 +263,7 @@ def _write_pairs(batches, names, options):
 
 def _elements(batches, names):
   """Yields the pairs of batches one by one, numbered."""
-  count = itertools.count(batches.first_image)
+  count = itertools.count()
   numbers = names and {name: index for index, name in enumerate(names)}
   for batch in batches:
     for place, filename in enumerate(batch['filename']):

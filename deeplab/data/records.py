@@ -21,11 +21,9 @@ reference's have no such file.
 import contextlib
 import errno
 import os
-import time
 from typing import (
   Dict,
   Iterable,
-  Iterator,
   List,
   Mapping,
   NamedTuple,
@@ -50,8 +48,6 @@ from deeplab.errors import option
 from deeplab.errors import some_of
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
-# Seconds between two looks whether another process has ended.
-_LOCK_SECS = 0.2
 
 
 # --- tf.Example ------------------------------------------------------------
@@ -198,26 +194,15 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
   return paths
 
 
-def _write_alone(folder, stack, *, waits=False):
-  """Keeps other processes from publishing in a folder, until a stack's end.
-
-  Args:
-    folder: the folder.
-    stack: contextlib.ExitStack.
-    waits: wait for the end of another process that publishes there.
-  """
-  while True:
-    try:
-      stack.enter_context(locks.exclusive(folder))
-    except BlockingIOError:
-      if not waits:
-        raise InputError('{}: another run writes there', option(
-            'output_dir', folder))
-      time.sleep(_LOCK_SECS)
-      continue
-    except OSError:
-      pass  # a file system without locks
-    return
+def _write_alone(folder, stack):
+  """Keeps other processes from writing to a folder, until a stack's end."""
+  try:
+    stack.enter_context(locks.exclusive(folder))
+  except BlockingIOError:
+    raise InputError('{}: another run writes there', option(
+        'output_dir', folder))
+  except OSError:
+    pass  # a file system without locks
 
 
 def _write_description(path, content, shards):
@@ -301,104 +286,6 @@ def _remove_others(content, kept):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
       storage.remove(path)
-
-
-# --- Writing in parts ------------------------------------------------------
-
-
-class Gathered(NamedTuple):
-  """A split whose shards parts have written."""
-  output_dir: str
-  split: str
-  # Of all parts, in order.
-  shards: Sequence[ShardFacts]
-  # What else the description says.
-  facts: Mapping[str, object]
-
-
-def write_apart(
-    folder: str, shards: Mapping[str, Iterable[tf.train.Example]]
-) -> List[ShardFacts]:
-  """Writes some shards, of any splits, to a folder that is no data set.
-
-  Args:
-    folder: made where missing; older shards there are replaced.
-    shards: from name to records, which are taken once.
-
-  Returns:
-    What they are, in order.
-
-  Raises:
-    InputError: a file cannot be written.
-  """
-  try:
-    with files.replacing(
-        *(os.path.join(folder, name) for name in shards)) as temporaries:
-      return [_write_shard(temporary, examples) for temporary, examples in zip(
-          temporaries, shards.values())]
-  except OSError as error:
-    raise InputError('{}; temporary files removed'.format(
-        _write_problem(error)))
-
-
-def publish(folder: str, contents: Sequence[Gathered]) -> None:
-  """Gives the shards of splits their names: all of them, or none.
-
-  As write_splits does, whoever reads a split sees the older set, the new one,
-  or a marker. Where this was killed, it can be done again.
-
-  Args:
-    folder: where write_apart has written them.
-    contents: of each split, once.
-
-  Raises:
-    InputError: a shard is not what it was, or cannot get its name.
-  """
-  paths = [[os.path.join(content.output_dir, shard.name)
-            for shard in content.shards] for content in contents]
-  markers = [_marker(content.output_dir, content.split) for content in contents]
-  state = 'nothing published'
-  try:
-    moves = dict(
-        _checked_move(folder, shard, path)
-        for content, kept in zip(contents, paths)
-        for shard, path in zip(content.shards, kept))
-    with files.replacing(*(
-        os.path.join(content.output_dir, contract.description_name(
-            content.split)) for content in contents)) as temporaries:
-      for content, temporary in zip(contents, temporaries):
-        _write_description(temporary, content, content.shards)
-      _mark(markers)
-      state = _unfinished(contents)
-      for source, path in moves.items():
-        if source != path:
-          os.replace(source, path)
-    _unmark(contents, paths, markers)
-  except OSError as error:
-    raise InputError('{}; {}'.format(_write_problem(error), state))
-
-
-def _checked_move(folder, shard, path):
-  """Returns (where a shard is, the path that it is to have).
-
-  These are the same where it was moved before a kill.
-  """
-  source = os.path.join(folder, shard.name)
-  if not os.path.exists(source):
-    source = path
-  if not os.path.exists(source) or os.path.getsize(source) != shard.bytes or (
-      files.sha256_of(source) != shard.sha256):
-    raise InputError('{}: missing, or not what its part wrote; remove {} and '
-                     'run all parts again'.format(source, folder))
-  return source, path
-
-
-@contextlib.contextmanager
-def publishing_alone(folder: str) -> Iterator[None]:
-  """Context in which no other process publishes in a folder; waits for it."""
-  with contextlib.ExitStack() as stack:
-    _write_alone(folder, stack, waits=True)
-    yield
 
 
 # --- Finding ---------------------------------------------------------------

@@ -4,12 +4,10 @@ What is gs:// there is ram:// here, a file system of TensorFlow's that ends with
 the process: outputs go there, inputs are of this machine.
 """
 import json
-import os
 
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
 from deeplab import options
 from deeplab.nets import deeplab_v3
 from tests import readme
@@ -42,10 +40,10 @@ def folders(shell):
 @pytest.fixture(scope='module')
 def records(shell, folders):
   output = shell.folder / 'records'
-  printed = shell.run_documented(
-      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python build_', changes=TWO,
-      OUTPUT_DIR=output, **folders)
-  assert printed.count('; all parts are there') == len(contract.SPLITS)
+  scripts.run('build_ade20k_data.py', '--output_dir={}'.format(output), *(
+      '--{}={}'.format(name.lower().replace(
+          'label_folder', 'image_label_folder'), path)
+      for name, path in folders.items()))
   return output
 
 
@@ -59,17 +57,6 @@ def checkpoint(shell):
     session.run(tf.global_variables_initializer())
     tf.train.Saver().save(session, str(prefix))
   return prefix
-
-
-def test_records_are_those_of_one_run(shell, folders, records):
-  whole = shell.folder / 'whole'
-  scripts.run('build_ade20k_data.py', '--output_dir={}'.format(whole), *(
-      '--{}={}'.format(name.lower().replace(
-          'label_folder', 'image_label_folder'), path)
-      for name, path in folders.items()))
-  assert sorted(os.listdir(str(records))) == sorted(os.listdir(str(whole)))
-  for path in whole.iterdir():
-    assert (records / path.name).read_bytes() == path.read_bytes()
 
 
 def test_reports_of_parts_add_up(shell, records, checkpoint):
@@ -93,18 +80,6 @@ def test_reports_of_parts_add_up(shell, records, checkpoint):
   for report in (merged, whole):
     del report['seconds'], report['images_per_second']
   assert merged == whole
-
-
-def test_images_of_parts_complete_a_folder(shell, records):
-  output = shell.folder / 'preprocessed'
-  printed = shell.run_documented(
-      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python gen_',
-      changes=TWO + SMALL, DATA_DIR=records, OUTPUT_DIR=output)
-  assert '; part 1 of 2 missing\n' in printed
-  assert '; all parts are there\n' in printed
-  assert sorted(os.listdir(str(output))) == [
-      'annotations', 'images', 'manifest.json']
-  assert len(os.listdir(str(output / 'images'))) == IMAGES['val']
 
 
 def test_outputs_may_be_remote(shell, folders, records, checkpoint):
