@@ -160,13 +160,19 @@ def in_flags(
 
 
 def _as_flag(option, flag_values):
-  """Says the flag that sets an option, as one writes it.
+  """Returns the flag that sets an option, as one writes it.
 
-  Where several do, the one that was given; where none does, it is another
-  script's.
+  Several flags may set it: the one that was given counts. Shared code may name
+  a path by an option of another script: then a flag with that value counts, or
+  the path stands alone.
   """
-  found = [flag for flag in map(flag_values.__getitem__, flag_values)
+  ours = list(map(flag_values.__getitem__, flag_values))
+  found = [flag for flag in ours
            if option.name in getattr(flag, 'sets', {}).values()]
+  if not found and option.text and option.name in script_flags.TEXT_FIELDS:
+    found = [flag for flag in ours if flag.value == option.text]
+    if not found:
+      return option.text
   found.sort(key=lambda flag: not flag.present)
   name = found[0].name if found else option.name
   if option.text is None:

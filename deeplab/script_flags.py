@@ -539,3 +539,9 @@ SCRIPTS = {
     'scripts/stage_table.py': STAGE_TABLE,
     'scripts/visualize.py': VISUALIZE,
 }
+
+# Fields that hold a path, mostly, or another text.
+TEXT_FIELDS = frozenset(
+    field for script in SCRIPTS.values() for group in script.groups.values()
+    for field, definition in fields.definitions(group.options).items()
+    if definition.kind is str and not definition.choices)

@@ -208,6 +208,14 @@ def test_options_that_are_another_scripts_are_said_as_flags_too():
   assert str(error) == 'add mode=qat or drop batch_size'
 
 
+def test_a_path_is_named_by_the_flag_of_the_script_that_runs():
+  error = InputError('{}: no such file', errors.option('net_file', 'm.tflite'))
+  values = parsed('scripts/visualize.py', '--model=m.tflite')
+  assert cli.in_flags(error, values) == '--model=m.tflite: no such file'
+  values = parsed('scripts/compare_models.py', '--model=a=m.tflite')
+  assert cli.in_flags(error, values) == 'm.tflite: no such file'
+
+
 def test_a_message_keeps_its_options_inside_other_messages():
   reason = errors.joined('; ', [
       errors.Message('drop {}', errors.option('batch_size')), 'left {} as is'])
