@@ -973,22 +973,13 @@ class InspectionOptions(NamedTuple):
   other: Optional[str] = field(
       None, 'Another model, to be compared with it tensor by tensor.')
   report_json: Optional[str] = field(None, 'File for all numbers.')
-  crop_size: Optional[Tuple[int, int]] = _input_size()
-
-
-@options
-class QuantizationCostOptions(NamedTuple):
-  """Which float graph is quantized, to see what that costs each layer."""
-  graph_def: str = required('Frozen graph, as export_model.py writes it.')
-  dataset_dir: str = required(
-      'Folder with images, as gen_preprocessed_data.py writes it: measure what '
-      'quantization costs each layer of a float frozen graph on them '
-      '(TensorFlow 2.21).')
+  test_dir: Optional[str] = field(
+      None, 'Folder with images, as gen_preprocessed_data.py writes it, on '
+      'which the share of clipped values is measured (LiteRT).')
   sample_num: int = field(
       8, 'Number of these images; the first ones are taken.',
       least=1, most=_MOST_IMAGES)
-  input_node: str = _input_node()
-  output_node: str = _output_node()
+  crop_size: Optional[Tuple[int, int]] = _input_size()
 
 
 # --- JSON ------------------------------------------------------------------

@@ -470,18 +470,6 @@ def _named_models(given):
   return models
 
 
-def _inspection(flag_values, groups):
-  costs = None
-  if flag_values.calibration_dir:
-    costs = _make(flag_values, groups['cost_options'])
-  elif flag_values['sample_num'].present:
-    raise InputError('--sample_num={}: has no effect without '
-                     '--calibration_dir; drop it'.format(
-                         flag_values.sample_num))
-  return {'options': _make(flag_values, groups['options']),
-          'cost_options': costs}
-
-
 VISUALIZE = Script(
     {'options': Group(options_lib.OverlayOptions, _EVAL_CROP_SIZE)},
     environments=('tf1', 'tf2', 'modern'))
@@ -494,12 +482,9 @@ COMPARE = Script(
 
 INSPECT = Script(
     {'options': Group(options_lib.InspectionOptions, dict(
-        _EVAL_CROP_SIZE, other='other_model')),
-     'cost_options': Group(
-         options_lib.QuantizationCostOptions,
-         {'graph_def': 'model', 'dataset_dir': 'calibration_dir'},
-         without=('input_node', 'output_node'))},
-    environments=('tf1', 'tf2', 'modern'), make=_inspection)
+        _EVAL_CROP_SIZE, other='other_model',
+        test_dir='preprocessed_dataset_dir'))},
+    environments=('tf1', 'tf2', 'modern'))
 
 # --- MLPerf ----------------------------------------------------------------
 

@@ -1,16 +1,19 @@
-r"""Says what is in a model's file, and whether another has the same weights.
+r"""Lists the contents of a model's file, and compares it with another one.
 
     python scripts/inspect_model.py --model=freeze.tflite
     python scripts/inspect_model.py \
       --model=checkpoints/post_train_quant/freeze_ptq.tflite \
       --other_model=${CKPT_DIR}
     python scripts/inspect_model.py \
-      --model=freeze.pb --calibration_dir=${PREPROCESSED_DATA_DIR}
+      --model=freeze_qat.tflite \
+      --preprocessed_dataset_dir=${PREPROCESSED_DATA_DIR}
 
 Layers, parameters, multiply-adds, types and ranges of a checkpoint, a frozen
-graph or a TFLite file. Weights are compared as they are used: batch norm folded
-in, quantized where the file says so. The last command measures what 8 bits cost
-each layer, in the modern environment. docs/quantization.md has examples.
+graph or a TFLite file, and operators of a TFLite file that clip their inputs.
+Weights are compared as they are used: batch norm folded in, quantized if the
+file says so; activations by scale and zero point. With images, in the modern
+environment, the share of clipped values is measured. docs/quantization.md has
+examples.
 """
 import os
 import sys
@@ -21,10 +24,10 @@ from deeplab import cli  # found through the line above
 from deeplab import script_flags
 
 
-def main(options, cost_options):
+def main(options):
   from deeplab.inspection import run
 
-  print('\n'.join(run.inspect(options, cost_options).lines))
+  print('\n'.join(run.inspect(options).lines))
 
 
 if __name__ == '__main__':

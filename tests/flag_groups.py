@@ -18,7 +18,7 @@ REQUIRED = {
         '--model=a', '--model=b', '--pictures=p', '--output_dir=o'],
     'scripts/convert_tflite.py': [
         '--graph_def=g', '--out_tflite=o', '--mode=qat'],
-    'scripts/inspect_model.py': ['--model=m', '--calibration_dir=c'],
+    'scripts/inspect_model.py': ['--model=m'],
     'scripts/launch_local.py': ['--hosts=2'],
     'scripts/loadgen.py': ['--model=m', '--output_dir=o'],
     'scripts/make_synthetic_ade20k.py': [],

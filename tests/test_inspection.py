@@ -4,8 +4,10 @@ import os
 import shutil
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
+import tflite
 
 from deeplab import any_model
 from deeplab import export
@@ -13,18 +15,18 @@ from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
+from deeplab.inspection import activations
 from deeplab.inspection import contents as contents_lib
-from deeplab.inspection import debugger
 from deeplab.inspection import difference as difference_lib
 from deeplab.inspection import run
 from deeplab.inspection import text
 from deeplab.lite import conversion
+from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from deeplab.nets import structure
 from tests import golden_weights
 from tests import scripts
 from tests import small_models
-from tests import test_lite_conversion
 
 SIZE = (33, 33)
 MODEL = options_lib.ModelOptions(
@@ -125,18 +127,17 @@ def test_batch_norm_by_hand():
 
 def test_fake_quantization_by_hand():
   """255 values from -1.5 to 1.5: a step is 3 / 254, and 0 is the 128th."""
-  layers = contents_lib._of_values(
-      golden_values(MODEL._replace(quantize_delay_step=0)), MODEL, 'x')
+  values = golden_values(MODEL._replace(quantize_delay_step=0))
+  layers = contents_lib._of_values(values, MODEL, 'x')
   plain = contents_lib._of_values(golden_values(), MODEL, 'x')
   weights = layers['aspp0'].weights
   step = 3 / 254
   assert weights.dtype == 'uint8'
-  assert weights.quantized.scales == pytest.approx([step])
-  assert weights.quantized.zero_points == [128]
-  np.testing.assert_array_equal(weights.quantized.stored, 128 + np.rint(
+  assert weights.scales == pytest.approx([step])
+  np.testing.assert_array_equal(weights.stored, 128 + np.rint(
       np.clip(plain['aspp0'].weights.real, -1.5, 1.5) / step))
   # From -4 to 6, with 0 among 256 values.
-  output = layers['aspp0'].output
+  output = contents_lib._activations_of_variables(values)['aspp0']
   assert output.scale == pytest.approx(10 / 255) and output.zero_point == 102
   assert output.low == pytest.approx(-102 * 10 / 255)
 
@@ -157,7 +158,7 @@ def test_all_kinds_of_files_have_the_same_layers(files):
     assert logits['multiply_adds'] == 9 * 9 * 256 * 5
     assert logits['weights']['type'] == 'float32' and not logits['output']
     json.dumps(content, allow_nan=False)
-  assert found[0].counts == {'variables of the network': 297}
+  assert found[0].counts == {'variables': 297}
   assert found[1].counts['Conv2D'] == 41
   assert found[2].counts['CONV_2D'] == 41
   assert found[2].size_bytes == os.path.getsize(files.tflite)
@@ -199,11 +200,9 @@ def test_fake_quantization_stores_what_a_converter_stores(quantized_files):
     # Which way a value in the middle between two goes hangs on its last bit.
     assert difference.steps <= 1
     assert difference.total('differing') <= 1e-4 * WEIGHTS
-    for ours, theirs in (layer.outputs
-                         for layer in difference.layers.values()):
-      assert ours.zero_point == theirs.zero_point
-      assert ours.scale == pytest.approx(theirs.scale, rel=1e-6)
-  assert found[0].counts['variables of quantization'] == 260
+    # Those of 60 layers and 10 sums.
+    assert len(difference.activations) == 70
+    assert difference.differing_activations() == []
   assert found[0].options == MODEL._replace(quantize_delay_step=0)
 
 
@@ -235,26 +234,26 @@ def values_of(stored, scale, dtype='int8'):
   """Values of [inputs, channels] in 8 bits."""
   stored = np.asarray(stored, np.int64)
   scales = np.asarray(scale, np.float64)
-  return contents_lib.Values(dtype, stored * scales, contents_lib.Quantized(
-      stored, scales, np.zeros(len(scales), np.int64)))
+  return contents_lib.Values(dtype, stored * scales, stored, scales)
 
 
 def in_float(real):
   return contents_lib.Values('float32', np.asarray(real, np.float64))
 
 
-def contents_of(output=None, **weights):
+def contents_of(ranges=(), **weights):
+  """Contents of layers with weights, and of activations: (name, Range)."""
   layers = {
       name: contents_lib.Layer('CONV_2D', (1, 1, 2), 4, values,
-                               in_float([0.0, 0.0]), output)
+                               in_float([0.0, 0.0]))
       for name, values in weights.items()}
   return contents_lib.Contents(
-      any_model.ModelFile(report.TFLITE, 'x'), 1, MODEL, layers, {}, {})
+      any_model.ModelFile(report.TFLITE, 'x'), 1, MODEL, layers, dict(ranges),
+      {})
 
 
-def between(first, second, **more):
-  return difference_lib.between(
-      contents_of(a=first, **more), contents_of(a=second, **more))
+def between(first, second):
+  return difference_lib.between(contents_of(a=first), contents_of(a=second))
 
 
 def test_equal_weights():
@@ -277,7 +276,6 @@ def test_a_step_is_more_than_rounding_where_steps_are_equal():
   assert (weights.differing, weights.steps, weights.beyond) == (1, 2, 1)
   assert weights.largest == 1.0
   assert weights.relative == pytest.approx(1 / np.sqrt(0.5**2 + 1.5**2 + 1.25))
-  assert weights.channels == [(0, 1, 2, 1.5, (0.5, 0.5))]
 
 
 def test_a_float_weight_is_within_half_a_step():
@@ -292,23 +290,30 @@ def test_a_float_weight_is_within_half_a_step():
       text.of_difference(found, 'x', 'y'))
 
 
-def test_channels_near_zero_are_told():
+def test_stored_values_of_tiny_steps_are_rounding():
   """Channel 1 is stored otherwise, and is as good as 0 either way."""
-  first = values_of([[1, 127], [3, -50]], [0.5, 1e-12])
-  second = values_of([[1, 0], [3, 0]], [0.5, 4e-9])
-  found = between(first, second)
+  found = between(values_of([[1, 127], [3, -50]], [0.5, 1e-12]),
+                  values_of([[1, 0], [3, 0]], [0.5, 4e-9]))
   assert found.verdict == difference_lib.ROUNDED and found.steps == 127
-  assert [channel.number for channel in found.layers['a'].weights.channels] == [
-      1]
-  lines = text.of_difference(found, 'old', 'new')
-  assert lines[0] == (
+  assert text.of_difference(found, 'old', 'new') == [
       'the same weights but for rounding: 2 of 4 differ as stored, by up to '
-      '127 steps, none by more than half a step of each')
-  assert lines[1].startswith(
-      'in 1 output channels, of which 1 have no weight above 1e-06')
-  assert lines[2].endswith('step in old, new')
-  assert lines[3].split() == ['a', '1', '2', '127', '1.27e-10', '1e-12,',
-                              '4e-09']
+      '127 steps, none by more than half a step of each']
+
+
+@pytest.mark.parametrize('make', [
+    in_float, lambda real: values_of([[1, 2], [3, 4]], real[0])])
+def test_weights_that_are_no_numbers_are_different(make):
+  """Also from others that are no numbers."""
+  bad = make([[np.nan, 2.0], [3.0, 4.0]])
+  for other in (make([[1.0, 2.0], [3.0, 4.0]]), bad):
+    found = between(bad, other)
+    assert found.verdict == difference_lib.OTHER
+    assert found.total('beyond') >= found.total('not_finite') >= 1
+    lines = text.of_difference(found, 'x', 'y')
+    assert lines[0].startswith('other weights: ')
+    assert lines[0].endswith(' are NaN or infinite')
+    json.dumps(difference_lib.to_json(found), allow_nan=False)
+  json.dumps(contents_lib.to_json(contents_of(a=bad)), allow_nan=False)
 
 
 def test_layers_that_are_not_in_both():
@@ -321,16 +326,38 @@ def test_layers_that_are_not_in_both():
   assert 'not in both: c, d, b' in text.of_difference(found, 'x', 'y')
 
 
-def test_outputs_that_are_rounded_otherwise():
+@pytest.mark.parametrize('dtype, scale, zero_point, differs', [
+    ('int8', 0.02, 0, False), ('uint8', 0.02, 128, False),
+    ('int8', 0.0201, 0, True), ('int8', 0.02, 1, True)])
+def test_every_activation_is_compared(dtype, scale, zero_point, differs):
+  """Not only outputs of layers, which have weights."""
   weights = in_float(np.ones([2, 2]))
-  found = difference_lib.between(*[
-      contents_of(contents_lib.Range('int8', 0, 6, scale, 0), a=weights)
-      for scale in (0.02, 0.04)])
+  one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
+  other = activations.Range(dtype, 0, 0, scale, zero_point)
+  found = difference_lib.between(
+      contents_of({'a': one, 'concat': one}.items(), a=weights),
+      contents_of({'a': one, 'concat': other}.items(), a=weights))
   assert found.verdict == difference_lib.EQUAL
-  assert text.of_difference(found, 'x', 'y')[1:] == [
-      'outputs of 1 layers are rounded otherwise: step in x, y',
-      '  a  0.02, 0.04']
+  assert found.differing_activations() == (['concat'] if differs else [])
+  lines = text.of_difference(found, 'x', 'y')
+  if differs:
+    assert lines[0].endswith('all 4 are equal; but other activations')
+    assert lines[1] == (
+        '1 of 2 activations differ in scale or zero point: x, y')
+    assert lines[2].startswith('  concat  0.02 (zero point 0, up to 2.54), ')
+  else:
+    assert lines[1] == 'the same scale and zero point: all 2 activations'
   json.dumps(difference_lib.to_json(found))
+
+
+def test_activations_of_one_model_only_are_named():
+  weights = in_float(np.ones([2, 2]))
+  one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
+  found = difference_lib.between(
+      contents_of({'a': one, 'more': one}.items(), a=weights),
+      contents_of({'a': one}.items(), a=weights))
+  assert text.of_difference(found, 'x', 'y')[1:3] == [
+      'activations of one model only:', '  more']
 
 
 def test_biases_are_compared_with_the_largest_of_their_layer():
@@ -386,10 +413,9 @@ def test_the_script(files, tmp_path):
 
 @pytest.mark.parametrize('arguments, problem', [
     (['--model=none'], '--model=none: no such file; expected a checkpoint, a '),
-    (['--sample_num=3', '--model=x'], '--sample_num=3: has no effect without '),
-    (['--model={tflite}', '--calibration_dir=x'], 'expected a frozen graph in '
-     'float, with --calibration_dir'),
     (['--model={tflite}', '--other_model=none'], '--other_model=none: no such'),
+    (['--model={tflite}', '--report_json={tflite}'], 'is an input of this '
+     'command'),
 ])
 def test_refusals(tmp_path, arguments, problem):
   tflite = tmp_path / 'x.tflite'
@@ -399,56 +425,100 @@ def test_refusals(tmp_path, arguments, problem):
   assert problem in line
 
 
-# --- What quantization costs -----------------------------------------------
+# --- Clipping --------------------------------------------------------------
 
 
-@pytest.mark.tf1
-@pytest.mark.tf2
-def test_other_tensorflows_have_no_debugger():
-  with pytest.raises(InputError, match='QuantizationDebugger needs TensorFlow'):
-    debugger.measure(options_lib.QuantizationCostOptions(
-        graph_def='g', dataset_dir='d'))
+def concat_model():
+  """Returns a TFLite file: values in 0..1 and in 0..6, put side by side."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, [1, 8, 8, 3], name='in')
+    net = tf.quantization.fake_quant_with_min_max_args(images, -1, 1)
+    parts = []
+    for name, high in (('narrow', 1.0), ('wide', 6.0)):
+      weights = tf.quantization.fake_quant_with_min_max_args(
+          tf.constant(high * np.eye(3).reshape([1, 1, 3, 3]), tf.float32),
+          -high, high)
+      parts.append(tf.quantization.fake_quant_with_min_max_args(tf.nn.relu(
+          tf.nn.bias_add(tf.nn.conv2d(net, weights, 1, 'SAME'),
+                         tf.constant([2.0, 0.0, 0.0])), name=name), 0, high))
+    labels = tf.argmax(tf.concat(parts, 3, name='concat'), 3,
+                       output_type=tf.int32, name='out')
+    converter = tf.lite.TFLiteConverter.from_session(
+        session, [images], [labels])
+    converter.inference_type = tf.uint8
+    converter.quantized_input_stats = {'in': (128, 128)}
+    return converter.convert()
+
+
+def with_scale_of(content, name, other):
+  """Returns a TFLite file in which a tensor has the scale of another one.
+
+  TensorFlow 2.21 makes such files of quantization-aware graphs.
+  """
+  content = bytearray(content)
+  graph = tflite.Model.GetRootAsModel(content, 0).Subgraphs(0)
+  scales = {}
+  for index in range(graph.TensorsLength()):
+    tensor = graph.Tensors(index)
+    scales[tensor.Name().decode().split(';')[0]] = (
+        tensor.Quantization().ScaleAsNumpy())
+  scales[name][:] = scales[other]
+  return content
 
 
 @pytest.mark.modern
-def test_costs_are_of_each_operator(tmp_path):
-  graph = test_lite_conversion.write_graph(tmp_path / 'x.pb')
-  side = test_lite_conversion.SIDE
-  for number in range(2):
-    test_lite_conversion.save_image(
-        tmp_path / 'images' / 'img_{}.png'.format(number),
-        np.random.RandomState(number).randint(0, 256, [side, side, 3]))
-  costs = debugger.measure(options_lib.QuantizationCostOptions(
-      graph_def=graph, dataset_dir=str(tmp_path), sample_num=2,
-      **test_lite_conversion.NODES))
-  assert [cost.kind for cost in costs] == ['CONV_2D', 'CONV_2D']
-  for cost in costs:
-    assert cost.values == side * side * (6 if cost is costs[0] else 4)
-    # Of a perfect rounding, and where ReLU cuts off, nothing.
-    assert 0.02 < cost.error < 0.6 and 0.3 < cost.largest < 3
-    assert abs(cost.bias) < 0.2
-  lines = text.of_costs(costs)
-  assert len(lines) == 5 and lines[-1].startswith('0.29 is a perfect rounding')
+def test_outputs_narrower_than_their_inputs_are_named(tmp_path):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(concat_model())
+  assert activations.find_clipping(model_file.read(str(path))) == []
+  path.write_bytes(with_scale_of(concat_model(), 'concat', 'narrow'))
+  clipping = activations.find_clipping(model_file.read(str(path)))
+  assert [(one.name, one.kind, one.input_name) for one in clipping] == [
+      ('concat', 'CONCATENATION', 'wide')]
+  # One of three channels is 2 in a gray image, and 0 in a black one.
+  (tmp_path / 'images').mkdir()
+  for number, pixels in enumerate((128, 0)):
+    Image.new('RGB', (8, 8), (pixels,) * 3).save(
+        str(tmp_path / 'images' / 'img_{}.png'.format(number)))
+  found = activations.measure(clipping, str(path), str(tmp_path), 8)
+  one = contents_of(a=in_float([[1.0]]))._replace(clipping=tuple(found))
+  assert text.of_clipping(one) == [
+      'CLIPPED in x: concat (CONCATENATION) holds 0..1, but its input wide has '
+      '0..6: 16.667 % of the values are clipped']
+  json.dumps(contents_lib.to_json(one), allow_nan=False)
 
 
-@pytest.mark.modern
-def test_images_that_do_not_fit_are_named_by_their_flags(tmp_path):
-  graph = test_lite_conversion.write_graph(tmp_path / 'x.pb')
-  with pytest.raises(InputError, match='0 other files|no images'):
-    (tmp_path / 'images').mkdir()
-    debugger.measure(options_lib.QuantizationCostOptions(
-        graph_def=graph, dataset_dir=str(tmp_path),
-        **test_lite_conversion.NODES))
+def test_a_wider_output_or_a_sum_does_not_clip():
+  def tensor(name, scale):
+    return model_file.Tensor(name, (1, 2), np.dtype('u1'), (scale,), (0,))
+
+  model = model_file.Model(
+      (tensor('a', 0.1), tensor('b', 0.2), tensor('c', 0.2), tensor('d', 0.1)),
+      (model_file.Operator('CONCATENATION', (0, 1), (2,)),
+       model_file.Operator('ADD', (0, 2), (3,))), (0, 1), (3,))
+  assert activations.find_clipping(model) == []
+  model = model._replace(operators=model.operators + (
+      model_file.Operator('RESIZE_BILINEAR', (2, -1), (3,)),))
+  assert [one.name for one in activations.find_clipping(model)] == ['d']
 
 
-def test_costs_get_the_names_of_layers():
-  network = structure.of(MODEL)
-  costs = [debugger.Cost(name, kind, 1, 1.0, 0.3, 0.0, 0.5) for name, kind in (
-      ('aspp0/Relu;b;c1', 'CONV_2D'), ('concat', 'CONCATENATION'),
-      ('MobilenetV2/expanded_conv_2/add;x', 'ADD'))]
-  assert [cost.name for cost in debugger.by_layer(costs, network)] == [
-      'aspp0', 'concat', 'MobilenetV2/expanded_conv_2/add']
-  assert debugger.to_json(costs)[0]['error'] == 0.3
+def test_a_file_with_another_scale_of_a_concatenation(
+    reference_dir, tmp_path):
+  published = os.path.join(reference_dir, 'freeze_qat.tflite')
+  damaged = tmp_path / 'damaged.tflite'
+  with open(published, 'rb') as source:
+    damaged.write_bytes(with_scale_of(
+        source.read(), 'decoder/concat', 'decoder/feature_projection0/Relu'))
+  result = run.inspect(options_lib.InspectionOptions(
+      model=published, other=str(damaged)))
+  assert not result.numbers['model']['clipping']
+  assert list(result.numbers['difference']['activations']['differing']) == [
+      'decoder/concat']
+  assert result.lines[-4].startswith('the same weights: all 2,238,576 are equal'
+                                     '; but other activations')
+  assert result.lines[-1].endswith(
+      'decoder/concat (CONCATENATION) holds 0..12.56, but its input '
+      'decoder/ResizeBilinear has 0..162.6')
 
 
 # --- The published models --------------------------------------------------

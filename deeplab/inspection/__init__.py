@@ -1,7 +1,8 @@
-"""What is in a model's file, compared with another one's, and explained.
+"""Contents of a model's file, and how they differ from another one's.
 
+activations  quantized activations of a TFLite file, and what clips them
 contents     layers, weights, ranges of a checkpoint, frozen graph, TFLite file
 difference   two of them, tensor by tensor
-debugger     what quantization costs each layer (TensorFlow 2.21)
-text         all of it in lines, for people
+text         lines for people
+run          from options to lines and JSON
 """

@@ -18,41 +18,28 @@ from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
 from deeplab.errors import some_of
+from deeplab.inspection import activations as activations_lib
 from deeplab.lite import layers as layers_lib
 from deeplab.lite import model_file
 from deeplab.nets import structure
 
 # Fake quantization of weights never uses the lowest of 256 values.
 _LOWEST, _HIGHEST = 1, 255
-
-
-class Quantized(NamedTuple):
-  """Values in 8 (biases: 32) bits; real is scale * (stored - zero point)."""
-  # int64, channels last.
-  stored: np.ndarray
-  # float64 and int64, [channels], or [1] where all have one.
-  scales: np.ndarray
-  zero_points: np.ndarray
+# How scopes of fake quantization end, and the tensor that each one rounds.
+_ACTIVATIONS = {'/act_quant': '', '/post_activation_bypass_quant': '/add'}
 
 
 class Values(NamedTuple):
   """Weights or biases of a layer."""
-  # Such as 'float32', or the type of what is stored.
+  # Such as 'float32', or the type of the stored values.
   dtype: str
   # float64; channels of the output last: [height, width, inputs, channels],
   # depthwise [height, width, 1, channels]; biases [channels].
   real: np.ndarray
-  # None: in float.
-  quantized: Optional[Quantized] = None
-
-
-class Range(NamedTuple):
-  """What a layer's output is rounded to."""
-  dtype: str
-  low: float
-  high: float
-  scale: float
-  zero_point: int
+  # Of quantized values. int64, of the same shape.
+  stored: Optional[np.ndarray] = None
+  # float64 [channels], or [1] if all channels have one; None: in float.
+  scales: Optional[np.ndarray] = None
 
 
 class Layer(NamedTuple):
@@ -65,8 +52,6 @@ class Layer(NamedTuple):
   multiply_adds: int
   weights: Values
   biases: Values
-  # None: in float.
-  output: Optional[Range]
 
   @property
   def parameters(self) -> int:
@@ -79,14 +64,16 @@ class Contents(NamedTuple):
   model: any_model.ModelFile
   # Of all its files.
   size_bytes: int
-  # Of the network that it is of.
+  # Structure of the network.
   options: options_lib.ModelOptions
   # By scope, in the order in which they run.
   layers: Dict[str, Layer]
-  # Operators or nodes, or variables by their part, and how many of each.
+  # Quantized activations, by the layer's scope or else by the tensor's name.
+  activations: Dict[str, activations_lib.Range]
+  # Operators, nodes or variables, and how many of each.
   counts: Dict[str, int]
-  # Tensors by type, and how many of each.
-  types: Dict[str, int]
+  # Of a TFLite file: operators that clip their inputs.
+  clipping: Tuple[activations_lib.Clipping, ...] = ()
 
 
 def read(model: any_model.ModelFile,
@@ -115,18 +102,13 @@ def read(model: any_model.ModelFile,
 
 def _of_checkpoint(model, crop_size):
   options = any_model.model_options(model.path, crop_size)
-  types = checkpoints.types_in(model.path)
-  wanted = [name for name in types if checkpoints.is_model_variable(name)]
-  values = checkpoints.values_in(model.path, wanted)
-  parts: Dict[str, int] = {}
-  for name in types:
-    part = ('of training alone' if name not in values else
-            'of quantization' if checkpoints.is_quantization_variable(name)
-            else 'of the network')
-    parts['variables ' + part] = parts.get('variables ' + part, 0) + 1
+  names = checkpoints.variables_in(model.path)
+  values = checkpoints.values_in(
+      model.path, list(filter(checkpoints.is_model_variable, names)))
   size = sum(map(os.path.getsize, checkpoints.parts_of(model.path)))
-  return Contents(model, size, options, _of_values(values, options, model.path),
-                  parts, _counted(types.values()))
+  return Contents(
+      model, size, options, _of_values(values, options, model.path),
+      _activations_of_variables(values), {'variables': len(names)})
 
 
 def _of_frozen_graph(model):
@@ -147,8 +129,7 @@ def _of_frozen_graph(model):
   return Contents(
       model, os.path.getsize(model.path), options,
       _of_values(values, options, model.path),
-      export.operation_counts(graph_def),
-      _counted(value.dtype.name for value in values.values()))
+      _activations_of_variables(values), export.operation_counts(graph_def))
 
 
 def _of_values(values: Dict[str, np.ndarray],
@@ -189,19 +170,29 @@ def _folded(scope, values, network):
   else:
     biases = value('biases')
   quantized = _fake_quantized(weights, values, scope + '/weights_quant')
-  output = _range_of_variables(values, scope + '/act_quant', lowest=0)
   return Layer(
       facts.kind, facts.output_shape, facts.multiply_adds,
-      quantized or Values('float32', weights), Values('float32', biases),
-      output)
+      quantized or Values('float32', weights), Values('float32', biases))
+
+
+def _activations_of_variables(values):
+  """Returns the Ranges of fake quantization, by names as in a TFLite file."""
+  found = {}
+  for name in values:
+    scope = os.path.dirname(name)
+    for ending, tensor in _ACTIVATIONS.items():
+      if name == scope + '/min' and scope.endswith(ending):
+        found[scope[:-len(ending)] + tensor] = _range_of_variables(
+            values, scope, lowest=0)
+  return {name: found[name] for name in found if found[name]}
 
 
 def _range_of_variables(values, scope, lowest):
-  """Returns the Range that fake quantization rounds to; None: there is none.
+  """Returns the Range of fake quantization; None: there is none.
 
-  As TensorFlow's Nudge: 0 is among the values.
+  0 is one of the values, as in TensorFlow's Nudge.
   """
-  if scope + '/min' not in values:
+  if scope + '/min' not in values or scope + '/max' not in values:
     return None
   low, high = (float(values['{}/{}'.format(scope, end)])
                for end in ('min', 'max'))
@@ -210,8 +201,9 @@ def _range_of_variables(values, scope, lowest):
     return None
   zero_point = int(np.clip(np.floor(lowest - low / scale + 0.5), lowest,
                            _HIGHEST))
-  return Range('uint8', scale * (lowest - zero_point),
-               scale * (_HIGHEST - zero_point), scale, zero_point)
+  return activations_lib.Range('uint8', scale * (lowest - zero_point),
+                               scale * (_HIGHEST - zero_point), scale,
+                               zero_point)
 
 
 def _fake_quantized(weights, values, scope):
@@ -222,8 +214,8 @@ def _fake_quantized(weights, values, scope):
   stored = np.floor(
       (np.clip(weights, to.low, to.high) - to.low) / to.scale + 0.5
   ).astype(np.int64) + _LOWEST
-  return Values('uint8', to.scale * (stored - to.zero_point), Quantized(
-      stored, np.array([to.scale]), np.array([to.zero_point])))
+  return Values('uint8', to.scale * (stored - to.zero_point), stored,
+                np.array([to.scale]))
 
 
 # --- TFLite files ----------------------------------------------------------
@@ -243,10 +235,18 @@ def _of_tflite(model):
   layers = {
       scope: _of_tensors(found[scope], network.convolutions[scope])
       for scope in network.convolutions}
+  scopes = {layer.output.name: scope for scope, layer in found.items()}
+  activations = {}
+  for operator in content.operators:
+    for position in operator.outputs:
+      tensor = content.tensors[position]
+      to = activations_lib.range_of(tensor)
+      if to:
+        activations[scopes.get(
+            tensor.name, activations_lib.short_name(tensor))] = to
   return Contents(
-      model, os.path.getsize(model.path), options, layers,
-      content.operation_counts(),
-      _counted(str(tensor.dtype) for tensor in content.tensors))
+      model, os.path.getsize(model.path), options, layers, activations,
+      content.operation_counts(), tuple(activations_lib.find_clipping(content)))
 
 
 def _of_tensors(layer: layers_lib.Layer, facts: structure.Convolution) -> Layer:
@@ -258,33 +258,20 @@ def _of_tensors(layer: layers_lib.Layer, facts: structure.Convolution) -> Layer:
         layer.weights * layer.gain[:, np.newaxis], 2, 3)
   return Layer(
       facts.kind, layer.output.shape[1:], facts.multiply_adds,
-      Values(str(layer.stored_weights.dtype), weights,
-             _quantized(layer.stored_weights, facts.kind)),
-      Values(str(layer.stored_biases.dtype), layer.offset,
-             _quantized(layer.stored_biases, '')),
-      _range_of_tensor(layer.output))
+      _stored(layer.stored_weights, weights, facts.kind),
+      _stored(layer.stored_biases, layer.offset, ''))
 
 
-def _quantized(tensor: model_file.Tensor, kind: str) -> Optional[Quantized]:
-  """Returns what a tensor stores, channels last; None: in float."""
+def _stored(tensor: model_file.Tensor, real: np.ndarray, kind: str) -> Values:
+  """Returns Values with what a tensor stores, channels last."""
   if not tensor.scales or tensor.data is None:
-    return None
+    return Values(str(tensor.dtype), real)
   stored = tensor.data.astype(np.int64)
-  if kind == 'CONV_2D':
-    stored = np.transpose(stored, [1, 2, 3, 0])
-  elif kind:
-    stored = np.transpose(stored, [1, 2, 0, 3])
-  return Quantized(stored, np.array(tensor.scales, np.float64),
-                   np.array(tensor.zero_points, np.int64))
-
-
-def _range_of_tensor(tensor: model_file.Tensor) -> Optional[Range]:
-  if len(tensor.scales) != 1 or tensor.dtype is None:
-    return None
-  kind = np.iinfo(tensor.dtype)
-  scale, zero_point = tensor.scales[0], tensor.zero_points[0]
-  return Range(str(tensor.dtype), scale * (kind.min - zero_point),
-               scale * (kind.max - zero_point), scale, zero_point)
+  if kind:
+    stored = np.transpose(
+        stored, [1, 2, 3, 0] if kind == 'CONV_2D' else [1, 2, 0, 3])
+  return Values(str(tensor.dtype), real, stored,
+                np.array(tensor.scales, np.float64))
 
 
 # --- All -------------------------------------------------------------------
@@ -296,30 +283,23 @@ def _with_classes(options, model):
   return options.with_classes(label_map) if label_map else options
 
 
-def _counted(names) -> Dict[str, int]:
-  counts: Dict[str, int] = {}
-  for name in names:
-    counts[name] = counts.get(name, 0) + 1
-  return counts
-
-
 def to_json(contents: Contents) -> Dict[str, Any]:
   """Returns all but the weights themselves as a dict that json can write."""
   layers: List[Dict[str, Any]] = []
   for name, layer in contents.layers.items():
     weights = layer.weights
-    quantized = weights.quantized
+    output = contents.activations.get(name)
     layers.append({
         'name': name, 'kind': layer.kind,
         'output_shape': list(layer.output_shape),
         'parameters': layer.parameters, 'multiply_adds': layer.multiply_adds,
         'weights': {
             'type': weights.dtype, 'shape': list(weights.real.shape),
-            'low': float(weights.real.min()),
-            'high': float(weights.real.max()),
-            'scales': [] if quantized is None else [
-                float(quantized.scales.min()), float(quantized.scales.max())]},
-        'output': layer.output and dict(layer.output._asdict())})
+            'low': finite(weights.real.min()),
+            'high': finite(weights.real.max()),
+            'scales': [] if weights.scales is None else [
+                finite(weights.scales.min()), finite(weights.scales.max())]},
+        'output': output and dict(output._asdict())})
   return {
       'path': contents.model.path, 'kind': contents.model.kind,
       'bytes': contents.size_bytes,
@@ -327,4 +307,15 @@ def to_json(contents: Contents) -> Dict[str, Any]:
       'parameters': sum(layer.parameters for layer in contents.layers.values()),
       'multiply_adds': sum(
           layer.multiply_adds for layer in contents.layers.values()),
-      'counts': contents.counts, 'types': contents.types, 'layers': layers}
+      'counts': contents.counts, 'layers': layers,
+      'activations': {name: dict(one._asdict())
+                      for name, one in contents.activations.items()},
+      'clipping': [
+          dict(one._asdict(), input=dict(one.input._asdict()),
+               output=dict(one.output._asdict()))
+          for one in contents.clipping]}
+
+
+def finite(value: float) -> Optional[float]:
+  """Returns a number as JSON can hold it: None for NaN and infinity."""
+  return float(value) if np.isfinite(value) else None

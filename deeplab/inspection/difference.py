@@ -1,70 +1,60 @@
 """Two models, tensor by tensor: the same weights, rounded, or others?
 
 A value that is stored in 8 bits stands for all that are within half a step of
-it. So two weights are told apart only where they are further from each other
-than half a step of each.
+it. So two weights are told apart only if they are further from each other than
+half a step of each. A weight that is not a number equals no other one.
 """
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from deeplab.inspection import activations as activations_lib
 from deeplab.inspection import contents as contents_lib
 
 EQUAL = 'equal'
 ROUNDED = 'equal but for rounding'
 OTHER = 'different'
-# What float32 arithmetic makes of folding: of the largest weight of a channel;
-# of the largest bias of a layer, as biases are differences.
+# Error of folding batch norm in float32: relative to the largest weight of a
+# channel, or to the largest bias of a layer, because biases are differences.
 _FLOAT_TOLERANCE = 1e-5
-# A channel whose largest weight is below it gives its bias and nothing else.
-NEAR_ZERO = 1e-6
-
-
-class Channel(NamedTuple):
-  """An output channel whose stored weights differ."""
-  number: int
-  # Number of weights that differ.
-  differing: int
-  # Largest difference, in steps.
-  steps: int
-  # Largest real weight of both.
-  largest: float
-  # What a step means, in either.
-  scales: Tuple[float, float]
+# Scales of activations that differ by less, relatively, are equal.
+_SAME_SCALE = 1e-3
 
 
 class ValuesDifference(NamedTuple):
   """Weights, or biases, of a layer in two models."""
   verdict: str
   number: int
-  # Stored values that differ; of values in float, real ones.
+  # Number of values whose stored form differs, or, in float, the real one.
   differing: int
   # Largest difference of stored values; None: not both are stored in 8 bits.
   steps: Optional[int]
-  # Largest difference of real values, and of all together: root of the sum of
-  # squares, relative to that of the first model.
+  # Largest difference of real values, and the root of the sum of their squares
+  # relative to that of the first model's values.
   largest: float
   relative: float
-  # Values that are further apart than rounding explains.
+  # Number of values that are further apart than rounding explains.
   beyond: int
-  # Where stored values differ.
-  channels: List[Channel]
+  # Number of values that are NaN or infinite in one of the models.
+  not_finite: int
 
 
 class LayerDifference(NamedTuple):
   """A layer in two models."""
   weights: ValuesDifference
   biases: ValuesDifference
-  # What outputs are rounded to, in either.
-  outputs: Tuple[Optional[contents_lib.Range], Optional[contents_lib.Range]]
 
 
 class Difference(NamedTuple):
   """Two models."""
-  # By scope, of the layers that both have in one shape.
+  # By scope: the layers that both have in one shape.
   layers: Dict[str, LayerDifference]
   # Layers that only one has, or that have other shapes.
   unmatched: List[str]
+  # By name: quantized activations of both, and those that only one has if the
+  # other one has quantized activations, too.
+  activations: Dict[str, Tuple[activations_lib.Range, activations_lib.Range]]
+  unmatched_activations: List[str]
 
   @property
   def verdict(self) -> str:
@@ -85,10 +75,15 @@ class Difference(NamedTuple):
              if layer.weights.steps is not None]
     return max(steps) if steps else None
 
+  def differing_activations(self) -> List[str]:
+    """Returns the names of activations with another scale or zero point."""
+    return [name for name, (first, second) in self.activations.items()
+            if not _same_range(first, second)]
+
 
 def between(first: contents_lib.Contents,
             second: contents_lib.Contents) -> Difference:
-  """Compares two models, layer by layer."""
+  """Compares two models, layer by layer and activation by activation."""
   layers = {}
   unmatched = sorted(set(first.layers) ^ set(second.layers))
   for name, layer in first.layers.items():
@@ -100,56 +95,56 @@ def between(first: contents_lib.Contents,
       continue
     layers[name] = LayerDifference(
         _of_values(layer.weights, other.weights),
-        _of_values(layer.biases, other.biases), (layer.output, other.output))
-  return Difference(layers, unmatched)
+        _of_values(layer.biases, other.biases))
+  of_first, of_second = first.activations, second.activations
+  # Checkpoints and graphs do not name the activations that copy another one.
+  are_files = first.model.kind == second.model.kind
+  return Difference(
+      layers, unmatched,
+      {name: (one, of_second[name]) for name, one in of_first.items()
+       if name in of_second},
+      sorted(set(of_first) ^ set(of_second))
+      if are_files and of_first and of_second else [])
 
 
 def _of_values(first: contents_lib.Values,
                second: contents_lib.Values) -> ValuesDifference:
-  apart = np.abs(first.real - second.real)
-  beyond = int(np.count_nonzero(
-      apart > _rounding(first) + _rounding(second)))
-  stored = None
-  if first.quantized and second.quantized and first.dtype == second.dtype:
-    stored = np.abs(first.quantized.stored - second.quantized.stored)
-  differing = int(np.count_nonzero(apart if stored is None else stored))
-  norm = float(np.sqrt(np.sum(first.real ** 2)))
-  distance = float(np.sqrt(np.sum(apart ** 2)))
+  with np.errstate(invalid='ignore'):
+    apart = np.abs(first.real - second.real)
+    # NaN is not within any distance.
+    beyond = int(np.count_nonzero(
+        ~(apart <= _rounding(first) + _rounding(second))))
+    norm = float(np.sqrt(np.sum(first.real ** 2)))
+    distance = float(np.sqrt(np.sum(apart ** 2)))
+  steps = None
+  if first.stored is not None and second.stored is not None and (
+      first.dtype == second.dtype):
+    steps = np.abs(first.stored - second.stored)
+  differing = int(np.count_nonzero(apart if steps is None else steps))
   return ValuesDifference(
       OTHER if beyond else ROUNDED if differing else EQUAL,
-      apart.size, differing,
-      None if stored is None else int(stored.max()),
+      apart.size, differing, None if steps is None else int(steps.max()),
       float(apart.max()), distance / norm if norm else float(distance > 0),
-      beyond, [] if stored is None else _channels(stored, first, second))
+      beyond, int(np.count_nonzero(~np.isfinite(apart))))
 
 
 def _rounding(values):
-  """Returns how far a real value may be from what is there, by channel."""
+  """Returns how far a real value may be from the stored one, by channel."""
   largest = np.abs(values.real).max()
   if values.real.ndim > 1:
-    largest = _by_channel(np.abs(values.real)).max(axis=0)
+    largest = np.abs(values.real).reshape(
+        -1, values.real.shape[-1]).max(axis=0)
   tolerance = _FLOAT_TOLERANCE * largest
-  if values.quantized is not None:
-    tolerance = tolerance + 0.5 * values.quantized.scales
+  if values.scales is not None:
+    tolerance = tolerance + 0.5 * values.scales
   return tolerance
 
 
-def _by_channel(values):
-  return values.reshape(-1, values.shape[-1])
-
-
-def _channels(stored, first, second):
-  """Returns the Channels in which stored values differ."""
-  stored = _by_channel(stored)
-  largest = np.maximum(*[_by_channel(np.abs(values.real)).max(axis=0)
-                         for values in (first, second)])
-  scales = [np.broadcast_to(values.quantized.scales, largest.shape)
-            for values in (first, second)]
-  return [
-      Channel(int(index), int(np.count_nonzero(stored[:, index])),
-              int(stored[:, index].max()), float(largest[index]),
-              (float(scales[0][index]), float(scales[1][index])))
-      for index in np.flatnonzero(stored.any(axis=0))]
+def _same_range(first, second):
+  """Compares scale and zero point; a zero point counts from the type's end."""
+  return bool(np.isclose(first.scale, second.scale, rtol=_SAME_SCALE, atol=0)
+              ) and first.zero_point - np.iinfo(first.dtype).min == (
+                  second.zero_point - np.iinfo(second.dtype).min)
 
 
 def to_json(difference: Difference) -> Dict[str, Any]:
@@ -162,12 +157,18 @@ def to_json(difference: Difference) -> Dict[str, Any]:
       'steps': difference.steps, 'unmatched': difference.unmatched,
       'layers': {
           name: {'weights': _as_json(layer.weights),
-                 'biases': _as_json(layer.biases),
-                 'outputs': [output and dict(output._asdict())
-                             for output in layer.outputs]}
-          for name, layer in difference.layers.items()}}
+                 'biases': _as_json(layer.biases)}
+          for name, layer in difference.layers.items()},
+      'activations': {
+          'compared': len(difference.activations),
+          'unmatched': difference.unmatched_activations,
+          'differing': {
+              name: [dict(one._asdict())
+                     for one in difference.activations[name]]
+              for name in difference.differing_activations()}}}
 
 
 def _as_json(values):
-  return dict(values._asdict(), channels=[
-      dict(channel._asdict()) for channel in values.channels])
+  return dict(values._asdict(),
+              largest=contents_lib.finite(values.largest),
+              relative=contents_lib.finite(values.relative))

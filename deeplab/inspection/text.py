@@ -1,4 +1,4 @@
-"""What was found in models, in lines of text for people."""
+"""Human-readable lines about models."""
 from typing import List, Optional
 
 import numpy as np
@@ -6,13 +6,10 @@ import numpy as np
 from deeplab import label_map as label_maps
 from deeplab.errors import some_of
 from deeplab.inspection import contents as contents_lib
-from deeplab.inspection import debugger
 from deeplab.inspection import difference as difference_lib
 
-# Channels, layers and classes that are listed; all are in the JSON.
-_MOST_CHANNELS, _MOST_LAYERS, _MOST_CLASSES = 12, 10, 10
-# Relative change of a step from which outputs are rounded otherwise.
-_SAME_SCALE = 1e-3
+# Lines and classes that are listed; all are in the JSON.
+_MOST_LINES, _MOST_CLASSES = 12, 10
 
 
 def of_contents(contents: contents_lib.Contents) -> List[str]:
@@ -23,11 +20,13 @@ def of_contents(contents: contents_lib.Contents) -> List[str]:
       'layer', width, 'kind', 'output', 'parameters', 'M mult-add', 'weights',
       'output range')]
   for name, layer in layers.items():
+    output = contents.activations.get(name)
     lines.append('{:<{}}  {:<9}  {:>11}  {:>10,}  {:>10.1f}  {:<25}  {}'.format(
         name, width, 'depthwise' if 'DEPTHWISE' in layer.kind else 'conv',
         'x'.join(map(str, layer.output_shape)), layer.parameters,
         layer.multiply_adds / 1e6, _weights(layer.weights),
-        _range(layer.output)))
+        'float' if output is None else '{} {}, step {:.4g}'.format(
+            output.dtype, _ends(output), output.scale)))
   values = sum(layer.parameters for layer in layers.values())
   options = contents.options
   return lines + ['', '{} {}, {:,} bytes'.format(
@@ -42,8 +41,9 @@ def of_contents(contents: contents_lib.Contents) -> List[str]:
           ','.join(map(str, options.decoder_output_stride)) or 'none',
           ', quantization-aware' if options.is_quantized else '')
   ] + _own_classes(options.label_map) + [
-      '  ' + _counts(contents.counts),
-      '  tensors: ' + _counts(contents.types)]
+      '  ' + ', '.join('{} {}'.format(count, name)
+                       for name, count in sorted(contents.counts.items()))
+  ] + of_clipping(contents)
 
 
 def _own_classes(label_map):
@@ -52,31 +52,18 @@ def _own_classes(label_map):
       '  classes: ' + some_of(label_map.names[1:], limit=_MOST_CLASSES)]
 
 
-def _counts(counts):
-  return ', '.join('{} {}'.format(count, name)
-                   for name, count in sorted(counts.items()))
-
-
 def _weights(values):
-  if values.quantized is None:
+  if values.scales is None:
     return '{} {:+.3g}..{:+.3g}'.format(
         values.dtype, values.real.min(), values.real.max())
-  scales = values.quantized.scales
   return '{} step {:.3g}{}'.format(
-      values.dtype, scales.min(),
-      '..{:.3g}'.format(scales.max()) if scales.size > 1 else '')
-
-
-def _range(output: Optional[contents_lib.Range]):
-  if output is None:
-    return 'float'
-  return '{} {:.4g}..{:.4g}, step {:.4g}'.format(
-      output.dtype, output.low, output.high, output.scale)
+      values.dtype, values.scales.min(), '..{:.3g}'.format(
+          values.scales.max()) if values.scales.size > 1 else '')
 
 
 def of_difference(difference: difference_lib.Difference, first: str,
                   second: str) -> List[str]:
-  """Describes what two models have in common.
+  """Describes how two models differ.
 
   Args:
     difference: between them.
@@ -86,15 +73,14 @@ def of_difference(difference: difference_lib.Difference, first: str,
   lines = [_judgement(difference)]
   if difference.unmatched:
     lines.append('not in both: ' + ', '.join(difference.unmatched))
-  differing = [(name, layer.weights) for name, layer
-               in difference.layers.items() if layer.weights.channels]
-  channels = [(name, channel) for name, weights in differing
-              for channel in weights.channels]
-  if channels:
-    lines += _of_channels(channels, first, second)
-  elif difference.verdict == difference_lib.OTHER:
-    lines += _of_layers(difference)
-  return lines + _of_outputs(difference, first, second)
+  if difference.verdict == difference_lib.OTHER:
+    apart = sorted(
+        ((np.nan_to_num(layer.weights.relative, nan=np.inf), name)
+         for name, layer in difference.layers.items()), reverse=True)
+    lines.append('furthest apart, relative to all weights of the layer:')
+    lines += _first(['  {:<60} {:.4f}'.format(name, relative)
+                     for relative, name in apart])
+  return lines + _of_activations(difference, first, second)
 
 
 def of_classes(first_map: Optional[label_maps.LabelMap],
@@ -118,80 +104,68 @@ def of_classes(first_map: Optional[label_maps.LabelMap],
 
 def _judgement(difference):
   """Says in a line whether the weights are the same."""
-  number, differing, beyond = (
-      difference.total(name) for name in ('number', 'differing', 'beyond'))
+  number, differing, beyond, not_finite = (
+      difference.total(name)
+      for name in ('number', 'differing', 'beyond', 'not_finite'))
   if difference.verdict == difference_lib.EQUAL:
-    return 'the same weights: all {:,} are equal'.format(number)
-  stored = '' if difference.steps is None else (
-      ' as stored, by up to {} steps'.format(difference.steps))
-  if difference.verdict == difference_lib.ROUNDED:
-    return ('the same weights but for rounding: {:,} of {:,} differ{}, none by '
-            'more than half a step of each'.format(differing, number, stored))
-  return ('other weights: {:,} of {:,} differ{}, {:,} of them by more than '
-          'rounding'.format(differing, number, stored, beyond))
+    line = 'the same weights: all {:,} are equal'.format(number)
+  elif difference.verdict == difference_lib.ROUNDED:
+    line = ('the same weights but for rounding: {:,} of {:,} differ{}, none by '
+            'more than half a step of each'.format(
+                differing, number, '' if difference.steps is None else
+                ' as stored, by up to {} steps'.format(difference.steps)))
+  else:
+    line = ('other weights: {:,} of {:,} differ, {:,} of them by more than '
+            'rounding{}'.format(
+                differing, number, beyond, '' if not not_finite else
+                ', and {:,} are NaN or infinite'.format(not_finite)))
+  changed = len(difference.differing_activations())
+  if changed or difference.unmatched_activations:
+    line += '; but other activations'
+  return line
 
 
-def _of_channels(channels, first, second):
-  """Describes channels whose stored weights differ."""
-  near_zero = sum(channel.largest < difference_lib.NEAR_ZERO
-                  for _, channel in channels)
-  lines = ['in {} output channels, of which {} have no weight above {:g}: they '
-           'give their bias and nothing else'.format(
-               len(channels), near_zero, difference_lib.NEAR_ZERO)]
-  width = max(len(name) for name, _ in channels)
-  lines.append('  {:<{}}  {:>7}  {:>9}  {:>5}  {:>14}  step in {}, {}'.format(
-      'layer', width, 'channel', 'differing', 'steps', 'largest weight', first,
-      second))
-  for name, channel in channels[:_MOST_CHANNELS]:
-    lines.append('  {:<{}}  {:>7}  {:>9}  {:>5}  {:>14.3g}  {:.4g}, {:.4g}'
-                 .format(name, width, channel.number, channel.differing,
-                         channel.steps, channel.largest, *channel.scales))
-  return lines + _more(len(channels) - _MOST_CHANNELS)
+def _of_activations(difference, first, second):
+  """Describes activations that are quantized otherwise."""
+  lines = []
+  if difference.unmatched_activations:
+    lines = ['activations of one model only:'] + _first(
+        ['  ' + name for name in difference.unmatched_activations])
+  changed = difference.differing_activations()
+  if changed:
+    width = max(map(len, changed))
+    lines.append(
+        '{} of {} activations differ in scale or zero point: {}, {}'.format(
+            len(changed), len(difference.activations), first, second))
+    lines += _first(['  {:<{}}  {}, {}'.format(name, width, *map(
+        _scale, difference.activations[name])) for name in changed])
+  elif difference.activations:
+    lines.append('the same scale and zero point: all {} activations'.format(
+        len(difference.activations)))
+  return lines
 
 
-def _more(number):
-  return ['  and {} more'.format(number)] if number > 0 else []
+def _scale(to):
+  return '{:.4g} (zero point {}, up to {:.4g})'.format(
+      to.scale, to.zero_point, to.high)
 
 
-def _of_layers(difference):
-  """Describes the layers whose weights are the furthest apart."""
-  apart = sorted(
-      ((layer.weights.relative, name)
-       for name, layer in difference.layers.items()), reverse=True)
-  lines = ['furthest apart, relative to all weights of the layer:']
-  lines += ['  {:<60} {:.4f}'.format(name, relative)
-            for relative, name in apart[:_MOST_LAYERS]]
-  return lines + _more(len(apart) - _MOST_LAYERS)
+def of_clipping(contents: contents_lib.Contents) -> List[str]:
+  """Names the outputs that are narrower than their inputs' range."""
+  return [
+      'CLIPPED in {}: {} ({}) holds {}, but its input {} has {}{}'.format(
+          contents.model.path, one.name, one.kind, _ends(one.output),
+          one.input_name, _ends(one.input), '' if one.share is None else
+          ': {:.3f} % of the values are clipped'.format(100 * one.share))
+      for one in contents.clipping]
 
 
-def _of_outputs(difference, first, second):
-  """Describes layers whose outputs are rounded otherwise."""
-  found = [
-      (name, *layer.outputs) for name, layer in difference.layers.items()
-      if layer.outputs[0] and layer.outputs[1] and (
-          layer.outputs[0].dtype == layer.outputs[1].dtype) and not np.isclose(
-              layer.outputs[0].scale, layer.outputs[1].scale,
-              rtol=_SAME_SCALE, atol=0)]
-  if not found:
-    return []
-  width = max(len(name) for name, _, _ in found)
-  lines = ['outputs of {} layers are rounded otherwise: step in {}, {}'.format(
-      len(found), first, second)]
-  lines += ['  {:<{}}  {:.4g}, {:.4g}'.format(name, width, one.scale, two.scale)
-            for name, one, two in found[:_MOST_CHANNELS]]
-  return lines + _more(len(found) - _MOST_CHANNELS)
+def _ends(to):
+  return '{:.4g}..{:.4g}'.format(to.low, to.high)
 
 
-def of_costs(costs: List[debugger.Cost]) -> List[str]:
-  """Describes what quantization costs each layer."""
-  width = max(len(cost.name) for cost in costs)
-  lines = ['{:<{}}  {:<17}  {:>9}  {:>6}  {:>6}  {:>7}'.format(
-      'error in steps of', width, 'kind', 'step', 'all', 'mean', 'largest')]
-  lines += ['{:<{}}  {:<17}  {:>9.4g}  {:>6.2f}  {:>+6.2f}  {:>7.1f}'.format(
-      cost.name, width, cost.kind, cost.scale, cost.error, cost.bias,
-      cost.largest) for cost in costs]
-  worst = sorted(costs, key=lambda cost: -cost.error)[:3]
-  return lines + [
-      '', '{:.2f} is a perfect rounding; the largest are those of {}'.format(
-          debugger.PERFECT, ', '.join('{} ({:.2f})'.format(
-              cost.name, cost.error) for cost in worst))]
+def _first(lines):
+  """Returns the first lines, and how many there are more."""
+  more = len(lines) - _MOST_LINES
+  return lines[:_MOST_LINES] + (
+      ['  and {} more'.format(more)] if more > 0 else [])

@@ -128,23 +128,6 @@ def post_training_quantize(
       started=started)
 
 
-def calibrating_converter(
-    options: options_lib.QuantizationCostOptions) -> Tuple[Any, List[str]]:
-  """Returns a converter that quantizes, and its calibration images.
-
-  Args:
-    options: QuantizationCostOptions.
-
-  Returns:
-    (TensorFlow's converter, paths).
-
-  Raises:
-    InputError: as post_training_quantize.
-  """
-  _, paths, converter = _calibrating(options)
-  return converter, paths
-
-
 def _calibrating(options):
   """Returns a _Graph, calibration images, and a converter set up for both."""
   graph = _load(options, quantized=False)
