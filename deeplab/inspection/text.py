@@ -134,6 +134,8 @@ def _of_activations(difference, first, second):
   changed = difference.differing_activations()
   if changed:
     width = max(map(len, changed))
+    # The largest changes of a scale first.
+    changed.sort(key=lambda name: _ratio(*difference.activations[name]))
     lines.append(
         '{} of {} activations differ in scale or zero point: {}, {}'.format(
             len(changed), len(difference.activations), first, second))
@@ -143,6 +145,12 @@ def _of_activations(difference, first, second):
     lines.append('the same scale and zero point: all {} activations'.format(
         len(difference.activations)))
   return lines
+
+
+def _ratio(first, second):
+  """Returns the ratio of two scales, the smaller one to the larger one."""
+  low, high = sorted((first.scale, second.scale))
+  return low / high if high else 1.0
 
 
 def _scale(to):

@@ -123,10 +123,6 @@ def test_commands_of_quantization(shell, quantized):
       '    --model=ptq_2.2', **shell.variables)
   assert_shown(output, 'quantization.md', 4)
   output = shell.run_documented(
-      'quantization.md', 'python scripts/inspect_model.py \\\n'
-      '    --model=${PB_FILE}', **shell.variables)
-  assert_shown(output, 'quantization.md', 5)
-  output = shell.run_documented(
       'quantization.md', 'python scripts/compare_models.py',
       **shell.variables)
   assert 'same as 2.2 ' in output
