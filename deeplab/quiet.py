@@ -64,6 +64,7 @@ def without_notices() -> Iterator[None]:
       ['grep', '-avE', '--line-buffered', _NOTICE], stdin=subprocess.PIPE,
       stdout=kept, env=dict(os.environ, LC_ALL='C'),
       start_new_session=True) as notices:
+    assert notices.stdin is not None
     os.dup2(notices.stdin.fileno(), _STDERR)
     try:
       yield

@@ -2,246 +2,386 @@
 
     .venvs/tf1/bin/python tests/mutants.py [WORD...]
 
-applies each to a copy of the repository, runs the test that is named beside it
-and expects a failure; with words, those whose name holds one of them. The
-tests hold wherever they run, so none of them may be the bound of a processor
-that was not recorded. tests/test_mutants.py holds the list against the code.
+applies each change to a copy of the repository, runs the test named beside it
+and expects that it fails. Words select the mutants whose name holds one of
+them. A change is named by its function and tokens, and a test by its name, so
+that both may move to another file. The tests hold on every machine, so none of
+them may be the bound of a processor that was not recorded. test_mutants.py
+checks the list against the code.
 """
+import ast
+import functools
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tokenize
 from typing import NamedTuple
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LAYOUT = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+           tokenize.COMMENT, tokenize.ENDMARKER)
 
 
 class Mutant(NamedTuple):
   """One wrong change."""
   name: str
-  # File, the text in it (found once), and what takes its place.
-  path: str
-  text: str
+  # Name of the function it is in; '': anywhere in deeplab/.
+  function: str
+  # Code whose tokens are there once, and the code that takes its place.
+  code: str
   replacement: str
-  # Test file and a word of pytest's -k.
+  # Name of the test that fails.
   test: str
-  word: str
 
 
 MUTANTS = (
-    # Survivors of an earlier review.
-    Mutant('initial spread of logits', 'deeplab/nets/deeplab_v3.py',
-           '_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
-           'test_training.py', 'initial_values'),
-    Mutant('initial spread of separable depthwise', 'deeplab/nets/layers.py',
-           'stddev=0.33', 'stddev=0.3', 'test_training.py', 'initial_values'),
-    Mutant('initial spread of separable pointwise', 'deeplab/nets/layers.py',
-           'stddev=0.06', 'stddev=0.05', 'test_training.py', 'initial_values'),
-    Mutant('logits averaged over scales', 'deeplab/nets/deeplab_v3.py',
+    Mutant('initial spread of logits',
+           '',
+           '_LOGITS_STDDEV = 0.01',
+           '_LOGITS_STDDEV = 0.02',
+           'test_initial_values_have_their_spread'),
+    Mutant('initial spread of separable depthwise',
+           'separable_conv2d',
+           'stddev=0.33',
+           'stddev=0.3',
+           'test_initial_values_have_their_spread'),
+    Mutant('initial spread of separable pointwise',
+           'separable_conv2d',
+           'stddev=0.06',
+           'stddev=0.05',
+           'test_initial_values_have_their_spread'),
+    Mutant('logits averaged over scales',
+           'multi_scale_predictions',
            'probabilities.append(tf.nn.softmax(outputs))',
-           'probabilities.append(outputs)', 'test_network.py',
-           'averaged_over_scales'),
-    Mutant('padding without taking mid-grey off', 'deeplab/data/preprocess.py',
-           """  image = (tf.pad(image - contract.PADDING_VALUE, paddings) +
-           contract.PADDING_VALUE)""",
-           """  image = tf.pad(image, paddings,
-                 constant_values=contract.PADDING_VALUE)""",
-           'test_preprocess.py', 'padding_rounds'),
-    Mutant('TFLite pixels scaled as the graph does', 'deeplab/contract.py',
-           'return images / 127.5 - 1.0', 'return images * (2 / 255.0) - 1.0',
-           'test_contract.py', 'tflite_scripts_divide'),
-    Mutant('biases not doubled', 'deeplab/schedules.py',
-           "2.0 if 'biases' in name", "1.0 if 'biases' in name",
-           'test_training.py', 'update_follows'),
-    # Ten of what would change a number quietly.
-    Mutant('ignored label counts in the loss', 'deeplab/losses.py',
+           'probabilities.append(outputs)',
+           'test_probabilities_are_averaged_over_scales_not_logits'),
+    Mutant('padding without taking mid-grey off',
+           'pad_to_crop',
+           'image = (tf.pad(image - contract.PADDING_VALUE, paddings) + '
+           'contract.PADDING_VALUE)',
+           'image = tf.pad(image, paddings, '
+           'constant_values=contract.PADDING_VALUE)',
+           'test_padding_rounds_as_the_reference_does'),
+    Mutant('TFLite pixels scaled as the graph does',
+           'scale_as_tflite_scripts',
+           'return images / 127.5 - 1.0',
+           'return images * (2 / 255.0) - 1.0',
+           'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
+    Mutant('biases not doubled',
+           'gradient_multipliers',
+           "2.0 if 'biases' in name",
+           "1.0 if 'biases' in name",
+           'test_each_update_follows_from_its_gradients'),
+    Mutant('ignored label counts in the loss',
+           'sum_over_pixels',
            'tf.not_equal(part_labels, contract.IGNORE_LABEL)',
-           'tf.not_equal(part_labels, -1)', 'test_training.py',
-           'ignored_pixels'),
-    Mutant('loss without aligned corners', 'deeplab/losses.py',
-           'size, align_corners=True)', 'size, align_corners=False)',
-           'test_network.py', 'outputs_and_gradients'),
-    Mutant('fused loss without the weights of pixels', 'deeplab/losses.py',
+           'tf.not_equal(part_labels, -1)',
+           'test_ignored_pixels_count_nothing'),
+    Mutant('loss without aligned corners',
+           '_resized',
+           'size, align_corners=True)',
+           'size, align_corners=False)',
+           'test_outputs_and_gradients_match_the_reference'),
+    Mutant('fused loss without the weights of pixels',
+           'gradient',
            '(probabilities - one_hot) * weights[:, tf.newaxis]',
-           '(probabilities - one_hot)', 'test_fused_step.py', 'loss'),
-    Mutant('fused loss that nothing above it scales', 'deeplab/losses.py',
-           'return upstream * tf.raw_ops', 'return tf.raw_ops',
-           'test_fused_step.py', 'gradient_are_the_same'),
-    Mutant('fused loss of all but 0 probabilities', 'deeplab/losses.py',
+           '(probabilities - one_hot)',
+           'test_the_loss_and_its_gradient_are_the_same'),
+    Mutant('fused loss that nothing above it scales',
+           'gradient',
+           'return upstream * tf.raw_ops',
+           'return tf.raw_ops',
+           'test_the_loss_and_its_gradient_are_the_same'),
+    Mutant('fused loss of all but 0 probabilities',
+           'weighted_sum',
            'lambda: _of_pixels(resized, labels))',
-           'lambda: -tf.log(of_label))', 'test_fused_step.py',
-           'no_probability'),
-    Mutant('folded batch norm without the mean', 'deeplab/nets/batch_norm.py',
-           "variables['moving_mean'] * factor", '0 * factor',
-           'test_fused_step.py', 'folded_batch_norm'),
-    Mutant('epochs in one order', 'deeplab/data/dataset.py',
+           'lambda: -tf.log(of_label))',
+           'test_a_label_of_no_probability_has_the_same_loss'),
+    Mutant('folded batch norm without the mean',
+           'factor_and_offset',
+           "variables['moving_mean'] * factor",
+           '0 * factor',
+           'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
+    Mutant('epochs in one order',
+           'one_epoch',
            'tf.stack([tf.constant(seed, tf.int64), number])',
            'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
-           'test_dataset.py', 'epoch'),
-    Mutant('a resumed run that begins the data anew', 'deeplab/training.py',
-           'first_step if goes_on else 0', '0', 'test_resume.py',
-           'interrupted'),
-    Mutant('hosts that count pixels on their own', 'deeplab/training.py',
+           'test_each_epoch_has_every_record_once_in_a_new_order'),
+    Mutant('a resumed run that begins the data anew',
+           '_train_alone',
+           'first_step if goes_on else 0',
+           '0',
+           'test_interrupted_equals_uninterrupted'),
+    Mutant('hosts that count pixels on their own',
+           'build_step',
            'losses.mean(sums, lambda count: split.over_hosts([count], '
-           '_COUNT_EXCHANGE)[0])', 'losses.mean(sums)', 'test_batch_parts.py',
-           'whole_batch_does'),
-    Mutant('the same dropout in all parts', 'deeplab/nets/batch_parts.py',
+           '_COUNT_EXCHANGE)[0])',
+           'losses.mean(sums)',
+           'test_parts_compute_what_the_whole_batch_does'),
+    Mutant('the same dropout in all parts',
+           'draws',
            'draws[self._number * images:(self._number + 1) * images]',
-           'draws[:images]', 'test_batch_parts.py', 'dropout_draws'),
-    Mutant('hosts that read the same records', 'deeplab/data/dataset.py',
+           'draws[:images]',
+           'test_dropout_draws_for_the_whole_batch'),
+    Mutant('hosts that read the same records',
+           'is_of_share',
            'tf.equal(index // batch_size % shares, which)',
-           'tf.equal(index // batch_size % shares, 0)', 'test_cluster.py',
-           'share_the_batches'),
-    Mutant('a system that answers for a task', 'deeplab/watch.py',
-           "return None if connection.recv(1) else ConnectionAbortedError("
-           "'silent')", 'return None', 'test_cluster.py', 'silence_is_a_loss'),
-    Mutant('a newest checkpoint that no one reads', 'deeplab/checkpoints.py',
-           'damage = self._damage(name)', 'damage = None',
-           'test_checkpoints.py', 'gives_way'),
-    Mutant('weights of any kind are saved', 'deeplab/saving.py',
-           'problem = checkpoints.not_finite_in(written)', 'problem = None',
-           'test_training.py', 'not_finite_are_not_saved'),
+           'tf.equal(index // batch_size % shares, 0)',
+           'test_hosts_share_the_batches_of_a_single_run'),
+    Mutant('a system that answers for a task',
+           '_ask',
+           "return None if connection.recv(1) else "
+           "ConnectionAbortedError('silent')",
+           'return None',
+           'test_silence_is_a_loss_only_after_a_while'),
+    Mutant('a newest checkpoint that no one reads',
+           '_look',
+           'damage = self._damage(name)',
+           'damage = None',
+           'test_a_newest_that_cannot_be_read_gives_way'),
+    Mutant('weights of any kind are saved',
+           'publishing',
+           'problem = checkpoints.not_finite_in(written)',
+           'problem = None',
+           'test_weights_that_are_not_finite_are_not_saved'),
     Mutant('shards are not held against their description',
-           'deeplab/data/splits.py',
-           'scans = _compared(scans, shard_set.description)', 'pass',
-           'test_splits.py', 'cut_between'),
-    Mutant('a build that leaves no marker', 'deeplab/data/records.py',
-           '        _mark(markers)\n', '', 'test_publishing.py',
-           'killed_at_any_change'),
-    Mutant('shards of parts that are not looked at again',
-           'deeplab/data/records.py',
-           '      files.sha256_of(source) != shard.sha256):',
-           '      not source):', 'test_shared_folders.py', 'is_lost'),
-    Mutant('parts of any evaluation are added up', 'deeplab/merging.py',
-           '    if differing:\n', '    if not first:\n',
-           'test_work_in_parts.py', 'another_evaluation'),
-    Mutant('images of two parts are counted twice', 'deeplab/merging.py',
-           '    if begin != done:\n', '    if begin > done:\n',
-           'test_work_in_parts.py', 'images_in_two_parts'),
-    Mutant('parts that cut batches', 'deeplab/data/dataset.py',
-           'part.bounds(count))', 'part.bounds(count - 1))',
-           'test_work_in_parts.py', 'sum_of_parts'),
-    Mutant('a part that completes a folder alone',
-           'deeplab/data/png_folder_writer.py',
-           '  if len(found) < part.of and os.path.exists(_marker(folder)):\n',
-           '  if not found:\n',
-           'test_shared_folders.py', 'images_of_all_parts'),
-    Mutant('files of live runs are removed', 'deeplab/files.py',
-           '      with locks.exclusive(os.path.join(path, _LOCK)):\n',
-           '      with contextlib.suppress():\n', 'test_files.py',
-           'a_live_run'),
+           'open_split',
+           'scans = _compared(scans, shard_set.description)',
+           'pass',
+           'test_a_shard_cut_between_records_is_named'),
+    Mutant('a build that leaves no marker',
+           'write_splits',
+           '_mark(markers)',
+           '',
+           'test_killed_at_any_change_readers_see_one_set_or_refuse'),
+    Mutant('parts of any evaluation are added up',
+           '_check_agreement',
+           'if differing:',
+           'if not first:',
+           'test_parts_of_another_evaluation_are_refused'),
+    Mutant('images of two parts are counted twice',
+           '_check_cover',
+           'if begin != done:',
+           'if begin > done:',
+           'test_images_in_two_parts_or_in_none_are_refused'),
+    Mutant('files of live runs are removed',
+           'remove_leftovers',
+           'with locks.exclusive(os.path.join(path, _LOCK)):',
+           'with contextlib.suppress():',
+           'test_a_live_run_of_the_same_target_keeps_its_files'),
     Mutant('a checkpoint that was evaluated is evaluated again',
-           'deeplab/evaluation.py', 'if circumstances and not again:',
-           'if circumstances and again:', 'test_evaluation.py',
-           'is_given_again'),
-    Mutant('padding value', 'deeplab/contract.py', 'PADDING_VALUE = 127.5',
-           'PADDING_VALUE = 127.0', 'test_preprocess.py', 'padding'),
-    Mutant('decay of the backbone', 'deeplab/nets/mobilenet_v2.py',
-           '0.997', '0.999', 'test_training.py', 'moving_averages_follow'),
-    Mutant('class 0 left out of the mean', 'deeplab/metrics.py',
-           'miou=_mean(iou)', 'miou=_mean(iou[1:])', 'test_metrics.py',
-           'moves_the_headline'),
-    Mutant('resized sides rounded to the nearest', 'deeplab/data/preprocess.py',
+           'evaluated_once',
+           'if circumstances and not again:',
+           'if circumstances and again:',
+           'test_the_report_of_an_evaluated_checkpoint_is_given_again'),
+    Mutant('padding value',
+           '',
+           'PADDING_VALUE = 127.5',
+           'PADDING_VALUE = 127.0',
+           'test_padding_is_at_the_bottom_and_on_the_right'),
+    Mutant('decay of the backbone',
+           '',
+           '0.997',
+           '0.999',
+           'test_moving_averages_follow_the_batch'),
+    Mutant('class 0 left out of the mean',
+           'scores',
+           'miou=_mean(iou)',
+           'miou=_mean(iou[1:])',
+           'test_one_labelled_pixel_predicted_0_moves_the_headline'),
+    Mutant('resized sides rounded to the nearest',
+           'resized_size',
            'tf.cast(tf.floor(sides * scale), tf.int32)',
-           'tf.cast(tf.round(sides * scale), tf.int32)', 'test_preprocess.py',
-           'resized_size'),
-    Mutant('dropout keeps 0.8', 'deeplab/nets/aspp.py',
-           '_DROPOUT_KEEP_PROBABILITY = 0.9', '_DROPOUT_KEEP_PROBABILITY = 0.8',
-           'test_training.py', 'three_steps'),
-    Mutant('batch norm is frozen a step late', 'deeplab/nets/fake_quant.py',
-           """        _training_step() >= fake_quant.delay_step,
-        lambda: (tf.ones_like""",
-           """        _training_step() > fake_quant.delay_step,
-        lambda: (tf.ones_like""",
-           'test_quantize.py', 'steps_of_the_reference'),
-    Mutant('multiplier leaves ASPP out', 'deeplab/contract.py',
-           'LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT',
-           'LOGITS_SCOPE, IMAGE_POOLING_SCOPE, CONCAT', 'test_training.py',
-           'update_follows'),
-    Mutant('momentum with Nesterov', 'deeplab/training.py',
+           'tf.cast(tf.round(sides * scale), tf.int32)',
+           'test_resized_size'),
+    Mutant('dropout keeps 0.8',
+           '',
+           '_DROPOUT_KEEP_PROBABILITY = 0.9',
+           '_DROPOUT_KEEP_PROBABILITY = 0.8',
+           'test_three_steps_match_the_reference'),
+    Mutant('batch norm is frozen a step late',
+           'fold',
+           '_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
+           '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
+           'test_every_tensorflow_takes_the_steps_of_the_reference'),
+    Mutant('multiplier leaves ASPP out',
+           '',
+           'IMAGE_POOLING_SCOPE, ASPP_SCOPE,',
+           'IMAGE_POOLING_SCOPE,',
+           'test_each_update_follows_from_its_gradients'),
+    Mutant('momentum with Nesterov',
+           '_optimizer',
            'learning_rate, options.momentum)',
            'learning_rate, options.momentum, use_nesterov=True)',
-           'test_training.py', 'update_follows'),
-    # Neighbours of these.
-    Mutant('Adam follows the policy', 'deeplab/training.py',
+           'test_each_update_follows_from_its_gradients'),
+    Mutant('Adam follows the policy',
+           '_optimizer',
            'options.adam_learning_rate, epsilon',
-           'learning_rate, epsilon', 'test_training.py', 'update_follows'),
-    Mutant('depthwise weights are regularized', 'deeplab/nets/layers.py',
-           """        'depthwise_weights', [3, 3, channels(inputs), 1],
-""",
-           """        'depthwise_weights', [3, 3, channels(inputs), 1],
-        regularizer=slim.l2_regularizer(style.weight_decay),
-""",
-           'test_network.py', 'regularized_weights'),
-    Mutant('decay after the backbone', 'deeplab/options.py',
-           "0.9997, 'Decay of the moving", "0.999, 'Decay of the moving",
-           'test_training.py', 'moving_averages_follow'),
-    Mutant('batch norm epsilon', 'deeplab/nets/deeplab_v3.py',
-           '_BATCH_NORM_EPSILON = 1e-5', '_BATCH_NORM_EPSILON = 1e-3',
-           'test_network.py', 'outputs_and_gradients'),
-    Mutant('ranges follow faster', 'deeplab/nets/fake_quant.py',
-           '_RANGE_DECAY = 0.999', '_RANGE_DECAY = 0.99', 'test_quantize.py',
-           'steps_of_the_reference'),
-    Mutant('weights rounded in the wide range', 'deeplab/nets/fake_quant.py',
-           'num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
-           'test_quantize.py', 'steps_of_the_reference'),
-    Mutant('predictions with aligned corners', 'deeplab/nets/deeplab_v3.py',
+           'learning_rate, epsilon',
+           'test_each_update_follows_from_its_gradients'),
+    Mutant('depthwise weights are regularized',
+           'depthwise_conv2d',
+           "'depthwise_weights', [3, 3, channels(inputs), 1],",
+           "'depthwise_weights', [3, 3, channels(inputs), 1], "
+           "regularizer=slim.l2_regularizer(style.weight_decay),",
+           'test_regularized_weights_are_the_references'),
+    Mutant('decay after the backbone',
+           '',
+           'batch_norm_decay: float = field(0.9997,',
+           'batch_norm_decay: float = field(0.999,',
+           'test_moving_averages_follow_the_batch'),
+    Mutant('batch norm epsilon',
+           '',
+           '_BATCH_NORM_EPSILON = 1e-5',
+           '_BATCH_NORM_EPSILON = 1e-3',
+           'test_outputs_and_gradients_match_the_reference'),
+    Mutant('ranges follow faster',
+           '',
+           '_RANGE_DECAY = 0.999',
+           '_RANGE_DECAY = 0.99',
+           'test_every_tensorflow_takes_the_steps_of_the_reference'),
+    Mutant('weights rounded in the wide range',
+           '_rounded',
+           'num_bits=_BITS, narrow_range=is_narrow',
+           'num_bits=_BITS',
+           'test_every_tensorflow_takes_the_steps_of_the_reference'),
+    Mutant('predictions with aligned corners',
+           'predictions',
            'resized = layers.resize_bilinear(class_logits, options.crop_size)',
-           'resized = layers.resize_bilinear(\n'
-           '        class_logits, options.crop_size, align_corners=True)',
-           'test_network.py', 'predictions_align'),
+           'resized = layers.resize_bilinear( class_logits, '
+           'options.crop_size, align_corners=True)',
+           'test_predictions_align_no_corners'),
     Mutant('labels resized without aligned corners',
-           'deeplab/data/preprocess.py',
+           '_resize',
            'tf.expand_dims(label, 0), size, align_corners=True)',
-           'tf.expand_dims(label, 0), size)', 'test_preprocess.py',
-           'scaling_resizes'),
-    # Own classes, and exports.
-    Mutant('map: ids that are not listed are a class', 'deeplab/label_map.py',
+           'tf.expand_dims(label, 0), size)',
+           'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
+    Mutant('map: ids that are not listed are a class',
+           'table',
            'classes = [contract.IGNORE_LABEL] * NUM_IDS',
-           'classes = [1] * NUM_IDS', 'test_label_map.py', 'every_id_has'),
-    Mutant('map: ids are taken for classes', 'deeplab/data/preprocess.py',
-           'tf.gather(tf.constant(label_map.table, tf.int32), label)', 'label',
-           'test_label_map.py', 'ids_become_classes'),
-    Mutant('map: any checkpoint will do', 'deeplab/checkpoints.py',
-           'label_maps.difference(trained.classes, given.classes)', 'None',
-           'test_label_map.py', 'a_checkpoint_is_of'),
-    Mutant('map: annotations may hold more', 'deeplab/data/png_folder.py',
-           'if label_map == label_maps.ADE20K else last)', ')',
-           'test_label_map.py', 'annotations_hold'),
-    Mutant('map: of a description of another file', 'deeplab/descriptions.py',
-           """checksums.get(
-      name) != sha1(""", """checksums.get(
-      name) == sha1(""", 'test_label_map.py', 'description_is_of'),
-    Mutant('a SavedModel that is not checked', 'deeplab/saved_model_file.py',
+           'classes = [1] * NUM_IDS',
+           'test_every_id_has_a_class'),
+    Mutant('map: ids are taken for classes',
+           '_classes',
+           'tf.gather(tf.constant(label_map.table, tf.int32), label)',
+           'label',
+           'test_ids_become_classes_before_resizing'),
+    Mutant('map: annotations may hold more',
+           '_check_pair',
+           'if label_map == label_maps.ADE20K else last)',
+           ')',
+           'test_annotations_hold_classes_and_the_manifest_says_which'),
+    Mutant('map: of a description of another file',
+           'read_beside',
+           'checksums.get( name) != sha1(',
+           'checksums.get( name) == sha1(',
+           'test_a_description_is_of_the_file_with_its_checksum'),
+    Mutant('a SavedModel that is not checked',
+           'read',
            'graph_file.checked(path, found[0].graph_def)',
-           'found[0].graph_def', 'test_exports.py', 'that_are_not_safe'),
-    Mutant('a folder that is lost between two', 'deeplab/files.py',
-           'os.replace(former, path)\n    raise', 'raise', 'test_exports.py',
-           'whole_or_not'),
+           'found[0].graph_def',
+           'test_saved_models_that_are_not_safe_are_refused'),
+    Mutant('a folder that is lost between two',
+           '_replace',
+           'os.replace(former, path) raise',
+           'raise',
+           'test_a_folder_is_replaced_whole_or_not_at_all'),
 )
+
+
+def tokens_of(source):
+  """Returns the tokens of a piece of code, without its layout."""
+  found = []
+  try:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+      if token.type not in _LAYOUT:
+        found.append(token)
+  except (tokenize.TokenError, IndentationError):
+    pass  # the piece ends within brackets
+  return found
+
+
+@functools.lru_cache(maxsize=None)
+def python_files(folder):
+  """Returns (path, source) of the modules below a folder of the repository."""
+  found = []
+  for top, _, names in sorted(os.walk(os.path.join(REPOSITORY, folder))):
+    for name in sorted(names):
+      if name.endswith('.py'):
+        path = os.path.join(top, name)
+        with open(path, encoding='utf-8') as source:
+          found.append((os.path.relpath(path, REPOSITORY), source.read()))
+  return found
+
+
+@functools.lru_cache(maxsize=None)
+def parsed(source):
+  """Returns tokens, their strings, and the functions of a module.
+
+  A function is (name, first line, last line).
+  """
+  functions = [
+      (node.name, node.lineno, max(
+          getattr(inner, 'lineno', 0) for inner in ast.walk(node)))
+      for node in ast.walk(ast.parse(source))
+      if isinstance(node, ast.FunctionDef)]
+  tokens = tokens_of(source)
+  return tokens, [token.string for token in tokens], functions
+
+
+def places(mutant):
+  """Returns (path, mutated source) for each place that a mutant fits."""
+  wanted = [token.string for token in tokens_of(mutant.code)]
+  found = []
+  for path, source in python_files('deeplab'):
+    tokens, strings, functions = parsed(source)
+    spans = [span for name, *span in functions if name == mutant.function]
+    place = -1
+    while wanted[0] in strings[place + 1:]:
+      place = strings.index(wanted[0], place + 1)
+      matched = tokens[place:place + len(wanted)]
+      if strings[place:place + len(wanted)] == wanted and (
+          not mutant.function or any(
+              first <= matched[0].start[0] <= last for first, last in spans)):
+        found.append((path, _replaced(source, matched, mutant.replacement)))
+  return found
+
+
+def _replaced(source, tokens, replacement):
+  lines = source.splitlines(keepends=True)
+  begin, end = tokens[0].start, tokens[-1].end
+  before = ''.join(lines[:begin[0] - 1]) + lines[begin[0] - 1][:begin[1]]
+  after = lines[end[0] - 1][end[1]:] + ''.join(lines[end[0]:])
+  return before + (replacement or 'pass') + after
+
+
+def files_of_test(mutant):
+  """Returns the paths of the files that define a mutant's test."""
+  return [path for path, source in python_files('tests')
+          if re.search(r'^ *def {}\('.format(mutant.test), source, re.M)]
 
 
 def survives(mutant):
   """Runs a mutant's test on a copy of the repository; returns its output.
 
   Returns:
-    None where the test failed, as it should; else what pytest printed.
+    None if the test failed, as it should; else what pytest printed.
   """
+  (path, mutated), = places(mutant)
   with tempfile.TemporaryDirectory() as folder:
     copy = os.path.join(folder, 'copy')
     shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(
         '.git', '.venvs', '__pycache__', 'demo_output', 'ADE20K'))
-    path = os.path.join(copy, mutant.path)
-    with open(path, encoding='utf-8') as source:
-      text = source.read()
-    with open(path, 'w', encoding='utf-8') as changed:
-      changed.write(text.replace(mutant.text, mutant.replacement))
+    with open(os.path.join(copy, path), 'w', encoding='utf-8') as changed:
+      changed.write(mutated)
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-x', '-k', mutant.word,
-         os.path.join('tests', mutant.test)], cwd=copy,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True)
+        [sys.executable, '-m', 'pytest', '-q', '-x', '-k', mutant.test] +
+        files_of_test(mutant), cwd=copy, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, universal_newlines=True)
     # 1: a test failed; anything else is no answer.
     return None if done.returncode == 1 else done.stdout
 
@@ -254,9 +394,8 @@ def main(words):
       continue
     output = survives(mutant)
     survivors += output is not None
-    print('{:8} {}: {} -k {}'.format(
-        'SURVIVES' if output else 'killed', mutant.name, mutant.test,
-        mutant.word), flush=True)
+    print('{:8} {}: {}'.format('SURVIVES' if output else 'killed', mutant.name,
+                               mutant.test), flush=True)
     if output:
       print(output)
   return bool(survivors)

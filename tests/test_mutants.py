@@ -1,21 +1,17 @@
-"""The list of tests/mutants.py, held against the code and the tests."""
-import os
-import re
-
-import pytest
+"""The list of tests/mutants.py fits the code and the tests."""
+import ast
 
 from tests import mutants
 
 
-def read(*parts):
-  with open(os.path.join(mutants.REPOSITORY, *parts),
-            encoding='utf-8') as source:
-    return source.read()
-
-
-@pytest.mark.parametrize('mutant', mutants.MUTANTS, ids=lambda m: m.name)
-def test_changes_the_code_and_names_a_test(mutant):
-  assert read(mutant.path).count(mutant.text) == 1
-  assert mutant.text != mutant.replacement
-  tests = re.findall(r'def (test_\w+)', read('tests', mutant.test))
-  assert any(mutant.word in test for test in tests)
+def test_each_mutant_fits_one_place_and_names_one_test():
+  problems = []
+  for mutant in mutants.MUTANTS:
+    found = mutants.places(mutant)
+    if len(found) != 1:
+      problems.append('{}: {} places'.format(mutant.name, len(found)))
+    elif mutant.code == mutant.replacement or not ast.parse(found[0][1]):
+      problems.append('{}: changes nothing'.format(mutant.name))
+    if len(mutants.files_of_test(mutant)) != 1:
+      problems.append('{}: no such test'.format(mutant.name))
+  assert not problems
