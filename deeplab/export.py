@@ -21,6 +21,7 @@ from deeplab.errors import option
 from deeplab.nets import deeplab_v3
 
 _LOG = logging.getLogger(__name__)
+_FORMATS = (options_lib.FROZEN_GRAPH, options_lib.SAVED_MODEL, options_lib.ONNX)
 
 
 class ExportResult(NamedTuple):
@@ -79,8 +80,12 @@ def export(model_options: options_lib.ModelOptions,
   # there.
   outputs = [output for output in (
       inference_graph, description, *reversed(list(models.values()))) if output]
-  files.check_outputs(option('export_path', options.export_path), *[
-      output for output in outputs if output != servable])
+  given = option('export_path', options.export_path)
+  files.check_outputs(given, *[
+      output for output in outputs if output not in (servable, description)])
+  files.check_outputs(given, description,
+                      ours=files.json_with('checkpoint', 'model'))
+  _warn_of_others(named, models)
   if servable:
     saved_model_file.check_replaceable(servable)
   _LOG.info('exporting %s', prefix)
@@ -169,6 +174,15 @@ def _output_path(export_path):
         '{}: {} is a file; expected a folder, or a path that ends in .pb',
         option('export_path', export_path), export_path)
   return os.path.join(export_path, contract.FROZEN_GRAPH)
+
+
+def _warn_of_others(named, models):
+  """Warns of models of an earlier export that this one does not replace."""
+  others = [path for kind, path in _model_paths(named, _FORMATS).items()
+            if kind not in models and os.path.exists(path)]
+  if others:
+    _LOG.warning('%s: of an earlier export; the new %s does not describe it',
+                 ' and '.join(others), descriptions.of_graph(named))
 
 
 def _model_paths(named, formats):

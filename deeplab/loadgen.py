@@ -55,6 +55,9 @@ _RULED_IMAGES = 2000
 QUALITY_SHARE, FLOAT_SCORE = 0.97, 0.548
 QUALITY_TARGET = QUALITY_SHARE * FLOAT_SCORE
 _TEST01 = 'test01'
+# Patterns of all files in the output folder; the last one appears last.
+_OUTPUTS = tuple(kind + '/*' for kind in (
+    options_lib.PERFORMANCE, options_lib.ACCURACY, _TEST01)) + (SUMMARY,)
 # Responses that LoadGen is to log in that run, about.
 _TEST01_RESPONSES = 64
 _WARM_UP_RUNS = 4
@@ -104,14 +107,15 @@ def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
   """
   model = any_model.find(options.model)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
-  _check_output(options.output_dir)
+  _check_empty(options.output_dir)
   version = _version()
   setup = _Setup(model, _crop_size(model, listing.pairs), listing.pairs,
                  options)
   with parallel.processes(1) as pool:
     try:
-      with files.replacing(options.output_dir) as (folder,):
-        os.mkdir(folder)
+      with files.replacing_own(
+          option('output_dir', options.output_dir), options.output_dir,
+          _OUTPUTS) as folder:
         summary = _run_all(pool, setup, folder, version)
         files.write_json(os.path.join(folder, SUMMARY), summary)
     except BrokenProcessPool:
@@ -131,12 +135,11 @@ def _version():
   return version
 
 
-def _check_output(output_dir):
-  """Raises InputError for what is no folder, or has something in it."""
-  given = option('output_dir', output_dir)
+def _check_empty(output_dir):
+  """Raises InputError if a folder exists and has something in it."""
   if os.path.isdir(output_dir) and os.listdir(output_dir):
-    raise InputError('{}: is not empty; give a new folder', given)
-  files.check_folder(given, output_dir)
+    raise InputError('{}: is not empty; give a new folder',
+                     option('output_dir', output_dir))
 
 
 def _crop_size(model, pairs):
@@ -387,9 +390,9 @@ def score_log(options: options_lib.AccuracyLogOptions,
     InputError: the log, or the images, cannot be used; or the log is not what
       the summary beside it is of.
   """
-  report_lib.check_outputs(eval_options)
   path = options.accuracy_log
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
+  report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
   image = png_folder.read_png(
       listing.pairs[0].image_path, listing.pairs[0].name)
   size = (image.height, image.width)

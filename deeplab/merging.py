@@ -50,7 +50,8 @@ def merge(paths: Sequence[str],
   _check_agreement(given)
   _check_cover(given)
   files.check_outputs(option('report_json', options.report_json),
-                    options.report_json, example='report.json')
+                      options.report_json, inputs=paths,
+                      ours=report_lib.IS_REPORT, example='report.json')
   result = _sum([one.report for one in given])
   report_lib.write(options.report_json, result)
   report_lib.show(result, options.report_json)

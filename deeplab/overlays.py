@@ -1,4 +1,6 @@
 """Pictures of any shape, with what a model sees in them laid over."""
+import contextlib
+import glob
 import logging
 import os
 from typing import Any, Dict, List, NamedTuple, Tuple
@@ -19,6 +21,7 @@ from deeplab.errors import some_of
 
 _LOG = logging.getLogger(__name__)
 SUMMARY = 'overlays.json'
+_OVERLAY, _LABELS = '.overlay.png', '.labels.png'
 # Rows that are painted at a time: a picture may have 2 ** 26 pixels, and
 # painting takes several times their memory.
 _ROWS = 256
@@ -42,8 +45,9 @@ class Result(NamedTuple):
 def make(options: options_lib.OverlayOptions) -> Result:
   """Labels pictures and writes them with the labels laid over.
 
-  Of each picture NAME it writes NAME.overlay.png and, where asked for,
-  NAME.labels.png, both of the picture's own size; the legend is below it.
+  For each picture NAME it writes NAME.overlay.png and, if asked for,
+  NAME.labels.png, both of the picture's own size; the legend is below it. All
+  of them appear in the end.
 
   Args:
     options: OverlayOptions.
@@ -52,38 +56,45 @@ def make(options: options_lib.OverlayOptions) -> Result:
     What was made.
 
   Raises:
-    InputError: a model or pictures that cannot be used.
+    InputError: a model or pictures that cannot be used, or another file has a
+      name that is needed.
   """
   model = any_model.find(options.model)
   label_map = any_model.label_map_of(model) or label_maps.ADE20K
   paths = pictures.list_pictures(options.pictures)
-  files.check_folder(
-      option('output_dir', options.output_dir), options.output_dir)
+  given = option('output_dir', options.output_dir)
+  if os.path.isdir(options.pictures):
+    # The overlays would be taken for pictures the next time.
+    files.check_folder(
+        given, options.output_dir, inputs=[os.path.dirname(paths[0])])
   paths, left_out = pictures.check(paths, options.skip_bad)
   if left_out:
     _LOG.warning('%d pictures left out: %s', len(left_out), some_of(left_out))
-  made: List[str] = []
-  facts = []
-  with any_model.open_predictor(
-      model, crop_size=options.crop_size,
-      num_threads=parallel.worker_count(options.num_threads)) as predictor:
-    height, width = predictor.input_size
-    with pictures.Fitter((height, width)) as fitter:
-      for path in progress.shown(paths, 'labelling', unit='picture'):
-        fact = _make_one(path, options, fitter, predictor, label_map)
-        made.append(os.path.join(options.output_dir, fact['overlay']))
-        facts.append(fact)
+  names = [glob.escape(os.path.basename(path)) + ending for path in paths
+           for ending in (_OVERLAY, _LABELS)]
+  with contextlib.ExitStack() as stack:
+    folder = stack.enter_context(files.replacing_own(
+        given, options.output_dir, names + [SUMMARY],
+        files.json_with('pictures', 'exif_rotation')))
+    predictor = stack.enter_context(any_model.open_predictor(
+        model, crop_size=options.crop_size,
+        num_threads=parallel.worker_count(options.num_threads)))
+    fitter = stack.enter_context(pictures.Fitter(predictor.input_size))
+    facts = [
+        _make_one(path, folder, options, fitter, predictor, label_map)
+        for path in progress.shown(paths, 'labelling', unit='picture')]
     summary = {
         'model': model.path, 'kind': model.kind, 'runtime': predictor.runtime,
         'geometry': fitter.options.geometry(),
         'exif_rotation': options.exif_rotation, 'left_out': left_out,
         'pictures': facts}
     summary.update(label_maps.json_entry(label_map))
-  files.write_json(os.path.join(options.output_dir, SUMMARY), summary)
+    files.write_json(os.path.join(folder, SUMMARY), summary)
+  made = [os.path.join(options.output_dir, fact['overlay']) for fact in facts]
   return Result(made, summary)
 
 
-def _make_one(path, options, fitter, predictor, label_map):
+def _make_one(path, folder, options, fitter, predictor, label_map):
   """Writes the files of one picture; returns what the summary says of it."""
   picture = pictures.read(path, exif_rotation=options.exif_rotation)
   fitted = fitter.fit(picture)
@@ -95,14 +106,15 @@ def _make_one(path, options, fitter, predictor, label_map):
     shown = [index for index, share in shares if share >= _LEAST_SHARE]
     painted = _with_legend(painted, shown, label_map)
   name = os.path.basename(path)
-  contents = {name + '.overlay.png': png.encode(painted)}
+  contents = {name + _OVERLAY: png.encode(painted)}
   if options.save_labels:
-    contents[name + '.labels.png'] = png.encode(labels)
-  files.write_all({os.path.join(options.output_dir, file): content
-                   for file, content in contents.items()})
+    contents[name + _LABELS] = png.encode(labels)
+  for file, content in contents.items():
+    with open(os.path.join(folder, file), 'wb') as out:
+      out.write(content)
   return {
       'name': name, 'height': picture.shape[0], 'width': picture.shape[1],
-      'fitted_to': list(fitted.size), 'overlay': name + '.overlay.png',
+      'fitted_to': list(fitted.size), 'overlay': name + _OVERLAY,
       'classes': [
           {'id': index, 'name': label_map.names[index], 'share': share}
           for index, share in shares]}

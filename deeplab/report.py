@@ -7,7 +7,16 @@ import json
 import logging
 import math
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+  Any,
+  Dict,
+  Iterable,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 
@@ -35,6 +44,8 @@ TFLITE = 'tflite'
 ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
+# Whether a file is a report.
+IS_REPORT = files.json_with('confusion_matrix', 'pixel_accuracy')
 
 
 class PartOf(NamedTuple):
@@ -254,8 +265,13 @@ def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
   return eval_options.vis_images if eval_options.vis_dir else 0
 
 
-def check_outputs(eval_options: options_lib.EvalOptions) -> None:
-  """Tries whether everything that is asked for can be written in the end.
+def check_outputs(eval_options: options_lib.EvalOptions,
+                  picture_folders: Iterable[str] = ()) -> None:
+  """Checks that everything that is asked for can be written in the end.
+
+  Args:
+    eval_options: what is asked for.
+    picture_folders: folders whose pictures are evaluated.
 
   Raises:
     InputError: a folder or file that cannot be written to.
@@ -266,9 +282,11 @@ def check_outputs(eval_options: options_lib.EvalOptions) -> None:
     files.check_folder(option('eval_logdir', logdir), logdir)
   if path:
     files.check_outputs(
-        option('report_json', path), path, example='report.json')
+        option('report_json', path), path, ours=IS_REPORT,
+        example='report.json')
   if folder:
-    files.check_folder(option('vis_dir', folder), folder)
+    files.check_folder(
+        option('vis_dir', folder), folder, inputs=picture_folders)
     files.check_outputs(option('vis_dir', folder), picture_path(folder))
 
 

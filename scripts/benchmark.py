@@ -20,6 +20,7 @@ from deeplab import cli
 from deeplab import script_flags
 from deeplab.benchmark import cases  # found through the line above
 from deeplab.errors import InputError
+from deeplab.errors import option
 
 _ROUNDS = 3
 _MOST_ROUNDS = 1000
@@ -57,6 +58,7 @@ SCRIPT = script_flags.Script(
 
 
 def main(flag_values):
+  from deeplab import files
   from deeplab.benchmark import driver
 
   groups = driver.find_groups(flag_values.only)
@@ -73,10 +75,11 @@ def main(flag_values):
         rounds, _MOST_ROUNDS))
   pythons = driver.find_pythons(flag_values.environments)
   for flag in ('output_json', 'output_md'):
-    folder = os.path.dirname(flag_values[flag].value or '') or '.'
-    if not os.path.isdir(folder):
-      raise InputError('--{}={}: no such folder'.format(
-          flag, flag_values[flag].value))
+    path = flag_values[flag].value
+    if path:
+      files.check_outputs(
+          option(flag, path), path,
+          ours=files.json_with('cases', 'goals') if flag == 'output_json' else None)
   _measure(flag_values, groups, pythons, rounds)
 
 

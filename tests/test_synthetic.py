@@ -174,3 +174,14 @@ def test_pictures_that_do_not_fit_the_memory_are_refused(tmp_path, monkeypatch):
   assert str(caught.value) == (
       'long_side=8192: needs about 2.5 GiB of memory, 1.0 GiB are available')
   assert not list(tmp_path.iterdir())
+
+
+def test_files_of_others_stay_in_a_painted_data_set(tmp_path):
+  folder = paint(tmp_path, train_images=2)
+  for name in ('notes', 'images/training/mine.jpg'):
+    with open(os.path.join(folder, name), 'w') as out:
+      out.write('mine')
+  paint(tmp_path, train_images=1)
+  assert sorted(os.listdir(os.path.join(folder, 'images/training'))) == [
+      'ADE_train_00000001.jpg', 'mine.jpg']
+  assert 'notes' in os.listdir(folder)

@@ -106,6 +106,11 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   checked, refusals = [], []
   for options, label_map, (found, ignored) in zip(splits, maps, listings):
     _make_folder(options.output_dir)
+    files.check_outputs(
+        option('output_dir', options.output_dir),
+        os.path.join(options.output_dir,
+                     contract.description_name(options.split)),
+        ours=files.json_with('pairs', 'shards'))
     try:
       checked.append(_check(options, label_map, found, ignored))
     except InputError as error:

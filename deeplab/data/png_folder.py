@@ -79,6 +79,12 @@ def folder_of(pairs: Sequence[pairs_lib.Pair]) -> str:
   return parent_of(os.path.dirname(pairs[0].image_path))
 
 
+def folders_in(pairs: Sequence[pairs_lib.Pair]) -> List[str]:
+  """Returns the folder of these pairs' images, and that of annotations."""
+  return [os.path.dirname(path) for path in (
+      pairs[0].image_path, pairs[0].label_path) if path]
+
+
 def image_paths(folder: str, name: str) -> List[str]:
   """Lists the images of a folder, img_2 before img_10.
 

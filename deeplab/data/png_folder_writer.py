@@ -26,6 +26,7 @@ from deeplab import contract
 from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
+from deeplab import locks
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -128,22 +129,27 @@ def write(batches: 'dataset.Batches', *,
       preprocessing=preprocess_options.to_json(),
       image_list=options.image_list,
       layout=options.layout)
-  _check_may_write(folder, options.overwrite)
+  given = option('output_dir', folder)
+  is_manifest = files.json_with('images', 'geometry')
+  files.check_outputs(
+      given, png_folder.manifest_path(folder), ours=is_manifest)
   if options.manifest:
     files.check_outputs(option('manifest', options.manifest), options.manifest,
-                      example=contract.PREPROCESSED_MANIFEST)
-  try:
-    _prepare(folder)
-  except OSError as error:
-    raise InputError('{}: {}: {}', option('output_dir', folder),
-                     error.filename, error.strerror)
-  entries: List[Tuple[int, Dict[str, Any]]] = []
-  with _explaining_write_errors(options, entries):
-    for entry in _write_pairs(batches, names, options):
-      entries.append(entry)
-    for name in _FOLDERS:
-      files.sync(os.path.join(folder, name))
-    _complete(options, facts, entries)
+                        inputs=[options.image_list], ours=is_manifest,
+                        example=contract.PREPROCESSED_MANIFEST)
+  with locks.alone(given, folder):
+    _check_may_write(folder, options.overwrite)
+    try:
+      _prepare(folder)
+    except OSError as error:
+      raise InputError('{}: {}: {}', given, error.filename, error.strerror)
+    entries: List[Tuple[int, Dict[str, Any]]] = []
+    with _explaining_write_errors(options, entries):
+      for entry in _write_pairs(batches, names, options):
+        entries.append(entry)
+      for name in _FOLDERS:
+        files.sync(os.path.join(folder, name))
+      _complete(options, facts, entries)
   return WriteSummary(
       folder, split, len(entries), batches.num_skipped, geometry,
       time.time() - started)
@@ -227,6 +233,10 @@ def _check_may_write(folder, overwrite):
 
 def _check_foreign(folder):
   """Raises InputError where a folder holds files that no run wrote."""
+  for name in _FOLDERS:
+    if os.path.islink(os.path.join(folder, name)):
+      raise InputError('{}: {} in it is a link; give another folder',
+                       option('output_dir', folder), name)
   foreign = [
       os.path.relpath(path, folder) for path in _present(folder)
       if not contract.is_preprocessed_name(os.path.basename(path))]

@@ -6,7 +6,6 @@ them in a few hundred steps. Ids above 31 and unlabelled pixels occur as in
 ADE20K. The scenes say nothing about how well a model does on photographs.
 """
 import os
-import shutil
 from typing import Tuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from deeplab import contract
 from deeplab import files
+from deeplab import inputs
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import progress
@@ -21,9 +21,16 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 
 DATASET_FOLDER = 'ADEChallengeData2016'
-# Tells a folder that may be replaced from the real data set.
+# Says that the pictures beside it may be replaced: they are not ADE20K.
 _MARKER = 'synthetic.txt'
+_MARKER_TEXT = 'Painted by make_synthetic_ade20k.py; not ADE20K.\n'
 _SPLIT_FOLDERS = {'train': 'training', 'val': 'validation'}
+# Patterns of all files of a data set; the last one appears last.
+_OUTPUTS = tuple(
+    '{}/{}/ADE_{}_{}.{}'.format(kind, folder, split, 8 * '[0-9]', ending)
+    for split, folder in _SPLIT_FOLDERS.items()
+    for kind, ending in (('images', 'jpg'), ('annotations', 'png'))
+) + (_MARKER,)
 # Memory that painting takes, by the square of the longer side.
 _BYTES_A_PIXEL = 40
 _JPEG_QUALITY = 92
@@ -55,8 +62,7 @@ def label_of(name: str) -> int:
 def make_dataset(options: options_lib.SyntheticOptions) -> str:
   """Paints a data set and publishes it when it is complete.
 
-  A synthetic data set of an earlier run is replaced; anything else that has
-  its name is left alone.
+  The files of an earlier run are replaced; all others in the folder stay.
 
   Args:
     options: SyntheticOptions; picture i of a split depends on seed, size and i
@@ -66,23 +72,31 @@ def make_dataset(options: options_lib.SyntheticOptions) -> str:
     The path of the ADEChallengeData2016 folder.
 
   Raises:
-    InputError: the folder holds other data; or the pictures take more memory
-      than there is.
+    InputError: another file has a name that is needed; or the pictures take
+      more memory than there is.
   """
   folder = os.path.join(options.output_dir, DATASET_FOLDER)
-  if os.path.exists(folder) and not os.path.exists(
-      os.path.join(folder, _MARKER)):
+  if os.path.isdir(folder) and not _is_marker(
+      os.path.join(folder, _MARKER)) and any(
+          not name.startswith('.') for name in os.listdir(folder)):
     raise InputError('{} exists and is no synthetic data set; give another {}',
                      folder, option('output_dir'))
   memory.check(_BYTES_A_PIXEL * options.long_side ** 2, '{}',
                option('long_side', options.long_side))
-  with files.replacing(folder) as (temporary,):
+  with files.replacing_own(
+      option('output_dir', options.output_dir), folder, _OUTPUTS,
+      _is_marker) as temporary:
     _paint_all(
         temporary, {'train': options.train_images, 'val': options.val_images},
         options.long_side, options.seed)
-    # A folder replaces an empty one only.
-    shutil.rmtree(folder, ignore_errors=True)
   return folder
+
+
+def _is_marker(path):
+  try:
+    return inputs.read_text(path, path, 'text') == _MARKER_TEXT
+  except InputError:
+    return False
 
 
 def _paint_all(folder, counts, long_side, seed):
@@ -103,7 +117,7 @@ def _paint_all(folder, counts, long_side, seed):
           os.path.join(images, stem + '.jpg'), quality=_JPEG_QUALITY)
       Image.fromarray(label).save(os.path.join(labels, stem + '.png'))
   with open(os.path.join(folder, _MARKER), 'w') as out:
-    out.write('Painted by make_synthetic_ade20k.py; not ADE20K.\n')
+    out.write(_MARKER_TEXT)
 
 
 def paint_scene(random: np.random.RandomState,

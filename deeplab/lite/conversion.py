@@ -76,7 +76,7 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
       cannot be converted.
   """
   started = time.time()
-  _check_outputs(options.out_tflite)
+  _check_outputs(options.out_tflite, options.graph_def)
   wanted = options.mode == options_lib.QUANTIZATION_AWARE
   graph = _load(options, quantized=wanted)
   converter = _converter(graph)
@@ -109,7 +109,7 @@ def post_training_quantize(
       is quantization-aware, lacks a node, or cannot be converted.
   """
   started = time.time()
-  _check_outputs(options.out_tflite)
+  _check_outputs(options.out_tflite, options.graph_def, options.dataset_dir)
   graph, paths, converter = _calibrating(options)
   converter.inference_input_type = {
       'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
@@ -262,11 +262,13 @@ def _sha1(paths):
 # --- The result ------------------------------------------------------------
 
 
-def _check_outputs(path):
-  """Tries whether both files can be written, before any work."""
-  files.check_outputs(
-      option('out_tflite', path), path, descriptions.of_tflite(path),
-      example='freeze.tflite')
+def _check_outputs(path, graph_def, *images):
+  """Checks that both files can be written, before any work."""
+  given = option('out_tflite', path)
+  inputs = [graph_def, descriptions.of_graph(graph_def), *images]
+  files.check_outputs(given, path, inputs=inputs, example='freeze.tflite')
+  files.check_outputs(given, descriptions.of_tflite(path), inputs=inputs,
+                      ours=files.json_with('graph_def_sha1'))
 
 
 def _publish(content, path, graph, *, description, input_dtype, started):

@@ -62,9 +62,9 @@ def evaluate(options: options_lib.TfliteEvalOptions,
     InputError: a file that cannot be used as a model, or pairs that cannot be
       used with it.
   """
-  report_lib.check_outputs(eval_options)
   interpreters.check_file(options.net_file)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
+  report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
   label_map = _label_map(options, listing)
   part = eval_options.part
   first, pairs = _own(part, listing.pairs)
