@@ -74,12 +74,11 @@ def main(flag_values):
     raise InputError('--rounds={}: expected a whole number from 1 to {}'.format(
         rounds, _MOST_ROUNDS))
   pythons = driver.find_pythons(flag_values.environments)
-  for flag in ('output_json', 'output_md'):
+  for flag, ours in (('output_json', files.json_with('cases', 'goals')),
+                     ('output_md', None)):
     path = flag_values[flag].value
     if path:
-      files.check_outputs(
-          option(flag, path), path,
-          ours=files.json_with('cases', 'goals') if flag == 'output_json' else None)
+      files.check_outputs(option(flag, path), path, ours=ours)
   _measure(flag_values, groups, pythons, rounds)
 
 
