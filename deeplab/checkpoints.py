@@ -3,6 +3,7 @@ import contextlib
 import logging
 import os
 import re
+import tarfile
 import tempfile
 from typing import (
   Any,
@@ -14,8 +15,8 @@ from typing import (
   NamedTuple,
   Optional,
   Sequence,
-  Tuple,
 )
+import zipfile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,6 +40,9 @@ _LOG = logging.getLogger(__name__)
 STATE = 'checkpoint'
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 _STEP = re.compile(r'-(\d+)$')
+# Model files that are not checkpoints, by the ending of their names.
+_MODEL_FILES = {'.pb': 'a frozen graph', '.tflite': 'a TFLite file',
+                '.onnx': 'an ONNX file'}
 # Characters with which a path is not the only one that it fits, or not at all.
 _PATTERN = re.compile(r'[][\\*?]')
 # The classes of a reader's errors move from one version to the next.
@@ -169,12 +173,28 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
       raise InputError(
           '{}: cannot be read ({})', option(name, path), problem)
     return prefix
+  other = _other_kind(path)
+  if other:
+    raise InputError('{}: {}', option(name, path), other)
   folder = os.path.dirname(path) or '.'
   latest = find_latest(folder) if storage.is_folder(folder) else None
   there = 'that folder holds {}'.format(
       os.path.basename(latest)) if latest else 'no checkpoint in that folder'
   raise InputError(
       '{}: no checkpoint there ({})', option(name, path), there)
+
+
+def _other_kind(path):
+  """Says what a file is that people give for a checkpoint, or returns None."""
+  if os.path.isfile(path) and (
+      tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+    return ('is an archive; unpack it and give the folder that holds its '
+            '*.index file')
+  for ending, kind in _MODEL_FILES.items():
+    if path.endswith(ending) and storage.exists(path):
+      return ('is {}, which cannot be trained; expected a checkpoint: a folder '
+              'or the *.index file in it'.format(kind))
+  return None
 
 
 def listed(folder: str) -> Optional[List[str]]:
@@ -313,14 +333,15 @@ def not_finite_in(
 
 
 def global_step_in(prefix: str) -> int:
-  """Returns the step that a checkpoint holds; 0 where it holds none.
+  """Returns the step in a checkpoint or, if it holds none, in its name.
 
   Raises:
     InputError: where the files cannot be read.
   """
   with _reading(prefix) as reader:
     name = tf.GraphKeys.GLOBAL_STEP
-    return int(reader.get_tensor(name)) if reader.has_tensor(name) else 0
+    return (int(reader.get_tensor(name)) if reader.has_tensor(name)
+            else step_of(prefix))
 
 
 def variables_in(prefix: str) -> Dict[str, List[int]]:
@@ -516,24 +537,29 @@ def _likely_option(missing, unused, reshaped, stored):
 # --- Options beside the checkpoint -----------------------------------------
 
 
+class WrittenOptions(NamedTuple):
+  """What made the checkpoints of a folder."""
+  # The network's structure.
+  model: options_lib.ModelOptions
+  # Of TrainOptions; None: made by no training, but rebuilt.
+  optimizer: Optional[str]
+  # What else decides the steps of the training, by name; {}: unknown.
+  recipe: Dict[str, Any]
+
+
 def write_options(folder: str, model_options: options_lib.ModelOptions, *,
-                  optimizer: Optional[str]) -> None:
-  """Writes what made the checkpoints of a folder, as JSON beside them.
-
-  Args:
-    folder: the folder.
-    model_options: the network's structure.
-    optimizer: of TrainOptions; None: made by no training, as of rebuild.
-  """
-  files.write_json(
-      os.path.join(folder, contract.MODEL_OPTIONS_FILE),
-      {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
+                  optimizer: Optional[str],
+                  recipe: Optional[Dict[str, Any]] = None) -> None:
+  """Writes what made the checkpoints of a folder, as JSON beside them."""
+  content = {'model': options_lib.to_json(model_options),
+             'optimizer': optimizer}
+  if recipe:
+    content['training'] = recipe
+  files.write_json(os.path.join(folder, contract.MODEL_OPTIONS_FILE), content)
 
 
-def read_options(
-    folder: str
-) -> Optional[Tuple[options_lib.ModelOptions, Optional[str]]]:
-  """Returns (ModelOptions, optimizer), or None without the file.
+def read_options(folder: str) -> Optional[WrittenOptions]:
+  """Returns what write_options wrote in a folder; None without the file.
 
   Raises:
     InputError: where the file is not what write_options wrote.
@@ -563,11 +589,11 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
   """
   written = read_options(
       path if storage.is_folder(path) else os.path.dirname(path))
-  return (written[0].label_map or label_maps.ADE20K) if written else None
+  return (written.model.label_map or label_maps.ADE20K) if written else None
 
 
 def _options_from_json(content):
-  """Returns (ModelOptions, optimizer) from what write_options wrote."""
+  """Returns WrittenOptions from what the file holds."""
   if not isinstance(content, dict) or not isinstance(
       content.get('model'), dict):
     raise InputError('expected a dict that has a dict as model')
@@ -579,7 +605,12 @@ def _options_from_json(content):
   if optimizer is not None:
     definition = definitions(options_lib.TrainOptions)['optimizer']
     optimizer = definition.checked(optimizer)
-  return options_lib.from_json(options_lib.ModelOptions, fields), optimizer
+  recipe = content.get('training', {})
+  if not isinstance(recipe, dict):
+    raise InputError('expected a dict as training')
+  return WrittenOptions(
+      options_lib.from_json(options_lib.ModelOptions, fields), optimizer,
+      recipe)
 
 
 def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
@@ -621,7 +652,7 @@ def check_options(
   written = read_options(os.path.dirname(prefix))
   if written is None:
     return
-  trained, _ = written
+  trained = written.model
   differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
   if differences:
     raise InputError('{}: {}', prefix, errors.joined('; ', differences))
@@ -632,8 +663,16 @@ def check_options(
 
 
 def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
-                    optimizer: str) -> None:
+                    optimizer: str, recipe: Dict[str, Any]) -> None:
   """Refuses to go on in a folder that another configuration filled.
+
+  Logs what else of the training differs, such as the learning rate.
+
+  Args:
+    folder: the folder.
+    model_options: the network's structure.
+    optimizer: of TrainOptions.
+    recipe: as for write_options.
 
   Raises:
     InputError: naming what differs.
@@ -641,16 +680,24 @@ def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
   written = read_options(folder)
   if written is None:
     return
-  trained, last_optimizer = written
-  differences = _differences(trained, model_options, _FREE_ON_RESUME)
-  if last_optimizer != optimizer:
+  differences = _differences(written.model, model_options, _FREE_ON_RESUME)
+  if written.optimizer != optimizer:
     differences.append(Message(
-        '{}: was {}, now {}', option('optimizer'), last_optimizer, optimizer))
+        '{}: was {}, now {}', option('optimizer'), written.optimizer,
+        optimizer))
   if differences:
     raise InputError(
         '{} was made with other options ({}); use a new {}',
         option('train_logdir', folder), errors.joined('; ', differences),
         option('train_logdir'))
+  for name in sorted(set(written.recipe) & set(recipe)):
+    before, now = written.recipe[name], recipe[name]
+    if before != now and name == 'records':
+      _LOG.warning('resuming with other records than before: the names or '
+                   'sizes of the shards differ')
+    elif before != now:
+      _LOG.warning('resuming with another %s than before: %s, was %s',
+                   option(name), _in_words(now), _in_words(before))
 
 
 def _differences(trained, given, free):
@@ -811,14 +858,14 @@ def initializer_from(
   restored = {name: variable for name, variable in wanted.items()
               if name in stored}
   _check_initial(prefix, stored, wanted)
+  _check_unused(prefix, stored, variables, excluded)
   model_names = [variable.op.name for variable in variables
-                 if is_model_variable(variable.op.name) and
-                 not is_quantization_variable(variable.op.name)]
+                 if _is_weight(variable.op.name)]
   skipped = sorted({name.split('/')[0] for name in model_names
                     if name not in restored})
   _LOG.info('restored %d/%d model variables from %s%s',
             sum(name in restored for name in model_names), len(model_names),
-            prefix, ' (skipped: {})'.format(', '.join(skipped))
+            prefix, ' (newly initialized: {})'.format(', '.join(skipped))
             if skipped else '')
   restore = restorer(list(restored.values()))
   return lambda session: restore(session, prefix)
@@ -829,8 +876,7 @@ def _check_initial(prefix, stored, wanted):
   given = option('tf_initial_checkpoint', prefix)
   backbone = [name for name in wanted
               if name.startswith(contract.BACKBONE_SCOPE)
-              and is_model_variable(name)
-              and not is_quantization_variable(name)]
+              and _is_weight(name)]
   missing = sorted(name for name in backbone if name not in stored)
   if missing:
     raise InputError(
@@ -852,3 +898,30 @@ def _check_initial(prefix, stored, wanted):
       name: variable.dtype.base_dtype.name
       for name, variable in wanted.items()}):
     raise InputError('{}: {}', given, problem)
+
+
+def _check_unused(prefix, stored, variables, excluded):
+  """Refuses to drop a decoder, and names other weights that are not used.
+
+  Logits that were trained on the decoder's output mean nothing without it.
+  """
+  unused = sorted(
+      set(filter(_is_weight, stored)) - {
+          variable.op.name for variable in variables} - {
+              name for name in stored if name.startswith(excluded)})
+  if not unused:
+    return
+  given = option('tf_initial_checkpoint', prefix)
+  if any(name.startswith(contract.DECODER_SCOPE) for name in unused):
+    raise InputError(
+        '{}: has {} that this network does not use; add {} to keep the '
+        'decoder, or {} to train without one', given, _variables(unused),
+        option('decoder_output_stride', 4),
+        option('initialize_last_layer', False))
+  _LOG.warning('%s: has %s that this network does not use', given,
+               _variables(unused))
+
+
+def _is_weight(name):
+  """Whether a variable is a weight or statistic of the network itself."""
+  return is_model_variable(name) and not is_quantization_variable(name)

@@ -97,7 +97,7 @@ LAST_LAYER_SCOPES = (
     DECODER_SCOPE)
 # Substrings of the names of variables that fake quantization adds.
 QUANTIZATION_VARIABLE_MARKS = (
-    'weights_quant/', 'act_quant/', '_bypass_quant/')
+    'weights_quant/', 'act_quant/', '_bypass_quant/', 'activation_Mul_quant/')
 # Endings of the names of variables that only training needs: optimizer slots,
 # and the inner state of the moving averages of quantization ranges.
 TRAINING_VARIABLE_ENDINGS = (

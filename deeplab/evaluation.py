@@ -71,7 +71,9 @@ def evaluate(predictor: counting.Predictor,
       skipped=batches.num_skipped, label_map=batches.label_map, part=part)
   # The scores of a part are not those of the model.
   if options.eval_logdir and not part:
-    write_events(options.eval_logdir, result)
+    # TensorBoard shows graphs as a run of their own, beside the checkpoints'.
+    write_events(options.eval_logdir if kind == report_lib.CHECKPOINT
+                 else os.path.join(options.eval_logdir, 'pb'), result)
   report_lib.save(result, counts.samples, options)
   return result
 
@@ -247,7 +249,7 @@ class _Evaluator:
     """Evaluates the checkpoint that the predictor has; returns its report."""
     result = evaluate(
         self._predictor, self._batches, self._data[1], self._options,
-        kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+        kind=report_lib.CHECKPOINT, step=checkpoints.global_step_in(prefix),
         part=self._part_of(prefix),
         num_classes=self._model_options.num_classes)
     if circumstances:

@@ -560,30 +560,33 @@ class TrainOptions(NamedTuple):
       None, 'Folder for timelines of a few steps; none: no profile.')
   seed: Optional[int] = _training_seed()
 
-  def check_with(self, *, batch_size: int, num_classes: int,
+  def check_with(self, model: ModelOptions, *, batch_size: int,
                  parts: int = 1) -> None:
-    """Raises InputError where batch or classes do not go with these options.
+    """Raises InputError if model or batch do not go with these options.
 
     Args:
+      model: the network that is trained.
       batch_size: images in a batch.
-      num_classes: number of classes.
       parts: into how many equal parts the batch is split.
     """
     if batch_size % parts:
       raise InputError('{}: expected a multiple of {}, the number of clones of '
                        'all hosts', errors.option('batch_size', batch_size),
                        parts)
-    if self.fine_tune_batch_norm and batch_size < 2 * parts:
+    # Quantization from step 0 on freezes batch norm for the whole run.
+    trains_batch_norm = (
+        self.fine_tune_batch_norm and model.quantize_delay_step != 0)
+    if trains_batch_norm and batch_size < 2 * parts:
       raise InputError(
           '{}: expected at least {} with {} ({} or more is advised): at one '
           'image the pooled branch has a variance of 0 and the loss becomes '
           'NaN', errors.option('batch_size', batch_size), 2 * parts,
           errors.option('fine_tune_batch_norm', True), 12 * parts)
-    if len(self.label_weights) not in (0, 1, num_classes):
+    if len(self.label_weights) not in (0, 1, model.num_classes):
       raise InputError(
           '{}: {} weights, expected one, or one for each of the {} classes',
           errors.option('label_weights', self.label_weights),
-          len(self.label_weights), num_classes)
+          len(self.label_weights), model.num_classes)
 
 
 @options
