@@ -20,6 +20,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import stops
 from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
@@ -272,7 +273,7 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
     The reports.
   """
   seen = None
-  waiting_since = noticed = time.time()
+  waiting_since, noticed = time.time(), None
   while True:
     prefix = newest.find()
     if prefix and prefix != seen:
@@ -282,9 +283,10 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
         continue  # another one has taken its place
       yield result
       seen = prefix
+      _say_waiting(newest, prefix)
       # The interval is from start to start: an evaluation that took longer is
       # followed by the next one at once.
-      time.sleep(max(0, started + interval_secs - time.time()))
+      _sleep(started + interval_secs - time.time())
       waiting_since = noticed = time.time()
       continue
     now = time.time()
@@ -292,11 +294,25 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
       _LOG.info('no new checkpoint in %s for %d s: done', newest.folder,
                 timeout_secs)
       return
-    if now - noticed >= _WAITING_NOTICE_SECS:
+    if noticed is None or now - noticed >= _WAITING_NOTICE_SECS:
       noticed = now
-      _LOG.info('waiting for a checkpoint in %s (newest: %s)', newest.folder,
-                prefix or '; '.join(newest.problems) or 'none')
-    time.sleep(1)
+      _say_waiting(newest, prefix)
+    _sleep(1)
+
+
+def _say_waiting(newest, prefix):
+  _LOG.info('waiting for a checkpoint in %s (newest: %s); Ctrl-C ends this',
+            newest.folder, prefix or '; '.join(newest.problems) or 'none')
+
+
+def _sleep(seconds):
+  """Waits for the next checkpoint; a signal is the usual end of that."""
+  try:
+    time.sleep(max(0, seconds))
+  except stops.Stopped as stopped:
+    _LOG.info('stopped by %s while waiting; all reports are complete',
+              stopped.name)
+    raise SystemExit(stopped.status)
 
 
 # --- Exported graphs -------------------------------------------------------

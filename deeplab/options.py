@@ -155,6 +155,11 @@ def _label_map(text):
                'given: ' + text)
 
 
+def _names_of_classes():
+  return field(None, 'Label map with the names of the classes; none: the one '
+               'stored with the model.')
+
+
 def _num_shards(most=_MOST_PARTS):
   return field(1, 'Parts that the work is split into, each a run of its own, '
                'on any machine.', least=1, most=most)
@@ -927,6 +932,7 @@ class OverlayOptions(NamedTuple):
   legend: bool = field(True, 'Put the legend below the picture.')
   save_labels: bool = field(
       False, 'Write class ids too, as a gray PNG of the same size.')
+  label_map: Optional[str] = _names_of_classes()
   exif_rotation: bool = _exif_rotation()
   skip_bad: bool = field(
       False, 'Leave out pictures that cannot be used, instead of refusing them '
@@ -954,6 +960,7 @@ class ComparisonOptions(NamedTuple):
       1, 'Resized sides are multiples of this, plus one: 1 as in the app, 16 '
       'as eval.py is documented. Folders of PNG files are as they are.',
       least=1, most=_LARGEST_RESIZE)
+  label_map: Optional[str] = _names_of_classes()
   exif_rotation: bool = _exif_rotation()
   max_images: int = field(
       0, 'Number of images to take, the first ones; 0: all.',

@@ -22,7 +22,8 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 @pytest.fixture
 def model(tmp_path):
   """Labels red as other, green as grass and blue as sky."""
-  return small_models.write_graph(tmp_path / 'x.pb', classes=(0, GRASS, SKY))
+  return small_models.write_graph(tmp_path / 'x.pb', classes=(0, GRASS, SKY),
+                                  num_classes=32)
 
 
 def picture(path, size=(40, 20)):

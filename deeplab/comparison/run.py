@@ -69,6 +69,12 @@ def compare(models: Sequence[Tuple[str, str]],
       files.json_with('agreement', 'models')) as folder:
     with contextlib.ExitStack() as stack:
       predictors = _open(found, options, stack)
+      if options.label_map or options.pictures and not model_map:
+        # Images with labels have names for the classes.
+        model_map = max((
+            any_model.classes_of(model, predictor, options.label_map)
+            for model, predictor in zip(found, predictors)),
+                        key=lambda classes: classes.num_classes)
       samples = samples_lib.read(
           options, predictors[0].input_size, model_map)
       counts = counts_lib.count(

@@ -229,7 +229,7 @@ def _calibration_images(options, input_shape):
   paths = paths[:options.sample_num]
 
   def check(path):
-    image = png_folder.read_png(path, path)
+    image = png_folder.read_image_file(path, path)
     if image.size != (width, height) or image.mode != 'RGB':
       raise InputError(
           '{}: {}x{} {}, expected {}x{} RGB, like the input of {} (height x '
@@ -246,7 +246,7 @@ def _calibration_images(options, input_shape):
 def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in progress.shown(paths, 'calibrating', unit='image'):
-    pixels = np.asarray(png_folder.read_png(path, path), np.float32)
+    pixels = np.asarray(png_folder.read_image_file(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 
