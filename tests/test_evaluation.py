@@ -89,6 +89,7 @@ class Network:
 def network(monkeypatch):
   network = Network()
   monkeypatch.setattr(predictors, 'CheckpointPredictor', network)
+  monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
   monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
       None if os.path.exists(prefix + '.index') else 'there is no index'))
   return network
