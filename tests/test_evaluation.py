@@ -92,6 +92,7 @@ def network(monkeypatch):
   monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
   monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
       None if os.path.exists(prefix + '.index') else 'there is no index'))
+  monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
   return network
 
 
