@@ -366,6 +366,25 @@ def test_calibrates_on_the_first_images_only(graph, images, tmp_path):
       2 / 255, rel=0.05)
 
 
+@pytest.mark.tf2
+def test_post_training_file_is_that_of_the_reference(graph, images, tmp_path):
+  """Byte by byte: post_training_quant.py divides uint8 in float64."""
+  def reference_images():
+    for number in range(3):
+      with Image.open(str(images / 'images' / 'img_{}.png'.format(number))) as (
+          image):
+        yield [(np.array(image) / 127.5 - 1)[np.newaxis].astype(np.float32)]
+
+  out = tmp_path / 'ptq.tflite'
+  quantize(graph, images, out, sample_num=3)
+  converter = tf.lite.TFLiteConverter.from_frozen_graph(graph, ['in'], ['out'])
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.representative_dataset = reference_images
+  converter.inference_input_type = tf.uint8
+  converter.inference_output_type = tf.uint8
+  assert out.read_bytes() == converter.convert()
+
+
 @pytest.mark.modern
 @pytest.mark.tf2
 def test_float_input_stays_float(graph, images, tmp_path):
