@@ -255,7 +255,7 @@ def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
   caplog.set_level('INFO')
   caplog.set_level('INFO', logger='absl')
   assert conversion._run(Converter(), conversion._Graph(
-      'freeze.pb', 'in', 'out', (), ())) == b'model'
+      None, 'freeze.pb', 'in', 'out', (), ())) == b'model'
   assert caplog.messages == ['converting freeze.pb', 'calibrating: 1 of 2']
   logging.getLogger('absl').info('as before')
   assert caplog.messages[-1] == 'as before'
