@@ -225,8 +225,7 @@ def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
 
 
 def _range_of(tensor):
-  """Returns (lowest, highest) value by fake quantization; None: there is none.
-  """
+  """Returns (lowest, highest) by fake quantization; None: there is none."""
   kind, inputs = tensor.op.type, list(tensor.op.inputs)
   if kind == 'FakeQuantWithMinMaxVars':
     return tuple(float(tf.get_static_value(limit)) for limit in inputs[1:])
