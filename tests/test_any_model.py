@@ -16,7 +16,6 @@ from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import trial
 from deeplab.nets import deeplab_v3
-from tests import scripts
 from tests import small_models
 from tests import test_lite_conversion
 
@@ -228,14 +227,19 @@ def test_a_file_that_crashes_the_interpreter_is_refused(
 
 
 @pytest.mark.modern
-def test_what_is_tried_is_the_file(lite, tmp_path):
-  """It says by its exit status whether it could be run."""
+def test_what_is_tried_is_the_file(lite, tmp_path, monkeypatch):
+  """Its exit status says whether it could be run; no code of the user's is."""
   def status(path):
-    return subprocess.run(
-        [sys.executable, '-m', trial.__name__, path],
-        cwd=scripts.REPOSITORY, stderr=subprocess.DEVNULL).returncode
+    return subprocess.run([sys.executable, trial.__file__, path],
+                          stderr=subprocess.DEVNULL).returncode
 
+  (tmp_path / 'deeplab').mkdir()
+  (tmp_path / 'deeplab' / '__init__.py').write_text('open("run", "w")')
+  (tmp_path / 'numpy.py').write_text('open("run", "w")')
+  monkeypatch.chdir(tmp_path)
   bad = tmp_path / 'bad.tflite'
   bad.write_bytes(EMPTY_TFLITE)
   assert status(lite) == 0
   assert status(str(bad)) > 0
+  trial.check(lite, 'model')
+  assert not (tmp_path / 'run').exists()

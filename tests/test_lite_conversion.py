@@ -19,8 +19,8 @@ from deeplab import script_flags
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import model_file
-from tests import flag_groups
 from deeplab.nets import deeplab_v3
+from tests import flag_groups
 from tests import golden_weights
 from tests import scripts
 

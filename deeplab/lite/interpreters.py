@@ -218,8 +218,11 @@ def _takes_pixels(lowest, scale, zero_point):
 
 
 def _load(content, path, num_threads):
-  """Returns (interpreter ready to run, its name, its number of threads,
-  details of its input, details of its output).
+  """Returns an interpreter that is ready to run, and facts about it.
+
+  Returns:
+    (interpreter, its name, its number of threads, details of its input,
+    details of its output).
   """
   interpreter_class, name = _interpreter_class()
   arguments = {}

@@ -7,10 +7,9 @@ import os
 import subprocess
 import sys
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.realpath(__file__))))
 if __name__ == '__main__':
-  sys.path.insert(0, _ROOT)
+  sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(
+      os.path.realpath(__file__)))))
 
 import numpy as np
 
