@@ -21,6 +21,7 @@ example.
 from deeplab import cli
 from deeplab import contract
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(splits):
@@ -28,16 +29,17 @@ def main(splits):
 
   summaries = builder.build(splits)
   for options, summary in zip(splits, summaries):
-    print(builder.summary_line(summary, options))
+    streams.show(builder.summary_line(summary, options))
   for split in contract.SPLITS:
     if split not in [summary.split for summary in summaries]:
-      print('{0}: left out (no --{0}_image_folder given, and its default does '
-            'not exist)'.format(split))
-  print('Share of pixels ("other" holds {}):'.format(
+      streams.show(
+          '{0}: left out (no --{0}_image_folder given, and its default does '
+          'not exist)'.format(split))
+  streams.show('Share of pixels ("other" holds {}):'.format(
       'every id that {} does not list'.format(splits[0].label_map)
       if splits[0].label_map else 'ids 0 and {} to {}'.format(
           contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK)))
-  print('\n'.join(builder.histogram_table(summaries)))
+  streams.show(*builder.histogram_table(summaries))
 
 
 if __name__ == '__main__':

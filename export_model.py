@@ -16,19 +16,21 @@ environment. docs/exports.md says what goes in and comes out.
 """
 from deeplab import cli
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(**options):
   from deeplab import export
 
   result = export.export(**options)
-  print('{}: {} nodes, {:.1f} MB, from {}'.format(
+  streams.show('{}: {} nodes, {:.1f} MB, from {}'.format(
       ', '.join(result.paths), result.nodes, result.size / 1e6,
       result.checkpoint))
-  print('  ' + ', '.join('{} {}'.format(count, operation) for operation, count
-                         in sorted(result.operations.items())))
+  streams.show('  ' + ', '.join(
+      '{} {}'.format(count, operation)
+      for operation, count in sorted(result.operations.items())))
   if result.inference_graph:
-    print('  graph without weights: ' + result.inference_graph)
+    streams.show('  graph without weights: ' + result.inference_graph)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from the train records with
 """
 from deeplab import cli
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(dataset_options, preprocess_options, options):
@@ -30,7 +31,7 @@ def main(dataset_options, preprocess_options, options):
       dataset.batches(dataset_options, preprocess_options, names=names),
       names=names, split=dataset_options.split,
       preprocess_options=preprocess_options, options=options)
-  print(png_folder_writer.summary_line(summary))
+  streams.show(png_folder_writer.summary_line(summary))
 
 
 if __name__ == '__main__':

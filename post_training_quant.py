@@ -9,13 +9,14 @@ Another TensorFlow makes another file: 2.2 made the published one.
 """
 from deeplab import cli
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab.lite import conversion
 
   result = conversion.post_training_quantize(options)
-  print('\n'.join(conversion.summary_lines(result)))
+  streams.show(*conversion.summary_lines(result))
 
 
 if __name__ == '__main__':

@@ -15,18 +15,19 @@ import sys
 
 from deeplab import cli
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(**options):
   from deeplab import training
 
   result = training.train(**options)
-  print('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
+  streams.show('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
       'stopped by ' + result.stopped_by if result.stopped_by else 'finished',
       result.step, result.loss, result.steps_done, result.seconds,
       result.checkpoint or 'saved by task 0'))
   if result.stopped_by:
-    print('run the same command again to resume')
+    streams.show('run the same command again to resume')
     sys.exit(128 + signal.Signals[result.stopped_by])
 
 

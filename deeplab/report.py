@@ -21,6 +21,7 @@ from typing import (
 import numpy as np
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
@@ -155,7 +156,7 @@ def table(report: Report) -> str:
   lines += ['{:<16} {}'.format(name, value)
             for name, value in _summary(report)]
   _, note = _published(report)
-  return '\n'.join(lines + ([note] if note else []))
+  return '\n'.join(map(errors.printable, lines + ([note] if note else [])))
 
 
 def _summary(report):

@@ -313,6 +313,21 @@ def test_refuses_a_folder_as_output(graph, tmp_path):
         graph_def=graph, out_tflite=str(tmp_path), mode='float'))
 
 
+def test_inputs_and_files_of_others_are_not_replaced(tmp_path):
+  path = tmp_path / 'freeze.pb'
+  path.write_bytes(b'graph')
+  with pytest.raises(InputError, match='is an input of this command'):
+    conversion.convert(options.ConversionOptions(
+        graph_def=str(path), out_tflite=str(path), mode='float'))
+  with pytest.raises(InputError, match='is an input of this command'):
+    quantize(str(path), tmp_path, path)
+  (tmp_path / 'x.tflite.json').write_text('{"my": "numbers"}')
+  with pytest.raises(InputError, match='x.tflite.json exists and is no file'):
+    conversion.convert(options.ConversionOptions(
+        graph_def=str(path), out_tflite=str(tmp_path / 'x.tflite'),
+        mode='float'))
+
+
 # --- After training --------------------------------------------------------
 
 

@@ -335,3 +335,26 @@ def test_a_detailed_log_without_a_result_is_refused(tmp_path, text, message):
   path.write_text(text)
   with pytest.raises(InputError, match=message):
     loadgen.read_detail(str(path))
+
+
+@needs_loadgen
+@pytest.mark.parametrize('form', ['new/', 'link', '.', 'fills'])
+def test_any_form_of_a_folder_gets_the_runs(
+    model, folder, tmp_path, monkeypatch, form):
+  monkeypatch.chdir(tmp_path)
+  os.mkdir('real')
+  os.symlink('real', 'link')
+  if form == '.':
+    monkeypatch.chdir('real')
+  if form == 'fills':
+    measure = loadgen._run_all
+
+    def fill(*arguments):
+      with open('fills/mine', 'w'):
+        pass
+      return measure(*arguments)
+
+    monkeypatch.setattr(loadgen, '_run_all', fill)
+  loadgen.run(options(model, folder, form, run='accuracy', min_queries=1))
+  assert sorted(os.listdir(form)) == ['accuracy'] + ['mine'] * (
+      form == 'fills') + ['summary.json']

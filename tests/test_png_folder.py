@@ -141,11 +141,27 @@ def test_manifest(folder, tmp_path):
   path = tmp_path / 'manifest.json'
   path.write_text(json.dumps({'split': 'val'}))
   assert png_folder.read_manifest(folder.path) == {'split': 'val'}
-  for content in ('{"split"', '3', '[' * 10 ** 5, '{"geometry": 3}'):
+  for content in ('{"split"', '3', '[' * 10 ** 5, '{"geometry": 3}',
+                  '{"images": 3}', '{"images": [{"name": 3}]}'):
     path.write_text(content)
     message = refusal(png_folder.read_manifest, folder.path)
     assert message.startswith(str(path) + ': ')
     assert 'the manifest that gen_preprocessed_data.py writes' in message
+
+
+def test_a_folder_holds_what_its_manifest_lists(folder, tmp_path):
+  for name in ('img_0', 'img_2', 'img_10'):
+    folder.add(name)
+  path = tmp_path / 'manifest.json'
+  path.write_text(json.dumps({'images': [
+      {'name': 'img_{}.png'.format(number)} for number in (0, 1, 2, 3)]}))
+  assert refusal(png_folder.list_pairs, str(folder.images)) == (
+      '{}: lists 4 images, but the folder lacks img_1.png, img_3.png and has '
+      'also img_10.png; run gen_preprocessed_data.py again, or remove '
+      'manifest.json if this is on purpose'.format(path))
+  os.rename(str(folder.images), str(tmp_path / 'some'))
+  assert len(png_folder.list_pairs(
+      str(tmp_path / 'some'), str(folder.annotations)).pairs) == 3
 
 
 # --- Checking and reading --------------------------------------------------

@@ -150,6 +150,7 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
     InputError: no such folder, no image, or images without an annotation.
   """
   paths, ignored = _list_images(test_dir, 'test_dir')
+  check_manifest(paths)
   if val_label_dir is None:
     val_label_dir = os.path.join(
         parent_of(os.path.dirname(paths[0])),
@@ -216,9 +217,46 @@ def read_manifest(folder: str) -> Dict[str, Any]:
   kind = 'the manifest that gen_preprocessed_data.py writes'
   content = inputs.read_json(path, path, kind)
   if not isinstance(content, dict) or not all(
-      isinstance(content.get(name, ''), str) for name in _TOLD):
+      isinstance(content.get(name, ''), str) for name in _TOLD
+  ) or not _is_listing(content.get('images', [])):
     raise InputError('{}: damaged; expected {}'.format(path, kind))
   return content
+
+
+def _is_listing(images):
+  return isinstance(images, list) and all(
+      isinstance(image, dict) and isinstance(image.get('name'), str)
+      for image in images)
+
+
+def check_manifest(paths: Sequence[str]) -> None:
+  """Checks that FOLDER/images has the images of its manifest, and no others.
+
+  Args:
+    paths: from `image_paths`; those of another folder are not checked.
+
+  Raises:
+    InputError: naming the first few images that are missing or not listed.
+  """
+  images = os.path.dirname(paths[0])
+  folder = parent_of(images)
+  listed = read_manifest(folder).get('images')
+  if listed is None or not os.path.basename(
+      os.path.abspath(images)) == contract.PREPROCESSED_IMAGES:
+    return
+  wanted = [entry['name'] for entry in listed]
+  found = list(map(os.path.basename, paths))
+  problems = [
+      '{} {}'.format(what, some_of(names)) for what, names in (
+          ('lacks', sorted(set(wanted) - set(found), key=_natural)),
+          ('has also', sorted(set(found) - set(wanted), key=_natural)))
+      if names]
+  if problems:
+    raise InputError(
+        '{}: lists {} images, but the folder {}; run gen_preprocessed_data.py '
+        'again, or remove {} if this is on purpose'.format(
+            manifest_path(folder), len(wanted), ' and '.join(problems),
+            contract.PREPROCESSED_MANIFEST))
 
 
 def origin(pairs: Sequence[pairs_lib.Pair],

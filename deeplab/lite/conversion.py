@@ -283,6 +283,7 @@ def _calibration_images(options, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
   paths = png_folder.image_paths(options.dataset_dir, 'dataset_dir')
+  png_folder.check_manifest(paths)
   if len(paths) < options.sample_num:
     raise InputError(
         '{}: {} images, expected at least {}',
