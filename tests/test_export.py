@@ -297,8 +297,8 @@ def test_a_description_of_others_is_not_replaced(
 def test_models_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
   (tmp_path / 'freeze.onnx').write_text('')
   run_export(checkpoint, tmp_path)
-  assert '{0}/freeze.onnx: of an earlier export; the new {0}/freeze.json'.format(
-      tmp_path) in caplog.text
+  assert ('{0}/freeze.onnx: of an earlier export; the new {0}/freeze.json does '
+          'not'.format(tmp_path)) in caplog.text
 
 
 def test_bad_paths_are_named(checkpoint, tmp_path):
