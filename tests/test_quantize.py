@@ -8,6 +8,7 @@ those of the whole network where nothing is rounded.
 """
 import contextlib
 import functools
+import itertools
 import json
 import os
 import sys
@@ -198,6 +199,84 @@ def test_batch_norm_is_frozen_from_the_delay_on(implementation):
     np.testing.assert_allclose(averages[2][name], value, rtol=1e-5)
     initial = golden_weights.draw(name, value.shape)
     assert np.linalg.norm(value - initial) > 1e-4 * np.linalg.norm(initial)
+
+
+# --- Every structure -------------------------------------------------------
+
+# Few blocks, but a map at each of the decoder's strides.
+SHALLOW = (
+    mobilenet_v2.Block(8, expansion=1), mobilenet_v2.Block(8, 2, expansion=1),
+    mobilenet_v2.Block(8, expansion=1), mobilenet_v2.Block(8, 2, expansion=1),
+    mobilenet_v2.Block(8, 2, expansion=1))
+END_POINTS = {4: 'layer_4/depthwise_output', 8: 'layer_5/depthwise_output'}
+ANY = (False, True)
+STRUCTURES = [
+    dict(aspp_with_separable_conv=separable,
+         aspp_with_concat_projection=not separable, atrous_rates=(2, 3),
+         output_stride=8, use_bounded_activation=separable)
+    for separable in ANY
+] + [
+    dict(decoder_output_stride=(8, 4), decoder_use_separable_conv=separable,
+         decoder_use_sum_merge=is_sum, decoder_output_is_logits=is_logits)
+    for separable, is_sum, is_logits in itertools.product(ANY, ANY, ANY)]
+# Dropout has ranges in training alone.
+CASES = [(False, structure) for structure in STRUCTURES] + [
+    (True, STRUCTURES[-2])]
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+  monkeypatch.setattr(mobilenet_v2, 'BLOCKS', SHALLOW)
+  monkeypatch.setattr(mobilenet_v2, 'DECODER_END_POINTS', END_POINTS)
+
+
+def shallow_logits(structure, implementation, is_training=False):
+  return deeplab_v3.logits(
+      tf.constant(np.random.RandomState(1).uniform(-1, 1, [1, 65, 65, 3]),
+                  tf.float32),
+      options_lib.ModelOptions(
+          crop_size=(65, 65), aspp_convs_filters=8, decoder_filters=8,
+          quantize_delay_step=0, fake_quant=implementation, **structure),
+      is_training=is_training, train_batch_norm=is_training)
+
+
+@pytest.mark.slow
+@has_contrib
+def test_every_structure_has_the_ranges_of_the_rewrite(shallow):
+  for is_training, structure in CASES:
+    found = []
+    for implementation in BOTH:
+      with tf.Graph().as_default() as graph:
+        tf.train.get_or_create_global_step()
+        shallow_logits(structure, implementation, is_training)
+        found.append({
+            (variable.op.name, tuple(variable.shape.as_list()))
+            for variable in tf.global_variables()}.union(
+                operation.name for operation in graph.get_operations()
+                if operation.type == 'FakeQuantWithMinMaxVars'))
+    assert not found[0] ^ found[1], (is_training, structure)
+
+
+@pytest.mark.slow
+@has_contrib
+@pytest.mark.parametrize('is_logits', ANY)
+def test_a_decoder_that_adds_gives_the_numbers_of_the_rewrite(
+    shallow, is_logits):
+  structure = dict(decoder_output_stride=(8, 4), decoder_use_sum_merge=True,
+                   decoder_output_is_logits=is_logits)
+  results = []
+  for implementation in BOTH:
+    with tf.Graph().as_default():
+      logits = shallow_logits(structure, implementation)
+      with session_without_rewriting() as session:
+        session.run(tf.global_variables_initializer())
+        golden_weights.load(session, tf.global_variables())
+        for variable in tf.global_variables():
+          if '/act_quant_1/max' in variable.op.name:
+            variable.load(3.0, session)  # the two stages have other ranges
+        results.append(session.run(logits))
+  assert len(np.unique(results[0])) > 20
+  np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 
 # --- The whole network -----------------------------------------------------

@@ -5,6 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import options as options_lib
+from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 
@@ -69,17 +70,27 @@ def _merge_by_sum(features, low_level, *, size, suffix, style, options,
                   as_logits):
   """One 3x3 convolution of the features, plus the projected map."""
   filters = options.num_classes if as_logits else options.decoder_filters
-  # The sum is what gets activated, or it is the logits.
+  stage = _stage_suffix(suffix)
+  # The sum is activated, or it is the logits.
   linear = style._replace(activation=None)
   low_level = layers.conv2d(
       low_level, filters, 1, scope='feature_projection' + suffix,
-      style=linear._replace(batch_norm=None) if as_logits else linear)
+      style=linear._replace(batch_norm=None) if as_logits
+      else linear._replace(is_addend=True))
   net = _conv3x3(
-      features, filters, scope='decoder_conv0' + _stage_suffix(suffix),
-      style=linear, options=options, linear=as_logits)
+      features, filters, scope='decoder_conv0' + stage, style=linear,
+      options=options, linear=as_logits)
   net = (layers.resize_bilinear(net, size) +
          layers.resize_bilinear(low_level, size))
-  return net if as_logits else style.activation(net)
+  activation = None if as_logits else style.activation
+  if style.fake_quant:
+    # Parity: contrib/quantize/python/quantize.py names the ranges so.
+    return fake_quant_lib.activations(
+        net, style.fake_quant, activation=activation,
+        **(dict(scope='add{}/activation_AddV2_quant'.format(stage),
+                initial_min=-6.0) if as_logits
+           else dict(scope='act_quant' + stage)))
+  return activation(net) if activation else net
 
 
 def _conv3x3(net, filters, *, scope, style, options, linear):

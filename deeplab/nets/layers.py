@@ -28,6 +28,9 @@ class Style(NamedTuple):
   activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
   # Round weights and outputs to 8 bits; None: float.
   fake_quant: Optional[fake_quant_lib.FakeQuant] = None
+  # Whether another map is added to the output before the activation. Its range
+  # then has another name and another initial value.
+  is_addend: bool = False
 
 
 def conv2d(inputs: tf.Tensor, filters: int, kernel_size: int, *, scope: str,
@@ -97,6 +100,10 @@ def separable_conv2d(inputs: tf.Tensor, filters: int, *, scope: str,
   outputs = depthwise_conv2d(
       inputs, scope=scope + '_depthwise', rate=rate, style=style._replace(
           initializer=tf.truncated_normal_initializer(stddev=0.33)))
+  if not style.activation:
+    # Deviates: without a node between them, tf.contrib.quantize's rewrite lets
+    # the second convolution read the first one's output as it is in float.
+    outputs = tf.identity(outputs)
   return conv2d(
       outputs, filters, 1, scope=scope + '_pointwise', style=style._replace(
           initializer=tf.truncated_normal_initializer(stddev=0.06)))
@@ -130,8 +137,11 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
     outputs = tf.nn.bias_add(
         convolve(weights, name), _biases(filters), name='BiasAdd')
   if style.fake_quant:
+    # Parity: contrib/quantize/python/quantize.py, Quantize.
     return fake_quant_lib.activations(
-        outputs, style.fake_quant, activation=style.activation)
+        outputs, style.fake_quant, activation=style.activation,
+        **(dict(scope='conv_quant', initial_min=-6.0) if style.is_addend
+           else {}))
   return style.activation(outputs) if style.activation else outputs
 
 
