@@ -18,10 +18,14 @@ flags are given.
 your own; every later step knows it from the records. docs/own_data.md has an
 example.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import contract
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(splits):
@@ -29,17 +33,16 @@ def main(splits):
 
   summaries = builder.build(splits)
   for options, summary in zip(splits, summaries):
-    streams.show(builder.summary_line(summary, options))
+    print(builder.summary_line(summary, options))
   for split in contract.SPLITS:
     if split not in [summary.split for summary in summaries]:
-      streams.show(
-          '{0}: left out (no --{0}_image_folder given, and its default does '
-          'not exist)'.format(split))
-  streams.show('Share of pixels ("other" holds {}):'.format(
+      print('{0}: left out (no --{0}_image_folder given, and its default does '
+            'not exist)'.format(split))
+  print('Share of pixels ("other" holds {}):'.format(
       'every id that {} does not list'.format(splits[0].label_map)
       if splits[0].label_map else 'ids 0 and {} to {}'.format(
           contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK)))
-  streams.show(*builder.histogram_table(summaries))
+  print('\n'.join(builder.histogram_table(summaries)))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,12 @@ r"""Evaluates checkpoints of a folder as they appear, or one of them once.
 Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to keep
 the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
 
 

@@ -8,7 +8,12 @@ r"""Evaluates what export_model.py writes: a frozen graph, or another format.
 The network is in the graph: flags that shape it have no place here. --pb may
 also be a SavedModel, which is a folder, or an ONNX file.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
 
 

@@ -14,23 +14,26 @@ quantization-aware checkpoint.
 in freeze_saved_model/, and as freeze.onnx too; the last needs the modern
 environment. docs/exports.md says what goes in and comes out.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(**options):
   from deeplab import export
 
   result = export.export(**options)
-  streams.show('{}: {} nodes, {:.1f} MB, from {}'.format(
+  print('{}: {} nodes, {:.1f} MB, from {}'.format(
       ', '.join(result.paths), result.nodes, result.size / 1e6,
       result.checkpoint))
-  streams.show('  ' + ', '.join(
-      '{} {}'.format(count, operation)
-      for operation, count in sorted(result.operations.items())))
+  print('  ' + ', '.join('{} {}'.format(count, operation) for operation, count
+                         in sorted(result.operations.items())))
   if result.inference_graph:
-    streams.show('  graph without weights: ' + result.inference_graph)
+    print('  graph without weights: ' + result.inference_graph)
 
 
 if __name__ == '__main__':

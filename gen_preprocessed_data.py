@@ -15,9 +15,13 @@ from the train records with
 
       --eval_split=train --image_list=checkpoints/post_train_quant/ptq.txt
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(dataset_options, preprocess_options, options):
@@ -31,7 +35,7 @@ def main(dataset_options, preprocess_options, options):
       dataset.batches(dataset_options, preprocess_options, names=names),
       names=names, split=dataset_options.split,
       preprocess_options=preprocess_options, options=options)
-  streams.show(png_folder_writer.summary_line(summary))
+  print(png_folder_writer.summary_line(summary))
 
 
 if __name__ == '__main__':

@@ -7,16 +7,20 @@ r"""Quantizes a float frozen graph to an 8-bit TFLite file, after training.
 The images that ranges are measured on come from gen_preprocessed_data.py.
 Another TensorFlow makes another file: 2.2 made the published one.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(options):
   from deeplab.lite import conversion
 
   result = conversion.post_training_quantize(options)
-  streams.show(*conversion.summary_lines(result))
+  print('\n'.join(conversion.summary_lines(result)))
 
 
 if __name__ == '__main__':

@@ -7,12 +7,17 @@ r"""Evaluates a TFLite file on images that gen_preprocessed_data.py wrote.
 Type and range of the input are read from the file. Every flag has a default,
 so that a file in its place is evaluated by the script's name alone.
 
-A star marks the mean that the published figures are: over classes 1 to 31, on
-labelled pixels. A quantized file scores differently from one interpreter to the
-next, so the report names the interpreter; the published figures are TensorFlow
-2.2's.
+The last line of the table is the mean that the published figures are: over
+classes 1 to 31, on labelled pixels. A quantized file scores differently from
+one interpreter to the next, so the report names the interpreter; the published
+figures are TensorFlow 2.2's.
 """
-from deeplab import cli
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
 
 

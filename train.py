@@ -10,24 +10,26 @@ r"""Trains DeepLabv3 + MobileNetV2 on ADE20K, in float or quantization-aware.
 Ctrl-C, SIGTERM and a terminal that closes have a checkpoint saved; the same
 command resumes there. The README has the documented commands in full.
 """
+import os
 import signal
 import sys
 
-from deeplab import cli
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(**options):
   from deeplab import training
 
   result = training.train(**options)
-  streams.show('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
+  print('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
       'stopped by ' + result.stopped_by if result.stopped_by else 'finished',
       result.step, result.loss, result.steps_done, result.seconds,
       result.checkpoint or 'saved by task 0'))
   if result.stopped_by:
-    streams.show('run the same command again to resume')
+    print('run the same command again to resume')
     sys.exit(128 + signal.Signals[result.stopped_by])
 
 

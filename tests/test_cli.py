@@ -322,7 +322,8 @@ def test_help_works_anywhere_and_without_tensorflow(script, tmp_path):
   done = subprocess.run(
       [sys.executable, os.path.join(scripts.REPOSITORY, script), '--help'],
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-      universal_newlines=True, cwd='/', env=dict(os.environ, **env))
+      universal_newlines=True, cwd='/',
+      env=dict(os.environ, PYTHONSAFEPATH='1', **env))
   assert done.returncode in (0, 1)  # absl leaves --help with status 1
   first_line = importlib.import_module(
       script[:-len('.py')]).__doc__.splitlines()[0]
