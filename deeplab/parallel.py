@@ -25,6 +25,7 @@ from typing import (
 )
 
 from deeplab import errors
+from deeplab import machine
 from deeplab import progress
 from deeplab import stops
 from deeplab.errors import InputError
@@ -40,10 +41,10 @@ def worker_count(wanted: int, tasks: Optional[int] = None) -> int:
   """Returns how many workers to start.
 
   Args:
-    wanted: 0 means one for each processor.
+    wanted: 0 means one for each core that this process may use.
     tasks: number of tasks, which more workers would not help; None: unknown.
   """
-  count = wanted or os.cpu_count() or 1
+  count = wanted or machine.usable_cores()
   return count if tasks is None else max(1, min(count, tasks))
 
 

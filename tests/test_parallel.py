@@ -62,7 +62,7 @@ def test_ordered_map_cancels_what_has_not_begun():
 
 def test_worker_count():
   assert parallel.worker_count(3) == 3
-  assert parallel.worker_count(0) == os.cpu_count()
+  assert parallel.worker_count(0) == len(os.sched_getaffinity(0))
   assert parallel.worker_count(8, tasks=2) == 2
   assert parallel.worker_count(8, tasks=0) == 1
 

@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import label_map as label_maps
+from deeplab import machine
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import parts
@@ -38,7 +39,7 @@ from deeplab.errors import some_of
 _SHUFFLED_RECORDS = 4096
 # Elements that are decoded and preprocessed at a time. TensorFlow 1.15's
 # AUTOTUNE lets finished ones pile up: gigabytes after some hundred images.
-_PARALLEL_CALLS = os.cpu_count() or 1
+_PARALLEL_CALLS = machine.usable_cores()
 # Of a batch: three channels of float32, and an int32 for the label.
 _BYTES_PER_PIXEL = 16
 # Batches that wait, ready, while the network works on another one.
