@@ -68,11 +68,11 @@ class Alone:
     """Returns task 0's number, in every task."""
     return number
 
-  def check_equal(self, what: str, value: Any) -> None:
+  def check_equal(self, what: Any, value: Any) -> None:
     """Refuses a value that is not equal in all tasks.
 
     Args:
-      what: its name, in the plural, for the message.
+      what: its name or option, for the message.
       value: what json can write.
 
     Raises:
@@ -121,11 +121,18 @@ class _Cluster(Alone):
     self._server = _start_server(addresses, task, config)
     self.target = self._server.target
     missing = self._watch.wait_for_all(_JOIN_SECS)
+    impostors = [task for task, reason in missing.items()
+                 if isinstance(reason, watch.OtherServiceError)]
+    if impostors:
+      raise InputError(
+          '{}: another service than train.py answers at {}; expected a free '
+          'port of each host', option('cluster', addresses),
+          self._watch.names(impostors))
     if missing:
       raise InputError(
           '{}: {} did not start within {:.0f} s; start the same command there, '
           'with its own {}', option('cluster', addresses),
-          self._watch.names(missing), _JOIN_SECS, option('task'))
+          self._watch.names(list(missing)), _JOIN_SECS, option('task'))
     self._watch.start()
     _LOG.info('task %d of %d: all are there', task, len(addresses))
 

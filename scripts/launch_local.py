@@ -15,11 +15,11 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
+from deeplab import environment
 from deeplab import script_flags
 
 
 def main(options, arguments):
-  from deeplab import environment
   from deeplab import launch
 
   failure = launch.run(
@@ -29,7 +29,11 @@ def main(options, arguments):
 
 
 if __name__ == '__main__':
-  words = sys.argv + ['--']
-  end = words.index('--')
-  cli.run(lambda options: main(options, words[end + 1:-1]),
+  words = sys.argv[:]
+  if '--' not in words and not any('help' in word for word in words[1:]):
+    environment.refuse(
+        'expected -- before the flags of train.py; for example: '
+        'launch_local.py --hosts=2 -- --dataset_dir=... --train_logdir=...')
+  end = (words + ['--']).index('--')
+  cli.run(lambda options: main(options, words[end + 1:]),
           script_flags.LAUNCH, argv=words[:end])

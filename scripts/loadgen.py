@@ -16,14 +16,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(options):
   from deeplab import loadgen
 
   summary = loadgen.run(options)
-  streams.show(*loadgen.summary_lines(summary, options.output_dir))
+  print('\n'.join(loadgen.summary_lines(summary, options.output_dir)))
 
 
 if __name__ == '__main__':

@@ -15,14 +15,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(options):
   from deeplab import rebuild
 
   result = rebuild.rebuild(options)
-  streams.show('{}: {} checkpoint, {} weights in {} layers'.format(
+  print('{}: {} checkpoint, {} weights in {} layers'.format(
       result.checkpoint,
       'quantization-aware' if result.model_options.is_quantized else 'float',
       result.weights, result.layers))
@@ -33,7 +32,7 @@ def main(options):
   if result.model_options.is_quantized:
     flags.append('--quantize_delay_step=0')
   if flags:
-    streams.show('  use it with ' + ' '.join(flags))
+    print('  use it with ' + ' '.join(flags))
 
 
 if __name__ == '__main__':

@@ -14,14 +14,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
-from deeplab import streams
 
 
 def main(options):
   from deeplab import reproduction
 
   content = reproduction.run(options)
-  streams.show(reproduction.summary_line(content, options.output_dir))
+  print(reproduction.summary_line(content, options.output_dir))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -21,7 +20,6 @@ from deeplab import training
 from deeplab import watch
 from deeplab.data import dataset
 from deeplab.errors import InputError
-from deeplab.nets import deeplab_v3
 from tests import ports
 from tests import readme
 from tests import resuming
@@ -63,7 +61,7 @@ def test_addresses_of_ipv6_are_taken():
 def test_a_batch_that_does_not_make_parts_is_refused(batch_size, tuned, words):
   with pytest.raises(InputError, match=re.escape(words)):
     options_lib.TrainOptions('', fine_tune_batch_norm=tuned).check_with(
-        options_lib.ModelOptions(), batch_size=batch_size, parts=2)
+        batch_size=batch_size, num_classes=32, parts=2)
 
 
 @pytest.mark.tf1
@@ -101,6 +99,17 @@ def test_tasks_that_do_not_come_are_named(monkeypatch):
       pass
 
 
+def test_a_port_of_another_service_is_refused():
+  server = Server(b'SSH-2.0-OpenSSH_9\r\n')
+  own, = ports.free_addresses(1)
+  with pytest.raises(InputError, match='another service than train.py answers '
+                     'at task 1 .{}.; expected'.format(server.address)):
+    with cluster.joined(options_lib.DistributionOptions(
+        cluster=(own, server.address))):
+      pass
+  server.close()
+
+
 @pytest.mark.modern
 @pytest.mark.tf1
 def test_tasks_with_other_options_are_named():
@@ -109,11 +118,14 @@ def test_tasks_with_other_options_are_named():
 
   def join(task):
     with cluster.joined(options_lib.DistributionOptions(
-        cluster=addresses, task=task)) as joined:
+        cluster=addresses, task=task, num_clones=1 + task)) as joined:
       assert joined.agreed(40 + task) == 40
       joined.check_equal('options', ['same'])
       try:
-        joined.check_equal('options', ['other', task])
+        training._agreed(
+            joined, options_lib.DatasetOptions('d', 'train'),
+            options_lib.PreprocessOptions(), options_lib.ModelOptions(),
+            options_lib.TrainOptions('log{}'.format(task)), 0)
       except InputError as error:
         said.append(str(error))
       joined.finish()
@@ -124,7 +136,7 @@ def test_tasks_with_other_options_are_named():
     thread.start()
   for thread in threads:
     thread.join()
-  assert said == ['task 1 ({}) has other options than task 0; expected the '
+  assert said == ['task 1 ({}) has other num_clones than task 0; expected the '
                   'same in all tasks'.format(addresses[1])] * 2
 
 
@@ -177,10 +189,21 @@ def quick_watch(monkeypatch):
   monkeypatch.setattr(watch, '_ANSWER_SECS', 0.05)
 
 
-class Server:
-  """Listens; greets who connects, as TensorFlow's does, until it is silent."""
+# HTTP/2's SETTINGS frame, without settings.
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
-  def __init__(self):
+
+class Server:
+  """Greets everyone who connects, as TensorFlow's does, until it is silent."""
+
+  def __init__(self, greeting=SETTINGS, before=lambda: None):
+    """Starts it.
+
+    Args:
+      greeting: what it sends.
+      before: called before each greeting.
+    """
+    self._greeting, self._before = greeting, before
     self._listener = socket.socket()
     self._listener.bind(('127.0.0.1', 0))
     self._listener.listen(100)
@@ -193,7 +216,8 @@ class Server:
       while True:
         connection, _ = self._listener.accept()
         if not self.is_silent:
-          connection.send(b'SETTINGS')
+          self._before()
+          connection.send(self._greeting)
 
   def close(self):
     # Closing alone would leave it to the thread that waits for a connection.
@@ -207,7 +231,7 @@ def test_a_watch_says_which_task_is_lost(quick_watch):
   losses, called = [], threading.Event()
   watched = watch.Watch(
       addresses, 0, lambda lost: (losses.append(lost), called.set()))
-  assert watched.wait_for_all(10) == []
+  assert watched.wait_for_all(10) == {}
   watched.start()
   assert not watched.finds_loss(0.1)
   listeners[2].close()
@@ -226,8 +250,8 @@ def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
   watched.start()
   watched.stop()
   listener.close()
-  watched._thread.join(10)
-  assert not losses and not watched._thread.is_alive()
+  time.sleep(0.2)
+  assert not losses
 
 
 def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
@@ -242,6 +266,18 @@ def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
   monkeypatch.setattr(watch, '_SILENCE_SECS', 0.0)
   assert called.wait(10) and losses == [[1]]
   server.close()
+
+
+def test_all_tasks_are_asked_at_the_same_time():
+  """No server answers before every server has been asked."""
+  hosts = 20
+  all_asked = threading.Barrier(hosts)
+  servers = [Server(before=lambda: all_asked.wait(60)) for _ in range(hosts)]
+  watched = watch.Watch(
+      ['127.0.0.1:1'] + [server.address for server in servers], 0, print)
+  assert watched.wait_for_all(60) == {}
+  for server in servers:
+    server.close()
 
 
 @pytest.mark.tf1
@@ -330,10 +366,30 @@ def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
       '[0] saved', '[1] saved']
 
 
+def test_tasks_of_a_launcher_that_is_killed_save_and_end(tmp_path):
+  path = script(
+      tmp_path, 'def end(*unused):\n'
+      '  open("saved-{}".format(task), "w").close()\n'
+      '  sys.exit()\n'
+      'signal.signal(signal.SIGTERM, end)\nprint("ready", flush=True)\n'
+      'time.sleep(600)\n')
+  launcher = subprocess.Popen(
+      [sys.executable, '-c', 'import sys; sys.path.insert(0, sys.argv[1]); '
+       'from deeplab import launch; launch.run(sys.argv[2], [], 2)',
+       scripts.REPOSITORY, path], cwd=str(tmp_path), stdout=subprocess.PIPE)
+  assert {launcher.stdout.readline() for _ in range(2)} == {
+      b'[0] ready\n', b'[1] ready\n'}
+  launcher.kill()
+  launcher.communicate()
+  while len(list(tmp_path.glob('saved-*'))) < 2:
+    time.sleep(0.05)
+
+
 @pytest.mark.parametrize('words, expected', [
-    (['--hosts=0'], '--hosts=0: expected a whole number from 1 to 64'),
+    (['--hosts=0', '--'], '--hosts=0: expected a whole number from 1 to 64'),
     (['--', '--task=1'], '--task=1: given by this script, to each task its'),
-    (['--train_logdir=x'], 'unknown flag --train_logdir'),
+    (['--train_logdir=x'], 'expected -- before the flags of train.py'),
+    (['--step=1', '--'], 'unknown flag --step'),
 ], ids=str)
 def test_the_launcher_refuses(words, expected):
   assert expected in scripts.refusal('scripts/launch_local.py', *words)
@@ -483,20 +539,6 @@ def test_a_signal_to_one_task_has_all_save_and_end(tmp_path):
 
 
 # --- The commands of docs/scaling.md ---------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.modern
-def test_the_docs_know_how_large_gradients_are():
-  with tf.Graph().as_default():
-    deeplab_v3.logits(
-        tf.zeros([1, 65, 65, 3]), options_lib.ModelOptions(
-            crop_size=(65, 65), decoder_output_stride=(4,)))
-    count = sum(np.prod(variable.shape.as_list())
-                for variable in tf.trainable_variables())
-  text = readme.read('docs', 'scaling.md')
-  assert '{:,} float32 values, or\n{:.1f} MB'.format(
-      count, 4e-6 * count) in text
 
 
 @pytest.mark.extended

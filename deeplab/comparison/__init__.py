@@ -1,10 +1,10 @@
-"""Several models on the same images: how far they agree.
+"""Several models on the same images: how far they agree, and where they do not.
 
 samples      the images, with or without labels
-counts       predictions of the models, counted image by image
-statistics   scores, differences, and their intervals
+counts       what models say of them, counted image by image
+statistics   scores, differences, and how far a sample of images can be trusted
 drawing      pictures of single images, and of where models differ
 charts       charts (needs matplotlib)
-page         one HTML file with everything (needs Jinja2)
+page         all of it as one HTML file
 run          from options to a folder
 """

@@ -14,6 +14,7 @@ from deeplab import graph_file
 from deeplab.errors import InputError
 from deeplab.lite import layers
 from deeplab.lite import model_file
+from deeplab.lite import safety
 from tests import fuzz
 from tests.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
@@ -74,6 +75,7 @@ def bounded(test):
 @bounded
 def test_tflite_models(content):
   try:
+    safety.check(content, 'x')
     model = model_file.parse(content, 'x')
   except InputError as error:
     assert str(error).startswith('x: ')
