@@ -17,6 +17,7 @@ from deeplab import options
 from deeplab import script_flags
 from deeplab.errors import InputError
 from deeplab.lite import conversion
+from deeplab.lite import interpreters
 from deeplab.lite import model_file
 from tests import flag_groups
 from tests import scripts
@@ -140,6 +141,22 @@ def test_float_model_labels_as_the_graph(graph, tmp_path):
   assert description['mode'] == 'float'
   assert description['tensorflow'] == tf.__version__
   assert description['graph_def'] == graph
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+def test_a_file_of_logits_is_labelled_alike(graph, tmp_path):
+  predictions = []
+  for node in ('out', 'Relu6_1'):
+    path = str(tmp_path / (node + '.tflite'))
+    conversion.convert(options.ConversionOptions(
+        graph_def=graph, out_tflite=path, mode='float', input_node='in',
+        output_node=node))
+    with interpreters.TflitePredictor(path) as predictor:
+      predictions.append(predictor.predict(np.random.RandomState(2).randint(
+          0, 256, [2, SIDE, SIDE, 3]).astype(np.uint8)))
+  assert len(np.unique(predictions)) > 2
+  np.testing.assert_array_equal(*predictions)
 
 
 @pytest.mark.tf1
