@@ -176,7 +176,7 @@ PREPROCESSED_ANNOTATIONS = 'annotations'
 PREPROCESSED_MANIFEST = 'manifest.json'
 # Stands there from the first image to the last: a run that ends early leaves
 # it behind.
-PREPROCESSED_INCOMPLETE = 'INCOMPLETE'
+INCOMPLETE = 'INCOMPLETE'
 
 
 def preprocessed_name(number: int, digits: int = 1) -> str:

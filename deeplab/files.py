@@ -28,6 +28,7 @@ from typing import (
 )
 import uuid
 
+from deeplab import contract
 from deeplab import errors
 from deeplab import inputs as inputs_lib
 from deeplab import locks
@@ -226,7 +227,8 @@ def replacing_own(
   Files that an earlier run wrote there are replaced, or removed if this run
   does not write them. All other files stay. A file that bears a name which this
   run needs and that no earlier run wrote is an error. If the block fails, the
-  folder is as it was.
+  folder is as it was. While files get their names, the folder has a file
+  INCOMPLETE, which stays if that is interrupted; the next run replaces all.
 
   Args:
     given: the option that names the folder, for messages.
@@ -261,6 +263,9 @@ def replacing_own(
                  if not _is_plain(root, name) or name not in replaced and
                  os.path.lexists(os.path.join(root, name))]
       _refuse_foreign(given, foreign)
+      incomplete = os.path.join(root, contract.INCOMPLETE)
+      _write(incomplete, b'A run has not finished writing here.\n')
+      sync(incomplete)
       for name in written:
         path = os.path.join(root, name)
         _make_folder(_folder_of(path))
@@ -268,6 +273,7 @@ def replacing_own(
       for name in replaced.difference(written):
         os.remove(os.path.join(root, name))
       _sync_each({_folder_of(os.path.join(root, name)) for name in written})
+      os.remove(incomplete)
     except OSError as error:
       _name_what_was_wanted(error, [new], [root])
       raise
@@ -279,7 +285,8 @@ def _replaceable(given, root, names, ours):
            for path in glob.glob(os.path.join(glob.escape(root), name))}
   foreign = [name for name in sorted(
       found.union(map(os.path.dirname, names))) if not _is_plain(root, name)]
-  if not foreign and not ours(os.path.join(root, names[-1])):
+  if not foreign and not ours(os.path.join(root, names[-1])) and not (
+      os.path.exists(os.path.join(root, contract.INCOMPLETE))):
     foreign = sorted(found)
   _refuse_foreign(given, foreign)
   return found

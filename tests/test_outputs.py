@@ -157,6 +157,23 @@ def test_a_failure_leaves_the_folder_as_it_was():
   assert set(tree('new')) == set(_FIRST)
 
 
+def test_an_interrupted_run_is_replaced_whole(monkeypatch):
+  replace = os.replace
+
+  def interrupted(source, path):
+    if path.endswith('page.html'):
+      raise KeyboardInterrupt
+    replace(source, path)
+
+  monkeypatch.setattr(os, 'replace', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    publish('new', _FIRST)
+  assert tree('new') == ['INCOMPLETE', 'images/1.png', 'images/2.png']
+  monkeypatch.setattr(os, 'replace', replace)
+  publish('new', _SECOND)
+  assert set(tree('new')) == set(_SECOND)
+
+
 def test_two_runs_do_not_write_to_one_folder():
   with pytest.raises(InputError, match='another run writes there'):
     publish('new', _FIRST, lambda: publish('./new', _SECOND))

@@ -61,7 +61,7 @@ def image_folder(folder: str, name: str) -> str:
   inner = os.path.join(folder, contract.PREPROCESSED_IMAGES)
   if os.path.isdir(inner):
     folder = inner
-  marker = os.path.join(parent_of(folder), contract.PREPROCESSED_INCOMPLETE)
+  marker = os.path.join(parent_of(folder), contract.INCOMPLETE)
   if os.path.exists(marker):
     raise InputError(
         '{}: gen_preprocessed_data.py did not finish writing it; run that '

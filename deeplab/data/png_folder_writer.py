@@ -1,7 +1,7 @@
 """Writes batches as a folder of preprocessed pairs; see `png_folder`.
 
-Every file is complete from the moment it has its name. While the writing goes
-on, and after it ended early, the folder has a file INCOMPLETE.
+All files get their names in the end. If that is interrupted, the folder has a
+file INCOMPLETE.
 """
 import collections
 import contextlib
@@ -26,7 +26,6 @@ from deeplab import contract
 from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
-from deeplab import locks
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -42,6 +41,9 @@ if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
 # Least digits of a number in a name. ADE20K's own names have eight.
 _DIGITS = {options_lib.NUMBERED: 1, options_lib.MLPERF_APP: 8}
 _FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
+# Patterns of all files in the output folder; the last one appears last.
+_OUTPUTS = tuple(folder + '/img_[0-9]*.png' for folder in _FOLDERS) + (
+    contract.PREPROCESSED_MANIFEST,)
 
 
 class WriteSummary(NamedTuple):
@@ -137,45 +139,22 @@ def write(batches: 'dataset.Batches', *,
     files.check_outputs(option('manifest', options.manifest), options.manifest,
                         inputs=[options.image_list], ours=is_manifest,
                         example=contract.PREPROCESSED_MANIFEST)
-  with locks.alone(given, folder):
-    _check_may_write(folder, options.overwrite)
-    try:
-      _prepare(folder)
-    except OSError as error:
-      raise InputError('{}: {}: {}', given, error.filename, error.strerror)
-    entries: List[Tuple[int, Dict[str, Any]]] = []
-    with _explaining_write_errors(options, entries):
-      for entry in _write_pairs(batches, names, options):
-        entries.append(entry)
-      for name in _FOLDERS:
-        files.sync(os.path.join(folder, name))
-      _complete(options, facts, entries)
+  _check_may_write(folder, options.overwrite)
+  entries: List[Tuple[int, Dict[str, Any]]] = []
+  with _explaining_write_errors(folder, entries), files.replacing_own(
+      given, folder, _OUTPUTS, lambda unused_path: options.overwrite) as new:
+    for entry in _write_pairs(new, batches, names, options):
+      entries.append(entry)
+    # They come as the records do; numbers are those of a list of names.
+    entries.sort(key=lambda entry: entry[0])
+    manifest = dict(facts, count=len(entries),
+                    images=[entry for _, entry in entries])
+    files.write_json(png_folder.manifest_path(new), manifest)
+  if options.manifest:
+    files.write_json(options.manifest, manifest)
   return WriteSummary(
       folder, split, len(entries), batches.num_skipped, geometry,
       time.time() - started)
-
-
-def _complete(options, facts, entries):
-  """Writes the manifest; from then on the folder is a whole one.
-
-  Args:
-    options: PreprocessedOptions.
-    facts: what the manifest says, but for the images.
-    entries: list of (number, entry of the manifest) of all images.
-  """
-  folder = options.output_dir
-  # They come as the records do; numbers are those of a list of names.
-  entries = sorted(entries, key=lambda entry: entry[0])
-  manifest = dict(facts, count=len(entries),
-                  images=[entry for _, entry in entries])
-  for path in (png_folder.manifest_path(folder), options.manifest):
-    if path:
-      files.write_json(path, manifest)
-  os.remove(_marker(folder))
-
-
-def _marker(folder):
-  return os.path.join(folder, contract.PREPROCESSED_INCOMPLETE)
 
 
 def summary_line(summary: WriteSummary) -> str:
@@ -187,33 +166,16 @@ def summary_line(summary: WriteSummary) -> str:
 
 
 @contextlib.contextmanager
-def _explaining_write_errors(options, entries):
+def _explaining_write_errors(folder, entries):
   """Turns an OSError into an InputError that says how far the writing got."""
-  folder = options.output_dir
   try:
     yield
   except OSError as error:
     reason = ('disk full' if error.errno == errno.ENOSPC else
               '{}: {}'.format(error.filename or folder, error.strerror))
     raise InputError(
-        '{} after {} images; {} is left marked {}: put that right and run '
-        'again with {}', reason, len(entries), folder,
-        contract.PREPROCESSED_INCOMPLETE, option('overwrite'))
-
-
-def _prepare(folder):
-  """Makes the folders, marks the whole as incomplete, removes older files."""
-  for name in _FOLDERS:
-    os.makedirs(os.path.join(folder, name), exist_ok=True)
-  # Before anything is removed: from here on the folder is not a whole one.
-  files.write_text(
-      _marker(folder),
-      'gen_preprocessed_data.py has not finished writing here.\n')
-  manifest = png_folder.manifest_path(folder)
-  if os.path.exists(manifest):
-    os.remove(manifest)
-  for path in _present(folder):
-    os.remove(path)
+        '{} after {} images; put that right and run again with {}', reason,
+        len(entries), option('overwrite'))
 
 
 def _check_may_write(folder, overwrite):
@@ -221,11 +183,8 @@ def _check_may_write(folder, overwrite):
   _check_foreign(folder)
   present = _present(folder)
   if present and not overwrite:
-    if os.path.exists(_marker(folder)):
-      origin = 'an unfinished run'
-    else:
-      manifest = png_folder.read_manifest(folder)
-      origin = 'split {}'.format(manifest.get('split', 'unknown'))
+    manifest = png_folder.read_manifest(folder)
+    origin = 'split {}'.format(manifest.get('split', 'unknown'))
     raise InputError('{} holds {} files from {}; {} replaces them',
                      option('output_dir', folder), len(present), origin,
                      option('overwrite'))
@@ -233,10 +192,6 @@ def _check_may_write(folder, overwrite):
 
 def _check_foreign(folder):
   """Raises InputError where a folder holds files that no run wrote."""
-  for name in _FOLDERS:
-    if os.path.islink(os.path.join(folder, name)):
-      raise InputError('{}: {} in it is a link; give another folder',
-                       option('output_dir', folder), name)
   foreign = [
       os.path.relpath(path, folder) for path in _present(folder)
       if not contract.is_preprocessed_name(os.path.basename(path))]
@@ -257,15 +212,13 @@ def _present(folder):
   return paths
 
 
-def _write_pairs(batches, names, options):
+def _write_pairs(folder, batches, names, options):
   """Writes all pairs; yields (number, entry of the manifest) for each."""
-  with contextlib.ExitStack() as stack:
-    writers = [
-        stack.enter_context(files.writing_many(
-            os.path.join(options.output_dir, name))) for name in _FOLDERS]
-    results = stack.enter_context(parallel.mapped_in_threads(
-        _PairWriter(writers, options.layout), _elements(batches, names),
-        options.num_workers))
+  for name in _FOLDERS:
+    os.mkdir(os.path.join(folder, name))
+  with parallel.mapped_in_threads(
+      _PairWriter(folder, options.layout), _elements(batches, names),
+      options.num_workers) as results:
     for entry in progress.shown(results, 'writing', unit='image',
                                 total=batches.num_images):
       yield entry
@@ -288,8 +241,8 @@ def _elements(batches, names):
 class _PairWriter:
   """Writes an _Element to its two files."""
 
-  def __init__(self, writers, layout):
-    self._writers = writers
+  def __init__(self, folder, layout):
+    self._folder = folder
     self._digits = _DIGITS[layout]
 
   def __call__(self, element):
@@ -297,8 +250,9 @@ class _PairWriter:
     name = contract.preprocessed_name(element.number, self._digits)
     # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
     # numbers, and does not round them; the padding becomes 127.
-    for write_file, array in zip(self._writers, (element.image, element.label)):
-      write_file(name, png.encode(array.astype(np.uint8)))
+    for folder, array in zip(_FOLDERS, (element.image, element.label)):
+      with open(os.path.join(self._folder, folder, name), 'wb') as out:
+        out.write(png.encode(array.astype(np.uint8)))
     return element.number, {
         'name': name, 'source': element.source,
         'height': element.source_height, 'width': element.source_width}
