@@ -114,6 +114,10 @@ def _response(text, size, offset, place):
   except (ValueError, KeyError, TypeError, RecursionError):
     raise InputError('{}: expected {{"seq_id": N, "qsl_idx": N, "data": HEX}}',
                      place)
+  if not data:
+    raise InputError(
+        '{}: "data" is empty: there is no class map in the log. The MLPerf '
+        'Mobile app writes such logs; its own result has the score', place)
   if len(data) != size[0] * size[1]:
     raise InputError(
         '{}: {} bytes of image {}; expected a class map of {}x{}', place,
@@ -163,7 +167,7 @@ def _counted(path, pairs, size, name):
                        sample, pairs[sample].name, predictions.max(),
                        contract.NUM_CLASSES - 1)
     yield counting.Counts(metrics.confusion_matrix(
-        png_folder.read_label(pairs[sample]), predictions), 1, {})
+        png_folder.read_label(pairs[sample], size), predictions), 1, {})
   missing = [pairs[sample].name for sample in range(len(pairs))
              if sample not in seen]
   if missing:

@@ -4,6 +4,7 @@ The one place that knows the kinds: each has a function that recognizes it and
 one that opens it. What TensorFlow is needed for imports it only then, so that a
 TFLite file can be run where there is an interpreter and nothing else.
 """
+import logging
 import os
 import re
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
@@ -17,6 +18,7 @@ from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
+_LOG = logging.getLogger(__name__)
 EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
             'TFLite file')
 # As many bytes as tell one kind of file from another.
@@ -78,9 +80,13 @@ def saved_model_folder(path: str) -> Optional[str]:
 
 
 def file_of(model: ModelFile) -> str:
-  """Returns the file that says what the model is, of those that have one."""
-  return (os.path.join(model.path, contract.SAVED_MODEL_FILE)
-          if model.kind == report_lib.SAVED_MODEL else model.path)
+  """Returns the file whose content identifies a model.
+
+  The index of a checkpoint has the checksums of all variables.
+  """
+  if model.kind == report_lib.SAVED_MODEL:
+    return os.path.join(model.path, contract.SAVED_MODEL_FILE)
+  return model.path + ('.index' if model.kind == report_lib.CHECKPOINT else '')
 
 
 def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
@@ -96,6 +102,34 @@ def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
     from deeplab import checkpoints
     return checkpoints.label_map_of(model.path)
   return descriptions.label_map_beside(model.path)
+
+
+def classes_of(model: ModelFile, predictor: counting.Predictor,
+               given: Optional[str] = None) -> label_maps.LabelMap:
+  """Returns names and colours for the classes of a model.
+
+  The log says if they are assumed.
+
+  Args:
+    model: from `find`.
+    predictor: the opened model.
+    given: the user's label map; None: use the one beside the model.
+
+  Raises:
+    InputError: a label map that cannot be read, or has other classes.
+  """
+  known = label_maps.read(given) if given else label_map_of(model)
+  number = predictor.num_classes or (known or label_maps.ADE20K).num_classes
+  if given and known and known.num_classes != number:
+    raise InputError('{}: has {} classes; {} has {}', option(
+        'label_map', given), known.num_classes, model.path, number)
+  found = label_maps.of_model(number, known)
+  if found != known:
+    _LOG.warning(
+        '%s has no label map: %s', model.path, "ADE20K's names are assumed"
+        if found == label_maps.ADE20K else
+        'its {} classes are shown as numbers'.format(number))
+  return found
 
 
 def is_onnx(path: str) -> bool:
@@ -206,7 +240,20 @@ def _open_tflite(model, unused_crop_size, num_threads):
   from deeplab.lite import interpreters
   from deeplab.lite import trial
   trial.check(model.path, 'model')
-  return interpreters.TflitePredictor(model.path, num_threads=num_threads)
+  predictor = interpreters.TflitePredictor(
+      model.path, num_threads=num_threads)
+  predictor.num_classes = _classes_of_tflite(model.path)
+  return predictor
+
+
+def _classes_of_tflite(path):
+  """Returns the number of classes that an ARG_MAX chooses from, or None."""
+  from deeplab.lite import model_file
+  parsed = model_file.read(path)
+  for operator in parsed.operators:
+    if operator.kind == 'ARG_MAX' and parsed.outputs[0] in operator.outputs:
+      return parsed.tensors[operator.inputs[0]].shape[-1]
+  return None
 
 
 _OPENERS: Dict[str, _Opener] = {

@@ -3,6 +3,7 @@ import contextlib
 import logging
 import os
 import re
+import tarfile
 import tempfile
 from typing import (
   Any,
@@ -14,8 +15,8 @@ from typing import (
   NamedTuple,
   Optional,
   Sequence,
-  Tuple,
 )
+import zipfile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,15 +40,18 @@ _LOG = logging.getLogger(__name__)
 STATE = 'checkpoint'
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 _STEP = re.compile(r'-(\d+)$')
-# Characters with which a path is not the only one that it fits, or not at all.
+# Model files that are not checkpoints, by the ending of their names.
+_MODEL_FILES = {'.pb': 'a frozen graph', '.tflite': 'a TFLite file',
+                '.onnx': 'an ONNX file'}
+# Glob metacharacters: TensorFlow treats a prefix as a pattern.
 _PATTERN = re.compile(r'[][\\*?]')
-# The classes of a reader's errors move from one version to the next.
+# The classes of a reader's errors differ between versions.
 _READING_ERRORS = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
-# Model options that an evaluation may choose anew: they change no variable,
-# and the decay is of use in training only.
+# Model options that an evaluation may change: they change no variable, and the
+# decay matters in training only.
 _FREE_AT_EVALUATION = ('crop_size', 'output_stride', 'batch_norm_decay')
 _FREE_ON_RESUME = ('crop_size',)
-# Compared by whether there is any quantization, which variables hang on.
+# Only whether there is any quantization decides which variables there are.
 _QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 
 
@@ -57,21 +61,21 @@ _QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 def find_latest(folder: str) -> Optional[str]:
   """Returns the prefix of the newest checkpoint in a folder, or None.
 
-  By name alone: it may not be readable; see `Newest`.
+  It may not be readable; see `Newest`.
   """
-  names = _listing(folder).names
+  names, _ = _listing(folder)
   return os.path.join(folder, names[0]) if names else None
 
 
 class Newest:
   """Finds the newest checkpoint of a folder that can be read.
 
-  The one place that decides which checkpoint of a folder is used. Which is the
-  newest, the state file `checkpoint` says; without one that can be read, the
-  largest step. A checkpoint of a larger step that the state file does not list
-  is of a save that was cut off just before its end: it is newer.
+  The state file `checkpoint` says which is the newest; without a readable one,
+  it is the checkpoint with the largest step. A checkpoint of a larger step that
+  the state file does not list is newer: its save was cut off just before the
+  end.
 
-  Remembers what it has read and said, so that a folder can be watched.
+  Remembers what it has read and logged, so that a folder can be watched.
 
   Attributes:
     folder: where the checkpoints are.
@@ -87,163 +91,166 @@ class Newest:
       strict: refuse a newest checkpoint that cannot be read.
     """
     self.folder = folder
+    self.problems: List[str] = []
     self._strict = strict
     self._damages: Dict[Any, Optional[str]] = {}
-    self._said: List[str] = []
-    self.problems: List[str] = []
+    self._logged: List[str] = []
 
   def find(self) -> Optional[str]:
     """Returns the newest prefix that can be read, or None.
 
-    Where it is not the newest of all, that is said in a line of the log.
+    Logs a line if it is not the newest of all.
 
     Raises:
-      InputError: where it is not, and another one is not wanted.
+      InputError: it is not, and `strict` was given.
     """
     found = self._look()
     if self.problems and self._strict:
       raise InputError('{}: {}; that is refused with {}', self.folder,
                        '; '.join(self.problems),
                        option('strict_checkpoint', True))
-    if found and self.problems and self.problems != self._said:
+    if found and self.problems and self.problems != self._logged:
       _LOG.warning('%s: %s; taking %s', self.folder,
                    '; '.join(self.problems), found)
-      self._said = self.problems
+      self._logged = self.problems
     return found and os.path.join(self.folder, found)
 
   def _look(self):
     """Returns the name of the newest that can be read, or None."""
     while True:
-      listing = _listing(self.folder)
-      self.problems = list(listing.problems)
+      names, problems = listing = _listing(self.folder)
       found = None
-      for name in listing.names:
+      self.problems = list(problems)
+      for name in names:
         damage = self._damage(name)
         if not damage:
           found = name
           break
         self.problems.append('{} cannot be read ({})'.format(name, damage))
-      # A trainer may have replaced meanwhile what was not as it should be.
+      # A trainer may have replaced a damaged one in the meantime.
       if not self.problems or _listing(self.folder) == listing:
         return found
 
   def _damage(self, name):
     """Returns damage_of a checkpoint, without reading it a second time."""
     prefix = os.path.join(self.folder, name)
-    facts = []
+    states = []
     for part in parts_of(prefix):
       with contextlib.suppress(FileNotFoundError):
-        facts.append((part, storage.state(part)))
-    key = tuple(facts)
+        states.append((part, storage.state(part)))
+    key = tuple(states)
     if key not in self._damages:
       self._damages[key] = damage_of(prefix)
     return self._damages[key]
 
 
 def find(path: str, name: str, *, strict: bool = False) -> str:
-  """Resolves a folder, a prefix or any one file of a checkpoint to a prefix.
+  """Resolves a folder, a prefix or any file of a checkpoint to a prefix.
 
   Args:
     path: what the user gave.
     name: the option's name, for the message.
-    strict: of a folder, refuse a newest checkpoint that cannot be read.
+    strict: in a folder, refuse a newest checkpoint that cannot be read.
 
   Returns:
-    Of a folder, the newest that can be read; else the one that was given.
+    The newest of a folder that can be read; else the one that was given.
 
   Raises:
-    InputError: where no checkpoint is there, or none that can be read.
+    InputError: no checkpoint is there, or none that can be read.
   """
+  given = option(name, path)
   if storage.is_folder(path):
     newest = Newest(path, strict=strict)
     found = newest.find()
     if not found:
-      raise InputError('{}: no checkpoint in this folder ({})',
-                       option(name, path),
+      raise InputError('{}: no checkpoint in this folder ({})', given,
                        '; '.join(newest.problems) or '0 *.index files')
     return found
   prefix = _PART.sub('', path)
-  if storage.exists(prefix + '.index') or parts_of(prefix):
+  if parts_of(prefix):
     problem = damage_of(prefix)
     if problem:
-      raise InputError(
-          '{}: cannot be read ({})', option(name, path), problem)
+      raise InputError('{}: cannot be read ({})', given, problem)
     return prefix
-  folder = os.path.dirname(path) or '.'
-  latest = find_latest(folder) if storage.is_folder(folder) else None
-  there = 'that folder holds {}'.format(
-      os.path.basename(latest)) if latest else 'no checkpoint in that folder'
-  raise InputError(
-      '{}: no checkpoint there ({})', option(name, path), there)
+  _refuse_other_kinds(given, path)
+  latest = find_latest(os.path.dirname(path) or '.')
+  raise InputError('{}: no checkpoint there ({})', given, (
+      'that folder holds {}'.format(os.path.basename(latest)) if latest
+      else 'no checkpoint in that folder'))
+
+
+def _refuse_other_kinds(given, path):
+  """Refuses files that people give for a checkpoint."""
+  if os.path.isfile(path) and (
+      tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+    raise InputError('{}: is an archive; unpack it and give the folder that '
+                     'holds its *.index file', given)
+  kind = _MODEL_FILES.get(os.path.splitext(path)[1])
+  if kind and storage.exists(path):
+    raise InputError('{}: is {}, which cannot be trained; expected a '
+                     'checkpoint: a folder or the *.index file in it', given,
+                     kind)
 
 
 def listed(folder: str) -> Optional[List[str]]:
-  """Returns names of checkpoints in a folder's state file, oldest first.
+  """Returns the names of checkpoints in a folder's state file, oldest first.
 
-  Returns:
-    As TensorFlow lists them, without their folder: one that was moved is where
-    the file is. None without a file that can be read.
+  Names have no folder: a checkpoint that was moved is beside its state file.
+  None: there is no readable state file.
   """
-  state = _state(folder)[0]
+  state, _ = _state(folder)
   return state and _names_in(state)
 
 
 def parts_of(prefix: str) -> List[str]:
   """Returns the paths of a checkpoint's files, the index first."""
   folder, name = os.path.split(prefix)
-  # Without patterns: a folder's name may have their characters.
+  # Not by glob: a folder's name may have its metacharacters.
   paths = [
       os.path.join(folder, entry) for entry in _entries(folder or os.curdir)
       if _PART.search(entry) and _PART.sub('', entry) == name]
   return sorted(paths, key=lambda path: (not path.endswith('.index'), path))
 
 
-class _Listing(NamedTuple):
-  """What a folder says of its checkpoints."""
-  # Names of checkpoints, newest first.
-  names: List[str]
-  # What is wrong with the state file.
-  problems: List[str]
-
-
 def _listing(folder):
-  """Lists a folder's checkpoints, be they readable or not: a _Listing."""
+  """Lists a folder's checkpoints, whether or not they can be read.
+
+  Returns:
+    (names of checkpoints, newest first; problems with the state file).
+  """
   state, problem = _state(folder)
   problems = [problem] if problem else []
-  kinds: Dict[str, List[str]] = {}
+  parts: Dict[str, List[str]] = {}
   for entry in _entries(folder):
     match = _PART.search(entry)
-    if match:
-      kinds.setdefault(_PART.sub('', entry), []).append(match.group(1))
-  by_step = sorted((name for name in kinds if kinds[name] != ['meta']),
-                   key=lambda name: (step_of(name), name), reverse=True)
+    if match and match.group(1) != 'meta':
+      parts.setdefault(_PART.sub('', entry), []).append(match.group(1))
+  by_step = sorted(parts, key=lambda name: (step_of(name), name), reverse=True)
   if not state:
-    return _Listing(by_step, problems)
+    return by_step, problems
   newest = os.path.basename(state.model_checkpoint_path)
   in_state = _names_in(state) + [newest]
-  # Between the renames of a save, the data are there and the index is not.
+  # A save renames its data before its index.
   by_step = [name for name in by_step
-             if name in in_state or 'index' in kinds[name]]
-  stem = re.compile(re.escape(_STEP.sub('', newest)) + r'-\d+$')
-  names = [name for name in by_step
-           if stem.match(name) and step_of(name) > step_of(newest) and
-           name not in in_state]
-  if newest in kinds:
-    names.append(newest)
-  else:
+             if name in in_state or 'index' in parts[name]]
+  stem = _STEP.sub('', newest)
+  newer = [name for name in by_step
+           if name not in in_state and _STEP.sub('', name) == stem and
+           step_of(name) > step_of(newest)]
+  if newest not in parts:
     problems.append('the state file {} names {}, of which there is no '
                     'file'.format(STATE, state.model_checkpoint_path))
-  return _Listing(
-      names + [name for name in by_step if name not in names], problems)
+  else:
+    newer.append(newest)
+  return newer + [name for name in by_step if name not in newer], problems
 
 
 def _state(folder):
-  """Reads the state file: (CheckpointState or None, what is wrong or None)."""
-  path = os.path.join(folder, STATE)
-  if not storage.exists(path):
+  """Reads the state file: (CheckpointState or None, problem or None)."""
+  if not storage.exists(os.path.join(folder, STATE)):
     return None, None
   try:
-    # Gives None for what is no text format, and says why in TensorFlow's log.
+    # Returns None for a file that is not in the text format.
     state = tf.train.get_checkpoint_state(folder)
   except (tf.errors.OpError, ValueError):
     state = None
@@ -258,7 +265,7 @@ def _names_in(state):
 
 
 def _entries(folder):
-  """Returns the names in a folder; none where it is not there."""
+  """Returns the names in a folder; none if it does not exist."""
   try:
     return storage.names_in(folder)
   except (FileNotFoundError, NotADirectoryError):
@@ -266,7 +273,7 @@ def _entries(folder):
 
 
 def step_of(prefix: str) -> int:
-  """Returns the step at the end of a prefix; 0 where there is none."""
+  """Returns the step at the end of a prefix; 0 without one."""
   match = _STEP.search(prefix)
   return int(match.group(1)) if match else 0
 
@@ -279,9 +286,9 @@ def damage_of(prefix: str) -> Optional[str]:
 
   Every block of the index and every variable has a checksum.
   """
-  ending = '.index'
-  if not storage.exists(prefix + ending):
-    return 'there is no {}{}'.format(os.path.basename(prefix), ending)
+  index = prefix + '.index'
+  if not storage.exists(index):
+    return 'there is no ' + os.path.basename(index)
   try:
     with _reader(prefix) as reader:
       for name in reader.get_variable_to_shape_map():
@@ -300,34 +307,33 @@ def not_finite_in(
     names: variables to look at; None: all.
 
   Raises:
-    InputError: where the files cannot be read.
+    InputError: the files cannot be read.
   """
-  with _reading(prefix) as reader:
-    for name in sorted(
-        reader.get_variable_to_shape_map() if names is None else names):
-      value = reader.get_tensor(name)
-      if value.dtype.kind == 'f' and not np.isfinite(value).all():
-        return '{} of {} values of {} are inf or NaN'.format(
-            np.sum(~np.isfinite(value)), value.size, name)
+  values = values_in(prefix, variables_in(prefix) if names is None else names)
+  for name, value in sorted(values.items()):
+    if value.dtype.kind == 'f' and not np.isfinite(value).all():
+      return '{} of {} values of {} are inf or NaN'.format(
+          np.sum(~np.isfinite(value)), value.size, name)
   return None
 
 
 def global_step_in(prefix: str) -> int:
-  """Returns the step that a checkpoint holds; 0 where it holds none.
+  """Returns the step in a checkpoint or, if it holds none, in its name.
 
   Raises:
-    InputError: where the files cannot be read.
+    InputError: the files cannot be read.
   """
-  with _reading(prefix) as reader:
-    name = tf.GraphKeys.GLOBAL_STEP
-    return int(reader.get_tensor(name)) if reader.has_tensor(name) else 0
+  name = tf.GraphKeys.GLOBAL_STEP
+  if name in variables_in(prefix):
+    return int(values_in(prefix, [name])[name])
+  return step_of(prefix)
 
 
 def variables_in(prefix: str) -> Dict[str, List[int]]:
   """Returns the shapes of variables, by name.
 
   Raises:
-    InputError: where the files cannot be read.
+    InputError: the files cannot be read.
   """
   with _reading(prefix) as reader:
     return reader.get_variable_to_shape_map()
@@ -338,29 +344,18 @@ def values_in(prefix: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
 
   Args:
     prefix: checkpoint prefix.
-    names: of variables that it has.
+    names: variables that it has.
 
   Raises:
-    InputError: where the files cannot be read.
+    InputError: the files cannot be read.
   """
   with _reading(prefix) as reader:
     return {name: reader.get_tensor(name) for name in names}
 
 
-def types_in(prefix: str) -> Dict[str, str]:
-  """Returns the types of variables, such as 'float32', by name.
-
-  Raises:
-    InputError: where the files cannot be read.
-  """
-  with _reading(prefix) as reader:
-    types = reader.get_variable_to_dtype_map()
-    return {name: tf.as_dtype(types[name]).name for name in types}
-
-
 @contextlib.contextmanager
 def _reading(prefix):
-  """Context of a reader in which an error of reading becomes an InputError."""
+  """Context of a reader whose errors become InputErrors."""
   try:
     with _reader(prefix) as reader:
       yield reader
@@ -377,10 +372,7 @@ def _reader(prefix):
 
 @contextlib.contextmanager
 def _without_patterns(prefix):
-  """Context with a name of a checkpoint that TensorFlow takes as it is.
-
-  It looks for the index as for a pattern, in which [1] means 1.
-  """
+  """Context of a prefix without glob metacharacters, for TensorFlow."""
   if not _PATTERN.search(prefix):
     yield prefix
     return
@@ -394,19 +386,24 @@ def _without_patterns(prefix):
 
 
 def _in_one_line(error):
-  # Some file systems say nothing but the class.
+  # Some file systems give no text.
   return (tf_texts.message(error).strip().split('\n')[0] or
           type(error).__name__)
 
 
 def is_model_variable(name: str) -> bool:
-  """Whether inference needs a variable, going by its name."""
+  """Whether inference needs a variable, judging by its name."""
   return not name.endswith(contract.TRAINING_VARIABLE_ENDINGS)
 
 
 def is_quantization_variable(name: str) -> bool:
-  """Whether fake quantization added a variable, going by its name."""
+  """Whether fake quantization added a variable, judging by its name."""
   return any(mark in name for mark in contract.QUANTIZATION_VARIABLE_MARKS)
+
+
+def _is_weight(name):
+  """Whether a variable is a weight or statistic of the network itself."""
+  return is_model_variable(name) and not is_quantization_variable(name)
 
 
 # --- Comparing with a graph ------------------------------------------------
@@ -430,38 +427,60 @@ def check_fits(
   unused = sorted(name for name in set(stored) - set(graph_variables)
                   if is_model_variable(name) and
                   not name.startswith(contract.DROPOUT_SCOPE + '/'))
-  reshaped = sorted(name for name in set(stored) & set(graph_variables)
-                    if list(stored[name]) != list(graph_variables[name]))
+  reshaped = _other_shapes(stored, graph_variables)
   problems = []
   if missing:
     problems.append('lacks ' + _variables(missing))
   if unused:
     problems.append('has unused ' + _variables(unused))
   if reshaped:
-    problems.append('differs in shape: ' + some_of([
-        '{} is {}, expected {}'.format(
-            name, list(stored[name]), list(graph_variables[name]))
-        for name in reshaped]))
-  problems += _of_other_types(
-      prefix, dict.fromkeys(graph_variables, 'float32'))
+    problems.append('differs in shape: ' + some_of(list(reshaped.values())))
+  problems += _other_types(prefix, dict.fromkeys(graph_variables, 'float32'))
   if problems:
     raise InputError('{}: {}{}', prefix, '; '.join(problems),
                      _likely_option(missing, unused, reshaped, stored))
 
 
-def _of_other_types(prefix, expected):
-  """Says which variables have another type than expected: one text, or none.
+def _other_shapes(stored, expected):
+  """Describes variables whose shape differs from the expected: texts by name.
+
+  Args:
+    stored: shapes in the checkpoint, by name.
+    expected: shapes by name.
+  """
+  return {name: '{} is {}, expected {}'.format(
+      name, list(stored[name]), list(expected[name]))
+          for name in sorted(set(stored) & set(expected))
+          if list(stored[name]) != list(expected[name])}
+
+
+def _other_types(prefix, expected):
+  """Describes variables whose type differs from the expected.
 
   Args:
     prefix: checkpoint prefix.
-    expected: types by name.
+    expected: types, such as 'float32', by name.
+
+  Returns:
+    A list of one text, or [].
   """
-  types = types_in(prefix)
+  with _reading(prefix) as reader:
+    types = {name: tf.as_dtype(dtype).name for name, dtype in
+             reader.get_variable_to_dtype_map().items()}
   differing = [
       '{} is {}, expected {}'.format(name, types[name], expected[name])
       for name in sorted(set(types) & set(expected))
       if types[name] != expected[name]]
   return ['differs in type: ' + some_of(differing)] if differing else []
+
+
+def _types_of(variables):
+  return {variable.op.name: variable.dtype.base_dtype.name
+          for variable in variables}
+
+
+def _shapes_of(variables):
+  return {variable.op.name: variable.shape.as_list() for variable in variables}
 
 
 def _variables(names):
@@ -516,27 +535,32 @@ def _likely_option(missing, unused, reshaped, stored):
 # --- Options beside the checkpoint -----------------------------------------
 
 
+class WrittenOptions(NamedTuple):
+  """What made the checkpoints of a folder."""
+  # The network's structure.
+  model: options_lib.ModelOptions
+  # Of TrainOptions; None: made by no training, but rebuilt.
+  optimizer: Optional[str]
+  # What else decides the steps of the training, by name; {}: unknown.
+  recipe: Dict[str, Any]
+
+
 def write_options(folder: str, model_options: options_lib.ModelOptions, *,
-                  optimizer: Optional[str]) -> None:
-  """Writes what made the checkpoints of a folder, as JSON beside them.
-
-  Args:
-    folder: the folder.
-    model_options: the network's structure.
-    optimizer: of TrainOptions; None: made by no training, as of rebuild.
-  """
-  files.write_json(
-      os.path.join(folder, contract.MODEL_OPTIONS_FILE),
-      {'model': options_lib.to_json(model_options), 'optimizer': optimizer})
+                  optimizer: Optional[str],
+                  recipe: Optional[Dict[str, Any]] = None) -> None:
+  """Writes what made the checkpoints of a folder, as JSON beside them."""
+  content = {'model': options_lib.to_json(model_options),
+             'optimizer': optimizer}
+  if recipe:
+    content['training'] = recipe
+  files.write_json(os.path.join(folder, contract.MODEL_OPTIONS_FILE), content)
 
 
-def read_options(
-    folder: str
-) -> Optional[Tuple[options_lib.ModelOptions, Optional[str]]]:
-  """Returns (ModelOptions, optimizer), or None without the file.
+def read_options(folder: str) -> Optional[WrittenOptions]:
+  """Returns what write_options wrote in a folder; None without the file.
 
   Raises:
-    InputError: where the file is not what write_options wrote.
+    InputError: write_options did not write the file.
   """
   path = os.path.join(folder, contract.MODEL_OPTIONS_FILE)
   if not storage.exists(path):
@@ -547,13 +571,13 @@ def read_options(
   try:
     return _options_from_json(content)
   except InputError as error:
-    # Not what the user gave, so by field, not by flag.
+    # By field, not by flag: the user did not give it.
     raise InputError('{}: {}; remove the file to do without'.format(
         path, error))
 
 
 def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
-  """Returns what the classes of checkpoints are; None where it is not written.
+  """Returns the classes of checkpoints; None if they are not written.
 
   Args:
     path: folder, prefix or file of the checkpoints; it need not exist.
@@ -563,11 +587,11 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
   """
   written = read_options(
       path if storage.is_folder(path) else os.path.dirname(path))
-  return (written[0].label_map or label_maps.ADE20K) if written else None
+  return (written.model.label_map or label_maps.ADE20K) if written else None
 
 
 def _options_from_json(content):
-  """Returns (ModelOptions, optimizer) from what write_options wrote."""
+  """Returns WrittenOptions from what the file holds."""
   if not isinstance(content, dict) or not isinstance(
       content.get('model'), dict):
     raise InputError('expected a dict that has a dict as model')
@@ -579,7 +603,12 @@ def _options_from_json(content):
   if optimizer is not None:
     definition = definitions(options_lib.TrainOptions)['optimizer']
     optimizer = definition.checked(optimizer)
-  return options_lib.from_json(options_lib.ModelOptions, fields), optimizer
+  recipe = content.get('training', {})
+  if not isinstance(recipe, dict):
+    raise InputError('expected a dict as training')
+  return WrittenOptions(
+      options_lib.from_json(options_lib.ModelOptions, fields), optimizer,
+      recipe)
 
 
 def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
@@ -588,12 +617,12 @@ def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
 
   Args:
     prefix: checkpoint prefix.
-    model_options: of the same network; as they are where the checkpoint has no
+    model_options: of the same network; returned if the checkpoint has no
       classes of its own.
-    num_classes: what the user says it is; None: nothing.
+    num_classes: the number that the user gave, or None.
 
   Raises:
-    InputError: the checkpoint has another number of classes of its own.
+    InputError: the checkpoint has another number of classes.
   """
   label_map = label_map_of(prefix)
   if label_map in (None, label_maps.ADE20K):
@@ -607,13 +636,7 @@ def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
 
 def check_options(
     prefix: str, model_options: options_lib.ModelOptions) -> None:
-  """Refuses options other than those the checkpoint was trained with.
-
-  Does nothing where no options were written beside the checkpoint.
-
-  Args:
-    prefix: checkpoint prefix.
-    model_options: what to use it with.
+  """Refuses options other than those written beside the checkpoint.
 
   Raises:
     InputError: naming every option that differs.
@@ -621,7 +644,7 @@ def check_options(
   written = read_options(os.path.dirname(prefix))
   if written is None:
     return
-  trained, _ = written
+  trained = written.model
   differences = _differences(trained, model_options, _FREE_AT_EVALUATION)
   if differences:
     raise InputError('{}: {}', prefix, errors.joined('; ', differences))
@@ -632,8 +655,10 @@ def check_options(
 
 
 def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
-                    optimizer: str) -> None:
-  """Refuses to go on in a folder that another configuration filled.
+                    optimizer: str, recipe: Dict[str, Any]) -> None:
+  """Refuses to resume a run that had another network or optimizer.
+
+  Logs what else of its recipe differs, such as the learning rate.
 
   Raises:
     InputError: naming what differs.
@@ -641,20 +666,28 @@ def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
   written = read_options(folder)
   if written is None:
     return
-  trained, last_optimizer = written
-  differences = _differences(trained, model_options, _FREE_ON_RESUME)
-  if last_optimizer != optimizer:
+  differences = _differences(written.model, model_options, _FREE_ON_RESUME)
+  if written.optimizer != optimizer:
     differences.append(Message(
-        '{}: was {}, now {}', option('optimizer'), last_optimizer, optimizer))
+        '{}: was {}, now {}', option('optimizer'), written.optimizer,
+        optimizer))
   if differences:
     raise InputError(
         '{} was made with other options ({}); use a new {}',
         option('train_logdir', folder), errors.joined('; ', differences),
         option('train_logdir'))
+  for name in sorted(set(written.recipe) & set(recipe)):
+    before, now = written.recipe[name], recipe[name]
+    if before != now and name == 'records':
+      _LOG.warning('resuming with other records than before: the names or '
+                   'sizes of the shards differ')
+    elif before != now:
+      _LOG.warning('resuming with another %s than before: %s, was %s',
+                   option(name), _in_words(now), _in_words(before))
 
 
 def _differences(trained, given, free):
-  """One 'option: trained with x, got y' for each option that differs."""
+  """Returns 'option: trained with x, got y' for each option that differs."""
   found = []
   if trained.is_quantized and not given.is_quantized:
     found.append(Message('trained quantization-aware: add {}',
@@ -679,7 +712,7 @@ def _differences(trained, given, free):
 
 
 def _rates_fit(name, trained, given):
-  """Atrous rates go with the output stride; their number is the structure."""
+  """Whether atrous rates may differ: they depend on the output stride."""
   return (name == 'atrous_rates' and
           trained.output_stride != given.output_stride and
           len(trained.atrous_rates) == len(given.atrous_rates))
@@ -692,17 +725,17 @@ def _in_words(value):
 def options_by_variables(
     stored: Mapping[str, Sequence[int]], path: str
 ) -> options_lib.ModelOptions:
-  """Returns the structure that variables speak of.
+  """Guesses the structure of a network from its variables.
 
   Args:
     stored: shapes of variables, by name.
     path: the file that they are in, for messages.
 
   Returns:
-    What is no matter of variables is as published.
+    Options; those that change no variable are as published.
 
   Raises:
-    InputError: they are of another network.
+    InputError: the variables are of another network.
   """
   logits = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE + '/weights'
   if len(stored.get(logits, [])) != 4:
@@ -721,14 +754,14 @@ def options_by_variables(
 
 def restorer(
     variables: Sequence[tf.Variable]) -> Callable[[tf.Session, str], None]:
-  """Adds to the default graph what restores variables.
+  """Adds operations to the default graph that restore variables.
 
   Args:
     variables: of that graph.
 
   Returns:
     Function of a session and a prefix that restores them all. It raises
-    InputError where a value is not finite, or cannot be read.
+    InputError if a value is not finite or cannot be read.
   """
   saver_def = tf.train.Saver(variables).saver_def
   names = [variable.op.name for variable in variables]
@@ -737,8 +770,7 @@ def restorer(
     problem = not_finite_in(prefix, names)
     if problem:
       raise InputError('{}: {}', prefix, problem)
-    # By name: a Saver looks for its files with patterns, and for the graph's
-    # kind of variables where that is not the default graph.
+    # Saver.restore would look for the prefix as for a pattern.
     with _reading(prefix), _without_patterns(prefix) as literal:
       session.run(saver_def.restore_op_name,
                   {saver_def.filename_tensor_name: literal})
@@ -760,20 +792,12 @@ def resumer_from(prefix: str, variables: Sequence[tf.Variable]
   Raises:
     InputError: variables that are missing, or of another type or shape.
   """
-  stored = variables_in(prefix)
-  expected = {variable.op.name: variable for variable in variables}
-  problems = _of_other_types(prefix, {
-      name: variable.dtype.base_dtype.name
-      for name, variable in expected.items()})
+  stored, expected = variables_in(prefix), _shapes_of(variables)
+  problems = _other_types(prefix, _types_of(variables))
   missing = sorted(set(expected) - set(stored))
   if missing:
     problems.append('lacks ' + _variables(missing))
-  problems += [
-      '{} is {}, expected {}'.format(name, stored[name], shape)
-      for name, shape in sorted(
-          (name, variable.shape.as_list())
-          for name, variable in expected.items() if name in stored)
-      if list(stored[name]) != shape][:1]
+  problems += list(_other_shapes(stored, expected).values())[:1]
   if problems:
     raise InputError('{}: {}; use a new {}', prefix, '; '.join(problems),
                      option('train_logdir'))
@@ -787,68 +811,79 @@ def initializer_from(
     strict: bool = False) -> Callable[[tf.Session], None]:
   """Prepares to start training from a checkpoint.
 
-  Everything that the checkpoint has is restored, optimizer slots too, but for
+  Restores everything that the checkpoint has, optimizer slots too, except
   `global_step` and the excluded scopes.
 
   Args:
     path: folder, prefix or file of the checkpoint.
     variables: the graph's global variables.
     excluded_scopes: prefixes of names that start from their initial values.
-    strict: of a folder, refuse a newest checkpoint that cannot be read.
+    strict: in a folder, refuse a newest checkpoint that cannot be read.
 
   Returns:
     Function of a session that restores.
 
   Raises:
-    InputError: where no checkpoint is there, none can be read, nothing fits,
-      the backbone is incomplete, or shapes or types differ.
+    InputError: no checkpoint is there, none can be read, the backbone is
+      incomplete, a decoder would go unused, or shapes or types differ.
   """
   prefix = find(path, 'tf_initial_checkpoint', strict=strict)
   stored = variables_in(prefix)
-  excluded = tuple(excluded_scopes) + ('global_step',)
-  wanted = {variable.op.name: variable for variable in variables
-            if not variable.op.name.startswith(excluded)}
-  restored = {name: variable for name, variable in wanted.items()
-              if name in stored}
+  excluded = tuple(excluded_scopes) + (tf.GraphKeys.GLOBAL_STEP,)
+  wanted = [variable for variable in variables
+            if not variable.op.name.startswith(excluded)]
+  restored = [variable for variable in wanted if variable.op.name in stored]
   _check_initial(prefix, stored, wanted)
-  model_names = [variable.op.name for variable in variables
-                 if is_model_variable(variable.op.name) and
-                 not is_quantization_variable(variable.op.name)]
-  skipped = sorted({name.split('/')[0] for name in model_names
-                    if name not in restored})
+  _check_unused(prefix, {name for name in stored if _is_weight(name) and
+                         not name.startswith(excluded)}, variables)
+  weights = {variable.op.name for variable in variables
+             if _is_weight(variable.op.name)}
+  new = weights - {variable.op.name for variable in restored}
+  scopes = sorted({name.split('/')[0] for name in new})
   _LOG.info('restored %d/%d model variables from %s%s',
-            sum(name in restored for name in model_names), len(model_names),
-            prefix, ' (skipped: {})'.format(', '.join(skipped))
-            if skipped else '')
-  restore = restorer(list(restored.values()))
+            len(weights) - len(new), len(weights), prefix,
+            ' (newly initialized: {})'.format(', '.join(scopes))
+            if scopes else '')
+  restore = restorer(restored)
   return lambda session: restore(session, prefix)
 
 
 def _check_initial(prefix, stored, wanted):
-  """Refuses a checkpoint to start from that does not fit."""
+  """Refuses a checkpoint whose variables do not fit the wanted ones."""
   given = option('tf_initial_checkpoint', prefix)
-  backbone = [name for name in wanted
-              if name.startswith(contract.BACKBONE_SCOPE)
-              and is_model_variable(name)
-              and not is_quantization_variable(name)]
-  missing = sorted(name for name in backbone if name not in stored)
+  shapes = _shapes_of(wanted)
+  backbone = [name for name in shapes
+              if name.startswith(contract.BACKBONE_SCOPE) and _is_weight(name)]
+  missing = sorted(set(backbone) - set(stored))
   if missing:
     raise InputError(
         '{}: lacks {} of {} variables of the backbone ({}): a checkpoint of '
         'another network?', given, len(missing), len(backbone),
         some_of(missing))
-  for name in sorted(set(stored) & set(wanted)):
-    expected = wanted[name].shape.as_list()
-    if list(stored[name]) == expected:
-      continue
+  for name, problem in _other_shapes(stored, shapes).items():
     if name.startswith(contract.LOGITS_SCOPE):
       raise InputError(
           '{}: checkpoint has {} classes, the model {}: add {}', given,
-          stored[name][-1], expected[-1],
+          stored[name][-1], shapes[name][-1],
           option('initialize_last_layer', False))
-    raise InputError('{}: {} is {}, expected {}', given, name,
-                     list(stored[name]), expected)
-  for problem in _of_other_types(prefix, {
-      name: variable.dtype.base_dtype.name
-      for name, variable in wanted.items()}):
     raise InputError('{}: {}', given, problem)
+  for problem in _other_types(prefix, _types_of(wanted)):
+    raise InputError('{}: {}', given, problem)
+
+
+def _check_unused(prefix, stored, variables):
+  """Refuses to drop a decoder, and logs other weights that are not used.
+
+  Logits that were trained on the decoder's output mean nothing without it.
+  """
+  unused = sorted(stored - {variable.op.name for variable in variables})
+  given = option('tf_initial_checkpoint', prefix)
+  if any(name.startswith(contract.DECODER_SCOPE) for name in unused):
+    raise InputError(
+        '{}: has {} that this network does not use; add {} to keep the '
+        'decoder, or {} to train without one', given, _variables(unused),
+        option('decoder_output_stride', 4),
+        option('initialize_last_layer', False))
+  if unused:
+    _LOG.warning('%s: has %s that this network does not use', given,
+                 _variables(unused))

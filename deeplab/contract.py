@@ -42,18 +42,22 @@ def scale_to_model_range(images: Any) -> Any:
   """Maps images from [0, 255] to the network's [-1, 1]; any shape.
 
   Works on float NumPy arrays and on float tensors; gives what it was given.
+
+  Parity: the network of the reference is trained and evaluated on this.
   """
   return images * (2.0 / 255.0) - 1.0
 
 
 def scale_as_tflite_scripts(images: Any) -> Any:
-  """The same map, rounded as it was for the published TFLite figures.
+  """Maps float32 pixels as the reference does around TFLite files.
 
-  Parity: mobile_open's segmentation_inference_eval_seg_tflite.py and
-  post_training_quant.py divide by 127.5, which differs from
-  scale_to_model_range in the last bit of a float32.
+  Parity: mobile_open's segmentation_inference_eval_seg_tflite.py computes this
+  in float32. Its post_training_quant.py divides by 127.5 in float64 and casts
+  the result. Both give the same float32 for all 256 pixels; they differ from
+  scale_to_model_range in the last bit. That bit matters in calibration: it
+  changes the scales that are stored in the file.
   """
-  return images / 127.5 - 1.0
+  return (images - 127.5) / 127.5
 
 
 # --- Graphs ----------------------------------------------------------------
@@ -97,7 +101,7 @@ LAST_LAYER_SCOPES = (
     DECODER_SCOPE)
 # Substrings of the names of variables that fake quantization adds.
 QUANTIZATION_VARIABLE_MARKS = (
-    'weights_quant/', 'act_quant/', '_bypass_quant/')
+    'weights_quant/', 'act_quant/', '_bypass_quant/', 'activation_Mul_quant/')
 # Endings of the names of variables that only training needs: optimizer slots,
 # and the inner state of the moving averages of quantization ranges.
 TRAINING_VARIABLE_ENDINGS = (

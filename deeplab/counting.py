@@ -14,6 +14,7 @@ from typing import (
   List,
   Mapping,
   NamedTuple,
+  Optional,
   Tuple,
 )
 
@@ -39,11 +40,13 @@ class Predictor(contextlib.AbstractContextManager):
     description: what it runs: a checkpoint's prefix, or a file.
     input_size: (height, width) of the images that it takes, in pixels.
     runtime: what runs it here, for people.
+    num_classes: number of classes of the model; None: not known.
   """
 
   description = ''
   input_size: Tuple[int, int] = (0, 0)
   runtime = ''
+  num_classes: Optional[int] = None
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Labels images.

@@ -45,7 +45,7 @@ def circumstances(
                                dataset_options.split)
   part = options.part
   return dict({
-      'step': checkpoints.step_of(prefix),
+      'step': checkpoints.global_step_in(prefix),
       'data': options_lib.to_json(dataset_options),
       'shards': [[os.path.basename(path)] + list(storage.state(path)[1:])
                  for path in shards],

@@ -20,6 +20,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import stops
 from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
@@ -71,7 +72,9 @@ def evaluate(predictor: counting.Predictor,
       skipped=batches.num_skipped, label_map=batches.label_map, part=part)
   # The scores of a part are not those of the model.
   if options.eval_logdir and not part:
-    write_events(options.eval_logdir, result)
+    # TensorBoard shows graphs as a run of their own, beside the checkpoints'.
+    write_events(options.eval_logdir if kind == report_lib.CHECKPOINT
+                 else os.path.join(options.eval_logdir, 'pb'), result)
   report_lib.save(result, counts.samples, options)
   return result
 
@@ -247,7 +250,7 @@ class _Evaluator:
     """Evaluates the checkpoint that the predictor has; returns its report."""
     result = evaluate(
         self._predictor, self._batches, self._data[1], self._options,
-        kind=report_lib.CHECKPOINT, step=checkpoints.step_of(prefix),
+        kind=report_lib.CHECKPOINT, step=checkpoints.global_step_in(prefix),
         part=self._part_of(prefix),
         num_classes=self._model_options.num_classes)
     if circumstances:
@@ -270,7 +273,7 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
     The reports.
   """
   seen = None
-  waiting_since = noticed = time.time()
+  waiting_since, noticed = time.time(), None
   while True:
     prefix = newest.find()
     if prefix and prefix != seen:
@@ -280,9 +283,10 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
         continue  # another one has taken its place
       yield result
       seen = prefix
+      _say_waiting(newest, prefix)
       # The interval is from start to start: an evaluation that took longer is
       # followed by the next one at once.
-      time.sleep(max(0, started + interval_secs - time.time()))
+      _sleep(started + interval_secs - time.time())
       waiting_since = noticed = time.time()
       continue
     now = time.time()
@@ -290,11 +294,25 @@ def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
       _LOG.info('no new checkpoint in %s for %d s: done', newest.folder,
                 timeout_secs)
       return
-    if now - noticed >= _WAITING_NOTICE_SECS:
+    if noticed is None or now - noticed >= _WAITING_NOTICE_SECS:
       noticed = now
-      _LOG.info('waiting for a checkpoint in %s (newest: %s)', newest.folder,
-                prefix or '; '.join(newest.problems) or 'none')
-    time.sleep(1)
+      _say_waiting(newest, prefix)
+    _sleep(1)
+
+
+def _say_waiting(newest, prefix):
+  _LOG.info('waiting for a checkpoint in %s (newest: %s); Ctrl-C ends this',
+            newest.folder, prefix or '; '.join(newest.problems) or 'none')
+
+
+def _sleep(seconds):
+  """Waits for the next checkpoint; a signal is the usual end of that."""
+  try:
+    time.sleep(max(0, seconds))
+  except stops.Stopped as stopped:
+    _LOG.info('stopped by %s while waiting; all reports are complete',
+              stopped.name)
+    raise SystemExit(stopped.status)
 
 
 # --- Exported graphs -------------------------------------------------------

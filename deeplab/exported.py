@@ -63,7 +63,10 @@ class ExportedPredictor(counting.Predictor):
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
     """Returns int32 labels of such images; see counting.Predictor."""
     size = self._batch_size or len(inputs)
-    outputs = [self._run(inputs[start:start + size])
-               for start in range(0, len(inputs), size)]
+    # The last batch may be short: its last image fills it.
+    padded = np.concatenate(
+        [inputs] + [inputs[-1:]] * (-len(inputs) % size))
+    outputs = [self._run(padded[start:start + size])
+               for start in range(0, len(padded), size)]
     # An ArgMax that another tool exported may give int64.
-    return np.concatenate(outputs).astype(np.int32)
+    return np.concatenate(outputs)[:len(inputs)].astype(np.int32)

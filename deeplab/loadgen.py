@@ -13,7 +13,6 @@ process of its own, as in the evaluation of TFLite files.
 from concurrent.futures.process import BrokenProcessPool
 import faulthandler
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -32,6 +31,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
+from deeplab import published
 from deeplab import report as report_lib
 from deeplab.benchmark import results as benchmark_results
 from deeplab.data import pairs as pairs_lib
@@ -146,7 +146,7 @@ def _crop_size(model, pairs):
   """Returns the size of the images, for the network of a checkpoint."""
   if model.kind != report_lib.CHECKPOINT:
     return None
-  image = png_folder.read_png(pairs[0].image_path, pairs[0].name)
+  image = png_folder.read_image_file(pairs[0].image_path, pairs[0].name)
   return image.height, image.width
 
 
@@ -162,12 +162,13 @@ def _run_all(pool, setup, folder, version):
       'unofficial': UNOFFICIAL,
       'model': {
           'kind': setup.model.kind, 'path': setup.model.path,
-          'sha256': _sha256(_main_file(setup.model)),
+          'sha256': files.sha256_of(any_model.file_of(setup.model)),
           'input_size': list(size)},
       'runtime': {'interpreter': described.runtime,
                   'num_threads': options.num_threads},
       'images': dict(png_folder.origin(setup.pairs, size),
                      folder=os.path.dirname(setup.pairs[0].image_path),
+                     sha256=png_folder.identity(setup.pairs),
                      count=len(setup.pairs)),
       'scenario': options.scenario,
       'mode': options.mode,
@@ -221,15 +222,15 @@ def _departures(setup):
   least = _least(options)
   departures = []
   if len(setup.pairs) != _RULED_IMAGES:
-    departures.append('{} images, not {}'.format(
-        len(setup.pairs), _RULED_IMAGES))
+    departures.append('{}, not {}'.format(
+        progress.counted(len(setup.pairs), 'image'), _RULED_IMAGES))
   for name, given, ruled in zip(('queries', 'seconds'), least,
                                 _LEAST[options_lib.FULL]):
     if given < ruled:
       departures.append('at least {:g} {}, not {}'.format(given, name, ruled))
   if options.samples_in_memory != _RULED_SAMPLES:
-    departures.append('{} images in memory, not {}'.format(
-        options.samples_in_memory, _RULED_SAMPLES))
+    departures.append('{} in memory, not {}'.format(
+        progress.counted(options.samples_in_memory, 'image'), _RULED_SAMPLES))
   if options.scenario != options_lib.SINGLE_STREAM:
     departures.append('{}; this model is scored in {}'.format(
         options.scenario, options_lib.SINGLE_STREAM))
@@ -260,9 +261,11 @@ def _score(setup, described, logs, outcome):
   report_lib.write(os.path.join(logs, 'report.json'), report)
   score = report.scores.miou_mlperf_app
   return {
-      'log_sha256': _sha256(path),
+      'log_sha256': files.sha256_of(path),
       'images': counts.images,
       'miou_mlperf_app': score,
+      'published': list(published.figures_of(
+          any_model.file_of(setup.model)).get('miou_mlperf_app', ())),
       'quality_target': QUALITY_TARGET,
       'quality_target_reached': score >= QUALITY_TARGET,
       'seconds': outcome.seconds,
@@ -345,11 +348,16 @@ def summary_lines(summary: Dict[str, Any], output_dir: str) -> List[str]:
   if options_lib.ACCURACY in summary:
     found = summary[options_lib.ACCURACY]
     lines.append(
-        'accuracy, from {}: mIoU, app {:.4f} of {} images; {} the target of '
-        '{:.4f} ({:.0f} % of {})'.format(
-            accuracy_log.NAME, found['miou_mlperf_app'], found['images'],
+        'accuracy, from {}: mIoU, app {:.4f} of {}; {} the target of '
+        '{:.4f} ({:.0f} % of {}); {}'.format(
+            accuracy_log.NAME, found['miou_mlperf_app'],
+            progress.counted(found['images'], 'image'),
             'reaches' if found['quality_target_reached'] else 'misses',
-            QUALITY_TARGET, 100 * QUALITY_SHARE, FLOAT_SCORE))
+            QUALITY_TARGET, 100 * QUALITY_SHARE, FLOAT_SCORE,
+            'compare with {}, published of a device'.format(
+                published.text_of(found['published']))
+            if found['published'] else
+            'the published figures of devices are this mean'))
   if _TEST01 in summary:
     found = summary[_TEST01]
     lines.append(
@@ -393,12 +401,12 @@ def score_log(options: options_lib.AccuracyLogOptions,
   path = options.accuracy_log
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
-  image = png_folder.read_png(
+  image = png_folder.read_image_file(
       listing.pairs[0].image_path, listing.pairs[0].name)
   size = (image.height, image.width)
   png_folder.check(listing.pairs, size)
   started = time.time()
-  _check_sum(path)
+  _check_summary(path, listing.pairs)
   counts = accuracy_log.count(
       path, listing.pairs, size, option('accuracy_log', path))
   report = report_lib.Report(
@@ -411,32 +419,45 @@ def score_log(options: options_lib.AccuracyLogOptions,
   return report
 
 
-def _check_sum(path):
-  """Raises InputError for a log that has changed since its summary."""
+def _check_summary(path, pairs):
+  """Raises InputError unless a log is of these images, in this order.
+
+  The summary that LoadGen left beside the log says so. Without one, both orders
+  in use must be the same: numbers in names count as numbers here, and as
+  letters in the app.
+  """
+  summary = os.path.join(os.path.dirname(os.path.dirname(
+      os.path.abspath(path))), SUMMARY)
   try:
-    with open(os.path.join(
-        os.path.dirname(os.path.dirname(os.path.abspath(path))), SUMMARY),
-              encoding='utf-8') as content:
-      expected = json.load(content)[options_lib.ACCURACY]['log_sha256']
-  except (OSError, ValueError, KeyError, TypeError):
+    with open(summary, encoding='utf-8') as content:
+      found = json.load(content)
+    expected = found[options_lib.ACCURACY]['log_sha256']
+    folder, identity = (found['images'].get(name) for name in (
+        'folder', 'sha256'))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    paths = [pair.image_path for pair in pairs]
+    if paths != sorted(paths):
+      raise InputError(
+          '{}: no {} above its folder says which image is which: loadgen.py '
+          'takes {} before {}, the app does not; put the log back, or take a '
+          'folder that gen_preprocessed_data.py made with {}',
+          option('accuracy_log', path), SUMMARY, *_exchanged(pairs),
+          option('layout', 'mlperf_app'))
     return
-  if os.path.isfile(path) and _sha256(path) != expected:
+  if os.path.isfile(path) and files.sha256_of(path) != expected:
     raise InputError('{}: has changed since LoadGen wrote it: its SHA-256 is '
                      'not that in ../{}', option('accuracy_log', path), SUMMARY)
+  if identity and identity != png_folder.identity(pairs):
+    raise InputError(
+        '{}: holds other images or labels than the log is of, by ../{}: those '
+        'of {}', option('test_dir', os.path.dirname(pairs[0].image_path)),
+        SUMMARY, folder)
 
 
-def _main_file(model):
-  """Returns the file that says what a model is; of a checkpoint, the index."""
-  # It has the checksums of all tensors.
-  return model.path + ('.index' if model.kind == report_lib.CHECKPOINT else '')
-
-
-def _sha256(path):
-  digest = hashlib.sha256()
-  with open(path, 'rb') as content:
-    for block in iter(functools.partial(content.read, 2 ** 20), b''):
-      digest.update(block)
-  return digest.hexdigest()
+def _exchanged(pairs):
+  """Returns the first two names that plain sorting puts the other way round."""
+  names = [pair.name for pair in pairs]
+  return next(two for two in zip(names, names[1:]) if two[0] > two[1])
 
 
 # --- In the worker ---------------------------------------------------------

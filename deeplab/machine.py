@@ -2,6 +2,7 @@
 import os
 import platform
 import subprocess
+import tempfile
 from typing import List, NamedTuple, Optional, Tuple
 
 # Those that TensorFlow's kernels choose by; as Linux calls them.
@@ -68,19 +69,36 @@ def gpus() -> Tuple[List[Gpu], Optional[str]]:
   # Older drivers do not know the last one.
   for names in (_GPU_QUERY, _GPU_QUERY[:-1]):
     try:
-      done = subprocess.run(
+      status, text = _output_of(
           ['nvidia-smi', '--query-gpu=' + ','.join(names),
-           '--format=csv,noheader'], stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT, universal_newlines=True,
-          timeout=_GPU_SECONDS)
+           '--format=csv,noheader'])
     except FileNotFoundError:
       return [], 'nvidia-smi is not there'
     except (OSError, subprocess.TimeoutExpired) as error:
       return [], 'nvidia-smi: {}'.format(error)
     rows = [[value.strip() for value in line.split(',')]
-            for line in done.stdout.splitlines()]
-    if done.returncode == 0 and rows and (
+            for line in text.splitlines()]
+    if status == 0 and rows and (
         all(len(row) == len(names) for row in rows)):
       return [Gpu(*(row + [''])[:len(_GPU_QUERY)]) for row in rows], None
-    failure = done.stdout.strip().split('\n')[0]
+    failure = text.strip().split('\n')[0]
   return [], 'nvidia-smi: {}'.format(failure or 'names no GPU')
+
+
+def _output_of(command):
+  """Returns (exit status, output) of a command; raises TimeoutExpired.
+
+  A command that hangs in a driver cannot be killed, and its children keep a
+  pipe open. So the output goes to a file, and the end is not waited for.
+  """
+  with tempfile.TemporaryFile() as output:
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output,
+        stderr=subprocess.STDOUT)
+    try:
+      status = process.wait(_GPU_SECONDS)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      raise
+    output.seek(0)
+    return status, output.read().decode('utf-8', 'replace')

@@ -2,8 +2,9 @@
 
 Convolutions and what lies between them are computed in 16 bits, on a GPU;
 variables stay as they are. The loss is scaled up, so that small gradients do
-not become 0; a step whose gradients are no numbers then is left out, not
-counted, and the scale lowered.
+not become 0. If that makes gradients inf or NaN, the step counts but changes no
+weight, and the scale is halved. At a scale of 1 there is nothing to lower: then
+it is an error, as in 32 bits.
 """
 from typing import Iterable, Tuple
 
@@ -13,6 +14,9 @@ from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab.errors import InputError
 from deeplab.errors import option
+
+LossScale = tf.train.experimental.DynamicLossScale
+NOT_FINITE = 'Gradient is inf or nan.'
 
 
 def check(model_options: options_lib.ModelOptions, parts: int) -> None:
@@ -37,8 +41,9 @@ def check(model_options: options_lib.ModelOptions, parts: int) -> None:
         'else; leave it out', given, tf.__version__)
 
 
-def scaling(optimizer: tf.train.Optimizer) -> tf.train.Optimizer:
-  """Returns the optimizer with a loss that is scaled up.
+def scaling(
+    optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, LossScale]:
+  """Returns the optimizer with a loss that is scaled up, and the scale.
 
   Its scale is no part of checkpoints, which stay those of any other run: after
   an interruption it is found anew.
@@ -51,35 +56,44 @@ def scaling(optimizer: tf.train.Optimizer) -> tf.train.Optimizer:
         settings, collections=[tf.GraphKeys.LOCAL_VARIABLES]))
 
   with tf.variable_creator_scope(of_this_run):
+    loss_scale = LossScale()
     optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(
-        optimizer)
+        optimizer, loss_scale)
   # That was for sessions of all graphs from now on; see `configure`.
   tf.train.experimental.disable_mixed_precision_graph_rewrite()
-  return optimizer
+  return optimizer, loss_scale
 
 
 def apply_gradients(
-    optimizer: tf.train.Optimizer,
+    optimizer: tf.train.Optimizer, loss_scale: LossScale,
     gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
     global_step: tf.Variable) -> tf.Operation:
-  """Applies gradients where all are numbers, and counts the step.
+  """Applies gradients if all are finite, and counts the step.
 
   Args:
     optimizer: from `scaling`.
+    loss_scale: from `scaling`.
     gradients: with their variables.
     global_step: number of steps done.
 
   Returns:
-    The operation that does it.
+    The operation that does it. It fails with NOT_FINITE if gradients are not
+    finite at a scale of 1.
   """
+  gradients = list(gradients)
+  is_finite = tf.reduce_all([
+      tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in gradients])
+  check = tf.Assert(is_finite | (loss_scale() > 1), [NOT_FINITE])
   # In 1.15 a variable that is made here has the name of the condition in front
   # of its own.
   def outside(creator, **settings):
     with tf.name_scope(''):
       return creator(**settings)
 
-  with tf.variable_creator_scope(outside):
-    return optimizer.apply_gradients(gradients, global_step=global_step)
+  with tf.variable_creator_scope(outside), tf.control_dependencies([check]):
+    update = optimizer.apply_gradients(gradients)
+  with tf.control_dependencies([update]):
+    return tf.assign_add(global_step, 1).op
 
 
 def configure(config: tf.ConfigProto) -> None:

@@ -155,6 +155,11 @@ def _label_map(text):
                'given: ' + text)
 
 
+def _names_of_classes():
+  return field(None, 'Label map with the names of the classes; none: the one '
+               'stored with the model.')
+
+
 def _num_shards(most=_MOST_PARTS):
   return field(1, 'Parts that the work is split into, each a run of its own, '
                'on any machine.', least=1, most=most)
@@ -560,30 +565,33 @@ class TrainOptions(NamedTuple):
       None, 'Folder for timelines of a few steps; none: no profile.')
   seed: Optional[int] = _training_seed()
 
-  def check_with(self, *, batch_size: int, num_classes: int,
+  def check_with(self, model: ModelOptions, *, batch_size: int,
                  parts: int = 1) -> None:
-    """Raises InputError where batch or classes do not go with these options.
+    """Raises InputError if model or batch do not go with these options.
 
     Args:
+      model: the network that is trained.
       batch_size: images in a batch.
-      num_classes: number of classes.
       parts: into how many equal parts the batch is split.
     """
     if batch_size % parts:
       raise InputError('{}: expected a multiple of {}, the number of clones of '
                        'all hosts', errors.option('batch_size', batch_size),
                        parts)
-    if self.fine_tune_batch_norm and batch_size < 2 * parts:
+    # Quantization from step 0 on freezes batch norm for the whole run.
+    trains_batch_norm = (
+        self.fine_tune_batch_norm and model.quantize_delay_step != 0)
+    if trains_batch_norm and batch_size < 2 * parts:
       raise InputError(
           '{}: expected at least {} with {} ({} or more is advised): at one '
           'image the pooled branch has a variance of 0 and the loss becomes '
           'NaN', errors.option('batch_size', batch_size), 2 * parts,
           errors.option('fine_tune_batch_norm', True), 12 * parts)
-    if len(self.label_weights) not in (0, 1, num_classes):
+    if len(self.label_weights) not in (0, 1, model.num_classes):
       raise InputError(
           '{}: {} weights, expected one, or one for each of the {} classes',
           errors.option('label_weights', self.label_weights),
-          len(self.label_weights), num_classes)
+          len(self.label_weights), model.num_classes)
 
 
 @options
@@ -924,6 +932,7 @@ class OverlayOptions(NamedTuple):
   legend: bool = field(True, 'Put the legend below the picture.')
   save_labels: bool = field(
       False, 'Write class ids too, as a gray PNG of the same size.')
+  label_map: Optional[str] = _names_of_classes()
   exif_rotation: bool = _exif_rotation()
   skip_bad: bool = field(
       False, 'Leave out pictures that cannot be used, instead of refusing them '
@@ -951,6 +960,7 @@ class ComparisonOptions(NamedTuple):
       1, 'Resized sides are multiples of this, plus one: 1 as in the app, 16 '
       'as eval.py is documented. Folders of PNG files are as they are.',
       least=1, most=_LARGEST_RESIZE)
+  label_map: Optional[str] = _names_of_classes()
   exif_rotation: bool = _exif_rotation()
   max_images: int = field(
       0, 'Number of images to take, the first ones; 0: all.',

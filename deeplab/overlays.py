@@ -60,7 +60,6 @@ def make(options: options_lib.OverlayOptions) -> Result:
       name that is needed.
   """
   model = any_model.find(options.model)
-  label_map = any_model.label_map_of(model) or label_maps.ADE20K
   paths = pictures.list_pictures(options.pictures)
   given = option('output_dir', options.output_dir)
   if os.path.isdir(options.pictures):
@@ -79,6 +78,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
     predictor = stack.enter_context(any_model.open_predictor(
         model, crop_size=options.crop_size,
         num_threads=parallel.worker_count(options.num_threads)))
+    label_map = any_model.classes_of(model, predictor, options.label_map)
     fitter = stack.enter_context(pictures.Fitter(predictor.input_size))
     facts = [
         _make_one(path, folder, options, fitter, predictor, label_map)
@@ -178,6 +178,7 @@ def summary_lines(result: Result, most: int = 10) -> List[str]:
             for entry in fact['classes'][:4])))
   if len(result.overlays) > most:
     lines.append('and {} more'.format(len(result.overlays) - most))
-  lines.append('{} pictures by {} ({})'.format(
-      len(result.overlays), result.summary['model'], result.summary['runtime']))
+  lines.append('{} by {} ({})'.format(
+      progress.counted(len(result.overlays), 'picture'),
+      result.summary['model'], result.summary['runtime']))
   return lines

@@ -39,6 +39,7 @@ class CheckpointPredictor(counting.Predictor):
     self._options = model_options
     self.input_size = model_options.crop_size
     self.runtime = runtime()
+    self.num_classes = model_options.num_classes
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
@@ -76,6 +77,15 @@ class CheckpointPredictor(counting.Predictor):
     self._session.close()
 
 
+def _classes_of(operation):
+  """Returns the number of classes that an ArgMax chooses from, or None."""
+  while operation.type in ('Identity', 'Cast', 'Reshape', 'Squeeze'):
+    operation = operation.inputs[0].op
+  if operation.type != 'ArgMax' or operation.inputs[0].shape.rank is None:
+    return None
+  return operation.inputs[0].shape.as_list()[-1]
+
+
 class _GraphPredictor(exported.ExportedPredictor):
   """A graph that TensorFlow runs."""
 
@@ -88,6 +98,7 @@ class _GraphPredictor(exported.ExportedPredictor):
     super().__init__(
         path, None if shape.rank is None else shape.as_list(), crop_size)
     self.runtime = runtime()
+    self.num_classes = _classes_of(self._predictions.op)
     self._session = tf.Session(graph=graph)
 
   def _run(self, inputs: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from typing import (
 import numpy as np
 
 from deeplab import contract
+from deeplab import errors
 from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
@@ -28,6 +29,7 @@ from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
 from deeplab import parts
+from deeplab import published
 from deeplab import streams
 from deeplab import visualize
 from deeplab.errors import InputError
@@ -46,6 +48,19 @@ ACCURACY_LOG = 'accuracy log'
 _RESULT_MARK = 'RESULT '
 # Whether a file is a report.
 IS_REPORT = files.json_with('confusion_matrix', 'pixel_accuracy')
+
+# The three means in the order of all tables: field of metrics.Scores, name, and
+# which classes they count.
+MEANS = (
+    ('miou', 'mIoU', 'every class seen, reference eval.py'),
+    ('miou_kept_classes', 'mIoU, kept',
+     'without class {ignored}, reference TFLite script'),
+    ('miou_mlperf_app', 'mIoU, app',
+     'sum over {classes} classes / {classes}, MLPerf mobile app'))
+# Which mean the published figures of a kind are, where it is not `miou`.
+_PUBLISHED_AS = {
+    TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
+    ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
 
 
 class PartOf(NamedTuple):
@@ -140,7 +155,8 @@ def table(report: Report) -> str:
   lines.append('')
   lines += ['{:<16} {}'.format(name, value)
             for name, value in _summary(report)]
-  return '\n'.join(lines)
+  _, note = _published(report)
+  return '\n'.join(map(errors.printable, lines + ([note] if note else [])))
 
 
 def _summary(report):
@@ -149,17 +165,7 @@ def _summary(report):
   kept = sum(index != report.ignore_label
              for index in range(len(scores.per_class_iou)))
   step = '' if report.step is None else ', step {}'.format(report.step)
-  means = [
-      ('mIoU, app', '{}  (sum over {} classes / {}, MLPerf mobile app)'.format(
-          _score(scores.miou_mlperf_app), kept, kept)),
-      ('mIoU, kept', '{}  (without class {}, reference TFLite script)'.format(
-          _score(scores.miou_kept_classes), report.ignore_label)),
-      ('mIoU', '{}  (every class seen, reference eval.py)'.format(
-          _score(scores.miou))),
-  ]
-  if report.kind == TFLITE:
-    # What the published figures of this kind are comes last.
-    means[1], means[2] = means[2], means[1]
+  marked, _ = _published(report)
   return [
       ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
       ('images', '{} of {}, {:.1f} s, {:.2f} a second{}'.format(
@@ -171,7 +177,29 @@ def _summary(report):
       ('runtime', report.runtime),
       ('pixel accuracy', _score(scores.pixel_accuracy)),
       ('class accuracy', _score(scores.mean_class_accuracy)),
-  ] + means
+  ] + [(name, '{}{:1} ({})'.format(
+      _score(getattr(scores, field)), '*' if field == marked else '',
+      text.format(classes=kept, ignored=report.ignore_label)))
+       for field, name, text in MEANS]
+
+
+def _published(report):
+  """Returns (field of metrics.Scores, note) of the mean to compare, or Nones.
+
+  The published figures are of ADE20K's 32 classes.
+  """
+  if (len(report.matrix) != contract.NUM_CLASSES or
+      report.label_map != label_maps.ADE20K):
+    return None, None
+  score, what = _PUBLISHED_AS.get(
+      report.kind, ('miou', 'checkpoints and graphs'))
+  figures = published.figures_of(report.path)
+  if not figures:
+    return score, '* the mean that the published figures of {} are'.format(what)
+  if score not in figures:  # of the float TFLite file
+    score, = figures
+  return score, '* compare with {}, published of {} images'.format(
+      published.text_of(figures[score]), published.IMAGES)
 
 
 def class_name(index: int, num_classes: int = contract.NUM_CLASSES,
@@ -412,6 +440,10 @@ def stage_table(rows: Sequence[Tuple[str, float, float, int, float]]) -> str:
   lines += [layout.format(
       row.stage, _score(row.miou), _score(row.pixel_accuracy), row.images,
       '{:.1f}'.format(row.seconds)) for row in stages]
+  lines += [
+      'mIoU: every class seen, as the published figures of checkpoints and '
+      'graphs.', 'The published figures of TFLite files are "mIoU, kept" of '
+      'their reports.']
   return '\n'.join(lines)
 
 

@@ -1,26 +1,18 @@
-"""From downloads to the published numbers: steps, and the table of results.
+"""From downloads to the published numbers: a table of steps, and RESULTS.md.
 
-Each step is a command of the suite, in the environment that it is for. One
-whose result is there is not done again, so that the same call goes on where it
-was stopped. Needs no TensorFlow itself.
+Each step is a command of the suite. It is done if its command, environment,
+code, inputs and output are those that steps.json notes of it. Needs no
+TensorFlow itself.
 """
-import hashlib
+import datetime
+import functools
+import glob
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from typing import (
-  Any,
-  Callable,
-  Dict,
-  Iterable,
-  List,
-  NamedTuple,
-  Optional,
-  Sequence,
-  Tuple,
-)
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from deeplab import contract
 from deeplab import files
@@ -28,39 +20,36 @@ from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.benchmark import results as benchmark_results
+from deeplab.data import download
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = 'RESULTS.md'
-RESULTS_JSON = 'results.json'
-# What a folder was begun with.
-_BEGUN = 'begun.json'
 TOLERANCE = 0.002
-_IMAGE_LIST = os.path.join(ROOT, 'checkpoints', 'post_train_quant', 'ptq.txt')
-_SUMS = os.path.join(ROOT, 'checkpoints', 'git-blob-sha1.txt')
+_VAL_IMAGES = download.ADE20K_PAIRS['validation']
+# What a whole run takes on 2 processors, from BENCHMARKS.md.
+_HOURS = {options_lib.TENSORFLOW_1_2: '6 hours', options_lib.MODERN: '1 hour'}
+_GIGABYTES = 4.3
 
 # --- What is published -----------------------------------------------------
 
-FLOAT, QAT, PTQ = 'float', 'quantize_aware_training', 'post_train_quant'
-_MODELS = {FLOAT: 'Float', QAT: 'Quantization-aware training',
-           PTQ: 'Post-training quantization'}
-# Step of the published checkpoints.
-_CHECKPOINT = {FLOAT: 'model.ckpt-200000', QAT: 'model.ckpt-100000'}
-_TFLITE = {FLOAT: 'freeze.tflite', QAT: 'freeze_qat.tflite',
-           PTQ: 'freeze_ptq.tflite'}
-_QUANTIZED = {FLOAT: (), QAT: ('--quantize_delay_step=0',)}
-_CONVERTED_AS = {FLOAT: options_lib.FLOAT, QAT: options_lib.QUANTIZATION_AWARE}
+_FLOAT, _QAT = 'Float', 'Quantization-aware training'
+_PTQ = 'Post-training quantization'
 CHECKPOINT, GRAPH, LITE = 'checkpoint', 'frozen graph', 'TFLite'
+# Which mIoU a field of metrics.Scores is, as the README names it.
+_CONVENTIONS = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
+                'miou_mlperf_app': 'mIoU, app'}
 
 
 class Figure(NamedTuple):
   """A score that is published, on the 2000 validation images."""
   model: str
   form: str
-  # One, or two where the reference states both.
+  # In the folder of published files; of a checkpoint, the prefix.
+  path: str
+  # One, or two if the reference states both.
   published: Tuple[float, ...]
   # Which of metrics.Scores it is.
   score: str
@@ -68,293 +57,162 @@ class Figure(NamedTuple):
   measured: str = 'x86'
 
 
+_FLOAT_CHECKPOINT = 'float/model.ckpt-200000'
+_QAT_CHECKPOINT = 'quantize_aware_training/model.ckpt-100000'
 FIGURES = (
-    Figure(FLOAT, CHECKPOINT, (0.5528,), 'miou'),
-    Figure(FLOAT, GRAPH, (0.5528,), 'miou'),
-    Figure(FLOAT, LITE, (0.5501, 0.5509), 'miou_mlperf_app', 'device CPU'),
-    Figure(QAT, CHECKPOINT, (0.5553,), 'miou'),
-    Figure(QAT, GRAPH, (0.5553,), 'miou'),
-    Figure(QAT, LITE, (0.5483,), 'miou_kept_classes'),
-    Figure(PTQ, LITE, (0.5469,), 'miou_kept_classes'),
+    Figure(_FLOAT, CHECKPOINT, _FLOAT_CHECKPOINT, (0.5528,), 'miou'),
+    Figure(_FLOAT, GRAPH, 'float/freeze.pb', (0.5528,), 'miou'),
+    Figure(_FLOAT, LITE, 'float/freeze.tflite', (0.5501, 0.5509),
+           'miou_mlperf_app', 'device CPU'),
+    Figure(_QAT, CHECKPOINT, _QAT_CHECKPOINT, (0.5553,), 'miou'),
+    Figure(_QAT, GRAPH, 'quantize_aware_training/freeze.pb', (0.5553,), 'miou'),
+    Figure(_QAT, LITE, 'quantize_aware_training/freeze_qat.tflite', (0.5483,),
+           'miou_kept_classes'),
+    Figure(_PTQ, LITE, 'post_train_quant/freeze_ptq.tflite', (0.5469,),
+           'miou_kept_classes'),
 )
 # Whose file was evaluated: the published one, or one that was made of the
 # published checkpoint here.
 PUBLISHED, MADE = 'published', 'made here'
 
-# --- What steps take -------------------------------------------------------
+# --- Steps -----------------------------------------------------------------
 
-# Seconds an image on a processor of two, from BENCHMARKS.md, rounded up: for a
-# first idea. (tf, modern)
-_SECONDS = {
-    'build': (0.003, 0.003), 'preprocess': (0.011, 0.009),
-    CHECKPOINT: (0.18, 0.08), GRAPH: (0.19, 0.09), 'calibrate': (1.3, 1.2),
-    FLOAT: (0.1, 0.07), QAT: (0.23, 0.06), PTQ: (4.1, 0.03)}
-_DOWNLOAD_SECONDS = 300
-# What each script needs to start.
-_START_SECONDS = 5
-# Bytes of the zip file, of what is in it, and of the records of that.
-_ADE20K_BYTES = 2.9e9
-_PUBLISHED_BYTES = 60e6
-_PAIR_BYTES = 0.5e6
-_RECORD_BYTES = 0.1e6
-_MADE_BYTES = 10e6
-_REPORT_BYTES = 1e5
-_TRAIN, _VAL = 20210, 2000
-_SIDE = 512
-_SIZE = ('--eval_crop_size={0},{0}'.format(_SIDE),
-         '--min_resize_value={}'.format(_SIDE),
-         '--max_resize_value={}'.format(_SIDE))
-# Which environment runs what.
-_NETWORK, _TFLITE_ROLE, _SHELL = 'network', 'tflite', 'shell'
+# What runs a command: the environment for networks, that for TFLite, or none.
+_NETWORK, _TFLITE, _SHELL = 'network', 'tflite', 'shell'
 _ENVIRONMENTS = {
-    options_lib.TENSORFLOW_1_2: {_NETWORK: 'tf1', _TFLITE_ROLE: 'tf2'},
-    options_lib.MODERN: {_NETWORK: 'modern', _TFLITE_ROLE: 'modern'}}
+    options_lib.TENSORFLOW_1_2: {_NETWORK: 'tf1', _TFLITE: 'tf2'},
+    options_lib.MODERN: {_NETWORK: 'modern', _TFLITE: 'modern'}}
 
-
-_TELL_VERSIONS = (
-    'import platform; from deeplab import environment; print("Python {}, '
-    'TensorFlow {}".format(platform.python_version(), '
-    'environment.tensorflow_version()))')
+_SIZE = (' --eval_crop_size=512,512 --min_resize_value=512'
+         ' --max_resize_value=512')
+_RECORDS = ' --dataset_dir={records} --resize_factor=16' + _SIZE
+_STRIDES = ' --output_stride=16 --decoder_output_stride=4'
+_QUANTIZED = ' --quantize_delay_step=0'
+_PREPROCESS = ('gen_preprocessed_data.py --dataset_dir={records} --overwrite' +
+               _SIZE)
+_EXPORT = ('export_model.py --num_classes=32 --train_crop_size=512,512' +
+           _STRIDES)
+# Name, what runs it, command, inputs (files, folders or prefixes), output. Each
+# word in braces is replaced by one of _paths.
+_PUBLISHED_STEP = (
+    'published files', _SHELL,
+    'scripts/fetch_checkpoints.sh --output_dir={published}', '', '{published}')
+_ADE20K_STEP = (
+    'ADE20K', _SHELL, 'download_and_convert_ade20k.sh --download_only {zip}',
+    '', '{data}')
+_STEPS = (
+    ('records', _NETWORK,
+     'build_ade20k_data.py --output_dir={records}'
+     ' --train_image_folder={data}/images/training'
+     ' --train_image_label_folder={data}/annotations/training'
+     ' --val_image_folder={data}/images/validation'
+     ' --val_image_label_folder={data}/annotations/validation',
+     '{data}/images {data}/annotations', '{records}'),
+    ('preprocess val', _NETWORK,
+     _PREPROCESS + ' --eval_split=val --preprocessed_dataset_dir={val}',
+     '{records}', '{val}'),
+    ('preprocess train', _NETWORK,
+     _PREPROCESS + ' --eval_split=train --preprocessed_dataset_dir={train}'
+     ' {image_list}', '{records}', '{train}'),
+    ('export: ' + _FLOAT, _NETWORK,
+     _EXPORT + ' --checkpoint_path={published}/' + _FLOAT_CHECKPOINT +
+     ' --export_path={made}/float/freeze.pb',
+     '{published}/' + _FLOAT_CHECKPOINT, '{made}/float/freeze.pb'),
+    ('convert: ' + _FLOAT, _NETWORK,
+     'scripts/convert_tflite.py --graph_def={made}/float/freeze.pb'
+     ' --out_tflite={made}/float/freeze.tflite --mode=float',
+     '{made}/float/freeze.pb', '{made}/float/freeze.tflite'),
+    ('export: ' + _QAT, _NETWORK,
+     _EXPORT + ' --checkpoint_path={published}/' + _QAT_CHECKPOINT +
+     ' --export_path={made}/quantize_aware_training/freeze.pb' + _QUANTIZED,
+     '{published}/' + _QAT_CHECKPOINT,
+     '{made}/quantize_aware_training/freeze.pb'),
+    ('convert: ' + _QAT, _NETWORK,
+     'scripts/convert_tflite.py'
+     ' --graph_def={made}/quantize_aware_training/freeze.pb'
+     ' --out_tflite={made}/quantize_aware_training/freeze_qat.tflite'
+     ' --mode=qat', '{made}/quantize_aware_training/freeze.pb',
+     '{made}/quantize_aware_training/freeze_qat.tflite'),
+    ('quantize after training', _TFLITE,
+     'post_training_quant.py --dataset_dir={train}'
+     ' --graph_def={made}/float/freeze.pb'
+     ' --out_tflite={made}/post_train_quant/freeze_ptq.tflite'
+     ' --input_type=uint8 --sample_num={sample_num}',
+     '{train} {made}/float/freeze.pb',
+     '{made}/post_train_quant/freeze_ptq.tflite'),
+)
+# By a figure's form: what runs the evaluation, command, inputs.
+_EVALUATIONS = {
+    CHECKPOINT: (_NETWORK, 'eval.py --checkpoint_dir={model}' + _STRIDES +
+                 _RECORDS, '{model} {records}'),
+    GRAPH: (_NETWORK, 'eval_pb.py --pb={model}' + _RECORDS,
+            '{model} {records}'),
+    LITE: (_TFLITE, 'segmentation_inference_eval_seg_tflite.py'
+           ' --net_file={model} --test_dir={val}', '{model} {val}')}
 
 
 class Step(NamedTuple):
-  """A command, and what there is once it is done."""
+  """A command of the suite."""
   name: str
-  # Which environment runs it; _SHELL: none.
+  # _NETWORK, _TFLITE or _SHELL.
   role: str
   # Path of a script from the repository's root, then its arguments.
-  command: Tuple[str, ...]
-  # Files that are there once it is done.
-  results: Tuple[str, ...]
-  # What it takes, about.
-  seconds: float
-  bytes: float
-  # Files that say that a result is not whole.
-  unless: Tuple[str, ...] = ()
-  # Whether it is run even so: it verifies what is there, and does the rest.
-  verifies: bool = False
-
-  @property
-  def is_done(self) -> bool:
-    """Whether its results are there."""
-    return all(map(os.path.exists, self.results)) and not any(
-        map(os.path.exists, self.unless))
+  command: List[str]
+  inputs: List[str]
+  output: str
 
 
 class _Plan(NamedTuple):
-  """All that steps are made of."""
-  options: options_lib.ReproduceOptions
-  # Absolute.
-  output_dir: str
-  records: str
-  published: str
-  # Number of validation and of calibration images.
+  """All that is done."""
+  steps: List[Step]
+  # Of each row of the results: the figure, whose file, the step.
+  rows: List[Tuple[Figure, str, Step]]
+  # Number of validation images.
   images: int
+  # Number of images to calibrate on.
   calibration: int
 
 
-def _index(plan):
-  return list(_ENVIRONMENTS).index(plan.options.environment)
-
-
-def _seconds(plan, work, images):
-  return _START_SECONDS + images * _SECONDS[work][_index(plan)]
-
-
-def _in(plan, *path):
-  return os.path.join(plan.output_dir, *path)
-
-
-# --- Steps -----------------------------------------------------------------
-
-
-def _data_steps(plan):
-  sample = plan.options.sample
-  described = tuple(
-      os.path.join(plan.records, contract.description_name(split))
-      for split in contract.SPLITS)
-  markers = tuple(os.path.join(plan.records, contract.incomplete_name(split))
-                  for split in contract.SPLITS)
-  if not sample:
-    zip_file = plan.options.zip
-    yield Step(
-        'ADE20K: download, verify, convert', _SHELL,
-        ('download_and_convert_ade20k.sh',) + (
-            ('--zip=' + os.path.abspath(zip_file),) if zip_file else ()),
-        described, _DOWNLOAD_SECONDS + _seconds(plan, 'build', _TRAIN + _VAL),
-        _ADE20K_BYTES, markers, verifies=True)
-  else:
-    folders = {
-        '--{}_image{}_folder'.format(split, what): os.path.join(
-            os.path.abspath(sample), kind, long)
-        for split, long in (('train', 'training'), ('val', 'validation'))
-        for kind, what in (('images', ''), ('annotations', '_label'))}
-    yield Step(
-        'sample: convert', _NETWORK, ('build_ade20k_data.py',) + tuple(
-            '{}={}'.format(*item) for item in sorted(folders.items())) + (
-                '--output_dir=' + plan.records,),
-        described, _START_SECONDS,
-        _RECORD_BYTES * (plan.images + plan.calibration), markers)
-  yield from _preprocessing(plan, 'val', plan.images)
-  yield from _preprocessing(plan, 'train', plan.calibration)
-
-
-def _preprocessing(plan, split, images):
-  folder = _in(plan, 'preprocessed', split)
-  more: Tuple[str, ...] = ()
-  if split == 'train' and not plan.options.sample:
-    more = ('--image_list=' + _IMAGE_LIST,)
-  yield Step(
-      'preprocess {} for TFLite'.format(split), _NETWORK,
-      ('gen_preprocessed_data.py', '--dataset_dir=' + plan.records,
-       '--eval_split=' + split, '--preprocessed_dataset_dir=' + folder,
-       '--overwrite') + _SIZE + more,
-      (os.path.join(folder, contract.PREPROCESSED_MANIFEST),),
-      _seconds(plan, 'preprocess', images), images * _PAIR_BYTES,
-      (os.path.join(folder, contract.PREPROCESSED_INCOMPLETE),))
-
-
-def _fetching(plan):
-  if plan.options.sample and plan.options.published:
-    return
-  yield Step(
-      'published files: download, verify', _SHELL,
-      ('scripts/fetch_checkpoints.sh', '--output_dir=' + plan.published),
-      tuple(os.path.join(plan.published, path) for path in _published_sums()),
-      _DOWNLOAD_SECONDS, _PUBLISHED_BYTES, verifies=True)
-
-
-def _making(plan):
-  """The steps that make graphs and TFLite files of the checkpoints."""
-  for model in (FLOAT, QAT):
-    graph = _file(plan, MADE, model, GRAPH)
-    yield Step(
-        'export: {}'.format(_MODELS[model]), _NETWORK,
-        ('export_model.py',
-         '--checkpoint_path=' + _file(plan, PUBLISHED, model, CHECKPOINT),
-         '--export_path=' + graph, '--num_classes=32', '--output_stride=16',
-         '--decoder_output_stride=4', '--train_crop_size={0},{0}'.format(_SIDE),
-         *_QUANTIZED[model]), (graph,), _START_SECONDS, _MADE_BYTES)
-    lite = _file(plan, MADE, model, LITE)
-    yield Step(
-        'convert to TFLite: {}'.format(_MODELS[model]), _NETWORK,
-        ('scripts/convert_tflite.py', '--graph_def=' + graph,
-         '--out_tflite=' + lite, '--mode=' + _CONVERTED_AS[model]), (lite,),
-        _START_SECONDS, _MADE_BYTES)
-  lite = _file(plan, MADE, PTQ, LITE)
-  yield Step(
-      'quantize after training', _TFLITE_ROLE,
-      ('post_training_quant.py', '--dataset_dir=' + _in(
-          plan, 'preprocessed', 'train'),
-       '--graph_def=' + _file(plan, MADE, FLOAT, GRAPH),
-       '--out_tflite=' + lite, '--input_type=uint8',
-       '--sample_num={}'.format(plan.calibration)), (lite,),
-      _seconds(plan, 'calibrate', plan.calibration), _MADE_BYTES)
-
-
-def _evaluation(plan, figure, whose):
-  """The step that evaluates a model."""
-  path = _file(plan, whose, figure.model, figure.form)
-  report = _report(plan, figure, whose)
-  records = ('--dataset_dir=' + plan.records,) + _SIZE + (
-      '--resize_factor=16',)
-  if figure.form == CHECKPOINT:
-    command: Tuple[str, ...] = (
-        'eval.py', '--checkpoint_dir=' + path, '--output_stride=16',
-        '--decoder_output_stride=4') + _QUANTIZED[figure.model] + records
-  elif figure.form == GRAPH:
-    command = ('eval_pb.py', '--pb=' + path) + records
-  else:
-    command = ('segmentation_inference_eval_seg_tflite.py',
-               '--net_file=' + path,
-               '--test_dir=' + _in(plan, 'preprocessed', 'val'))
-  lite = figure.form == LITE
-  return Step(
-      'evaluate, {}: {} {}'.format(whose, _MODELS[figure.model], figure.form),
-      _TFLITE_ROLE if lite else _NETWORK,
-      command + ('--report_json=' + report,), (report,),
-      _seconds(plan, figure.model if lite else figure.form, plan.images),
-      _REPORT_BYTES)
-
-
-def _file(plan, whose, model, form):
-  """Returns the path of a model; of a checkpoint, the prefix."""
-  name = {CHECKPOINT: _CHECKPOINT.get(model, ''),
-          GRAPH: contract.FROZEN_GRAPH, LITE: _TFLITE[model]}[form]
-  if whose == PUBLISHED:
-    return os.path.join(plan.published, model, name)
-  return _in(plan, 'made', model, name)
-
-
-def _report(plan, figure, whose):
-  return _in(plan, 'reports', '{} {} {}.json'.format(
-      whose, figure.model, figure.form).replace(' ', '_'))
-
-
-def _is_given(plan, figure):
-  """Whether a published file is there, or will be."""
-  if not (plan.options.sample and plan.options.published):
-    return True
-  path = _file(plan, PUBLISHED, figure.model, figure.form)
-  return os.path.exists(
-      path + ('.index' if figure.form == CHECKPOINT else ''))
-
-
-def _evaluated(plan):
-  """Returns (figure, whose) of all that is evaluated."""
-  return ([(figure, PUBLISHED) for figure in FIGURES
-           if _is_given(plan, figure)] +
-          [(figure, MADE) for figure in FIGURES if figure.form != CHECKPOINT])
-
-
-def steps(plan: _Plan) -> List[Step]:
-  """Returns all steps, in order.
-
-  Args:
-    plan: of `make_plan`.
-  """
-  evaluated = [_evaluation(plan, *which) for which in _evaluated(plan)]
-  return [*_fetching(plan), *_data_steps(plan), *_making(plan), *evaluated]
-
-
 def make_plan(options: options_lib.ReproduceOptions) -> _Plan:
-  """Finds out what there is to work with.
+  """Finds out what there is to do.
 
   Raises:
     InputError: the sample, the published files or the zip file is not there.
   """
-  output_dir = os.path.abspath(options.output_dir)
-  images, calibration = _VAL, contract.CALIBRATION_IMAGES
-  records = os.path.join(output_dir, 'ADE20K', 'tfrecord')
+  images, calibration = _VAL_IMAGES, contract.CALIBRATION_IMAGES
+  if options.sample:
+    images = _count_images(options.sample, 'validation')
+    calibration = min(calibration, _count_images(options.sample, 'training'))
   if options.zip:
     inputs.check(options.zip, option('zip', options.zip),
                  'a copy of ADEChallengeData2016.zip')
-  if options.sample:
-    calibration, images = (
-        _count_images(options.sample, split)
-        for split in ('training', 'validation'))
-    calibration = min(calibration, contract.CALIBRATION_IMAGES)
-    records = os.path.join(output_dir, 'tfrecord')
-  plan = _Plan(
-      options, output_dir, records,
-      os.path.abspath(options.published) if options.published
-      else os.path.join(output_dir, 'checkpoints'), images, calibration)
-  missing = [
-      _file(plan, PUBLISHED, figure.model, figure.form) for figure in FIGURES
-      if figure.form == CHECKPOINT and not _is_given(plan, figure)]
-  if missing:
-    raise InputError('{}: has no {}', option('published', options.published),
-                     some_of([os.path.relpath(path, plan.published)
-                              for path in missing]))
-  return plan
+  paths = dict(_paths(options), sample_num=str(calibration))
+  found = [row for is_wanted, row in (
+      (not (options.sample and options.published), _PUBLISHED_STEP),
+      (not options.sample, _ADE20K_STEP)) if is_wanted]
+  evaluated = [(figure, PUBLISHED) for figure in FIGURES] + [
+      (figure, MADE) for figure in FIGURES if figure.form != CHECKPOINT]
+  if options.sample and options.published:
+    missing = [figure for figure in FIGURES if not _files_of(
+        os.path.join(options.published, figure.path))]
+    checkpoints = [figure.path for figure in missing
+                   if figure.form == CHECKPOINT]
+    if checkpoints:
+      raise InputError('{}: has no {}', option('published', options.published),
+                       some_of(checkpoints))
+    evaluated = [row for row in evaluated
+                 if row[0] not in missing or row[1] == MADE]
+  rows = [(figure, whose, _evaluation(figure, whose, paths))
+          for figure, whose in evaluated]
+  return _Plan(
+      [_step(row, paths) for row in found + list(_STEPS)] +
+      [step for _, _, step in rows], rows, images, calibration)
 
 
 def _count_images(sample, split):
   folder = os.path.join(sample, 'images', split)
-  try:
-    count = sum(map(pairs_lib.has_image_name, os.listdir(folder)))
-  except OSError:
-    count = 0
+  count = sum(map(pairs_lib.has_image_name, os.listdir(folder))) if (
+      os.path.isdir(folder)) else 0
   if not count:
     raise InputError(
         '{}: no image in {}; expected images/ and annotations/, with training/ '
@@ -363,18 +221,117 @@ def _count_images(sample, split):
   return count
 
 
+def _paths(options):
+  """Returns what words in braces stand for; paths are absolute."""
+  folder = os.path.abspath(options.output_dir)
+  paths = {name: os.path.join(folder, path) for name, path in (
+      ('records', 'tfrecord'), ('val', 'preprocessed/val'), ('made', 'made'),
+      ('train', 'preprocessed/train'), ('reports', 'reports'))}
+  return dict(
+      paths,
+      published=os.path.abspath(
+          options.published or os.path.join(folder, 'checkpoints')),
+      data=os.path.abspath(options.sample or os.path.join(
+          folder, download.ADE20K, download.DATA)),
+      zip='--zip=' + os.path.abspath(options.zip) if options.zip else '',
+      image_list='' if options.sample else '--image_list=' + os.path.join(
+          download.ROOT, 'checkpoints', 'post_train_quant', 'ptq.txt'))
+
+
+def _evaluation(figure, whose, paths):
+  role, command, read = _EVALUATIONS[figure.form]
+  if (figure.model, figure.form) == (_QAT, CHECKPOINT):
+    command += _QUANTIZED
+  folder = paths['published' if whose == PUBLISHED else 'made']
+  report = '{reports}/%s_%s.json' % (
+      whose.replace(' ', '_'), figure.path.replace('/', '_'))
+  return _step(
+      ('evaluate, {}: {} {}'.format(whose, figure.model, figure.form), role,
+       command + ' --report_json=' + report, read, report),
+      dict(paths, model=os.path.join(folder, figure.path)))
+
+
+def _step(row, paths):
+  """Returns a Step; split before paths are put in, which may have blanks."""
+  name, role, command, read, output = row
+  return Step(
+      name, role,
+      list(filter(None, (word.format(**paths) for word in command.split()))),
+      [word.format(**paths) for word in read.split()], output.format(**paths))
+
+
+# --- What a step was done with ---------------------------------------------
+
+
+def _facts(step, versions, library):
+  """Returns what decides whether a step is done.
+
+  Args:
+    step: a Step.
+    versions: dict from role to the versions of its environment.
+    library: checksum of the library.
+  """
+  return {
+      'command': step.command, 'environment': versions.get(step.role, ''),
+      'code': [library, _checksum(
+          os.path.join(download.ROOT, step.command[0]))],
+      'inputs': [_checksum(path) for path in step.inputs],
+      'output': _checksum(step.output)}
+
+
+def _checksum(path):
+  """Returns a SHA-256 of a file, folder or checkpoint; '' if there is none."""
+  found = {}
+  for file in _files_of(path):
+    state = os.stat(file)
+    found[os.path.relpath(file, path)] = _checksum_of_file(
+        file, state.st_ino, state.st_size, state.st_mtime_ns)
+  if os.path.isfile(path):
+    return found['.']
+  return files.digest(found) if found else ''
+
+
+@functools.lru_cache(maxsize=None)
+def _checksum_of_file(path, *unused_state):
+  """Reads a file once, as long as its state is the same."""
+  return files.sha256_of(path)
+
+
+def _files_of(path):
+  """Returns the files in a folder, of a checkpoint's prefix, or the path."""
+  if os.path.isdir(path):
+    return [os.path.join(folder, name) for folder, _, names in os.walk(path)
+            for name in names if not name.endswith('.pyc')]
+  return [path] if os.path.isfile(path) else glob.glob(
+      glob.escape(path) + '.*')
+
+
+def _read_journal(path, options):
+  """Returns the content of steps.json.
+
+  Raises:
+    InputError: the folder holds something else, or another run.
+  """
+  folder, given = os.path.dirname(path), option(
+      'output_dir', options.output_dir)
+  begun = {'environment': options.environment,
+           'sample': options.sample and os.path.abspath(options.sample)}
+  if not os.path.exists(path):
+    if os.listdir(folder):
+      raise InputError('{}: holds something else; give a new folder', given)
+    return {'begun': begun, 'steps': {}}
+  journal = inputs.read_json(path, path, 'what the steps were done with')
+  if not isinstance(journal, dict) or journal.get('begun') != begun:
+    raise InputError('{}: was begun with another environment or sample; give a '
+                     'new folder', given)
+  return journal
+
+
 # --- Running ---------------------------------------------------------------
 
 
-def run(options: options_lib.ReproduceOptions,
-        execute: Optional[Callable[[Step, List[str], str], int]] = None
-        ) -> Dict[str, Any]:
+def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
   """Does all steps that are not done, and writes the results.
-
-  Args:
-    options: what is reproduced, and where.
-    execute: runs a step's command in a folder and returns its exit status;
-      None: as a process.
 
   Returns:
     The content of results.json.
@@ -383,108 +340,81 @@ def run(options: options_lib.ReproduceOptions,
     InputError: there is not what is needed, or a step failed.
   """
   plan = make_plan(options)
-  files.check_folder(option('output_dir', options.output_dir), plan.output_dir)
-  _check_begun(plan)
-  versions = {name: _versions(name) for name in sorted(set(
-      _ENVIRONMENTS[options.environment].values()))}
-  all_steps = steps(plan)
-  print('\n'.join(_announcement(plan, all_steps)), flush=True)
-  for number, step in enumerate(all_steps, 1):
-    title = '== {} of {}: {}'.format(number, len(all_steps), step.name)
-    if step.is_done and not step.verifies:
-      print(title + ' (done before)', flush=True)
+  folder = os.path.abspath(options.output_dir)
+  files.check_folder(option('output_dir', options.output_dir), folder)
+  pythons = _ENVIRONMENTS[options.environment]
+  versions = {role: _version(name) for role, name in pythons.items()}
+  machine = benchmark_results.machine()
+  library = _checksum(os.path.join(download.ROOT, 'deeplab'))
+  journal_path = os.path.join(folder, 'steps.json')
+  journal = _read_journal(journal_path, options)
+  print('\n'.join(_announcement(options, plan)), flush=True)
+  for number, step in enumerate(plan.steps, 1):
+    title = '{} of {}: {}'.format(number, len(plan.steps), step.name)
+    noted = journal['steps'].get(step.name, {})
+    changed = [name for name, fact in _facts(step, versions, library).items()
+               if noted.get(name) != fact]
+    if not changed:
+      print('== {} (done before)'.format(title), flush=True)
       continue
-    command = _command(plan, step)
-    print('\n{}\n{}\n'.format(title, _shown(command)), flush=True)
-    status = (execute or _execute)(step, command, plan.output_dir)
+    if noted:
+      title += ' (again, as these have changed: {})'.format(', '.join(changed))
+      if os.path.isfile(step.output):
+        os.remove(step.output)
+    command = [os.path.join(download.ROOT, step.command[0])] + step.command[1:]
+    if step.role != _SHELL:
+      command.insert(0, _python(pythons[step.role]))
+    print('\n== {}\n{}\n'.format(title, ' \\\n    '.join(
+        map(shlex.quote, command))), flush=True)
+    status = _execute(step, command, folder)
     if status:
       raise InputError(
-          'step {} of {} ({}) ended with status {}; what it says is above; the '
-          'same command goes on from there', number, len(all_steps), step.name,
-          status)
-    missing = [path for path in step.results if not os.path.exists(path)]
-    if missing:
-      raise InputError('step {} of {} ({}) left no {}', number, len(all_steps),
-                       step.name, some_of(missing))
-  content = _results(plan, versions)
+          'step {} ended with status {}; what it says is above; the same '
+          'command goes on from there', title, status)
+    facts = _facts(step, versions, library)
+    if not facts['output']:
+      raise InputError('step {} left no {}', title, step.output)
+    journal['steps'][step.name] = dict(
+        facts, commit=machine['commit'],
+        when=datetime.datetime.now().strftime('%Y-%m-%d %H:%M'))
+    files.write_json(journal_path, journal)
+  content = _results(options, plan, journal['steps'], versions, machine)
   files.write_all({
-      _in(plan, RESULTS_JSON): files.json_bytes(content),
-      _in(plan, RESULTS): markdown(content).encode('utf-8')})
+      os.path.join(folder, 'results.json'): files.json_bytes(content),
+      os.path.join(folder, RESULTS): markdown(content).encode('utf-8')})
   return content
 
 
-def _check_begun(plan):
-  """Raises InputError where the folder was begun with something else."""
-  path = _in(plan, _BEGUN)
-  begun = {
-      'environment': plan.options.environment, 'published': plan.published,
-      'sample': plan.options.sample and os.path.abspath(plan.options.sample)}
-  if not os.path.exists(path):
-    files.write_json(path, begun)
-  elif inputs.read_json(path, path, 'what this folder was begun with') != begun:
-    raise InputError(
-        '{}: was begun with another environment, sample or published files; '
-        'give a new folder', option('output_dir', plan.options.output_dir))
-
-
-def _announcement(plan, all_steps):
-  """Says how much there is to do; raises InputError where room is lacking."""
-  left = [step for step in all_steps if not step.is_done]
-  seconds = sum(step.seconds for step in left)
-  needed = sum(step.bytes for step in left)
-  free = shutil.disk_usage(plan.output_dir).free
-  lines = ['{} of {} steps are left, in {}'.format(
-      len(left), len(all_steps), plan.output_dir)]
-  if left:
-    lines += ['time: about {} on 2 processors'.format(_duration(seconds)),
-              'disk: about {}, of {} that are free'.format(
-                  _size(needed), _size(free))]
-  if plan.options.sample:
-    lines.append(sample_notice(plan.images))
-  if needed > free:
-    raise InputError('{}: needs about {}, has {}', option(
-        'output_dir', plan.options.output_dir), _size(needed), _size(free))
-  return lines
-
-
-def _duration(seconds):
-  if seconds < 5400:
-    return '{:.0f} minutes'.format(max(1, seconds / 60))
-  return '{:.1f} hours'.format(seconds / 3600)
-
-
-def _size(number):
-  return '{:.1f} GB'.format(number / 1e9) if number > 1e9 else (
-      '{:.0f} MB'.format(number / 1e6))
-
-
-def _command(plan, step):
-  """Returns the command line of a step, as a list."""
-  script = os.path.join(ROOT, step.command[0])
-  if step.role == _SHELL:
-    return [script] + list(step.command[1:])
-  name = _ENVIRONMENTS[plan.options.environment][step.role]
-  return [_python(name), script] + list(step.command[1:])
+def _announcement(options, plan):
+  lines = ['{} steps, in {}'.format(
+      len(plan.steps), os.path.abspath(options.output_dir))]
+  if options.sample:
+    return lines + [sample_notice(plan.images)]
+  return lines + [
+      'a whole run takes about {} on 2 processors, and {} GB of disk, of which '
+      '{:.1f} GB are free'.format(
+          _HOURS[options.environment], _GIGABYTES,
+          shutil.disk_usage(options.output_dir).free / 1e9)]
 
 
 def _python(name):
-  return os.path.join(ROOT, '.venvs', name, 'bin', 'python')
+  return os.path.join(download.ROOT, '.venvs', name, 'bin', 'python')
 
 
-def _versions(name):
+def _version(name):
   """Names Python and TensorFlow of an environment; it must be there."""
+  program = (
+      'import platform, sys; sys.path.insert(0, sys.argv[1]); '
+      'from deeplab import environment; print("Python", '
+      'platform.python_version() + ", TensorFlow", '
+      'environment.tensorflow_version())')
   try:
     return subprocess.check_output(
-        [_python(name), '-c', _TELL_VERSIONS], cwd=ROOT,
+        [_python(name), '-c', program, download.ROOT],
         universal_newlines=True).strip()
   except (OSError, subprocess.CalledProcessError):
     raise InputError('{}: does not run; ./scripts/setup.sh {} makes it',
                      _python(name), name)
-
-
-def _shown(command):
-  """Returns a command as one types it, a line for each argument."""
-  return ' \\\n    '.join(shlex.quote(word) for word in command)
 
 
 def _execute(step, command, folder):
@@ -508,65 +438,34 @@ def sample_notice(images: int) -> str:
   """Says what the results of a sample are."""
   return ('SAMPLE of {} images: the scores say nothing of the published ones, '
           'which are of {}; they only show that every step runs'.format(
-              images, _VAL))
+              images, _VAL_IMAGES))
 
 
-def _results(plan, versions):
-  """Returns the content of results.json."""
+def _results(options, plan, noted, versions, machine):
+  """Returns the content of results.json; noted: facts by a step's name."""
   rows = []
-  for figure, whose in _evaluated(plan):
-    path = _report(plan, figure, whose)
-    report = report_lib.from_json(inputs.read_json(path, path, 'a report'))
+  for figure, whose, step in plan.rows:
+    report = report_lib.from_json(inputs.read_json(
+        step.output, step.output, 'a report'))
     ours = getattr(report.scores, figure.score)
-    nearest = min(figure.published, key=lambda value: abs(value - ours))
-    rows.append({
-        'model': _MODELS[figure.model], 'form': figure.form, 'file': whose,
-        'score': figure.score, 'measured': figure.measured,
-        'published': list(figure.published), 'ours': ours,
-        'difference': ours - nearest,
-        'within_tolerance': abs(ours - nearest) <= TOLERANCE,
-        'images': report.images, 'seconds': report.seconds,
-        'geometry': report.geometry, 'runtime': report.runtime})
+    difference = min((ours - value for value in figure.published), key=abs)
+    facts = noted[step.name]
+    rows.append(dict(
+        figure._asdict(), file=whose, ours=ours, difference=difference,
+        within_tolerance=abs(difference) <= TOLERANCE, images=report.images,
+        seconds=report.seconds, geometry=report.geometry,
+        runtime=report.runtime, sha256=facts['inputs'][0], when=facts['when'],
+        commit=facts['commit']))
   return {
-      'rows': rows, 'is_sample': bool(plan.options.sample),
-      'images': plan.images, 'calibration_images': plan.calibration,
-      'tolerance': TOLERANCE, 'environment': plan.options.environment,
-      'environments': versions,
-      'machine': benchmark_results.machine(),
-      'published_files': check_published(plan.published)}
-
-
-def check_published(folder: str) -> Dict[str, str]:
-  """Holds a folder of published files against their checksums.
-
-  Args:
-    folder: as scripts/fetch_checkpoints.sh makes it.
-
-  Returns:
-    Dict from path to 'verified', 'another file' or 'missing'.
-  """
-  found = {}
-  for path, expected in _published_sums().items():
-    try:
-      with open(os.path.join(folder, path), 'rb') as content:
-        found[path] = ('verified' if blob_sha1(content.read()) == expected
-                       else 'another file')
-    except OSError:
-      found[path] = 'missing'
-  return found
-
-
-def _published_sums():
-  """Returns a dict from path of a published file to its checksum."""
-  with open(_SUMS, encoding='utf-8') as lines:
-    return {path: checksum for checksum, path in (
-        line.split() for line in lines if line.strip() and line[0] != '#')}
-
-
-def blob_sha1(content: bytes) -> str:
-  """Returns what `git hash-object` prints for a file with such content."""
-  return hashlib.sha1(
-      'blob {}\0'.format(len(content)).encode() + content).hexdigest()
+      'rows': rows, 'is_sample': bool(options.sample), 'images': plan.images,
+      'calibration_images': plan.calibration, 'tolerance': TOLERANCE,
+      'environment': options.environment,
+      'environments': {name: versions[role] for role, name in _ENVIRONMENTS[
+          options.environment].items()},
+      'machine': {name: machine[name] for name in machine
+                  if name not in ('date', 'commit')},
+      'published_files': download.state_of_published(
+          _paths(options)['published'])}
 
 
 def markdown(content: Dict[str, Any]) -> str:
@@ -575,45 +474,42 @@ def markdown(content: Dict[str, Any]) -> str:
   Args:
     content: of results.json.
   """
-  sample = content['is_sample']
   lines = ['# Results', '']
-  if sample:
+  if content['is_sample']:
     lines += ['**{}.**'.format(sample_notice(content['images'])), '']
   lines += ['Made by `./scripts/reproduce.sh`; not to be edited.', '']
+  names = ('model', 'form', 'file')
   lines += _table(
-      ('model', 'form', 'file', 'published', 'ours', 'difference',
-       'within {}'.format(content['tolerance'])),
-      [_cells(row, sample) for row in content['rows']])
+      names + ('convention', 'published', 'ours', 'difference',
+               'within {}'.format(content['tolerance'])),
+      [[row[name] for name in names] + [
+          _CONVENTIONS[row['score']],
+          ' / '.join('{:.4f}'.format(value) for value in row['published']),
+          '{ours:.4f}'.format(**row), '{difference:+.4f}'.format(**row),
+          'sample' if content['is_sample'] else
+          'yes' if row['within_tolerance'] else 'NO']
+       for row in content['rows']])
   lines += [
-      '', 'Published are scores of {} validation images: of checkpoints and '
-      'frozen graphs mIoU, of TFLite files mIoU of the kept classes; of the '
-      'float TFLite file there is only that of a device, by the rule of the '
-      'app.'.format(_VAL), '', '## Environment', '']
+      '', 'Published are scores of {} validation images, each in its own '
+      'convention. The only one of the float TFLite file was measured on a '
+      'device.'.format(_VAL_IMAGES), '', '## Environment', '']
   lines += ['- {}: {}'.format(*item) for item in content['machine'].items()]
   lines += ['- {}: {}'.format(*item)
             for item in sorted(content['environments'].items())]
   lines += ['- calibration images: {}'.format(content['calibration_images'])]
-  lines += ['', '## Runs', '']
+  lines += ['', '## Measured', '']
   lines += _table(
-      ('model', 'form', 'file', 'images', 'seconds', 'runtime', 'geometry'),
-      [(row['model'], row['form'], row['file'], row['images'],
-        '{:.0f}'.format(row['seconds']), row['runtime'], row['geometry'])
-       for row in content['rows']])
+      names + ('when', 'commit', 'from', 'SHA-256', 'images', 'seconds',
+               'runtime', 'geometry'),
+      [[row[name] for name in names + ('when', 'commit', 'path')] + [
+          row['sha256'][:12], row['images'], '{seconds:.0f}'.format(**row),
+          row['runtime'], row['geometry']] for row in content['rows']])
   lines += ['', '## Published files', '']
-  lines += _table(('file', 'SHA-1'),
-                  sorted(content['published_files'].items()))
+  lines += _table(('file', 'SHA-1'), sorted(content['published_files'].items()))
   return '\n'.join(lines) + '\n'
 
 
-def _cells(row, sample):
-  verdict = 'yes' if row['within_tolerance'] else 'NO'
-  return (row['model'], row['form'], row['file'],
-          ' / '.join('{:.4f}'.format(value) for value in row['published']),
-          '{:.4f}'.format(row['ours']), '{:+.4f}'.format(row['difference']),
-          'sample' if sample else verdict)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> List[str]:
+def _table(head, rows):
   return ['| {} |'.format(' | '.join(map(str, cells)))
           for cells in [head, ['---'] * len(head), *rows]]
 

@@ -20,6 +20,7 @@ from deeplab.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 _STEM = 'model.ckpt'
+_OURS = re.compile(re.escape(_STEM) + r'-\d+$')
 # What TensorFlow's own saver leaves where it is killed or fails.
 _LEFTOVER = re.compile(
     re.escape(_STEM) + r'-\d+(\.(index|data-\d{5}-of-\d{5})\.tempstate\d+|'
@@ -85,12 +86,11 @@ class Keeper:
     self._graph = tf.get_default_graph()
     self._saver = tf.train.Saver()
     self._meta_graph: Optional[bytes] = None
-    self._kept = _kept_before(folder, resumed) if resumed else []
-
-  @property
-  def newest(self) -> Optional[str]:
-    """Name of the checkpoint saved last, or resumed from; None: none yet."""
-    return self._kept[-1] if self._kept else None
+    # Names of this run's checkpoints; those with another stem are not its own.
+    self._kept = [name for name in _kept_before(folder, resumed)
+                  if _OURS.match(name)] if resumed else []
+    # Name of the checkpoint saved last, or resumed from; None: none yet.
+    self.newest = os.path.basename(resumed) if resumed else None
 
   def save(self, session: tf.Session, step: int) -> None:
     """Saves a checkpoint, then removes those that are too many.
@@ -119,6 +119,7 @@ class Keeper:
                        self._what_is_kept())
     removed = [kept for kept in self._kept if kept not in older + [name]]
     self._kept = older + [name]
+    self.newest = name
     for kept in removed:
       self._remove(kept)
 

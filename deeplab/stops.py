@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 _LOG = logging.getLogger(__name__)
 # Of the system, of who presses Ctrl-C, and of a terminal that was closed.
@@ -56,6 +56,47 @@ def raised() -> Iterator[None]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+
+
+class Request:
+  """A context in which a signal asks for an orderly stop.
+
+  A second signal raises Stopped at once, but not while something is held.
+
+  Attributes:
+    name: the last signal that was received, such as 'SIGTERM'; None: none.
+  """
+
+  def __init__(self) -> None:
+    self.name: Optional[str] = None
+    self._is_held = False
+    self._previous: Dict[signal.Signals, Any] = {}
+
+  def __enter__(self) -> 'Request':
+    for number in SIGNALS:
+      if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+        self._previous[number] = signal.signal(number, self._receive)
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  @contextlib.contextmanager
+  def held(self) -> Iterator[None]:
+    """Context that no signal interrupts, such as a save."""
+    self._is_held = True
+    try:
+      yield
+    finally:
+      self._is_held = False
+
+  def _receive(self, number, unused_frame):
+    is_first = self.name is None
+    self.name = signal.Signals(number).name
+    if not is_first and not self._is_held:
+      raise Stopped(number)
+    _LOG.info('%s received: stopping once a checkpoint is saved', self.name)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Iterator
 
+from deeplab import errors
+
 _STDOUT, _STDERR = 1, 2  # file descriptors
 
 
@@ -39,6 +41,15 @@ def checked() -> Iterator[None]:
   finally:
     output, sys.stdout = sys.stdout, before
     output.flush()
+
+
+def show(*lines: str) -> None:
+  """Prints lines. A name in one can neither break it nor control a terminal.
+
+  Raises:
+    OutputError: standard output cannot be written to.
+  """
+  print('\n'.join(map(errors.printable, lines)))
 
 
 class _Output(io.FileIO):

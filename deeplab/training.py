@@ -1,12 +1,12 @@
 """Training: the step's graph, and the loop around it."""
 import collections
 import contextlib
+import json
 import logging
 import os
 import random
-import signal
 import time
-from typing import Deque, List, NamedTuple, Optional, Tuple
+from typing import Deque, List, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -60,9 +60,9 @@ class TrainStep(NamedTuple):
   """The tensors of one training step."""
   # Runs the step; float32 scalar, the total loss before the update.
   train_op: tf.Tensor
-  # float32 scalar, cross-entropy and regularization.
-  total_loss: tf.Tensor
-  # float32 scalar.
+  # float32 scalar, the part of the loss that is not regularization.
+  cross_entropy: tf.Tensor
+  # float32 scalar, that of the optimizer.
   learning_rate: tf.Tensor
   # int64 scalar, the number of steps done.
   global_step: tf.Variable
@@ -70,9 +70,6 @@ class TrainStep(NamedTuple):
   steps_done: tf.Tensor
   # [batch, height', width', num_classes] float32, of this host.
   logits: tf.Tensor
-  # Names and float32 scalars of what the total is made of, regularization
-  # aside.
-  losses: Tuple[Tuple[str, tf.Tensor], ...] = ()
   # Where there are several hosts, to be fed with a 1 for each of stops.SIGNALS
   # that this one has got; float32.
   signals: Optional[tf.Tensor] = None
@@ -137,13 +134,14 @@ def build_step(
           logits[-1], part_labels, options.label_weights, is_fused=is_fused))
   # With the mean count of all hosts, the mean of the hosts' losses is the loss
   # of the whole batch.
-  losses.mean(sums, lambda count: split.over_hosts([count], _COUNT_EXCHANGE)[0])
+  cross_entropy = losses.mean(
+      sums, lambda count: split.over_hosts([count], _COUNT_EXCHANGE)[0])
   total_loss = tf.losses.get_total_loss(name='sum_of_losses')
   if split.hosts == 1:
     total_loss = tf.check_numerics(total_loss, _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
   if options.mixed_precision:
-    optimizer = mixed_precision.scaling(optimizer)
+    optimizer, loss_scale = mixed_precision.scaling(optimizer)
   gradients, variables = zip(*optimizer.compute_gradients(
       total_loss, colocate_gradients_with_ops=split.clones > 1))
   multipliers = schedules.gradient_multipliers(
@@ -152,7 +150,7 @@ def build_step(
       gradient * multipliers.get(variable.op.name, 1.0)
       for gradient, variable in zip(gradients, variables)]
   results = _Results(
-      total_loss, tf.losses.get_losses(), multiplied,
+      total_loss, cross_entropy, multiplied,
       [change for _, change in parts.changes_of_host()])
   signals = None
   if split.hosts > 1:
@@ -170,7 +168,8 @@ def build_step(
   pairs = list(zip(results.gradients, variables))
   with tf.control_dependencies([results.total_loss, learning_rate]):
     update = (
-        mixed_precision.apply_gradients(optimizer, pairs, global_step)
+        mixed_precision.apply_gradients(
+            optimizer, loss_scale, pairs, global_step)
         if options.mixed_precision
         else optimizer.apply_gradients(pairs, global_step=global_step))
     moves = [tf.assign_sub(average, change) for (average, _), change in zip(
@@ -179,19 +178,17 @@ def build_step(
   with tf.control_dependencies(updates):
     train_op = tf.identity(results.total_loss, name='train_op')
     steps_done = global_step.read_value()
-  names = [loss.op.name for loss in tf.losses.get_losses()]
   return TrainStep(
-      train_op, results.total_loss, learning_rate, global_step, steps_done,
-      tf.concat(logits, 0), tuple(zip(names, results.losses)), signals,
-      results.signals)
+      train_op, results.cross_entropy, learning_rate, global_step, steps_done,
+      tf.concat(logits, 0), signals, results.signals)
 
 
 class _Results(NamedTuple):
   """What a step computes from the batch: of one host or, the mean, of all."""
   # float32 scalar.
   total_loss: tf.Tensor
-  # Of tf.losses.
-  losses: List[tf.Tensor]
+  # float32 scalar.
+  cross_entropy: tf.Tensor
   # Of the shapes of the trained variables.
   gradients: List[tf.Tensor]
   # Of the shapes of parts.Parts.changes_of_host.
@@ -212,25 +209,24 @@ def _seed_of_step(options, global_step):
 
 
 def _optimizer(options, global_step):
-  """Returns (learning rate by the policy, optimizer)."""
-  learning_rate = schedules.learning_rate(options, global_step)
+  """Returns (its learning rate, optimizer)."""
   if options.optimizer == 'adam':
-    # Parity: mobile_open's train.py gives Adam a constant rate of its own; the
-    # policy's is only logged.
-    return learning_rate, tf.train.AdamOptimizer(
+    # Parity: mobile_open's train.py gives Adam a constant rate of its own.
+    # Deviates: it logs the policy's rate all the same, which Adam does not use.
+    return tf.constant(options.adam_learning_rate), tf.train.AdamOptimizer(
         options.adam_learning_rate, epsilon=options.adam_epsilon)
+  learning_rate = schedules.learning_rate(options, global_step)
   return learning_rate, tf.train.MomentumOptimizer(
       learning_rate, options.momentum)
 
 
 def _summary_op(batch, step, model_options, with_images):
-  """Histograms, losses, learning rate and, if asked, images, in one string."""
-  for variable in tf.model_variables():
-    tf.summary.histogram(variable.op.name, variable)
-  for name, loss in step.losses:
-    tf.summary.scalar('losses/' + name, loss)
-  tf.summary.scalar('learning_rate', step.learning_rate)
-  tf.summary.scalar('total_loss', step.total_loss)
+  """Histograms of the weights and, if asked, images, in one string."""
+  # Deviates: tf.summary.histogram, which the reference calls, appends _1 to the
+  # variables' names.
+  summaries = [
+      tf.raw_ops.HistogramSummary(tag=variable.op.name, values=variable)
+      for variable in tf.model_variables()]
   if with_images:
     predictions = deeplab_v3.predictions(step.logits, model_options)
     palette = tf.constant(model_options.classes.palette, tf.uint8)
@@ -238,8 +234,9 @@ def _summary_op(batch, step, model_options, with_images):
         ('image', tf.cast(batch['image'], tf.uint8)),
         ('label', tf.gather(palette, batch['label'][..., 0])),
         ('prediction', tf.gather(palette, predictions))):
-      tf.summary.image('samples/' + name, images, _LARGEST_SUMMARY_IMAGES)
-  return tf.summary.merge_all()
+      summaries.append(tf.summary.image(
+          'samples/' + name, images, _LARGEST_SUMMARY_IMAGES))
+  return tf.summary.merge(summaries)
 
 
 def _sample(batch, step, model_options):
@@ -289,8 +286,8 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   distribution_options = (
       distribution_options or options_lib.DistributionOptions())
   parts = distribution_options.parts
-  options.check_with(batch_size=dataset_options.batch_size, parts=parts,
-                     num_classes=model_options.num_classes)
+  options.check_with(model_options, batch_size=dataset_options.batch_size,
+                     parts=parts)
   if parts > 1 and (
       quantize.implementation(model_options) == options_lib.CONTRIB):
     # It puts its ranges into a finished network, and knows of no other one.
@@ -347,13 +344,15 @@ def _alone_in(folder):
 def _train_alone(cluster, dataset_options, preprocess_options, model_options,
                  options):
   """Trains in the default graph; see train."""
+  paths = records.find_shards(
+      dataset_options.dataset_dir, dataset_options.split)
+  recipe = _recipe(dataset_options, preprocess_options, options, paths)
   resumed, first_step = None, 0
   if cluster.saves:
-    resumed, first_step = _resumed(model_options, options)
+    resumed, first_step = _resumed(model_options, options, recipe)
   goes_on = dataset_options.seed is not None
   dataset_options, first_step = _agreed(
-      cluster, dataset_options, preprocess_options, model_options, options,
-      first_step)
+      cluster, dataset_options, model_options, recipe, first_step)
   if options.seed is not None:
     tf.set_random_seed(options.seed)
   split = cluster.split
@@ -364,6 +363,9 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
   remembered, names = _remember_names(batch['filename'])
   with tf.control_dependencies([remembered]):
     images = tf.identity(batch['image'])
+  if quantize.implementation(model_options) == options_lib.CONTRIB:
+    _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
+              'minute or more before the first step')
   step = build_step(images, batch['label'], model_options, options, split)
   initialize = keeper = summary_op = sample = None
   if cluster.saves:
@@ -376,18 +378,17 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
         options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
         resumed=resumed)
     checkpoints.write_options(
-        options.train_logdir, model_options, optimizer=options.optimizer)
+        options.train_logdir, model_options, optimizer=options.optimizer,
+        recipe=recipe)
   initializers = [tf.global_variables_initializer(),
                   tf.local_variables_initializer(), tf.tables_initializer()]
   from_task_0 = cluster.start_from_task_0(tf.global_variables())
-  paths = records.find_shards(
-      dataset_options.dataset_dir, dataset_options.split)
   # Deviates: the reference has slim's supervisor do what follows. It restores
   # what it finds itself, saves in a thread, in the middle of steps, and passes
   # over errors of the last save. Summaries are on a batch of their own there;
   # here they belong to a step, and a seed decides everything.
   with contextlib.ExitStack() as stack:
-    signals = stack.enter_context(_StopSignals())
+    signals = stack.enter_context(stops.Request())
     stack.enter_context(dataset.explaining_read_errors(
         paths, largest_id=splits.label_map_of(dataset_options).largest_id))
     stack.enter_context(cluster.running())
@@ -413,27 +414,34 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
     return result
 
 
-def _agreed(cluster, dataset_options, preprocess_options, model_options,
-            options, first_step):
-  """Sees to it that all tasks train the same.
+def _recipe(dataset_options, preprocess_options, options, paths):
+  """Returns what decides the steps, by name, as JSON reads it back."""
+  recipe = {name: value
+            for given in (dataset_options, preprocess_options, options)
+            for name, value in given._asdict().items()
+            if name not in _OF_ONE_TASK}
+  recipe['records'] = [(os.path.basename(path), storage.size(path))
+                       for path in paths]
+  return json.loads(json.dumps(recipe))
+
+
+def _agreed(cluster, dataset_options, model_options, recipe, first_step):
+  """Makes sure that all tasks train the same.
 
   Returns:
     DatasetOptions with a seed that all tasks have, the first step of task 0.
 
   Raises:
-    InputError: where what decides about steps is not the same in all tasks.
+    InputError: what decides the steps is not the same in all tasks.
   """
-  cluster.check_equal('options', [
-      [(name, value) for name, value in given._asdict().items()
-       if name not in _OF_ONE_TASK] for given in (
-           dataset_options, preprocess_options, model_options, options)])
   cluster.check_equal(option('num_clones'), cluster.split.clones)
   if cluster.split.hosts > 1:
+    recipe = dict(recipe)
+    shards = recipe.pop('records')
+    cluster.check_equal('options', [
+        recipe, options_lib.to_json(model_options)])
     cluster.check_equal('versions of TensorFlow', tf.__version__)
-    cluster.check_equal('records', [
-        (os.path.basename(path), storage.size(path))
-        for path in records.find_shards(
-            dataset_options.dataset_dir, dataset_options.split)])
+    cluster.check_equal('records', shards)
     seed = cluster.agreed(
         random.SystemRandom().randrange(2 ** 31)
         if dataset_options.seed is None else dataset_options.seed)
@@ -454,7 +462,7 @@ def _initializer(resumed, options):
   return None
 
 
-def _resumed(model_options, options):
+def _resumed(model_options, options, recipe):
   """Returns (prefix to resume from or None, its step)."""
   folder = options.train_logdir
   newest = checkpoints.Newest(folder, strict=options.strict_checkpoint)
@@ -473,7 +481,7 @@ def _resumed(model_options, options):
         option('training_number_of_steps', options.training_number_of_steps),
         option('train_logdir'))
   checkpoints.check_resumable(
-      folder, model_options, optimizer=options.optimizer)
+      folder, model_options, optimizer=options.optimizer, recipe=recipe)
   _LOG.info('RESUMING from step %d of %s', step, prefix)
   if options.tf_initial_checkpoint:
     _LOG.info('%s ignored: the run had started already',
@@ -491,31 +499,6 @@ def _remember_names(filenames):
       'batch_filenames', initializer=tf.fill(filenames.shape, ''),
       trainable=False)
   return tf.assign(names, filenames).op, names
-
-
-class _StopSignals:
-  """Context in which a signal asks for a stop at the next step."""
-
-  def __init__(self):
-    self.received = None
-    self._previous = {}
-
-  def __enter__(self):
-    for number in stops.SIGNALS:
-      if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-        self._previous[number] = signal.signal(number, self._receive)
-    return self
-
-  def __exit__(self, *unused_exception):
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
-
-  def _receive(self, number, unused_frame):
-    name = signal.Signals(number).name
-    if self.received:
-      raise KeyboardInterrupt  # the second time, at once
-    self.received = name
-    _LOG.info('%s received: saving a checkpoint after this step', name)
 
 
 class _Loop:
@@ -558,7 +541,7 @@ class _Loop:
     while not ends:
       self._run_step(session)
       if self._step.signals is None:
-        self._stopped_by = self._signals.received
+        self._stopped_by = self._signals.name
       ends = self._stopped_by is not None or (
           self._last[0] >= self._options.training_number_of_steps)
       # Between steps: in the middle of one, weights would be of two.
@@ -568,7 +551,10 @@ class _Loop:
     done, loss = self._last
     return TrainResult(
         step=done, loss=loss, steps_done=done - self._first_step,
-        seconds=time.time() - started, stopped_by=self._stopped_by,
+        seconds=time.time() - started,
+        # A second signal may have come during the last save.
+        stopped_by=self._stopped_by and (
+            self._signals.name or self._stopped_by),
         checkpoint=self._keeper and os.path.join(
             self._options.train_logdir, self._keeper.newest))
 
@@ -577,12 +563,13 @@ class _Loop:
                 self._last[0] - self._first_step + 1 in _PROFILED_STEPS)
     run = self._run_profiled if profiled else type(session).run
     fetches = {'loss': self._step.train_op, 'done': self._step.steps_done,
+               'cross_entropy': self._step.cross_entropy,
                'rate': self._step.learning_rate}
     feeds = {}
     if self._step.signals is not None:
       fetches['signals'] = self._step.signals_of_all
       feeds[self._step.signals] = [
-          number.name == self._signals.received for number in stops.SIGNALS]
+          number.name == self._signals.name for number in stops.SIGNALS]
     if self._summary_op is not None and (
         time.time() - self._summarized >= self._options.save_summaries_secs):
       self._summarized = time.time()
@@ -593,8 +580,10 @@ class _Loop:
     try:
       results = run(session, fetches, feeds)
     except tf.errors.InvalidArgumentError as error:
-      if _NOT_FINITE in error.message:
-        raise InputError(self._not_finite(session))
+      for what, message in (
+          ('loss', _NOT_FINITE), ('gradient', mixed_precision.NOT_FINITE)):
+        if message in error.message:
+          raise InputError(self._not_finite(session, what))
       raise
     done, loss = int(results['done']), float(results['loss'])
     self._last = (done, loss)
@@ -614,14 +603,14 @@ class _Loop:
               label_map=self._classes, **results['sample']))]))
     if done % self._options.log_steps == 0 or (
         done >= self._options.training_number_of_steps):
-      self._log(done, loss, results['rate'])
+      self._log(done, loss, results['cross_entropy'], results['rate'])
 
   def _running_loss(self):
     return sum(self._losses) / len(self._losses)
 
   def _save(self, session):
     if self._keeper:
-      with self._cluster.saving():
+      with self._cluster.saving(), self._signals.held():
         self._keeper.save(session, self._last[0])
     self._saved = time.time()
 
@@ -629,18 +618,22 @@ class _Loop:
     if self._writer:
       self._writer.add(step, **what)
 
-  def _log(self, done, loss, rate):
+  def _log(self, done, loss, cross_entropy, rate):
     now = time.time()
     pace = (now - self._logged) / max(done - self._logged_step, 1)
     remaining = pace * (self._options.training_number_of_steps - done)
-    _LOG.info('step %d/%d: loss %.4f, mean of last %d %.4f, learning rate '
-              '%.3g, %.3g steps/s, %s left', done,
-              self._options.training_number_of_steps, loss, len(self._losses),
-              self._running_loss(), rate, 1 / max(pace, 1e-9),
+    steps_a_second = 1 / max(pace, 1e-9)
+    _LOG.info('step %d/%d: loss %.4f, cross-entropy %.4f, mean loss of last %d '
+              '%.4f, learning rate %.3g, %.3g steps/s, %s left', done,
+              self._options.training_number_of_steps, loss, cross_entropy,
+              len(self._losses), self._running_loss(), rate, steps_a_second,
               progress.duration(remaining))
-    # Parity: mobile_open's train.py has a thread of slim's supervisor write it.
-    self._write(done, summary=tf.Summary(value=[tf.Summary.Value(
-        tag='global_step/sec', simple_value=1 / max(pace, 1e-9))]))
+    # Parity: the tags of mobile_open's train.py and of slim's supervisor.
+    self._write(done, summary=tf.Summary(value=[
+        tf.Summary.Value(tag=tag, simple_value=value) for tag, value in (
+            ('losses/softmax_cross_entropy', cross_entropy),
+            ('total_loss', loss), ('learning_rate', rate),
+            ('global_step/sec', steps_a_second))]))
     self._logged, self._logged_step = now, done
 
   def _run_profiled(self, session, fetches, feeds):
@@ -657,11 +650,12 @@ class _Loop:
     _LOG.info('wrote %s (open in chrome://tracing)', path)
     return results
 
-  def _not_finite(self, session):
+  def _not_finite(self, session, what):
     done, loss = self._last
     names, rate = session.run([self._names, self._step.learning_rate])
-    return ('loss is inf or NaN at step {} (batch: {}; learning rate {:g}; '
-            'last finite loss {:.4f}); {} kept'.format(
-                done + 1, ', '.join(map(contract.text_of_name, names)), rate,
-                loss, self._keeper.newest if self._keeper
+    return ('{} is inf or NaN at step {} (batch: {}; learning rate {:g}; last '
+            'finite loss {:.4f}); {} kept'.format(
+                what, done + 1,
+                ', '.join(map(contract.text_of_name, names)), rate, loss,
+                self._keeper.newest if self._keeper
                 else 'the last checkpoint of task 0'))

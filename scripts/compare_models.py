@@ -16,12 +16,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(models, options):
   from deeplab.comparison import run
 
-  print('\n'.join(run.summary_lines(run.compare(models, options))))
+  streams.show(*run.summary_lines(run.compare(models, options)))
 
 
 if __name__ == '__main__':

@@ -14,13 +14,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab.lite import conversion
 
   result = conversion.convert(options)
-  print('\n'.join(conversion.summary_lines(result)))
+  streams.show(*conversion.summary_lines(result))
 
 
 if __name__ == '__main__':

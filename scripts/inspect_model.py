@@ -22,12 +22,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab.inspection import run
 
-  print('\n'.join(run.inspect(options).lines))
+  streams.show(*run.inspect(options).lines)
 
 
 if __name__ == '__main__':

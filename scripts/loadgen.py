@@ -16,13 +16,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab import loadgen
 
   summary = loadgen.run(options)
-  print('\n'.join(loadgen.summary_lines(summary, options.output_dir)))
+  streams.show(*loadgen.summary_lines(summary, options.output_dir))
 
 
 if __name__ == '__main__':

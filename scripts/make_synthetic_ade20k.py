@@ -12,12 +12,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags  # found through the line above
+from deeplab import streams
 
 
 def main(options):
   from deeplab.data import synthetic
 
-  print('{} training and {} validation pairs in {}'.format(
+  streams.show('{} training and {} validation pairs in {}'.format(
       options.train_images, options.val_images,
       synthetic.make_dataset(options)))
 

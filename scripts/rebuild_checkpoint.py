@@ -15,13 +15,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab import rebuild
 
   result = rebuild.rebuild(options)
-  print('{}: {} checkpoint, {} weights in {} layers'.format(
+  streams.show('{}: {} checkpoint, {} weights in {} layers'.format(
       result.checkpoint,
       'quantization-aware' if result.model_options.is_quantized else 'float',
       result.weights, result.layers))
@@ -32,7 +33,7 @@ def main(options):
   if result.model_options.is_quantized:
     flags.append('--quantize_delay_step=0')
   if flags:
-    print('  use it with ' + ' '.join(flags))
+    streams.show('  use it with ' + ' '.join(flags))
 
 
 if __name__ == '__main__':

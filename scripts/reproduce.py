@@ -14,13 +14,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab import reproduction
 
   content = reproduction.run(options)
-  print(reproduction.summary_line(content, options.output_dir))
+  streams.show(reproduction.summary_line(content, options.output_dir))
 
 
 if __name__ == '__main__':

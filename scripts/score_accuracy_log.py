@@ -1,4 +1,4 @@
-r"""Scores an mlperf_log_accuracy.json that LoadGen wrote, here or on a phone.
+r"""Scores an mlperf_log_accuracy.json that LoadGen wrote.
 
     python scripts/score_accuracy_log.py \
       --accuracy_log=loadgen/accuracy/mlperf_log_accuracy.json \

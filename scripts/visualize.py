@@ -14,12 +14,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from deeplab import cli  # found through the line above
 from deeplab import script_flags
+from deeplab import streams
 
 
 def main(options):
   from deeplab import overlays
 
-  print('\n'.join(overlays.summary_lines(overlays.make(options))))
+  streams.show(*overlays.summary_lines(overlays.make(options)))
 
 
 if __name__ == '__main__':

@@ -51,3 +51,9 @@ def reference_dir_or_none():
 def ade20k_sample_dir():
   """The folder with a few real ADE20K pairs."""
   return _folder_from('DEEPLAB_ADE20K_SAMPLE_DIR')
+
+
+@pytest.fixture(scope='session')
+def ade20k_real_dir():
+  """The folder with more real ADE20K pairs."""
+  return _folder_from('DEEPLAB_ADE20K_REAL_DIR')

@@ -66,10 +66,10 @@ MUTANTS = (
            'image = tf.pad(image, paddings, '
            'constant_values=contract.PADDING_VALUE)',
            'test_padding_rounds_as_the_reference_does'),
-    Mutant('TFLite pixels scaled as the graph does',
+    Mutant('TFLite pixels rounded otherwise',
            'scale_as_tflite_scripts',
+           'return (images - 127.5) / 127.5',
            'return images / 127.5 - 1.0',
-           'return images * (2 / 255.0) - 1.0',
            'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
     Mutant('biases not doubled',
            'gradient_multipliers',

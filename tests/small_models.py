@@ -13,13 +13,15 @@ OWN = label_maps.LabelMap(('other', 'built', 'a <way>'), ((), (1, 2), (7,)))
 OTHER = OWN._replace(ids=((), (1,), (2, 7)))
 
 
-def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2)):
+def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2),
+                num_classes=None):
   """Writes a frozen graph whose labels tell which channel is the brightest.
 
   Args:
     path: pathlib.Path of the file.
     input_shape: of its input.
     classes: what red, green and blue are labelled.
+    num_classes: number of classes; None: no more than those.
 
   Returns:
     The path, a str.
@@ -27,9 +29,10 @@ def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2)):
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(tf.float32, input_shape, name=contract.INPUT_NODE)
     # Channels in the order of their classes, as far apart as those.
-    spread = np.full([1, 1, input_shape[-1], max(classes) + 1], 0, np.float32)
+    count = num_classes or max(classes) + 1
+    spread = np.full([1, 1, input_shape[-1], count], 0, np.float32)
     spread[0, 0, range(len(classes)), classes] = 1
-    biases = np.full([max(classes) + 1], -9, np.float32)
+    biases = np.full([count], -9, np.float32)
     biases[list(classes)] = 0
     net = tf.nn.bias_add(
         tf.nn.conv2d(images, spread, strides=1, padding='SAME'), biases)

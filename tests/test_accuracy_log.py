@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 
 from deeplab import accuracy_log
+from deeplab import files
 from deeplab import loadgen
 from deeplab import options as options_lib
 from deeplab.data import png_folder
@@ -36,6 +37,10 @@ WHOLE = text_of([(2, PREDICTIONS[2]), (0, PREDICTIONS[0]),
                  (1, PREDICTIONS[1])])
 
 
+def save_png(path, array):
+  Image.fromarray(np.array(array, np.uint8)).save(str(path))
+
+
 @pytest.fixture
 def folder(tmp_path):
   """Three preprocessed pairs; the log of their predictions beside them."""
@@ -43,8 +48,7 @@ def folder(tmp_path):
     for kind, array in (('images', np.zeros(SIZE + (3,))),
                         ('annotations', label)):
       (tmp_path / kind).mkdir(exist_ok=True)
-      Image.fromarray(np.array(array, np.uint8)).save(
-          str(tmp_path / kind / 'img_{}.png'.format(number)))
+      save_png(tmp_path / kind / 'img_{}.png'.format(number), array)
   (tmp_path / 'log.json').write_text(WHOLE)
   return tmp_path
 
@@ -98,6 +102,8 @@ LINES = WHOLE.splitlines(True)
     (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : -1'), 'line 4: expected {'),
     (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : true'), 'line 4: expected {'),
     (WHOLE.replace('"data" : "01', '"data" : "0X'), 'line 2: expected {'),
+    (text_of([(0, [])]), 'line 2: "data" is empty: there is no class map in '
+     'the log. The MLPerf Mobile app writes such logs'),
     (WHOLE.replace('"data" : "01', '"data" : "'),
      'line 2: 5 bytes of image 2; expected a class map of 2x3'),
     (WHOLE.replace('"data" : "01', '"data" : "0101'), 'line 2: 7 bytes of'),
@@ -135,15 +141,34 @@ def test_the_script_refuses_in_one_line(folder):
 
 
 def test_a_log_with_a_summary_is_held_against_it(folder):
-  """A class map that is another one is sound by itself."""
+  """Another class map, or another label, is sound by itself."""
   (folder / 'run' / 'accuracy').mkdir(parents=True)
   log = os.path.join('run', 'accuracy', 'log.json')
   score(folder, WHOLE, log)
   (folder / 'run' / 'summary.json').write_text(json.dumps({
-      'accuracy': {'log_sha256': loadgen._sha256(str(folder / log))}}))
+      'accuracy': {'log_sha256': files.sha256_of(str(folder / log))},
+      'images': {'folder': 'FOLDER', 'sha256': png_folder.identity(
+          png_folder.list_pairs(str(folder)).pairs)}}))
   score(folder, WHOLE, log)
   with pytest.raises(InputError, match='has changed since LoadGen wrote it'):
     score(folder, WHOLE.replace('"data" : "01', '"data" : "02'), log)
+  save_png(folder / 'annotations' / 'img_0.png', np.full(SIZE, 1))
+  with pytest.raises(InputError) as error:
+    score(folder, WHOLE, log)
+  assert str(error.value) == (
+      'test_dir={}: holds other images or labels than the log is of, by '
+      '../summary.json: those of FOLDER'.format(folder / 'images'))
+
+
+def test_without_a_summary_the_order_must_be_plain(folder):
+  for kind in ('images', 'annotations'):
+    (folder / kind / 'img_0.png').rename(folder / kind / 'img_10.png')
+  with pytest.raises(InputError, match=(
+      'no summary.json above its folder says which image is which: loadgen.py '
+      'takes img_2.png before img_10.png, the app does not; put the log back, '
+      'or take a folder that gen_preprocessed_data.py made with '
+      'layout=mlperf_app')):
+    score(folder, WHOLE)
 
 
 # --- Comparing -------------------------------------------------------------
@@ -208,5 +233,5 @@ def test_labels_alone_are_those_of_pairs(folder):
   for pair in png_folder.list_pairs(str(folder)).pairs:
     image, label = png_folder.read_pair(pair)
     np.testing.assert_array_equal(png_folder.read_image(pair), image)
-    np.testing.assert_array_equal(png_folder.read_label(pair), label)
+    np.testing.assert_array_equal(png_folder.read_label(pair, SIZE), label)
     assert label.max() < 32

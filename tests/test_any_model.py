@@ -9,13 +9,13 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import any_model
 from deeplab import checkpoints
+from deeplab import contract
 from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import trial
 from deeplab.nets import deeplab_v3
-from tests import scripts
 from tests import small_models
 from tests import test_lite_conversion
 
@@ -147,6 +147,45 @@ def test_an_input_that_is_no_image_is_refused(tmp_path):
       'x.pb: input is 1x33x33x4, expected [batch, height, width, 3]')
 
 
+def test_a_short_last_batch_fills_a_graph_of_fixed_batch(tmp_path):
+  model = any_model.find(small_models.write_graph(
+      tmp_path / 'x.pb', (2,) + SIZE + (3,)))
+  images = np.zeros((3,) + SIZE + (3,), np.float32)
+  for number in range(3):
+    images[number, ..., 2 - number] = 255
+  with any_model.open_predictor(model) as predictor:
+    labels = predictor.predict(images)
+  np.testing.assert_array_equal(labels[:, 0, 0], [2, 1, 0])
+
+
+def test_names_of_classes_are_known_or_said_to_be_assumed(tmp_path, caplog):
+  path = tmp_path / 'x.pb'
+
+  def names_of(label_map=None, classes=(0, 1, 2)):
+    if not (tmp_path / 'x.json').exists():
+      small_models.write_graph(path, classes=classes)
+    model = any_model.find(str(path))
+    with any_model.open_predictor(model) as predictor:
+      return any_model.classes_of(model, predictor, label_map).names
+
+  assert names_of() == ('other', 'class 1', 'class 2')
+  assert 'x.pb has no label map: its 3 classes are shown as numbers' in (
+      caplog.text)
+  caplog.clear()
+  assert names_of(classes=(0, 1, 31)) == contract.CLASS_NAMES
+  assert "x.pb has no label map: ADE20K's names are assumed" in caplog.text
+  caplog.clear()
+  csv = tmp_path / 'map.csv'
+  csv.write_text('id,class,name\n1,1,built\n2,2,ground\n')
+  assert names_of(str(csv)) == ('other', 'built', 'ground')
+  with pytest.raises(InputError, match='map.csv: has 3 classes; .*x.pb has 32'):
+    names_of(str(csv), classes=(0, 1, 31))
+  small_models.write_graph(path)
+  small_models.describe(path, small_models.OWN)
+  assert names_of() == small_models.OWN.names
+  assert not caplog.text
+
+
 # --- TFLite files ----------------------------------------------------------
 
 
@@ -165,6 +204,7 @@ def lite(tmp_path):
 def test_a_tflite_file_says_its_size(lite):
   with any_model.open_predictor(any_model.find(lite)) as predictor:
     assert predictor.input_size == (8, 8)
+    assert predictor.num_classes == 4
     assert predictor.runtime.endswith(', 1 thread')
     assert predictor.predict(np.zeros([1, 8, 8, 3])).shape == (1, 8, 8)
   with pytest.raises(InputError) as error:
@@ -187,14 +227,19 @@ def test_a_file_that_crashes_the_interpreter_is_refused(
 
 
 @pytest.mark.modern
-def test_what_is_tried_is_the_file(lite, tmp_path):
-  """It says by its exit status whether it could be run."""
+def test_what_is_tried_is_the_file(lite, tmp_path, monkeypatch):
+  """Its exit status says whether it could be run; no code of the user's is."""
   def status(path):
-    return subprocess.run(
-        [sys.executable, '-m', trial.__name__, path],
-        cwd=scripts.REPOSITORY, stderr=subprocess.DEVNULL).returncode
+    return subprocess.run([sys.executable, trial.__file__, path],
+                          stderr=subprocess.DEVNULL).returncode
 
+  (tmp_path / 'deeplab').mkdir()
+  (tmp_path / 'deeplab' / '__init__.py').write_text('open("run", "w")')
+  (tmp_path / 'numpy.py').write_text('open("run", "w")')
+  monkeypatch.chdir(tmp_path)
   bad = tmp_path / 'bad.tflite'
   bad.write_bytes(EMPTY_TFLITE)
   assert status(lite) == 0
   assert status(str(bad)) > 0
+  trial.check(lite, 'model')
+  assert not (tmp_path / 'run').exists()

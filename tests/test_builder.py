@@ -518,6 +518,15 @@ def test_refuses_an_output_dir_that_is_a_file(folders):
     folders.build()
 
 
+def test_a_description_of_others_is_not_replaced(folders):
+  folders.add_pairs(1)
+  folders.output.mkdir()
+  (folders.output / 'train.json').write_text('{"my": "numbers"}')
+  with pytest.raises(InputError, match='is no file that this command writes'):
+    folders.build()
+  assert folders.written() == ['train.json']
+
+
 def test_checks_free_space_before_it_writes(folders, monkeypatch):
   folders.add_pairs(2)
   monkeypatch.setattr(

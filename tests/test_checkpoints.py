@@ -1,6 +1,7 @@
 """Finding, comparing and restoring checkpoints."""
 import json
 import os
+import tarfile
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ LOGITS = 'logits/semantic/weights'
 
 def save(folder, variables, step=7):
   """Writes a checkpoint of a dict from name to array; returns its prefix."""
+  os.makedirs(str(folder), exist_ok=True)
   with tf.Graph().as_default(), tf.Session() as session:
     made = [tf.get_variable(name, initializer=np.asarray(value, np.float32))
             for name, value in variables.items()]
@@ -344,7 +346,7 @@ def test_options_come_back_as_they_were_written(tmp_path):
   model = MODEL._replace(
       atrous_rates=(6, 12), divisible_by=16, quantize_delay_step=7)
   write(tmp_path, model)
-  assert checkpoints.read_options(str(tmp_path)) == (model, 'adam')
+  assert checkpoints.read_options(str(tmp_path))[:2] == (model, 'adam')
   assert checkpoints.read_options(str(tmp_path / 'other')) is None
 
 
@@ -353,7 +355,7 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
   (tmp_path / 'model_options.json').write_text(json.dumps({
       'model': {'decoder_output_stride': [4], 'num_classes': 32},
       'quantize_delay_step': delay_step, 'optimizer': 'adam'}))
-  assert checkpoints.read_options(str(tmp_path)) == (
+  assert checkpoints.read_options(str(tmp_path))[:2] == (
       options.ModelOptions(decoder_output_stride=(4,),
                            quantize_delay_step=delay_step), 'adam')
 
@@ -395,12 +397,14 @@ def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
 
 def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
   write(tmp_path, optimizer='momentum')
-  checkpoints.check_resumable(str(tmp_path), MODEL, optimizer='momentum')
+  checkpoints.check_resumable(
+      str(tmp_path), MODEL, optimizer='momentum', recipe={})
   with pytest.raises(InputError, match='trained in float: drop '
                      'quantize_delay_step; optimizer: was momentum, now '
                      'adam.*new train_logdir'):
     checkpoints.check_resumable(
-        str(tmp_path), MODEL._replace(quantize_delay_step=0), optimizer='adam')
+        str(tmp_path), MODEL._replace(quantize_delay_step=0), optimizer='adam',
+        recipe={})
 
 
 @pytest.mark.parametrize('content, problem', [
@@ -468,8 +472,8 @@ def test_all_but_excluded_variables_are_restored(tmp_path, caplog):
   assert (values[LOGITS] == 0).all()
   assert values['global_step'] == 0
   assert values['extra/weights'] == 0 and values['x/weights_quant/max'] == 6
-  assert ('restored 2/4 model variables from {} (skipped: extra, '
-          'logits)'.format(prefix)) in caplog.text
+  assert ('restored 2/4 model variables from {} (newly initialized: '
+          'extra, logits)'.format(prefix)) in caplog.text
 
 
 def test_an_incomplete_backbone_is_refused(tmp_path):
@@ -492,3 +496,58 @@ def test_another_shape_is_named(tmp_path):
   with pytest.raises(InputError, match=r'Conv/weights is \[3, 4\], expected '
                      r'\[3, 3\]'):
     restore(prefix, FLOAT)
+
+
+def test_a_decoder_is_not_dropped_in_silence(tmp_path, caplog):
+  prefix = save(tmp_path, dict(FLOAT, **{
+      'decoder/a/weights': 0.0, 'decoder/b/BatchNorm/gamma': 0.0,
+      'decoder/a/weights/Adam': 0.0}))
+  with pytest.raises(InputError, match=r'has 2 variables \(decoder/a/weights, '
+                     'decoder/b/BatchNorm/gamma\\) that this network does not '
+                     'use; add decoder_output_stride=4 .*'
+                     'initialize_last_layer=false'):
+    restore(prefix, FLOAT)
+  restore(prefix, FLOAT, excluded=('logits', 'decoder'))
+  assert not caplog.records
+  prefix = save(tmp_path / 'other', dict(FLOAT, **{'head/weights': 0.0}))
+  restore(prefix, FLOAT)
+  assert 'has 1 variable (head/weights) that this network does not' in (
+      caplog.text)
+
+
+def test_ranges_of_dropout_are_no_weights_to_restore(tmp_path, caplog):
+  caplog.set_level('INFO')
+  restore(save(tmp_path, FLOAT), dict(FLOAT, **{
+      'concat_projection_dropout/dropout/mul/activation_Mul_quant/min': 0.0}))
+  assert 'restored 3/3 model variables' in caplog.text
+  assert 'newly initialized' not in caplog.text
+
+
+def test_another_kind_of_file_is_called_so(tmp_path):
+  with tarfile.open(str(tmp_path / 'model.tar.gz'), 'w:gz'):
+    pass
+  (tmp_path / 'freeze.pb').write_bytes(b'')
+  for name, words in (('model.tar.gz', 'is an archive; unpack it and give'),
+                      ('freeze.pb', 'is a frozen graph')):
+    with pytest.raises(InputError, match='x=.*{}: {}'.format(name, words)):
+      checkpoints.find(str(tmp_path / name), 'x')
+
+
+def test_the_step_is_in_the_checkpoint_or_else_in_its_name(tmp_path):
+  prefix = save(tmp_path, dict(FLOAT, global_step=5.0))
+  assert checkpoints.global_step_in(prefix) == 5
+  prefix = save(tmp_path / 'other', FLOAT)
+  assert checkpoints.global_step_in(prefix) == 7
+
+
+def test_a_resume_with_another_recipe_is_logged(tmp_path, caplog):
+  checkpoints.write_options(
+      str(tmp_path), MODEL, optimizer='adam', recipe={
+          'batch_size': 4, 'seed': None, 'records': [['a', 1]], 'old': 1})
+  checkpoints.check_resumable(
+      str(tmp_path), MODEL, optimizer='adam', recipe={
+          'batch_size': 2, 'seed': None, 'records': [['a', 2]], 'new': 1})
+  assert [record.getMessage() for record in caplog.records] == [
+      'resuming with another batch_size than before: 2, was 4',
+      'resuming with other records than before: the names or sizes of the '
+      'shards differ']

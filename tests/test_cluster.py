@@ -61,7 +61,7 @@ def test_addresses_of_ipv6_are_taken():
 def test_a_batch_that_does_not_make_parts_is_refused(batch_size, tuned, words):
   with pytest.raises(InputError, match=re.escape(words)):
     options_lib.TrainOptions('', fine_tune_batch_norm=tuned).check_with(
-        batch_size=batch_size, num_classes=32, parts=2)
+        options_lib.ModelOptions(), batch_size=batch_size, parts=2)
 
 
 @pytest.mark.tf1

@@ -90,7 +90,7 @@ def test_everything_is_in_the_page(made):
       assert target.startswith('data:') or os.path.isfile(
           os.path.join(made, target)), target
   # Whatever is missing here, a browser would ask nobody for it.
-  assert 'default-src &#x27;none&#x27;; img-src data:' in page
+  assert "default-src 'none'; img-src data:" in page
   assert not re.search(r'https?:|@import|url\(', page)
   # Of three images: the image, its label, both models, and where they differ.
   assert len(re.findall('<figure>', page)) == 3 * 5
@@ -125,17 +125,58 @@ def test_equal_inputs_give_equal_bytes(models, pairs, made, tmp_path):
   assert read(tmp_path / 'again', run.PAGE) == read(made, run.PAGE)
 
 
-def test_a_comparison_is_replaced_and_nothing_else(models, pairs, tmp_path):
+def test_an_earlier_comparison_is_replaced_and_nothing_else(
+    models, pairs, tmp_path, monkeypatch):
   folder = tmp_path / 'comparison'
   compare(models, folder, test_dir=pairs)
-  (folder / 'images' / 'old.png').write_bytes(b'')
-  result = compare(models, folder, test_dir=pairs, most_different=1)
-  assert os.listdir(str(folder / 'images')) == ['001.png']
+  mine = [folder / 'notes.txt', folder / 'images' / 'mine.png',
+          folder / 'charts' / 'confusion_mine.png', folder / 'pre' / 'x']
+  mine[-1].parent.mkdir()
+  for path in mine:
+    path.write_text('mine')
+  monkeypatch.chdir(str(folder))
+  result = compare(models, '.', test_dir=pairs, most_different=1)
   assert result.page_bytes == os.path.getsize(result.page)
-  (folder / run.NUMBERS).unlink()
-  with pytest.raises(InputError, match='holds other files than a comparison'):
-    compare(models, folder, test_dir=pairs)
-  assert os.path.exists(result.page)
+  assert [path.read_text() for path in mine] == ['mine'] * len(mine)
+  assert sorted(os.listdir(str(folder / 'images'))) == ['001.png', 'mine.png']
+
+
+@pytest.mark.parametrize('name', [run.NUMBERS, run.PAGE, 'images/001.png'])
+def test_files_of_others_are_refused_before_any_work(
+    models, pairs, tmp_path, name):
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  path.write_text('{"my": "numbers"}')
+  with pytest.raises(InputError, match='holds {}, which no earlier run'.format(
+      name)):
+    compare(models, tmp_path, test_dir=pairs)
+  assert path.read_text() == '{"my": "numbers"}'
+
+
+@pytest.mark.parametrize('output, problem', [
+    ('{pairs}', 'is an input of this command'),
+    ('{pairs}/images/..', 'is an input of this command'),
+    ('{pairs}/images', 'is an input of this command'),
+    ('made', 'made/images is an input of this command')])
+def test_inputs_are_not_written_to(
+    models, pairs, tmp_path, monkeypatch, output, problem):
+  given = str(tmp_path / 'pairs')
+  shutil.copytree(pairs, given)
+  monkeypatch.chdir(str(tmp_path))
+  pictures = os.path.join(given, 'images')
+  if output == 'made':
+    compare(models, 'made', pictures=pictures)
+    given = pictures = 'made/images'
+  with pytest.raises(InputError, match=problem):
+    compare(models, output.format(pairs=given), pictures=pictures)
+
+
+def test_a_folder_may_be_a_link(models, pairs, tmp_path):
+  (tmp_path / 'real').mkdir()
+  (tmp_path / 'link').symlink_to('real')
+  compare(models, tmp_path / 'link', test_dir=pairs)
+  assert (tmp_path / 'real' / run.PAGE).exists()
+  assert (tmp_path / 'link').is_symlink()
 
 
 @pytest.mark.slow
@@ -159,7 +200,8 @@ def test_pictures_without_labels_by_the_script(models, pairs, tmp_path):
 
 def test_models_of_two_sizes_are_refused(models, pairs, tmp_path):
   other = small_models.write_graph(tmp_path / 'c.pb', (1, 65, 65, 3))
-  with pytest.raises(InputError, match='c.pb: input is 1x65x65x3, crop_size=3'):
+  with pytest.raises(InputError, match='c.pb: takes images of 65x65, but .*'
+                     'b.pb of 33x33; expected models of one size'):
     compare(models + [('c', other)], tmp_path / 'made', test_dir=pairs)
 
 
@@ -225,10 +267,11 @@ def test_models_of_different_classes_are_refused(pairs, tmp_path):
   assert not (tmp_path / 'made').exists()
 
 
-def test_without_matplotlib_it_says_what_to_install(
-    models, pairs, tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'matplotlib', None)
-  with pytest.raises(InputError, match='charts need the package matplotlib'):
+@pytest.mark.parametrize('package', ['matplotlib', 'jinja2'])
+def test_a_missing_package_is_named(
+    models, pairs, tmp_path, monkeypatch, package):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(InputError, match='needs the package ' + package):
     compare(models, tmp_path / 'made', test_dir=pairs)
   assert not os.path.exists(str(tmp_path / 'made'))
 

@@ -15,10 +15,13 @@ def test_pixels_are_scaled_as_the_graph_scales_them():
 
 
 def test_pixels_are_scaled_as_the_tflite_scripts_divide_them():
+  """In float64, as post_training_quant.py, or in float32, as the other one."""
   scaled = contract.scale_as_tflite_scripts(PIXELS)
   assert scaled.dtype == np.float32
   np.testing.assert_array_equal(
-      scaled, PIXELS / np.float32(127.5) - np.float32(1))
+      scaled, (PIXELS.astype(np.uint8) / 127.5 - 1).astype(np.float32))
+  np.testing.assert_array_equal(
+      scaled, (PIXELS - np.float32(127.5)) / np.float32(127.5))
   # The two maps differ, in the last bit alone.
   difference = np.abs(scaled - contract.scale_to_model_range(PIXELS))
   assert 0 < difference.max() < 2e-7

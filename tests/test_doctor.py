@@ -32,10 +32,10 @@ def root(tmp_path, monkeypatch):
       'cat "$(dirname "$0")/states.txt"')
   monkeypatch.setattr(
       download, 'ADE20K_PAIRS', {'training': 2, 'validation': 1})
-  for name, content in (('a', b'published'), ('b', b'other')):
-    with open(str(root / 'checkpoints' / 'git-blob-sha1.txt'), 'a') as listed:
-      listed.write('# a comment\n\n{}  float/{}\n'.format(hashlib.sha1(
-          b'blob %d\0' % len(content) + content).hexdigest(), name))
+  monkeypatch.setattr(download, 'published', lambda: {
+      'float/' + name: hashlib.sha1(
+          b'blob %d\0' % len(content) + content).hexdigest()
+      for name, content in (('a', b'published'), ('b', b'other'))})
   say(root, tf1=('missing',) + NO_PYTHON, tf2=('missing',) + NO_PYTHON,
       modern=('missing', '-', '3.11', '/usr/bin/python3.11'))
   return root
@@ -118,7 +118,8 @@ def test_a_machine_with_one_python_can_make_an_environment(examine):
   assert re.search('tf1 +TensorFlow 2.0: not made yet; found no Python 3.9',
                    page)
   assert '; can be made with /usr/bin/python3.11\n' in page
-  assert page.endswith('\nthis machine can run the suite')
+  assert page.endswith('\nthis machine can run the suite once an environment '
+                       'is made; none is usable now')
   assert len(page.splitlines()) < 60
 
 
@@ -149,7 +150,9 @@ def test_an_environment_that_runs_needs_no_other_python(root, examine):
   say(root, tf1=('ready', '3.7.16', '-', '-'))
   findings = examine()
   assert findings.usable
-  assert 'TensorFlow 2.0: ready (Python 3.7.16)' in doctor.page(findings, '')
+  page = doctor.page(findings, '')
+  assert 'TensorFlow 2.0: ready (Python 3.7.16)' in page
+  assert page.endswith('\nthis machine can run the suite')
 
 
 def test_what_setup_complains_of_is_a_problem(root, examine):
@@ -226,8 +229,8 @@ def test_cuda_is_added_where_it_is_all_that_lacks(root, examine, monkeypatch):
 def test_cuda_of_tf1_is_what_its_wheel_says():
   """The pinned wheel, not the one of the same version with GPU in its name."""
   assert environment.CUDA['tf1'] is None
-  import tensorflow as tf
-  if tf.__version__.startswith('1.15'):
+  if environment.tensorflow_version().startswith('1.15'):
+    import tensorflow as tf
     assert not tf.test.is_built_with_cuda()
 
 
@@ -245,6 +248,18 @@ def test_gpus(tmp_path, monkeypatch, answer, expected):
     tool.chmod(0o755)
   monkeypatch.setenv('PATH', str(tmp_path))
   assert machine.gpus() == expected
+
+
+def test_a_driver_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
+  """A child of nvidia-smi keeps its output open."""
+  tool = tmp_path / 'nvidia-smi'
+  tool.write_text('#!{}\n{} 30 &\nwait\n'.format(
+      shutil.which('bash'), shutil.which('sleep')))
+  tool.chmod(0o755)
+  monkeypatch.setenv('PATH', str(tmp_path))
+  monkeypatch.setattr(machine, '_GPU_SECONDS', 0.1)
+  gpus, why = machine.gpus()
+  assert gpus == [] and 'timed out' in why
 
 
 # --- The data set and the published files ----------------------------------
@@ -323,6 +338,26 @@ def test_an_incomplete_set_is_none(root, examine, damage, text):
   assert './download_and_convert_ade20k.sh' in commands_of(findings)
 
 
+@pytest.mark.parametrize('content', [
+    '{"pairs": 1e400}', '{"pairs": NaN}', '{"pairs": "3"}', '[3]',
+    '[' * 200000, '\xff', None, '/dev/zero'])
+def test_a_description_that_is_none_is_no_description(
+    root, examine, content):
+  """A pipe (None) and a device would never end."""
+  folder = root / 'ADE20K' / 'tfrecord'
+  add_records(folder)
+  path = folder / 'val.json'
+  path.unlink()
+  if content is None:
+    os.mkfifo(str(path))
+  elif content.startswith('/'):
+    path.symlink_to(content)
+  else:
+    path.write_bytes(content.encode('latin-1'))
+  assert examine().data.records['val'] == (
+      'incomplete: 4 of 4 shards, without a description')
+
+
 def test_a_full_disk_is_said_where_it_matters(root, examine, monkeypatch):
   monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda unused: (
       shutil._ntuple_diskusage(10 ** 10, 9 * 10 ** 9, 10 ** 9)))
@@ -334,10 +369,10 @@ def test_published_files_are_verified(root, examine):
   folder = root / 'checkpoints' / 'float'
   folder.mkdir()
   (folder / 'a').write_bytes(b'published')
-  assert examine().published[1:] == (['float/a'], ['float/b'], [])
+  assert examine().published == {'float/a': 'verified', 'float/b': 'missing'}
   (folder / 'b').write_bytes(b'something else')
   findings = examine()
-  assert findings.published[1:] == (['float/a'], [], ['float/b'])
+  assert findings.published['float/b'] == 'another file'
   assert re.search('DAMAGED +float/b', doctor.page(findings, ''))
   assert './scripts/fetch_checkpoints.sh' in commands_of(findings)
   (folder / 'b').write_bytes(b'other')

@@ -3,6 +3,7 @@ import glob
 import io
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import report as report_lib
+from deeplab import stops
 from deeplab import visualize
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -87,8 +89,10 @@ class Network:
 def network(monkeypatch):
   network = Network()
   monkeypatch.setattr(predictors, 'CheckpointPredictor', network)
+  monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
   monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
       None if os.path.exists(prefix + '.index') else 'there is no index'))
+  monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
   return network
 
 
@@ -306,6 +310,25 @@ def test_one_that_is_being_written_is_waited_for(
   with pytest.raises(KeyboardInterrupt):
     evaluate(data, logs, times=0)
   assert network.restored == ['model.ckpt-5']
+
+
+@pytest.mark.parametrize('begun', [False, True])
+def test_a_watch_says_what_it_waits_for_and_ends_quietly(
+    data, logs, network, monkeypatch, caplog, begun):
+  if begun:
+    save(logs, 5)
+
+  def stop(unused_secs):
+    raise stops.Stopped(signal.SIGINT)
+
+  monkeypatch.setattr(time, 'sleep', stop)
+  with caplog.at_level('INFO'), pytest.raises(SystemExit) as ended:
+    evaluate(data, logs, times=0)
+  assert ended.value.code == 130
+  assert [record.getMessage() for record in caplog.records][-2:] == [
+      'waiting for a checkpoint in {} (newest: {}); Ctrl-C ends '
+      'this'.format(logs, logs / 'model.ckpt-5' if begun else 'none'),
+      'stopped by SIGINT while waiting; all reports are complete']
 
 
 # --- Results ---------------------------------------------------------------

@@ -286,6 +286,21 @@ def test_outputs_that_are_folders_are_refused_before_the_work(
     run_export(checkpoint, tmp_path, save_inference_graph=True)
 
 
+def test_a_description_of_others_is_not_replaced(
+    checkpoint, tmp_path, monkeypatch):
+  (tmp_path / 'freeze.json').write_text('{"my": "numbers"}')
+  monkeypatch.setattr(export, '_build', None)  # not called
+  with pytest.raises(InputError, match='freeze.json exists and is no file'):
+    run_export(checkpoint, tmp_path)
+
+
+def test_models_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
+  (tmp_path / 'freeze.onnx').write_text('')
+  run_export(checkpoint, tmp_path)
+  assert ('{0}/freeze.onnx: of an earlier export; the new {0}/freeze.json does '
+          'not'.format(tmp_path)) in caplog.text
+
+
 def test_bad_paths_are_named(checkpoint, tmp_path):
   (tmp_path / 'file').write_text('x')
   with pytest.raises(InputError, match='file is a file; expected a folder'):

@@ -485,10 +485,15 @@ def test_the_examples_of_the_documentation_run(
   shell = readme.Shell(tmp_path)
   changes = (('512,512', '33,33'),)
   # The checkpoint of these tests has no decoder.
+  without_decoder = changes + ((' --decoder_output_stride=4', ''),)
   shell.run_documented(
-      'exports.md', 'python export_model.py', changes=changes + (
-          ('--decoder_output_stride=4 ', ''),),
-      CKPT_DIR=os.path.dirname(checkpoint))
+      'exports.md', 'python export_model.py \\\n  '
+      '--checkpoint_path=${CKPT_DIR} --export_path=exported',
+      changes=without_decoder, CKPT_DIR=os.path.dirname(checkpoint))
+  shell.run_documented(
+      'exports.md', 'python export_model.py \\\n  '
+      '--checkpoint_path=${CKPT_DIR} --export_path=scales',
+      changes=without_decoder, CKPT_DIR=os.path.dirname(checkpoint))
   changes += (('=512', '=33'),)
   kinds = [json.loads(output[output.index('RESULT ') + 7:])['kind']
            for output in (
@@ -499,8 +504,11 @@ def test_the_examples_of_the_documentation_run(
                shell.run_documented(
                    'exports.md', 'python eval_pb.py \\\n  '
                    '--pb=exported/freeze.onnx',
-                   changes=changes, DATA_DIR='data'))]
-  assert kinds == [report.SAVED_MODEL, report.ONNX]
+                   changes=changes, DATA_DIR='data'),
+               shell.run_documented(
+                   'exports.md', 'python eval_pb.py \\\n  '
+                   '--pb=scales/freeze.pb', changes=changes, DATA_DIR='data'))]
+  assert kinds == [report.SAVED_MODEL, report.ONNX, report.FROZEN_GRAPH]
   monkeypatch.chdir(tmp_path)
   examples = [block.content for block in readme.fenced(
       readme.read('docs', 'exports.md')) if block.language == 'python']

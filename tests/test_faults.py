@@ -14,7 +14,6 @@ from deeplab import cli
 from deeplab import errors
 from deeplab import script_flags
 from deeplab import stops
-from deeplab import training
 from deeplab.errors import InputError
 from tests import names
 from tests import scripts
@@ -108,19 +107,23 @@ def test_handlers_are_put_back():
   assert [signal.getsignal(number) for number in stops.SIGNALS] == before
 
 
-def test_training_saves_a_checkpoint_first_whatever_the_signal():
-  for number in stops.SIGNALS:
-    with stops.raised(), training._StopSignals() as signals:
-      os.kill(os.getpid(), number)
-      assert signals.received == number.name
-      with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
+def test_a_second_signal_ends_what_the_first_one_asked_to_end():
+  for first in stops.SIGNALS:
+    with stops.raised(), stops.Request() as request:
+      os.kill(os.getpid(), first)
+      assert request.name == first.name
+      with request.held():
+        os.kill(os.getpid(), signal.SIGHUP)
+      assert request.name == 'SIGHUP'
+      with pytest.raises(stops.Stopped, match='SIGTERM') as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
+      assert caught.value.status == 143
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
-    with training._StopSignals() as signals:
+    with stops.Request() as request:
       os.kill(os.getpid(), signal.SIGHUP)
-    assert signals.received is None
+    assert request.name is None
   finally:
     signal.signal(signal.SIGHUP, before)
 

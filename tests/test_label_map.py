@@ -332,7 +332,8 @@ def test_a_checkpoint_is_of_its_classes(tmp_path):
       checkpoints.check_options(prefix, other)
     assert 'num_classes' not in str(caught.value)
     with pytest.raises(InputError, match='was made with other options'):
-      checkpoints.check_resumable(str(tmp_path), other, optimizer='adam')
+      checkpoints.check_resumable(
+          str(tmp_path), other, optimizer='adam', recipe={})
   checkpoints.check_options(prefix, own)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import tempfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,9 @@ from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import interpreters
 from deeplab.lite import model_file
+from deeplab.nets import deeplab_v3
 from tests import flag_groups
+from tests import golden_weights
 from tests import scripts
 
 SIDE = 8
@@ -272,7 +275,7 @@ def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
   caplog.set_level('INFO')
   caplog.set_level('INFO', logger='absl')
   assert conversion._run(Converter(), conversion._Graph(
-      'freeze.pb', 'in', 'out', (), ())) == b'model'
+      None, 'freeze.pb', 'in', 'out', (), ())) == b'model'
   assert caplog.messages == ['converting freeze.pb', 'calibrating: 1 of 2']
   logging.getLogger('absl').info('as before')
   assert caplog.messages[-1] == 'as before'
@@ -325,6 +328,21 @@ def test_refuses_a_folder_as_output(graph, tmp_path):
   with pytest.raises(InputError, match='is a folder, expected the name of a'):
     conversion.convert(options.ConversionOptions(
         graph_def=graph, out_tflite=str(tmp_path), mode='float'))
+
+
+def test_inputs_and_files_of_others_are_not_replaced(tmp_path):
+  path = tmp_path / 'freeze.pb'
+  path.write_bytes(b'graph')
+  with pytest.raises(InputError, match='is an input of this command'):
+    conversion.convert(options.ConversionOptions(
+        graph_def=str(path), out_tflite=str(path), mode='float'))
+  with pytest.raises(InputError, match='is an input of this command'):
+    quantize(str(path), tmp_path, path)
+  (tmp_path / 'x.tflite.json').write_text('{"my": "numbers"}')
+  with pytest.raises(InputError, match='x.tflite.json exists and is no file'):
+    conversion.convert(options.ConversionOptions(
+        graph_def=str(path), out_tflite=str(tmp_path / 'x.tflite'),
+        mode='float'))
 
 
 # --- After training --------------------------------------------------------
@@ -381,6 +399,25 @@ def test_calibrates_on_the_first_images_only(graph, images, tmp_path):
   assert input_of(str(tmp_path / 'three.tflite')).scales[0] < 0.001
   assert input_of(str(tmp_path / 'all.tflite')).scales[0] == pytest.approx(
       2 / 255, rel=0.05)
+
+
+@pytest.mark.tf2
+def test_post_training_file_is_that_of_the_reference(graph, images, tmp_path):
+  """Byte by byte: post_training_quant.py divides uint8 in float64."""
+  def reference_images():
+    for number in range(3):
+      with Image.open(str(images / 'images' / 'img_{}.png'.format(number))) as (
+          image):
+        yield [(np.array(image) / 127.5 - 1)[np.newaxis].astype(np.float32)]
+
+  out = tmp_path / 'ptq.tflite'
+  quantize(graph, images, out, sample_num=3)
+  converter = tf.lite.TFLiteConverter.from_frozen_graph(graph, ['in'], ['out'])
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.representative_dataset = reference_images
+  converter.inference_input_type = tf.uint8
+  converter.inference_output_type = tf.uint8
+  assert out.read_bytes() == converter.convert()
 
 
 @pytest.mark.modern
@@ -573,30 +610,135 @@ def different_weights(ours, published):
           sum(mine.size for mine, unused_theirs in pairs))
 
 
+def quantization(model):
+  """Returns scales and zero points of all tensors, by operator and position.
+
+  Operators go by their first output. 1.15 and 2.21 name it alike, but for what
+  2.21 adds behind a semicolon. They name and order other tensors differently.
+  """
+  return {
+      (operator.kind, model.tensors[operator.outputs[0]].name.split(';')[0],
+       number): (list(model.tensors[position].scales),
+                 list(model.tensors[position].zero_points))
+      for operator in model.operators
+      for number, position in enumerate(operator.inputs + operator.outputs)}
+
+
+def check_quantization(found, expected):
+  assert set(found) == set(expected)
+  for place, (scales, zero_points) in found.items():
+    assert zero_points == expected[place][1], place
+    np.testing.assert_allclose(
+        scales, expected[place][0], rtol=2e-7, err_msg=str(place))
+
+
+@pytest.fixture(scope='module')
+def quantization_aware_file(reference_dir, tmp_path_factory):
+  """The TFLite file of the published quantization-aware checkpoint."""
+  folder = tmp_path_factory.mktemp('qat')
+  return conversion.convert(options.ConversionOptions(
+      graph_def=export_reference(reference_dir, 'qat', folder),
+      out_tflite=str(folder / 'freeze_qat.tflite'), mode='qat')).path
+
+
 @pytest.mark.tf1
+@pytest.mark.modern
 @pytest.mark.slow
 def test_makes_the_published_quantization_aware_file(
-    reference_dir, ade20k_sample_dir, tmp_path):
-  out = str(tmp_path / 'freeze_qat.tflite')
-  result = conversion.convert(options.ConversionOptions(
-      graph_def=export_reference(reference_dir, 'qat', tmp_path),
-      out_tflite=out, mode='qat'))
+    quantization_aware_file, reference_dir, ade20k_sample_dir):
+  """1.15 made the published one; 2.21 must not clip what it concatenates."""
   published_path = os.path.join(reference_dir, 'freeze_qat.tflite')
-  ours, published = model_file.read(out), model_file.read(published_path)
-  assert result.size == os.path.getsize(published_path) == 2348952
-  assert kinds(ours) == kinds(published)
-  assert different_weights(ours, published) == (0, WEIGHTS)
-  for mine, theirs in zip(ours.tensors, published.tensors):
-    assert mine[:3] == theirs[:3]  # name, shape and dtype
-    assert mine.zero_points == theirs.zero_points
-    np.testing.assert_allclose(mine.scales, theirs.scales, rtol=2e-7)
-  folder = os.path.join(ade20k_sample_dir, 'images', 'validation')
+  ours, published = map(
+      model_file.read, (quantization_aware_file, published_path))
+  assert ours.operation_counts() == published.operation_counts()
+  assert len(ours.tensors) == len(published.tensors)
+  check_quantization(quantization(ours), quantization(published))
+  if tf.__version__.startswith('1.'):
+    assert os.path.getsize(quantization_aware_file) == 2348952
+    assert kinds(ours) == kinds(published)
+    assert different_weights(ours, published) == (0, WEIGHTS)
+    assert [tensor[:3] for tensor in ours.tensors] == [
+        tensor[:3] for tensor in published.tensors]  # name, shape and dtype
+  check_labels(quantization_aware_file, published_path,
+               os.path.join(ade20k_sample_dir, 'images', 'validation'))
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+@pytest.mark.slow
+def test_labels_of_real_images_are_those_of_the_published_file(
+    quantization_aware_file, reference_dir, ade20k_real_dir):
+  check_labels(quantization_aware_file,
+               os.path.join(reference_dir, 'freeze_qat.tflite'),
+               os.path.join(ade20k_real_dir, 'images', 'validation'))
+
+
+def check_labels(path, published_path, folder):
+  """Checks that two TFLite files label all images of a folder alike."""
   for name in sorted(os.listdir(folder)):
     with Image.open(os.path.join(folder, name)) as image:
-      pixels = np.array(image.resize((512, 512)))
-    labels = labels_of(out, pixels)
+      pixels = np.array(image.convert('RGB').resize((512, 512)))
+    labels = labels_of(path, pixels)
     np.testing.assert_array_equal(labels, labels_of(published_path, pixels))
-    assert len(np.unique(labels)) > 3
+    assert len(np.unique(labels)) > 1
+
+
+# Ranges of several branches meet in each concatenation, one of which is an
+# input of another one; file names of what 1.15's converter makes of them.
+SEVERAL_CONCATENATIONS = {
+    'qat_stages.json': {'decoder_output_stride': (8, 4),
+                        'atrous_rates': (2, 3)},
+    'qat_unprojected.json': {'decoder_output_stride': (4,),
+                             'atrous_rates': (2,),
+                             'aspp_with_concat_projection': False}}
+
+
+def write_network(path, **changes):
+  """Freezes a narrow network; every range differs from every other."""
+  model = options.ModelOptions(**dict(
+      changes, crop_size=(65, 65), num_classes=5, depth_multiplier=0.25,
+      aspp_convs_filters=8, decoder_filters=8, quantize_delay_step=0))
+
+  def value(variable):
+    name = variable.op.name
+    drawn = golden_weights.draw(name, variable.shape.as_list())
+    if name.endswith(('_quant/min', '_quant/max')) and '/weights_' not in name:
+      random = np.random.RandomState(zlib.crc32(name.encode()))
+      drawn *= random.uniform(0.2, 3)
+    return drawn
+
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    images = tf.placeholder(
+        tf.float32, (1,) + model.crop_size + (3,), contract.IMAGE_NODE)
+    deeplab_v3.predictions(deeplab_v3.logits(images, model), model)
+    variables = tf.global_variables()
+    session.run([variable.initializer for variable in variables], {
+        variable.initializer.inputs[1]: value(variable)
+        for variable in variables})
+    frozen = tf.graph_util.convert_variables_to_constants(
+        session, graph.as_graph_def(), [contract.OUTPUT_NODE])
+  path.write_bytes(frozen.SerializeToString())
+  return str(path)
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted(SEVERAL_CONCATENATIONS))
+def test_several_concatenations_are_quantized_as_by_1_15(
+    name, golden_dir, tmp_path):
+  out = str(tmp_path / 'out.tflite')
+  conversion.convert(options.ConversionOptions(
+      graph_def=write_network(tmp_path / 'x.pb',
+                              **SEVERAL_CONCATENATIONS[name]),
+      out_tflite=out, mode='qat'))
+  found = quantization(model_file.read(out))
+  # 1.15's own result, one line an operator.
+  with open(os.path.join(golden_dir, name)) as content:
+    expected = {(kind, output, number): tensor
+                for kind, output, tensors in json.load(content)
+                for number, tensor in enumerate(tensors)}
+  check_quantization(found, expected)
 
 
 @pytest.mark.tf2

@@ -25,6 +25,7 @@ class FakeInterpreter:
   input_shape, output_shape = (1,) + SIZE + (3,), (1,) + SIZE
   output_dtype = np.int32
   operators = ()
+  details = {}
   failure = None
 
   def __init__(self, model_content, num_threads=None):
@@ -36,8 +37,9 @@ class FakeInterpreter:
       raise self.failure
 
   def get_input_details(self):
-    return [{'index': 4, 'dtype': self.dtype, 'quantization': self.quantization,
-             'shape': np.array(self.input_shape, np.int32)}]
+    return [dict(
+        {'index': 4, 'dtype': self.dtype, 'quantization': self.quantization,
+         'shape': np.array(self.input_shape, np.int32)}, **self.details)]
 
   def get_output_details(self):
     return [{'index': 7, 'dtype': self.output_dtype,
@@ -101,6 +103,21 @@ def test_int8_inputs_get_pixels_minus_128(make, quantization):
   assert given_to(predictor, *PIXELS) == [-128, -127, -1, 127]
 
 
+def test_int16_inputs_get_real_values_over_their_scale(make):
+  facts = {'dtype': np.int16, 'quantization': (1 / 32767, 0)}
+  assert given_to(make(**facts), 0, 127, 128, 255) == [
+      -32767, -128, 128, 32767]
+  facts['quantization'] = (255 / 32767, 0)
+  assert given_to(make(**facts), 0, 1, 255) == [0, 128, 32767]
+
+
+@pytest.mark.parametrize('quantization', [(1 / 32767, 1), (1 / 64, 0)])
+def test_int16_inputs_of_other_ranges(make, path, quantization):
+  assert refusal(make, path, dtype=np.int16, quantization=quantization) == (
+      'PATH: input is int16 (scale {:.7g}, zero point {}); expected a '
+      'quantization from -1 to 1, or from -255 to 255'.format(*quantization))
+
+
 def test_float_inputs_get_the_models_range(make):
   np.testing.assert_allclose(
       given_to(make(), *PIXELS), [-1, 1 / 127.5 - 1, 127 / 127.5 - 1, 1],
@@ -126,9 +143,9 @@ def test_inputs_in_words(make, facts, arguments, text):
   assert predictor.input_size == SIZE
 
 
-def refusal(make, path, arguments=None, **facts):
+def refusal(make, path, arguments=None, interpreter=None, **facts):
   with pytest.raises(InputError) as caught:
-    make(arguments=arguments, **facts)
+    make(interpreter, arguments=arguments, **facts)
   return str(caught.value).replace(path, 'PATH')
 
 
@@ -156,17 +173,28 @@ def test_quantizations_by_which_pixels_mean_something_else(
 
 def test_models_that_make_no_labels_of_images(make, path):
   assert refusal(make, path, dtype=np.int32) == (
-      'PATH: input is int32 (scale 0, zero point 0); expected float32, uint8 '
-      'or int8')
+      'PATH: input is int32 (scale 0, zero point 0); expected float32, uint8, '
+      'int8 or int16')
   for shape in ((1, 2, 3), (2, 2, 3, 3), (1, 2, 3, 4)):
     assert refusal(make, path, input_shape=shape) == (
         'PATH: input has shape {}; expected [1, height, width, 3]'.format(
             list(shape)))
-  expected = 'PATH: output is {}; expected one integer label a pixel, [1, 2, 3]'
+  expected = ('PATH: output is {}; expected one integer label a pixel, '
+              '[1, 2, 3], or on a fourth axis its score for each class')
   assert refusal(make, path, output_dtype=np.float32) == expected.format(
       'float32 of shape [1, 2, 3]')
-  assert refusal(make, path, output_shape=(1, 2, 3, 32)) == expected.format(
-      'int32 of shape [1, 2, 3, 32]')
+  for shape in ((1, 2, 3, 1), (1, 1, 2, 32), (1, 2)):
+    assert refusal(make, path, output_shape=shape) == expected.format(
+        'int32 of shape {}'.format(list(shape)))
+
+
+@pytest.mark.parametrize('facts', [
+    {'input_shape': (1, 1, 1, 3)},
+    {'details': {'shape_signature': np.array([1, -1, -1, 3])}}])
+def test_inputs_of_no_fixed_size(make, path, facts):
+  assert refusal(make, path, **facts) == (
+      'PATH: height and width of the input are open; expected fixed ones: '
+      'convert the model again with a fixed input size')
 
 
 # --- Labels ----------------------------------------------------------------
@@ -181,6 +209,26 @@ def test_labels(make, dtype):
   assert labels.dtype == np.int32
   np.testing.assert_array_equal(labels, images[..., 0])
   predictor.close()
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.uint8])
+def test_labels_of_logits(make, dtype):
+  """The first of the largest, over the last axis."""
+  class Scoring(FakeInterpreter):
+
+    def get_tensor(self, index):
+      return self.inputs[-1].astype(self.output_dtype)
+
+  predictor = make(
+      Scoring, output_dtype=dtype, output_shape=(1,) + SIZE + (3,),
+      arguments={'is_input_0_255': True})
+  images = np.array([[[[9, 0, 0], [0, 9, 0], [0, 0, 9]],
+                      [[0, 9, 9], [7, 7, 7], [1, 2, 3]]]], np.uint8)
+  labels = predictor.predict(images)
+  assert labels.dtype == np.int32
+  assert labels.tolist() == [[[0, 1, 2], [1, 0, 2]]]
+  np.testing.assert_array_equal(
+      predictor.predict_prepared(predictor.prepare(images)), labels)
 
 
 # --- Files and interpreters ------------------------------------------------
@@ -206,6 +254,16 @@ def test_a_model_that_the_interpreter_refuses(make, path):
   for failure in (ValueError('no tensors'), RuntimeError('no tensors')):
     assert refusal(make, path, failure=failure) == (
         'net_file=PATH: Fake 1.0 cannot load this model: no tensors')
+
+
+def test_a_name_that_is_not_utf8(make, path):
+  class Named(FakeInterpreter):
+
+    def get_input_details(self):
+      return b'\xff'.decode('utf-8')
+
+  assert "cannot load this model: 'utf-8' codec" in refusal(
+      make, path, interpreter=Named)
 
 
 def test_threads(make):

@@ -10,7 +10,6 @@ from deeplab import contract
 from deeplab.errors import InputError
 from deeplab.lite import interpreters
 from deeplab.lite import model_file
-from deeplab.lite import safety
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
@@ -58,17 +57,19 @@ def table(builder, name, **fields):
   return getattr(tflite, name + 'End')(builder)
 
 
-def model_bytes(**code_fields):
+def model_bytes(*, name='images', outside=None, **code_fields):
   """A depthwise convolution of int8, with weights of two channels.
 
   Args:
+    name: of its input.
+    outside: (offset, size) of weights that are not in the flatbuffer.
     **code_fields: of the only operator code; CustomCode is a string.
   """
   builder = flatbuffers.Builder(1024)
   integers, offsets = builder.PrependInt32, builder.PrependUOffsetTRelative
   int8 = tflite.TensorType.INT8
   tensors = [
-      tensor(builder, name='images', shape=[1, 4, 4, 2], kind=int8, buffer=0,
+      tensor(builder, name=name, shape=[1, 4, 4, 2], kind=int8, buffer=0,
              scales=[0.5], zero_points=[-3]),
       tensor(builder, name='weights;other', shape=[1, 1, 2, 2], kind=int8,
              buffer=1, scales=[0.5, 2.0], zero_points=[0, 1], axis=3),
@@ -90,7 +91,13 @@ def model_bytes(**code_fields):
   data = vector(builder, tflite.BufferStartDataVector,
                 np.array([1, -2, 3, -4], np.int8).view(np.uint8).tolist(),
                 builder.PrependUint8)
-  buffers = [table(builder, 'Buffer'), table(builder, 'Buffer', Data=data)]
+  weights = table(builder, 'Buffer', Data=data)
+  if outside:
+    builder.StartObject(3)
+    for field, value in enumerate(outside, 1):
+      builder.PrependUint64Slot(field, value, 0)
+    weights = builder.EndObject()
+  buffers = [table(builder, 'Buffer'), weights]
   buffers = vector(builder, tflite.ModelStartBuffersVector, buffers, offsets)
   if 'CustomCode' in code_fields:
     code_fields['CustomCode'] = builder.CreateString(code_fields['CustomCode'])
@@ -118,6 +125,25 @@ def test_reads_what_was_written(tmp_path):
   assert out[:6] == ('out', (1, 4, 4, 2), np.int8, (), (), 0)
   assert weights.name == 'weights;other'
   assert weights.data.tolist() == [[[[1, -2], [3, -4]]]]
+
+
+def test_reads_weights_behind_the_flatbuffer():
+  written = model_bytes()
+  start = len(model_bytes(outside=(2, 4)))
+  content = model_bytes(outside=(start, 4)) + bytes([1, 254, 3, 252])
+  for inside, outside in zip(model_file.parse(written, 'x').tensors,
+                             model_file.parse(content, 'x').tensors):
+    assert inside[:6] == outside[:6]
+    np.testing.assert_array_equal(inside.data, outside.data)
+  for place in ((start + 1, 4), (start, 2 ** 63), (2 ** 63, 4), (start, 3)):
+    with pytest.raises(InputError, match='^x: damaged or cut off'):
+      model_file.parse(
+          model_bytes(outside=place) + bytes([1, 254, 3, 252]), 'x')
+
+
+def test_names_need_not_be_utf8():
+  content = model_bytes(name='imagXs').replace(b'imagX', b'imag\xff')
+  assert model_file.parse(content, 'x').tensors[0].name == 'imag\\xffs'
 
 
 def test_real_values_go_by_channel(tmp_path):
@@ -207,7 +233,7 @@ def test_a_list_of_operators_that_cannot_be_read_is_refused():
   for content in (b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
                   b'\xff\xff\0\0TFL3' + bytes(8)):
     with pytest.raises(InputError, match='x: damaged or cut off'):
-      safety.check(content, 'x')
+      model_file.check(content, 'x')
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from deeplab import environment
 from deeplab import loadgen
 from deeplab import metrics
 from deeplab import options as options_lib
+from deeplab import saved_model_file
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.lite import evaluation
@@ -136,6 +137,8 @@ def test_what_is_recorded_and_said(model, folder, tmp_path):
   assert summary['not_by_the_rules'] == [
       '5 images, not 2000', 'at least 20 queries, not 1024',
       'at least 0.1 seconds, not 60', '2 images in memory, not 256']
+  assert summary['images']['sha256'] == png_folder.identity(
+      png_folder.list_pairs(folder).pairs)
   lines = loadgen.summary_lines(summary, 'out')
   assert lines[0] == (
       'LoadGen {} (unofficial: no MLPerf result; only logs that the MLPerf '
@@ -145,10 +148,12 @@ def test_what_is_recorded_and_said(model, folder, tmp_path):
   assert lines[1].endswith(', VALID')
   assert lines[2].startswith('not by the rules: 5 images')
   summary['accuracy'] = {
-      'miou_mlperf_app': 0.54, 'images': 2000, 'quality_target_reached': True}
+      'miou_mlperf_app': 0.54, 'images': 2000, 'quality_target_reached': True,
+      'published': [0.5401, 0.5412]}
   assert loadgen.summary_lines(summary, 'out')[2] == (
       'accuracy, from mlperf_log_accuracy.json: mIoU, app 0.5400 of 2000 '
-      'images; reaches the target of 0.5316 (97 % of 0.548)')
+      'images; reaches the target of 0.5316 (97 % of 0.548); compare with '
+      '0.5401 / 0.5412, published of a device')
 
 
 def setup_of(model, pairs, **changes):
@@ -180,19 +185,21 @@ def test_the_rules_of_a_full_run(model):
 
 @needs_loadgen
 @pytest.mark.slow
-def test_a_frozen_graph_through_the_script(model, folder, tmp_path):
+def test_a_saved_model_through_the_script(model, folder, tmp_path):
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(
         tf.float32, (1,) + SIZE + (3,), contract.INPUT_NODE)
     tf.argmax(images, 3, output_type=tf.int32, name=contract.OUTPUT_NODE)
-    (tmp_path / 'freeze.pb').write_bytes(
-        graph.as_graph_def().SerializeToString())
+  (tmp_path / 'saved').mkdir()
+  (tmp_path / 'saved' / contract.SAVED_MODEL_FILE).write_bytes(
+      saved_model_file.content_of(
+          graph.as_graph_def(), contract.INPUT_NODE, contract.OUTPUT_NODE))
   done = scripts.run(
-      SCRIPT, '--model={}'.format(tmp_path / 'freeze.pb'),
+      SCRIPT, '--model={}'.format(tmp_path / 'saved'),
       '--test_dir={}'.format(folder),
       '--output_dir={}'.format(tmp_path / 'out'), '--run=accuracy')
   summary = read_json(tmp_path, 'out', 'summary.json')
-  assert summary['model']['kind'] == 'frozen graph'
+  assert summary['model']['kind'] == 'SavedModel'
   # It labels as the TFLite file does, of which 0.5 is never the largest here.
   report = read_json(tmp_path, 'out', 'accuracy', 'report.json')
   assert report['confusion_matrix'] == evaluation.evaluate(
@@ -200,13 +207,14 @@ def test_a_frozen_graph_through_the_script(model, folder, tmp_path):
       options_lib.EvalOptions()).matrix.tolist()
   assert 'accuracy, from mlperf_log_accuracy.json: mIoU, app 0.0' in (
       done.stdout)
-  assert 'misses the target of 0.5316 (97 % of 0.548)' in done.stdout
+  assert ('misses the target of 0.5316 (97 % of 0.548); the published figures '
+          'of devices are this mean') in done.stdout
   # What scores the log alone says the same.
   done = scripts.run(
       'scripts/score_accuracy_log.py', '--test_dir={}'.format(folder),
       '--accuracy_log={}'.format(
           tmp_path / 'out' / 'accuracy' / accuracy_log.NAME))
-  assert 'mIoU, app        {:.4f}'.format(report['miou_mlperf_app']) in (
+  assert 'mIoU, app        {:.4f}*'.format(report['miou_mlperf_app']) in (
       done.stdout)
 
 
@@ -327,3 +335,26 @@ def test_a_detailed_log_without_a_result_is_refused(tmp_path, text, message):
   path.write_text(text)
   with pytest.raises(InputError, match=message):
     loadgen.read_detail(str(path))
+
+
+@needs_loadgen
+@pytest.mark.parametrize('form', ['new/', 'link', '.', 'fills'])
+def test_any_form_of_a_folder_gets_the_runs(
+    model, folder, tmp_path, monkeypatch, form):
+  monkeypatch.chdir(tmp_path)
+  os.mkdir('real')
+  os.symlink('real', 'link')
+  if form == '.':
+    monkeypatch.chdir('real')
+  if form == 'fills':
+    measure = loadgen._run_all
+
+    def fill(*arguments):
+      with open('fills/mine', 'w'):
+        pass
+      return measure(*arguments)
+
+    monkeypatch.setattr(loadgen, '_run_all', fill)
+  loadgen.run(options(model, folder, form, run='accuracy', min_queries=1))
+  assert sorted(os.listdir(form)) == ['accuracy'] + ['mine'] * (
+      form == 'fills') + ['summary.json']

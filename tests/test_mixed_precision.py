@@ -92,10 +92,10 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_lowered():
       assert np.isfinite(session.run(step.train_op))
       np.testing.assert_array_equal(session.run(weights), before)
       assert session.run([step.global_step, scale]) == [
-          0, pytest.approx(1.5e38)]
+          1, pytest.approx(1.5e38)]
       scale.load(2.0, session)
       session.run(step.train_op)
-      assert session.run(step.global_step) == 1
+      assert session.run(step.global_step) == 2
       assert (session.run(weights) != before).any()
 
 
@@ -135,7 +135,8 @@ def train(monkeypatch, tmp_path):
             'none', 'train', batch_size=2),
         preprocess_options=options_lib.PreprocessOptions(crop_size=(33, 33)),
         model_options=MODEL, options=options_lib.TrainOptions(
-            str(tmp_path / 'log'), steps, **changes))
+            str(tmp_path / changes.pop('train_logdir', 'log')), steps,
+            **changes))
 
   return run
 
@@ -147,6 +148,23 @@ def test_a_run_without_a_gpu_is_refused_before_the_work(train, tmp_path):
       'mixed_precision=true: TensorFlow {} sees no GPU here, and computes in '
       '16 bits nowhere else; leave it out'.format(tf.__version__))
   assert not (tmp_path / 'log').exists()
+
+
+def test_a_gradient_that_stays_nan_ends_a_run(train, gpu, monkeypatch):
+  @tf.custom_gradient
+  def spoiled(logits):
+    return tf.identity(logits), lambda upstream: upstream * np.nan
+
+  logits = training.deeplab_v3.logits
+  monkeypatch.setattr(
+      training.deeplab_v3, 'logits',
+      lambda *arguments, **others: spoiled(logits(*arguments, **others)))
+  for mixed, words in (
+      (False, 'loss is inf or NaN at step 2 '),
+      # The scale is first halved to 1.
+      (True, 'gradient is inf or NaN at step 16 ')):
+    with pytest.raises(InputError, match=words):
+      train(50, mixed_precision=mixed, train_logdir=str(mixed))
 
 
 def test_checkpoints_interchange(train, gpu, monkeypatch):

@@ -2,9 +2,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from deeplab import files
+from deeplab import options as options_lib
+from deeplab import report
+from deeplab import streams
 from deeplab.errors import InputError
 from deeplab.errors import option
 
@@ -178,3 +182,32 @@ def test_two_runs_do_not_write_to_one_folder():
   with pytest.raises(InputError, match='another run writes there'):
     publish('new', _FIRST, lambda: publish('./new', _SECOND))
   assert tree('new') == []
+
+
+# --- Scripts ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('path, content', [
+    ('val-00000-of-00004.tfrecord', 'x'), ('model.tflite', 'x'),
+    ('manifest.json', '{"images": [], "geometry": ""}'),
+    ('mlperf_log_accuracy.json', '[]'), ('img_0.png', 'x'),
+    ('freeze.json', '{"checkpoint": "", "model": {}}')])
+def test_a_report_replaces_a_report_alone(path, content):
+  make(path, content=content)
+  with pytest.raises(InputError, match='is no file that this command writes'):
+    report.check_outputs(options_lib.EvalOptions(report_json=path))
+  report.write('report.json', report.Report(
+      kind=report.TFLITE, path='x', step=None, split='val', images=1,
+      seconds=1., geometry='', runtime='', matrix=np.eye(32, dtype=int)))
+  report.check_outputs(options_lib.EvalOptions(report_json='report.json'))
+  with pytest.raises(InputError, match='is a folder of pictures'):
+    report.check_outputs(options_lib.EvalOptions(vis_dir='x'), ['./x'])
+
+
+def test_a_names_line_breaks_and_escapes_are_shown_not_obeyed(capsys):
+  streams.show('a\nRESULT {}', '\033[31mred', 'é')
+  assert capsys.readouterr().out == 'a\\nRESULT {}\n\\x1b[31mred\né\n'
+  assert 'RESULT' not in [line[:6] for line in report.table(report.Report(
+      kind=report.TFLITE, path='x\nRESULT {}', step=None, split='val',
+      images=1, seconds=1., geometry='', runtime='',
+      matrix=np.eye(32, dtype=int))).split('\n')]

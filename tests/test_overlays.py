@@ -22,7 +22,8 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 @pytest.fixture
 def model(tmp_path):
   """Labels red as other, green as grass and blue as sky."""
-  return small_models.write_graph(tmp_path / 'x.pb', classes=(0, GRASS, SKY))
+  return small_models.write_graph(tmp_path / 'x.pb', classes=(0, GRASS, SKY),
+                                  num_classes=32)
 
 
 def picture(path, size=(40, 20)):
@@ -139,3 +140,26 @@ def test_painting_by_rows_is_painting_at_once():
   np.testing.assert_array_equal(
       overlays.overlaid(pixels, labels, 0.3),
       visualize.overlay(pixels, labels, 0.3))
+
+
+def test_pictures_are_not_written_over_and_own_overlays_are(model, tmp_path):
+  (tmp_path / 'in').mkdir()
+  picture(tmp_path / 'in' / 'a.png')
+  with pytest.raises(InputError, match='is a folder of pictures'):
+    overlays.make(options_lib.OverlayOptions(
+        model=model, pictures=str(tmp_path / 'in'),
+        output_dir=str(tmp_path / 'in')))
+  for _ in range(2):
+    make(model, tmp_path / 'in', tmp_path)
+  os.remove(str(tmp_path / 'made' / 'overlays.json'))
+  with pytest.raises(InputError, match='holds a.png.overlay.png, which no'):
+    make(model, tmp_path / 'in', tmp_path)
+
+
+def test_images_inside_the_folder_are_taken_with_a_word(
+    model, tmp_path, caplog):
+  (tmp_path / 'in' / 'images').mkdir(parents=True)
+  picture(tmp_path / 'in' / 'images' / 'a.png')
+  make(model, tmp_path / 'in', tmp_path)
+  assert 'the pictures of {} are taken'.format(
+      tmp_path / 'in' / 'images') in caplog.text

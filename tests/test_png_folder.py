@@ -141,11 +141,27 @@ def test_manifest(folder, tmp_path):
   path = tmp_path / 'manifest.json'
   path.write_text(json.dumps({'split': 'val'}))
   assert png_folder.read_manifest(folder.path) == {'split': 'val'}
-  for content in ('{"split"', '3', '[' * 10 ** 5, '{"geometry": 3}'):
+  for content in ('{"split"', '3', '[' * 10 ** 5, '{"geometry": 3}',
+                  '{"images": 3}', '{"images": [{"name": 3}]}'):
     path.write_text(content)
     message = refusal(png_folder.read_manifest, folder.path)
     assert message.startswith(str(path) + ': ')
     assert 'the manifest that gen_preprocessed_data.py writes' in message
+
+
+def test_a_folder_holds_what_its_manifest_lists(folder, tmp_path):
+  for name in ('img_0', 'img_2', 'img_10'):
+    folder.add(name)
+  path = tmp_path / 'manifest.json'
+  path.write_text(json.dumps({'images': [
+      {'name': 'img_{}.png'.format(number)} for number in (0, 1, 2, 3)]}))
+  assert refusal(png_folder.list_pairs, str(folder.images)) == (
+      '{}: lists 4 images, but the folder lacks img_1.png, img_3.png and has '
+      'also img_10.png; run gen_preprocessed_data.py again, or remove '
+      'manifest.json if this is on purpose'.format(path))
+  os.rename(str(folder.images), str(tmp_path / 'some'))
+  assert len(png_folder.list_pairs(
+      str(tmp_path / 'some'), str(folder.annotations)).pairs) == 3
 
 
 # --- Checking and reading --------------------------------------------------
@@ -161,8 +177,8 @@ def test_read_pair(folder):
   folder.add_image('img_0', image)
   folder.add_label('img_0', label)
   folder.add('img_1')
-  # Labels above 31 are no error, but they are said.
-  assert check(folder) == 1
+  # Labels above 31 are no error, but they are counted.
+  assert check(folder) == np.count_nonzero(label > 31)
   found_image, found_label = png_folder.read_pair(folder.pairs()[0])
   np.testing.assert_array_equal(found_image, image)
   assert found_image.dtype == np.uint8
@@ -209,9 +225,9 @@ def test_pairs_that_cannot_be_used_are_named_with_the_reason(folder):
   folder.add('img_3', size=(7, 8))
   folder.add('img_4')
   assert refusal(check, folder) == (
-      '4 of 5 pairs cannot be used: img_0.png is 6x7; the model takes 6x8 '
+      '3 of 5 pairs cannot be used: img_0.png is 6x7; the model takes 6x8 '
       '(height x width); img_1.png is RGBA; expected RGB; '
-      'annotations/img_2.png holds 151; expected class ids 0..31; and 1 more')
+      'img_3.png is 7x8; the model takes 6x8 (height x width)')
 
 
 def only_problem(folder):

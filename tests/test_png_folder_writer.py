@@ -518,3 +518,44 @@ def test_the_layout_of_the_app_can_be_replaced_by_the_other(tmp_path, generate):
 def values_of_app(folder):
   return [int(pixels(path)[0, 0, 0])
           for path in sorted((folder / 'images').iterdir())]
+
+
+# --- What others have there ------------------------------------------------
+
+
+def test_inputs_and_files_of_others_are_not_replaced(
+    generate, five, tmp_path):
+  names = tmp_path / 'names.txt'
+  names.write_text('image_1.png\n')
+  with pytest.raises(InputError, match='is an input of this command'):
+    generate('--image_list={}'.format(names), '--manifest={}'.format(names))
+  with pytest.raises(InputError, match='is no file that this command writes'):
+    generate('--manifest={}'.format(five / 'val.json'))
+  (tmp_path / 'out').mkdir(exist_ok=True)
+  (tmp_path / 'out' / 'manifest.json').write_text('{"my": "numbers"}')
+  with pytest.raises(InputError, match='is no file that this command writes'):
+    generate()
+  assert files(tmp_path / 'out') == ['manifest.json']
+
+
+def test_two_runs_do_not_write_to_one_folder(generate, tmp_path, monkeypatch):
+  write_pairs = png_folder_writer._write_pairs
+
+  def with_another_run(*arguments):
+    with pytest.raises(InputError, match='another run writes there'):
+      generate('--overwrite')
+    return write_pairs(*arguments)
+
+  monkeypatch.setattr(png_folder_writer, '_write_pairs', with_another_run)
+  assert generate().pairs == 5
+  assert values(tmp_path / 'out') == [3, 1, 5, 2, 4]
+
+
+def test_overwriting_does_not_follow_a_link(generate, tmp_path):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'img_0.png').write_text('mine')
+  (tmp_path / 'out').mkdir()
+  os.symlink(str(tmp_path / 'mine'), str(tmp_path / 'out' / 'images'))
+  with pytest.raises(InputError, match='images in it is a link'):
+    generate('--overwrite')
+  assert files(tmp_path / 'mine') == ['img_0.png']

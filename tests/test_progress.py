@@ -81,10 +81,10 @@ def test_work_with_lines_of_its_own_gets_no_others(clock, stderr, caplog):
 def test_time_left_is_of_what_this_run_did(clock, stderr, caplog):
   del stderr
   caplog.set_level('INFO')
-  with progress.Bar(1000, 'writing', unit='image', done=900) as bar:
+  with progress.Bar(1000, 'writing', unit='query', done=900) as bar:
     clock[0] += 100
     bar.update(50)
-  assert caplog.messages == ['writing: 950 of 1000 images, 00:01:40 left']
+  assert caplog.messages == ['writing: 950 of 1000 queries, 00:01:40 left']
 
 
 def test_counts():

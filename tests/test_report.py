@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from deeplab import label_map
 from deeplab import memory
 from deeplab import options as options_lib
+from deeplab import published
 from deeplab import report as reports
 from deeplab import streams
 from deeplab.errors import InputError
@@ -50,9 +52,63 @@ def test_table():
       'runtime          TensorFlow 1.15.5',
       'pixel accuracy   0.6250',
       'class accuracy   0.6250',
-      'mIoU, app        0.2750  (sum over 4 classes / 4, MLPerf mobile app)',
+      'mIoU             0.2750  (every class seen, reference eval.py)',
       'mIoU, kept       0.3667  (without class 0, reference TFLite script)',
-      'mIoU             0.2750  (every class seen, reference eval.py)'])
+      'mIoU, app        0.2750  (sum over 4 classes / 4, MLPerf mobile app)'])
+
+
+@pytest.mark.parametrize('kind, marked, files', [
+    (reports.CHECKPOINT, 'mIoU ', 'checkpoints and graphs'),
+    (reports.TFLITE, 'mIoU, kept', 'TFLite files on x86'),
+    (reports.ACCURACY_LOG, 'mIoU, app', 'TFLite files on a device')])
+def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
+  report = small_report(kind=kind, matrix=np.eye(32, dtype=np.int64))
+  *lines, note = reports.table(report).split('\n')
+  line, = (line for line in lines if '*' in line)
+  assert line.startswith(marked) and ' 1.0000* (' in line
+  assert note == (
+      '* the mean that the published figures of {} are'.format(files))
+  # There are none of other classes.
+  own = label_map.LabelMap(('other',) * 32, ((),) * 32)
+  assert '*' not in reports.table(report._replace(label_map=own))
+
+
+@pytest.mark.parametrize('file, kind, path, marked, figures', [
+    ('float/model.ckpt-200000.index', reports.CHECKPOINT, 'x', 'mIoU ',
+     '0.5528'),
+    ('quantize_aware_training/freeze_qat.tflite', reports.TFLITE, 'x.index',
+     'mIoU, kept', '0.5483'),
+    ('float/freeze.tflite', reports.TFLITE, 'x.index', 'mIoU, app',
+     '0.5501 / 0.5509')])
+def test_the_published_figure_of_a_file_is_known_by_its_content(
+    tmp_path, monkeypatch, file, kind, path, marked, figures):
+  (tmp_path / 'x.index').write_bytes(b'model')
+  monkeypatch.setattr(published, 'checksums', lambda: {
+      file: published.blob_sha1(b'model')})
+  *lines, note = reports.table(small_report(
+      kind=kind, path=str(tmp_path / path),
+      matrix=np.eye(32, dtype=np.int64))).split('\n')
+  assert [line.startswith(marked) for line in lines if '*' in line] == [True]
+  assert note == (
+      '* compare with {}, published of 2000 images'.format(figures))
+
+
+def test_published_figures_are_those_of_the_reference(reference_dir):
+  with open(os.path.join(reference_dir, 'numbers.json')) as content:
+    numbers = json.load(content)
+  expected = numbers['published_miou_full_val_2000_images']
+  found = {}
+  for file, figures in published.FIGURES.items():
+    assert published.checksums()[file] == (
+        numbers['git_blob_sha1']['checkpoints/' + file])
+    model, name = file.split('/')
+    for score, values in figures.items():
+      form = {'miou_kept_classes': 'tflite_x86',
+              'miou_mlperf_app': 'tflite_on_device_cpu'}.get(
+                  score, 'pb' if name.endswith('.pb') else 'ckpt')
+      found.setdefault(model, {})[form] = (
+          list(values) if len(values) > 1 else values[0])
+  assert found == expected
 
 
 def test_table_names_the_32_classes_within_80_columns():
@@ -173,4 +229,7 @@ def test_stage_table():
           images=2, seconds=120.0)]) == '\n'.join([
               'stage                 mIoU  pixel accuracy  images   seconds',
               'checkpoint          0.4001          0.7100       2       3.1',
-              'freeze_ptq.tflite        -          0.5000       2     120.0'])
+              'freeze_ptq.tflite        -          0.5000       2     120.0',
+              'mIoU: every class seen, as the published figures of checkpoints '
+              'and graphs.', 'The published figures of TFLite files are "mIoU, '
+              'kept" of their reports.'])

@@ -1,8 +1,7 @@
-"""scripts/reproduce.sh: its steps, what they need, and RESULTS.md."""
+"""scripts/reproduce.sh: its steps, when they are done again, and RESULTS.md."""
 import collections
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,19 @@ from deeplab.errors import InputError
 from tests import readme
 from tests import scripts
 
+NAMES = [
+    'records', 'preprocess val', 'preprocess train', 'export: Float',
+    'convert: Float', 'export: Quantization-aware training',
+    'convert: Quantization-aware training', 'quantize after training',
+    'evaluate, published: Float checkpoint',
+    'evaluate, published: Quantization-aware training checkpoint',
+    'evaluate, published: Quantization-aware training TFLite',
+    'evaluate, made here: Float frozen graph',
+    'evaluate, made here: Float TFLite',
+    'evaluate, made here: Quantization-aware training frozen graph',
+    'evaluate, made here: Quantization-aware training TFLite',
+    'evaluate, made here: Post-training quantization TFLite']
+
 
 def matrix_of(score, value):
   """A confusion matrix that has a value as one of its scores."""
@@ -29,47 +41,56 @@ def matrix_of(score, value):
 
 
 class Fake:
-  """Does steps by making their results.
+  """Does steps by making their outputs.
 
   Attributes:
-    done: steps, in order.
-    fails: part of the name of a step that fails.
+    done, commands: of steps, in order.
   """
 
-  def __init__(self, difference=0.0, fails='nothing'):
-    self.done = []
-    self.commands = []
-    self.difference = difference
-    self.fails = fails
+  def __init__(self):
+    self.done, self.commands = [], []
+    self.difference, self.fails, self.makes_nothing = 0.0, None, False
 
   def __call__(self, step, command, folder):
     assert os.path.isdir(folder)
-    if self.fails in step.name:
+    if self.fails and self.fails in step.name:
       return 3
     self.done.append(step.name)
     self.commands.append(command)
-    for path in step.results:
-      os.makedirs(os.path.dirname(path), exist_ok=True)
-      if os.sep + 'reports' + os.sep in path:
-        figure = next(figure for figure in reproduction.FIGURES if (
-            '{}_{}.json'.format(figure.model, figure.form).replace(
-                ' ', '_') in path))
-        report_lib.write(path, report_lib.Report(
-            kind='', path='', step=None, split='val', images=2, seconds=7.0,
-            geometry='some geometry', runtime='some interpreter',
-            matrix=matrix_of(
-                figure.score, figure.published[-1] + self.difference)))
-      else:
-        with open(path, 'w'):
-          pass
+    if self.makes_nothing:
+      return 0
+    path = step.output
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path.endswith('.json'):
+      figure, = [figure for figure in reproduction.FIGURES
+                 if path.endswith(figure.path.replace('/', '_') + '.json')]
+      report_lib.write(path, report_lib.Report(
+          kind='', path='', step=None, split='val', images=2, seconds=7.0,
+          geometry='some geometry', runtime='some interpreter',
+          matrix=matrix_of(
+              figure.score, figure.published[-1] + self.difference)))
+      return 0
+    if '.' not in os.path.basename(path):  # a folder
+      os.makedirs(path, exist_ok=True)
+      path = os.path.join(path, 'file')
+    with open(path, 'w') as output:
+      output.write(step.name)
     return 0
 
+  def take(self):
+    """Returns the names of the steps since the last time."""
+    done, self.done = self.done, []
+    return done
 
-@pytest.fixture(autouse=True)
-def environments(monkeypatch):
-  """As if all were there."""
+
+@pytest.fixture
+def fake(monkeypatch):
+  """As if all environments were there."""
   monkeypatch.setattr(
-      reproduction, '_versions', '{0} has TensorFlow'.format)
+      reproduction, '_version', '{0} has TensorFlow'.format)
+  made = Fake()
+  monkeypatch.setattr(reproduction, '_execute', made)
+  return made
 
 
 @pytest.fixture
@@ -95,9 +116,12 @@ def options(tmp_path, **changes):
       output_dir=str(tmp_path / 'out'), **changes)
 
 
-def run_sample(tmp_path, sample, fake, **changes):
-  return reproduction.run(options(
-      tmp_path, sample=sample[0], published=sample[1], **changes), fake)
+@pytest.fixture
+def run_sample(tmp_path, sample):
+  def run(**changes):
+    return reproduction.run(options(
+        tmp_path, sample=sample[0], published=sample[1], **changes))
+  return run
 
 
 def results_of(tmp_path):
@@ -107,26 +131,13 @@ def results_of(tmp_path):
 # --- Steps -----------------------------------------------------------------
 
 
-def test_a_sample_goes_through_every_kind_of_step(tmp_path, sample, capsys):
-  fake = Fake()
-  content = run_sample(tmp_path, sample, fake)
-  assert fake.done == [
-      'sample: convert', 'preprocess val for TFLite',
-      'preprocess train for TFLite', 'export: Float',
-      'convert to TFLite: Float', 'export: Quantization-aware training',
-      'convert to TFLite: Quantization-aware training',
-      'quantize after training', 'evaluate, published: Float checkpoint',
-      'evaluate, published: Quantization-aware training checkpoint',
-      'evaluate, published: Quantization-aware training TFLite',
-      'evaluate, made here: Float frozen graph',
-      'evaluate, made here: Float TFLite',
-      'evaluate, made here: Quantization-aware training frozen graph',
-      'evaluate, made here: Quantization-aware training TFLite',
-      'evaluate, made here: Post-training quantization TFLite']
+def test_a_sample_goes_through_every_kind_of_step(
+    tmp_path, run_sample, fake, capsys):
+  content = run_sample()
+  assert fake.done == NAMES
   assert len(content['rows']) == 8
   output = capsys.readouterr().out
-  assert output.startswith('16 of 16 steps are left, in ')
-  assert 'time: about ' in output and 'disk: about ' in output
+  assert output.startswith('16 steps, in ')
   assert 'SAMPLE of 2 images' in output.split('\n== 1 of 16')[0]
   text = results_of(tmp_path)
   assert '**SAMPLE of 2 images: the scores say nothing of the published' in text
@@ -139,10 +150,9 @@ def test_a_sample_goes_through_every_kind_of_step(tmp_path, sample, capsys):
     assert json.load(written) == json.loads(json.dumps(content))
 
 
-def test_commands_are_those_of_the_readme(tmp_path, sample):
-  """Of their scripts' flags, and in the environment that each is for."""
-  fake = Fake()
-  run_sample(tmp_path, sample, fake)
+def test_commands_are_those_of_the_readme(run_sample, fake):
+  """With their scripts' flags, and in the environment that each is for."""
+  run_sample()
   in_environments = collections.defaultdict(set)
   for command in fake.commands:
     python, script = command[:2]
@@ -163,75 +173,158 @@ def test_commands_are_those_of_the_readme(tmp_path, sample):
   assert text.count('--resize_factor=16') == 4
 
 
-def test_what_is_done_is_not_done_again(tmp_path, sample, capsys):
-  run_sample(tmp_path, sample, Fake())
+# --- Done before, or not ---------------------------------------------------
+
+EVALUATED_CHECKPOINT = 'evaluate, published: Float checkpoint'
+
+
+def test_what_is_done_is_not_done_again(tmp_path, run_sample, fake, capsys):
+  run_sample()
   before = results_of(tmp_path)
-  fake = Fake()
-  run_sample(tmp_path, sample, fake)
-  assert fake.done == [] and results_of(tmp_path) == before
-  assert '0 of 16 steps are left' in capsys.readouterr().out
-  (tmp_path / 'out' / 'reports' /
-   'published_float_checkpoint.json').unlink()
-  # A build that was stopped while shards got their names.
-  (tmp_path / 'out' / 'tfrecord' / 'val.INCOMPLETE').write_text('')
-  (tmp_path / 'out' / 'preprocessed' / 'train' / 'INCOMPLETE').write_text('')
-  run_sample(tmp_path, sample, fake)
-  assert fake.done == ['sample: convert', 'preprocess train for TFLite',
-                       'evaluate, published: Float checkpoint']
+  fake.take()
+  run_sample()
+  assert fake.take() == [] and results_of(tmp_path) == before
+  assert capsys.readouterr().out.count('(done before)') == 16
 
 
-def test_a_step_that_fails_is_where_the_next_run_begins(tmp_path, sample):
+@pytest.mark.parametrize('path', [
+    'reports/published_float_model.ckpt-200000.json',
+    'made/float/freeze.tflite', 'tfrecord/file', 'preprocessed/val/file'])
+@pytest.mark.parametrize('damage', ['emptied', 'removed'])
+def test_a_damaged_output_is_made_again(
+    tmp_path, run_sample, fake, path, damage):
+  run_sample()
+  before = results_of(tmp_path)
+  fake.take()
+  damaged = tmp_path / 'out' / path
+  if damage == 'emptied':
+    damaged.write_text('')
+  else:
+    damaged.unlink()
+  run_sample()
+  # What is made of it comes out the same, and is not done again.
+  assert fake.take() == [{
+      'reports': EVALUATED_CHECKPOINT, 'made': 'convert: Float',
+      'tfrecord': 'records', 'preprocessed': 'preprocess val'}[
+          path.split('/')[0]]]
+  assert results_of(tmp_path).split('## Measured')[0] == (
+      before.split('## Measured')[0])
+
+
+def test_other_inputs_have_their_steps_done_again(
+    tmp_path, run_sample, fake, sample, capsys):
+  run_sample()
+  fake.take()
+  with open(os.path.join(
+      sample[1], 'float', 'model.ckpt-200000.index'), 'a') as grown:
+    grown.write('other')
+  run_sample()
+  assert fake.take() == ['export: Float', EVALUATED_CHECKPOINT]
+  assert 'export: Float (again, as these have changed: inputs)' in (
+      capsys.readouterr().out)
+  # A sample that has grown.
+  with open(os.path.join(sample[0], 'images', 'validation', '3.jpg'), 'w'):
+    pass
+  run_sample()
+  assert fake.take() == ['records']
+
+
+def test_other_code_or_commands_have_steps_done_again(
+    run_sample, fake, sample, monkeypatch, capsys):
+  run_sample()
+  fake.take()
+  with open(os.path.join(sample[0], 'images', 'training', '2.jpg'), 'w'):
+    pass
+  run_sample()
+  # As many images as there are.
+  assert fake.take() == ['records', 'quantize after training']
+  assert '(again, as these have changed: command)' in capsys.readouterr().out
+  checksum = reproduction._checksum
+  monkeypatch.setattr(reproduction, '_checksum', lambda path: (
+      checksum(path) + 'x' * path.endswith('eval_pb.py')))
+  run_sample()
+  assert [name.split(': ')[1] for name in fake.take()] == [
+      'Float frozen graph', 'Quantization-aware training frozen graph']
+  assert '(again, as these have changed: code)' in capsys.readouterr().out
+  monkeypatch.setattr(reproduction, '_checksum', lambda path: (
+      'x' if path.endswith('deeplab') else checksum(path)))
+  run_sample()
+  assert len(fake.take()) == 16
+  monkeypatch.setattr(reproduction, '_version', '{0} is newer'.format)
+  run_sample()
+  assert len(fake.take()) == 16
+
+
+def test_each_row_says_when_and_what_was_measured(
+    tmp_path, run_sample, fake, monkeypatch):
+  run_sample()
+  path = tmp_path / 'out' / 'steps.json'
+  journal = json.loads(path.read_text())
+  journal['steps'][EVALUATED_CHECKPOINT].update(
+      when='2001-02-03 04:05', commit='abc')
+  path.write_text(json.dumps(journal))
+  run_sample()
+  text = results_of(tmp_path)
+  assert ('| Float | checkpoint | published | 2001-02-03 04:05 | abc | '
+          'float/model.ckpt-200000 | ') in text
+  assert text.count('2001-02-03') == 1
+
+
+def test_a_step_that_fails_is_where_the_next_run_begins(
+    tmp_path, run_sample, fake):
+  fake.fails = 'export: Quant'
   with pytest.raises(InputError) as error:
-    run_sample(tmp_path, sample, Fake(fails='export: Quant'))
+    run_sample()
   assert str(error.value) == (
-      'step 6 of 16 (export: Quantization-aware training) ended with status '
+      'step 6 of 16: export: Quantization-aware training ended with status '
       '3; what it says is above; the same command goes on from there')
   assert not (tmp_path / 'out' / 'RESULTS.md').exists()
-  fake = Fake()
-  run_sample(tmp_path, sample, fake)
-  assert fake.done[0] == 'export: Quantization-aware training'
+  fake.fails = None
+  fake.take()
+  run_sample()
+  assert fake.take() == NAMES[5:]
 
 
-def test_a_step_without_a_result_is_named(tmp_path, sample):
-  with pytest.raises(InputError, match=r'step 1 of 16 \(sample: convert\) left '
-                     'no .*train.json'):
-    run_sample(tmp_path, sample, lambda *unused: 0)
+def test_a_step_without_an_output_is_named(run_sample, fake):
+  fake.makes_nothing = True
+  with pytest.raises(InputError, match='step 1 of 16: records left no .*tfre'):
+    run_sample()
 
 
 # --- The whole data set ----------------------------------------------------
 
 
-def test_the_whole_is_verified_and_judged(tmp_path, capsys):
-  fake = Fake(difference=0.0019)
-  content = reproduction.run(options(tmp_path), fake)
+def test_the_whole_is_judged(tmp_path, fake, capsys):
+  fake.difference = 0.0019
+  content = reproduction.run(options(tmp_path))
   assert fake.done[:4] == [
-      'published files: download, verify', 'ADE20K: download, verify, convert',
-      'preprocess val for TFLite', 'preprocess train for TFLite']
-  assert fake.commands[0][0].endswith('scripts/fetch_checkpoints.sh')
-  assert fake.commands[1] == [os.path.join(
-      scripts.REPOSITORY, 'download_and_convert_ade20k.sh')]
+      'published files', 'ADE20K', 'records', 'preprocess val']
+  assert fake.commands[0] == [
+      os.path.join(scripts.REPOSITORY, 'scripts', 'fetch_checkpoints.sh'),
+      '--output_dir={}'.format(tmp_path / 'out' / 'checkpoints')]
+  assert fake.commands[1] == [
+      os.path.join(scripts.REPOSITORY, 'download_and_convert_ade20k.sh'),
+      '--download_only']
   text = '\n'.join(map(' '.join, fake.commands))
   assert '--image_list=' in text and '--sample_num=500\n' in text
   assert len(content['rows']) == 12
   assert all(row['within_tolerance'] for row in content['rows'])
   text = results_of(tmp_path)
   assert 'SAMPLE' not in text and text.count('| yes |') == 12
-  assert '| Float | checkpoint | published | 0.5528 | 0.5547 | +0.0019 | yes |'
-  assert '| 0.5501 / 0.5509 | 0.5528 | +0.0019 | yes |' in text
+  for line in (
+      '| Float | checkpoint | published | mIoU | 0.5528 | 0.5547 | +0.0019 |',
+      '| Float | TFLite | published | mIoU, app | 0.5501 / 0.5509 | 0.5528 |',
+      '| Quantization-aware training | TFLite | made here | mIoU, kept | '):
+    assert line in text
   output = capsys.readouterr().out
-  assert re.search(r'time: about [5-7]\.\d hours', output)
-  assert re.search(r'disk: about 4\.\d GB, of ', output)
-  # What verifies by itself is asked each time.
-  fake = Fake()
-  reproduction.run(options(tmp_path), fake)
-  assert fake.done == ['published files: download, verify',
-                       'ADE20K: download, verify, convert']
+  assert 'takes about 6 hours on 2 processors, and 4.3 GB of disk' in output
   assert reproduction.summary_line(content, 'out') == (
       '12 of 12 scores are within 0.002 of the published ones: out/RESULTS.md')
 
 
-def test_what_is_off_is_said(tmp_path):
-  content = reproduction.run(options(tmp_path), Fake(difference=-0.0021))
+def test_what_is_off_is_said(tmp_path, fake):
+  fake.difference = -0.0021
+  content = reproduction.run(options(tmp_path))
   text = results_of(tmp_path)
   # Of two figures the nearer one counts: 0.5509 - 0.0021 is near the other.
   assert text.count('| NO |') == 10 and text.count('| yes |') == 2
@@ -239,93 +332,29 @@ def test_what_is_off_is_said(tmp_path):
 
 
 def test_published_figures_are_the_readmes():
-  section = readme.section('Published models')
   cells = [[cell.strip() for cell in line.split('|')[1:-1]]
-           for line in section.splitlines() if line.startswith('|')]
-  head, _, *rows = cells
-  shown = {}
-  for row in rows:
-    for name, cell in zip(head[1:], row[1:]):
-      if cell:
-        shown[row[0], name] = tuple(map(float, cell.split('/')))
+           for line in readme.section('Published models').splitlines()
+           if line.startswith('|')]
+  shown = {(row[0], name): tuple(map(float, cell.split('/')))
+           for row in cells[2:] for name, cell in zip(cells[0][1:], row[1:])
+           if cell}
   columns = {'checkpoint': 'ckpt', 'frozen graph': 'pb',
              'TFLite': 'TFLite, {}'}
   for figure in reproduction.FIGURES:
-    assert shown[reproduction._MODELS[figure.model], columns[
-        figure.form].format(figure.measured)] == figure.published
+    assert shown[figure.model, columns[figure.form].format(
+        figure.measured)] == figure.published
 
 
-def test_files_are_told_by_git_s_checksum():
-  assert reproduction.blob_sha1(b'hello\n') == (
-      'ce013625030ba8dba906f756967f9e9ca394464a')
+# --- Processes -------------------------------------------------------------
 
 
-def test_a_sample_alone_has_the_published_files_fetched(tmp_path, sample):
-  fake = Fake()
-  content = reproduction.run(options(tmp_path, sample=sample[0]), fake)
-  assert fake.done[:2] == [
-      'published files: download, verify', 'sample: convert']
-  assert fake.commands[0][1:] == [
-      '--output_dir={}'.format(tmp_path / 'out' / 'checkpoints')]
-  assert len(content['rows']) == 12
-
-
-def test_downloads_convert_with_an_environment_s_python(
-    tmp_path, monkeypatch):
+def test_downloads_run_in_an_environment_s_python(tmp_path, monkeypatch):
   monkeypatch.delenv('PYTHON', raising=False)
   for role, expected in (('shell', sys.executable), ('network', '')):
     reproduction._execute(
-        reproduction.Step('', role, (), (), 0, 0),
+        reproduction.Step('', role, [], [], ''),
         ['sh', '-c', 'printf %s "$PYTHON" > python'], str(tmp_path))
     assert (tmp_path / 'python').read_text() == expected
-
-
-# --- Refusals --------------------------------------------------------------
-
-
-def test_a_folder_of_another_run_is_refused(tmp_path, sample):
-  run_sample(tmp_path, sample, Fake())
-  with pytest.raises(InputError, match='output_dir=.*: was begun with another'):
-    run_sample(tmp_path, sample, Fake(), environment='modern')
-  with pytest.raises(InputError, match='output_dir=.*: was begun with another'):
-    reproduction.run(options(tmp_path), Fake())
-
-
-def test_too_small_a_disk_is_refused_before_any_step(tmp_path, monkeypatch):
-  usage = collections.namedtuple('usage', 'free')
-  monkeypatch.setattr(reproduction.shutil, 'disk_usage',
-                      lambda path: usage(3e9))
-  fake = Fake()
-  with pytest.raises(InputError, match=r'output_dir=.*: needs about 4\.\d GB, '
-                     r'has 3\.0 GB'):
-    reproduction.run(options(tmp_path), fake)
-  assert fake.done == []
-
-
-def test_what_is_missing_is_named(tmp_path, sample):
-  with pytest.raises(InputError, match='sample=.*: no image in images/train'):
-    reproduction.run(options(tmp_path, sample=str(tmp_path)), Fake())
-  with pytest.raises(InputError) as error:
-    reproduction.run(options(
-        tmp_path, sample=sample[0], published=str(tmp_path)), Fake())
-  assert str(error.value) == (
-      'published={}: has no float/model.ckpt-200000, '
-      'quantize_aware_training/model.ckpt-100000'.format(tmp_path))
-  with pytest.raises(InputError, match='zip=/no/such: no such file'):
-    reproduction.run(options(tmp_path, zip='/no/such'), Fake())
-  with pytest.raises(InputError, match='zip=x and sample=y: expected one'):
-    options(tmp_path, zip='x', sample='y')
-  assert not (tmp_path / 'out').exists()
-
-
-def test_a_missing_environment_is_named(tmp_path, monkeypatch):
-  monkeypatch.undo()
-  monkeypatch.setattr(reproduction, 'ROOT', str(tmp_path))
-  with pytest.raises(InputError) as error:
-    reproduction.run(options(tmp_path), Fake())
-  assert str(error.value) == (
-      '{}/.venvs/tf1/bin/python: does not run; ./scripts/setup.sh tf1 makes '
-      'it'.format(tmp_path))
 
 
 def test_a_stop_ends_the_step_too(tmp_path):
@@ -345,32 +374,64 @@ def test_a_stop_ends_the_step_too(tmp_path):
   try:
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     with pytest.raises(StopError):
-      reproduction._execute(
-          reproduction.Step('', 'network', (), (), 0, 0),
-          ['sh', str(script)], str(tmp_path))
+      reproduction._execute(reproduction.Step('', 'network', [], [], ''),
+                            ['sh', str(script)], str(tmp_path))
   finally:
     signal.signal(signal.SIGALRM, before)
   # It was asked to end, and waited for.
   assert (tmp_path / 'ended').exists()
 
 
-# --- The script ------------------------------------------------------------
+# --- Refusals --------------------------------------------------------------
 
 
-def reproduce(*arguments):
-  return subprocess.run(
-      [os.path.join(scripts.REPOSITORY, 'scripts', 'reproduce.sh'),
-       *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True)
+def test_a_folder_of_another_run_or_of_somebody_is_refused(
+    tmp_path, run_sample, fake):
+  run_sample()
+  another = 'output_dir=.*: was begun with another'
+  with pytest.raises(InputError, match=another):
+    run_sample(environment='modern')
+  with pytest.raises(InputError, match=another):
+    reproduction.run(options(tmp_path))
+  (tmp_path / 'out' / 'steps.json').unlink()
+  before = results_of(tmp_path)
+  with pytest.raises(InputError, match='output_dir=.*: holds something else'):
+    run_sample()
+  assert results_of(tmp_path) == before
+
+
+def test_what_is_missing_is_named(tmp_path, sample):
+  with pytest.raises(InputError, match='sample=.*: no image in images/valid'):
+    reproduction.run(options(tmp_path, sample=str(tmp_path)))
+  with pytest.raises(InputError) as error:
+    reproduction.run(options(
+        tmp_path, sample=sample[0], published=str(tmp_path)))
+  assert str(error.value) == (
+      'published={}: has no float/model.ckpt-200000, '
+      'quantize_aware_training/model.ckpt-100000'.format(tmp_path))
+  with pytest.raises(InputError, match='zip=/no/such: no such file'):
+    reproduction.run(options(tmp_path, zip='/no/such'))
+  with pytest.raises(InputError, match='zip=x and sample=y: expected one'):
+    options(tmp_path, zip='x', sample='y')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_missing_environment_is_named(tmp_path, monkeypatch):
+  monkeypatch.setattr(reproduction.download, 'ROOT', str(tmp_path))
+  with pytest.raises(InputError) as error:
+    reproduction.run(options(tmp_path))
+  assert str(error.value) == (
+      '{}/.venvs/tf1/bin/python: does not run; ./scripts/setup.sh tf1 makes '
+      'it'.format(tmp_path))
 
 
 def test_the_script_explains_itself_and_refuses():
-  done = reproduce('--help')
-  assert done.returncode == 0 and '--sample=DIR' in done.stdout
+  script = os.path.join(scripts.REPOSITORY, 'scripts', 'reproduce.sh')
+  text = subprocess.check_output([script, '--help'], universal_newlines=True)
   for flag in options_lib.ReproduceOptions._definitions:
-    assert '--{}='.format(flag) in done.stdout
-  done = reproduce('sample')
-  assert (done.returncode, done.stdout) == (2, '')
-  assert done.stderr == (
-      'ERROR reproduce.sh: unknown argument sample; expected --FLAG=VALUE or '
-      '--help\n')
+    assert '--{}='.format(flag) in text
+  done = subprocess.run([script, 'sample'], stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT, universal_newlines=True)
+  assert (done.returncode, done.stdout) == (
+      2, 'ERROR reproduce.sh: unknown argument sample; expected '
+      '--FLAG=VALUE or --help\n')

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -101,10 +102,12 @@ def test_three_steps_match_the_reference(
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
   with golden_step(golden, run) as step, (
       tf.Session(config=processors.config(grappler=False))) as session:
+    policy = schedules.learning_rate(GOLDEN_RUN, step.global_step)
     golden_session(session)
     losses_found, rates = [], []
     for _ in range(3):
-      rates.append(session.run(step.learning_rate))
+      # Adam has a rate of its own; the reference logs the policy's.
+      rates.append(session.run(policy))
       losses_found.append(session.run(step.train_op))
     values = session.run({v.op.name: v for v in tf.global_variables()})
   if recording:
@@ -422,7 +425,17 @@ def test_frozen_batch_norm_keeps_its_statistics():
 def test_options_that_cannot_train_are_refused(changes, batch_size, words):
   with pytest.raises(InputError, match=words):
     options.TrainOptions(train_logdir='', **changes).check_with(
-        batch_size=batch_size, num_classes=32)
+        MODEL, batch_size=batch_size)
+
+
+@pytest.mark.parametrize('batch_size, parts', [(1, 1), (4, 4)])
+def test_frozen_batch_norm_takes_one_image_a_part(batch_size, parts):
+  given = options.TrainOptions(train_logdir='')
+  given.check_with(MODEL._replace(quantize_delay_step=0),
+                   batch_size=batch_size, parts=parts)
+  with pytest.raises(InputError, match='expected at least'):
+    given.check_with(MODEL._replace(quantize_delay_step=5),
+                     batch_size=batch_size, parts=parts)
 
 
 def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
@@ -452,8 +465,9 @@ def a_step_of_next_to_nothing(*unused):
     with tf.control_dependencies([global_step.assign_add(1)]):
       steps_done = global_step.read_value()
       train_op = tf.identity(weight)
-  return training.TrainStep(train_op, train_op, tf.constant(0.1), global_step,
-                            steps_done, train_op)
+  return training.TrainStep(
+      train_op, train_op - 2.0, tf.constant(0.1), global_step, steps_done,
+      train_op)
 
 
 @pytest.fixture
@@ -461,7 +475,8 @@ def run(monkeypatch, tmp_path):
   """A function that trains that in tmp_path; gives the TrainResult."""
   monkeypatch.setattr(training, 'build_step', a_step_of_next_to_nothing)
   monkeypatch.setattr(
-      training, '_summary_op', lambda *_: tf.summary.scalar('one', 1.0))
+      training, '_summary_op', lambda *_: tf.raw_ops.HistogramSummary(
+          tag='one', values=tf.ones([2])))
   monkeypatch.setattr(training.records, 'find_shards', lambda *_: [])
   monkeypatch.setattr(training.dataset, 'training_batches', lambda *_: {
       'image': tf.zeros([2, 33, 33, 3]), 'filename': tf.constant(['a', 'b']),
@@ -479,25 +494,38 @@ def run(monkeypatch, tmp_path):
   return train
 
 
-def test_the_log_has_a_running_loss_the_pace_and_the_time_left(run, caplog):
+def test_the_log_and_tensorboard_have_loss_rate_and_pace(
+    tmp_path, run, caplog):
   caplog.set_level('INFO')
   run(5, log_steps=2)
   lines = [line for line in caplog.messages if line.startswith('step ')]
   # The loss is the number of steps + 1.
   assert [line[:line.index(', learning')] for line in lines] == [
-      'step 2/5: loss 3.0000, mean of last 2 2.5000',
-      'step 4/5: loss 5.0000, mean of last 4 3.5000',
-      'step 5/5: loss 6.0000, mean of last 5 4.0000']
+      'step 2/5: loss 3.0000, cross-entropy 1.0000, mean loss of last 2 2.5000',
+      'step 4/5: loss 5.0000, cross-entropy 3.0000, mean loss of last 4 3.5000',
+      'step 5/5: loss 6.0000, cross-entropy 4.0000, mean loss of last 5 4.0000']
   for line in lines:
     assert re.search(r', learning rate 0\.1, [\d.e+]+ steps/s, \d\d:\d\d:\d\d '
                      'left$', line)
+  points = {}
+  for path in tmp_path.glob('*tfevents*'):
+    for event in tf.train.summary_iterator(str(path)):
+      for value in event.summary.value:
+        if value.HasField('simple_value'):
+          points.setdefault(value.tag, []).append(
+              (event.step, round(value.simple_value, 6)))
+  assert points.pop('global_step/sec')
+  assert points == {
+      'total_loss': [(2, 3), (4, 5), (5, 6)],
+      'losses/softmax_cross_entropy': [(2, 1), (4, 3), (5, 4)],
+      'learning_rate': [(2, 0.1), (4, 0.1), (5, 0.1)]}
 
 
 def test_the_loss_shown_is_the_mean_of_the_last_steps(run, caplog, monkeypatch):
   monkeypatch.setattr(training, '_RUNNING_STEPS', 3)
   caplog.set_level('INFO')
   run(5, log_steps=5)
-  assert 'loss 6.0000, mean of last 3 5.0000' in caplog.text
+  assert 'mean loss of last 3 5.0000' in caplog.text
 
 
 def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
@@ -581,6 +609,30 @@ def test_a_run_keeps_as_many_checkpoints_as_asked_for(tmp_path, run, kept):
   assert [os.path.basename(path) for path in
           listed.all_model_checkpoint_paths] == [
               'model.ckpt-{}'.format(step) for step in steps_in(tmp_path)]
+
+
+def test_checkpoints_of_another_name_are_never_removed(tmp_path, run):
+  run(2)
+  for path in list(tmp_path.glob('model.ckpt-0.*')):
+    path.rename(str(path).replace('model.ckpt-0', 'best.ckpt-1'))
+  state = tmp_path / 'checkpoint'
+  state.write_text(state.read_text().replace('model.ckpt-0', 'best.ckpt-1'))
+  run(3, max_checkpoints_to_keep=1)
+  assert steps_in(tmp_path) == [3]
+  assert len(list(tmp_path.glob('best.ckpt-1.*'))) == 3
+
+
+def test_a_second_signal_does_not_cut_off_a_save(tmp_path, run, monkeypatch):
+  def write(self, *arguments, write=saving.Keeper._write):
+    if self.newest == 'model.ckpt-0':
+      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGHUP)
+    write(self, *arguments)
+
+  monkeypatch.setattr(saving.Keeper, '_write', write)
+  result = run(9)
+  assert result.stopped_by == 'SIGHUP'
+  assert checkpoints.find(str(tmp_path), 'x') == result.checkpoint
 
 
 def test_a_damaged_checkpoint_is_not_counted_among_the_kept(tmp_path, run):

@@ -1,10 +1,10 @@
-"""Several models on the same images: how far they agree, and where they do not.
+"""Several models on the same images: how far they agree.
 
 samples      the images, with or without labels
-counts       what models say of them, counted image by image
-statistics   scores, differences, and how far a sample of images can be trusted
+counts       predictions of the models, counted image by image
+statistics   scores, differences, and their intervals
 drawing      pictures of single images, and of where models differ
 charts       charts (needs matplotlib)
-page         all of it as one HTML file
+page         one HTML file with everything (needs Jinja2)
 run          from options to a folder
 """

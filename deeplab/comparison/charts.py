@@ -7,16 +7,13 @@ import numpy as np
 
 from deeplab import label_map as label_maps
 from deeplab.comparison import statistics as statistics_lib
-from deeplab.errors import InputError
 
-# Of models, in order; those of Okabe and Ito, which can be told apart without
-# seeing red or green.
+# Of models, in order: the palette of Okabe and Ito, which colour-blind people
+# can tell apart.
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
            '#8c6d31', '#555555')
-# Images that there is something of to see.
-_LEAST_SPREAD = 5
 _INK, _FAINT = '#1a1a1a', '#d8d8d8'
-# Of a page, and of the files: screens have small pixels.
+# Resolution of the page and of the files.
 _PAGE_DPI, _DPI = 96, 160
 _STYLE = {
     'font.size': 9, 'font.family': 'DejaVu Sans', 'axes.edgecolor': '#888888',
@@ -33,67 +30,41 @@ class Chart(NamedTuple):
   # Of its file, without ending.
   name: str
   title: str
-  # What it shows, in a sentence, for those who do not see it.
+  # A sentence for those who do not see it.
   text: str
   png: bytes
   # In pixels of a page.
   width: int
 
 
-def check() -> None:
-  """Raises InputError where matplotlib is not installed."""
-  _pyplot()
-
-
 def _pyplot() -> Any:
-  try:
-    # It says when it makes its cache of fonts.
-    logging.getLogger('matplotlib').setLevel(logging.WARNING)
-    import matplotlib
-  except ImportError:
-    raise InputError('charts need the package matplotlib (none found); run '
-                     './scripts/setup.sh modern, then use '
-                     '.venvs/modern/bin/python')
+  # It says when it makes its cache of fonts.
+  logging.getLogger('matplotlib').setLevel(logging.WARNING)
+  import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot
   return pyplot
 
 
-def draw(statistics: statistics_lib.Statistics,
-         by_size: List[Any], differing: np.ndarray,
-         names: Sequence[str], label_map: label_maps.LabelMap) -> List[Chart]:
-  """Draws all charts that there is something for.
+def draw(models: Sequence[statistics_lib.ModelScores], names: Sequence[str],
+         label_map: label_maps.LabelMap) -> List[Chart]:
+  """Draws all charts.
 
   Args:
-    statistics: of the comparison.
-    by_size: from statistics.by_sample_size.
-    differing: [images] share of pixels that differ.
+    models: scores of each.
     names: of the models.
-    label_map: what the classes are.
-
-  Raises:
-    InputError: matplotlib is not installed.
+    label_map: of the classes.
   """
   pyplot = _pyplot()
-  found = []
+  seen = np.sum([model.matrix for model in models], axis=0)
+  classes = [index for index in range(len(seen))
+             if seen[index].any() or seen[:, index].any()]
   with pyplot.rc_context(_STYLE):
-    if statistics.models is not None:
-      models = statistics.models
-      found.append(_scores(pyplot, models, names))
-      found.append(_iou(pyplot, models, names, label_map))
-      found.append(_iou_differences(pyplot, models, names, label_map))
-    if len(differing) >= _LEAST_SPREAD:
-      found.append(_differing(pyplot, differing))
-    if by_size:
-      found.append(_sample_sizes(pyplot, by_size, names))
-    if statistics.models is not None:
-      seen = np.sum([model.matrix for model in statistics.models], axis=0)
-      classes = [index for index in range(len(seen))
-                 if seen[index].any() or seen[:, index].any()]
-      for index, model in enumerate(statistics.models):
-        found.append(_confusion(
-            pyplot, model, names[index], index, classes, label_map))
-  return found
+    return [_scores(pyplot, models, names),
+            _iou(pyplot, models, names, label_map),
+            _iou_differences(pyplot, models, names, label_map)] + [
+                _confusion(pyplot, model, names[index], index, classes,
+                           label_map) for index, model in enumerate(models)]
 
 
 def colour(index: int) -> str:
@@ -200,42 +171,6 @@ def _iou_differences(pyplot, models, names, label_map):
   return _chart(
       pyplot, figure, 'iou_differences', 'Difference of IoU by class',
       'Difference of IoU to the first model, with intervals over images.')
-
-
-def _differing(pyplot, differing):
-  figure, axes = pyplot.subplots(figsize=(7.4, 2.6))
-  values = 100 * np.sort(differing)[::-1]
-  axes.fill_between(np.arange(len(values)) + 1, values, step='mid', alpha=0.35,
-                    color=colour(0))
-  axes.step(np.arange(len(values)) + 1, values, where='mid', color=colour(0))
-  axes.set_ylim(0, None)
-  axes.set_xlim(0.5, len(values) + 0.5)
-  if len(values) <= 12:
-    axes.set_xticks(np.arange(len(values)) + 1)
-  axes.set_xlabel('images, by how much models differ')
-  axes.set_ylabel('% of pixels')
-  return _chart(pyplot, figure, 'differing', 'How images spread',
-                'Share of pixels on which models differ, image by image.')
-
-
-def _sample_sizes(pyplot, by_size, names):
-  figure, axes = pyplot.subplots(figsize=(7.4, 2.8))
-  sizes = [size for size, _ in by_size]
-  for index, name in enumerate(names):
-    intervals = [found[index] for _, found in by_size]
-    axes.fill_between(sizes, [one.low for one in intervals],
-                      [one.high for one in intervals], color=colour(index),
-                      alpha=0.18, linewidth=0)
-    axes.plot(sizes, [one.value for one in intervals], color=colour(index),
-              label=name)
-  axes.set_xscale('log')
-  axes.set_xticks(sizes, [str(size) for size in sizes])
-  axes.minorticks_off()
-  axes.set_xlabel('images drawn')
-  axes.set_ylabel('mIoU')
-  _legend(axes, names)
-  return _chart(pyplot, figure, 'sample_sizes', 'How intervals narrow',
-                'Interval of mIoU by the number of images that are drawn.')
 
 
 def _confusion(pyplot, model, name, index, classes, label_map):

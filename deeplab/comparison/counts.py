@@ -1,4 +1,4 @@
-"""What models say of images, counted image by image."""
+"""Predictions of models, counted image by image."""
 import heapq
 from typing import List, NamedTuple, Optional, Sequence
 
@@ -15,9 +15,9 @@ from deeplab.errors import InputError
 
 
 class Shown(NamedTuple):
-  """An image with all that is said of it; no padding."""
+  """An image with its label and all predictions, without padding."""
   name: str
-  # Share of its pixels of which not all models say the same.
+  # Share of its pixels on which the models differ.
   differing: float
   # [height, width, 3] uint8 RGB.
   image: np.ndarray
@@ -32,28 +32,25 @@ class Counts(NamedTuple):
   names: List[str]
   # int64 [N]: pixels of image, without padding.
   pixels: np.ndarray
-  # int64 [N, M, M]: pixels of which two models say the same.
+  # int64 [N, M, M]: pixels on which two models agree.
   agreeing: np.ndarray
-  # int64 [N]: pixels of which not all models say the same.
+  # int64 [N]: pixels on which not all models agree.
   differing: np.ndarray
   # int32 [N, M, C, C], rows are labels; None: no labels.
   matrices: Optional[np.ndarray]
-  # int64 [M, C, C]: rows are what the first model says, columns what each one.
-  crossed: np.ndarray
-  # Those that differ most, the most first.
+  # Images that differ most, the largest difference first.
   shown: List[Shown]
-  # What the classes are.
   label_map: label_maps.LabelMap = label_maps.ADE20K
 
 
 def count(predictors: Sequence[counting.Predictor],
           samples: samples_lib.Samples, *, most_different: int) -> Counts:
-  """Has all models label all images; shows progress.
+  """Makes all models label all images; shows progress.
 
   Args:
     predictors: at least two.
     samples: the images.
-    most_different: number of images to keep with all that is said of them.
+    most_different: number of images to keep with their predictions.
 
   Raises:
     InputError: a model gives labels that are no classes.
@@ -69,7 +66,6 @@ def count(predictors: Sequence[counting.Predictor],
   differing = np.zeros([number], np.int64)
   matrices = (np.zeros([number, models, classes, classes], np.int32)
               if samples.has_labels else None)
-  crossed = np.zeros([models, classes, classes], np.int64)
   kept: List[tuple] = []
   with progress.Bar(number, 'comparing', unit='image') as bar:
     for index, sample in zip(range(number), samples.images):
@@ -81,12 +77,9 @@ def count(predictors: Sequence[counting.Predictor],
         for other in range(models):
           agreeing[index, one, other] = np.count_nonzero(
               prediction == shown.predictions[other])
-        crossed[one] += _matrix(
-            shown.predictions[0], prediction, predictors[one], classes, -1)
         if matrices is not None:
           matrices[index, one] = _matrix(
-              shown.label, prediction, predictors[one], classes,
-              contract.IGNORE_LABEL)
+              shown.label, prediction, predictors[one], classes)
       # Of equal ones, the first.
       entry = (shown.differing, -index, shown)
       if len(kept) < most_different:
@@ -94,7 +87,7 @@ def count(predictors: Sequence[counting.Predictor],
       else:
         heapq.heappushpop(kept, entry)
       bar.update()
-  return Counts(names, pixels, agreeing, differing, matrices, crossed,
+  return Counts(names, pixels, agreeing, differing, matrices,
                 [entry[-1] for entry in sorted(kept, reverse=True)],
                 samples.label_map)
 
@@ -115,9 +108,9 @@ def _labelled(sample, predictors):
       predictions)
 
 
-def _matrix(labels, predictions, predictor, num_classes, ignore_label):
+def _matrix(labels, predictions, predictor, num_classes):
   try:
     return metrics.confusion_matrix(
-        labels, predictions, num_classes, ignore_label=ignore_label)
+        labels, predictions, num_classes, ignore_label=contract.IGNORE_LABEL)
   except InputError as error:
     raise InputError('{}: {}', predictor.description, error)

@@ -12,13 +12,13 @@ from deeplab import label_map as label_maps
 from deeplab import visualize
 from deeplab.comparison import counts as counts_lib
 
-# Of pixels on which two models differ: who is right. Colours that can be told
-# apart without seeing red or green.
+# Colours of pixels on which two models differ; colour-blind people can tell
+# them apart.
 FIRST_RIGHT = (0, 114, 178)
 OTHER_RIGHT = (230, 159, 0)
 NONE_RIGHT = (204, 51, 153)
 DIFFERENT = (213, 94, 0)
-# What pixels on which they agree keep of their brightness, above a gray.
+# Pixels on which they agree are gray: brightness times one plus the other.
 _DIMMED, _GROUND = 0.45, 120
 _GAP, _HEADING = 8, 18
 _THUMBNAIL_WIDTH = 256
@@ -84,6 +84,21 @@ def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
   painted[labelled & (first == label)] = FIRST_RIGHT
   painted[labelled & (second == label)] = OTHER_RIGHT
   return painted
+
+
+def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
+  """Returns the colours of difference_map, and their meaning.
+
+  Args:
+    first: name of the first model.
+    labelled: whether there are labels.
+  """
+  if not labelled:
+    return [(DIFFERENT, 'they differ')]
+  return [(FIRST_RIGHT, 'only {} is right'.format(first)),
+          (OTHER_RIGHT, 'only the other one is right'),
+          (NONE_RIGHT, 'both are wrong, in different ways'),
+          (DIFFERENT, 'they differ where there is no label')]
 
 
 def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:

@@ -1,8 +1,8 @@
 """From options to a folder with everything that a comparison tells."""
 import contextlib
-import logging
+import glob
+import importlib
 import os
-import shutil
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import any_model
@@ -23,13 +23,14 @@ from deeplab.comparison import statistics as statistics_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-_LOG = logging.getLogger(__name__)
-PAGE = 'index.html'
-# Says, too, that a folder is of a comparison and may be replaced.
-NUMBERS = 'comparison.json'
+PAGE, NUMBERS = 'index.html', 'comparison.json'
 _CHARTS, _IMAGES = 'charts', 'images'
-# How few draws do for each size of a sample.
-_LEAST_DRAWS = 5
+# All files of a comparison. The numbers show who wrote the others.
+_FILES = (PAGE, _CHARTS + '/scores.png', _CHARTS + '/iou.png',
+          _CHARTS + '/iou_differences.png', _CHARTS + '/confusion_[0-9].png',
+          _CHARTS + '/confusion_[0-9][0-9].png',
+          _IMAGES + '/[0-9][0-9][0-9].png', NUMBERS)
+_PACKAGES = ('jinja2', 'matplotlib')
 
 
 class Result(NamedTuple):
@@ -45,61 +46,90 @@ def compare(models: Sequence[Tuple[str, str]],
   """Compares models and writes the page, its pictures and the numbers.
 
   Args:
-    models: (name, path) of each, at least two; the first one is what others are
-      compared with.
+    models: (name, path) of each, at least two; others are compared with the
+      first one.
     options: ComparisonOptions.
 
   Returns:
     What was made.
 
   Raises:
-    InputError: models or images that cannot be used, or are of different
-      classes; or matplotlib is missing.
+    InputError: models or images that cannot be used, or have different
+      classes; a folder with files of others; or a package is missing.
   """
-  charts_lib.check()
+  _check_packages()
   samples_lib.check(options)
   found = [any_model.find(path) for _, path in models]
   model_map = _label_map(found)
   names = [errors.printable(name) for name, _ in models]
-  _check_folder(options.output_dir)
-  with contextlib.ExitStack() as stack:
-    predictors = _open(found, options, stack)
-    samples = samples_lib.read(
-        options, predictors[0].input_size, model_map)
-    counts = counts_lib.count(
-        predictors, samples, most_different=options.most_different)
-    described = [
-        page_lib.Model(name, model.kind, model.path, predictor.runtime)
-        for name, model, predictor in zip(names, found, predictors)]
-  statistics = statistics_lib.compute(
-      counts, resamples=options.resamples, seed=options.seed)
-  by_size = statistics_lib.by_sample_size(
-      counts, resamples=max(_LEAST_DRAWS, options.resamples // _LEAST_DRAWS),
-      seed=options.seed)
-  content = page_lib.Content(
-      models=described, source=samples.source, geometry=samples.geometry,
-      settings=[
-          ('intervals', '{} draws of images, seed {}'.format(
-              options.resamples, options.seed)),
-          ('numbers', NUMBERS)],
-      counts=counts, statistics=statistics,
-      charts=charts_lib.draw(
-          statistics, by_size, counts.differing / counts.pixels, names,
-          counts.label_map),
-      sheets=['{}/{:03d}.png'.format(_IMAGES, place + 1)
-              for place in range(len(counts.shown))])
-  numbers = dict(
-      statistics_lib.to_json(statistics, counts, names),
-      models=[model._asdict() for model in described], source=samples.source,
-      geometry=samples.geometry, resamples=options.resamples,
-      seed=options.seed)
-  size = _write(options.output_dir, content, numbers)
+  given = option('output_dir', options.output_dir)
+  _check_inputs(given, options, [path for _, path in models])
+  with files.replacing_own(
+      given, options.output_dir, _FILES,
+      files.json_with('agreement', 'models')) as folder:
+    with contextlib.ExitStack() as stack:
+      predictors = _open(found, options, stack)
+      if options.label_map or options.pictures and not model_map:
+        # Images with labels have names for the classes.
+        model_map = max((
+            any_model.classes_of(model, predictor, options.label_map)
+            for model, predictor in zip(found, predictors)),
+                        key=lambda classes: classes.num_classes)
+      samples = samples_lib.read(
+          options, predictors[0].input_size, model_map)
+      counts = counts_lib.count(
+          predictors, samples, most_different=options.most_different)
+      described = [
+          page_lib.Model(name, model.kind, model.path, predictor.runtime)
+          for name, model, predictor in zip(names, found, predictors)]
+    statistics = statistics_lib.compute(
+        counts, resamples=options.resamples, seed=options.seed)
+    content = page_lib.Content(
+        models=described, source=samples.source, geometry=samples.geometry,
+        resamples=options.resamples, seed=options.seed, counts=counts,
+        statistics=statistics, charts=[] if statistics.models is None else
+        charts_lib.draw(statistics.models, names, counts.label_map),
+        sheets=['{}/{:03d}.png'.format(_IMAGES, place + 1)
+                for place in range(len(counts.shown))])
+    numbers = dict(
+        statistics_lib.to_json(statistics, counts, names),
+        models=[model._asdict() for model in described], source=samples.source,
+        geometry=samples.geometry, resamples=options.resamples,
+        seed=options.seed)
+    size = _write(folder, content, numbers)
   return Result(os.path.join(options.output_dir, PAGE), size, numbers)
+
+
+def _check_packages():
+  for name in _PACKAGES:
+    try:
+      importlib.import_module(name)
+    except ImportError:
+      raise InputError('the page needs the package {} (none found); run '
+                       './scripts/setup.sh modern, then use '
+                       '.venvs/modern/bin/python'.format(name))
+
+
+def _check_inputs(given, options, models):
+  """Raises InputError if a file or folder to write is an input."""
+  inputs = models + [options.pictures, options.test_dir]
+  if options.test_dir:
+    inputs += [os.path.join(options.test_dir, _IMAGES)]
+  inputs = {os.path.realpath(path) for path in inputs if path}
+  folder = options.output_dir
+  written = [folder, os.path.join(folder, _CHARTS),
+             os.path.join(folder, _IMAGES)]
+  for name in _FILES:
+    written += glob.glob(os.path.join(glob.escape(folder), name))
+  for path in written:
+    if os.path.realpath(path) in inputs:
+      raise InputError('{}: {} is an input of this command; give another '
+                       'folder', given, path)
 
 
 def _label_map(found: Sequence[any_model.ModelFile]
                ) -> Optional[label_maps.LabelMap]:
-  """Returns what the classes of all models are; None: no model says it."""
+  """Returns the label map of all models; None: no model has one."""
   known = [(model.path, label_map) for model, label_map in zip(
       found, map(any_model.label_map_of, found)) if label_map]
   return label_maps.agreed(*known) if known else None
@@ -108,52 +138,45 @@ def _label_map(found: Sequence[any_model.ModelFile]
 def _open(found: Sequence[any_model.ModelFile],
           options: options_lib.ComparisonOptions,
           stack: contextlib.ExitStack) -> List[counting.Predictor]:
-  """Opens models so that all take images of one size."""
+  """Opens models; all take images of one size."""
   threads = parallel.worker_count(options.num_threads)
   opened: Dict[int, counting.Predictor] = {}
   size = options.crop_size
-  # A checkpoint takes the size that files have.
+  first = ''
+  # A checkpoint takes the size of the files.
   for place in sorted(range(len(found)), key=lambda place: (
       found[place].kind == report_lib.CHECKPOINT)):
+    model = found[place]
     predictor = stack.enter_context(any_model.open_predictor(
-        found[place], crop_size=size, num_threads=threads))
-    size = predictor.input_size
+        model, num_threads=threads, crop_size=(
+            size if model.kind == report_lib.CHECKPOINT else
+            options.crop_size)))
+    if size and predictor.input_size != tuple(size):
+      raise InputError(
+          '{}: takes images of {}x{}, but {} of {}x{}; expected models of one '
+          'size', model.path, *predictor.input_size, first, *size)
+    size, first = predictor.input_size, model.path
     opened[place] = predictor
   return [opened[place] for place in range(len(found))]
 
 
-def _check_folder(folder):
-  """Raises InputError unless a folder can be written, or written anew."""
-  if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(
-      os.path.join(folder, NUMBERS)):
-    raise InputError('{}: holds other files than a comparison; give another '
-                     'folder', option('output_dir', folder))
-  files.check_folder(option('output_dir', folder), folder)
-
-
 def _write(folder, content, numbers):
-  """Writes the folder; returns the page's size in bytes."""
-  folder = os.path.normpath(folder)
-  with files.replacing(folder) as (temporary,):
-    os.makedirs(os.path.join(temporary, _CHARTS))
-    os.makedirs(os.path.join(temporary, _IMAGES))
-    for chart in content.charts:
-      with open(os.path.join(
-          temporary, _CHARTS, chart.name + '.png'), 'wb') as out:
-        out.write(chart.png)
-    names = [model.name for model in content.models]
-    label_map = content.counts.label_map
-    for shown, path in zip(content.counts.shown, content.sheets):
-      sheet = drawing.sheet(
-          drawing.panels(shown, names, label_map),
-          drawing.classes_shown([shown]), label_map)
-      visualize.save(os.path.join(temporary, path), sheet)
-    files.write_json(os.path.join(temporary, NUMBERS), numbers)
-    page = page_lib.render(content).encode('utf-8')
-    with open(os.path.join(temporary, PAGE), 'wb') as out:
-      out.write(page)
-    # A folder replaces an empty one only.
-    shutil.rmtree(folder, ignore_errors=True)
+  """Writes the files into a folder; returns the page's size in bytes."""
+  for name in (_CHARTS, _IMAGES):
+    os.mkdir(os.path.join(folder, name))
+  for chart in content.charts:
+    with open(os.path.join(folder, _CHARTS, chart.name + '.png'), 'wb') as out:
+      out.write(chart.png)
+  names = [model.name for model in content.models]
+  label_map = content.counts.label_map
+  for shown, path in zip(content.counts.shown, content.sheets):
+    visualize.save(os.path.join(folder, path), drawing.sheet(
+        drawing.panels(shown, names, label_map),
+        drawing.classes_shown([shown]), label_map))
+  page = page_lib.render(content).encode('utf-8')
+  with open(os.path.join(folder, PAGE), 'wb') as out:
+    out.write(page)
+  files.write_json(os.path.join(folder, NUMBERS), numbers)
   return len(page)
 
 

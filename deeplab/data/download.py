@@ -285,6 +285,20 @@ def published(path: str = PUBLISHED_LIST) -> Dict[str, str]:
   return sums
 
 
+def state_of_published(folder: str) -> Dict[str, str]:
+  """Compares a folder with the published files.
+
+  Returns:
+    Dict from path to 'verified', 'another file' or 'missing'.
+  """
+  found = {}
+  for name, expected in published().items():
+    path = os.path.join(folder, name)
+    found[name] = 'missing' if not os.path.isfile(path) else (
+        'verified' if blob_sha1_of(path) == expected else 'another file')
+  return found
+
+
 def get_published(sums: Dict[str, str], address: str, folder: str) -> None:
   """Downloads what a folder lacks of the published files.
 

@@ -4,6 +4,9 @@
     FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
     FOLDER/manifest.json          which image of the data set each img_N is
 
+Folders of the MLPerf Mobile app are read, too: JPEG images, and annotations as
+bare bytes (.raw) with any ids. As in the app, ids above 31 are ignored.
+
 With classes of one's own, the manifest has the label map, and annotations hold
 classes, not what that map calls ids.
 
@@ -11,6 +14,7 @@ png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
 TFLite model can be evaluated where there is an interpreter and nothing else.
 """
 import collections
+import logging
 import os
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
@@ -19,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab import contract
+from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import parallel
@@ -28,6 +33,9 @@ from deeplab.errors import option
 from deeplab.errors import some_messages
 from deeplab.errors import some_of
 
+_LOG = logging.getLogger(__name__)
+_RAW = '.raw'
+_VOID = 255
 # What a manifest tells a report.
 _TOLD = ('split', 'geometry')
 
@@ -132,7 +140,8 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
 
   Args:
     test_dir: FOLDER/images or FOLDER.
-    val_label_dir: folder with *.png; None: `annotations` beside the images.
+    val_label_dir: folder with *.png or *.raw; None: `annotations` beside the
+      images.
 
   Returns:
     A Listing.
@@ -141,6 +150,7 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
     InputError: no such folder, no image, or images without an annotation.
   """
   paths, ignored = _list_images(test_dir, 'test_dir')
+  check_manifest(paths)
   if val_label_dir is None:
     val_label_dir = os.path.join(
         parent_of(os.path.dirname(paths[0])),
@@ -154,8 +164,9 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
         option('val_label_dir', val_label_dir))
   annotations = {
       os.path.splitext(name)[0]: os.path.join(val_label_dir, name)
-      for name in _visible_files(val_label_dir)
-      if name.lower().endswith('.png')}
+      # Reversed, so that a .png takes the place of a .raw.
+      for name in sorted(_visible_files(val_label_dir), reverse=True)
+      if name.lower().endswith(('.png', _RAW))}
   found = [pairs_lib.Pair(
       os.path.basename(path), path, annotations.get(_stem(path)))
            for path in paths]
@@ -206,9 +217,46 @@ def read_manifest(folder: str) -> Dict[str, Any]:
   kind = 'the manifest that gen_preprocessed_data.py writes'
   content = inputs.read_json(path, path, kind)
   if not isinstance(content, dict) or not all(
-      isinstance(content.get(name, ''), str) for name in _TOLD):
+      isinstance(content.get(name, ''), str) for name in _TOLD
+  ) or not _is_listing(content.get('images', [])):
     raise InputError('{}: damaged; expected {}'.format(path, kind))
   return content
+
+
+def _is_listing(images):
+  return isinstance(images, list) and all(
+      isinstance(image, dict) and isinstance(image.get('name'), str)
+      for image in images)
+
+
+def check_manifest(paths: Sequence[str]) -> None:
+  """Checks that FOLDER/images has the images of its manifest, and no others.
+
+  Args:
+    paths: from `image_paths`; those of another folder are not checked.
+
+  Raises:
+    InputError: naming the first few images that are missing or not listed.
+  """
+  images = os.path.dirname(paths[0])
+  folder = parent_of(images)
+  listed = read_manifest(folder).get('images')
+  if listed is None or not os.path.basename(
+      os.path.abspath(images)) == contract.PREPROCESSED_IMAGES:
+    return
+  wanted = [entry['name'] for entry in listed]
+  found = list(map(os.path.basename, paths))
+  problems = [
+      '{} {}'.format(what, some_of(names)) for what, names in (
+          ('lacks', sorted(set(wanted) - set(found), key=_natural)),
+          ('has also', sorted(set(found) - set(wanted), key=_natural)))
+      if names]
+  if problems:
+    raise InputError(
+        '{}: lists {} images, but the folder {}; run gen_preprocessed_data.py '
+        'again, or remove {} if this is on purpose'.format(
+            manifest_path(folder), len(wanted), ' and '.join(problems),
+            contract.PREPROCESSED_MANIFEST))
 
 
 def origin(pairs: Sequence[pairs_lib.Pair],
@@ -230,6 +278,13 @@ def origin(pairs: Sequence[pairs_lib.Pair],
           size[0], size[1], contract.PREPROCESSED_MANIFEST))}
 
 
+def identity(pairs: Sequence[pairs_lib.Pair]) -> str:
+  """Returns a checksum of names, images and annotations, in their order."""
+  return files.digest([
+      (pair.name, files.sha256_of(pair.image_path),
+       files.sha256_of(cast(str, pair.label_path))) for pair in pairs])
+
+
 # --- Checking and reading --------------------------------------------------
 
 
@@ -237,8 +292,7 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
           label_map: label_maps.LabelMap = label_maps.ADE20K) -> int:
   """Decodes pairs and checks that a model can be evaluated on them.
 
-  Of ADE20K's labels, those from 32 to 150 are what preprocessing makes 0 of,
-  and read_pair does the same.
+  Labels above the last class are ignored, and the log says how many there are.
 
   Args:
     found: sequence of pairs.Pair.
@@ -246,7 +300,7 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
     label_map: what the classes are.
 
   Returns:
-    Number of annotations with a label above the last class.
+    Number of pixels with a label above the last class.
 
   Raises:
     InputError: pairs that cannot be used, the first few named with the reason;
@@ -261,20 +315,25 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
   if problems:
     raise InputError('{} of {} pairs cannot be used: {}', len(problems),
                      len(found), some_messages(problems))
-  labelled, above = (sum(column) for column in zip(*facts))
-  if not labelled:
+  labelled, above = zip(*facts)
+  last = label_map.num_classes - 1
+  if not any(labelled):
     raise InputError('no annotation of {} holds a class id of 1..{}'.format(
-        len(found), label_map.num_classes - 1))
-  return above
+        len(found), last))
+  if any(above):
+    _LOG.info('%d pixels of %d annotations have labels above %d and are '
+              'ignored, as in the MLPerf Mobile app', sum(above),
+              np.count_nonzero(above), last)
+  return sum(above)
 
 
 def _check_pair(pair, size, label_map):
-  """Returns whether an annotation has a class, and a label above the last one.
+  """Returns the pixels of an annotation with a class, and above the last one.
 
   Raises:
     InputError: with the name of the file at fault first.
   """
-  image = read_png(pair.image_path, pair.name)
+  image = read_image_file(pair.image_path, pair.name)
   if (image.height, image.width) != tuple(size):
     raise InputError('{} is {}x{}; the model takes {}x{} (height x '
                      'width)'.format(pair.name, image.height, image.width,
@@ -284,25 +343,34 @@ def _check_pair(pair, size, label_map):
   # With its folder: the image has the same name.
   name = os.path.join(contract.PREPROCESSED_ANNOTATIONS,
                       os.path.basename(pair.label_path))
-  label = read_png(pair.label_path, name)
+  label = _read_label_file(pair.label_path, name, image.size)
   pairs_lib.check_sizes(pair.name, image.size, label.size)
   last = label_map.num_classes - 1
   if label.mode != 'L':
     raise InputError('{} is {}; expected one channel of class ids '
                      '0..{}'.format(name, label.mode, last))
   counts = label.histogram()
-  largest = max(value for value, count in enumerate(counts) if count)
-  if largest > (contract.LARGEST_LABEL_ON_DISK
-                if label_map == label_maps.ADE20K else last):
-    raise InputError('{} holds {}; expected class ids 0..{}'.format(
-        name, largest, last))
-  return any(counts[1:last + 1]), any(counts[last + 1:])
+  if label_map != label_maps.ADE20K and any(counts[last + 1:_VOID]):
+    largest = max(value for value in range(_VOID) if counts[value])
+    raise InputError('{} holds {}; expected class ids 0..{}, or {} for no '
+                     'label'.format(name, largest, last, _VOID))
+  return sum(counts[1:last + 1]), sum(counts[last + 1:])
 
 
-def read_png(path: str, name: str) -> Image.Image:
-  """Returns a loaded PIL.Image of a file that may only be a PNG."""
-  return pairs_lib.decode(
-      pairs_lib.read_file(path), name, formats=(pairs_lib.PNG,))
+def read_image_file(path: str, name: str) -> Image.Image:
+  """Returns a loaded PIL.Image of a JPEG or PNG file."""
+  return pairs_lib.decode(pairs_lib.read_file(path), name)
+
+
+def _read_label_file(path, name, size):
+  """Returns a loaded PIL.Image of a PNG, or of bytes of (width, height)."""
+  content = pairs_lib.read_file(path)
+  if not path.lower().endswith(_RAW):
+    return pairs_lib.decode(content, name, formats=(pairs_lib.PNG,))
+  if len(content) != size[0] * size[1]:
+    raise InputError('{} has {} bytes; expected {}, one for each pixel of its '
+                     'image'.format(name, len(content), size[0] * size[1]))
+  return Image.frombytes('L', size, content)
 
 
 def read_pair(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
@@ -317,18 +385,19 @@ def read_pair(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
     [0, num_classes).
   """
-  return read_image(pair), read_label(pair, num_classes)
+  image = read_image(pair)
+  return image, read_label(pair, image.shape[:2], num_classes)
 
 
 def read_image(pair: pairs_lib.Pair) -> np.ndarray:
   """Reads the image alone; see read_pair."""
-  return np.array(read_png(pair.image_path, pair.name))
+  return np.array(read_image_file(pair.image_path, pair.name))
 
 
-def read_label(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
-               ) -> np.ndarray:
-  """Reads the annotation alone; see read_pair."""
+def read_label(pair: pairs_lib.Pair, size: Tuple[int, int],
+               num_classes: int = contract.NUM_CLASSES) -> np.ndarray:
+  """Reads the annotation alone, of (height, width); see read_pair."""
   path = cast(str, pair.label_path)  # list_pairs wants one
-  label = np.array(read_png(path, path), np.int32)
+  label = np.array(_read_label_file(path, path, size[::-1]), np.int32)
   label[label >= num_classes] = contract.IGNORE_LABEL
   return label

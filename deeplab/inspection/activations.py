@@ -120,7 +120,8 @@ def measure(clipping: Sequence[Clipping], path: str, test_dir: str,
   runner.allocate_tensors()
   clipped = np.zeros([len(clipping)])
   for image_path in paths:
-    image = np.asarray(png_folder.read_png(image_path, image_path))
+    image = np.asarray(
+        png_folder.read_image_file(image_path, image_path))
     if image.shape != predictor.input_size + (3,):
       raise InputError('{}: shape {}, expected {}', image_path, image.shape,
                        predictor.input_size + (3,))

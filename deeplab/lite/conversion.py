@@ -34,6 +34,9 @@ from deeplab.lite import model_file
 
 _LOG = logging.getLogger(__name__)
 _FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
+# Operators whose result has the range of their first input.
+_SAME_RANGE = ('BatchToSpaceND', 'Identity', 'Reshape', 'ResizeBilinear',
+               'SpaceToBatchND')
 
 
 class ConversionResult(NamedTuple):
@@ -52,6 +55,7 @@ class ConversionResult(NamedTuple):
 
 class _Graph(NamedTuple):
   """A frozen graph to convert."""
+  graph: tf.Graph
   path: str
   input_node: str
   output_node: str
@@ -170,12 +174,70 @@ def _load(options, *, quantized):
       shapes[0].as_list()[3] != 3):
     raise InputError('{}: {} has shape {}, expected [batch, height, width, 3]',
                      path, option('input_node', nodes[0]), shapes[0])
-  return _Graph(path, *nodes, *[tuple(shape.as_list()) for shape in shapes])
+  return _Graph(graph, path, *nodes,
+                *[tuple(shape.as_list()) for shape in shapes])
 
 
 def _converter(graph):
-  return tf.lite.TFLiteConverter.from_frozen_graph(
-      os.fsencode(graph.path), [graph.input_node], [graph.output_node])
+  """Returns TensorFlow's converter of a _Graph."""
+  tensors = [graph.graph.get_tensor_by_name(node + ':0')
+             for node in (graph.input_node, graph.output_node)]
+  # 1.15's converter quantizes concatenations by itself.
+  graph_def = (graph.graph.as_graph_def() if tf.__version__.startswith('1.')
+               else with_quantized_concatenations(graph.graph))
+  return tf.lite.TFLiteConverter(graph_def, tensors[:1], tensors[1:])
+
+
+# --- Concatenations --------------------------------------------------------
+
+
+def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
+  """Returns a graph in which ConcatV2 has the union of its inputs' ranges.
+
+  TensorFlow 1.15's converter gives a concatenation of fake-quantized tensors
+  the union of their ranges. 2.21's gives it the range of the last one, and
+  clips the others. With fake quantization to the union in front of a ConcatV2,
+  2.21 stores what 1.15 does. The input's own range is repeated before it:
+  otherwise 2.21 stores the operators before, such as a ResizeBilinear, in the
+  union's range, too.
+
+  Args:
+    graph: a frozen graph; without fake quantization, nothing changes.
+  """
+  graph_def = graph.as_graph_def()
+  nodes = {node.name: node for node in graph_def.node}
+  for operation in graph.get_operations():
+    if operation.type != 'ConcatV2':
+      continue
+    union = _range_of(operation.outputs[0])
+    for position, tensor in enumerate(list(operation.inputs)[:-1]):
+      own = _range_of(tensor)
+      for kind, limits in (('own', own), ('union', union)):
+        if not union or own == union:
+          continue
+        fake_quant = graph_def.node.add(
+            op='FakeQuantWithMinMaxArgs',
+            name='{}/{}_range_{}'.format(operation.name, kind, position),
+            input=[nodes[operation.name].input[position]])
+        fake_quant.attr['min'].f, fake_quant.attr['max'].f = limits
+        nodes[operation.name].input[position] = fake_quant.name
+  return graph_def
+
+
+def _range_of(tensor):
+  """Returns (lowest, highest) by fake quantization; None: there is none."""
+  kind, inputs = tensor.op.type, list(tensor.op.inputs)
+  if kind == 'FakeQuantWithMinMaxVars':
+    return tuple(float(tf.get_static_value(limit)) for limit in inputs[1:])
+  if kind == 'FakeQuantWithMinMaxArgs':
+    return tensor.op.get_attr('min'), tensor.op.get_attr('max')
+  if kind in _SAME_RANGE:
+    return _range_of(inputs[0])
+  if kind == 'ConcatV2':
+    ranges = [_range_of(part) for part in inputs[:-1]]
+    if None not in ranges:
+      return tuple(limit(ends) for limit, ends in zip((min, max), zip(*ranges)))
+  return None
 
 
 def _run(converter, graph):
@@ -221,6 +283,7 @@ def _calibration_images(options, input_shape):
   """Lists the first images of a folder; checks their number, size and kind."""
   unused_batch, height, width, unused_channels = input_shape
   paths = png_folder.image_paths(options.dataset_dir, 'dataset_dir')
+  png_folder.check_manifest(paths)
   if len(paths) < options.sample_num:
     raise InputError(
         '{}: {} images, expected at least {}',
@@ -229,7 +292,7 @@ def _calibration_images(options, input_shape):
   paths = paths[:options.sample_num]
 
   def check(path):
-    image = png_folder.read_png(path, path)
+    image = png_folder.read_image_file(path, path)
     if image.size != (width, height) or image.mode != 'RGB':
       raise InputError(
           '{}: {}x{} {}, expected {}x{} RGB, like the input of {} (height x '
@@ -246,7 +309,7 @@ def _calibration_images(options, input_shape):
 def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
   """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
   for path in progress.shown(paths, 'calibrating', unit='image'):
-    pixels = np.asarray(png_folder.read_png(path, path), np.float32)
+    pixels = np.asarray(png_folder.read_image_file(path, path), np.float32)
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 

@@ -8,18 +8,17 @@ import contextlib
 import faulthandler
 import functools
 import logging
-import os
 from typing import NamedTuple, Tuple
 
 import numpy as np
 
-from deeplab import contract
 from deeplab import counting
 from deeplab import descriptions
 from deeplab import files
 from deeplab import label_map as label_maps
 from deeplab import options as options_lib
 from deeplab import parallel
+from deeplab import progress
 from deeplab import report as report_lib
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import png_folder
@@ -80,8 +79,8 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
     report_lib.check_samples(eval_options, model.input_size)
-    above = png_folder.check(pairs, model.input_size, label_map)
-    _log_what_is_not_counted(listing, above)
+    png_folder.check(pairs, model.input_size, label_map)
+    _log_unused(listing)
     counts = _count(
         pool, options, pairs, ahead=2 * workers,
         num_classes=label_map.num_classes,
@@ -131,10 +130,7 @@ def _identity(options, pairs, model, label_map):
   """
   return {
       'model': files.sha256_of(options.net_file),
-      # Compressed images of the same size are the same images, as a rule.
-      'images': files.digest([
-          (pair.name, os.path.getsize(pair.image_path),
-           os.path.getsize(pair.label_path)) for pair in pairs]),
+      'images': png_folder.identity(pairs),
       'label_map': label_maps.json_entry(label_map),
       'input': model.input_text,
       # Not how many processes it runs in.
@@ -152,22 +148,14 @@ def _crashes_explained(net_file, workers):
         'too small for {} processes', option('net_file', net_file), workers)
 
 
-def _log_what_is_not_counted(listing, above):
-  """Logs files passed over and labels that count as the ignored class.
-
-  Args:
-    listing: png_folder.Listing.
-    above: number of annotations with a label above the last class.
-  """
+def _log_unused(listing):
+  """Logs how many files of the folders are not used."""
   if listing.ignored:
-    _LOG.info('%d files that are not images ignored', listing.ignored)
+    _LOG.info('ignored in the folder of images: %s of another kind',
+              progress.counted(listing.ignored, 'file'))
   if listing.unused:
-    _LOG.info('%d annotations without an image not used', listing.unused)
-  if above:
-    _LOG.info(
-        '%d annotations hold labels of %d to %d, which count as %d, as in '
-        'preprocessing', above, contract.NUM_CLASSES,
-        contract.LARGEST_LABEL_ON_DISK, contract.IGNORE_LABEL)
+    _LOG.info('not used: %s without an image',
+              progress.counted(listing.unused, 'annotation'))
 
 
 def _runtime(model, workers):

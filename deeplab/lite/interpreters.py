@@ -14,10 +14,11 @@ from deeplab import contract
 from deeplab import counting
 from deeplab import environment
 from deeplab import errors
+from deeplab import inputs
 from deeplab import quiet
 from deeplab.errors import InputError
 from deeplab.errors import option
-from deeplab.lite import safety
+from deeplab.lite import model_file
 
 _CHANNELS = 3
 # How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
@@ -43,8 +44,12 @@ def check_file(path: str) -> None:
 
 
 def _content(path):
-  return safety.read(path, option('net_file', path),
-                     './scripts/fetch_checkpoints.sh gets the published ones')
+  name = option('net_file', path)
+  content = inputs.read(
+      path, name, 'a TFLite model',
+      './scripts/fetch_checkpoints.sh gets the published ones')
+  model_file.check(content, name)
+  return content
 
 
 class TflitePredictor(counting.Predictor):
@@ -76,17 +81,16 @@ class TflitePredictor(counting.Predictor):
     """
     content = _content(path)
     self.description = path
-    self._interpreter, name, self.num_threads = _load(
-        content, path, num_threads)
+    self._interpreter, name, self.num_threads, self._input, self._output = (
+        _load(content, path, num_threads))
     self.interpreter_text = '{}, {}'.format(name, _kernels(self._interpreter))
     self.runtime = '{}, {} thread{}'.format(
         self.interpreter_text, self.num_threads,
         '' if self.num_threads == 1 else 's')
-    self._input = self._interpreter.get_input_details()[0]
-    self._output = self._interpreter.get_output_details()[0]
     self._check_shapes()
     height, width = self._input['shape'][1:3]
     self.input_size = int(height), int(width)
+    self._gives_logits = len(self._output['shape']) == 4
     self._convert, self.input_text = self._choose_conversion(is_input_0_255)
     self._check_expectations(is_float_input, is_input_0_255)
 
@@ -96,12 +100,22 @@ class TflitePredictor(counting.Predictor):
     if len(inputs) != 4 or inputs[0] != 1 or inputs[3] != _CHANNELS:
       raise InputError('{}: input has shape {}; expected [1, height, width, '
                        '{}]'.format(self.description, inputs, _CHANNELS))
-    if outputs != inputs[:3] or not np.issubdtype(
-        self._output['dtype'], np.integer):
+    # Interpreters take an open side for 1; only newer ones tell.
+    given = list(self._input.get('shape_signature', inputs))
+    if -1 in given[1:3] or inputs[1:3] == [1, 1]:
+      raise InputError(
+          '{}: height and width of the input are open; expected fixed ones: '
+          'convert the model again with a fixed input size'.format(
+              self.description))
+    are_labels = outputs == inputs[:3] and np.issubdtype(
+        self._output['dtype'], np.integer)
+    are_logits = outputs[:-1] == inputs[:3] and outputs[-1] > 1
+    if not are_labels and not are_logits:
       raise InputError(
           '{}: output is {} of shape {}; expected one integer label a pixel, '
-          '{}'.format(self.description, np.dtype(self._output['dtype']).name,
-                      outputs, inputs[:3]))
+          '{}, or on a fourth axis its score for each class'.format(
+              self.description, np.dtype(self._output['dtype']).name,
+              outputs, inputs[:3]))
 
   def _choose_conversion(self, is_input_0_255):
     """Returns a function from pixels to the input, and what it is in words."""
@@ -112,9 +126,11 @@ class TflitePredictor(counting.Predictor):
       return contract.scale_as_tflite_scripts, 'float32 in [-1, 1]'
     text = '{} (scale {:.7g}, zero point {})'.format(
         dtype.name, *self._input['quantization'])
+    if dtype == np.int16:
+      return self._choose_int16(text)
     if dtype not in (np.uint8, np.int8):
-      raise InputError('{}: input is {}; expected float32, uint8 or '
-                       'int8'.format(self.description, text))
+      raise InputError('{}: input is {}; expected float32, uint8, int8 or '
+                       'int16'.format(self.description, text))
     # The value that stands for pixel 0: 0 for uint8, -128 for int8.
     lowest = np.iinfo(dtype).min
     if not _takes_pixels(lowest, *self._input['quantization']):
@@ -126,6 +142,23 @@ class TflitePredictor(counting.Predictor):
       return (images + lowest).astype(dtype)
 
     return shift, text
+
+  def _choose_int16(self, text):
+    """The same for int16, whose scale is the largest value over 32767."""
+    scale, zero_point = self._input['quantization']
+    limits = np.iinfo(np.int16)
+    for largest, scaled in ((1, contract.scale_as_tflite_scripts),
+                            (255, _as_they_are)):
+      if zero_point == 0 and abs(
+          scale * limits.max - largest) <= _RANGE_TOLERANCE * largest:
+        def quantize(images, scaled=scaled):
+          return np.clip(np.rint(scaled(images) / scale), limits.min,
+                         limits.max).astype(np.int16)
+
+        return quantize, text
+    raise InputError(
+        '{}: input is {}; expected a quantization from -1 to 1, or from -255 '
+        'to 255'.format(self.description, text))
 
   def _check_expectations(self, is_float_input, is_input_0_255):
     """Raises InputError where an expectation contradicts the file."""
@@ -157,7 +190,8 @@ class TflitePredictor(counting.Predictor):
   def _predict_one(self, pixels):
     self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
     self._interpreter.invoke()
-    return self._interpreter.get_tensor(self._output['index'])[0]
+    result = self._interpreter.get_tensor(self._output['index'])[0]
+    return np.argmax(result, axis=-1) if self._gives_logits else result
 
   def close(self) -> None:
     """Frees the interpreter."""
@@ -184,7 +218,12 @@ def _takes_pixels(lowest, scale, zero_point):
 
 
 def _load(content, path, num_threads):
-  """Returns (interpreter ready to run, its name, its number of threads)."""
+  """Returns an interpreter that is ready to run, and facts about it.
+
+  Returns:
+    (interpreter, its name, its number of threads, details of its input,
+    details of its output).
+  """
   interpreter_class, name = _interpreter_class()
   arguments = {}
   if 'num_threads' in inspect.signature(interpreter_class).parameters:
@@ -197,11 +236,14 @@ def _load(content, path, num_threads):
       warnings.simplefilter('ignore')
       interpreter = interpreter_class(model_content=content, **arguments)
       interpreter.allocate_tensors()
+      # These fail if the name of a tensor is not UTF-8.
+      details = (interpreter.get_input_details()[0],
+                 interpreter.get_output_details()[0])
   except (ValueError, RuntimeError) as error:
     raise InputError(
         '{}: {} cannot load this model: {}', option('net_file', path), name,
         errors.one_line(str(error)))
-  return interpreter, name, num_threads
+  return (interpreter, name, num_threads) + details
 
 
 def _interpreter_class():

@@ -44,17 +44,21 @@ def read(model: model_file.Model, network: structure.Structure,
     By scope, in the file's order.
 
   Raises:
-    InputError: it is of another network, or in float16.
+    InputError: it is of another network, or its weights are computed.
   """
   layers: Dict[str, Layer] = {}
+  # Tensor to constant: files of float16 weights compute float32 of them.
+  sources: Dict[int, int] = {}
   for operator in model.operators:
+    if operator.kind == 'DEQUANTIZE':
+      sources[operator.outputs[0]] = operator.inputs[0]
     output = model.tensors[operator.outputs[0]]
     scope = network.layer_of(output.name)
     if operator.kind in CONVOLUTIONS:
       if scope is None or scope in layers:
         raise InputError('{}: not a model of this network: {} gives {}'.format(
             path, operator.kind, output.name.split(';')[0]))
-      layers[scope] = _convolution(model, operator, scope, path)
+      layers[scope] = _convolution(model, operator, scope, sources, path)
     elif scope in layers and operator.kind in ('MUL', 'ADD'):
       layers[scope] = _affine(layers[scope], model, operator)
   return layers
@@ -102,15 +106,14 @@ def _stride(crop_size, shape, strides):
       shape[1] - layers_lib.scale_dimension(crop_size[0], 1.0 / stride)))
 
 
-def _convolution(model, operator, scope, path):
+def _convolution(model, operator, scope, sources, path):
   """Reads a convolution: a Layer."""
-  weights, biases = [
-      model.tensors[position] for position in operator.inputs[1:3]]
+  weights, biases = [model.tensors[sources.get(position, position)]
+                     for position in operator.inputs[1:3]]
   for tensor in (weights, biases):
     if tensor.data is None:
-      raise InputError('{}: {} of {} is computed, expected constants: float16 '
-                       'models are not understood'.format(
-                           path, tensor.name.split(';')[0], scope))
+      raise InputError('{}: {} of {} is computed, expected constants'.format(
+          path, tensor.name.split(';')[0], scope))
   # From [output, height, width, input], or [1, height, width, channel].
   values = np.transpose(weights.real_values(), [1, 2, 3, 0])
   offset = biases.real_values()

@@ -1,22 +1,28 @@
-"""What a TFLite file holds: its tensors, operators, inputs and outputs.
+"""Reads what a TFLite file holds: tensors, operators, inputs and outputs.
 
 The file itself is parsed, so any TensorFlow will do, and no interpreter has to
 know its operators.
 """
+import contextlib
 import struct
 import sys
-from typing import Dict, NamedTuple, Optional, Tuple, cast
+from typing import Dict, NamedTuple, Optional, Tuple, Union, cast
 
+from flatbuffers import number_types
 import numpy as np
 
+from deeplab import inputs
 from deeplab.errors import InputError
-from deeplab.lite import safety
+from deeplab.errors import Option
 
 try:
   import tflite
 except ImportError:
-  raise InputError('needs the package tflite (none found for {}); run '
-                   './scripts/setup.sh again'.format(sys.executable))
+  raise InputError(
+      'needs the package tflite (none found for {}); run ./scripts/setup.sh '
+      'again, or python -m pip install tflite'.format(sys.executable))
+
+_IDENTIFIER = b'TFL3'  # bytes 4 to 8 of every TFLite file
 
 _DTYPES: Dict[int, np.dtype] = {
     tflite.TensorType.FLOAT32: np.dtype('<f4'),
@@ -105,51 +111,102 @@ def read(path: str) -> Model:
     A Model.
 
   Raises:
-    InputError: where there is no such file, it is not a whole TFLite file, or
-      it has custom operators.
+    InputError: there is no such file, it is not a whole TFLite file, or it has
+      custom operators.
   """
-  return _parse(safety.read(path, path), path)
+  return parse(inputs.read(path, path, 'a TFLite model'), path)
 
 
-def parse(content: bytes, path: str) -> Model:
+def parse(content: bytes, name: Union[str, Option]) -> Model:
   """Parses the bytes of a TFLite file.
 
   Args:
     content: bytes.
-    path: name of the file, for messages.
+    name: the file's path, or the option with it, for messages.
 
   Returns:
     A Model.
 
   Raises:
-    InputError: where the bytes are not a whole TFLite file, or it has custom
+    InputError: the bytes are not a whole TFLite file, or it has custom
       operators.
   """
-  safety.check(content, path)
-  return _parse(content, path)
+  check(content, name)
+  with _damage_explained(content, name):
+    return _parse_model(tflite.Model.GetRootAsModel(content, 0), content)
 
 
-def _parse(content, path):
+def check(content: bytes, name: Union[str, Option]) -> None:
+  """Refuses what is no TFLite model, or has operators that are not its own.
+
+  Custom operators are looked up by name. TensorFlow's interpreter finds all of
+  TensorFlow's operators under 'Flex...', also those that write files.
+
+  Args:
+    content: bytes of the file.
+    name: the file's path, or the option with it, for messages.
+
+  Raises:
+    InputError: naming the operator; or the list of operators cannot be read.
+  """
+  if content[4:8] != _IDENTIFIER:
+    raise InputError(
+        '{}: not a TFLite model (bad identifier {}, expected {})', name,
+        content[4:8], _IDENTIFIER)
+  with _damage_explained(content, name):
+    model = tflite.Model.GetRootAsModel(content, 0)
+    codes = map(model.OperatorCodes, range(model.OperatorCodesLength()))
+    # Old interpreters read one field, new ones the larger of the two.
+    custom = next((code.CustomCode() or b'' for code in codes
+                   if tflite.BuiltinOperator.CUSTOM in _builtin_codes(code)),
+                  None)
+  if custom is not None:
+    # ascii() keeps control characters from the terminal.
+    raise InputError(
+        '{}: has the custom operator {}, which no network like this one has; '
+        'refused, as it could run anything', name,
+        ascii(custom.decode('utf-8', 'replace'))[1:-1] or 'without a name')
+
+
+def _builtin_codes(code):
+  # Files from before 2020 have the narrow field only; new ones have both.
+  # BuiltinCode() of the package tflite returns either.
+  return (code.DeprecatedBuiltinCode(),
+          _number(code, 10, number_types.Int32Flags))
+
+
+def _number(table, place, kind):
+  """Returns a field that the package tflite changes, or lacks in Python 3.7.
+
+  Args:
+    table: one of the package's tables.
+    place: of the field in the table's vtable.
+    kind: one of flatbuffers' number types.
+  """
+  offset = table._tab.Offset(place)
+  return table._tab.Get(kind, table._tab.Pos + offset) if offset else 0
+
+
+@contextlib.contextmanager
+def _damage_explained(content, name):
+  """Turns errors of following offsets to nowhere into an InputError."""
   try:
-    return _parse_model(tflite.Model.GetRootAsModel(content, 0))
-  # What comes of following offsets that lead astray, to nothing or outside.
+    yield
   except (struct.error, IndexError, TypeError, ValueError, AttributeError):
-    raise InputError('{}: damaged or cut off TFLite model ({} bytes)'.format(
-        path, len(content)))
+    raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
+                     len(content))
 
 
-def _parse_model(model):
+def _parse_model(model, content):
   graph = model.Subgraphs(0)
-  tensors = tuple(_parse_tensor(model, graph.Tensors(index))
+  tensors = tuple(_parse_tensor(model, graph.Tensors(index), content)
                   for index in range(graph.TensorsLength()))
   operators = []
   for index in range(graph.OperatorsLength()):
     operator = graph.Operators(index)
     code = model.OperatorCodes(operator.OpcodeIndex())
     operators.append(Operator(
-        # Files from before 2020 have the narrow field only; new ones have both.
-        kind=tflite.opcode2name(
-            max(code.BuiltinCode(), code.DeprecatedBuiltinCode())),
+        kind=tflite.opcode2name(max(_builtin_codes(code))),
         inputs=_positions(operator.InputsAsNumpy()),
         outputs=_positions(operator.OutputsAsNumpy())))
   result = Model(tensors, tuple(operators), _positions(graph.InputsAsNumpy()),
@@ -173,7 +230,7 @@ def _positions(array):
   return tuple(int(position) for position in array)
 
 
-def _parse_tensor(model, tensor):
+def _parse_tensor(model, tensor, content):
   shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
   dtype = _DTYPES.get(tensor.Type())
   quantization = tensor.Quantization()
@@ -186,8 +243,24 @@ def _parse_tensor(model, tensor):
         len(scales) != shape[axis]):
       raise ValueError
   data = None
-  stored = model.Buffers(tensor.Buffer())
-  if dtype is not None and stored.DataLength():
-    data = stored.DataAsNumpy().view(dtype).reshape(shape)
-  return Tensor(tensor.Name().decode('utf-8'), shape, dtype, scales,
-                zero_points, axis, data)
+  stored = _bytes_of(model.Buffers(tensor.Buffer()), content)
+  if dtype is not None and len(stored):
+    data = stored.view(dtype).reshape(shape)
+  # Names need not be UTF-8.
+  return Tensor(tensor.Name().decode('utf-8', 'backslashreplace'), shape,
+                dtype, scales, zero_points, axis, data)
+
+
+def _bytes_of(buffer, content):
+  """Returns the uint8 array that a buffer holds; it may be empty."""
+  if buffer.DataLength():
+    return buffer.DataAsNumpy()
+  # Some writers put buffers behind the flatbuffer: at the schema's
+  # Buffer.offset, which is valid if above 1, with Buffer.size bytes.
+  offset, size = (_number(buffer, place, number_types.Uint64Flags)
+                  for place in (6, 8))
+  if offset <= 1:
+    size = 0
+  elif offset + size > len(content):
+    raise ValueError
+  return np.frombuffer(content[offset:offset + size], np.uint8)

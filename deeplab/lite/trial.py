@@ -1,11 +1,15 @@
-"""Tries a TFLite file in a process of its own, so that a crash takes no other.
+"""Runs a TFLite file in a process of its own, so that a crash ends no other.
 
-Where the offsets in a file lead is not checked before an interpreter follows
-them. As a program, it runs the file that it is given once, on a black image.
+An interpreter follows the offsets in a file without checking them. As a
+program, this runs the given file once, on a black image.
 """
 import os
 import subprocess
 import sys
+
+if __name__ == '__main__':
+  sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(
+      os.path.realpath(__file__)))))
 
 import numpy as np
 
@@ -13,14 +17,9 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.lite import interpreters
 
-_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.realpath(__file__))))
-
 
 def check(path: str, name: str) -> None:
-  """Refuses a file that the interpreter crashes on.
-
-  What else may be wrong with it, whoever opens it says.
+  """Refuses a file that the interpreter crashes on, and no other.
 
   Args:
     path: the .tflite file.
@@ -29,10 +28,9 @@ def check(path: str, name: str) -> None:
   Raises:
     InputError: it crashes.
   """
-  search = [_FOLDER] + list(filter(None, [os.environ.get('PYTHONPATH')]))
+  # By path: with -m, Python would import from the current folder first.
   tried = subprocess.run(
-      [sys.executable, '-m', __name__, path],
-      env=dict(os.environ, PYTHONPATH=os.pathsep.join(search)),
+      [sys.executable, os.path.realpath(__file__), path],
       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL)
   # Ended by a signal.
@@ -41,10 +39,6 @@ def check(path: str, name: str) -> None:
                      option(name, path))
 
 
-def _run(path):
-  with interpreters.TflitePredictor(path) as predictor:
-    predictor.predict(np.zeros((1,) + predictor.input_size + (3,), np.uint8))
-
-
 if __name__ == '__main__':
-  _run(sys.argv[1])
+  with interpreters.TflitePredictor(sys.argv[1]) as predictor:
+    predictor.predict(np.zeros((1,) + predictor.input_size + (3,), np.uint8))

@@ -64,13 +64,15 @@ def folder(tmp_path_factory):
 def test_options_of_a_model(folder, content):
   (folder / contract.MODEL_OPTIONS_FILE).write_bytes(content)
   try:
-    model_options, optimizer = checkpoints.read_options(str(folder))
+    model_options, optimizer, recipe = checkpoints.read_options(str(folder))
   except InputError:
     return
   assert optimizer in (None, 'adam', 'momentum')
   # What is valid is written and read as it is.
-  checkpoints.write_options(str(folder), model_options, optimizer=optimizer)
-  assert checkpoints.read_options(str(folder)) == (model_options, optimizer)
+  checkpoints.write_options(
+      str(folder), model_options, optimizer=optimizer, recipe=recipe)
+  assert checkpoints.read_options(str(folder)) == (
+      model_options, optimizer, recipe)
 
 
 @fuzz.given(content=files(almost({'split': 'val', 'geometry': 'x'})),

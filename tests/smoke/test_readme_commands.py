@@ -167,8 +167,8 @@ def test_train_command_runs(trained):
   folder, output = trained
   assert (folder / 'model.ckpt-1.index').exists()
   assert (folder / 'model_options.json').exists()
-  assert re.search(r'restored \d+/297 model variables .*skipped: .*decoder.*'
-                   'logits', output)
+  assert re.search(r'restored \d+/297 model variables .*newly initialized: '
+                   '.*decoder.*logits', output)
   assert 'finished at step 1' in output
 
 
