@@ -19,7 +19,6 @@ from deeplab.inspection import activations
 from deeplab.inspection import contents as contents_lib
 from deeplab.inspection import difference as difference_lib
 from deeplab.inspection import run
-from deeplab.inspection import text
 from deeplab.lite import conversion
 from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
@@ -92,7 +91,7 @@ def test_the_structure_of_the_network():
 
 def golden_values(model_options=MODEL):
   """Values of all variables, and of ranges of fake quantization if there."""
-  network = structure.of(model_options)
+  network = structure.of(MODEL)
   names = dict(network.variables)
   if model_options.is_quantized:
     for layer in network.convolutions:
@@ -182,7 +181,7 @@ def test_batch_norm_is_folded_into_weights(files):
   assert difference.total('number') == WEIGHTS
   assert difference.total('beyond') == 0 and not difference.unmatched
   assert difference.steps is None
-  assert not any(layer.biases.beyond for layer in difference.layers.values())
+  assert difference.other_biases() == []
   assert difference_lib.between(
       read(files.checkpoint), read(files.graph)).verdict == (
           difference_lib.EQUAL)
@@ -202,7 +201,7 @@ def test_fake_quantization_stores_what_a_converter_stores(quantized_files):
     assert difference.total('differing') <= 1e-4 * WEIGHTS
     # Those of 60 layers and 10 sums.
     assert len(difference.activations) == 70
-    assert difference.differing_activations() == []
+    assert difference.other_activations() == []
   assert found[0].options == MODEL._replace(quantize_delay_step=0)
 
 
@@ -260,7 +259,7 @@ def test_equal_weights():
   weights = values_of([[1, 2], [3, 4]], [0.5, 0.25])
   difference = between(weights, weights)
   assert difference.verdict == difference_lib.EQUAL
-  assert text.of_difference(difference, 'x', 'y') == [
+  assert run.of_difference(difference, 'x', 'y') == [
       'the same weights: all 4 are equal']
 
 
@@ -272,7 +271,7 @@ def test_a_step_is_more_than_rounding_where_steps_are_equal():
   assert between(first, near).verdict == difference_lib.ROUNDED
   found = between(first, far)
   assert found.verdict == difference_lib.OTHER
-  weights = found.layers['a'].weights
+  weights = found.weights['a']
   assert (weights.differing, weights.steps, weights.beyond) == (1, 2, 1)
   assert weights.largest == 1.0
   assert weights.relative == pytest.approx(1 / np.sqrt(0.5**2 + 1.5**2 + 1.25))
@@ -287,7 +286,7 @@ def test_a_float_weight_is_within_half_a_step():
   assert found.verdict == difference_lib.OTHER and found.total('beyond') == 1
   assert found.steps is None
   assert 'other weights: 3 of 4 differ, 1 of them by more than rounding' in (
-      text.of_difference(found, 'x', 'y'))
+      run.of_difference(found, 'x', 'y'))
 
 
 def test_stored_values_of_tiny_steps_are_rounding():
@@ -295,7 +294,7 @@ def test_stored_values_of_tiny_steps_are_rounding():
   found = between(values_of([[1, 127], [3, -50]], [0.5, 1e-12]),
                   values_of([[1, 0], [3, 0]], [0.5, 4e-9]))
   assert found.verdict == difference_lib.ROUNDED and found.steps == 127
-  assert text.of_difference(found, 'old', 'new') == [
+  assert run.of_difference(found, 'old', 'new') == [
       'the same weights but for rounding: 2 of 4 differ as stored, by up to '
       '127 steps, none by more than half a step of each']
 
@@ -309,11 +308,25 @@ def test_weights_that_are_no_numbers_are_different(make):
     found = between(bad, other)
     assert found.verdict == difference_lib.OTHER
     assert found.total('beyond') >= found.total('not_finite') >= 1
-    lines = text.of_difference(found, 'x', 'y')
+    lines = run.of_difference(found, 'x', 'y')
     assert lines[0].startswith('other weights: ')
     assert lines[0].endswith(' are NaN or infinite')
     json.dumps(difference_lib.to_json(found), allow_nan=False)
   json.dumps(contents_lib.to_json(contents_of(a=bad)), allow_nan=False)
+
+
+def test_fake_quantization_of_no_number_is_no_number():
+  weights = contents_lib._fake_quantized(
+      np.array([np.nan, 1.0]), {'s/min': -1.0, 's/max': 1.0}, 's')
+  np.testing.assert_array_equal(np.isnan(weights.real), [True, False])
+
+
+def test_other_biases_are_told():
+  weights = contents_of(a=in_float(np.ones([2, 2])))
+  layers = {'a': weights.layers['a']._replace(biases=in_float([0.0, np.nan]))}
+  found = difference_lib.between(weights, weights._replace(layers=layers))
+  assert run.of_difference(found, 'x', 'y') == [
+      'the same weights: all 4 are equal; but other biases in a']
 
 
 def test_layers_that_are_not_in_both():
@@ -321,9 +334,9 @@ def test_layers_that_are_not_in_both():
   found = difference_lib.between(
       contents_of(a=weights, b=weights, c=weights),
       contents_of(a=weights, b=in_float(np.ones([2, 3])), d=weights))
-  assert found.unmatched == ['c', 'd', 'b']
+  assert found.unmatched == ['b', 'c', 'd']
   assert found.verdict == difference_lib.OTHER
-  assert 'not in both: c, d, b' in text.of_difference(found, 'x', 'y')
+  assert 'not in both: b, c, d' in run.of_difference(found, 'x', 'y')
 
 
 @pytest.mark.parametrize('dtype, scale, zero_point, differs', [
@@ -338,8 +351,8 @@ def test_every_activation_is_compared(dtype, scale, zero_point, differs):
       contents_of({'a': one, 'concat': one}.items(), a=weights),
       contents_of({'a': one, 'concat': other}.items(), a=weights))
   assert found.verdict == difference_lib.EQUAL
-  assert found.differing_activations() == (['concat'] if differs else [])
-  lines = text.of_difference(found, 'x', 'y')
+  assert found.other_activations() == (['concat'] if differs else [])
+  lines = run.of_difference(found, 'x', 'y')
   if differs:
     assert lines[0].endswith('all 4 are equal; but other activations')
     assert lines[1] == (
@@ -356,7 +369,7 @@ def test_activations_of_one_model_only_are_named():
   found = difference_lib.between(
       contents_of({'a': one, 'more': one}.items(), a=weights),
       contents_of({'a': one}.items(), a=weights))
-  assert text.of_difference(found, 'x', 'y')[1:3] == [
+  assert run.of_difference(found, 'x', 'y')[1:3] == [
       'activations of one model only:', '  more']
 
 
@@ -390,7 +403,6 @@ def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
   line = 'of other classes: id 4 is 4 d in 0.pb, 0 other in 1.pb'
   assert result.lines[result.lines.index(line) + 1].startswith(
       'the same weights: ')
-  assert not text.of_classes(OWN, None, 'x', 'y')
 
 
 # --- The script ------------------------------------------------------------
@@ -482,7 +494,7 @@ def test_outputs_narrower_than_their_inputs_are_named(tmp_path):
         str(tmp_path / 'images' / 'img_{}.png'.format(number)))
   found = activations.measure(clipping, str(path), str(tmp_path), 8)
   one = contents_of(a=in_float([[1.0]]))._replace(clipping=tuple(found))
-  assert text.of_clipping(one) == [
+  assert run.of_clipping(one) == [
       'CLIPPED in x: concat (CONCATENATION) holds 0..1, but its input wide has '
       '0..6: 16.667 % of the values are clipped']
   json.dumps(contents_lib.to_json(one), allow_nan=False)

@@ -3,6 +3,5 @@
 activations  quantized activations of a TFLite file, and what clips them
 contents     layers, weights, ranges of a checkpoint, frozen graph, TFLite file
 difference   two of them, tensor by tensor
-text         lines for people
 run          from options to lines and JSON
 """

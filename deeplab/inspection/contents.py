@@ -211,10 +211,11 @@ def _fake_quantized(weights, values, scope):
   to = _range_of_variables(values, scope, lowest=_LOWEST)
   if to is None:
     return None
+  clipped = np.clip(np.nan_to_num(weights), to.low, to.high)
   stored = np.floor(
-      (np.clip(weights, to.low, to.high) - to.low) / to.scale + 0.5
-  ).astype(np.int64) + _LOWEST
-  return Values('uint8', to.scale * (stored - to.zero_point), stored,
+      (clipped - to.low) / to.scale + 0.5).astype(np.int64) + _LOWEST
+  real = to.scale * (stored - to.zero_point)
+  return Values('uint8', np.where(np.isfinite(weights), real, np.nan), stored,
                 np.array([to.scale]))
 
 

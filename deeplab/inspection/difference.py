@@ -39,44 +39,42 @@ class ValuesDifference(NamedTuple):
   not_finite: int
 
 
-class LayerDifference(NamedTuple):
-  """A layer in two models."""
-  weights: ValuesDifference
-  biases: ValuesDifference
-
-
 class Difference(NamedTuple):
   """Two models."""
   # By scope: the layers that both have in one shape.
-  layers: Dict[str, LayerDifference]
+  weights: Dict[str, ValuesDifference]
+  biases: Dict[str, ValuesDifference]
   # Layers that only one has, or that have other shapes.
   unmatched: List[str]
-  # By name: quantized activations of both, and those that only one has if the
-  # other one has quantized activations, too.
+  # By name: quantized activations of both models.
   activations: Dict[str, Tuple[activations_lib.Range, activations_lib.Range]]
+  # Quantized activations that only one of two files of a kind has.
   unmatched_activations: List[str]
 
   @property
   def verdict(self) -> str:
     """EQUAL, ROUNDED or OTHER: what holds for the weights of all layers."""
-    verdicts = {layer.weights.verdict for layer in self.layers.values()}
+    verdicts = {one.verdict for one in self.weights.values()}
     if self.unmatched or OTHER in verdicts:
       return OTHER
     return ROUNDED if ROUNDED in verdicts else EQUAL
 
   def total(self, name: str) -> int:
     """Returns the sum of a field over the weights of all layers."""
-    return sum(getattr(layer.weights, name) for layer in self.layers.values())
+    return sum(getattr(one, name) for one in self.weights.values())
 
   @property
   def steps(self) -> Optional[int]:
     """Largest difference of stored weights; None: not stored in both."""
-    steps = [layer.weights.steps for layer in self.layers.values()
-             if layer.weights.steps is not None]
-    return max(steps) if steps else None
+    return max((one.steps for one in self.weights.values()
+                if one.steps is not None), default=None)
 
-  def differing_activations(self) -> List[str]:
-    """Returns the names of activations with another scale or zero point."""
+  def other_biases(self) -> List[str]:
+    """Returns the layers whose biases differ by more than rounding."""
+    return [name for name, one in self.biases.items() if one.verdict == OTHER]
+
+  def other_activations(self) -> List[str]:
+    """Returns the activations with another scale or zero point."""
     return [name for name, (first, second) in self.activations.items()
             if not _same_range(first, second)]
 
@@ -84,27 +82,21 @@ class Difference(NamedTuple):
 def between(first: contents_lib.Contents,
             second: contents_lib.Contents) -> Difference:
   """Compares two models, layer by layer and activation by activation."""
-  layers = {}
-  unmatched = sorted(set(first.layers) ^ set(second.layers))
-  for name, layer in first.layers.items():
-    other = second.layers.get(name)
-    if other is None:
-      continue
-    if layer.weights.real.shape != other.weights.real.shape:
-      unmatched.append(name)
-      continue
-    layers[name] = LayerDifference(
-        _of_values(layer.weights, other.weights),
-        _of_values(layer.biases, other.biases))
+  shared = [name for name, layer in first.layers.items()
+            if name in second.layers and layer.weights.real.shape ==
+            second.layers[name].weights.real.shape]
   of_first, of_second = first.activations, second.activations
   # Checkpoints and graphs do not name the activations that copy another one.
-  are_files = first.model.kind == second.model.kind
+  comparable = first.model.kind == second.model.kind and of_first and of_second
   return Difference(
-      layers, unmatched,
+      {name: _of_values(first.layers[name].weights, second.layers[name].weights)
+       for name in shared},
+      {name: _of_values(first.layers[name].biases, second.layers[name].biases)
+       for name in shared},
+      sorted(set(first.layers).union(second.layers).difference(shared)),
       {name: (one, of_second[name]) for name, one in of_first.items()
        if name in of_second},
-      sorted(set(of_first) ^ set(of_second))
-      if are_files and of_first and of_second else [])
+      sorted(set(of_first) ^ set(of_second)) if comparable else [])
 
 
 def _of_values(first: contents_lib.Values,
@@ -156,16 +148,16 @@ def to_json(difference: Difference) -> Dict[str, Any]:
       'beyond_rounding': difference.total('beyond'),
       'steps': difference.steps, 'unmatched': difference.unmatched,
       'layers': {
-          name: {'weights': _as_json(layer.weights),
-                 'biases': _as_json(layer.biases)}
-          for name, layer in difference.layers.items()},
+          name: {'weights': _as_json(weights),
+                 'biases': _as_json(difference.biases[name])}
+          for name, weights in difference.weights.items()},
       'activations': {
           'compared': len(difference.activations),
           'unmatched': difference.unmatched_activations,
           'differing': {
               name: [dict(one._asdict())
                      for one in difference.activations[name]]
-              for name in difference.differing_activations()}}}
+              for name in difference.other_activations()}}}
 
 
 def _as_json(values):

@@ -1,15 +1,21 @@
-"""From options to a description of a model, or of two."""
+"""From options to a description of a model, or of two, as lines and JSON."""
 import os
 from typing import Any, Dict, List, NamedTuple
 
+import numpy as np
+
 from deeplab import any_model
 from deeplab import files
+from deeplab import label_map as label_maps_lib
 from deeplab import options as options_lib
 from deeplab.errors import option
+from deeplab.errors import some_of
 from deeplab.inspection import activations
 from deeplab.inspection import contents as contents_lib
 from deeplab.inspection import difference as difference_lib
-from deeplab.inspection import text
+
+# Lines and classes that are listed; all are in the JSON.
+_MOST_LINES, _MOST_CLASSES = 12, 10
 
 
 class Result(NamedTuple):
@@ -40,18 +46,21 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
         inputs=(options.model, options.other, options.test_dir),
         ours=files.json_with('model.layers'), example='model.json')
   first = _read(model, options)
-  lines = text.of_contents(first)
+  lines = of_contents(first)
   numbers: Dict[str, Any] = {'model': contents_lib.to_json(first)}
   if other:
     second = _read(other, options)
     difference = difference_lib.between(first, second)
     names = _names(model.path, other.path)
     lines += ['', '{} and {}:'.format(model.path, other.path)]
+    label_maps = [any_model.label_map_of(each) for each in (model, other)]
+    classes = all(label_maps) and label_maps_lib.difference(*label_maps)
     # Weights can be compared all the same: one may have begun as the other.
-    lines += text.of_classes(
-        any_model.label_map_of(model), any_model.label_map_of(other), *names)
-    lines += text.of_difference(difference, *names)
-    lines += text.of_clipping(second)
+    if classes:
+      lines.append('of other classes: id {} is {} in {}, {} in {}'.format(
+          classes[0], classes[1], names[0], classes[2], names[1]))
+    lines += of_difference(difference, *names)
+    lines += of_clipping(second)
     numbers.update(other=contents_lib.to_json(second),
                    difference=difference_lib.to_json(difference))
   if options.report_json:
@@ -72,3 +81,149 @@ def _names(first, second):
   """Returns what to call two files: their names, unless these are the same."""
   names = [os.path.basename(path) for path in (first, second)]
   return names if names[0] != names[1] else ['the first', 'the second']
+
+
+# --- Lines for people ------------------------------------------------------
+
+
+def of_contents(contents: contents_lib.Contents) -> List[str]:
+  """Describes a model: a line for each layer, then sums."""
+  layers = contents.layers
+  width = max(len(name) for name in layers)
+  lines = ['{:<{}}  {:<9}  {:>11}  {:>10}  {:>10}  {:<25}  {}'.format(
+      'layer', width, 'kind', 'output', 'parameters', 'M mult-add', 'weights',
+      'output range')]
+  for name, layer in layers.items():
+    output = contents.activations.get(name)
+    lines.append('{:<{}}  {:<9}  {:>11}  {:>10,}  {:>10.1f}  {:<25}  {}'.format(
+        name, width, 'depthwise' if 'DEPTHWISE' in layer.kind else 'conv',
+        'x'.join(map(str, layer.output_shape)), layer.parameters,
+        layer.multiply_adds / 1e6, _weights(layer.weights),
+        'float' if output is None else '{} {}, step {:.4g}'.format(
+            output.dtype, _ends(output), output.scale)))
+  values = sum(layer.parameters for layer in layers.values())
+  options = contents.options
+  return lines + ['', '{} {}, {:,} bytes'.format(
+      contents.model.kind, contents.model.path, contents.size_bytes),
+      '  {} layers, {:,} parameters, {:.2f} billion multiply-adds at '
+      '{}x{}'.format(
+          len(layers), values,
+          sum(layer.multiply_adds for layer in layers.values()) / 1e9,
+          *options.crop_size),
+      '  {} classes, output stride {}, decoder at {}{}'.format(
+          options.num_classes, options.output_stride,
+          ','.join(map(str, options.decoder_output_stride)) or 'none',
+          ', quantization-aware' if options.is_quantized else '')
+  ] + ([] if options.label_map is None else [
+      '  classes: ' + some_of(options.label_map.names[1:], limit=_MOST_CLASSES)
+  ]) + [
+      '  ' + ', '.join('{} {}'.format(count, name)
+                       for name, count in sorted(contents.counts.items()))
+  ] + of_clipping(contents)
+
+
+def _weights(values):
+  if values.scales is None:
+    return '{} {:+.3g}..{:+.3g}'.format(
+        values.dtype, values.real.min(), values.real.max())
+  return '{} step {:.3g}{}'.format(
+      values.dtype, values.scales.min(), '..{:.3g}'.format(
+          values.scales.max()) if values.scales.size > 1 else '')
+
+
+def of_difference(difference: difference_lib.Difference, first: str,
+                  second: str) -> List[str]:
+  """Describes how two models differ.
+
+  Args:
+    difference: between them.
+    first: what to call the first one.
+    second: what to call the second one.
+  """
+  lines = [_judgement(difference)]
+  if difference.unmatched:
+    lines.append('not in both: ' + ', '.join(difference.unmatched))
+  if difference.verdict == difference_lib.OTHER:
+    apart = sorted(
+        ((weights.relative if np.isfinite(weights.relative) else np.inf, name)
+         for name, weights in difference.weights.items()), reverse=True)
+    lines.append('furthest apart, relative to all weights of the layer:')
+    lines += _first(['  {:<60} {:.4f}'.format(name, relative)
+                     for relative, name in apart])
+  return lines + _of_activations(difference, first, second)
+
+
+def _judgement(difference):
+  """Says in a line whether the weights are the same."""
+  number, differing, beyond, not_finite = (
+      difference.total(name)
+      for name in ('number', 'differing', 'beyond', 'not_finite'))
+  if difference.verdict == difference_lib.EQUAL:
+    line = 'the same weights: all {:,} are equal'.format(number)
+  elif difference.verdict == difference_lib.ROUNDED:
+    line = ('the same weights but for rounding: {:,} of {:,} differ{}, none by '
+            'more than half a step of each'.format(
+                differing, number, '' if difference.steps is None else
+                ' as stored, by up to {} steps'.format(difference.steps)))
+  else:
+    line = ('other weights: {:,} of {:,} differ, {:,} of them by more than '
+            'rounding{}'.format(
+                differing, number, beyond, '' if not not_finite else
+                ', and {:,} are NaN or infinite'.format(not_finite)))
+  if difference.other_biases():
+    line += '; but other biases in ' + some_of(difference.other_biases())
+  if difference.other_activations() or difference.unmatched_activations:
+    line += '; but other activations'
+  return line
+
+
+def _of_activations(difference, first, second):
+  """Describes activations that are quantized otherwise."""
+  lines = []
+  if difference.unmatched_activations:
+    lines = ['activations of one model only:'] + _first(
+        ['  ' + name for name in difference.unmatched_activations])
+  changed = difference.other_activations()
+  if changed:
+    width = max(map(len, changed))
+    # The largest changes of a scale first.
+    changed.sort(key=lambda name: _ratio(*difference.activations[name]))
+    lines.append(
+        '{} of {} activations differ in scale or zero point: {}, {}'.format(
+            len(changed), len(difference.activations), first, second))
+    lines += _first([
+        '  {:<{}}  {}'.format(name, width, ', '.join(
+            '{:.4g} (zero point {}, up to {:.4g})'.format(
+                to.scale, to.zero_point, to.high)
+            for to in difference.activations[name])) for name in changed])
+  elif difference.activations:
+    lines.append('the same scale and zero point: all {} activations'.format(
+        len(difference.activations)))
+  return lines
+
+
+def _ratio(first, second):
+  """Returns the ratio of two scales, the smaller one to the larger one."""
+  low, high = sorted((first.scale, second.scale))
+  return low / high if high else 1.0
+
+
+def of_clipping(contents: contents_lib.Contents) -> List[str]:
+  """Names the outputs that are narrower than their inputs' range."""
+  return [
+      'CLIPPED in {}: {} ({}) holds {}, but its input {} has {}{}'.format(
+          contents.model.path, one.name, one.kind, _ends(one.output),
+          one.input_name, _ends(one.input), '' if one.share is None else
+          ': {:.3f} % of the values are clipped'.format(100 * one.share))
+      for one in contents.clipping]
+
+
+def _ends(to):
+  return '{:.4g}..{:.4g}'.format(to.low, to.high)
+
+
+def _first(lines):
+  """Returns the first lines, and how many there are more."""
+  more = len(lines) - _MOST_LINES
+  return lines[:_MOST_LINES] + (
+      ['  and {} more'.format(more)] if more > 0 else [])
