@@ -26,7 +26,6 @@ from typing import (
   Sequence,
   Union,
 )
-import uuid
 
 from deeplab import contract
 from deeplab import errors
@@ -46,83 +45,48 @@ _SYNCED_AT_A_TIME = 16
 
 
 @contextlib.contextmanager
-def replacing(
-    *paths: str, over_folders: bool = False) -> Iterator[List[str]]:
+def replacing(*paths: str) -> Iterator[List[str]]:
   """Context that gives names to write to, and in the end the wanted ones.
 
-  Where the block fails, what was written is removed, and what had the wanted
-  names before is as it was. Several files are renamed in their order, once all
-  are complete and on the disk: let the last one say that the others are there.
-  Missing folders are made. What runs that were killed left there is removed.
-  Remote files are written on this machine first, and go up in the end.
+  If the block fails, what was written is removed and what had the wanted names
+  is as it was. Several files are renamed in their order, once all are complete
+  and on the disk: the last one may say that the others are there. A folder
+  replaces a folder, whatever is in it, which the caller has looked at. Missing
+  folders are made. Leftovers of killed runs are removed. Remote files are
+  written on this machine first, and go up in the end.
 
   Args:
-    *paths: files, which are replaced; or folders, which may exist only empty,
-      unless over_folders.
-    over_folders: True replaces a folder by a folder, whatever is in it, which
-      the caller has looked at. Between the two, for an instant, there is none.
+    *paths: files or folders.
 
   Yields:
     As many paths, of this context alone; nothing is there yet.
 
   Raises:
-    OSError: what cannot be written; the wanted name is in it.
+    OSError: a file cannot be written; the wanted name is in it.
   """
-  if paths and storage.is_remote(paths[0]):
-    with _uploading(paths) as temporaries:
-      yield temporaries
-    return
-  with _temporaries(paths) as temporaries:
+  is_remote = bool(paths) and storage.is_remote(paths[0])
+  with (_on_this_machine if is_remote else _temporaries)(paths) as temporaries:
     yield temporaries
     folders = set(map(_folder_of, paths))
-    for temporary in temporaries:
-      sync(temporary)
+    if not is_remote:
+      sync(*temporaries)
     for number, (temporary, path) in enumerate(zip(temporaries, paths)):
-      if 0 < number == len(paths) - 1:
-        _sync_each(folders)
+      if 0 < number == len(paths) - 1 and not is_remote:
+        _sync_all(folders)
       try:
-        _replace(temporary, path, over_folders)
+        if is_remote:
+          storage.make_folder(_folder_of(path))
+          storage.upload(temporary, path)
+        else:
+          _replace(temporary, path)
       except OSError as error:
         if number:
           raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
                         'again'.format(error.strerror, len(paths),
                                        errors.some_of(paths[:number])), path)
         raise
-    _sync_each(folders)
-
-
-@contextlib.contextmanager
-def writing_many(folder: str) -> Iterator[Callable[[str, bytes], None]]:
-  """Context with a function that writes a file of a folder, from its name.
-
-  As `replacing` does it one by one, in a fraction of the time; but it is left
-  to the caller to sync the folder after the last one.
-
-  Args:
-    folder: is made where it is missing.
-
-  Yields:
-    Function of a file's name and its content, which threads can share.
-
-  Raises:
-    OSError: what cannot be written; the wanted name is in it.
-  """
-  _make_folder(folder)
-  remove_leftovers(folder)
-  with contextlib.ExitStack() as stack:
-    hidden = _hidden_folder(folder, stack)
-
-    def write(name, content):
-      temporary, path = (os.path.join(each, name) for each in (hidden, folder))
-      try:
-        _refuse_devices(path)
-        _write(temporary, content)
-        os.replace(temporary, path)
-      except OSError as error:
-        _name_what_was_wanted(error, [temporary], [path])
-        raise
-
-    yield write
+    if not is_remote:
+      _sync_all(folders)
 
 
 def check_outputs(
@@ -165,7 +129,7 @@ def check_outputs(
           'name or remove it', given, named)
   try:
     if paths and storage.is_remote(paths[0]):
-      _try_upload(paths[0])
+      storage.make_folder(_folder_of(paths[0]))
       return
     with _temporaries(paths) as temporaries:
       for temporary in temporaries:
@@ -272,7 +236,7 @@ def replacing_own(
         os.replace(os.path.join(new, name), path)
       for name in replaced.difference(written):
         os.remove(os.path.join(root, name))
-      _sync_each({_folder_of(os.path.join(root, name)) for name in written})
+      _sync_all({_folder_of(os.path.join(root, name)) for name in written})
       os.remove(incomplete)
     except OSError as error:
       _name_what_was_wanted(error, [new], [root])
@@ -326,20 +290,20 @@ def remove_leftovers(folder: str) -> None:
       pass  # it is alive
 
 
-def sync(path: str) -> None:
-  """Has a file, or a folder with all that is in it, written to the disk.
+def sync(*paths: str) -> None:
+  """Makes files, and folders with all that is in them, reach the disk.
 
   A machine that loses its power may otherwise keep the name and lose the bytes.
 
   Raises:
     OSError: they cannot be written.
   """
-  for folder, _, names in os.walk(path, topdown=False):
-    found = [os.path.join(folder, name) for name in names]
-    _sync_all([each for each in found if not os.path.islink(each)])
-    _sync_one(folder)
-  if not os.path.isdir(path):
-    _sync_one(path)
+  found = [path for path in paths if not os.path.isdir(path)]
+  for path in paths:
+    for folder, _, names in os.walk(path):
+      inner = [os.path.join(folder, name) for name in names]
+      found += [path for path in inner if not os.path.islink(path)] + [folder]
+  _sync_all(found)
 
 
 def write_json(path: str, content: Any) -> None:
@@ -363,7 +327,7 @@ def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
   A dict in place of bytes is a folder, from the names of its files to their
   bytes; it replaces a folder, whatever is in that.
   """
-  with replacing(*contents, over_folders=True) as temporaries:
+  with replacing(*contents) as temporaries:
     for temporary, content in zip(temporaries, contents.values()):
       if isinstance(content, bytes):
         _write(temporary, content)
@@ -498,54 +462,32 @@ def _name_what_was_wanted(
     error.filename2 = None
 
 
-# --- Remote files ----------------------------------------------------------
-
-
 @contextlib.contextmanager
-def _uploading(paths: Sequence[str]) -> Iterator[List[str]]:
-  """Context with a name on this machine for each remote path."""
+def _on_this_machine(paths: Sequence[str]) -> Iterator[List[str]]:
+  """Context with a name on this machine for each remote path.
+
+  Paths that share a folder have names in one folder.
+  """
+  parents = sorted(set(map(_folder_of, paths)))
   temporaries: List[str] = []
-  with contextlib.ExitStack() as stack:
-    folders: Dict[str, str] = {}
-    try:
+  try:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
       for path in paths:
-        parent = _folder_of(path)
-        if parent not in folders:
-          folders[parent] = stack.enter_context(
-              tempfile.TemporaryDirectory(prefix=_PREFIX))
-        temporaries.append(
-            os.path.join(folders[parent], os.path.basename(path)))
+        parent = os.path.join(folder, str(parents.index(_folder_of(path))))
+        os.makedirs(parent, exist_ok=True)
+        temporaries.append(os.path.join(parent, os.path.basename(path)))
       yield temporaries
-    except OSError as error:
-      _name_what_was_wanted(error, temporaries, paths)
-      raise
-    for parent in folders:
-      storage.make_folder(parent)
-    for number, (temporary, path) in enumerate(zip(temporaries, paths)):
-      try:
-        storage.upload(temporary, path)
-      except OSError as error:
-        raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
-                      'again'.format(error.strerror, len(paths),
-                                     errors.some_of(paths[:number]) or 'none'),
-                      path)
-
-
-def _try_upload(path: str) -> None:
-  """Writes a small file beside a remote path, and removes it."""
-  # Not the name that another run tries.
-  trial = os.path.join(
-      _folder_of(path), _PREFIX + uuid.uuid4().hex + _SUFFIX)
-  write_bytes(trial, b'\n')
-  storage.remove(trial)
+  except OSError as error:
+    _name_what_was_wanted(error, temporaries, paths)
+    raise
 
 
 # --- Steps -----------------------------------------------------------------
 
 
-def _replace(temporary: str, path: str, over_folders: bool) -> None:
-  """Gives what is whole its name."""
-  if not (over_folders and os.path.isdir(temporary) and os.path.isdir(path)):
+def _replace(temporary: str, path: str) -> None:
+  """Gives a file or folder its name."""
+  if not (os.path.isdir(temporary) and os.path.isdir(path)):
     os.replace(temporary, path)
     return
   # In the hidden folder, which is removed in the end.
@@ -579,17 +521,8 @@ def _sync_one(path: str) -> None:
     os.close(descriptor)
 
 
-def _sync_all(paths: Sequence[str]) -> None:
-  """Syncs files, many at a time."""
-  if len(paths) < 2:
-    for path in paths:
-      _sync_one(path)
-    return
+def _sync_all(paths: Iterable[str]) -> None:
+  """Syncs files and folders, without what is in these, many at a time."""
   with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
     for _ in pool.map(_sync_one, paths):
       pass
-
-
-def _sync_each(folders: Iterable[str]) -> None:
-  for folder in folders:
-    _sync_one(folder)

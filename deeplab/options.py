@@ -692,7 +692,7 @@ class GraphEvalOptions(NamedTuple):
   """Which exported graph is evaluated."""
   path: str = required(
       'Frozen graph to evaluate; or a SavedModel, which is a folder; or an '
-      'ONNX file.', remote=True)
+      'ONNX file.')
   input_node: str = _input_node()
   output_node: str = _output_node()
 

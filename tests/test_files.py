@@ -180,30 +180,6 @@ def test_other_hidden_files_are_left_alone(tmp_path):
   assert listing(tmp_path) == ['.deeplab-notes', 'a', 'a.77.tmp']
 
 
-def test_many_files_have_one_hidden_folder(tmp_path):
-  leftover(tmp_path, '.deeplab-lock', 'a')
-  with files.writing_many(str(tmp_path)) as write_one:
-    hidden, = listing(tmp_path)
-    for name in 'ab':
-      write_one(name, name.encode())
-    assert listing(tmp_path) == [hidden, 'a', 'b']
-    assert listing(tmp_path / hidden) == ['.deeplab-lock']
-    write_one('a', b'c')
-  assert listing(tmp_path) == ['a', 'b']
-  assert (tmp_path / 'a').read_bytes() == b'c'
-
-
-def test_one_of_many_that_cannot_be_written_is_named(tmp_path):
-  os.mkfifo(str(tmp_path / 'pipe'))
-  (tmp_path / 'folder' / 'inner').mkdir(parents=True)
-  with files.writing_many(str(tmp_path)) as write_one:
-    for name in ('pipe', 'folder', 'missing/a'):
-      with pytest.raises(OSError) as caught:
-        write_one(name, b'')
-      assert caught.value.filename == str(tmp_path / name)
-  assert listing(tmp_path) == ['folder', 'pipe']
-
-
 # --- The disk --------------------------------------------------------------
 
 
@@ -229,9 +205,8 @@ def test_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     for path in (os.path.join(temporaries[0], 'inside'), temporaries[1]):
       with open(path, 'w'):
         pass
-  assert happened == [
-      'sync inside', 'sync data', 'sync list', 'name data', 'sync out',
-      'name list', 'sync out']
+  assert sorted(happened[:3]) == ['sync data', 'sync inside', 'sync list']
+  assert happened[3:] == ['name data', 'sync out', 'name list', 'sync out']
 
 
 def test_a_disk_that_cannot_sync_is_no_error_but_a_failing_one_is(
