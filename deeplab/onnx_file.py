@@ -6,13 +6,11 @@ all in this one file, with constants and results of bounded size: as a frozen
 graph is (see `graph_file`), and by the same limits. Needs no TensorFlow to run
 one.
 """
-import collections
 import functools
 import importlib
 import json
 import logging
 import operator
-import re
 from typing import (
   TYPE_CHECKING,
   Any,
@@ -55,8 +53,9 @@ _OPERATORS = frozenset((
     'Resize', 'ReverseSequence', 'Shape', 'Slice', 'Softmax', 'SpaceToDepth',
     'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'))
 _LARGEST_ATTRIBUTE = 2 ** 16
-# Names that tf2onnx has made: with a number that differs in each run.
-_NUMBERED = re.compile(r'__[0-9]+')
+# Fields of an attribute that hold its name and plain values.
+_ATTRIBUTE_FIELDS = frozenset((
+    'name', 'doc_string', 'type', 'f', 'i', 's', 'floats', 'ints', 'strings'))
 # How onnx's own loader finds a file that a tensor is in.
 _EXTERNAL = 1
 
@@ -121,12 +120,12 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
   try:
     model, _ = tf2onnx.convert.from_graph_def(
         graph_def, input_names=[input_node + ':0'],
-        output_names=[output_node + ':0'], opset=_OPSET)
+        output_names=[output_node + ':0'], opset=_OPSET,
+        tensors_to_rename=names)
     # It has domains of its own in there that no operator is of.
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid('', _OPSET))
     _resize_to_sizes(onnx, model)
-    _rename(model.graph, names)
     model.doc_string = (
         '{}: RGB in [-1, 1]; {}: classes'.format(*names.values()))
     onnx.helper.set_model_props(model, {
@@ -162,40 +161,6 @@ def _resize_to_sizes(onnx, model):
     name = node.name + '_sizes'
     model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, name))
     node.input[1:] = ['', '', name]
-
-
-def _rename(graph, names):
-  """Renames values and nodes of a graph, in place.
-
-  tf2onnx numbers names through all that a process converts, and calls constants
-  that are equal by any one's name. In their place go names by what is used
-  first: equal graphs are equal files.
-  """
-  uses = collections.Counter(name for node in graph.node for name in node.input)
-  constants = {one.name: one for one in graph.initializer if uses[one.name]}
-  names = dict(names)
-  for node in graph.node:
-    node.name = _renamed(names, node.name, node.op_type)
-    for name in node.input:
-      if name in constants:
-        _renamed(names, name, 'constant', always=uses[name] > 1)
-    for name in node.output:
-      _renamed(names, name, 'value')
-  for one in list(graph.input) + list(graph.output) + list(constants.values()):
-    one.name = names.get(one.name, one.name)
-  for node in graph.node:
-    for field in (node.input, node.output):
-      field[:] = [names.get(name, name) for name in field]
-  del graph.initializer[:]
-  graph.initializer.extend(
-      sorted(constants.values(), key=lambda one: one.name))
-
-
-def _renamed(names, name, kind, always=False):
-  """Returns the new name of something, which it adds to the names."""
-  if name not in names and (always or _NUMBERED.search(name)):
-    names[name] = '{}_{}'.format(kind, len(names))
-  return names.get(name, name)
 
 
 # --- Reading ---------------------------------------------------------------
@@ -236,9 +201,8 @@ def _check(model):
     if what:
       raise InputError('holds {}; expected nodes and constants alone; '
                        'refused'.format(type(what[0]).__name__))
-  stored = 0
   for tensor in graph.initializer:
-    stored += _constant_bytes(tensor)
+    _check_constant(tensor)
   for node in graph.node:
     shown = 'node {}'.format(ascii(node.name)[1:-1])
     if node.domain not in _OUR_DOMAINS:
@@ -250,77 +214,57 @@ def _check(model):
           '{} is the operator {}, which no network like this one has; '
           'refused'.format(shown, ascii(node.op_type)[1:-1]))
     for attribute in node.attribute:
-      stored += _attribute_bytes(shown, node, attribute)
-  if stored > contract.MAX_FILE_BYTES:
-    raise InputError('constants of {} bytes; expected at most {}'.format(
-        stored, contract.MAX_FILE_BYTES))
+      _check_attribute(shown, node, attribute)
 
 
-def _attribute_bytes(shown, node, attribute):
-  """Returns the size of a constant in an attribute; refuses what may not be."""
+def _check_attribute(shown, node, attribute):
+  """Raises InputError for a graph, a type, a large number, a bad constant."""
   name = '{} ({}) has the attribute {}'.format(
       shown, node.op_type, ascii(attribute.name)[1:-1])
-  if (attribute.HasField('g') or attribute.graphs or attribute.ref_attr_name or
-      attribute.tensors or attribute.HasField('sparse_tensor') or
-      attribute.sparse_tensors or attribute.HasField('tp') or
-      attribute.type_protos):
+  fields = {field.name for field, _ in attribute.ListFields()}
+  is_constant = (node.op_type, attribute.name) == ('Constant', 'value')
+  if not fields <= _ATTRIBUTE_FIELDS | ({'t'} if is_constant else set()):
     raise InputError(
         name + ', of a kind that no network like this one has; refused')
   for number in [attribute.i] + list(attribute.ints):
     if abs(number) > _LARGEST_ATTRIBUTE:
       raise InputError('{} of {}; expected at most {}'.format(
           name, number, _LARGEST_ATTRIBUTE))
-  if not attribute.HasField('t'):
-    return 0
-  if (node.op_type, attribute.name) != ('Constant', 'value'):
-    raise InputError(name + ', a tensor, which only a Constant may have; '
-                     'refused')
-  return _constant_bytes(attribute.t)
+  if is_constant:
+    _check_constant(attribute.t)
 
 
-def _constant_bytes(tensor):
-  """Returns the size of a constant once it is in memory.
-
-  Raises:
-    InputError: where it is in another file, or is not what its shape says.
-  """
+def _check_constant(tensor):
+  """Raises InputError for one in another file, or not as large as it says."""
   import onnx
   shown = 'constant {}'.format(ascii(tensor.name)[1:-1])
   if tensor.data_location == _EXTERNAL or tensor.external_data:
     raise InputError('{} is in another file; expected all in this one; '
                      'refused'.format(shown))
-  types = {
-      onnx.TensorProto.FLOAT: (4, tensor.float_data),
-      onnx.TensorProto.INT64: (8, tensor.int64_data),
-      onnx.TensorProto.INT32: (4, tensor.int32_data),
-      onnx.TensorProto.UINT8: (1, tensor.int32_data),
-      onnx.TensorProto.INT8: (1, tensor.int32_data),
-      onnx.TensorProto.BOOL: (1, tensor.int32_data)}
-  if tensor.data_type not in types or tensor.HasField('segment'):
+  types = onnx.TensorProto
+  size = {types.FLOAT: 4, types.INT64: 8, types.INT32: 4, types.UINT8: 1,
+          types.INT8: 1, types.BOOL: 1}.get(tensor.data_type)
+  if size is None:
     raise InputError('{} is of type {}; expected numbers'.format(
         shown, tensor.data_type))
-  size, listed = types[tensor.data_type]
-  problem = _size_problem(list(tensor.dims), least=0)
-  if problem:
-    raise InputError('{} is {}'.format(shown, problem))
   values = _product(tensor.dims)
-  if (len(tensor.raw_data), len(listed)) not in (
+  listed = len(tensor.float_data) + len(tensor.int32_data) + len(
+      tensor.int64_data)
+  if min(tensor.dims, default=0) < 0 or (len(tensor.raw_data), listed) not in (
       (values * size, 0), (0, values)):
     raise InputError('{} holds {} bytes and {} values for the shape {}'.format(
-        shown, len(tensor.raw_data), len(listed), list(tensor.dims)))
-  return values * size
+        shown, len(tensor.raw_data), listed, list(tensor.dims)))
 
 
-def _size_problem(shape, least=1):
+def _size_problem(shape):
   """Says what is wrong with a shape, sides None if open, or returns None.
 
   The batch, the first axis, may be open.
   """
-  if None in shape[1:]:
+  if shape is None or None in shape[1:]:
     return 'a tensor of no fixed size, {}; expected one'.format(shape)
-  values = _product(1 if side is None else side for side in shape)
-  if not least <= values <= contract.MAX_TENSOR_VALUES or any(
-      side is not None and side < 0 for side in shape):
+  values = _product(side for side in shape if side is not None)
+  if not 1 <= values <= contract.MAX_TENSOR_VALUES:
     return 'a tensor of {} values, {}; expected 1 to {}'.format(
         values, shape, contract.MAX_TENSOR_VALUES)
   return None
@@ -342,9 +286,7 @@ def _check_results(model):
   sizes = _sizes(graph)
   for node in graph.node:
     for name in filter(None, node.output):
-      shape = sizes.get(name)
-      problem = ('a tensor of unknown size' if shape is None
-                 else _size_problem(shape))
+      problem = _size_problem(sizes.get(name))
       if problem:
         raise InputError('node {} ({}) gives {}'.format(
             ascii(node.name)[1:-1], node.op_type, problem))
