@@ -3,6 +3,7 @@
 TFLite files are evaluated on PNG files, in processes of their own: see
 `lite.evaluation`. Both count with `counting`.
 """
+import hashlib
 import logging
 import os
 import time
@@ -14,8 +15,9 @@ from deeplab import any_model
 from deeplab import checkpoints
 from deeplab import counting
 from deeplab import descriptions
-from deeplab import evaluated
 from deeplab import events as events_lib
+from deeplab import files
+from deeplab import inputs
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
@@ -24,6 +26,7 @@ from deeplab import stops
 from deeplab import storage
 from deeplab import visualize
 from deeplab.data import dataset
+from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.fields import definitions
@@ -39,7 +42,6 @@ def evaluate(predictor: counting.Predictor,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
-             part: Optional[report_lib.PartOf] = None,
              num_classes: Optional[int] = None) -> report_lib.Report:
   """Evaluates a predictor on a split and writes what is asked for.
 
@@ -50,7 +52,6 @@ def evaluate(predictor: counting.Predictor,
     options: what becomes of the scores.
     kind: report.CHECKPOINT or report.FROZEN_GRAPH.
     step: global step of a checkpoint, or None.
-    part: what part of an evaluation this is; None: all of it.
     num_classes: number of classes, the ignored one included; None: those of
       the batches' label map.
 
@@ -69,9 +70,8 @@ def evaluate(predictor: counting.Predictor,
       split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictor.runtime, matrix=counts.matrix,
-      skipped=batches.num_skipped, label_map=batches.label_map, part=part)
-  # The scores of a part are not those of the model.
-  if options.eval_logdir and not part:
+      skipped=batches.num_skipped, label_map=batches.label_map)
+  if options.eval_logdir:
     # TensorBoard shows graphs as a run of their own, beside the checkpoints'.
     write_events(options.eval_logdir if kind == report_lib.CHECKPOINT
                  else os.path.join(options.eval_logdir, 'pb'), result)
@@ -136,15 +136,9 @@ def evaluate_checkpoints(
       checkpoint although max_evaluations is given.
   """
   checkpoint_dir = watch_options.checkpoint_dir
-  part = options.part
   is_single = not storage.is_folder(checkpoint_dir) and (
       storage.exists(checkpoint_dir) or
       bool(checkpoints.parts_of(checkpoint_dir)))
-  if part and not is_single and watch_options.max_evaluations != 1:
-    raise InputError(
-        '{}: parts are of one evaluation; name a checkpoint with {}, or add {}',
-        option('num_shards', part.of), option('checkpoint_dir'),
-        option('max_evaluations', 1))
   newest = checkpoints.Newest(
       checkpoint_dir, strict=watch_options.strict_checkpoint)
   if is_single or watch_options.max_evaluations and not newest.find():
@@ -153,7 +147,7 @@ def evaluate_checkpoints(
   # What can be wrong with the data shows before there is any waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
-      model_map=checkpoints.label_map_of(checkpoint_dir), part=part)
+      model_map=checkpoints.label_map_of(checkpoint_dir))
   model_options = model_options.with_classes(batches.label_map)
   report_lib.check_samples(options, preprocess_options.crop_size)
   memory.check(
@@ -165,10 +159,10 @@ def evaluate_checkpoints(
     evaluator = _Evaluator(predictor, batches, model_options, dataset_options,
                            preprocess_options, options)
     if is_single:
-      return evaluator.evaluated(first)
+      return evaluator.evaluated(first, again=True)
     results = _appearing(
         newest, watch_options.interval_secs, watch_options.timeout_secs,
-        lambda prefix: evaluator.evaluated_once(
+        lambda prefix: evaluator.evaluated(
             prefix, again=watch_options.reevaluate))
     for number, report in enumerate(results, 1):
       result = report
@@ -178,37 +172,35 @@ def evaluate_checkpoints(
 
 
 class _Evaluator:
-  """Evaluates checkpoints, and prints their reports."""
+  """Evaluates checkpoints, prints their reports and keeps them.
+
+  The reports are kept in the folder of events, so that an evaluation that is
+  started again does not repeat what is done.
+  """
 
   def __init__(self, predictor, batches, model_options, dataset_options,
                preprocess_options, options):
     self._predictor = predictor
     self._batches = batches
     self._model_options = model_options
-    self._data = (dataset_options, preprocess_options)
+    self._dataset_options = dataset_options
+    self._preprocess_options = preprocess_options
     self._options = options
 
-  def evaluated(self, prefix):
-    """Evaluates a checkpoint; returns its report."""
-    self._predictor.restore(prefix)
-    return self._evaluated_restored(prefix, self._circumstances(prefix))
-
-  def evaluated_once(self, prefix, *, again):
-    """The same, but not where its report was kept.
+  def evaluated(self, prefix, *, again):
+    """Evaluates a checkpoint.
 
     Args:
       prefix: checkpoint prefix.
-      again: evaluate it even then.
+      again: evaluate it even if its report was kept.
 
     Returns:
-      The report; None where the checkpoint was removed before it was read, as
-      a trainer removes old ones.
+      The report. None: the checkpoint was removed before it was read, as a
+      trainer removes old ones.
     """
     try:
-      circumstances = self._circumstances(prefix)
-      kept = None
-      if circumstances and not again:
-        kept = evaluated.recall(self._options.eval_logdir, circumstances)
+      cache = self._cache_file(prefix)
+      kept = None if again else self._recalled(cache)
       if not kept:
         self._predictor.restore(prefix)
     except Exception:
@@ -217,46 +209,61 @@ class _Evaluator:
         raise
       _LOG.info('%s was removed before it was read', prefix)
       return None
-    if not kept:
-      return self._evaluated_restored(prefix, circumstances)
-    _LOG.info('%s was evaluated before with the same options: no image is '
-              'read, its report follows; %s evaluates it again', prefix,
-              option('reevaluate'))
-    kept = kept._replace(path=prefix)
-    if self._options.report_json:
-      report_lib.write(self._options.report_json, kept)
-    report_lib.show(kept, self._options.report_json)
-    return kept
-
-  def _circumstances(self, prefix):
-    """Returns what the report of a checkpoint hangs on; None: none is kept."""
-    if not self._options.eval_logdir:
-      return None
-    return evaluated.circumstances(
-        prefix, model_options=self._model_options,
-        dataset_options=self._data[0], preprocess_options=self._data[1],
-        options=self._options)
-
-  def _part_of(self, prefix):
-    """Returns what the report says of the part that it is, or None."""
-    if not self._options.part:
-      return None
-    return evaluated.part_of(
-        self._options.part, evaluated.checkpoint(prefix, self._model_options),
-        self._batches, dataset_options=self._data[0],
-        preprocess_options=self._data[1], runtime=predictors.runtime())
-
-  def _evaluated_restored(self, prefix, circumstances):
-    """Evaluates the checkpoint that the predictor has; returns its report."""
-    result = evaluate(
-        self._predictor, self._batches, self._data[1], self._options,
-        kind=report_lib.CHECKPOINT, step=checkpoints.global_step_in(prefix),
-        part=self._part_of(prefix),
-        num_classes=self._model_options.num_classes)
-    if circumstances:
-      evaluated.remember(self._options.eval_logdir, circumstances, result)
+    if kept:
+      _LOG.info('%s was evaluated before with the same options: no image is '
+                'read, its report follows; %s evaluates it again', prefix,
+                option('reevaluate'))
+      result = kept._replace(path=prefix)
+      if self._options.report_json:
+        report_lib.write(self._options.report_json, result)
+    else:
+      result = evaluate(
+          self._predictor, self._batches, self._preprocess_options,
+          self._options, kind=report_lib.CHECKPOINT,
+          step=checkpoints.global_step_in(prefix),
+          num_classes=self._model_options.num_classes)
+      if cache:
+        report_lib.write(cache, result)
     report_lib.show(result, self._options.report_json)
     return result
+
+  def _cache_file(self, prefix):
+    """Returns the file that keeps the report of a checkpoint; None: no file.
+
+    Its name has a checksum of everything that the report depends on. The index
+    of a checkpoint has the checksums of its variables; its name and folder do
+    not matter.
+    """
+    if not self._options.eval_logdir:
+      return None
+    with storage.reading(prefix + '.index') as index:
+      weights = hashlib.sha1(index.read()).hexdigest()
+    data = self._dataset_options
+    key = files.digest({
+        'checkpoint': weights,
+        'records': [(os.path.basename(path), storage.state(path)[1:])
+                    for path in records.find_shards(
+                        data.dataset_dir, data.split)],
+        'model': options_lib.to_json(self._model_options),
+        'data': options_lib.to_json(data),
+        'preprocessing': self._preprocess_options.to_json(),
+        'pictures': [self._options.vis_dir,
+                     report_lib.samples_wanted(self._options)],
+        'runtime': predictors.runtime()})
+    return os.path.join(
+        self._options.eval_logdir, 'evaluated-{}-{}.json'.format(
+            checkpoints.step_of(prefix), key[:16]))
+
+  def _recalled(self, cache):
+    """Returns the report that a file keeps, or None."""
+    vis_dir = self._options.vis_dir
+    if not cache or vis_dir and not os.path.exists(
+        report_lib.picture_path(vis_dir)):
+      return None
+    try:
+      return report_lib.from_json(inputs.read_json(cache, cache, 'a report'))
+    except (OSError, InputError):
+      return None  # There is none, or it is damaged: it is made again.
 
 
 def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
@@ -345,13 +352,9 @@ def evaluate_frozen_graph(
     report_lib.check_samples(options, preprocess_options.crop_size)
     batches = dataset.batches(
         dataset_options, preprocess_options,
-        model_map=descriptions.label_map_beside(model.path), part=options.part)
-    part = evaluated.part_of(
-        options.part, evaluated.exported(model, graph_options), batches,
-        dataset_options=dataset_options, preprocess_options=preprocess_options,
-        runtime=predictor.runtime) if options.part else None
+        model_map=descriptions.label_map_beside(model.path))
     result = evaluate(predictor, batches, preprocess_options, options,
-                      kind=model.kind, part=part)
+                      kind=model.kind)
   report_lib.show(result, options.report_json)
   return result
 

@@ -1,9 +1,9 @@
-"""One report from those of the parts of an evaluation.
+"""Evaluation in shards: which images each run has, and the sum of the reports.
 
-Confusion matrices add up, whatever the order; every score is read off the sum,
-so that it is that of one run over all images. Needs no TensorFlow.
+Confusion matrices add up, and every score is read off the sum, so it is that of
+one run over all images. Needs no TensorFlow.
 """
-from typing import Dict, List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from deeplab import errors
 from deeplab import files
 from deeplab import inputs
 from deeplab import options as options_lib
-from deeplab import parts
 from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-# What may differ between the parts of one evaluation.
-_OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'part')
+# What may differ between the shards of one evaluation.
+_OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'shard')
+_KIND = ('the report of a shard, as the evaluation of a TFLite file writes it '
+         'with --report_json and --num_shards')
 
 
 class _Given(NamedTuple):
@@ -26,33 +27,45 @@ class _Given(NamedTuple):
   report: report_lib.Report
 
 
+def bounds(index: int, of: int, items: int) -> Tuple[int, int]:
+  """Returns (first, one past the last) of the items of a shard.
+
+  Shards follow each other, and differ by one item at most.
+  """
+  return index * items // of, (index + 1) * items // of
+
+
 def merge(paths: Sequence[str],
           options: options_lib.MergeOptions) -> report_lib.Report:
-  """Adds up the reports of all parts, writes and prints that of the whole.
+  """Adds up the reports of all shards, writes and prints the sum.
 
   Args:
-    paths: files that evaluations of parts wrote, in any order.
+    paths: files that evaluations of shards wrote, in any order.
     options: where the sum goes.
 
   Returns:
-    The sum. Its seconds are those of all parts together; its path is what the
-    first part says.
+    The sum. Its seconds are those of all shards together; its path is that of
+    the first shard.
 
   Raises:
-    InputError: a file that is no report of a part; parts that are missing,
-      overlap or are not of one evaluation, named by their files.
+    InputError: a file that is no report of a shard; shards that are missing,
+      are there twice or are of different evaluations, named by their files.
   """
   if not paths:
-    raise InputError('no report given; expected those of all parts, such as '
-                     'part-0.json part-1.json')
-  given = [_read(path) for path in paths]
-  given.sort(key=lambda one: one.report.part.number)
+    raise InputError('no report given; expected those of all shards, such as '
+                     'shard-0.json shard-1.json')
+  given = sorted(map(_read, paths), key=lambda one: one.report.shard.index)
   _check_agreement(given)
-  _check_cover(given)
+  _check_complete(given)
   files.check_outputs(option('report_json', options.report_json),
                       options.report_json, inputs=paths,
                       ours=report_lib.IS_REPORT, example='report.json')
-  result = _sum([one.report for one in given])
+  reports = [one.report for one in given]
+  result = reports[0]._replace(
+      images=sum(report.images for report in reports),
+      seconds=sum(report.seconds for report in reports),
+      runtime='; '.join(sorted({report.runtime for report in reports})),
+      matrix=np.sum([report.matrix for report in reports], axis=0), shard=None)
   report_lib.write(options.report_json, result)
   report_lib.show(result, options.report_json)
   return result
@@ -60,73 +73,54 @@ def merge(paths: Sequence[str],
 
 def _read(path):
   """Returns the _Given of a file."""
-  kind = 'the report of a part, as {} has it written with {}'.format(
-      '--report_json', '--num_shards')
-  content = inputs.read_json(path, path, kind)
+  content = inputs.read_json(path, path, _KIND)
   try:
     report = report_lib.from_json(content)
   except InputError:
-    raise InputError('{}: expected {}'.format(path, kind))
-  if report.part is None:
-    raise InputError(
-        '{}: a report of all {} images, not of a part; expected {}'.format(
-            path, report.images, kind))
+    raise InputError('{}: expected {}'.format(path, _KIND))
+  shard = report.shard
+  if not shard:
+    raise InputError('{}: a report of all {} images; expected {}'.format(
+        path, report.images, _KIND))
+  if (type(shard.index) is not int or type(shard.of) is not int or
+      not 0 <= shard.index < shard.of or
+      not isinstance(shard.evaluation, dict)):
+    raise InputError('{}: expected {}'.format(path, _KIND))
   return _Given(path, report)
 
 
-def _check_agreement(given):
-  """Raises InputError unless all are of one evaluation in so many parts."""
-  first = given[0]
-  for other in given[1:]:
-    differing = parts.differences(_facts(first.report), _facts(other.report))
+def _check_agreement(given: List[_Given]) -> None:
+  """Raises InputError unless all are shards of one evaluation."""
+  expected = _facts(given[0].report)
+  for path, report in given[1:]:
+    facts = _facts(report)
+    differing = ['{} {:.40}, and {:.40}'.format(
+        name, str(expected[name]), str(facts.get(name)))
+                 for name in sorted(expected)
+                 if facts.get(name) != expected[name]]
     if differing:
       raise InputError('{} and {} are not of one evaluation: {}'.format(
-          first.path, other.path, errors.some_of(differing, '; ')))
+          given[0].path, path, errors.some_of(differing, '; ')))
 
 
 def _facts(report):
-  """Returns what the parts of one evaluation have in common, by name."""
-  facts = dict(report.part.evaluation)
-  facts.update((name, value)
-               for name, value in report_lib.to_json(report).items()
-               if name in report_lib.Report._fields and name not in _OWN)
-  facts.update({'number of parts': report.part.of,
-                'number of images': report.part.total,
-                'number of classes': len(report.matrix)})
-  return facts
+  """Returns what the shards of one evaluation have in common, by name."""
+  facts = {name: value for name, value in report._asdict().items()
+           if name not in _OWN}
+  return dict(facts, classes=len(report.matrix), shards=report.shard.of,
+              **report.shard.evaluation)
 
 
-def _check_cover(given):
-  """Raises InputError unless every image is in one of the parts."""
-  by_number: Dict[int, str] = {}
-  first = given[0].report.part
-  for path, report in given:
-    number = report.part.number
-    if number in by_number:
-      raise InputError('{} and {} are both {}; expected each part once'.format(
-          by_number[number], path, report.part.part))
-    by_number[number] = path
-  missing = parts.missing_of(by_number, first.of)
+def _check_complete(given: List[_Given]) -> None:
+  """Raises InputError unless each shard is there once."""
+  numbers = [one.report.shard.index for one in given]
+  for one, other in zip(given, given[1:]):
+    if one.report.shard.index == other.report.shard.index:
+      raise InputError('{} and {} are both shard {}; expected each once'.format(
+          one.path, other.path, one.report.shard.index))
+  of = given[0].report.shard.of
+  missing = sorted(set(range(of)) - set(numbers))
   if missing:
-    raise InputError('{} missing (given: {})'.format(
-        missing, errors.some_of([one.path for one in given])))
-  done, last = 0, None
-  for one in given + [None]:
-    begin = one.report.part.first if one else first.total
-    if begin != done:
-      raise InputError('{} and {}: images {} to {} {}'.format(
-          last.path if last else 'the beginning',
-          one.path if one else 'the end', min(begin, done),
-          max(begin, done) - 1,
-          'are in neither' if begin > done else 'are in both'))
-    if one:
-      done, last = begin + one.report.images, one
-
-
-def _sum(reports: List[report_lib.Report]) -> report_lib.Report:
-  """Returns the report of all parts."""
-  return reports[0]._replace(
-      images=sum(report.images for report in reports),
-      seconds=sum(report.seconds for report in reports),
-      runtime='; '.join(sorted({report.runtime for report in reports})),
-      matrix=np.sum([report.matrix for report in reports], axis=0), part=None)
+    raise InputError('shards {} of {} are missing (given: {})'.format(
+        errors.some_of(list(map(str, missing)), limit=9), of,
+        errors.some_of([one.path for one in given])))

@@ -11,7 +11,6 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
 from deeplab import contract
 from deeplab import errors
 from deeplab import label_map as label_maps
-from deeplab import parts
 from deeplab.errors import InputError
 from deeplab.fields import check_local
 from deeplab.fields import definitions
@@ -82,7 +81,7 @@ _MOST_WORKERS = 1024
 _MOST_CLONES = _MOST_LOCAL_HOSTS = 64
 _MOST_IMAGES = 10 ** 6
 # Parts of a work, of which each has an image at least.
-_MOST_PARTS = 10 ** 4
+_MOST_SHARDS = 10 ** 4
 _SMALLEST_PAINTED_SIDE = 64
 
 # Of a host by name or number ([::1] for IPv6), and a port.
@@ -158,35 +157,6 @@ def _label_map(text):
 def _names_of_classes():
   return field(None, 'Label map with the names of the classes; none: the one '
                'stored with the model.')
-
-
-def _num_shards(most=_MOST_PARTS):
-  return field(1, 'Parts that the work is split into, each a run of its own, '
-               'on any machine.', least=1, most=most)
-
-
-def _shard_index():
-  return field(None, 'The part that this run does, counted from 0.', least=0,
-               most=_MOST_PARTS - 1)
-
-
-def _part_of(options):
-  """Returns the parts.Part that options with these fields ask for, or None.
-
-  Raises:
-    InputError: one of the fields does without the other, or contradicts it.
-  """
-  given = errors.option('num_shards', options.num_shards)
-  index = options.shard_index
-  if index is not None and index >= options.num_shards:
-    raise InputError('{}: expected less than {}',
-                     errors.option('shard_index', index), given)
-  if options.num_shards == 1:
-    return None
-  if index is None:
-    raise InputError('{}: which of them is this run? Add {}', given,
-                     errors.option('shard_index', 0))
-  return parts.Part(index, options.num_shards)
 
 
 def _input_node():
@@ -653,20 +623,6 @@ class EvalOptions(NamedTuple):
   # The picture is made in memory.
   vis_images: int = field(
       8, 'Number of images on that picture.', least=1, most=1000)
-  num_shards: int = _num_shards()
-  shard_index: Optional[int] = _shard_index()
-
-  @property
-  def part(self) -> Optional[parts.Part]:
-    """Which part of the images is evaluated; None: all of them."""
-    return _part_of(self)
-
-  def _check(self):
-    if _part_of(self) and not self.report_json:
-      raise InputError('{} without {}: the reports of the parts are what '
-                       'scripts/merge_reports.py adds up',
-                       errors.option('num_shards', self.num_shards),
-                       errors.option('report_json'))
 
 
 @options
@@ -711,13 +667,28 @@ class TfliteEvalOptions(NamedTuple):
       'true; a quantized one always gets pixels of 0 to 255.')
   num_threads: int = _num_threads()
   num_workers: int = _workers('Processes with an interpreter each')
+  num_shards: int = field(
+      1, 'Number of shards of the images; each is a run of its own, on any '
+      'machine.', least=1, most=_MOST_SHARDS)
+  shard_index: Optional[int] = field(
+      None, 'The shard that this run evaluates, counted from 0.', least=0,
+      most=_MOST_SHARDS - 1)
+
+  def _check(self):
+    given = errors.option('num_shards', self.num_shards)
+    if self.shard_index is None and self.num_shards > 1:
+      raise InputError('{}: which of them is this run? Add {}', given,
+                       errors.option('shard_index', 0))
+    if self.shard_index is not None and self.shard_index >= self.num_shards:
+      raise InputError('{}: expected less than {}', errors.option(
+          'shard_index', self.shard_index), given)
 
 
 @options
 class MergeOptions(NamedTuple):
-  """From reports of parts to that of the whole."""
+  """From the reports of shards to that of the whole."""
   report_json: str = required(
-      'File for the report of all parts together.', remote=True)
+      'File for the report of all shards together.', remote=True)
 
 
 # --- MLPerf ----------------------------------------------------------------

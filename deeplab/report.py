@@ -28,7 +28,6 @@ from deeplab import label_map as label_maps
 from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
-from deeplab import parts
 from deeplab import published
 from deeplab import streams
 from deeplab import visualize
@@ -63,21 +62,14 @@ _PUBLISHED_AS = {
     ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
 
 
-class PartOf(NamedTuple):
-  """Which part of an evaluation a report is of."""
-  number: int
+class Shard(NamedTuple):
+  """Which shard of an evaluation a report covers."""
+  index: int
+  # Number of shards.
   of: int
-  # Number of its first image among the `total` of all parts.
-  first: int
-  total: int
-  # What all parts have in common: the model by its content, the data set by its
-  # content, and the options; see `evaluated`.
-  evaluation: Dict[str, object]
-
-  @property
-  def part(self) -> parts.Part:
-    """Which it is."""
-    return parts.Part(self.number, self.of)
+  # What all shards have in common, by name, as JSON: checksums of the model and
+  # of the images, and the options.
+  evaluation: Dict[str, Any]
 
 
 class Report(NamedTuple):
@@ -102,12 +94,12 @@ class Report(NamedTuple):
   matrix: np.ndarray
   # The class whose pixels were left out of the matrix.
   ignore_label: int = contract.IGNORE_LABEL
-  # Number of images left out because they cannot be used; of all parts.
+  # Number of images left out because they cannot be used.
   skipped: int = 0
-  # What the classes are, where they are as many.
+  # Names the classes if it has as many.
   label_map: label_maps.LabelMap = label_maps.ADE20K
   # None: all images of the split were evaluated.
-  part: Optional[PartOf] = None
+  shard: Optional[Shard] = None
 
   @property
   def scores(self) -> metrics.Scores:
@@ -124,9 +116,8 @@ class StageRow(NamedTuple):
   """One line of stage_table: a step of a chain, and how well it does."""
   # Such as 'checkpoint' or 'freeze_ptq.tflite'.
   stage: str
-  # Score in [0, 1]; NaN prints as '-'.
+  # Scores in [0, 1]; NaN prints as '-'.
   miou: float
-  # Score in [0, 1]; NaN prints as '-'.
   pixel_accuracy: float
   images: int
   seconds: float
@@ -140,47 +131,42 @@ def table(report: Report) -> str:
 
   Returns:
     Lines of at most 80 columns (but for long paths and names), without a final
-    newline: a line for each class, then the circumstances and the scores.
+    newline: a line for each class, then the circumstances and the scores. A
+    star marks the mean to compare with the published figures.
   """
+  scores = report.scores
+  names = class_names(report)
   labelled = np.asarray(report.matrix).sum(axis=1)
   shares = 100.0 * labelled / max(1, labelled.sum())
-  iou = report.scores.per_class_iou
-  names = class_names(report)
   width = max(12, *map(len, names))
   lines = ['{:>5}  {:<{}} {:>12} {:>8}'.format(
       'class', 'name', width, 'pixels', 'IoU')]
   lines += ['{:>5}  {:<{}} {:>10.2f} % {:>8}'.format(
-      index, name, width, shares[index], _score(iou[index]))
-            for index, name in enumerate(names)]
+      index, name, width, share, _score(iou))
+            for index, (name, share, iou) in enumerate(
+                zip(names, shares, scores.per_class_iou))]
   lines.append('')
-  lines += ['{:<16} {}'.format(name, value)
-            for name, value in _summary(report)]
-  _, note = _published(report)
-  return '\n'.join(map(errors.printable, lines + ([note] if note else [])))
-
-
-def _summary(report):
-  """Returns the table's last lines as (name, value)."""
-  scores = report.scores
-  kept = sum(index != report.ignore_label
-             for index in range(len(scores.per_class_iou)))
-  step = '' if report.step is None else ', step {}'.format(report.step)
-  marked, _ = _published(report)
-  return [
-      ('evaluated', '{} {}{}'.format(report.kind, report.path, step)),
-      ('images', '{} of {}, {:.1f} s, {:.2f} a second{}'.format(
-          report.images, report.split if not report.part else '{}, {}'.format(
-              report.split, report.part.part), report.seconds,
+  kept = sum(index != report.ignore_label for index in range(len(names)))
+  marked, note = _published(report)
+  rows = [
+      ('evaluated', '{} {}{}'.format(
+          report.kind, report.path, '' if report.step is None else
+          ', step {}'.format(report.step))),
+      ('images', '{} of {}{}, {:.1f} s, {:.2f} a second{}'.format(
+          report.images, report.split, '' if not report.shard else
+          ', shard {} of {}'.format(*report.shard[:2]), report.seconds,
           report.images_per_second, '; {} bad ones left out'.format(
               report.skipped) if report.skipped else '')),
       ('geometry', report.geometry),
       ('runtime', report.runtime),
       ('pixel accuracy', _score(scores.pixel_accuracy)),
-      ('class accuracy', _score(scores.mean_class_accuracy)),
-  ] + [(name, '{}{:1} ({})'.format(
+      ('class accuracy', _score(scores.mean_class_accuracy))]
+  rows += [(name, '{}{:1} ({})'.format(
       _score(getattr(scores, field)), '*' if field == marked else '',
       text.format(classes=kept, ignored=report.ignore_label)))
-       for field, name, text in MEANS]
+           for field, name, text in MEANS]
+  lines += ['{:<16} {}'.format(*row) for row in rows]
+  return '\n'.join(map(errors.printable, lines + ([note] if note else [])))
 
 
 def _published(report):
@@ -202,18 +188,9 @@ def _published(report):
       published.text_of(figures[score]), published.IMAGES)
 
 
-def class_name(index: int, num_classes: int = contract.NUM_CLASSES,
-               label_map: label_maps.LabelMap = label_maps.ADE20K) -> str:
-  """Names a class; '-' in a set of another number of classes than the map's."""
-  if num_classes != label_map.num_classes:
-    return '-'
-  return label_map.names[index]
-
-
-def class_names(report: Report) -> List[str]:
+def class_names(report: Report) -> Sequence[str]:
   """Names all classes of a report."""
-  count = len(report.matrix)
-  return [class_name(index, count, report.label_map) for index in range(count)]
+  return label_maps.of_model(len(report.matrix), report.label_map).names
 
 
 def to_json(report: Report) -> Dict[str, Any]:
@@ -223,18 +200,18 @@ def to_json(report: Report) -> Dict[str, Any]:
     report: the evaluation.
 
   Returns:
-    The report's fields, `part` only where it is one, the label map only where
-    it is not ADE20K's; images_per_second; the scores; 'classes', a list of
-    dicts (id, name, pixels, iou); 'confusion_matrix', a list of rows.
+    The report's fields, the shard only if it is one, the label map only if it
+    is not ADE20K's; images_per_second; the scores; 'classes', a list of dicts
+    (id, name, pixels, iou); 'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
   iou = scores.pop('per_class_iou')
   matrix = np.asarray(report.matrix)
   content = dict(report._asdict(), **scores)
-  del content['matrix'], content['label_map'], content['part']
+  del content['matrix'], content['label_map'], content['shard']
   content.update(label_maps.json_entry(report.label_map))
-  if report.part:
-    content['part'] = dict(report.part._asdict())
+  if report.shard:
+    content['shard'] = dict(report.shard._asdict())
   content['images_per_second'] = report.images_per_second
   content['classes'] = [
       {'id': index, 'name': name, 'pixels': int(matrix[index].sum()),
@@ -252,35 +229,20 @@ def from_json(content: Any) -> Report:
   """
   try:
     fields = {name: content[name] for name in Report._fields
-              if name not in ('matrix', 'label_map', 'part')}
+              if name not in ('matrix', 'label_map', 'shard')}
     fields['label_map'] = label_maps.optional_from_json(
         content, 'report') or label_maps.ADE20K
-    fields['part'] = _part_from_json(content)
+    shard = content.get('shard')
+    fields['shard'] = shard and Shard(**shard)
     matrix = np.array(content['confusion_matrix'])
-    whole = matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2
-    if whole and to_json(Report(matrix=matrix, **fields)) == content:
-      return Report(matrix=matrix, **fields)
-  except (ValueError, KeyError, TypeError, IndexError, InputError):
+    report = Report(matrix=matrix, **fields)
+    if (matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2 and
+        to_json(report) == content):
+      return report
+  except (ValueError, KeyError, TypeError, IndexError, AttributeError,
+          InputError):
     pass
   raise InputError('expected a report')
-
-
-def _part_from_json(content):
-  """Returns the PartOf of what to_json returned, or None.
-
-  Raises:
-    ValueError, KeyError, TypeError: it is something else.
-  """
-  if 'part' not in content:
-    return None
-  found = PartOf(**content['part'])
-  numbers = found[:-1]
-  if any(type(number) is not int for number in numbers) or not (
-      0 <= found.number < found.of and 0 <= found.first and
-      found.first + content['images'] <= found.total and
-      isinstance(found.evaluation, dict)):
-    raise ValueError
-  return found
 
 
 def write(path: str, report: Report) -> None:
@@ -384,7 +346,7 @@ def result_line(report: Report) -> str:
   """Returns 'RESULT {json}': one line with the main numbers, for programs."""
   content = to_json(report)
   for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map',
-               'part'):
+               'shard'):
     content.pop(name, None)
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 
@@ -396,31 +358,19 @@ def stage_row(stage: str, path: str) -> StageRow:
     stage: what to call it.
     path: the file.
 
-  Returns:
-    The line.
-
   Raises:
-    InputError: where the file is no report.
-    OSError: where it cannot be read.
+    InputError: the file is no report.
+    OSError: it cannot be read.
   """
   given = option('report', '{}={}'.format(stage, path))
   content = inputs.read_json(path, given, 'a report')
   try:
-    return _row(stage, content)
-  except (ValueError, OverflowError, KeyError, TypeError):
+    report = from_json(content)
+  except InputError:
     raise InputError('{}: expected a report, as {} has it written', given,
                      option('report_json'))
-
-
-def _row(stage, content):
-  miou, accuracy = (
-      float('nan') if content[name] is None else float(content[name])
-      for name in ('miou', 'pixel_accuracy'))
-  images, seconds = int(content['images']), float(content['seconds'])
-  if images < 0 or not 0 <= seconds < math.inf or any(
-      score < 0 or score > 1 for score in (miou, accuracy)):
-    raise ValueError
-  return StageRow(stage, miou, accuracy, images, seconds)
+  return StageRow(stage, report.scores.miou, report.scores.pixel_accuracy,
+                  report.images, report.seconds)
 
 
 def stage_table(rows: Sequence[Tuple[str, float, float, int, float]]) -> str:

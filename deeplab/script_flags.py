@@ -423,7 +423,7 @@ STAGE_TABLE = Script(define=_define_stages, make=_stages)
 def _define_reports(flag_values):
   flags.DEFINE_multi_string(
       'report', None,
-      'The --report_json file of a part; each word that is no flag is one too.',
+      'The --report_json file of a shard; each word that is no flag is one.',
       flag_values=flag_values)
 
 

@@ -1,12 +1,12 @@
-r"""Adds up the reports of the parts of an evaluation.
+r"""Adds up the reports of the shards of an evaluation.
 
-    python scripts/merge_reports.py part-*.json --report_json=report.json
+    python scripts/merge_reports.py shard-*.json --report_json=report.json
 
-The files are what eval.py, eval_pb.py and the TFLite evaluation write with
---num_shards, --shard_index and --report_json. The sum is what one run over all
-images reports, number for number; its seconds are those of all parts together.
-Parts that are missing, that overlap, or that are of another model, data set or
-other flags are refused. It needs no TensorFlow.
+The files are what the TFLite evaluation writes with --num_shards, --shard_index
+and --report_json. The sum is what one run over all images reports, number for
+number; its seconds are those of all shards together. Shards that are missing,
+or of another model, other images or other flags are refused. It needs no
+TensorFlow.
 """
 import os
 import sys

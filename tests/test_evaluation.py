@@ -141,31 +141,6 @@ def events_of(folder):
           for event in tf.train.summary_iterator(path)]
 
 
-# --- Parts -----------------------------------------------------------------
-
-
-def test_a_part_is_kept_apart_and_makes_no_events(
-    data, logs, network, tmp_path, caplog):
-  save(logs, 2)
-  log, path = tmp_path / 'log', tmp_path / 'report.json'
-  for number in (0, 1, 1):
-    part = evaluate(data, logs, eval_logdir=log, report_json=path,
-                    num_shards=2, shard_index=number)
-    assert (part.images, part.part.number) == (1, number)
-    assert report_lib.from_json(json.loads(path.read_text())).part.number == (
-        number)
-  # The second part was there already.
-  assert network.images == 2
-  assert events_of(log) == []
-  whole = evaluate(data, logs, eval_logdir=log, report_json=path)
-  assert (whole.images, whole.part, network.images) == (2, None, 4)
-  assert len(events_of(log)) == 2
-  named = evaluate(data, logs / 'model.ckpt-2', times=0, report_json=path,
-                   num_shards=2, shard_index=0)
-  kept = part.part._replace(number=0, first=0)
-  assert json.loads(json.dumps(named.part)) == json.loads(json.dumps(kept))
-
-
 # --- What was evaluated already --------------------------------------------
 
 

@@ -66,13 +66,12 @@ def expected_matrix(counts):
 
 
 def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
-             num_shards=1, shard_index=None, **changes):
+             **changes):
   return evaluation.evaluate(
       options_lib.TfliteEvalOptions(
           net_file=model, test_dir=str(folder), **changes),
       options_lib.EvalOptions(
-          report_json=report_json, vis_dir=vis_dir, vis_images=vis_images,
-          num_shards=num_shards, shard_index=shard_index))
+          report_json=report_json, vis_dir=vis_dir, vis_images=vis_images))
 
 
 # --- Scores and reports ----------------------------------------------------
@@ -131,7 +130,7 @@ def test_classes_of_the_manifest_are_those_of_the_report(model, folder):
     evaluate(model, folder, num_workers=1)
 
 
-def test_the_sum_of_parts_is_the_whole(model, folder, tmp_path):
+def test_the_sum_of_shards_is_the_whole(model, folder, tmp_path):
   paths = [str(tmp_path / '{}.json'.format(number)) for number in range(2)]
   for number, path in enumerate(paths):
     evaluate(model, folder, path, num_shards=2, shard_index=number)
@@ -143,9 +142,11 @@ def test_the_sum_of_parts_is_the_whole(model, folder, tmp_path):
   assert found == whole
   with pytest.raises(InputError, match='num_shards=3: expected at most 2, the'):
     evaluate(model, folder, paths[0], num_shards=3, shard_index=0)
+  with pytest.raises(InputError, match='num_shards=2 without report_json'):
+    evaluate(model, folder, num_shards=2, shard_index=0)
 
 
-def test_parts_of_other_models_or_images_are_refused(model, folder, tmp_path):
+def test_shards_of_other_models_or_images_are_refused(model, folder, tmp_path):
   paths = [str(tmp_path / '{}.json'.format(number)) for number in range(2)]
   evaluate(model, folder, paths[0], num_shards=2, shard_index=0)
   evaluate(model, folder, paths[1], num_shards=2, shard_index=1,

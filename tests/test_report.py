@@ -40,11 +40,11 @@ def strict_json(text):
 def test_table():
   assert reports.table(small_report()) == '\n'.join([
       'class  name               pixels      IoU',
-      '    0  -                  0.00 %        -',
-      '    1  -                 50.00 %   0.6000',
-      '    2  -                 50.00 %   0.5000',
-      '    3  -                  0.00 %        -',
-      '    4  -                  0.00 %        -',
+      '    0  other              0.00 %        -',
+      '    1  class 1           50.00 %   0.6000',
+      '    2  class 2           50.00 %   0.5000',
+      '    3  class 3            0.00 %        -',
+      '    4  class 4            0.00 %        -',
       '',
       'evaluated        checkpoint log/model.ckpt-600, step 600',
       'images           4 of val, 8.0 s, 0.50 a second',
@@ -128,9 +128,9 @@ def test_json_has_null_for_nan():
   assert content['images_per_second'] == 0.5
   assert content['step'] == 600
   assert content['classes'][1] == {
-      'id': 1, 'name': '-', 'pixels': 8, 'iou': 0.6}
+      'id': 1, 'name': 'class 1', 'pixels': 8, 'iou': 0.6}
   assert content['classes'][3] == {
-      'id': 3, 'name': '-', 'pixels': 0, 'iou': None}
+      'id': 3, 'name': 'class 3', 'pixels': 0, 'iou': None}
   assert content['confusion_matrix'][2] == [0, 2, 4, 2, 0]
 
 

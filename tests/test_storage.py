@@ -10,13 +10,11 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import counting
-from deeplab import evaluated
 from deeplab import evaluation
 from deeplab import events
 from deeplab import files
 from deeplab import inputs
 from deeplab import locks
-from deeplab import merging
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab import saving
@@ -24,7 +22,6 @@ from deeplab import storage
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import framing
-from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.errors import option
 from tests import record_sets
@@ -200,9 +197,7 @@ def test_records_are_built_and_read_remotely(ram, tmp_path):
   path = os.path.join(ram, 'val-00000-of-00004.tfrecord')
   frames = list(framing.frames(path))
   assert frames and framing.read(path, frames[-1].offset) == frames[-1]
-  assert splits.identity(splits.open_split(options_lib.DatasetOptions(
-      ram, 'val'))) == splits.identity(splits.open_split(
-          options_lib.DatasetOptions(str(local), 'val')))
+
 
 
 @modern
@@ -292,33 +287,19 @@ def test_reports_and_events_are_written_remotely(ram, tmp_path, capsys):
     def predict(self, images):
       return np.ones(images.shape[:3], np.int32)
 
-  paths = []
-  for number in range(2):
-    paths.append('{}/reports/{}.json'.format(ram, number))
-    options = options_lib.EvalOptions(
-        report_json=paths[-1], num_shards=2, shard_index=number)
-    report_lib.check_outputs(options)
-    batches = dataset.batches(options_lib.DatasetOptions(
-        str(tmp_path / 'data'), 'val'), CROP, part=options.part)
-    evaluation.evaluate(
-        Ones(), batches, CROP, options, kind=report_lib.CHECKPOINT, step=3,
-        part=evaluated.part_of(
-            options.part, {}, batches, preprocess_options=CROP, runtime='',
-            dataset_options=options_lib.DatasetOptions('elsewhere', 'val')))
-  whole = merging.merge(paths, options_lib.MergeOptions(
-      report_json=ram + '/reports/all.json'))
+  report_json = ram + '/reports/all.json'
+  options = options_lib.EvalOptions(report_json=report_json)
+  report_lib.check_outputs(options)
+  batches = dataset.batches(options_lib.DatasetOptions(
+      str(tmp_path / 'data'), 'val'), CROP)
+  whole = evaluation.evaluate(
+      Ones(), batches, CROP, options, kind=report_lib.CHECKPOINT, step=3)
   assert whole.images == 5
   found = all_in(ram + '/reports')
-  assert sorted(found) == ['0.json', '1.json', 'all.json']
   assert json.loads(found['all.json'].decode())['images'] == 5
   log = ram + '/log'
-  given = {'pictures': [None, 0], 'step': 3}
   files.check_folder(option('eval_logdir', log), log)
   evaluation.write_events(log, whole)
-  assert evaluated.recall(log, given) is None
-  evaluated.remember(log, given, whole)
-  assert report_lib.to_json(evaluated.recall(log, given)) == (
-      report_lib.to_json(whole))
   with events.Writer(log) as writer:
     writer.add(1, summary=tf.Summary())
   steps = [[event.step for event in tf.train.summary_iterator(

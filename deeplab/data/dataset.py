@@ -22,7 +22,6 @@ from deeplab import label_map as label_maps
 from deeplab import machine
 from deeplab import memory
 from deeplab import options as options_lib
-from deeplab import parts
 from deeplab import tf_texts
 from deeplab.data import decoding
 from deeplab.data import framing
@@ -52,8 +51,7 @@ _BATCHES_AHEAD = 2
 def batches(dataset_options: options_lib.DatasetOptions,
             preprocess_options: options_lib.PreprocessOptions, *,
             names: Optional[Sequence[str]] = None,
-            model_map: Optional[label_maps.LabelMap] = None,
-            part: Optional[parts.Part] = None) -> 'Batches':
+            model_map: Optional[label_maps.LabelMap] = None) -> 'Batches':
   """Reads a split as NumPy batches, in the order of its records.
 
   Args:
@@ -63,18 +61,15 @@ def batches(dataset_options: options_lib.DatasetOptions,
       order; None: all.
     model_map: what the classes of the network are that is to be evaluated;
       None: not said.
-    part: which of them; None: all. A part has whole batches, those that a run
-      over all of them has: what a network makes of an image may hang, in its
-      last bit, on the images beside it.
 
   Returns:
     Batches, which can be iterated any number of times.
 
   Raises:
     InputError: see splits.open_split; names that are not in the records once
-      each; batches that the memory does not hold; fewer batches than parts.
+      each; batches that the memory does not hold.
   """
-  return Batches(dataset_options, preprocess_options, names, model_map, part)
+  return Batches(dataset_options, preprocess_options, names, model_map)
 
 
 class Batches:
@@ -93,8 +88,6 @@ class Batches:
   Attributes:
     split: 'train' or 'val'.
     num_images: the number of images to read.
-    first_image: where they begin among those of all parts; 0 without parts.
-    total_images: the number of images of all parts.
     num_skipped: the number of records of the split that are left out as bad.
     batch_size: images in a batch, but for the last one; never more than there
       are.
@@ -104,8 +97,7 @@ class Batches:
   def __init__(self, dataset_options: options_lib.DatasetOptions,
                preprocess_options: options_lib.PreprocessOptions,
                names: Optional[Sequence[str]] = None,
-               model_map: Optional[label_maps.LabelMap] = None,
-               part: Optional[parts.Part] = None):
+               model_map: Optional[label_maps.LabelMap] = None):
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
     self._names = names
@@ -119,40 +111,8 @@ class Batches:
       self._check_names(names)
       self.num_images = len(names)
     self.batch_size = min(dataset_options.batch_size, self.num_images)
-    self.first_image, self.total_images = 0, self.num_images
-    # What is read for them, and the wanted records in it that are not theirs.
-    self._read, self._before = self._split, 0
-    self._part = part
-    if part:
-      self._take_part(part)
     _check_memory(self.batch_size, preprocess_options.crop_size,
                   -(-self.num_images // self.batch_size))
-
-  @property
-  def identity(self) -> str:
-    """What tells the records of the split from others, in hexadecimal."""
-    return splits.identity(self._split)
-
-  def _take_part(self, part):
-    """Leaves out all images but those of a part."""
-    count = -(-self.total_images // self.batch_size)
-    if part.of > count:
-      raise InputError(
-          '{}: expected at most {}, as {} images are in {} {} of {}',
-          option('num_shards', part.of), count, self.total_images, count,
-          'batch' if count == 1 else 'batches',
-          option('batch_size', self.batch_size))
-    first, last = (min(bound * self.batch_size, self.total_images)
-                   for bound in part.bounds(count))
-    names = self._names and set(self._names)
-    shards = [record.path for record in self._split.records
-              if not names or contract.image_name(record.filename) in names]
-    # Those that have none of its images are not read again.
-    own = set(shards[first:last])
-    self._read = self._split._replace(paths=tuple(
-        path for path in self._split.paths if path in own))
-    self._before = shards[:first].count(shards[first])
-    self.first_image, self.num_images = first, last - first
 
   def __iter__(self) -> Iterator[Dict[str, Any]]:
     done = 0
@@ -204,13 +164,11 @@ class Batches:
 
   def _records(self):
     """Returns the dataset of the wanted records, serialized."""
-    dataset = _paths_of(self._read).flat_map(_reader_of(self._read))
+    dataset = _paths_of(self._split).flat_map(_reader_of(self._split))
     if self._names is not None:
       dataset = dataset.filter(lambda serialized: tf.reduce_any(
           tf.equal([contract.bytes_of_name(name) for name in self._names],
                    _image_name(serialized))))
-    if self._part:
-      dataset = dataset.skip(self._before).take(self.num_images)
     return dataset
 
   def _check_names(self, wanted):

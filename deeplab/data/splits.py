@@ -55,8 +55,6 @@ class Split(NamedTuple):
   state: Tuple[storage.State, ...]
   # Which ids of the labels are which class.
   label_map: label_maps.LabelMap
-  # Of each shard, where that is known.
-  checksums: Tuple[str, ...] = ()
 
 
 def label_map_of(
@@ -125,30 +123,7 @@ def open_split(
   if not found:
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(shard_set.paths, found, skipped, state, label_map,
-               _checksums(shard_set))
-
-
-def _checksums(shard_set):
-  """Returns the checksums that a description says, in order, or ()."""
-  description = shard_set.description
-  if description is None or description.shards is None:
-    return ()
-  return tuple(description.shards[os.path.basename(path)].sha256
-               for path in shard_set.paths)
-
-
-def identity(split: Split) -> str:
-  """Returns what tells the records of a split from others, in hexadecimal.
-
-  The same of copies of the shards, in whatever folder and on any machine.
-  """
-  return files.digest({
-      'shards': [os.path.basename(path) for path in split.paths],
-      'sizes': [state.size for state in split.state],
-      'checksums': split.checksums,
-      'records': [(os.path.basename(record.path), record.offset,
-                   record.filename) for record in split.records]})
+  return Split(shard_set.paths, found, skipped, state, label_map)
 
 
 def _counted(count):

@@ -8,7 +8,7 @@ import contextlib
 import faulthandler
 import functools
 import logging
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Tuple, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from deeplab import counting
 from deeplab import descriptions
 from deeplab import files
 from deeplab import label_map as label_maps
+from deeplab import merging
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -65,8 +66,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
   label_map = _label_map(options, listing)
-  part = eval_options.part
-  first, pairs = _own(part, listing.pairs)
+  pairs = _pairs_of_shard(options, eval_options, listing.pairs)
   workers = parallel.worker_count(options.num_workers, len(pairs))
   with _crashes_explained(options.net_file, workers), (
       parallel.processes(workers)) as pool:
@@ -90,10 +90,13 @@ def evaluate(options: options_lib.TfliteEvalOptions,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
       runtime=_runtime(model, workers), label_map=label_map,
       **png_folder.origin(pairs, model.input_size))
-  if part:
-    result = result._replace(part=report_lib.PartOf(
-        *part, first=first, total=len(listing.pairs),
-        evaluation=_identity(options, listing.pairs, model, label_map)))
+  if options.num_shards > 1:
+    result = result._replace(shard=report_lib.Shard(
+        cast(int, options.shard_index), options.num_shards, {
+            'model': files.sha256_of(options.net_file),
+            'images': png_folder.identity(listing.pairs),
+            'input': model.input_text,
+            'interpreter': model.interpreter_text}))
   report_lib.save(result, counts.samples, eval_options)
   report_lib.show(result, eval_options.report_json)
   return result
@@ -108,33 +111,19 @@ def _label_map(options, listing):
        descriptions.label_map_beside(options.net_file)))
 
 
-def _own(part, pairs):
-  """Returns (number of the first, pairs) of a part, or of all without one."""
-  if part is None:
-    return 0, pairs
-  if part.of > len(pairs):
+def _pairs_of_shard(options, eval_options, pairs):
+  """Returns the pairs of the shard that is asked for, or all."""
+  of = options.num_shards
+  if of == 1:
+    return pairs
+  if not eval_options.report_json:
+    raise InputError('{} without {}: scripts/merge_reports.py adds up the '
+                     'reports', option('num_shards', of), option('report_json'))
+  if of > len(pairs):
     raise InputError('{}: expected at most {}, the number of images',
-                     option('num_shards', part.of), len(pairs))
-  first, last = part.bounds(len(pairs))
-  return first, pairs[first:last]
-
-
-def _identity(options, pairs, model, label_map):
-  """Returns what parts of one evaluation have in common; see PartOf.
-
-  Args:
-    options: TfliteEvalOptions.
-    pairs: sequence of pairs.Pair, of all parts.
-    model: _Model.
-    label_map: label_map.LabelMap.
-  """
-  return {
-      'model': files.sha256_of(options.net_file),
-      'images': png_folder.identity(pairs),
-      'label_map': label_maps.json_entry(label_map),
-      'input': model.input_text,
-      # Not how many processes it runs in.
-      'runtime': model.interpreter_text}
+                     option('num_shards', of), len(pairs))
+  first, last = merging.bounds(options.shard_index, of, len(pairs))
+  return pairs[first:last]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import options
 from deeplab.nets import deeplab_v3
+from tests import lite_models
 from tests import readme
 from tests import scripts
 
@@ -59,26 +60,29 @@ def checkpoint(shell):
   return prefix
 
 
-def test_reports_of_parts_add_up(shell, records, checkpoint):
+def test_reports_of_shards_add_up(shell, records):
+  folder = shell.folder / 'preprocessed'
+  scripts.run(
+      'gen_preprocessed_data.py', '--eval_crop_size=65,65',
+      '--min_resize_value=64', '--max_resize_value=64', '--eval_split=val',
+      '--dataset_dir={}'.format(records),
+      '--preprocessed_dataset_dir={}'.format(folder))
+  model = shell.folder / 'm.tflite'
+  model.write_bytes(lite_models.argmax_model((65, 65)))
   shell.run_documented(
-      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python eval.py',
-      changes=TWO + SMALL, CKPT=checkpoint, DATA_DIR=records)
+      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python seg', changes=TWO,
+      NET_FILE=model, OUTPUT_DIR=folder)
   printed = shell.run_documented(
       'scaling_parts.md', 'python scripts/merge_reports.py')
-  with open(str(shell.folder / 'report.json')) as content:
-    merged = json.load(content)
-  assert merged['images'] == IMAGES['val'] and 'part' not in merged
   assert '"images": {}'.format(IMAGES['val']) in printed
   scripts.run(
-      'eval.py', '--checkpoint_dir={}'.format(checkpoint),
-      '--dataset_dir={}'.format(records), '--eval_crop_size=65,65',
-      '--min_resize_value=64', '--max_resize_value=64',
-      '--decoder_output_stride=4', '--resize_factor=16',
+      'segmentation_inference_eval_seg_tflite.py',
+      '--net_file={}'.format(model), '--test_dir={}'.format(folder),
       '--report_json={}'.format(shell.folder / 'whole.json'))
-  with open(str(shell.folder / 'whole.json')) as content:
-    whole = json.load(content)
+  merged, whole = (json.loads((shell.folder / name).read_text())
+                   for name in ('report.json', 'whole.json'))
   for report in (merged, whole):
-    del report['seconds'], report['images_per_second']
+    del report['seconds'], report['images_per_second'], report['runtime']
   assert merged == whole
 
 
