@@ -4,23 +4,31 @@ A log is a JSON list with a line for each response, of which the data is, in
 hexadecimal, a class map: a byte a pixel. Those of 2000 images are 1 GB, so no
 more than a line of it is ever in memory. Needs neither LoadGen nor TensorFlow.
 """
+import itertools
 import json
+import os
 from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
 from deeplab import contract
 from deeplab import counting
+from deeplab import files
 from deeplab import inputs
 from deeplab import metrics
+from deeplab import options as options_lib
+from deeplab import report as report_lib
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import Option
+from deeplab.errors import option
 from deeplab.errors import some_of
 
 NAME = 'mlperf_log_accuracy.json'
+# The file that loadgen.py writes above the folder of the log.
+SUMMARY = 'summary.json'
 _KIND = 'an ' + NAME + ' of LoadGen'
 # Bytes of a line beside its data: numbers, names and blanks.
 _FRAME_BYTES = 512
@@ -76,36 +84,23 @@ def responses(path: str, size: Tuple[int, int],
   with open(path, 'rb') as log:
     if log.readline(most).strip() != b'[':
       raise InputError('{}: line 1 is not "["; expected {}', name, _KIND)
-    number = 1
-    goes_on = True
-    while True:
+    for number in itertools.count(2):
       offset = log.tell()
       line = log.readline(most)
-      number += 1
       if line.strip() == b']':
-        break
+        return
       if not line.endswith(b'\n'):
         raise InputError(
             '{}: line {}: {}', name, number, 'longer than any class map of '
             '{}x{}'.format(*size) if len(line) == most else
             'the log is cut off there; run again')
-      if not goes_on:
-        raise InputError('{}: line {}: "]" is missing before it', name, number)
-      text = line.rstrip()
-      goes_on = text.endswith(b',')
-      yield _response(text.rstrip(b','), size, offset,
-                      Message('{}: line {}', name, number))
-    if goes_on and number > 2:
-      raise InputError('{}: line {}: a response is missing before it', name,
-                       number)
-    if log.read(_FRAME_BYTES).strip():
-      raise InputError('{}: more follows after line {}', name, number)
+      yield _response(line, size, offset, Message('{}: line {}', name, number))
 
 
-def _response(text, size, offset, place):
+def _response(line, size, offset, place):
   """Returns the Response of a line; `place` says where that is."""
   try:
-    content = json.loads(text.decode('ascii'))
+    content = json.loads(line.decode('ascii').strip().rstrip(','))
     data = bytes.fromhex(content['data'])
     sequence, sample = (content[name] for name in ('seq_id', 'qsl_idx'))
     if not all(type(value) is int and value >= 0
@@ -128,25 +123,30 @@ def _response(text, size, offset, place):
 # --- The score -------------------------------------------------------------
 
 
-def count(path: str, pairs: Sequence[pairs_lib.Pair],
-          size: Tuple[int, int], name: Name = '') -> counting.Counts:
-  """Counts the pixels of all class maps of a log against the labels.
+def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
+          runtime: str, name: Name) -> report_lib.Report:
+  """Scores all class maps of a log against the labels.
 
   Args:
     path: the log of a run in accuracy mode.
     pairs: image N of the log is the N-th.
     size: (height, width) of the class maps.
-    name: the option with the path, for messages; '': the path.
+    runtime: what made the log, for people.
+    name: the path of the log, or the option with it, for messages.
 
   Returns:
-    counting.Counts, without samples.
+    The report.
 
   Raises:
     InputError: the log cannot be read; or it has not one response for each
       image, or one that is no class map.
   """
-  return counting.total(
-      _counted(path, pairs, size, name or path), num_images=len(pairs))
+  counts = counting.total(
+      _counted(path, pairs, size, name), num_images=len(pairs))
+  return report_lib.Report(
+      kind=report_lib.ACCURACY_LOG, path=path, step=None,
+      images=counts.images, seconds=counts.seconds, runtime=runtime,
+      matrix=counts.matrix, **png_folder.origin(pairs, size))
 
 
 def _counted(path, pairs, size, name):
@@ -173,6 +173,69 @@ def _counted(path, pairs, size, name):
   if missing:
     raise InputError('{}: lacks {} of {} images: {}', name, len(missing),
                      len(pairs), some_of(missing))
+
+
+def score_log(options: options_lib.AccuracyLogOptions,
+              eval_options: options_lib.EvalOptions) -> report_lib.Report:
+  """Scores the log of a run that was made before.
+
+  Args:
+    options: which log, and the images it is about.
+    eval_options: what becomes of the scores.
+
+  Returns:
+    What was published.
+
+  Raises:
+    InputError: the log, or the images, cannot be used; or the log is not of
+      these images.
+  """
+  path = options.accuracy_log
+  pairs = png_folder.list_pairs(options.test_dir, options.val_label_dir).pairs
+  report_lib.check_outputs(eval_options, png_folder.folders_in(pairs))
+  size = png_folder.size_of(pairs)
+  png_folder.check(pairs, size)
+  _check_summary(path, pairs)
+  report = score(path, pairs, size, name=option('accuracy_log', path),
+                 runtime='whatever wrote the log; unofficial')
+  report_lib.save(report, {}, eval_options)
+  report_lib.show(report, eval_options.report_json)
+  return report
+
+
+def _check_summary(path, pairs):
+  """Raises InputError unless a log is of these images, in this order.
+
+  The summary that loadgen.py left beside the log says so. Without one, both
+  orders in use must be the same: numbers in names count as numbers here, and as
+  letters in the app.
+  """
+  summary = os.path.join(os.path.dirname(os.path.dirname(
+      os.path.abspath(path))), SUMMARY)
+  try:
+    with open(summary, encoding='utf-8') as content:
+      found = json.load(content)
+    checksum, images = found['accuracy']['log_sha256'], dict(found['images'])
+  except (OSError, ValueError, KeyError, TypeError):
+    names = [pair.name for pair in pairs]
+    exchanged = [two for two in zip(names, names[1:]) if two[0] > two[1]]
+    if exchanged:
+      raise InputError(
+          '{}: no {} above its folder says which image is which: loadgen.py '
+          'takes {} before {}, the app does not; put the log back, or take a '
+          'folder that gen_preprocessed_data.py made with {}',
+          option('accuracy_log', path), SUMMARY, *exchanged[0],
+          option('layout', 'mlperf_app'))
+    return
+  if os.path.isfile(path) and files.sha256_of(path) != checksum:
+    raise InputError('{}: has changed since LoadGen wrote it: its SHA-256 is '
+                     'not that in ../{}', option('accuracy_log', path), SUMMARY)
+  # Earlier releases wrote no checksum of the images.
+  if images.get('sha256') not in (None, png_folder.identity(pairs)):
+    raise InputError(
+        '{}: holds other images or labels than the log is of, by ../{}: those '
+        'of {}', option('test_dir', os.path.dirname(pairs[0].image_path)),
+        SUMMARY, images.get('folder'))
 
 
 # --- Comparing -------------------------------------------------------------
@@ -218,8 +281,3 @@ def compare(path: str, sampled: str, size: Tuple[int, int]) -> Comparison:
     raise InputError('{}: has no response to compare', sampled)
   return Comparison(number, different, different_bytes, len(samples),
                     number * size[0] * size[1])
-
-
-def estimated_bytes(images: int, size: Tuple[int, int]) -> int:
-  """Returns about how large the log of so many images is."""
-  return images * (2 * size[0] * size[1] + _FRAME_BYTES)

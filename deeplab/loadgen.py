@@ -17,7 +17,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
@@ -44,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 PACKAGE = 'mlcommons-loadgen'
 UNOFFICIAL = ('unofficial: no MLPerf result; only logs that the MLPerf Mobile '
               'app wrote can be submitted')
-SUMMARY = 'summary.json'
+_SUMMARY = accuracy_log.SUMMARY
 _NOTICE = 'UNOFFICIAL.txt'
 # (queries, seconds), at least. MLPerf Mobile v0.7 to v2.0 has the second one.
 _LEAST = {options_lib.QUICK: (128, 10), options_lib.FULL: (1024, 60)}
@@ -57,7 +56,7 @@ QUALITY_TARGET = QUALITY_SHARE * FLOAT_SCORE
 _TEST01 = 'test01'
 # Patterns of all files in the output folder; the last one appears last.
 _OUTPUTS = tuple(kind + '/*' for kind in (
-    options_lib.PERFORMANCE, options_lib.ACCURACY, _TEST01)) + (SUMMARY,)
+    options_lib.PERFORMANCE, options_lib.ACCURACY, _TEST01)) + (_SUMMARY,)
 # Responses that LoadGen is to log in that run, about.
 _TEST01_RESPONSES = 64
 _WARM_UP_RUNS = 4
@@ -84,14 +83,6 @@ class _Description(NamedTuple):
   input_bytes: int
 
 
-class _Outcome(NamedTuple):
-  """What a worker says of a run."""
-  # Of LoadGen, as it was told.
-  settings: Dict[str, _Setting]
-  # Of the images, without loading.
-  seconds: float
-
-
 def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
   """Makes the runs that are asked for, and their summary.
 
@@ -107,17 +98,19 @@ def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
   """
   model = any_model.find(options.model)
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
-  _check_empty(options.output_dir)
+  given = option('output_dir', options.output_dir)
+  if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
+    raise InputError('{}: is not empty; give a new folder', given)
   version = _version()
-  setup = _Setup(model, _crop_size(model, listing.pairs), listing.pairs,
-                 options)
+  crop_size = (png_folder.size_of(listing.pairs)
+               if model.kind == report_lib.CHECKPOINT else None)
+  setup = _Setup(model, crop_size, listing.pairs, options)
   with parallel.processes(1) as pool:
     try:
       with files.replacing_own(
-          option('output_dir', options.output_dir), options.output_dir,
-          _OUTPUTS) as folder:
+          given, options.output_dir, _OUTPUTS) as folder:
         summary = _run_all(pool, setup, folder, version)
-        files.write_json(os.path.join(folder, SUMMARY), summary)
+        files.write_json(os.path.join(folder, _SUMMARY), summary)
     except BrokenProcessPool:
       raise InputError(
           '{}: what runs it crashed; the file may be damaged, or the memory '
@@ -135,21 +128,6 @@ def _version():
   return version
 
 
-def _check_empty(output_dir):
-  """Raises InputError if a folder exists and has something in it."""
-  if os.path.isdir(output_dir) and os.listdir(output_dir):
-    raise InputError('{}: is not empty; give a new folder',
-                     option('output_dir', output_dir))
-
-
-def _crop_size(model, pairs):
-  """Returns the size of the images, for the network of a checkpoint."""
-  if model.kind != report_lib.CHECKPOINT:
-    return None
-  image = png_folder.read_image_file(pairs[0].image_path, pairs[0].name)
-  return image.height, image.width
-
-
 def _run_all(pool, setup, folder, version):
   """Makes all runs, their logs in a folder; returns the summary."""
   options = setup.options
@@ -157,7 +135,9 @@ def _run_all(pool, setup, folder, version):
   size = described.input_size
   _LOG.info('%s runs %s', described.runtime, setup.model.path)
   png_folder.check(setup.pairs, size)
-  _check_room(setup, described, folder)
+  memory.check(
+      min(options.samples_in_memory, len(setup.pairs)) * described.input_bytes,
+      '{}', option('samples_in_memory', options.samples_in_memory))
   summary = {
       'unofficial': UNOFFICIAL,
       'model': {
@@ -183,10 +163,10 @@ def _run_all(pool, setup, folder, version):
     os.mkdir(logs)
     # LoadGen's own files do not say it.
     files.write_text(os.path.join(logs, _NOTICE), UNOFFICIAL + '\n')
-    outcome = pool.submit(_measure, setup, kind, logs).result()
-    summary[kind] = {'settings': outcome.settings}
+    settings, seconds = pool.submit(_measure, setup, kind, logs).result()
+    summary[kind] = {'settings': settings}
     if kind == options_lib.ACCURACY:
-      summary[kind].update(_score(setup, described, logs, outcome))
+      summary[kind].update(_score(setup, described, logs, seconds))
     else:
       summary[kind].update(_speed(logs, options.scenario))
     if kind == _TEST01:
@@ -198,22 +178,6 @@ def _run_all(pool, setup, folder, version):
 
 def _log_in(folder, kind):
   return os.path.join(folder, kind, accuracy_log.NAME)
-
-
-def _check_room(setup, described, folder):
-  """Raises InputError where images do not fit in memory, or the log on disk."""
-  options = setup.options
-  loaded = min(options.samples_in_memory, len(setup.pairs))
-  memory.check(loaded * described.input_bytes, '{}',
-               option('samples_in_memory', options.samples_in_memory))
-  needed = accuracy_log.estimated_bytes(
-      len(setup.pairs), described.input_size)
-  free = shutil.disk_usage(folder).free
-  if options.run != options_lib.PERFORMANCE and needed > free:
-    raise InputError(
-        '{}: needs {:.0f} MB for the responses to {} images, {:.0f} MB are '
-        'free', option('output_dir', options.output_dir), needed / 1e6,
-        len(setup.pairs), free / 1e6)
 
 
 def _departures(setup):
@@ -246,29 +210,26 @@ def _least(options):
 # --- What became of runs ---------------------------------------------------
 
 
-def _score(setup, described, logs, outcome):
+def _score(setup, described, logs, seconds):
   """Scores the log of a run in accuracy mode; returns that of the summary."""
   path = os.path.join(logs, accuracy_log.NAME)
-  wanted = _log_in(setup.options.output_dir, options_lib.ACCURACY)
-  counts = accuracy_log.count(
-      path, setup.pairs, described.input_size, wanted)
-  report = report_lib.Report(
-      kind=report_lib.ACCURACY_LOG, path=wanted, step=None,
-      images=counts.images, seconds=outcome.seconds,
-      runtime='{}, LoadGen, unofficial'.format(described.runtime),
-      matrix=counts.matrix,
-      **png_folder.origin(setup.pairs, described.input_size))
+  # Where the log will be.
+  name = _log_in(setup.options.output_dir, options_lib.ACCURACY)
+  report = accuracy_log.score(
+      path, setup.pairs, described.input_size, name=name,
+      runtime='{}, LoadGen, unofficial'.format(described.runtime))
+  report = report._replace(path=name, seconds=seconds)
   report_lib.write(os.path.join(logs, 'report.json'), report)
   score = report.scores.miou_mlperf_app
   return {
       'log_sha256': files.sha256_of(path),
-      'images': counts.images,
+      'images': report.images,
       'miou_mlperf_app': score,
       'published': list(published.figures_of(
           any_model.file_of(setup.model)).get('miou_mlperf_app', ())),
       'quality_target': QUALITY_TARGET,
       'quality_target_reached': score >= QUALITY_TARGET,
-      'seconds': outcome.seconds,
+      'seconds': seconds,
   }
 
 
@@ -365,7 +326,7 @@ def summary_lines(summary: Dict[str, Any], output_dir: str) -> List[str]:
         'run, in {different_bytes} of {bytes} bytes'.format(**found))
   if summary['not_by_the_rules']:
     lines.append('not by the rules: ' + '; '.join(summary['not_by_the_rules']))
-  lines.append('everything is in ' + os.path.join(output_dir, SUMMARY))
+  lines.append('everything is in ' + os.path.join(output_dir, _SUMMARY))
   return lines
 
 
@@ -378,86 +339,6 @@ def _speed_text(found):
         found['samples_per_second'], found['samples'])
   return '{}, {}'.format(text, 'VALID' if found['valid'] else (
       'INVALID ({})'.format(found['invalid_reason'].strip())))
-
-
-# --- A log alone -----------------------------------------------------------
-
-
-def score_log(options: options_lib.AccuracyLogOptions,
-              eval_options: options_lib.EvalOptions) -> report_lib.Report:
-  """Scores the log of a run that was made before, here or on a phone.
-
-  Args:
-    options: which log, and the images it is about.
-    eval_options: what becomes of the scores.
-
-  Returns:
-    What was published.
-
-  Raises:
-    InputError: the log, or the images, cannot be used; or the log is not what
-      the summary beside it is of.
-  """
-  path = options.accuracy_log
-  listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
-  report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
-  image = png_folder.read_image_file(
-      listing.pairs[0].image_path, listing.pairs[0].name)
-  size = (image.height, image.width)
-  png_folder.check(listing.pairs, size)
-  started = time.time()
-  _check_summary(path, listing.pairs)
-  counts = accuracy_log.count(
-      path, listing.pairs, size, option('accuracy_log', path))
-  report = report_lib.Report(
-      kind=report_lib.ACCURACY_LOG, path=path, step=None,
-      images=counts.images, seconds=time.time() - started,
-      runtime='whatever wrote the log; unofficial', matrix=counts.matrix,
-      **png_folder.origin(listing.pairs, size))
-  report_lib.save(report, counts.samples, eval_options)
-  report_lib.show(report, eval_options.report_json)
-  return report
-
-
-def _check_summary(path, pairs):
-  """Raises InputError unless a log is of these images, in this order.
-
-  The summary that LoadGen left beside the log says so. Without one, both orders
-  in use must be the same: numbers in names count as numbers here, and as
-  letters in the app.
-  """
-  summary = os.path.join(os.path.dirname(os.path.dirname(
-      os.path.abspath(path))), SUMMARY)
-  try:
-    with open(summary, encoding='utf-8') as content:
-      found = json.load(content)
-    expected = found[options_lib.ACCURACY]['log_sha256']
-    folder, identity = (found['images'].get(name) for name in (
-        'folder', 'sha256'))
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
-    paths = [pair.image_path for pair in pairs]
-    if paths != sorted(paths):
-      raise InputError(
-          '{}: no {} above its folder says which image is which: loadgen.py '
-          'takes {} before {}, the app does not; put the log back, or take a '
-          'folder that gen_preprocessed_data.py made with {}',
-          option('accuracy_log', path), SUMMARY, *_exchanged(pairs),
-          option('layout', 'mlperf_app'))
-    return
-  if os.path.isfile(path) and files.sha256_of(path) != expected:
-    raise InputError('{}: has changed since LoadGen wrote it: its SHA-256 is '
-                     'not that in ../{}', option('accuracy_log', path), SUMMARY)
-  if identity and identity != png_folder.identity(pairs):
-    raise InputError(
-        '{}: holds other images or labels than the log is of, by ../{}: those '
-        'of {}', option('test_dir', os.path.dirname(pairs[0].image_path)),
-        SUMMARY, folder)
-
-
-def _exchanged(pairs):
-  """Returns the first two names that plain sorting puts the other way round."""
-  names = [pair.name for pair in pairs]
-  return next(two for two in zip(names, names[1:]) if two[0] > two[1])
 
 
 # --- In the worker ---------------------------------------------------------
@@ -533,7 +414,7 @@ def _measure(setup, kind, folder):
     folder: where LoadGen writes its logs.
 
   Returns:
-    An _Outcome.
+    (LoadGen's settings as a dict, seconds of the run without loading).
   """
   import mlperf_loadgen
   predictor = _predictor_of(setup)
@@ -560,7 +441,7 @@ def _measure(setup, kind, folder):
     seconds = time.time() - started
     mlperf_loadgen.DestroyQSL(library)
     mlperf_loadgen.DestroySUT(sut)
-  return _Outcome(settings, seconds)
+  return settings, seconds
 
 
 def _fastest(predictor, pair):

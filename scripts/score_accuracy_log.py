@@ -17,9 +17,9 @@ from deeplab import script_flags
 
 
 def main(options, eval_options):
-  from deeplab import loadgen
+  from deeplab import accuracy_log
 
-  loadgen.score_log(options, eval_options)
+  accuracy_log.score_log(options, eval_options)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ import pytest
 
 from deeplab import accuracy_log
 from deeplab import files
-from deeplab import loadgen
 from deeplab import options as options_lib
 from deeplab.data import png_folder
 from deeplab.errors import InputError
@@ -55,7 +54,7 @@ def folder(tmp_path):
 
 def score(folder, text, log='log.json'):
   (folder / log).write_text(text)
-  return loadgen.score_log(
+  return accuracy_log.score_log(
       options_lib.AccuracyLogOptions(
           accuracy_log=str(folder / log), test_dir=str(folder)),
       options_lib.EvalOptions())
@@ -91,31 +90,24 @@ LINES = WHOLE.splitlines(True)
 
 @pytest.mark.parametrize('text, problem', [
     (WHOLE[:-3], 'line 4: the log is cut off there; run again'),
-    (''.join(LINES[:3]), 'line 4: the log is cut off there; run again'),
     (WHOLE[:-100], 'line 3: the log is cut off there; run again'),
-    (''.join(LINES[:3] + LINES[4:]), 'line 4: a response is missing before'),
     (''.join(LINES[:2] + LINES[3:]),
      'lacks 1 of 3 images: img_0.png'),
     (''.join(LINES[:2] + LINES[1:]), 'has image 2 (img_2.png) more than once'),
     (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : 3'),
      'has image 3; expected 0 to 2, as there are 3'),
     (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : -1'), 'line 4: expected {'),
-    (WHOLE.replace('"qsl_idx" : 1', '"qsl_idx" : true'), 'line 4: expected {'),
     (WHOLE.replace('"data" : "01', '"data" : "0X'), 'line 2: expected {'),
     (text_of([(0, [])]), 'line 2: "data" is empty: there is no class map in '
      'the log. The MLPerf Mobile app writes such logs'),
     (WHOLE.replace('"data" : "01', '"data" : "'),
      'line 2: 5 bytes of image 2; expected a class map of 2x3'),
-    (WHOLE.replace('"data" : "01', '"data" : "0101'), 'line 2: 7 bytes of'),
     (WHOLE.replace('"data" : "01', '"data" : "20'),
      'image 2 (img_2.png): class 32; expected 0 to 31'),
     (WHOLE.replace('"data" : "01', '"data" : "' + '01' * 400),
      'line 2: longer than any class map of 2x3'),
-    (WHOLE + 'x', 'more follows after line 5'),
-    (WHOLE.replace(' },', ' }', 1), 'line 3: "]" is missing before it'),
     ('[\n]\n', 'lacks 3 of 3 images: img_0.png, img_1.png, img_2.png'),
     (json.dumps(json.loads(WHOLE)), 'line 1 is not "["; expected'),
-    ('{}', 'line 1 is not "["; expected an mlperf_log'),
     ('', 'line 1 is not "["; expected an mlperf_log'),
     ('[\n{}\n]\n', 'line 2: expected {'),
     ('[\n' + '[' * 300 + '\n]\n', 'line 2: expected {'),
@@ -227,11 +219,3 @@ def test_a_large_log_takes_little_memory(tmp_path):
       [sys.executable, '-c', read, scripts.REPOSITORY, str(path)]).split())
   assert number == count
   assert kilobytes < 30e3
-
-
-def test_labels_alone_are_those_of_pairs(folder):
-  for pair in png_folder.list_pairs(str(folder)).pairs:
-    image, label = png_folder.read_pair(pair)
-    np.testing.assert_array_equal(png_folder.read_image(pair), image)
-    np.testing.assert_array_equal(png_folder.read_label(pair, SIZE), label)
-    assert label.max() < 32

@@ -357,6 +357,12 @@ def _check_pair(pair, size, label_map):
   return sum(counts[1:last + 1]), sum(counts[last + 1:])
 
 
+def size_of(pairs: Sequence[pairs_lib.Pair]) -> Tuple[int, int]:
+  """Returns (height, width) of the first image."""
+  image = read_image_file(pairs[0].image_path, pairs[0].name)
+  return image.height, image.width
+
+
 def read_image_file(path: str, name: str) -> Image.Image:
   """Returns a loaded PIL.Image of a JPEG or PNG file."""
   return pairs_lib.decode(pairs_lib.read_file(path), name)
