@@ -219,19 +219,19 @@ def own_models(folder, *label_maps):
 def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
   own = small_models.OWN
   legends, ticks = [], set()
-  legend, chart = visualize.legend, charts_lib._chart
+  legend, finished = visualize.legend, charts_lib._finished
 
   def seen_legend(classes, width, label_map):
     legends.append(label_map)
     return legend(classes, width, label_map)
 
-  def seen_chart(pyplot, figure, *texts):
+  def seen_chart(pyplot, figure, chart):
     ticks.update(tick.get_text() for axes in figure.axes
                  for tick in axes.get_xticklabels() + axes.get_yticklabels())
-    return chart(pyplot, figure, *texts)
+    return finished(pyplot, figure, chart)
 
   monkeypatch.setattr(drawing.visualize, 'legend', seen_legend)
-  monkeypatch.setattr(charts_lib, '_chart', seen_chart)
+  monkeypatch.setattr(charts_lib, '_finished', seen_chart)
   given = tmp_path / 'pairs'
   shutil.copytree(pairs, str(given))
   for path in (given / 'annotations').iterdir():

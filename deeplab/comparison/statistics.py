@@ -110,47 +110,41 @@ def _interval(value, drawn, draws):
 
 def _models(matrices, draws):
   """Returns the ModelScores of each model; matrices are [N, M, C, C]."""
-  whole = [metrics.scores(matrix)
-           for matrix in matrices.sum(axis=0, dtype=np.int64)]
+  whole = matrices.sum(axis=0, dtype=np.int64)
+  values = [_all_scores(matrix) for matrix in whole]
   drawn = [_drawn_scores(matrices[:, model], draws)
-           for model in range(matrices.shape[1])]
+           for model in range(len(whole))]
   found = []
-  for model, scores in enumerate(whole):
-    names = {name: (getattr(scores, name), getattr(whole[0], name))
-             for name in SCORES}
-    iou = scores.per_class_iou
+  for model, matrix in enumerate(whole):
+    scores, differences = (
+        [_interval(value, of_draws, draws)
+         for value, of_draws in zip(all_values, all_draws.T)]
+        for all_values, all_draws in (
+            (values[model], drawn[model]),
+            (values[model] - values[0], drawn[model] - drawn[0])))
     found.append(ModelScores(
-        scores={name: _interval(value, drawn[model][name], draws)
-                for name, (value, _) in names.items()},
-        differences={
-            name: _interval(value - first,
-                            drawn[model][name] - drawn[0][name], draws)
-            for name, (value, first) in names.items()},
-        iou=[_interval(iou[index], drawn[model]['iou'][:, index], draws)
-             for index in range(len(iou))],
-        iou_differences=[
-            _interval(iou[index] - whole[0].per_class_iou[index],
-                      drawn[model]['iou'][:, index] -
-                      drawn[0]['iou'][:, index], draws)
-            for index in range(len(iou))],
-        matrix=matrices[:, model].sum(axis=0, dtype=np.int64),
-        images_needed=_images_needed(
-            drawn[model]['miou'] - drawn[0]['miou'], draws)))
+        dict(zip(SCORES, scores)), dict(zip(SCORES, differences)),
+        scores[len(SCORES):], differences[len(SCORES):], matrix,
+        _images_needed((drawn[model] - drawn[0])[:, SCORES.index('miou')],
+                       draws)))
   return found
 
 
+def _all_scores(matrix):
+  """Returns the SCORES of a confusion matrix and each class's IoU."""
+  scores = metrics.scores(matrix)
+  return np.array([getattr(scores, name) for name in SCORES] +
+                  list(scores.per_class_iou))
+
+
 def _drawn_scores(matrices, draws):
-  """Returns the scores of each draw: a dict of arrays, and 'iou' [B, C]."""
+  """Returns _all_scores of each draw, [draws, scores]."""
   number, classes, _ = matrices.shape
   flat = matrices.reshape(number, -1).astype(np.float64)
-  drawn: Dict[str, Any] = {name: [] for name in SCORES + ('iou',)}
-  for start in range(0, len(draws), _BLOCK):
-    for matrix in draws[start:start + _BLOCK].astype(np.float64).dot(flat):
-      scores = metrics.scores(matrix.reshape(classes, classes))
-      for name in SCORES:
-        drawn[name].append(getattr(scores, name))
-      drawn['iou'].append(scores.per_class_iou)
-  return {name: np.array(values) for name, values in drawn.items()}
+  return np.array([
+      _all_scores(matrix.reshape(classes, classes))
+      for start in range(0, len(draws), _BLOCK)
+      for matrix in draws[start:start + _BLOCK].astype(np.float64).dot(flat)])
 
 
 def _images_needed(differences, draws):
