@@ -21,24 +21,18 @@ import time
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
-from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import checkpoints
 from deeplab import contract
-from deeplab import export
 from deeplab import options
 from deeplab.data import framing
 from deeplab.data import png_folder
 from deeplab.data import splits
 from deeplab.data import synthetic
 from deeplab.errors import InputError
-from deeplab.lite import conversion
-from deeplab.nets import deeplab_v3
-from tests import downloads
 from tests import faults
-from tests import golden_weights
 from tests import scripts
 
 pytestmark = pytest.mark.slow
@@ -65,14 +59,10 @@ class Case(NamedTuple):
   all_states: Tuple[str, ...] = ()
   # Of .venvs; None: the one of the tests.
   environment: Optional[str] = None
-  environ: Dict[str, str] = {}
   # What a run says that finds everything done, and then refuses.
   refusal: str = ''
   # Pattern of names that every run chooses anew.
   own_names: str = 'nothing'
-  # Whether a run that fails may leave a part, which the next one uses, or of
-  # which readers are told.
-  leaves_parts: bool = False
 
 
 # --- What scripts read -----------------------------------------------------
@@ -83,8 +73,6 @@ class Inputs:
 
   def __init__(self, folder):
     self._folder = folder
-    self.address = None
-    self.files = {}
 
   def _made(self, name, make):
     path = self._folder / name
@@ -123,41 +111,10 @@ class Inputs:
         path.write_bytes(graph.as_graph_def().SerializeToString())
     return self._made('graph{}.pb'.format(number), make)
 
-  def images(self):
-    """Returns a folder of calibration images for that graph."""
-    def make(path):
-      path.mkdir()
-      draws = np.random.RandomState(0)
-      for number in range(3):
-        Image.fromarray(draws.randint(0, 256, (8, 8, 3)).astype(
-            np.uint8)).save(str(path / contract.preprocessed_name(number)))
-    return self._made('images', make)
-
-  def tflite(self):
-    """Returns a TFLite file of the published structure, at a small crop."""
-    def make(path):
-      model = options.ModelOptions(
-          crop_size=(CROP, CROP), decoder_output_stride=(4,))
-      logdir = self._folder / 'structure'
-      logdir.mkdir()
-      with tf.Graph().as_default(), tf.Session() as session:
-        deeplab_v3.logits(tf.zeros([1, CROP, CROP, 3]), model)
-        golden_weights.load(session, tf.global_variables())
-        tf.train.Saver().save(session, str(logdir / 'model.ckpt-0'))
-      frozen = export.export(model, options.ExportOptions(
-          checkpoint_path=str(logdir), export_path=str(logdir)))
-      conversion.convert(options.ConversionOptions(
-          graph_def=frozen.path, out_tflite=str(path),
-          mode=options.FLOAT))
-    return self._made('model.tflite', make)
-
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-  found = Inputs(tmp_path_factory.mktemp('inputs'))
-  with downloads.serving(found.files) as server:
-    found.address = server.address
-    yield found
+  return Inputs(tmp_path_factory.mktemp('inputs'))
 
 
 # --- The cases -------------------------------------------------------------
@@ -213,8 +170,7 @@ def images_in(folder):
 
 
 def gen(inputs):
-  return Case(gen_words(inputs, 49), images_in, older=gen_words(inputs, 33),
-              leaves_parts=True)
+  return Case(gen_words(inputs, 49), images_in, older=gen_words(inputs, 33))
 
 
 def train_words(inputs, steps, *more):
@@ -296,78 +252,8 @@ def convert(inputs):
   return Case(words[1], model_in, older=words[0], environment='modern')
 
 
-def calibrate(inputs):
-  words = [('post_training_quant.py', '--sample_num=2', '--input_type=float',
-            '--dataset_dir=' + inputs.images(),
-            '--graph_def=' + inputs.graph(number)) + NODES
-           for number in range(2)]
-  return Case(words[1], model_in, older=words[0], environment='modern')
-
-
-def rebuild(inputs):
-  def read(folder):
-    prefix = folder / 'out' / 'model.ckpt-0'
-    if not checkpoints.find_latest(str(prefix.parent)):
-      return {'checkpoint': None}
-    checkpoints.find(str(prefix.parent), 'checkpoint_dir')
-    return {'checkpoint': sha1(folder / 'out' / 'model.ckpt-0.index')}
-  return Case(('scripts/rebuild_checkpoint.py', '--output_dir=out',
-               '--tflite=' + inputs.tflite()), read,
-              refusal='holds model.ckpt-0 already')
-
-
-def fetch(inputs):
-  draws = np.random.RandomState(0)
-  names = ['float/freeze.pb', 'float/model.ckpt.index']
-  for name in names:
-    inputs.files[name] = draws.bytes(100000)
-  manifest = os.path.join(os.path.dirname(inputs.images()), 'sums.txt')
-  with open(manifest, 'w') as out:
-    for name in names:
-      content = inputs.files[name]
-      out.write('{}  {}\n'.format(hashlib.sha1(
-          b'blob %d\0' % len(content) + content).hexdigest(), name))
-  return Case(('scripts/fetch_checkpoints.sh', '--output_dir=out', 'float'),
-              lambda folder: {name: sha1(folder / 'out' / name)
-                              for name in names},
-              environ={'CHECKPOINTS_URL': inputs.address,
-                       'CHECKPOINTS_MANIFEST': manifest}, leaves_parts=True)
-
-
-def download(inputs):
-  """All but the building of records, which is a case of its own."""
-  return download_and_build(inputs)._replace(
-      older=build_words(inputs, 1)[:-1] + ('--output_dir=ADE20K/tfrecord',))
-
-
-def download_and_build(inputs):
-  pairs = inputs.pairs(1)
-  archive = shutil.make_archive(
-      pairs + '-zip', 'zip', os.path.dirname(pairs), os.path.basename(pairs))
-  with open(archive, 'rb') as content:
-    inputs.files['a.zip'] = content.read()
-
-  def read(folder):
-    out = folder / 'ADE20K'
-    data, records = out / 'ADEChallengeData2016', out / 'tfrecord'
-    return {
-        'zip': sha1(out / 'ADEChallengeData2016.zip'),
-        'data': faults.contents(data) if data.exists() else None,
-        'records': records_in(records) if records.exists() and list(
-            records.glob('*.json')) else None}
-  return Case(('download_and_convert_ade20k.sh',), read, environ={
-      'ADE20K_URL': inputs.address + '/a.zip',
-      'ADE20K_SHA1': hashlib.sha1(inputs.files['a.zip']).hexdigest(),
-      'ADE20K_EXPECT_COUNTS': '5,2',
-      'PYTHON': sys.executable}, leaves_parts=True)
-
-
 CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model,
-         'convert': convert, 'calibrate': calibrate, 'rebuild': rebuild,
-         'fetch': fetch, 'download': download}
-QUICK = ('build', 'download', 'fetch', 'gen')
-if KILLS > 1:
-  CASES['download_and_build'] = download_and_build
+         'convert': convert}
 
 
 # --- Running them ----------------------------------------------------------
@@ -443,18 +329,9 @@ class Prepared:
     return folder
 
   def start(self, folder, words=None):
-    script, *arguments = words or self.case.words
-    injected = self._injector.environ if self._injector else {}
-    if script.endswith('.sh'):
-      return subprocess.Popen(
-          ['bash', os.path.join(scripts.REPOSITORY, script)] + arguments,
-          stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(folder),
-          universal_newlines=True, start_new_session=True,
-          env=dict(os.environ, no_proxy='127.0.0.1', **self.case.environ,
-                   **injected))
-    with environ(injected):
-      return scripts.start(
-          script, *arguments, cwd=str(folder), python=self._python)
+    with environ(self._injector.environ if self._injector else {}):
+      return scripts.start(*(words or self.case.words), cwd=str(folder),
+                           python=self._python)
 
   def finished(self, folder, words=None):
     process = self.start(folder, words)
@@ -515,7 +392,7 @@ class Prepared:
     assert len(lines) == 1, errors
     assert '.deeplab-' not in lines[0]  # a name that means nothing later
     after = self.look(folder), self._files(folder)
-    assert self.case.leaves_parts or after == before
+    assert after == before
     return lines[0]
 
   def check_rerun(self, folder, seen):
@@ -564,9 +441,7 @@ def prepared(inputs, injector, tmp_path_factory):
   return prepare
 
 
-@pytest.fixture(scope='module', params=[
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in sorted(CASES)])
+@pytest.fixture(scope='module', params=sorted(CASES))
 def one(request, prepared):
   return prepared(request.param)
 
@@ -626,7 +501,6 @@ def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
 # --- A trainer that removes checkpoints ------------------------------------
 
 
-@pytest.mark.slow
 def test_eval_beside_a_trainer_that_keeps_one_checkpoint(inputs, tmp_path):
   trainer = scripts.start(
       *train_words(inputs, 10 ** 6, '--max_checkpoints_to_keep=1'),
