@@ -149,7 +149,6 @@ def evaluate_checkpoints(
       dataset_options, preprocess_options,
       model_map=checkpoints.label_map_of(checkpoint_dir))
   model_options = model_options.with_classes(batches.label_map)
-  report_lib.check_samples(options, preprocess_options.crop_size)
   memory.check(
       deeplab_v3.least_memory(model_options, batches.batch_size),
       '{} of {}', option('batch_size', batches.batch_size),
@@ -349,7 +348,6 @@ def evaluate_frozen_graph(
       model, graph_options, preprocess_options.crop_size) as predictor:
     # Missing folders are made, but not for a graph that is refused.
     report_lib.check_outputs(options)
-    report_lib.check_samples(options, preprocess_options.crop_size)
     batches = dataset.batches(
         dataset_options, preprocess_options,
         model_map=descriptions.label_map_beside(model.path))

@@ -1,27 +1,27 @@
 """Memory that is left to this process, against what a work will take."""
 import os
 import resource
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional
 
 from deeplab import errors
 from deeplab.errors import InputError
 
 _GIB = 2 ** 30
-# Of each control group system: folder, limit, use.
+# Of both versions of control groups: folder, limit, use, and the field of
+# memory.stat with the files that the kernel keeps, which give way.
 _CGROUPS = (('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
             ('sys/fs/cgroup/memory', 'memory.limit_in_bytes',
              'memory.usage_in_bytes', 'total_inactive_file'))
 
 
 def check(needed_bytes: float, template: str, *parts: Any) -> None:
-  """Raises an InputError where a work needs more memory than there is.
+  """Raises an InputError if a work needs more memory than there is.
 
-  To be asked before the memory is taken: an allocation that fails in TensorFlow
-  ends the process, or the machine's kernel does.
+  An allocation that fails in TensorFlow ends the process, or the machine's
+  kernel ends it.
 
   Args:
-    needed_bytes: an estimate that is rather too low: what is refused could not
-      have been done.
+    needed_bytes: an estimate that is rather too low.
     template: what needs it, for errors.Message.
     *parts: what the template takes.
   """
@@ -34,10 +34,10 @@ def check(needed_bytes: float, template: str, *parts: Any) -> None:
 
 
 def available_bytes(root: str = '/') -> Optional[int]:
-  """Returns how much more this process may take; None where nothing tells.
+  """Returns how much more this process may take; None if it is not known.
 
-  The least of what the machine has (without swap), its control group's limit
-  and the limits on a process (`ulimit -v`, `ulimit -d`) leave.
+  That is the least of what the machine has (without swap) and what the limits
+  of control groups and `ulimit -v` leave.
 
   Args:
     root: folder that has proc and sys in it.
@@ -46,46 +46,40 @@ def available_bytes(root: str = '/') -> Optional[int]:
 
 
 def _bounds(root: str) -> Iterator[int]:
-  total = _fields(os.path.join(root, 'proc/meminfo')).get('MemAvailable:')
+  total = _fields(root, 'proc/meminfo').get('MemAvailable:')
   if total is not None:
-    yield total * 1024
-  taken = _fields(os.path.join(root, 'proc/self/status'))
-  for limit, field in ((resource.RLIMIT_AS, 'VmSize:'),
-                       (resource.RLIMIT_DATA, 'VmData:')):
-    bound = resource.getrlimit(limit)[0]
-    if bound != resource.RLIM_INFINITY:
-      yield bound - taken.get(field, 0) * 1024
-  for folder, limit_file, use_file, cache in _CGROUPS:
-    folder = os.path.join(root, folder)
-    most = _number(os.path.join(folder, limit_file))
-    use = _number(os.path.join(folder, use_file))
-    if most is not None and use is not None:
-      # Files that the kernel keeps in memory give way to who needs it.
-      kept = _fields(os.path.join(folder, 'memory.stat')).get(cache, 0)
-      yield most - use + kept
+    yield 1024 * total
+  limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+  if limit != resource.RLIM_INFINITY:
+    yield limit - 1024 * _fields(root, 'proc/self/status').get('VmSize:', 0)
+  # 'NUMBER:CONTROLLERS:/PATH', of the process's group; those above it count,
+  # too. In a container the path may lead nowhere, but the root's files are its.
+  groups = {line.split(':', 2)[-1].strip('/')
+            for line in _text(root, 'proc/self/cgroup').splitlines()}
+  for group in groups | {''}:
+    while True:
+      for folder, limit_file, use_file, kept in _CGROUPS:
+        folder = os.path.join(folder, group)
+        most, use = (_text(root, folder, name).strip()
+                     for name in (limit_file, use_file))
+        if most.isdigit() and use.isdigit():  # not 'max'
+          yield int(most) - int(use) + _fields(
+              root, folder, 'memory.stat').get(kept, 0)
+      if not group:
+        break
+      group = os.path.dirname(group)
 
 
-def _fields(path: str) -> Dict[str, int]:
+def _fields(*path: str) -> Dict[str, int]:
   """Returns the numbers of a file with a name and a number on each line."""
-  return dict(_named_numbers(path))
+  lines = [line.split() for line in _text(*path).splitlines()]
+  return {words[0]: int(words[1]) for words in lines
+          if len(words) > 1 and words[1].isdigit()}
 
 
-def _named_numbers(path: str) -> Iterator[Tuple[str, int]]:
-  for line in _text(path).splitlines():
-    words = line.split()
-    if len(words) > 1 and words[1].isdigit():
-      yield words[0], int(words[1])
-
-
-def _number(path: str) -> Optional[int]:
-  text = _text(path).strip()
-  # 'max': no limit.
-  return int(text) if text.isdigit() else None
-
-
-def _text(path: str) -> str:
+def _text(*path: str) -> str:
   try:
-    with open(path, encoding='utf-8', errors='replace') as lines:
+    with open(os.path.join(*path), encoding='utf-8', errors='replace') as lines:
       return lines.read()
   except OSError:
     return ''

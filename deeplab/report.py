@@ -25,7 +25,6 @@ from deeplab import errors
 from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
-from deeplab import memory
 from deeplab import metrics
 from deeplab import options as options_lib
 from deeplab import published
@@ -278,21 +277,6 @@ def check_outputs(eval_options: options_lib.EvalOptions,
     files.check_folder(
         option('vis_dir', folder), folder, inputs=picture_folders)
     files.check_outputs(option('vis_dir', folder), picture_path(folder))
-
-
-def check_samples(
-    eval_options: options_lib.EvalOptions, size: Tuple[int, int]) -> None:
-  """Raises InputError where the picture does not fit into the memory.
-
-  Args:
-    eval_options: what is asked for.
-    size: (height, width) of the images, in pixels.
-  """
-  wanted = samples_wanted(eval_options)
-  if wanted:
-    memory.check(
-        wanted * size[0] * size[1] * visualize.BYTES_PER_PIXEL, '{}',
-        option('vis_images', wanted))
 
 
 def picture_path(vis_dir: str) -> str:

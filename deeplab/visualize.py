@@ -14,8 +14,6 @@ from deeplab import label_map as label_maps
 from deeplab.errors import InputError
 
 COLUMNS = ('image', 'label', 'prediction')
-# Of one image of a sheet: its three arrays, and three colours in each column.
-BYTES_PER_PIXEL = 3 + 2 * 4 + 3 * len(COLUMNS)
 
 # Sizes in pixels.
 _GAP = 8  # between the pictures of a sheet, and around them

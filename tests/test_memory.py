@@ -30,6 +30,10 @@ def _machine(root, files):
     ({'proc/meminfo': 'MemAvailable:  4000 kB\n',
       'sys/fs/cgroup/memory.max': 'max\n',
       'sys/fs/cgroup/memory.current': '2500\n'}, 4000 * 1024),
+    ({'proc/self/cgroup': '0::/jobs/7/step\n',
+      'sys/fs/cgroup/jobs/7/memory.max': '3000\n',
+      'sys/fs/cgroup/jobs/7/memory.current': '2000\n',
+      'sys/fs/cgroup/jobs/7/step/memory.max': 'max\n'}, 1000),
     ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '3000\n',
       'sys/fs/cgroup/memory/memory.usage_in_bytes': '3500\n',
       'sys/fs/cgroup/memory/memory.stat': 'total_inactive_file 100\n'}, 0),
@@ -41,15 +45,11 @@ def test_the_least_of_machine_and_group_is_what_is_left(
   assert memory.available_bytes(_machine(tmp_path, files)) == expected
 
 
-@pytest.mark.parametrize('limited, field', [
-    (resource.RLIMIT_AS, 'VmSize'), (resource.RLIMIT_DATA, 'VmData')])
 def test_a_limit_on_the_process_counts_what_it_has_already(
-    tmp_path, monkeypatch, limited, field):
-  monkeypatch.setattr(
-      resource, 'getrlimit', lambda name: (
-          (10 * 1024 if name == limited else resource.RLIM_INFINITY), 0))
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(resource, 'getrlimit', lambda name: (10 * 1024, 0))
   root = _machine(tmp_path, {'proc/meminfo': 'MemAvailable:  4000 kB\n',
-                             'proc/self/status': field + ':\t 4 kB\n'})
+                             'proc/self/status': 'VmSize:\t 4 kB\n'})
   assert memory.available_bytes(root) == 6 * 1024
 
 

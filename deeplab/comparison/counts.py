@@ -7,7 +7,6 @@ import numpy as np
 from deeplab import contract
 from deeplab import counting
 from deeplab import label_map as label_maps
-from deeplab import memory
 from deeplab import metrics
 from deeplab import progress
 from deeplab.comparison import samples as samples_lib
@@ -57,9 +56,6 @@ def count(predictors: Sequence[counting.Predictor],
   """
   number, models = samples.number, len(predictors)
   classes = samples.label_map.num_classes
-  memory.check(
-      number * models * classes ** 2 * np.dtype(np.int32).itemsize,
-      'counts of {} images', number)
   names: List[str] = []
   pixels = np.zeros([number], np.int64)
   agreeing = np.zeros([number, models, models], np.int64)

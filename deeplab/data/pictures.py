@@ -13,7 +13,6 @@ from typing import List, NamedTuple, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab.data import decoding
@@ -31,8 +30,6 @@ _LOG = logging.getLogger(__name__)
 _TURNS = {2: (False, 1, -1), 3: (False, -1, -1), 4: (False, -1, 1),
           5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1),
           8: (True, -1, 1)}
-# Decoded, as RGB, and as float32 while it is resized.
-BYTES_PER_PIXEL = 2 * 3 + 3 * 4
 
 
 class Fitted(NamedTuple):
@@ -114,7 +111,6 @@ def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
   """
   name = os.path.basename(path)
   image = pairs.decode(pairs.read_file(path), name)
-  memory.check(image.width * image.height * BYTES_PER_PIXEL, '{}', name)
   pixels = _rgb(image)
   turn = _TURNS.get(pairs.orientation_of(image)) if exif_rotation else None
   if turn:

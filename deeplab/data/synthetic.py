@@ -14,7 +14,6 @@ from PIL import Image
 from deeplab import contract
 from deeplab import files
 from deeplab import inputs
-from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import progress
 from deeplab.errors import InputError
@@ -31,8 +30,6 @@ _OUTPUTS = tuple(
     for split, folder in _SPLIT_FOLDERS.items()
     for kind, ending in (('images', 'jpg'), ('annotations', 'png'))
 ) + (_MARKER,)
-# Memory that painting takes, by the square of the longer side.
-_BYTES_A_PIXEL = 40
 _JPEG_QUALITY = 92
 
 # Class -> mean colour (RGB, 0..255) and grain (standard deviation). Fence and
@@ -72,8 +69,7 @@ def make_dataset(options: options_lib.SyntheticOptions) -> str:
     The path of the ADEChallengeData2016 folder.
 
   Raises:
-    InputError: another file has a name that is needed; or the pictures take
-      more memory than there is.
+    InputError: another file has a name that is needed.
   """
   folder = os.path.join(options.output_dir, DATASET_FOLDER)
   if os.path.isdir(folder) and not _is_marker(
@@ -81,8 +77,6 @@ def make_dataset(options: options_lib.SyntheticOptions) -> str:
           not name.startswith('.') for name in os.listdir(folder)):
     raise InputError('{} exists and is no synthetic data set; give another {}',
                      folder, option('output_dir'))
-  memory.check(_BYTES_A_PIXEL * options.long_side ** 2, '{}',
-               option('long_side', options.long_side))
   with files.replacing_own(
       option('output_dir', options.output_dir), folder, _OUTPUTS,
       _is_marker) as temporary:

@@ -78,7 +78,6 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           '%s has no effect: the interpreter of %s has one thread; %s starts '
           'processes', option('num_threads', options.num_threads),
           model.interpreter_text, option('num_workers'))
-    report_lib.check_samples(eval_options, model.input_size)
     png_folder.check(pairs, model.input_size, label_map)
     _log_unused(listing)
     counts = _count(
