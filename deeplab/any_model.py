@@ -7,7 +7,7 @@ TFLite file can be run where there is an interpreter and nothing else.
 import logging
 import os
 import re
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 from deeplab import contract
 from deeplab import counting
@@ -29,8 +29,6 @@ _GRAPH_DEF_NODE = b'\n'
 # The field `ir_version` of an ONNX file: 1, a number; a GraphDef has none.
 _ONNX_VERSION = b'\x08'
 _CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
-_Opener = Callable[['ModelFile', Optional[Tuple[int, int]], int],
-                   counting.Predictor]
 
 
 class ModelFile(NamedTuple):
@@ -133,11 +131,7 @@ def classes_of(model: ModelFile, predictor: counting.Predictor,
 
 
 def is_onnx(path: str) -> bool:
-  """Whether a file begins as ONNX files do.
-
-  Raises:
-    OSError: it cannot be read.
-  """
+  """Whether a file begins as ONNX files do; OSError: it cannot be read."""
   return _beginning(path)[:1] == _ONNX_VERSION
 
 
@@ -176,7 +170,7 @@ def open_predictor(model: ModelFile, *,
   Raises:
     InputError: the file cannot be used, or takes images of another size.
   """
-  predictor = _OPENERS[model.kind](model, crop_size, num_threads)
+  predictor = _opened(model, crop_size, num_threads)
   if crop_size and predictor.input_size != tuple(crop_size):
     predictor.close()
     raise InputError(
@@ -208,8 +202,25 @@ def model_options(
   return options._replace(crop_size=crop_size) if crop_size else options
 
 
-def _open_checkpoint(model, crop_size, unused_num_threads):
+def _opened(model, crop_size, num_threads):
+  """Opens a model of any kind; see open_predictor."""
+  if model.kind == report_lib.TFLITE:
+    from deeplab.lite import interpreters
+    from deeplab.lite import trial
+    trial.check(model.path, 'model')
+    predictor = interpreters.TflitePredictor(
+        model.path, num_threads=num_threads)
+    predictor.num_classes = _classes_of_tflite(model.path)
+    return predictor
+  if model.kind == report_lib.ONNX:
+    from deeplab import onnx_file
+    return onnx_file.OnnxPredictor(
+        model.path, crop_size=crop_size, num_threads=num_threads)
   from deeplab import predictors
+  if model.kind == report_lib.FROZEN_GRAPH:
+    return predictors.FrozenGraphPredictor(model.path, crop_size=crop_size)
+  if model.kind == report_lib.SAVED_MODEL:
+    return predictors.SavedModelPredictor(model.path, crop_size=crop_size)
   predictor = predictors.CheckpointPredictor(
       model_options(model.path, crop_size))
   try:
@@ -220,46 +231,17 @@ def _open_checkpoint(model, crop_size, unused_num_threads):
   return predictor
 
 
-def _open_frozen_graph(model, crop_size, unused_num_threads):
-  from deeplab import predictors
-  return predictors.FrozenGraphPredictor(model.path, crop_size=crop_size)
-
-
-def _open_saved_model(model, crop_size, unused_num_threads):
-  from deeplab import predictors
-  return predictors.SavedModelPredictor(model.path, crop_size=crop_size)
-
-
-def _open_onnx(model, crop_size, num_threads):
-  from deeplab import onnx_file
-  return onnx_file.OnnxPredictor(
-      model.path, crop_size=crop_size, num_threads=num_threads)
-
-
-def _open_tflite(model, unused_crop_size, num_threads):
-  from deeplab.lite import interpreters
-  from deeplab.lite import trial
-  trial.check(model.path, 'model')
-  predictor = interpreters.TflitePredictor(
-      model.path, num_threads=num_threads)
-  predictor.num_classes = _classes_of_tflite(model.path)
-  return predictor
-
-
 def _classes_of_tflite(path):
-  """Returns the number of classes that an ARG_MAX chooses from, or None."""
-  from deeplab.lite import model_file
-  parsed = model_file.read(path)
+  """Returns the number of classes of a TFLite file; None: not known."""
+  try:
+    from deeplab.lite import model_file  # needs the package tflite
+    parsed = model_file.read(path)
+  except InputError:
+    return None
+  output = parsed.tensors[parsed.outputs[0]]
+  if len(output.shape) == 4:  # logits
+    return output.shape[-1]
   for operator in parsed.operators:
     if operator.kind == 'ARG_MAX' and parsed.outputs[0] in operator.outputs:
       return parsed.tensors[operator.inputs[0]].shape[-1]
   return None
-
-
-_OPENERS: Dict[str, _Opener] = {
-    report_lib.CHECKPOINT: _open_checkpoint,
-    report_lib.FROZEN_GRAPH: _open_frozen_graph,
-    report_lib.SAVED_MODEL: _open_saved_model,
-    report_lib.ONNX: _open_onnx,
-    report_lib.TFLITE: _open_tflite,
-}

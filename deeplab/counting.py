@@ -109,22 +109,22 @@ def count(predictor: Predictor, batches: 'dataset.Batches', *,
   Raises:
     InputError: where the predictor gives labels that are no classes.
   """
-  def parts():
+  def counted():
     wanted = keep
     for batch in batches:
-      part = count_batch(
+      counts = count_batch(
           predictor, batch, num_classes=num_classes, keep=wanted)
-      wanted = max(0, wanted - part.images)
-      yield part
+      wanted = max(0, wanted - counts.images)
+      yield counts
 
   return total(
-      parts(), num_images=batches.num_images, num_classes=num_classes)
+      counted(), num_images=batches.num_images, num_classes=num_classes)
 
 
 def count_batch(
     predictor: Predictor, batch: Mapping[str, Any], *,
     num_classes: int = contract.NUM_CLASSES, keep: int = 0) -> Counts:
-  """Counts one batch.
+  """Counts one batch; raises as `count` does.
 
   Args:
     predictor: makes the labels.
@@ -132,12 +132,6 @@ def count_batch(
       height, width], and 'filename', a list of str.
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
-
-  Returns:
-    Counts.
-
-  Raises:
-    InputError: where the predictor gives labels that are no classes.
   """
   predictions = predictor.predict(batch['image'])
   try:

@@ -31,11 +31,7 @@ class CheckpointPredictor(counting.Predictor):
   """The network with a checkpoint's weights; the graph is built once."""
 
   def __init__(self, model_options: options_lib.ModelOptions):
-    """Builds the graph; `restore` gives it weights.
-
-    Args:
-      model_options: its structure.
-    """
+    """Builds the graph of a structure; `restore` gives it weights."""
     self._options = model_options
     self.input_size = model_options.crop_size
     self.runtime = runtime()
@@ -139,17 +135,7 @@ class SavedModelPredictor(_GraphPredictor):
   """A SavedModel; its signature says what is fed, in [-1, 1]."""
 
   def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]]):
-    """Loads the graph.
-
-    Args:
-      path: the folder.
-      crop_size: (height, width) of the images it will get; None: whatever it
-        takes.
-
-    Raises:
-      InputError: where it is no SavedModel, holds what such a network does
-        not, or takes images of another size.
-    """
+    """Loads the graph in a folder; see FrozenGraphPredictor."""
     found = saved_model_file.read(path)
     super().__init__(path, found.graph_def, input_node=found.input_node,
                      output_node=found.output_node, crop_size=crop_size)
