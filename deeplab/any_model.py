@@ -208,10 +208,9 @@ def _opened(model, crop_size, num_threads):
     from deeplab.lite import interpreters
     from deeplab.lite import trial
     trial.check(model.path, 'model')
-    predictor = interpreters.TflitePredictor(
-        model.path, num_threads=num_threads)
-    predictor.num_classes = _classes_of_tflite(model.path)
-    return predictor
+    lite = interpreters.TflitePredictor(model.path, num_threads=num_threads)
+    lite.num_classes = _classes_of_tflite(model.path)
+    return lite
   if model.kind == report_lib.ONNX:
     from deeplab import onnx_file
     return onnx_file.OnnxPredictor(

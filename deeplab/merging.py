@@ -25,6 +25,7 @@ class _Given(NamedTuple):
   """A report that was read."""
   path: str
   report: report_lib.Report
+  shard: report_lib.Shard
 
 
 def bounds(index: int, of: int, items: int) -> Tuple[int, int]:
@@ -54,7 +55,7 @@ def merge(paths: Sequence[str],
   if not paths:
     raise InputError('no report given; expected those of all shards, such as '
                      'shard-0.json shard-1.json')
-  given = sorted(map(_read, paths), key=lambda one: one.report.shard.index)
+  given = sorted(map(_read, paths), key=lambda one: one.shard.number)
   _check_agreement(given)
   _check_complete(given)
   files.check_outputs(option('report_json', options.report_json),
@@ -82,17 +83,17 @@ def _read(path):
   if not shard:
     raise InputError('{}: a report of all {} images; expected {}'.format(
         path, report.images, _KIND))
-  if (type(shard.index) is not int or type(shard.of) is not int or
-      not 0 <= shard.index < shard.of or
+  if (type(shard.number) is not int or type(shard.of) is not int or
+      not 0 <= shard.number < shard.of or
       not isinstance(shard.evaluation, dict)):
     raise InputError('{}: expected {}'.format(path, _KIND))
-  return _Given(path, report)
+  return _Given(path, report, shard)
 
 
 def _check_agreement(given: List[_Given]) -> None:
   """Raises InputError unless all are shards of one evaluation."""
   expected = _facts(given[0].report)
-  for path, report in given[1:]:
+  for path, report, _ in given[1:]:
     facts = _facts(report)
     differing = ['{} {:.40}, and {:.40}'.format(
         name, str(expected[name]), str(facts.get(name)))
@@ -113,12 +114,12 @@ def _facts(report):
 
 def _check_complete(given: List[_Given]) -> None:
   """Raises InputError unless each shard is there once."""
-  numbers = [one.report.shard.index for one in given]
+  numbers = [one.shard.number for one in given]
   for one, other in zip(given, given[1:]):
-    if one.report.shard.index == other.report.shard.index:
+    if one.shard.number == other.shard.number:
       raise InputError('{} and {} are both shard {}; expected each once'.format(
-          one.path, other.path, one.report.shard.index))
-  of = given[0].report.shard.of
+          one.path, other.path, one.shard.number))
+  of = given[0].shard.of
   missing = sorted(set(range(of)) - set(numbers))
   if missing:
     raise InputError('shards {} of {} are missing (given: {})'.format(

@@ -63,7 +63,8 @@ _PUBLISHED_AS = {
 
 class Shard(NamedTuple):
   """Which shard of an evaluation a report covers."""
-  index: int
+  # Counted from 0.
+  number: int
   # Number of shards.
   of: int
   # What all shards have in common, by name, as JSON: checksums of the model and

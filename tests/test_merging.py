@@ -104,7 +104,7 @@ def test_what_is_no_report_of_a_shard_is_refused(tmp_path, shards):
   whole = write(tmp_path / 'all.json')
   assert refusal(tmp_path, whole).startswith(
       'all.json: a report of all 2 images; expected the report of a shard')
-  for shard in ({'index': 3}, {'index': -1}, {'of': None}, {'of': True},
+  for shard in ({'number': 3}, {'number': -1}, {'of': None}, {'of': True},
                 {'evaluation': []}, {'more': 1}):
     content = json.loads(shards[1].read_text())
     content['shard'].update(shard)
