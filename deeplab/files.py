@@ -106,7 +106,7 @@ def check_outputs(
   Raises:
     InputError: a file may not be replaced or cannot be written.
   """
-  inputs = [os.path.realpath(path) for path in inputs if path]
+  read = [os.path.realpath(path) for path in inputs if path]
   for path in paths:
     named = '' if path == given.text else path + ' '
     if storage.is_folder(path) or path.endswith(os.sep):
@@ -119,8 +119,8 @@ def check_outputs(
     # An empty file has nothing to lose.
     is_ours = not os.path.getsize(path) or ours is not None and ours(path)
     real = os.path.realpath(path)
-    if real in inputs or not is_ours and any(
-        real.startswith(os.path.join(each, '')) for each in inputs):
+    if real in read or not is_ours and any(
+        real.startswith(os.path.join(each, '')) for each in read):
       raise InputError('{}: {}is an input of this command; give another name',
                        given, named)
     if ours and not is_ours:

@@ -22,9 +22,6 @@ from deeplab.errors import some_of
 _LOG = logging.getLogger(__name__)
 SUMMARY = 'overlays.json'
 _OVERLAY, _LABELS = '.overlay.png', '.labels.png'
-# Rows that are painted at a time: a picture may have 2 ** 26 pixels, and
-# painting takes several times their memory.
-_ROWS = 256
 # What a legend needs to be read, in pixels: pictures may be 1 pixel wide.
 _LEAST_LEGEND = 240
 # Width of a picture at which the legend's letters are twice as large.
@@ -101,7 +98,7 @@ def _make_one(path, folder, options, fitter, predictor, label_map):
   labels = predictor.predict(fitted.image[np.newaxis])[0]
   labels = pictures.labels_as_seen(labels, fitted.size, picture.shape[:2])
   shares = _shares(labels)
-  painted = overlaid(picture, labels, options.opacity, label_map)
+  painted = visualize.overlay(picture, labels, options.opacity, label_map)
   if options.legend:
     shown = [index for index, share in shares if share >= _LEAST_SHARE]
     painted = _with_legend(painted, shown, label_map)
@@ -118,25 +115,6 @@ def _make_one(path, folder, options, fitter, predictor, label_map):
       'classes': [
           {'id': index, 'name': label_map.names[index], 'share': share}
           for index, share in shares]}
-
-
-def overlaid(picture: np.ndarray, labels: np.ndarray,
-             opacity: float = 0.6,
-             label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
-  """The same as visualize.overlay, in little more memory than its result.
-
-  Args:
-    picture: [height, width, 3] uint8 RGB.
-    labels: [height, width] integer, classes.
-    opacity: weight of the colours, in [0, 1].
-    label_map: what the classes are.
-  """
-  painted = np.empty_like(picture)
-  for start in range(0, len(picture), _ROWS):
-    rows = slice(start, start + _ROWS)
-    painted[rows] = visualize.overlay(
-        picture[rows], labels[rows], opacity, label_map)
-  return painted
 
 
 def _shares(labels: np.ndarray) -> List[Tuple[int, float]]:

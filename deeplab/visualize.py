@@ -15,6 +15,9 @@ from deeplab.errors import InputError
 
 COLUMNS = ('image', 'label', 'prediction')
 
+# Rows that are painted at a time, because blending takes several times the
+# memory of a picture.
+_ROWS = 256
 # Sizes in pixels.
 _GAP = 8  # between the pictures of a sheet, and around them
 _LINE_HEIGHT = 18  # of headings and of legend entries
@@ -74,16 +77,20 @@ def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.6,
   Raises:
     InputError: image and labels differ in size, or a value is no class.
   """
-  colours = colour(labels, label_map)
-  image = np.asarray(image, np.float32)
-  if image.shape != colours.shape:
+  labels, image = np.asarray(labels), np.asarray(image)
+  painted = colour(labels, label_map)
+  if image.shape != painted.shape:
     raise InputError(
         'image of shape {}: expected {}, for labels of shape {}'.format(
-            list(image.shape), list(colours.shape), list(np.shape(labels))))
-  weight = opacity * (np.asarray(labels) != contract.IGNORE_LABEL)
-  weight = weight[..., np.newaxis].astype(np.float32)
-  blend = image * (1.0 - weight) + colours * weight
-  return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+            list(image.shape), list(painted.shape), list(labels.shape)))
+  for start in range(0, len(painted), _ROWS):
+    rows = slice(start, start + _ROWS)
+    weight = opacity * (labels[rows] != contract.IGNORE_LABEL)
+    weight = weight[..., np.newaxis].astype(np.float32)
+    blend = (image[rows].astype(np.float32) * (1.0 - weight) +
+             painted[rows] * weight)
+    painted[rows] = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+  return painted
 
 
 def legend(classes: Iterable[int], width: int,

@@ -133,15 +133,6 @@ def test_a_size_that_the_model_does_not_take(model, tmp_path):
     make(model, tmp_path / 'a.png', tmp_path, crop_size=(65, 65))
 
 
-def test_painting_by_rows_is_painting_at_once():
-  random = np.random.RandomState(0)
-  pixels = random.randint(0, 256, [600, 3, 3]).astype(np.uint8)
-  labels = random.randint(0, 32, [600, 3])
-  np.testing.assert_array_equal(
-      overlays.overlaid(pixels, labels, 0.3),
-      visualize.overlay(pixels, labels, 0.3))
-
-
 def test_pictures_are_not_written_over_and_own_overlays_are(model, tmp_path):
   (tmp_path / 'in').mkdir()
   picture(tmp_path / 'in' / 'a.png')

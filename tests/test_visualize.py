@@ -178,3 +178,13 @@ class TestSave(object):
       visualize.save(str(path), Broken())
     assert path.read_bytes() == b'old'
     assert os.listdir(str(tmp_path)) == ['sheet.png']
+
+
+def test_painting_by_rows_is_painting_at_once(monkeypatch):
+  random = np.random.RandomState(0)
+  pixels = random.randint(0, 256, [600, 3, 3]).astype(np.uint8)
+  labels = random.randint(0, 32, [600, 3])
+  by_rows = visualize.overlay(pixels, labels, 0.3)
+  monkeypatch.setattr(visualize, '_ROWS', 600)
+  np.testing.assert_array_equal(
+      visualize.overlay(pixels, labels, 0.3), by_rows)
