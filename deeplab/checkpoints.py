@@ -355,7 +355,7 @@ def values_in(prefix: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _reading(prefix):
-  """Context of a reader whose errors become InputErrors."""
+  """Context of a reader, whose errors become InputErrors."""
   try:
     with _reader(prefix) as reader:
       yield reader
@@ -415,11 +415,10 @@ def check_fits(
 
   Args:
     prefix: checkpoint prefix.
-    graph_variables: name and shape of the variables that the graph restores,
-      all of them float32.
+    graph_variables: name and shape of the variables that the graph restores.
 
   Raises:
-    InputError: variables that are missing, of another shape or type, or in the
+    InputError: variables that are missing, of another shape, or in the
       checkpoint but unused by the graph.
   """
   stored = variables_in(prefix)
@@ -435,7 +434,6 @@ def check_fits(
     problems.append('has unused ' + _variables(unused))
   if reshaped:
     problems.append('differs in shape: ' + some_of(list(reshaped.values())))
-  problems += _other_types(prefix, dict.fromkeys(graph_variables, 'float32'))
   if problems:
     raise InputError('{}: {}{}', prefix, '; '.join(problems),
                      _likely_option(missing, unused, reshaped, stored))
@@ -454,35 +452,6 @@ def _other_shapes(stored, expected):
           if list(stored[name]) != list(expected[name])}
 
 
-def _other_types(prefix, expected):
-  """Describes variables whose type differs from the expected.
-
-  Args:
-    prefix: checkpoint prefix.
-    expected: types, such as 'float32', by name.
-
-  Returns:
-    A list of one text, or [].
-  """
-  with _reading(prefix) as reader:
-    types = {name: tf.as_dtype(dtype).name for name, dtype in
-             reader.get_variable_to_dtype_map().items()}
-  differing = [
-      '{} is {}, expected {}'.format(name, types[name], expected[name])
-      for name in sorted(set(types) & set(expected))
-      if types[name] != expected[name]]
-  return ['differs in type: ' + some_of(differing)] if differing else []
-
-
-def _types_of(variables):
-  return {variable.op.name: variable.dtype.base_dtype.name
-          for variable in variables}
-
-
-def _shapes_of(variables):
-  return {variable.op.name: variable.shape.as_list() for variable in variables}
-
-
 def _variables(names):
   return '{} variable{} ({})'.format(
       len(names), '' if len(names) == 1 else 's', some_of(names))
@@ -490,45 +459,43 @@ def _variables(names):
 
 def _likely_option(missing, unused, reshaped, stored):
   """Guesses, from the variables' names, which option was wrong."""
-  def any_in(names, mark):
-    return any(name.startswith(mark) for name in names)
+  def in_scope(scope, names):
+    return any(name.startswith(scope) for name in names)
 
-  atrous = contract.ASPP_SCOPE + '1'
-  if not any_in(stored, contract.BACKBONE_SCOPE):
-    return '; it is not a checkpoint of this network'
-  if any(map(is_quantization_variable, unused)):
-    return Message('; it was trained quantization-aware: add {}',
-                   option('quantize_delay_step', 0))
-  if any(map(is_quantization_variable, missing)):
-    return Message('; it is a float checkpoint: drop {}',
-                   option('quantize_delay_step'))
-  if any_in(unused, contract.DECODER_SCOPE) and not any_in(
-      missing, contract.DECODER_SCOPE):
-    return Message('; was it trained with {}?',
-                   option('decoder_output_stride', 4))
-  if any_in(missing, contract.DECODER_SCOPE) and not any_in(
-      stored, contract.DECODER_SCOPE):
-    return Message('; it has no decoder: drop {}',
-                   option('decoder_output_stride'))
-  if any_in(unused, atrous) or any_in(missing, atrous):
-    return Message('; was it trained with other {}?', option('atrous_rates'))
-  if any_in(unused + missing, contract.CONCAT_PROJECTION_SCOPE):
-    return Message('; was it trained with another {}?',
-                   option('aspp_with_concat_projection'))
-  if any_in(unused + missing, contract.DECODER_SCOPE):
-    return Message('; was it trained with other {} or {}?',
-                   option('decoder_use_separable_conv'),
-                   option('decoder_use_sum_merge'))
-  if any_in(reshaped, contract.BACKBONE_SCOPE):
-    return Message('; was it trained with another {} or {}?',
-                   option('depth_multiplier'), option('divisible_by'))
-  if any_in(reshaped, contract.LOGITS_SCOPE):
-    classes = stored['logits/semantic/weights'][-1]
-    return Message('; it has {} classes: give {}', classes,
-                   option('num_classes', classes))
-  if reshaped:
-    return Message('; was it trained with other {}?',
-                   option('aspp_convs_filters'))
+  changed = unused + missing
+  classes = stored.get('logits/semantic/weights', [None])[-1]
+  has_decoder = in_scope(contract.DECODER_SCOPE, stored)
+  wants_decoder = in_scope(contract.DECODER_SCOPE, missing)
+  drops_decoder = in_scope(contract.DECODER_SCOPE, unused)
+  other = 'was it trained with another {}?'
+  for is_likely, hint, *options in (
+      (not in_scope(contract.BACKBONE_SCOPE, stored),
+       'it is not a checkpoint of this network'),
+      (any(map(is_quantization_variable, unused)),
+       'it was trained quantization-aware: add {}',
+       option('quantize_delay_step', 0)),
+      (any(map(is_quantization_variable, missing)),
+       'it is a float checkpoint: drop {}', option('quantize_delay_step')),
+      (drops_decoder and not wants_decoder,
+       'was it trained with {}?', option('decoder_output_stride', 4)),
+      (wants_decoder and not has_decoder,
+       'it has no decoder: drop {}', option('decoder_output_stride')),
+      (in_scope(contract.ASPP_SCOPE + '1', changed),
+       'was it trained with other {}?', option('atrous_rates')),
+      (in_scope(contract.CONCAT_PROJECTION_SCOPE, changed),
+       other, option('aspp_with_concat_projection')),
+      (drops_decoder or wants_decoder,
+       'was it trained with other {} or {}?',
+       option('decoder_use_separable_conv'), option('decoder_use_sum_merge')),
+      (in_scope(contract.BACKBONE_SCOPE, reshaped),
+       'was it trained with another {} or {}?', option('depth_multiplier'),
+       option('divisible_by')),
+      (in_scope(contract.LOGITS_SCOPE, reshaped),
+       'it has {} classes: give {}', classes, option('num_classes', classes)),
+      (reshaped,
+       'was it trained with other {}?', option('aspp_convs_filters'))):
+    if is_likely:
+      return Message('; ' + hint, *options)
   return ''
 
 
@@ -761,7 +728,8 @@ def restorer(
 
   Returns:
     Function of a session and a prefix that restores them all. It raises
-    InputError if a value is not finite or cannot be read.
+    InputError if a value is missing, not finite, cannot be read, or is of
+    another type or shape.
   """
   saver_def = tf.train.Saver(variables).saver_def
   names = [variable.op.name for variable in variables]
@@ -776,33 +744,6 @@ def restorer(
                   {saver_def.filename_tensor_name: literal})
 
   return restore
-
-
-def resumer_from(prefix: str, variables: Sequence[tf.Variable]
-                 ) -> Callable[[tf.Session], None]:
-  """Prepares to go on from a checkpoint of the same run.
-
-  Args:
-    prefix: checkpoint prefix.
-    variables: the graph's global variables, all of which are restored.
-
-  Returns:
-    Function of a session that restores.
-
-  Raises:
-    InputError: variables that are missing, or of another type or shape.
-  """
-  stored, expected = variables_in(prefix), _shapes_of(variables)
-  problems = _other_types(prefix, _types_of(variables))
-  missing = sorted(set(expected) - set(stored))
-  if missing:
-    problems.append('lacks ' + _variables(missing))
-  problems += list(_other_shapes(stored, expected).values())[:1]
-  if problems:
-    raise InputError('{}: {}; use a new {}', prefix, '; '.join(problems),
-                     option('train_logdir'))
-  restore = restorer(variables)
-  return lambda session: restore(session, prefix)
 
 
 def initializer_from(
@@ -825,7 +766,7 @@ def initializer_from(
 
   Raises:
     InputError: no checkpoint is there, none can be read, the backbone is
-      incomplete, a decoder would go unused, or shapes or types differ.
+      incomplete, a decoder would go unused, or shapes differ.
   """
   prefix = find(path, 'tf_initial_checkpoint', strict=strict)
   stored = variables_in(prefix)
@@ -851,7 +792,7 @@ def initializer_from(
 def _check_initial(prefix, stored, wanted):
   """Refuses a checkpoint whose variables do not fit the wanted ones."""
   given = option('tf_initial_checkpoint', prefix)
-  shapes = _shapes_of(wanted)
+  shapes = {variable.op.name: variable.shape.as_list() for variable in wanted}
   backbone = [name for name in shapes
               if name.startswith(contract.BACKBONE_SCOPE) and _is_weight(name)]
   missing = sorted(set(backbone) - set(stored))
@@ -866,8 +807,6 @@ def _check_initial(prefix, stored, wanted):
           '{}: checkpoint has {} classes, the model {}: add {}', given,
           stored[name][-1], shapes[name][-1],
           option('initialize_last_layer', False))
-    raise InputError('{}: {}', given, problem)
-  for problem in _other_types(prefix, _types_of(wanted)):
     raise InputError('{}: {}', given, problem)
 
 

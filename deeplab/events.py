@@ -1,4 +1,4 @@
-"""Events for TensorBoard: of a run as they come, or all of a file at once."""
+"""Writes events for TensorBoard, one by one or a file at once."""
 import io
 import logging
 import os
@@ -13,7 +13,7 @@ from deeplab import files
 from deeplab import tf_texts
 
 _LOG = logging.getLogger(__name__)
-# What the first event of a file says, by which TensorBoard knows it.
+# The first event of a file holds its format.
 _FILE_VERSION = 'brain.Event:2'
 
 
@@ -43,17 +43,17 @@ def picture(tag: str, image: Image.Image) -> tf.Summary.Value:
 
 
 def write_file(logdir: str, step: int, summary: tf.Summary) -> None:
-  """Writes a file with one summary; it is whole from when it has its name.
+  """Writes a file with one summary atomically.
 
   Args:
-    logdir: folder; made where it is missing.
-    step: what the summary is of.
+    logdir: folder; made if it is missing.
+    step: the summary's step.
     summary: values.
 
   Raises:
     OSError, tf.errors.OpError: it cannot be written.
   """
-  # Not by a FileWriter, which passes over what it cannot write.
+  # A FileWriter would ignore errors.
   with files.replacing(_new_path(logdir)) as (temporary,), (
       tf.io.TFRecordWriter(os.fsencode(temporary))) as writer:
     writer.write(_event(0, file_version=_FILE_VERSION))
@@ -61,10 +61,10 @@ def write_file(logdir: str, step: int, summary: tf.Summary) -> None:
 
 
 class Writer:
-  """Writes a run's events; where that fails, the run goes on without them.
+  """Writes a run's events; if that fails, the run goes on without them.
 
-  TensorFlow's own FileWriter does so too, but without a word in 1.15, and with
-  the traceback of a thread in later versions. A context, which closes the file.
+  TensorFlow's own FileWriter fails silently in 1.15, and with a thread's
+  traceback in later versions. A context, which closes the file.
   """
 
   def __init__(self, logdir: str):
@@ -88,14 +88,13 @@ class Writer:
     self._attempt(self._writer.close)
 
   def add(self, step: int, **what: Any) -> None:
-    """Writes an event.
+    """Writes an event to the disk.
 
     Args:
       step: number of steps done.
       **what: one field of a tf.Event, such as `summary`.
     """
     self._attempt(lambda: self._writer.write(_event(step, **what)))
-    # At once: a run may end at any time.
     self._attempt(self._writer.flush)
 
   def _attempt(self, write):
@@ -103,7 +102,7 @@ class Writer:
       return
     try:
       write()
-    except Exception as error:  # its class moves between versions
+    except Exception as error:  # its class differs between versions
       self._failed = True
       _LOG.warning('%s: no more events are written (%s)', self._path,
                    tf_texts.why_not_written(error))

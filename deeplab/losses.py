@@ -6,18 +6,17 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab.nets import layers
 
-# In place of 0, of a batch in which every pixel is ignored: its loss is then 0.
-# A crop may hold nothing but pixels that are ignored.
+# Avoids division by zero if every pixel is ignored, as in some crops.
 _SMALLEST_PIXEL_COUNT = 1e-5
-# Parts of a batch that are worked on side by side, at most: some operations on
-# upsampled logits use one core only.
+# The fused loss splits a batch into at most so many parts, which run in
+# parallel: some operations on upsampled logits use one core only.
 _MOST_PARTS = 8
-# The logarithm of a probability below this is taken another way.
+# The logarithms of smaller probabilities are computed from the logits.
 _SMALLEST_PROBABILITY = 1e-30
 
 
 class Sum(NamedTuple):
-  """The loss of some images, before it is divided."""
+  """The loss of some images, before the division by their pixels."""
   # float32 scalar, the weighted sum over pixels.
   total: tf.Tensor
   # float32 scalar, the number of pixels that are not ignored.
@@ -34,7 +33,7 @@ def softmax_cross_entropy(
 
   Returns:
     float32 scalar: the weighted sum over pixels divided by the number of
-    pixels that are not ignored (0 where there is none).
+    pixels that are not ignored; 0 if there is none.
   """
   return mean([
       sum_over_pixels(logits, labels, label_weights, is_fused=is_fused)])
@@ -53,14 +52,16 @@ def sum_over_pixels(
       contract.IGNORE_LABEL counts nothing.
     label_weights: loss weight of each class, or one for all; (): 1.
     is_fused: compute loss and gradient together, in fewer passes over the
-      resized logits, the widest tensor of a training step. The same values, but
-      for rounding.
+      resized logits, the largest tensor of a training step. Values differ by
+      rounding only.
 
   Returns:
     A Sum.
   """
   sum_over = _fused_sum if is_fused else _sum
-  parts = _parts(labels) if is_fused else 1
+  batch = labels.shape.as_list()[0] or 1
+  parts = max(count for count in range(1, _MOST_PARTS + 1)
+              if batch % count == 0) if is_fused else 1
   sums, counts = [], []
   for part_logits, part_labels in zip(
       tf.split(logits, parts), tf.split(labels, parts)):
@@ -82,17 +83,17 @@ def sum_over_pixels(
 def mean(sums: Sequence[Sum],
          shared_count: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
          ) -> tf.Tensor:
-  """Divides sums of parts of a batch by their pixels; adds it to tf.losses.
+  """Divides sums over parts of a batch by their pixels; adds it to tf.losses.
 
-  Not a mean of means: a part with fewer pixels has less weight.
+  Every pixel has the same weight, whichever part it is in.
 
   Args:
     sums: of each part.
-    shared_count: function that makes of the number of pixels here what to
-      divide by instead; None: that number.
+    shared_count: function from the number of pixels here to the number to
+      divide by; None: the number here.
 
   Returns:
-    float32 scalar (0 where no pixel is kept).
+    float32 scalar; 0 if no pixel is kept.
   """
   count = tf.add_n([part.count for part in sums])
   if shared_count:
@@ -102,13 +103,6 @@ def mean(sums: Sequence[Sum],
       tf.maximum(count, _SMALLEST_PIXEL_COUNT), name='softmax_cross_entropy')
   tf.losses.add_loss(loss)
   return loss
-
-
-def _parts(labels):
-  """Into how many equal parts a batch is split."""
-  batch = labels.shape.as_list()[0] or 1
-  return max(count for count in range(1, _MOST_PARTS + 1)
-             if batch % count == 0)
 
 
 def _sum(logits, labels, weights, size):
@@ -142,11 +136,11 @@ def _of_pixels(logits, labels):
 
 
 def _fused_sum(logits, labels, weights, size):
-  """The same as _sum, with a gradient of its own.
+  """Returns the same as _sum, and has its own gradient.
 
-  TensorFlow's kernel of sparse cross-entropy takes several times as long as the
-  softmax, which is the gradient but for the label's 1; and what a pixel's loss
-  is multiplied by is, in the gradient, one number after the resizing.
+  TensorFlow's kernel for sparse cross-entropy takes several times as long as
+  the softmax. The gradient is the softmax minus the one-hot label, and the
+  upstream gradient is a scalar, which can be multiplied after the resizing.
   """
   @tf.custom_gradient
   def weighted_sum(logits):
@@ -154,10 +148,9 @@ def _fused_sum(logits, labels, weights, size):
     probabilities = tf.nn.softmax(
         tf.reshape(resized, [-1, layers.channels(logits)]))
     one_hot = tf.one_hot(labels, layers.channels(logits))
-    # A matrix product sums short rows faster than a reduction does.
+    # A matrix product sums short rows faster than a reduction.
     of_label = tf.squeeze(tf.matmul(
         probabilities * one_hot, tf.ones([layers.channels(logits), 1])), 1)
-    # Where a probability is all but 0, its logarithm comes from the logits.
     of_pixels = tf.cond(
         tf.reduce_min(of_label) > _SMALLEST_PROBABILITY,
         lambda: -tf.log(of_label), lambda: _of_pixels(resized, labels))
@@ -166,8 +159,7 @@ def _fused_sum(logits, labels, weights, size):
       resized_gradient = tf.reshape(
           (probabilities - one_hot) * weights[:, tf.newaxis],
           tf.shape(resized))
-      # Nothing to undo where nothing was resized.
-      if resized is logits:
+      if resized is logits:  # they had the size of the labels
         return resized_gradient * upstream
       return upstream * tf.raw_ops.ResizeBilinearGrad(
           grads=resized_gradient, original_image=logits, align_corners=True)

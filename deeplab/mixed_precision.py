@@ -1,7 +1,7 @@
-"""Training in 16 bits where that does no harm: TensorFlow's rewrite of graphs.
+"""Training in 16 bits where that is safe: TensorFlow's rewrite of graphs.
 
-Convolutions and what lies between them are computed in 16 bits, on a GPU;
-variables stay as they are. The loss is scaled up, so that small gradients do
+Convolutions and the operations between them are computed in 16 bits, on a GPU;
+variables keep 32 bits. The loss is scaled up, so that small gradients do
 not become 0. If that makes gradients inf or NaN, the step counts but changes no
 weight, and the scale is halved. At a scale of 1 there is nothing to lower: then
 it is an error, as in 32 bits.
@@ -20,11 +20,11 @@ NOT_FINITE = 'Gradient is inf or nan.'
 
 
 def check(model_options: options_lib.ModelOptions, parts: int) -> None:
-  """Raises InputError where training in 16 bits cannot be, or is of no use.
+  """Raises InputError if training in 16 bits is impossible or useless.
 
   Args:
     model_options: the network's structure.
-    parts: into how many parts a batch is split.
+    parts: number of parts that a batch is split into.
   """
   given = option('mixed_precision', True)
   if model_options.is_quantized:
@@ -45,11 +45,11 @@ def scaling(
     optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, LossScale]:
   """Returns the optimizer with a loss that is scaled up, and the scale.
 
-  Its scale is no part of checkpoints, which stay those of any other run: after
-  an interruption it is found anew.
+  The scale is not saved, so that checkpoints are those of any other run: after
+  an interruption it starts again.
 
   Args:
-    optimizer: what applies the gradients.
+    optimizer: applies the gradients.
   """
   def of_this_run(creator, **settings):
     return creator(**dict(
@@ -59,7 +59,7 @@ def scaling(
     loss_scale = LossScale()
     optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(
         optimizer, loss_scale)
-  # That was for sessions of all graphs from now on; see `configure`.
+  # It was enabled for all sessions from now on; `configure` selects some.
   tf.train.experimental.disable_mixed_precision_graph_rewrite()
   return optimizer, loss_scale
 
@@ -84,8 +84,7 @@ def apply_gradients(
   is_finite = tf.reduce_all([
       tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in gradients])
   check = tf.Assert(is_finite | (loss_scale() > 1), [NOT_FINITE])
-  # In 1.15 a variable that is made here has the name of the condition in front
-  # of its own.
+  # In 1.15 the names of variables made here would begin with the condition's.
   def outside(creator, **settings):
     with tf.name_scope(''):
       return creator(**settings)
@@ -97,6 +96,6 @@ def apply_gradients(
 
 
 def configure(config: tf.ConfigProto) -> None:
-  """Has sessions of this configuration rewrite their graphs."""
+  """Makes sessions of this configuration rewrite their graphs."""
   rewriting = config.graph_options.rewrite_options
   rewriting.auto_mixed_precision = type(rewriting).ON

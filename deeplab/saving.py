@@ -1,7 +1,7 @@
-"""Saving checkpoints: all of one or nothing, and only the last few are kept.
+"""Saves checkpoints whole or not at all, and keeps only the last few.
 
-A checkpoint is written beside its folder's others, read back, and only then
-given its name: what has the name of a checkpoint can be read.
+A checkpoint is written to a temporary folder, read back, and only then given
+its name: a file with the name of a checkpoint can be read.
 """
 import contextlib
 import logging
@@ -21,7 +21,7 @@ from deeplab.errors import InputError
 _LOG = logging.getLogger(__name__)
 _STEM = 'model.ckpt'
 _OURS = re.compile(re.escape(_STEM) + r'-\d+$')
-# What TensorFlow's own saver leaves where it is killed or fails.
+# Files that TensorFlow's own saver leaves when it is killed or fails.
 _LEFTOVER = re.compile(
     re.escape(_STEM) + r'-\d+(\.(index|data-\d{5}-of-\d{5})\.tempstate\d+|'
     r'\.meta\.tmp[0-9a-f]{32})$|(checkpoint|graph\.pbtxt)\.tmp[0-9a-f]{32}$')
@@ -32,9 +32,8 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
                ) -> Iterator[List[str]]:
   """Context in which the files of a checkpoint are written.
 
-  They get their names at its end, once they are read without an error and no
-  value is inf or NaN; where anything fails, none does. The state file then
-  names the checkpoint as the newest.
+  At its end they are read back and, if no value is inf or NaN, get their names
+  and are the newest in the state file. If anything fails, none gets its name.
 
   Args:
     prefix: checkpoint prefix.
@@ -45,11 +44,11 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
     The prefix to write to, then the names to write the other files to.
 
   Raises:
-    InputError: what was written cannot be read or is not finite.
+    InputError: the checkpoint cannot be read back, or is not finite.
     OSError, tf.errors.OpError: it cannot be written.
   """
   folder, name = os.path.split(storage.absolute(prefix))
-  # The index makes a checkpoint of the data, the state file the newest of it.
+  # In the order of renaming: data, then the index, then the state file.
   paths = list(map(storage.absolute, more)) + [
       os.path.join(folder, name + ending)
       for ending in ('.data-00000-of-00001', '.index')]
@@ -63,7 +62,7 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
     problem = checkpoints.not_finite_in(written)
     if problem:
       raise InputError('{}', problem)
-    # By name alone, so that the folder may be moved.
+    # Without the folder's name, so that the folder may be moved.
     tf.train.update_checkpoint_state(
         os.path.dirname(written), name, list(older) + [name])
 
@@ -73,12 +72,12 @@ class Keeper:
 
   def __init__(self, folder: str, *, max_to_keep: int,
                resumed: Optional[str] = None):
-    """Adds to the default graph what saves its variables.
+    """Adds operations to the default graph that save its variables.
 
     Args:
       folder: an existing folder.
       max_to_keep: checkpoints to keep; older ones of the run are removed.
-      resumed: prefix of the checkpoint that the run goes on from.
+      resumed: prefix of the checkpoint that the run resumes from.
     """
     self._folder = folder
     self._identity = _identity(folder)
@@ -86,27 +85,24 @@ class Keeper:
     self._graph = tf.get_default_graph()
     self._saver = tf.train.Saver()
     self._meta_graph: Optional[bytes] = None
-    # Names of this run's checkpoints; those with another stem are not its own.
-    self._kept = [name for name in _kept_before(folder, resumed)
-                  if _OURS.match(name)] if resumed else []
+    self._kept = _kept_before(folder, resumed) if resumed else []
     # Name of the checkpoint saved last, or resumed from; None: none yet.
     self.newest = os.path.basename(resumed) if resumed else None
 
   def save(self, session: tf.Session, step: int) -> None:
-    """Saves a checkpoint, then removes those that are too many.
+    """Saves a checkpoint, then removes the oldest beyond the limit.
 
     Args:
       session: of the graph.
       step: number of steps done.
 
     Raises:
-      InputError: it cannot be saved, or has a value that is inf or NaN; all
-        that was there before is there still.
+      InputError: it cannot be saved, or has a value that is inf or NaN; the
+        older checkpoints are unchanged.
     """
     name = '{}-{}'.format(_STEM, step)
     prefix = os.path.join(self._folder, name)
     older = [kept for kept in self._kept if kept != name]
-    # The newest is kept until the next one is there.
     older = older[max(0, len(older) + 1 - self._max_to_keep):]
     try:
       if _identity(self._folder) != self._identity:
@@ -136,14 +132,14 @@ class Keeper:
       out.write(self._meta_graph)
 
   def _what_is_kept(self):
-    """Says what a run that ends now leaves."""
+    """Says which checkpoint a run that ends now leaves."""
     if self.newest and storage.exists(
         os.path.join(self._folder, self.newest + '.index')):
       return '{} is kept, the steps after it are lost'.format(self.newest)
     return 'no checkpoint is kept, all steps are lost'
 
   def _remove(self, name):
-    """Removes a checkpoint, its index first: what has none is no checkpoint."""
+    """Removes a checkpoint; without its index, it is none."""
     for path in checkpoints.parts_of(os.path.join(self._folder, name)):
       try:
         storage.remove(path)
@@ -152,33 +148,30 @@ class Keeper:
 
 
 def _kept_before(folder, resumed):
-  """Returns the names of checkpoints that a resumed run has, newest last."""
+  """Returns the names of a resumed run's checkpoints, newest last.
+
+  Those with another stem are not its own, nor are damaged ones.
+  """
   name = os.path.basename(resumed)
-  listed = checkpoints.listed(folder)
-  if listed is None:
-    ours = re.compile(re.escape(_STEM) + r'-\d+\.index$')
-    listed = sorted((os.path.splitext(entry)[0]
-                     for entry in storage.names_in(folder)
-                     if ours.match(entry)), key=checkpoints.step_of)
-    listed = [other for other in listed
-              if checkpoints.step_of(other) < checkpoints.step_of(name)]
-  return [other for other in listed if other != name and
-          not checkpoints.damage_of(os.path.join(folder, other))] + [name]
+  names = [other for other in checkpoints.listed(folder) or []
+           if other != name and
+           not checkpoints.damage_of(os.path.join(folder, other))]
+  return [other for other in names + [name] if _OURS.match(other)]
 
 
 def remove_leftovers(folder: str) -> None:
-  """Removes what saves that were cut off have left in a folder.
+  """Removes what interrupted saves have left in a folder.
 
-  To be called by who is alone in saving there.
+  Only the one process that saves there may call it.
   """
   files.remove_leftovers(folder)
   names = os.listdir(folder)
   listed = checkpoints.listed(folder)
   for name in names:
     stem, ending = os.path.splitext(name)
-    # Data get their name before the index does, and are useless without it.
+    # Data are renamed before the index, and are useless without it.
     is_rest = (
-        listed is not None and re.match(re.escape(_STEM) + r'-\d+$', stem) and
+        listed is not None and _OURS.match(stem) and
         (ending == '.meta' or ending.startswith('.data-')) and
         stem not in listed and stem + '.index' not in names)
     if is_rest or _LEFTOVER.match(name):
@@ -187,9 +180,9 @@ def remove_leftovers(folder: str) -> None:
 
 
 def _identity(folder):
-  """Returns what tells a folder from another one of the same name."""
+  """Returns what differs if another folder has taken a folder's place."""
   if storage.is_remote(folder):
-    return folder  # a part of names, which nobody can replace
+    return folder
   status = os.stat(folder)
   return status.st_dev, status.st_ino
 

@@ -9,7 +9,7 @@ from deeplab import options as options_lib
 
 def learning_rate(options: options_lib.TrainOptions,
                   global_step: tf.Tensor) -> tf.Tensor:
-  """The learning rate at a step.
+  """Returns the learning rate at a step.
 
   `poly` is base * (1 - step / total) ** power, down to the end value (Liu et
   al. 2015, ParseNet, section 3.3); `step` multiplies by a factor every so many
@@ -40,7 +40,7 @@ def learning_rate(options: options_lib.TrainOptions,
 def gradient_multipliers(
     variable_names: Iterable[str],
     options: options_lib.TrainOptions) -> Dict[str, float]:
-  """Factors of the gradients: 2 for biases, times the last layers' own.
+  """Returns factors of gradients: 2 for biases, times that of the last layers.
 
   Args:
     variable_names: names of the model's variables.
@@ -60,7 +60,7 @@ def gradient_multipliers(
 
 
 def last_layer_scopes(options: options_lib.TrainOptions) -> Tuple[str, ...]:
-  """Scopes of the layers that `last layers` means to these options."""
+  """Returns the scopes of the last layers."""
   if options.last_layers_contain_logits_only:
     return (contract.LOGITS_SCOPE,)
   return contract.LAST_LAYER_SCOPES

@@ -1,4 +1,4 @@
-"""Signals that end a script in order, so that it removes what is unfinished."""
+"""Signals that end a script in order: it removes its temporary files."""
 import contextlib
 import logging
 import os
@@ -8,17 +8,17 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 _LOG = logging.getLogger(__name__)
-# Of the system, of who presses Ctrl-C, and of a terminal that was closed.
+# The system's, Ctrl-C, and that of a terminal that was closed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What hears a signal gets so long to act on it.
+# Time to act on a signal.
 _ACT_SECS = 5.0
 
 
 class Stopped(BaseException):
-  """A signal asked for the end; no Exception, as nothing may go on after it.
+  """A signal ends the script; no Exception, so that nothing catches it.
 
   Attributes:
-    name: of the signal, such as 'SIGTERM'.
+    name: the signal's name, such as 'SIGTERM'.
     status: exit status, as shells report a program that the signal ended.
   """
 
@@ -32,14 +32,14 @@ class Stopped(BaseException):
 def raised() -> Iterator[None]:
   """Context in which the first of SIGNALS raises Stopped in the main thread.
 
-  Later ones change nothing, as some programs send two of them; but Ctrl-C works
-  again, for whoever does not want to wait. A signal that is not handled as at
-  the start of Python keeps its handler: nohup has one ignored.
+  Later ones are ignored, because some programs send two, except Ctrl-C, for an
+  impatient user. A signal that does not have Python's default handler keeps its
+  own: under nohup one is ignored.
   """
   owner = os.getpid()
 
   def stop(number, unused_frame):
-    if os.getpid() != owner:  # a fork of it, which has nothing to tidy up
+    if os.getpid() != owner:  # a forked process has nothing to remove
       os._exit(128 + number)
     for other in previous:
       signal.signal(other, signal.default_int_handler
@@ -103,11 +103,11 @@ class Request:
 def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
   """Context of the main thread in which a second one of SIGNALS is heard.
 
-  Python calls handlers once the main thread is back from the library that it is
-  in. One that waits there for other machines may never be.
+  Python calls handlers only when the main thread returns from native code. If
+  it waits there for other machines, it may never return.
 
   Args:
-    end: called with a second signal's number, in another thread, where the main
+    end: called with a second signal's number, in another thread, if the main
       thread is still in this context after some seconds.
   """
   hears, tells = socket.socketpair()
@@ -117,7 +117,7 @@ def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
   def listen():
     received: List[signal.Signals] = []
     while len(received) < 2:
-      # One byte a signal, of any that has a handler.
+      # One byte for each signal that has a handler.
       numbers = hears.recv(16)
       if not numbers:
         return

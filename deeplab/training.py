@@ -1,12 +1,13 @@
 """Training: the step's graph, and the loop around it."""
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
 import random
 import time
-from typing import Deque, List, NamedTuple, Optional
+from typing import Deque, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -39,20 +40,21 @@ from deeplab.nets import quantize
 
 _LOG = logging.getLogger(__name__)
 _NOT_FINITE = 'Loss is inf or nan.'
-# Steps of a run that are profiled, where any are: past the first ones' set-up.
+# Steps to profile. The first ones include set-up time.
 _PROFILED_STEPS = (5, 10, 20)
 _LARGEST_SUMMARY_IMAGES = 3
-# Steps whose mean loss is shown: that of one step says little of a run.
+# Number of steps whose mean loss is logged: one step's loss varies much.
 _RUNNING_STEPS = 100
-# Folders may have other names on other hosts; who saves decides when.
+# Options that may differ between hosts: paths, and settings that only the
+# chief uses. They do not decide the steps of a run.
 _OF_ONE_TASK = (
     'dataset_dir', 'train_logdir', 'tf_initial_checkpoint', 'profile_logdir',
     'log_steps', 'save_interval_secs', 'save_summaries_secs',
     'save_summaries_images', 'save_predictions_steps',
     'max_checkpoints_to_keep', 'strict_checkpoint', 'verify_records')
-# Numbers of the exchanges between hosts in a step.
+# Keys of the exchanges between hosts in a step.
 _COUNT_EXCHANGE, _STEP_EXCHANGE = 1, 2
-# Below this, statistics of a batch are a poor estimate.
+# Smaller batches give poor statistics.
 _ADVISED_BATCH_NORM_SIZE = 12
 
 
@@ -66,14 +68,14 @@ class TrainStep(NamedTuple):
   learning_rate: tf.Tensor
   # int64 scalar, the number of steps done.
   global_step: tf.Variable
-  # int64 scalar, the number of steps done once this one is.
+  # int64 scalar, the number of steps done after this one.
   steps_done: tf.Tensor
   # [batch, height', width', num_classes] float32, of this host.
   logits: tf.Tensor
-  # Where there are several hosts, to be fed with a 1 for each of stops.SIGNALS
-  # that this one has got; float32.
+  # To be fed with a 1 for each of stops.SIGNALS that this host has received;
+  # float32.
   signals: Optional[tf.Tensor] = None
-  # Of the same shape: above 0 where any host has got it.
+  # Of the same shape: above 0 if any host has received it.
   signals_of_all: Optional[tf.Tensor] = None
 
 
@@ -88,8 +90,7 @@ class TrainResult(NamedTuple):
   seconds: float
   # Name of the signal that ended the run early, or None.
   stopped_by: Optional[str]
-  # Prefix of the last checkpoint, which is of that step; None: another task
-  # has saved it.
+  # Prefix of the checkpoint of that step; None: the chief saved it.
   checkpoint: Optional[str]
 
 
@@ -108,8 +109,8 @@ def build_step(
     labels: [batch, height, width, 1] int32 in [0, num_classes).
     model_options: the network's structure.
     options: loss weights, optimizer, rates.
-    split: how the batch is split over hosts and their devices; a step does the
-      same whatever it is, but for what batch norm makes of a batch.
+    split: how the batch is split over hosts and their devices; only batch norm
+      in training mode depends on it.
 
   Returns:
     The step's tensors.
@@ -117,7 +118,7 @@ def build_step(
   global_step = tf.train.get_or_create_global_step()
   is_fused = options.fused_step
   if is_fused is None:
-    # Sums by matrix products want more than 16 bits.
+    # Sums by matrix products need more than 16 bits.
     is_fused = batch_norm.folds_by_default() and not options.mixed_precision
   dropout_seed = _seed_of_step(options, global_step)
   parts = batch_parts.Parts(split)
@@ -137,8 +138,6 @@ def build_step(
   cross_entropy = losses.mean(
       sums, lambda count: split.over_hosts([count], _COUNT_EXCHANGE)[0])
   total_loss = tf.losses.get_total_loss(name='sum_of_losses')
-  if split.hosts == 1:
-    total_loss = tf.check_numerics(total_loss, _NOT_FINITE)
   learning_rate, optimizer = _optimizer(options, global_step)
   if options.mixed_precision:
     optimizer, loss_scale = mixed_precision.scaling(optimizer)
@@ -146,55 +145,38 @@ def build_step(
       total_loss, colocate_gradients_with_ops=split.clones > 1))
   multipliers = schedules.gradient_multipliers(
       [variable.op.name for variable in tf.model_variables()], options)
-  multiplied = [
+  gradients = [
       gradient * multipliers.get(variable.op.name, 1.0)
       for gradient, variable in zip(gradients, variables)]
-  results = _Results(
-      total_loss, cross_entropy, multiplied,
-      [change for _, change in parts.changes_of_host()])
-  signals = None
-  if split.hosts > 1:
-    signals = tf.placeholder_with_default(
-        tf.zeros([len(stops.SIGNALS)]), [len(stops.SIGNALS)])
-    for gradient, variable in zip(multiplied, variables):
-      gradient.set_shape(variable.shape)
-    results = results._replace(signals=signals)
-    results = tf.nest.pack_sequence_as(results, split.over_hosts(
-        tf.nest.flatten(results), _STEP_EXCHANGE))
-    results = results._replace(
-        total_loss=tf.check_numerics(results.total_loss, _NOT_FINITE))
+  for gradient, variable in zip(gradients, variables):
+    gradient.set_shape(variable.shape)
+  moves = parts.changes_of_host()
+  signals = tf.placeholder_with_default(
+      tf.zeros([len(stops.SIGNALS)]), [len(stops.SIGNALS)])
+  of_host = [total_loss, cross_entropy, signals, gradients,
+             [change for _, change in moves]]
+  total_loss, cross_entropy, signals_of_all, gradients, changes = (
+      tf.nest.pack_sequence_as(of_host, split.over_hosts(
+          tf.nest.flatten(of_host), _STEP_EXCHANGE)))
+  total_loss = tf.check_numerics(total_loss, _NOT_FINITE)
+  pairs = list(zip(gradients, variables))
   # No weight changes before the loss is known to be finite, and the step is
   # not counted before its learning rate is known.
-  pairs = list(zip(results.gradients, variables))
-  with tf.control_dependencies([results.total_loss, learning_rate]):
+  with tf.control_dependencies([total_loss, learning_rate]):
     update = (
         mixed_precision.apply_gradients(
             optimizer, loss_scale, pairs, global_step)
         if options.mixed_precision
         else optimizer.apply_gradients(pairs, global_step=global_step))
-    moves = [tf.assign_sub(average, change) for (average, _), change in zip(
-        parts.changes_of_host(), results.changes)]
-  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS) + moves + [update]
-  with tf.control_dependencies(updates):
-    train_op = tf.identity(results.total_loss, name='train_op')
+    updates = [update] + [tf.assign_sub(average, change) for (
+        average, _), change in zip(moves, changes)]
+  with tf.control_dependencies(
+      tf.get_collection(tf.GraphKeys.UPDATE_OPS) + updates):
+    train_op = tf.identity(total_loss, name='train_op')
     steps_done = global_step.read_value()
   return TrainStep(
-      train_op, results.cross_entropy, learning_rate, global_step, steps_done,
-      tf.concat(logits, 0), signals, results.signals)
-
-
-class _Results(NamedTuple):
-  """What a step computes from the batch: of one host or, the mean, of all."""
-  # float32 scalar.
-  total_loss: tf.Tensor
-  # float32 scalar.
-  cross_entropy: tf.Tensor
-  # Of the shapes of the trained variables.
-  gradients: List[tf.Tensor]
-  # Of the shapes of parts.Parts.changes_of_host.
-  changes: List[tf.Tensor]
-  # See TrainStep; None with one host.
-  signals: Optional[tf.Tensor] = None
+      train_op, cross_entropy, learning_rate, global_step, steps_done,
+      tf.concat(logits, 0), signals, signals_of_all)
 
 
 def _seed_of_step(options, global_step):
@@ -202,10 +184,8 @@ def _seed_of_step(options, global_step):
 
   The state of TensorFlow's own generators is not in a checkpoint.
   """
-  if options.seed is None:
-    return None
-  return tf.stack([tf.constant(options.seed, tf.int64),
-                   tf.cast(global_step, tf.int64)])
+  return None if options.seed is None else tf.stack([
+      tf.constant(options.seed, tf.int64), tf.cast(global_step, tf.int64)])
 
 
 def _optimizer(options, global_step):
@@ -259,19 +239,18 @@ def train(*, dataset_options: options_lib.DatasetOptions,
               options_lib.DistributionOptions] = None) -> TrainResult:
   """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
 
-  Checkpoints, summaries and the model's options go to options.train_logdir;
-  where that folder has a checkpoint already, training resumes from it. With a
-  seed, and on one core, the batches, losses and weights are then those of a run
-  that was not interrupted.
+  Checkpoints, summaries and the model's options go to options.train_logdir. If
+  that folder has a checkpoint, training resumes from it. With a seed, and on
+  one core, batches, losses and weights are then those of a run that was not
+  interrupted.
 
   Args:
     dataset_options: which split, in which batches.
-    preprocess_options: what the images become first; its crop size is the
-      model's.
+    preprocess_options: how images are prepared; its crop size is the model's.
     model_options: the network's structure.
-    options: all else about the run.
-    distribution_options: devices and hosts; None: one device of this host. On
-      several hosts, each calls this with its own task, and all else the same.
+    options: everything else about the run.
+    distribution_options: devices and hosts; None: one device of this host. Each
+      host passes its own task, and otherwise the same.
 
   Returns:
     How it ended.
@@ -290,7 +269,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
                      parts=parts)
   if parts > 1 and (
       quantize.implementation(model_options) == options_lib.CONTRIB):
-    # It puts its ranges into a finished network, and knows of no other one.
+    # It rewrites the graph of one finished network.
     raise InputError(
         '{}: the rewrite of TensorFlow 1.15 knows nothing of parts of a batch, '
         'here {}; add {}', option('quantize_delay_step',
@@ -357,23 +336,33 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
     tf.set_random_seed(options.seed)
   split = cluster.split
   batch = dataset.training_batches(
-      dataset_options, preprocess_options,
-      first_step if goes_on else 0,
+      dataset_options, preprocess_options, first_step if goes_on else 0,
       (split.host, split.hosts))
-  remembered, names = _remember_names(batch['filename'])
-  with tf.control_dependencies([remembered]):
+  # A variable, so that the names of a failed step's batch can be read.
+  names = tf.get_local_variable(
+      'batch_filenames', initializer=tf.fill(batch['filename'].shape, ''),
+      trainable=False)
+  with tf.control_dependencies([tf.assign(names, batch['filename']).op]):
     images = tf.identity(batch['image'])
   if quantize.implementation(model_options) == options_lib.CONTRIB:
     _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
               'minute or more before the first step')
   step = build_step(images, batch['label'], model_options, options, split)
-  initialize = keeper = summary_op = sample = None
+  restore = keeper = summary_op = sample = None
   if cluster.saves:
     summary_op = _summary_op(
         batch, step, model_options, options.save_summaries_images)
     if options.save_predictions_steps:
       sample = _sample(batch, step, model_options)
-    initialize = _initializer(resumed, options)
+    if resumed:
+      restore = functools.partial(
+          checkpoints.restorer(tf.global_variables()), prefix=resumed)
+    elif options.tf_initial_checkpoint:
+      restore = checkpoints.initializer_from(
+          options.tf_initial_checkpoint, tf.global_variables(),
+          () if options.initialize_last_layer
+          else schedules.last_layer_scopes(options),
+          strict=options.strict_checkpoint)
     keeper = saving.Keeper(
         options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
         resumed=resumed)
@@ -383,10 +372,10 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
   initializers = [tf.global_variables_initializer(),
                   tf.local_variables_initializer(), tf.tables_initializer()]
   from_task_0 = cluster.start_from_task_0(tf.global_variables())
-  # Deviates: the reference has slim's supervisor do what follows. It restores
-  # what it finds itself, saves in a thread, in the middle of steps, and passes
-  # over errors of the last save. Summaries are on a batch of their own there;
-  # here they belong to a step, and a seed decides everything.
+  # Deviates: in the reference slim's supervisor does what follows. It restores
+  # what it finds itself, saves in a thread, in the middle of steps, and ignores
+  # errors of the last save. Its summaries are of a batch of their own; here
+  # they belong to a step, and a seed decides everything.
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(stops.Request())
     stack.enter_context(dataset.explaining_read_errors(
@@ -400,8 +389,8 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
       writer.add(first_step, graph_def=(
           tf.get_default_graph().as_graph_def().SerializeToString()))
     session.run(initializers)
-    if initialize:
-      initialize(session)
+    if restore:
+      restore(session)
     session.run(from_task_0)
     bar = stack.enter_context(progress.Bar(
         options.training_number_of_steps, 'training', unit='step',
@@ -449,19 +438,6 @@ def _agreed(cluster, dataset_options, model_options, recipe, first_step):
   return dataset_options, cluster.agreed(first_step)
 
 
-def _initializer(resumed, options):
-  """Returns a function of a session that restores what is to be, or None."""
-  if resumed:
-    return checkpoints.resumer_from(resumed, tf.global_variables())
-  if options.tf_initial_checkpoint:
-    return checkpoints.initializer_from(
-        options.tf_initial_checkpoint, tf.global_variables(),
-        () if options.initialize_last_layer
-        else schedules.last_layer_scopes(options),
-        strict=options.strict_checkpoint)
-  return None
-
-
 def _resumed(model_options, options, recipe):
   """Returns (prefix to resume from or None, its step)."""
   folder = options.train_logdir
@@ -489,20 +465,8 @@ def _resumed(model_options, options, recipe):
   return prefix, step
 
 
-def _remember_names(filenames):
-  """Keeps the current batch's file names where a failed step can't lose them.
-
-  Returns:
-    (operation that stores the names, variable that holds them).
-  """
-  names = tf.get_local_variable(
-      'batch_filenames', initializer=tf.fill(filenames.shape, ''),
-      trainable=False)
-  return tf.assign(names, filenames).op, names
-
-
 class _Loop:
-  """Steps, and around them checkpoints, log, summaries, profile, diagnosis."""
+  """Runs steps; saves, logs, writes summaries and profiles between them."""
 
   def __init__(self, step, options, *, batch_names, summary_op, sample, classes,
                writer, keeper, signals, cluster, bar):
@@ -540,8 +504,6 @@ class _Loop:
     ends = False
     while not ends:
       self._run_step(session)
-      if self._step.signals is None:
-        self._stopped_by = self._signals.name
       ends = self._stopped_by is not None or (
           self._last[0] >= self._options.training_number_of_steps)
       # Between steps: in the middle of one, weights would be of two.
@@ -566,7 +528,7 @@ class _Loop:
                'cross_entropy': self._step.cross_entropy,
                'rate': self._step.learning_rate}
     feeds = {}
-    if self._step.signals is not None:
+    if self._cluster.split.hosts > 1:
       fetches['signals'] = self._step.signals_of_all
       feeds[self._step.signals] = [
           number.name == self._signals.name for number in stops.SIGNALS]
@@ -589,9 +551,10 @@ class _Loop:
     self._last = (done, loss)
     self._losses.append(loss)
     self._bar.update(loss='{:.4f}'.format(self._running_loss()))
-    if self._step.signals is not None:
-      # All tasks end at the same step; one that got a signal during this one
-      # tells the others with the next.
+    self._stopped_by = self._signals.name
+    if 'signals' in results:
+      # All tasks end at the same step: one that received a signal during this
+      # step tells the others with the next one.
       counts = results['signals']
       self._stopped_by = (
           stops.SIGNALS[counts.argmax()].name if counts.any() else None)

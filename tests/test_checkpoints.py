@@ -64,26 +64,16 @@ def test_a_missing_checkpoint_is_named_with_what_is_there(tmp_path):
     checkpoints.find(str(tmp_path / 'no' / 'model.ckpt'), 'flag')
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-  prefix = save(tmp_path, FLOAT)
-  with open(prefix + '.index', 'wb') as out:
-    out.write(b'not an index')
-  with pytest.raises(InputError, match='not a readable checkpoint'):
-    checkpoints.variables_in(prefix)
-
-
 # --- Damage ----------------------------------------------------------------
 
 
 def damaged(path, how):
-  """Cuts a file, flips a bit of it, or removes it."""
+  """Removes or cuts a file, or flips a bit of it."""
   content = bytearray(path.read_bytes())
   if how == 'removed':
     path.unlink()
   elif how == 'cut':
     path.write_bytes(content[:len(content) - 5])
-  elif how == 'emptied':
-    path.write_bytes(b'')
   else:
     content[len(content) // 3] ^= 16
     path.write_bytes(content)
@@ -100,8 +90,9 @@ def three(tmp_path):
   return tmp_path
 
 
-@pytest.mark.parametrize('how', ['removed', 'cut', 'emptied', 'flipped'])
-@pytest.mark.parametrize('part', ['.index', '.data-00000-of-00001'])
+@pytest.mark.parametrize('part, how', [
+    ('.index', 'removed'), ('.index', 'cut'),
+    ('.data-00000-of-00001', 'removed'), ('.data-00000-of-00001', 'flipped')])
 def test_a_newest_that_cannot_be_read_gives_way(three, caplog, part, how):
   newest = str(three / 'model.ckpt-10')
   damaged(three / ('model.ckpt-10' + part), how)
@@ -141,8 +132,7 @@ def test_every_flipped_byte_of_the_data_is_found(tmp_path):
 
 
 @pytest.mark.parametrize('state', [
-    b'', b'\x00\xff\xfe', b'nothing', b'all_model_checkpoint_paths: "a"',
-    b'model_checkpoint_path: "model.ckpt-11"',
+    b'', b'\x00\xff\xfe', b'all_model_checkpoint_paths: "a"',
     b'model_checkpoint_path: "/nowhere/model.ckpt-3"'])
 def test_a_state_file_of_no_use_is_named(three, caplog, state):
   (three / 'checkpoint').write_bytes(state)
@@ -156,8 +146,9 @@ def test_a_state_file_of_no_use_is_named(three, caplog, state):
 
 
 def test_a_state_file_says_which_is_the_newest(three, caplog):
-  tf.train.update_checkpoint_state(str(three), 'model.ckpt-2', [
-      'model.ckpt-{}'.format(step) for step in (10, 2)])
+  # Of another folder: it was moved here.
+  tf.train.update_checkpoint_state(str(three), '/was/model.ckpt-2', [
+      '/was/model.ckpt-{}'.format(step) for step in (10, 2)])
   assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-2')
   # Of the last moment of a save: the state file was not yet written.
   prefix = save(three, {'a': 0.0}, 11)
@@ -167,15 +158,6 @@ def test_a_state_file_says_which_is_the_newest(three, caplog):
   # Data have their names before the index has.
   (three / 'model.ckpt-12.data-00000-of-00001').write_bytes(b'')
   assert checkpoints.find(str(three), 'x', strict=True) == prefix
-  assert not caplog.records
-
-
-def test_a_folder_that_was_moved_keeps_its_newest(three, tmp_path, caplog):
-  tf.train.update_checkpoint_state(str(three), str(three / 'model.ckpt-2'), [
-      str(three / 'model.ckpt-{}'.format(step)) for step in (1, 10, 2)])
-  moved = str(tmp_path) + '-moved'
-  os.rename(str(three), moved)
-  assert checkpoints.find(moved, 'x') == os.path.join(moved, 'model.ckpt-2')
   assert not caplog.records
 
 
@@ -215,8 +197,7 @@ def test_what_a_trainer_replaces_meanwhile_is_not_damage(
 
 
 @pytest.mark.parametrize('name', [
-    'a[1]', 'a*', '?', 'with blank', 'back\\slash', '\u00fc\u4e2d', '-x',
-    'a\nb'])
+    'a[1]*?', 'back\\slash', '\u00fc\u4e2d \n'])
 def test_a_folder_may_have_any_name(tmp_path, name):
   for other in (name, 'a1', 'ab', 'x'):
     (tmp_path / other).mkdir()
@@ -234,7 +215,7 @@ def test_a_folder_may_have_any_name(tmp_path, name):
     assert list(session.run(variable)) == [3, 4]
 
 
-@pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize('value', [np.inf, np.nan])
 def test_weights_that_are_not_finite_are_not_restored(tmp_path, value):
   prefix = save(tmp_path, {'a': [1.0], 'b': [1.0, value], 'c': [value]})
   with tf.Graph().as_default(), tf.Session() as session:
@@ -245,52 +226,16 @@ def test_weights_that_are_not_finite_are_not_restored(tmp_path, value):
     checkpoints.restorer(variables[:1])(session, prefix)
 
 
-def test_a_checkpoint_that_goes_away_meanwhile_is_named(tmp_path):
-  prefix = save(tmp_path, {'a': [1.0]})
-  with tf.Graph().as_default(), tf.Session() as session:
-    restore = checkpoints.restorer([tf.get_variable('a', [1])])
-    os.remove(prefix + '.data-00000-of-00001')
-    with pytest.raises(InputError, match='model.ckpt-7: not a readable check'):
-      restore(session, prefix)
-
-
-def of_type(folder, dtype):
-  """Writes FLOAT's variables with another type of one of them."""
-  with tf.Graph().as_default(), tf.Session() as session:
-    made = [tf.get_variable(name, initializer=value.astype(
-        dtype if name == BACKBONE else np.float32))
-            for name, value in FLOAT.items()]
-    session.run(tf.global_variables_initializer())
-    return tf.train.Saver(made).save(
-        session, os.path.join(str(folder), 'model.ckpt'), global_step=7)
-
-
-@pytest.mark.parametrize('dtype', ['float64', 'int32'])
-def test_another_type_is_named(tmp_path, dtype):
-  prefix = of_type(tmp_path, dtype)
-  words = 'model.ckpt-7: differs in type: {} is {}, expected float32'.format(
-      BACKBONE, dtype)
-  with pytest.raises(InputError, match=words):
-    checkpoints.check_fits(prefix, shapes(FLOAT))
-  with pytest.raises(InputError, match=words):
-    restore(prefix, FLOAT)
-  with tf.Graph().as_default():
-    variables = [tf.get_variable(name, np.shape(value))
-                 for name, value in FLOAT.items()]
-    with pytest.raises(InputError, match=words):
-      checkpoints.resumer_from(prefix, variables)
-
-
-def test_a_resume_wants_every_variable(tmp_path):
+def test_a_resume_needs_every_variable_with_its_type(tmp_path):
   prefix = save(tmp_path, FLOAT)
-  with tf.Graph().as_default():
-    variables = [tf.get_variable(name, np.shape(value))
-                 for name, value in FLOAT.items()]
-    checkpoints.resumer_from(prefix, variables)
-    with pytest.raises(InputError, match=r'lacks 1 variable \(x/Momentum\); '
-                       'use a new train_logdir'):
-      checkpoints.resumer_from(
-          prefix, variables + [tf.get_variable('x/Momentum', [3])])
+  for name, dtype, words in (
+      ('x/Momentum', tf.float32, 'x/Momentum not found in checkpoint'),
+      (BACKBONE, tf.float64, 'expected dtype double does not equal original '
+       'dtype float')):
+    with tf.Graph().as_default(), tf.Session() as session:
+      variable = tf.get_variable(name, [3, 3], dtype)
+      with pytest.raises(InputError, match='model.ckpt-7: .*' + words):
+        checkpoints.restorer([variable])(session, prefix)
 
 
 # --- Comparing with a graph ------------------------------------------------
@@ -323,12 +268,6 @@ def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
     assert word in str(error.value)
 
 
-def test_a_checkpoint_of_another_network_is_called_so(tmp_path):
-  prefix = save(tmp_path, {'resnet/conv1/weights': np.zeros(3)})
-  with pytest.raises(InputError, match='not a checkpoint of this network'):
-    checkpoints.check_fits(prefix, shapes(FLOAT))
-
-
 def test_training_variables_may_stay_unused(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{
       BACKBONE + '/Adam': 0.0, BACKBONE + '/Momentum': 0.0,
@@ -348,6 +287,8 @@ def test_options_come_back_as_they_were_written(tmp_path):
   write(tmp_path, model)
   assert checkpoints.read_options(str(tmp_path))[:2] == (model, 'adam')
   assert checkpoints.read_options(str(tmp_path / 'other')) is None
+  written = json.loads((tmp_path / 'model_options.json').read_text())
+  assert written['model']['decoder_output_stride'] == [4]
 
 
 @pytest.mark.parametrize('delay_step', [-1, 0])
@@ -363,10 +304,7 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
 @pytest.mark.parametrize('change, words', [
     ({'decoder_output_stride': ()},
      'decoder_output_stride: checkpoint was trained with 4, got None'),
-    ({'num_classes': 21}, 'num_classes: checkpoint was trained with 32, got '
-                          '21'),
     ({'atrous_rates': (6,)}, 'atrous_rates'),
-    ({'use_bounded_activation': True}, 'use_bounded_activation'),
     ({'quantize_delay_step': 0},
      'trained in float: drop quantize_delay_step'),
 ])
@@ -408,23 +346,15 @@ def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
 
 
 @pytest.mark.parametrize('content, problem', [
-    ('{', 'no JSON: '), ('', 'no JSON: '), ('\xff', 'no JSON: '),
-    ('[' * 100000, 'nested too deeply'),
-    ('{}', 'expected a dict that has a dict as model'),
-    ('[1]', 'expected a dict that has'), ('null', 'expected a dict that has'),
+    ('\xff', 'no JSON: '), ('[' * 100000, 'nested too deeply'),
+    ('null', 'expected a dict that has a dict as model'),
     ('{"model": [1]}', 'expected a dict that has'),
+    ('{"model": {}, "training": 1}', 'expected a dict as training'),
     ('{"model": {"colour": 1}}', 'unknown ModelOptions colour'),
-    ('{"model": {}, "optimizer": "sgd"}', 'optimizer=sgd: expected momentum'),
     ('{"model": {}, "optimizer": []}', 'optimizer=: expected momentum'),
     ('{"model": {}, "quantize_delay_step": "0"}', 'quantize_delay_step=0: exp'),
-] + [('{"model": {"%s": %s}}' % field, '%s=' % field[0]) for field in (
-    ('num_classes', 'null'), ('num_classes', '"32"'), ('num_classes', '32.0'),
-    ('num_classes', '[]'), ('num_classes', '1'), ('num_classes', '1e400'),
-    ('depth_multiplier', '1e400'), ('depth_multiplier', 'NaN'),
-    ('depth_multiplier', '-Infinity'), ('depth_multiplier', '1' + 400 * '0'),
-    ('decoder_output_stride', '4'), ('decoder_output_stride', '[[4]]'),
-    ('crop_size', '[512]'), ('crop_size', '{"a": 1}'),
-    ('use_bounded_activation', '1'), ('fake_quant', '"nobody"'))])
+    ('{"model": {"num_classes": null}}', 'num_classes='),
+    ('{"model": {"depth_multiplier": 1e400}}', 'depth_multiplier=')])
 def test_an_unreadable_options_file_is_named(tmp_path, content, problem):
   path = tmp_path / 'model_options.json'
   path.write_bytes(content.encode('latin-1'))
@@ -434,12 +364,6 @@ def test_an_unreadable_options_file_is_named(tmp_path, content, problem):
   assert line.startswith('{}: {}'.format(path, problem)), line
   assert line.endswith('; remove the file to do without')
   assert '\n' not in line and len(line) - len(str(path)) < 200
-
-
-def test_the_options_file_is_plain_json(tmp_path):
-  write(tmp_path)
-  with open(str(tmp_path / 'model_options.json')) as content:
-    assert json.load(content)['model']['decoder_output_stride'] == [4]
 
 
 # --- Starting from a checkpoint --------------------------------------------
@@ -483,15 +407,12 @@ def test_an_incomplete_backbone_is_refused(tmp_path):
     restore(prefix, FLOAT)
 
 
-def test_another_class_count_asks_for_the_flag(tmp_path):
+def test_other_shapes_are_named(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{LOGITS: np.zeros([1, 1, 4, 151])}))
   with pytest.raises(InputError, match='checkpoint has 151 classes, the model '
                      '32: add initialize_last_layer=false'):
     restore(prefix, FLOAT)
   restore(prefix, FLOAT, excluded=('logits',))
-
-
-def test_another_shape_is_named(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{BACKBONE: np.zeros([3, 4])}))
   with pytest.raises(InputError, match=r'Conv/weights is \[3, 4\], expected '
                      r'\[3, 3\]'):
