@@ -6,7 +6,7 @@ not become 0. If that makes gradients inf or NaN, the step counts but changes no
 weight, and the scale is halved. At a scale of 1 there is nothing to lower: then
 it is an error, as in 32 bits.
 """
-from typing import Iterable, Tuple
+from typing import Any, Iterable, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -15,7 +15,6 @@ from deeplab import predictors
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-LossScale = tf.train.experimental.DynamicLossScale
 NOT_FINITE = 'Gradient is inf or nan.'
 
 
@@ -42,7 +41,7 @@ def check(model_options: options_lib.ModelOptions, parts: int) -> None:
 
 
 def scaling(
-    optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, LossScale]:
+    optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Any]:
   """Returns the optimizer with a loss that is scaled up, and the scale.
 
   The scale is not saved, so that checkpoints are those of any other run: after
@@ -56,7 +55,7 @@ def scaling(
         settings, collections=[tf.GraphKeys.LOCAL_VARIABLES]))
 
   with tf.variable_creator_scope(of_this_run):
-    loss_scale = LossScale()
+    loss_scale = tf.train.experimental.DynamicLossScale()
     optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(
         optimizer, loss_scale)
   # It was enabled for all sessions from now on; `configure` selects some.
@@ -65,7 +64,7 @@ def scaling(
 
 
 def apply_gradients(
-    optimizer: tf.train.Optimizer, loss_scale: LossScale,
+    optimizer: tf.train.Optimizer, loss_scale: Any,
     gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
     global_step: tf.Variable) -> tf.Operation:
   """Applies gradients if all are finite, and counts the step.

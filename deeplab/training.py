@@ -1,7 +1,6 @@
 """Training: the step's graph, and the loop around it."""
 import collections
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -141,13 +140,14 @@ def build_step(
   learning_rate, optimizer = _optimizer(options, global_step)
   if options.mixed_precision:
     optimizer, loss_scale = mixed_precision.scaling(optimizer)
-  gradients, variables = zip(*optimizer.compute_gradients(
-      total_loss, colocate_gradients_with_ops=split.clones > 1))
+  computed = optimizer.compute_gradients(
+      total_loss, colocate_gradients_with_ops=split.clones > 1)
+  variables = [variable for _, variable in computed]
   multipliers = schedules.gradient_multipliers(
       [variable.op.name for variable in tf.model_variables()], options)
   gradients = [
       gradient * multipliers.get(variable.op.name, 1.0)
-      for gradient, variable in zip(gradients, variables)]
+      for gradient, variable in computed]
   for gradient, variable in zip(gradients, variables):
     gradient.set_shape(variable.shape)
   moves = parts.changes_of_host()
@@ -355,8 +355,7 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
     if options.save_predictions_steps:
       sample = _sample(batch, step, model_options)
     if resumed:
-      restore = functools.partial(
-          checkpoints.restorer(tf.global_variables()), prefix=resumed)
+      restore = checkpoints.resumer(resumed, tf.global_variables())
     elif options.tf_initial_checkpoint:
       restore = checkpoints.initializer_from(
           options.tf_initial_checkpoint, tf.global_variables(),
