@@ -503,6 +503,8 @@ class _Loop:
     ends = False
     while not ends:
       self._run_step(session)
+      if self._cluster.split.hosts == 1:
+        self._stopped_by = self._signals.name
       ends = self._stopped_by is not None or (
           self._last[0] >= self._options.training_number_of_steps)
       # Between steps: in the middle of one, weights would be of two.
@@ -550,7 +552,6 @@ class _Loop:
     self._last = (done, loss)
     self._losses.append(loss)
     self._bar.update(loss='{:.4f}'.format(self._running_loss()))
-    self._stopped_by = self._signals.name
     if 'signals' in results:
       # All tasks end at the same step: one that received a signal during this
       # step tells the others with the next one.
