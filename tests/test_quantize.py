@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import training
@@ -213,36 +212,32 @@ STRUCTURES = [
     dict(decoder_output_stride=(8, 4), decoder_use_separable_conv=separable,
          decoder_use_sum_merge=is_sum, decoder_output_is_logits=is_logits)
     for separable, is_sum, is_logits in itertools.product(ANY, ANY, ANY)]
-# Dropout has ranges in training alone.
-CASES = [(False, structure) for structure in STRUCTURES] + [
-    (True, STRUCTURES[-2])]
 
 
-def shallow_logits(structure, implementation, is_training=False):
+def shallow_logits(structure, implementation):
   return deeplab_v3.logits(
       tf.constant(np.random.RandomState(1).uniform(-1, 1, [1, 65, 65, 3]),
                   tf.float32),
       options_lib.ModelOptions(
           crop_size=(65, 65), aspp_convs_filters=8, decoder_filters=8,
-          quantize_delay_step=0, fake_quant=implementation, **structure),
-      is_training=is_training, train_batch_norm=is_training)
+          quantize_delay_step=0, fake_quant=implementation, **structure))
 
 
 @pytest.mark.slow
 @has_contrib
 def test_every_structure_has_the_ranges_of_the_rewrite(shallow):
-  for is_training, structure in CASES:
+  for structure in STRUCTURES:
     found = []
     for implementation in BOTH:
       with tf.Graph().as_default() as graph:
         tf.train.get_or_create_global_step()
-        shallow_logits(structure, implementation, is_training)
+        shallow_logits(structure, implementation)
         found.append({
             (variable.op.name, tuple(variable.shape.as_list()))
             for variable in tf.global_variables()}.union(
                 operation.name for operation in graph.get_operations()
                 if operation.type == 'FakeQuantWithMinMaxVars'))
-    assert not found[0] ^ found[1], (is_training, structure)
+    assert not found[0] ^ found[1], structure
 
 
 @pytest.mark.slow
@@ -270,49 +265,19 @@ def test_a_decoder_that_adds_gives_the_numbers_of_the_rewrite(
 # --- The whole network -----------------------------------------------------
 
 
-def first_step(golden_dir, implementation):
-  """Runs a step, before rounding begins: (loss, variables after it)."""
-  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
-  with tf.Graph().as_default():
-    step = training.build_step(
-        tf.constant(golden['image_in'], tf.float32),
-        tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
-        MODEL._replace(quantize_delay_step=100, fake_quant=implementation),
-        options_lib.TrainOptions('unused', base_learning_rate=3e-4))
-    variables = {variable.op.name: variable
-                 for variable in tf.global_variables()}
-    with session_without_rewriting() as session:
-      session.run(tf.global_variables_initializer())
-      golden_weights.load(session, [
-          variable for name, variable in variables.items()
-          if checkpoints.is_model_variable(name)])
-      loss = session.run(step.train_op)
-      return loss, session.run(variables)
-
-
-@has_contrib
-@pytest.mark.extended
-def test_a_step_of_the_whole_network_is_that_of_the_rewrite(golden_dir,
-                                                            monkeypatch):
-  fix_dropout(monkeypatch)
-  contrib, own = [first_step(golden_dir, implementation)
-                  for implementation in BOTH]
-  assert own[0] == pytest.approx(contrib[0], rel=1e-5)
+@pytest.mark.slow
+def test_layers_make_the_published_variables(golden_dir):
   with open(os.path.join(golden_dir, 'variables_qat.json')) as variables:
-    published = {variable['name'] for variable in json.load(variables)}
+    published = {(variable['name'], tuple(variable['shape']))
+                 for variable in json.load(variables)}
   assert len(published) == 1030
-  assert set(own[1]) == set(contrib[1]) == published
-  shapes = [{name: (value.shape, value.dtype) for name, value in run.items()}
-            for run in (contrib[1], own[1])]
-  assert shapes[0] == shapes[1]
-  ranges = {name: distance
-            for name, distance in distances(contrib[1], own[1]).items()
-            if '_quant/' in name}
-  assert len(ranges) == 552
-  # The rewrite may read a moving variance after the step has moved it, and so
-  # fold a layer otherwise: in one step by up to 2 %, in others not at all.
-  assert np.mean([distance < 1e-3 for distance in ranges.values()]) > 0.9
-  assert max(ranges.values()) < 0.1
+  with tf.Graph().as_default():
+    training.build_step(
+        tf.zeros([2, 65, 65, 3]), tf.zeros([2, 65, 65, 1], tf.int32),
+        MODEL._replace(quantize_delay_step=100, fake_quant=options_lib.LAYERS),
+        options_lib.TrainOptions('unused'))
+    assert {(variable.op.name, tuple(variable.shape.as_list()))
+            for variable in tf.global_variables()} == published
 
 
 def test_layers_quantize_without_a_rewrite(monkeypatch):
