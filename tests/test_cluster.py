@@ -124,8 +124,7 @@ def test_tasks_with_other_options_are_named():
       try:
         training._agreed(
             joined, options_lib.DatasetOptions('d', 'train'),
-            options_lib.PreprocessOptions(), options_lib.ModelOptions(),
-            options_lib.TrainOptions('log{}'.format(task)), 0)
+            options_lib.ModelOptions(), {}, 0)
       except InputError as error:
         said.append(str(error))
       joined.finish()

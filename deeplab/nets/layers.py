@@ -140,8 +140,8 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
     # Parity: contrib/quantize/python/quantize.py, Quantize.
     return fake_quant_lib.activations(
         outputs, style.fake_quant, activation=style.activation,
-        **(dict(scope='conv_quant', initial_min=-6.0) if style.is_addend
-           else {}))
+        scope='conv_quant' if style.is_addend else 'act_quant',
+        initial_min=-6.0 if style.is_addend else 0.0)
   return style.activation(outputs) if style.activation else outputs
 
 
