@@ -41,6 +41,15 @@ def sha1(content: bytes) -> str:
   return hashlib.sha1(content).hexdigest()
 
 
+def sha1_of_files(*paths: str) -> str:
+  """Returns the checksum of the contents of files, one after the other."""
+  digest = hashlib.sha1()
+  for path in paths:
+    with open(path, 'rb') as content:
+      digest.update(content.read())
+  return digest.hexdigest()
+
+
 def name_of(path: str) -> str:
   """Returns by which name a description has the checksum of a file.
 

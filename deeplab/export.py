@@ -2,6 +2,7 @@
 
 Or as what is made of that: a SavedModel, an ONNX file.
 """
+import collections
 import logging
 import os
 from typing import Any, Dict, NamedTuple, Optional, Tuple
@@ -12,7 +13,6 @@ from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import files
-from deeplab import memory
 from deeplab import onnx_file
 from deeplab import options as options_lib
 from deeplab import saved_model_file
@@ -67,7 +67,6 @@ def export(model_options: options_lib.ModelOptions,
   model_options = checkpoints.with_classes_of(
       prefix, model_options, options.num_classes)
   checkpoints.check_options(prefix, model_options)
-  _check_memory(model_options, options)
   named = _output_path(options.export_path)
   inference_graph = None
   if options.save_inference_graph:
@@ -145,16 +144,6 @@ def _check_scales(model_options, options):
           'inference_scales', options.inference_scales), scale, str(error))
 
 
-def _check_memory(model_options, options):
-  """Refuses a graph that nothing of this machine's size could run."""
-  memory.check(
-      max(deeplab_v3.least_memory(model_options, scale=scale)
-          for scale in options.inference_scales),
-      'to run, a graph of {} at {}',
-      option('crop_size', model_options.crop_size),
-      option('inference_scales', options.inference_scales))
-
-
 def _without_defaults(graph_def):
   """Leaves out attributes that have their default value.
 
@@ -228,7 +217,4 @@ def _build(model_options, options):
 
 def operation_counts(graph_def: tf.GraphDef) -> Dict[str, int]:
   """Counts a graph's nodes by type."""
-  counts: Dict[str, int] = {}
-  for node in graph_def.node:
-    counts[node.op] = counts.get(node.op, 0) + 1
-  return counts
+  return dict(collections.Counter(node.op for node in graph_def.node))

@@ -127,7 +127,7 @@ def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
           path, tf.__version__, tf_texts.why_not_imported(error)))
   for node in graph_def.node:
     operation = graph.get_operation_by_name(node.name)
-    problem = _unknown_attribute(node, operation) or _result_problem(operation)
+    problem = _result_problem(operation)
     if problem:
       raise InputError('{}: node {} ({}) {}'.format(
           path, node.name, node.op, problem))
@@ -222,18 +222,6 @@ def _attribute_problem(node):
         return '{} of type {}; expected numbers: {}'.format(
             shown, number, ', '.join(sorted(
                 tf.as_dtype(known).name for known in _TYPES)))
-  return None
-
-
-def _unknown_attribute(node, operation):
-  """Says which attribute a loaded node has lost; None where it has them all.
-
-  TensorFlow 1.15 refuses to load such a node, newer ones pass over it.
-  """
-  known = {attribute.name for attribute in operation.op_def.attr}
-  for name in sorted(set(node.attr) - known - {_COLOCATION}):
-    return "has the attr '{}', which TensorFlow {} does not know".format(
-        ascii(name)[1:-1], tf.__version__)
   return None
 
 

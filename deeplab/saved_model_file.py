@@ -5,7 +5,7 @@ Written and read as data, with the same checks as for any frozen graph (see
 the file tells it to, is for whoever uses the model elsewhere.
 """
 import os
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -22,6 +22,9 @@ _SIGNATURE = 'serving_default'
 _METHOD = 'tensorflow/serving/predict'
 _SCHEMA_VERSION = 1
 _KIND = 'a SavedModel, as export_model.py writes it'
+# Names that TensorFlow's own SavedModels have in their folders.
+_PARTS = (contract.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
+          'fingerprint.pb', 'keras_metadata.pb')
 
 
 class SavedModel(NamedTuple):
@@ -115,11 +118,6 @@ def _only_node(path: str, what: str, entries) -> str:
   return node
 
 
-def is_folder_of(folder: str) -> bool:
-  """Whether there is a SavedModel in a folder."""
-  return os.path.isfile(os.path.join(folder, contract.SAVED_MODEL_FILE))
-
-
 def check_replaceable(folder: str) -> None:
   """Refuses to write a SavedModel over a folder of something else.
 
@@ -131,13 +129,7 @@ def check_replaceable(folder: str) -> None:
   if not os.path.isdir(folder):
     raise InputError('{}: is a file; expected a folder for the SavedModel, or '
                      'nothing'.format(folder))
-  others = sorted(set(os.listdir(folder)) - set(_parts()))
+  others = sorted(set(os.listdir(folder)) - set(_PARTS))
   if others:
     raise InputError('{} holds {}, which is no part of a SavedModel; expected '
                      'nothing else there'.format(folder, some_of(others)))
-
-
-def _parts() -> Tuple[str, ...]:
-  """Returns the names that TensorFlow's own SavedModels have in them."""
-  return (contract.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
-          'fingerprint.pb', 'keras_metadata.pb')

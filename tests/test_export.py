@@ -16,7 +16,6 @@ from deeplab import errors
 from deeplab import export
 from deeplab import files
 from deeplab import graph_file
-from deeplab import memory
 from deeplab import options
 from deeplab import predictors
 from deeplab.errors import InputError
@@ -243,20 +242,6 @@ export.export(
   assert sorted(written[0]) == ['freeze.json', 'freeze.pb',
                                 'inference_graph.pbtxt']
   assert written[0] == written[1]
-
-
-def test_a_graph_that_no_memory_could_run_is_refused(
-    checkpoint, tmp_path, monkeypatch):
-  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
-  monkeypatch.setattr(export, '_build', None)  # not called
-  for size, scales in ((8192, (1.0,)), (2048, (0.5, 2.0))):
-    with pytest.raises(InputError, match='to run, a graph of crop_size={0},{0} '
-                       'at inference_scales=.*: needs about .* GiB'.format(
-                           size)):
-      run_export(checkpoint, tmp_path / 'out',
-                 MODEL._replace(crop_size=(size, size)),
-                 inference_scales=scales)
-  assert not (tmp_path / 'out').exists()
 
 
 def test_all_of_an_export_appears_or_nothing(checkpoint, tmp_path, monkeypatch):

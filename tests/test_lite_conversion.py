@@ -324,12 +324,6 @@ def test_model_and_description_appear_together(graph, tmp_path):
   assert not os.listdir(str(tmp_path / 'out'))
 
 
-def test_refuses_a_folder_as_output(graph, tmp_path):
-  with pytest.raises(InputError, match='is a folder, expected the name of a'):
-    conversion.convert(options.ConversionOptions(
-        graph_def=graph, out_tflite=str(tmp_path), mode='float'))
-
-
 def test_inputs_and_files_of_others_are_not_replaced(tmp_path):
   path = tmp_path / 'freeze.pb'
   path.write_bytes(b'graph')
@@ -456,13 +450,6 @@ def test_refuses_unfit_images(graph, images, tmp_path, pixels, words):
 
 
 @in_both
-def test_refuses_damaged_images(graph, images, tmp_path):
-  path = images / 'images' / 'img_2.png'
-  path.write_bytes(path.read_bytes()[:-30])
-  assert 'img_2.png' in ptq_refusal(tmp_path, graph, images)
-
-
-@in_both
 def test_refuses_to_quantize_twice(quantized_graph, images, tmp_path):
   message = ptq_refusal(tmp_path, quantized_graph, images)
   assert 'quantization-aware graph' in message
@@ -573,12 +560,6 @@ def test_post_training_script_runs_where_no_environment_is_activated(
 def test_post_training_script_needs_another_environment():
   line = scripts.refusal('post_training_quant.py')
   assert 'needs TensorFlow 2.2 or 2.21 (found 1.15' in line
-
-
-@pytest.mark.tf2
-def test_conversion_script_needs_another_environment():
-  line = scripts.refusal('scripts/convert_tflite.py')
-  assert 'needs TensorFlow 1.15 or 2.21 (found 2.2' in line
 
 
 # --- The published files ---------------------------------------------------

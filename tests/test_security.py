@@ -204,7 +204,7 @@ def test_attributes_that_no_network_has_are_refused(
   assert load_refusal(tmp_path, graph_def) == 'node conv (Conv2D) ' + words
 
 
-@everywhere
+@TF1
 def test_an_attribute_that_this_tensorflow_lacks_is_named(tmp_path):
   graph_def = make_graph()
   node_of(graph_def, 'conv').attr['of_the_future'].i = 1

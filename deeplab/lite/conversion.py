@@ -5,7 +5,6 @@ calibration images. The converter is TensorFlow's, so its version decides what
 comes out: the published files are 1.15's (float, quantization-aware) and 2.2's
 (quantized after training).
 """
-import hashlib
 import logging
 import os
 import sys
@@ -125,7 +124,7 @@ def post_training_quantize(
       'mode': 'post-training quantization',
       'calibration': {'folder': os.path.dirname(paths[0]),
                       'images': [os.path.basename(path) for path in paths],
-                      'sha1': _sha1(paths)}}
+                      'sha1': descriptions.sha1_of_files(*paths)}}
   return _publish(
       content, options.out_tflite, graph, description=description,
       input_dtype={'float': 'float32', 'uint8': 'uint8'}[options.input_type],
@@ -313,15 +312,6 @@ def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
     yield [contract.scale_as_tflite_scripts(pixels[np.newaxis])]
 
 
-def _sha1(paths):
-  """SHA-1 of the contents of files, one after the other."""
-  digest = hashlib.sha1()
-  for path in paths:
-    with open(path, 'rb') as content:
-      digest.update(content.read())
-  return digest.hexdigest()
-
-
 # --- The result ------------------------------------------------------------
 
 
@@ -355,9 +345,10 @@ def _publish(content, path, graph, *, description, input_dtype, started):
   if label_map:
     description.update(label_maps.json_entry(label_map))
   description = dict(
-      description, graph_def=graph.path, graph_def_sha1=_sha1([graph.path]),
+      description, graph_def=graph.path,
+      graph_def_sha1=descriptions.sha1_of_files(graph.path),
       # A run may be killed when one of the two files has its name.
-      sha1={os.path.basename(path): hashlib.sha1(content).hexdigest()},
+      sha1={os.path.basename(path): descriptions.sha1(content)},
       tensorflow=tf.__version__, input=result.input, output=result.output,
       operations=result.operations)
   # The model is the last to appear.

@@ -3,6 +3,7 @@
 The file itself is parsed, so any TensorFlow will do, and no interpreter has to
 know its operators.
 """
+import collections
 import contextlib
 import struct
 import sys
@@ -95,10 +96,8 @@ class Model(NamedTuple):
 
   def operation_counts(self) -> Dict[str, int]:
     """Counts operators by kind: dict from kind to number."""
-    counts: Dict[str, int] = {}
-    for operator in self.operators:
-      counts[operator.kind] = counts.get(operator.kind, 0) + 1
-    return counts
+    return dict(collections.Counter(
+        operator.kind for operator in self.operators))
 
 
 def read(path: str) -> Model:
