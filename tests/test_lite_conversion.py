@@ -644,7 +644,6 @@ def test_makes_the_published_quantization_aware_file(
                os.path.join(ade20k_sample_dir, 'images', 'validation'))
 
 
-@pytest.mark.tf1
 @pytest.mark.modern
 @pytest.mark.slow
 def test_labels_of_real_images_are_those_of_the_published_file(

@@ -182,7 +182,8 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   assert checkpoints.read_options(folder)[:2] == (expected, None)
   # Its folder is no place to go on training in, whatever the optimizer.
   with pytest.raises(InputError, match='use a new train_logdir'):
-    checkpoints.check_resumable(folder, expected, optimizer='momentum')
+    checkpoints.check_resumable(
+        folder, expected, optimizer='momentum', recipe={})
 
 
 @pytest.mark.slow
