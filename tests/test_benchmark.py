@@ -13,12 +13,9 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import losses
 from deeplab.benchmark import cases
-from deeplab.benchmark import costs
 from deeplab.benchmark import driver
 from deeplab.benchmark import network
 from deeplab.benchmark import results
-from deeplab.errors import InputError
-from deeplab.nets import deeplab_v3
 from tests import scripts
 
 _SCRIPT = 'scripts/benchmark.py'
@@ -26,7 +23,7 @@ _HERE = 'tf1=' + sys.executable
 
 
 def _case(group, environment, name):
-  return cases.Case(group, name, environment, 'clock.nothing', {}, 'image')
+  return cases.Case(group, name, environment, 'cases.nothing', {}, 'image')
 
 
 def _result(group, environment, name, seconds, peak_bytes=2 ** 20):
@@ -52,7 +49,7 @@ def test_every_goal_is_about_cases_of_the_table():
     for case in cases.cases_of(group, cases.ENVIRONMENTS):
       keys |= {case.key, '{}/*/{}'.format(case.group, case.name)}
   for goal in cases.GOALS:
-    assert {goal.case, goal.against, *goal.evidence} <= keys
+    assert {goal.case, goal.against} <= keys
 
 
 def test_files_come_after_what_they_are_made_from():
@@ -152,7 +149,7 @@ def test_a_case_that_fails_leaves_the_others_alone(workers):
 
 
 def test_a_process_that_fails_says_why(tmp_path):
-  job = {'work': 'clock.nothing', 'settings': {}, 'folder': str(tmp_path),
+  job = {'work': 'cases.nothing', 'settings': {}, 'folder': str(tmp_path),
          'sizes': dict(cases.QUICK._asdict())}
   with pytest.raises(driver.WorkError) as caught:
     driver.Worker(sys.executable, job, str(tmp_path / 'log.txt'))
@@ -206,41 +203,6 @@ def test_goals():
   assert len(found) == len(cases.GOALS)
 
 
-def test_reason_of_a_goal_that_is_not_met():
-  name = 'QAT step, modern, in float steps'
-
-  def goal_of(qat_seconds, *more):
-    found, = [goal for goal in results.goals_of([
-        _result('float_step', 'modern', 'suite', [2.0]),
-        _result('qat_step', 'modern', 'layers', [qat_seconds]), *more])
-              if goal['goal'] == name]
-    return found['met'], found['reason']
-
-  passes = _result('qat_step', 'modern', 'passes of rounding alone', [0.5])
-  is_met, reason = goal_of(2.8, passes)
-  assert not is_met and 'would make 1.25 x if they were' in reason
-  assert goal_of(2.8) == (False, '')
-  assert goal_of(2.2, passes) == (True, '')
-
-
-def test_share_of_the_matrix_product():
-  measured = [
-      _result('evaluation', 'tf1', 'forward pass', [0.5]),
-      _result('matrix_product', 'tf1', 'matrix product', [0.025]),
-      _result('float_step', 'modern', 'suite', [6.36]),
-      _result('matrix_product', 'modern', 'matrix product', [0.025])]
-  share, of_step = results.shares_of(measured, cases.Sizes(batch=4))
-  assert (share['work'], share['environment']) == ('Forward pass', 'tf1')
-  assert share['gigaflops'] == pytest.approx(21.2)
-  assert share['matrix_product'] == pytest.approx(40)
-  assert share['share'] == pytest.approx(0.53)
-  assert (of_step['work'], of_step['environment']) == ('Float step', 'modern')
-  # 3 passes of 4 images.
-  assert of_step['gigaflops'] == pytest.approx(20)
-  assert of_step['share'] == pytest.approx(0.5)
-  assert results.shares_of(measured, cases.QUICK) == []
-
-
 def test_tables():
   failed = driver.Result(_case('records', 'modern', 'suite'), [], 0, '', 'why')
   content = {
@@ -249,9 +211,7 @@ def test_tables():
                 {'goal': 'small', 'wanted': 'under 1 x', 'ratio': 2.0,
                  'met': False, 'reason': 'it is large'},
                 {'goal': 'new', 'wanted': 'under 1 x', 'ratio': None,
-                 'met': None, 'reason': ''}],
-      'shares': [],
-      'estimates': [costs.Cost('1 moon', 10, 1.5, 0.5, 0.0055, 2)._asdict()]}
+                 'met': None, 'reason': ''}]}
   measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
               failed]
   assert results.tables(content, measured).splitlines() == [
@@ -274,16 +234,7 @@ def test_tables():
       '| suite | tf1         | 0.25    | 40 %   | 4       | 1 x               '
       '   | 3 MiB       |',
       '| suite | modern      | failed  | -      | -       | -                 '
-      '   | -           |',
-      '',
-      '## A whole run elsewhere: an estimate',
-      '',
-      '| devices | steps | s/step | of it exchange | hours  |',
-      '| ------- | ----- | ------ | -------------- | ------ |',
-      '| 1 moon  | 10    | 2      | 0.5            | 0.0055 |',
-      '',
-      'Nothing of this was measured. Assumed: {}.'.format(
-          '; '.join(costs.assumptions(costs.LAYOUTS)))]
+      '   | -           |']
 
 
 # --- The script ------------------------------------------------------------
@@ -331,58 +282,14 @@ def test_list():
     (['--environments=tf1=/nowhere/python'], 'none found; run '),
     (['--rounds=0', '--environments=' + _HERE],
      '--rounds=0: expected a whole number from 1 to 1000'),
-    (['--output_md=/nowhere/B.md', '--environments=' + _HERE],
-     '--output_md=/nowhere/B.md: no such folder'),
 ])
 def test_bad_flags(arguments, problem):
   assert problem in scripts.refusal(_SCRIPT, *arguments)
 
 
-def test_unknown_names_are_input_errors():
-  with pytest.raises(InputError):
-    driver.find_groups(['nothing'])
-  assert len(driver.find_groups([])) == len(cases.GROUPS)
-
-
-# --- Estimates -------------------------------------------------------------
-
-
-def test_gradients_are_those_of_the_network():
-  with tf.Graph().as_default():
-    images = tf.placeholder(tf.float32, [1, 65, 65, 3])
-    deeplab_v3.logits(
-        images, network.model_options(cases.QUICK), is_training=True)
-    assert cases.GRADIENTS == sum(
-        np.prod(variable.shape.as_list())
-        for variable in tf.trainable_variables())
-
-
-def test_an_estimate_by_hand():
-  device = costs.Device('slow', 127.2, 0.5)
-  link = costs.Link('wire', 1000.0, 0.25)
-  alone, four = costs.estimate(
-      [costs.Layout('one', device, 1), costs.Layout('four', device, 4, link)],
-      batch=4, gradients=500)
-  # 4 images of 3 passes of 10.6 GFLOP, at 63.6 GFLOP/s.
-  assert alone.steps == 200000 and alone.exchange == 0
-  assert alone.compute == pytest.approx(2)
-  assert alone.hours == pytest.approx(2 * 200000 / 3600)
-  assert alone.images_per_second == pytest.approx(2)
-  # 3/4 of 2000 bytes twice; 6 messages.
-  assert four.steps == 50000
-  assert four.exchange == pytest.approx(3 + 1.5)
-  assert four.hours == pytest.approx(6.5 * 50000 / 3600)
-  assert four.images_per_second == pytest.approx(16 / 6.5)
-
-
-def test_each_assumption_is_named_once():
-  assert costs.assumptions(costs.LAYOUTS) == (
-      costs.GPU.name, costs.INSIDE.name, costs.BETWEEN.name)
-
-
 def test_a_worker_has_the_processors_it_is_given():
   worker = driver.Worker(sys.executable, {
-      'work': 'network.matrix_product', 'folder': '',
+      'work': 'network.train_step', 'folder': '',
       'sizes': cases.QUICK._asdict(), 'settings': {'cores': 1}}, os.devnull)
   try:
     assert len(os.sched_getaffinity(worker.pid)) == 1

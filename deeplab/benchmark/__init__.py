@@ -3,11 +3,10 @@
     cases    what is measured, on which files, and what is hoped for
     driver   one process a case, asked in turn
     worker   that process; it takes its case from one of
-    network    training steps, forward pass, evaluation, matrix product
+    network    training steps, forward pass, evaluation
     graphs     frozen graphs and their conversion
     images     records and preprocessed images
     lite     TFLite models
-    clock    how long something takes
     results  medians, ratios, tables, JSON
 
 Only network, graphs, images and lite need TensorFlow, or an interpreter of

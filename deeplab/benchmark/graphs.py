@@ -9,7 +9,6 @@ from deeplab import contract
 from deeplab import export as export_lib
 from deeplab import options as options_lib
 from deeplab.benchmark import cases
-from deeplab.benchmark import clock
 from deeplab.benchmark import network
 from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
@@ -88,7 +87,7 @@ def predict_as_calibrated(sizes: cases.Sizes,
       np.random.RandomState(0).uniform(
           -1, 1, [1, sizes.side, sizes.side, 3]).astype(np.float32))
   interpreter.invoke()
-  return lambda: clock.seconds_each(interpreter.invoke, sizes.seconds), ''
+  return lambda: cases.seconds_each(interpreter.invoke, sizes.seconds), ''
 
 
 def _of_this_process(name):

@@ -9,7 +9,6 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import options as options_lib
 from deeplab.benchmark import cases
-from deeplab.benchmark import clock
 from deeplab.benchmark import network
 from deeplab.data import builder
 from deeplab.data import dataset
@@ -59,7 +58,7 @@ def _measured(function, sizes, folder=None):
 
   make_way()
   function()
-  return (lambda: clock.seconds_each(
+  return (lambda: cases.seconds_each(
       function, sizes.seconds, sizes.pictures, before=make_way), '')
 
 

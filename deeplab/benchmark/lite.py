@@ -9,7 +9,6 @@ import numpy as np
 
 from deeplab import contract
 from deeplab.benchmark import cases
-from deeplab.benchmark import clock
 from deeplab.lite import interpreters
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -32,7 +31,7 @@ def predict(sizes: cases.Sizes, files: cases.Files, *, model: str,
   image = np.random.RandomState(0).uniform(
       0, 255, [1, sizes.side, sizes.side, 3]).astype(np.uint8)
   predictor.predict(image)
-  return (lambda: clock.seconds_each(
+  return (lambda: cases.seconds_each(
       lambda: predictor.predict(image), sizes.seconds),
           predictor.interpreter_text)
 

@@ -1,4 +1,4 @@
-"""Measured: training steps, the forward pass, evaluation, matrix products.
+"""Measured: training steps, the forward pass, evaluation.
 
 Each function prepares a measurement and returns (function that gives seconds
 for each item, what there is to know about it).
@@ -18,10 +18,7 @@ from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import training
 from deeplab.benchmark import cases
-from deeplab.benchmark import clock
 from deeplab.data import dataset
-from deeplab.nets import deeplab_v3
-from deeplab.nets import gradients
 from deeplab.nets import layers
 
 _SEED = 4
@@ -108,51 +105,7 @@ def train_step(
   # The first runs take longer; they are not to be measured.
   for _ in range(2):
     run(*batch)
-  return lambda: clock.seconds_each(lambda: run(*batch), sizes.seconds), ''
-
-
-def rounding_passes(sizes: cases.Sizes,
-                    unused_files: cases.Files) -> cases.Measurement:
-  """What rounding adds to a step in passes over activations, on its own.
-
-  Of each activation the range, and the rounding; where no ReLU comes before it,
-  also the gradient's pass, which otherwise takes the place of the ReLU's.
-
-  Args:
-    sizes: cases.Sizes.
-    unused_files: as in worker.
-  """
-  with tf.Graph().as_default():
-    images = tf.zeros([sizes.batch, sizes.side, sizes.side, 3])
-    deeplab_v3.logits(
-        images, model_options(sizes, quantize_delay_step=0,
-                              fake_quant=options_lib.LAYERS),
-        is_training=True)
-    rounded = [
-        (operation.inputs[0].shape.as_list(),
-         operation.inputs[0].op.type in ('Relu', 'Relu6'))
-        for operation in tf.get_default_graph().get_operations()
-        if operation.type == 'FakeQuantWithMinMaxVars']
-  with tf.Graph().as_default():
-    low, high = tf.constant(0.0), tf.constant(6.0)
-    passes = []
-    for shape, is_positive in rounded:
-      with tf.variable_scope('shared', reuse=tf.AUTO_REUSE):
-        values = tf.get_variable(
-            '_'.join(map(str, shape)), shape, initializer=(
-                tf.random_uniform_initializer(0, 6)))
-      passes += [tf.reduce_max(values),
-                 tf.quantization.fake_quant_with_min_max_vars(
-                     values, low, high)]
-      if not is_positive:
-        passes += [tf.reduce_min(values),
-                   gradients.masked(values, values, low, high)]
-    session = tf.Session()
-    session.run(tf.global_variables_initializer())
-  # The operations, and each of them: what is not asked for is left out.
-  run = session.make_callable([one.op for one in passes])
-  run()
-  return lambda: clock.seconds_each(run, sizes.seconds), ''
+  return lambda: cases.seconds_each(lambda: run(*batch), sizes.seconds), ''
 
 
 def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
@@ -196,7 +149,7 @@ def forward(sizes: cases.Sizes, files: cases.Files, *,
       0, 255, [batch, sizes.side, sizes.side, 3]).astype(np.float32)
   for _ in range(2):
     predictor.predict(images)
-  return lambda: clock.seconds_each(
+  return lambda: cases.seconds_each(
       lambda: predictor.predict(images), sizes.seconds, batch), ''
 
 
@@ -245,31 +198,3 @@ class _Clocked(counting.Predictor):
     """Seconds from image to image, without the way to the first one."""
     (first, before), (last, after) = self.starts[0], self.starts[-1]
     return (last - first) / (after - before)
-
-
-# --- The machine -----------------------------------------------------------
-
-
-def matrix_product(sizes: cases.Sizes,
-                   unused_files: cases.Files) -> cases.Measurement:
-  """A GFLOP of a product of square matrices, by whichever library is faster."""
-  random = np.random.RandomState(_SEED)
-  first, second = (
-      random.uniform(-1, 1, [sizes.matrix] * 2).astype(np.float32)
-      for _ in range(2))
-  with tf.Graph().as_default():
-    # Of variables: TensorFlow computes a product of constants once and for all.
-    product = tf.matmul(tf.Variable(first), tf.Variable(second))
-    session = tf.Session()
-    session.run(tf.global_variables_initializer())
-  # The operation, not its result, which would be copied.
-  run = session.make_callable(product.op)
-  gigaflop = 2 * sizes.matrix ** 3 / 1e9
-
-  def measure():
-    return min(
-        clock.seconds_each(function, sizes.seconds / 2, gigaflop)
-        for function in (run, lambda: np.dot(first, second)))
-
-  measure()
-  return measure, 'TensorFlow or NumPy, the faster'

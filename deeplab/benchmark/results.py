@@ -8,7 +8,6 @@ from typing import Any, Dict, List, Sequence
 
 from deeplab import machine as machine_lib
 from deeplab.benchmark import cases as cases_lib
-from deeplab.benchmark import costs
 from deeplab.benchmark import driver
 
 _MEBIBYTE = 2.0 ** 20
@@ -65,53 +64,8 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
     found.append({
         'goal': goal.text, 'ratio': value, 'met': met,
         'wanted': '{} {:g} x'.format(goal.sense, goal.bound),
-        'reason': _reason(goal, measured) if met is False else ''})
+        'reason': goal.reason if met is False else ''})
   return found
-
-
-def _reason(goal, measured):
-  """Says why a goal is not met; '' where the evidence was not measured."""
-  if not all(key in measured for key in goal.evidence):
-    return ''
-  return goal.reason.format(sum(
-      ratio(measured[key], measured[goal.against]) for key in goal.evidence))
-
-
-def shares_of(results: Sequence[driver.Result],
-              sizes: cases_lib.Sizes) -> List[Dict[str, Any]]:
-  """Says what share of the machine's arithmetic passes and steps use.
-
-  Args:
-    results: list of driver.Result.
-    sizes: cases.Sizes of the results.
-
-  Returns:
-    List of dicts: 'work', 'environment', 'flop' (GFLOP), 'gigaflops',
-    'matrix_product' (both GFLOP/s) and 'share' (0..1). Empty where the
-    network's input was not of cases.FULL_SIDE.
-  """
-  if sizes.side != cases_lib.FULL_SIDE:
-    return []
-  medians = {result.case.key: result.median
-             for result in results if not result.error}
-  shares = []
-  for work, key, flop in (
-      ('Forward pass', 'evaluation/{}/forward pass',
-       cases_lib.GIGAFLOP_PER_IMAGE),
-      ('Float step', 'float_step/{}/suite', cases_lib.GIGAFLOP_PER_IMAGE *
-       cases_lib.PASSES_OF_A_STEP * sizes.batch)):
-    for environment in cases_lib.ENVIRONMENTS:
-      seconds = medians.get(key.format(environment))
-      # Seconds for a GFLOP.
-      product = medians.get(
-          'matrix_product/{}/matrix product'.format(environment))
-      if seconds and product:
-        speed = flop / seconds
-        shares.append({
-            'work': work, 'environment': environment, 'flop': flop,
-            'gigaflops': speed, 'matrix_product': 1 / product,
-            'share': speed * product})
-  return shares
 
 
 # --- The machine -----------------------------------------------------------
@@ -169,10 +123,6 @@ def as_json(
       'minutes': minutes, 'machine': machine(),
       'environments': benchmark.versions,
       'cases': [_case_as_json(result) for result in benchmark.results],
-      'shares': shares_of(benchmark.results, sizes),
-      'estimates': [cost._asdict() for cost in costs.estimate(
-          costs.LAYOUTS, batch=sizes.batch, gradients=cases_lib.GRADIENTS)
-                    if sizes.side == cases_lib.FULL_SIDE],
       'goals': goals_of(benchmark.results),
   }
 
@@ -209,20 +159,6 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
                 if result.case.group == group.name]
     if of_group:
       blocks += ['## ' + group.title, _group_table(group, of_group)]
-  for share in content['shares']:
-    blocks.append(
-        '{work}, {environment}: {gigaflops:.1f} GFLOP/s at {flop:.1f} GFLOP, '
-        '{percent:.0f} % of the {matrix_product:.1f} GFLOP/s that a matrix '
-        'product reaches.'.format(percent=100 * share['share'], **share))
-  if content['estimates']:
-    blocks += ['## A whole run elsewhere: an estimate', _table(
-        ['devices', 'steps', 's/step', 'of it exchange', 'hours'],
-        [[cost['layout'], str(cost['steps']),
-          '{:.3g}'.format(cost['compute'] + cost['exchange']),
-          '{:.3g}'.format(cost['exchange']), '{:.3g}'.format(cost['hours'])]
-         for cost in content['estimates']]),
-               'Nothing of this was measured. Assumed: {}.'.format(
-                   '; '.join(costs.assumptions(costs.LAYOUTS)))]
   return '\n\n'.join(blocks) + '\n'
 
 

@@ -1,13 +1,12 @@
 """The process that does one piece of work, and says how long it took.
 
-    python -m deeplab.benchmark.worker
-
 It is asked by lines on standard input and answers each with a line of JSON:
 
     {"work": "network.forward", ...}   prepared: versions, details
     measure                            {"seconds": for each item}
     peak                               {"peak_bytes": of memory, so far}
 """
+import functools
 import importlib
 import json
 import os
@@ -21,23 +20,13 @@ from deeplab import quiet
 _PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
 
 
-class _Files:
-  """Where a run of the benchmark keeps its files."""
-
-  def __init__(self, folder):
-    self._folder = folder
-
-  def __call__(self, *names):
-    return os.path.join(self._folder, *names)
-
-
 def _prepare(job):
   """Does everything that is not to be measured.
 
   Args:
-    job: dict with 'work', 'settings', 'sizes', 'folder'; a setting 'pooled'
-      of False leaves TensorFlow its own way with memory; 'cores' says how many
-      processors this process may use.
+    job: dict with 'work', 'settings', 'sizes', 'folder'. If its setting
+      'pooled' is False, TensorFlow allocates memory in its own way; 'cores' is
+      how many processors this process may use.
 
   Returns:
     (function that measures, or None; what there is to know about it).
@@ -55,9 +44,8 @@ def _prepare(job):
   module, name = job['work'].split('.')
   function = getattr(
       importlib.import_module('deeplab.benchmark.' + module), name)
-  prepared = function(
-      cases.Sizes(**job['sizes']), _Files(job['folder']), **settings)
-  return prepared or (None, '')
+  return function(cases.Sizes(**job['sizes']), functools.partial(
+      os.path.join, job['folder']), **settings) or (None, '')
 
 
 def _versions():
@@ -90,11 +78,5 @@ def main() -> None:
   measure, detail = _prepare(json.loads(sys.stdin.readline()))
   answer({'versions': _versions(), 'detail': detail})
   for line in sys.stdin:
-    if line.strip() == 'measure':
-      answer({'seconds': measure()})
-    else:
-      answer({'peak_bytes': _peak_bytes()})
-
-
-if __name__ == '__main__':
-  main()
+    answer({'seconds': measure()} if line.strip() == 'measure'
+           else {'peak_bytes': _peak_bytes()})
