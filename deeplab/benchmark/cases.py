@@ -201,10 +201,6 @@ GROUPS = (
           'image', ('records',), None, 6, [
               ('processes: {}'.format(hosts), ['modern', 'tf1'],
                'scaling.train', {'hosts': hosts}) for hosts in (1, 2, 4)]),
-    Group('parts', 'eval.py in parts that share this machine', 'image',
-          ('records', 'float graph'), None, 2, [
-              ('processes: {}'.format(parts), ['modern', 'tf1'],
-               'scaling.evaluate', {'parts': parts}) for parts in (1, 2, 4)]),
 )
 
 GOALS = (

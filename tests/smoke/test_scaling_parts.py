@@ -111,5 +111,5 @@ def test_outputs_may_be_remote(shell, folders, records, checkpoint):
 def test_growth_is_measured(shell):
   printed = shell.run_documented(
       'scaling.md', 'python scripts/benchmark.py', changes=(
-          ('cores,hosts,parts', 'parts'), ('--rounds=1', '--quick')))
-  assert '3 cases in ' in printed and ', 0 failed' in printed
+          ('cores,hosts', 'cores'), ('--rounds=1', '--quick')))
+  assert '2 cases in ' in printed and ', 0 failed' in printed
