@@ -53,8 +53,9 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
     difference = difference_lib.between(first, second)
     names = _names(model.path, other.path)
     lines += ['', '{} and {}:'.format(model.path, other.path)]
-    label_maps = [any_model.label_map_of(each) for each in (model, other)]
-    classes = all(label_maps) and label_maps_lib.difference(*label_maps)
+    first_map, second_map = map(any_model.label_map_of, (model, other))
+    classes = first_map and second_map and label_maps_lib.difference(
+        first_map, second_map)
     # Weights can be compared all the same: one may have begun as the other.
     if classes:
       lines.append('of other classes: id {} is {} in {}, {} in {}'.format(
