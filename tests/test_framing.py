@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab.data import framing
@@ -45,6 +46,16 @@ def test_checksums_are_tensorflow_s_for_all_lengths(tmp_path):
   for frame in frames:
     frame.check()
     assert framing.read(str(tmp_path / 'x'), frame.offset) == frame
+
+
+@pytest.mark.parametrize('compression', ['GZIP', 'ZLIB'])
+def test_compressed_shards_are_named(tmp_path, compression):
+  path = str(tmp_path / 'x')
+  with tf.io.TFRecordWriter(path, options=compression) as writer:
+    writer.write(b'one')
+  assert read_until_damaged(path) == ([], (
+      'is compressed by gzip or zlib; expected TFRecords without compression: '
+      'write the shards again'))
 
 
 @pytest.mark.parametrize('length', [1, 300, 5000])

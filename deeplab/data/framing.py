@@ -18,6 +18,9 @@ from deeplab.errors import InputError
 _LENGTH = struct.Struct('<Q')
 _CHECKSUM = struct.Struct('<I')
 _HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
+# How a file begins that TensorFlow compressed: by gzip, or by zlib.
+_COMPRESSED = (b'\x1f\x8b', b'\x78\x01', b'\x78\x5e', b'\x78\x9c',
+               b'\x78\xda')
 
 
 class Frame(NamedTuple):
@@ -84,6 +87,9 @@ def _next_frame(source, size):
   length, = _LENGTH.unpack_from(header)
   if masked_checksum(header[:_LENGTH.size]) != _CHECKSUM.unpack_from(
       header, _LENGTH.size)[0]:
+    if source.tell() == _HEADER_BYTES and header.startswith(_COMPRESSED):
+      raise InputError('is compressed by gzip or zlib; expected TFRecords '
+                       'without compression: write the shards again')
     raise InputError('fails its CRC (of its length: what follows cannot be '
                      'found)')
   offset = source.tell()
