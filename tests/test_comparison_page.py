@@ -97,6 +97,7 @@ def test_everything_is_in_the_page(made):
   for title in ('Scores', 'Agreement of pixels', 'IoU by class',
                 'Images that differ most', 'Confusion matrices', 'All images'):
     assert '<h2>{}</h2>'.format(title) in page
+  assert 'The published figures are mIoU for checkpoints and graphs' in page
   assert '3 images are noise' in page and 'too few images' in page
 
 
@@ -250,7 +251,7 @@ def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
                             '#{:02x}{:02x}{:02x}'.format(*own.palette[index])
                             for index in (1, 2)}
   assert 'classes 1 to 2, divided by 2' in page
-  assert 'are not labelled' not in page
+  assert 'are not labelled' not in page and 'published' not in page
   assert legends == [own]
   assert {'1 built', '2 a <way>'} <= ticks
   assert not {'1 wall', '2 building'} & ticks

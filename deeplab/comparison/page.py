@@ -9,6 +9,7 @@ from typing import Any, Dict, List, NamedTuple
 
 from deeplab import contract
 from deeplab import errors
+from deeplab import label_map as label_maps
 from deeplab.comparison import charts as charts_lib
 from deeplab.comparison import counts as counts_lib
 from deeplab.comparison import drawing
@@ -69,6 +70,7 @@ def _variables(content: Content) -> Dict[str, Any]:
       content._asdict(),
       title='Comparison of {} and {}'.format(', '.join(names[:-1]), names[-1]),
       label_map=counts.label_map, other_scores=_OTHER_SCORES,
+      is_ade20k=counts.label_map == label_maps.ADE20K,
       is_few=statistics.images < statistics_lib.FEW_IMAGES,
       classes=classes, absent=counts.label_map.num_classes - 1 - len(classes),
       charts={chart.name: chart for chart in content.charts},
