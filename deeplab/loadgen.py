@@ -101,6 +101,7 @@ def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
   given = option('output_dir', options.output_dir)
   if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
     raise InputError('{}: is not empty; give a new folder', given)
+  files.check_folder(given, options.output_dir)
   version = _version()
   crop_size = (png_folder.size_of(listing.pairs)
                if model.kind == report_lib.CHECKPOINT else None)
