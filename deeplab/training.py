@@ -1,6 +1,7 @@
 """Training: the step's graph, and the loop around it."""
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -365,9 +366,12 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
     keeper = saving.Keeper(
         options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
         resumed=resumed)
-    checkpoints.write_options(
-        options.train_logdir, model_options, optimizer=options.optimizer,
-        recipe=recipe)
+    write_options = functools.partial(
+        checkpoints.write_options, options.train_logdir, model_options,
+        optimizer=options.optimizer, recipe=recipe)
+    # A resumed run that cannot save leaves what is there as it is.
+    if not resumed:
+      write_options()
   initializers = [tf.global_variables_initializer(),
                   tf.local_variables_initializer(), tf.tables_initializer()]
   from_task_0 = cluster.start_from_task_0(tf.global_variables())
@@ -398,6 +402,8 @@ def _train_alone(cluster, dataset_options, preprocess_options, model_options,
                  sample=sample, classes=model_options.classes, writer=writer,
                  keeper=keeper, signals=signals, cluster=cluster, bar=bar)
     result = loop.run(session)
+    if resumed:
+      write_options()
     cluster.finish()
     return result
 
