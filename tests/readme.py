@@ -44,8 +44,13 @@ def words_of(command):
   return shlex.split(command.replace('\\\n', ''))
 
 
+def commands(markdown):
+  """Returns all blocks without the comment that names an environment."""
+  return [re.sub(r'^# .*\n', '', block) for block in code_blocks(markdown)]
+
+
 def python_commands(markdown):
-  return [block for block in code_blocks(markdown)
+  return [block for block in commands(markdown)
           if block.startswith('python ')]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from deeplab import contract
 from deeplab import environment
+from deeplab import script_flags
 from tests import readme
 from tests import scripts
 
@@ -45,7 +46,7 @@ def test_documented_commands_stand_word_for_word_and_in_order(reference_dir):
   with open(path, encoding='utf-8') as text:
     documented = readme.code_blocks(text.read())
   assert len(documented) == 11
-  ours = iter(readme.code_blocks(readme.read('README.md')))
+  ours = iter(readme.commands(readme.read('README.md')))
   for command in documented:
     assert command in ours, 'missing or out of order: ' + command
 
@@ -65,8 +66,9 @@ def test_flags_in_commands_are_flags_of_their_scripts():
 
 
 def test_flags_in_the_text_are_flags_of_some_script():
-  known = {'zip', 'all'}  # of shell scripts
-  for script in re.findall(r'`([\w/]+\.py)`', readme.section('Environment')):
+  # Flags of shell scripts, of TensorBoard, and of two other tools.
+  known = {'zip', 'all', 'quick', 'logdir', 'json', 'only'}
+  for script in script_flags.SCRIPTS:
     known |= scripts.flags_of(script)
   named = {name for page in PAGES
            for quoted in re.findall(r'`([^`\n]+)`', readme.read(page))
