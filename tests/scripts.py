@@ -60,23 +60,24 @@ def start(script, *arguments, cwd=None, env=None, python=sys.executable,
     cwd: folder to run in; None: the caller's.
     env: dict of environment variables to add.
     python: the interpreter.
-    fresh: True starts a new interpreter, as a user does: for tests of how
-      scripts start and what they import, or of runs that may share nothing.
-      So does `env`. False spares the seconds that TensorFlow's import takes;
-      see tests.forkserver.
+    fresh: start a new interpreter, as a user does: for tests of how scripts
+      start and what they import, or of runs that may share nothing. So does
+      `env`. Else the script is forked by tests.forkserver, which saves the
+      seconds that TensorFlow's import takes.
     stdout: an open file, or PIPE.
     stderr: the same.
 
   Returns:
-    A Popen, or a forkserver.Process, which does as much as tests need.
+    A Popen.
   """
   words = [os.path.join(REPOSITORY, script)] + list(arguments)
   if not fresh and not env:
     # The name of the test that runs is no reason for another server.
     variables = frozenset((name, value) for name, value in os.environ.items()
                           if name != 'PYTEST_CURRENT_TEST')
-    return _server(python, variables).start(
-        words, cwd=cwd, stdout=stdout, stderr=stderr)
+    return forkserver.Process(
+        _server(python, variables), words, cwd=cwd, stdout=stdout,
+        stderr=stderr)
   return subprocess.Popen(
       [python] + words, stdout=stdout, stderr=stderr, universal_newlines=True,
       cwd=cwd, env=dict(os.environ, **(env or {})), start_new_session=True)
