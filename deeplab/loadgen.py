@@ -26,13 +26,13 @@ from deeplab import accuracy_log
 from deeplab import any_model
 from deeplab import environment
 from deeplab import files
+from deeplab import machine
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
 from deeplab import published
 from deeplab import report as report_lib
-from deeplab.benchmark import results as benchmark_results
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import png_folder
 from deeplab.errors import InputError
@@ -155,7 +155,7 @@ def _run_all(pool, setup, folder, version):
       'mode': options.mode,
       'not_by_the_rules': _departures(setup),
       'loadgen': {'package': PACKAGE, 'version': version},
-      'machine': benchmark_results.machine(),
+      'machine': machine.describe(),
   }
   kinds = [kind for kind in (options_lib.PERFORMANCE, options_lib.ACCURACY)
            if options.run in (kind, options_lib.BOTH)]

@@ -1,9 +1,10 @@
 """What this machine is: processor, memory, GPUs. Needs no package."""
+import datetime
 import os
 import platform
 import subprocess
 import tempfile
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 # Those that TensorFlow's kernels choose by; as Linux calls them.
 VECTOR_EXTENSIONS = (
@@ -102,3 +103,33 @@ def _output_of(command):
       raise
     output.seek(0)
     return status, output.read().decode('utf-8', 'replace')
+
+
+def describe() -> Dict[str, str]:
+  """Describes the machine and the state of the suite, for a report."""
+  found, _ = gpus()
+  return {
+      'processor': processor(),
+      'vector extensions': ', '.join(vector_extensions()) or 'unknown',
+      'cores': str(os.cpu_count()),
+      'memory': '{:.0f} GiB'.format(memory_bytes() / 2 ** 30),
+      'GPU': ', '.join(gpu.name for gpu in found) or 'none',
+      'system': platform.platform(),
+      'date': datetime.date.today().isoformat(),
+      'commit': _commit(),
+  }
+
+
+def _commit():
+  """Returns the suite's commit, and whether there are changes to it."""
+  root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  try:
+    commit, changes = (
+        subprocess.check_output(
+            ['git', '-C', root] + arguments, universal_newlines=True,
+            stderr=subprocess.DEVNULL).strip()
+        for arguments in (['rev-parse', '--short', 'HEAD'],
+                          ['status', '--porcelain', '-uno']))
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown'
+  return commit + (' with changes' if changes else '')

@@ -17,9 +17,9 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from deeplab import contract
 from deeplab import files
 from deeplab import inputs
+from deeplab import machine as machine_lib
 from deeplab import options as options_lib
 from deeplab import report as report_lib
-from deeplab.benchmark import results as benchmark_results
 from deeplab.data import download
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
@@ -344,7 +344,7 @@ def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
   files.check_folder(option('output_dir', options.output_dir), folder)
   pythons = _ENVIRONMENTS[options.environment]
   versions = {role: _version(name) for role, name in pythons.items()}
-  machine = benchmark_results.machine()
+  machine = machine_lib.describe()
   library = _checksum(os.path.join(download.ROOT, 'deeplab'))
   journal_path = os.path.join(folder, 'steps.json')
   journal = _read_journal(journal_path, options)

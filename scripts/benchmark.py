@@ -13,43 +13,40 @@ alone meanwhile. It needs no TensorFlow itself.
 """
 import os
 import sys
+import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli
+from deeplab import cli  # found through the line above
+from deeplab import files
 from deeplab import script_flags
-from deeplab.benchmark import cases  # found through the line above
+from deeplab.benchmark import cases
+from deeplab.benchmark import driver
+from deeplab.benchmark import results
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-_ROUNDS = 3
 _MOST_ROUNDS = 1000
 
 
 def define_flags(flag_values):
-  define = cli.flags
-  define.DEFINE_list(
-      'environments', list(cases.ENVIRONMENTS),
-      'Environments to measure in, as in .venvs; or NAME=PYTHON.',
-      flag_values=flag_values)
-  define.DEFINE_list(
-      'only', [], 'Groups of cases to measure; none: all.',
-      flag_values=flag_values)
-  define.DEFINE_integer(
-      'rounds', None, 'How often each case is measured; not given: 3, or 1 '
-      'with --quick.', flag_values=flag_values)
-  define.DEFINE_boolean(
-      'quick', False, 'Measure next to nothing, to try the script.',
-      flag_values=flag_values)
-  define.DEFINE_boolean(
-      'list', False, 'List groups and cases, and measure nothing.',
-      flag_values=flag_values)
-  define.DEFINE_string(
-      'output_json', None, 'File for settings and measurements.',
-      flag_values=flag_values)
-  define.DEFINE_string(
-      'output_md', None, 'File for the same as Markdown.',
-      flag_values=flag_values)
+  for define, name, default, text in (
+      (cli.flags.DEFINE_list, 'environments', list(cases.ENVIRONMENTS),
+       'Environments to measure in, as in .venvs; or NAME=PYTHON.'),
+      (cli.flags.DEFINE_list, 'only', [],
+       'Groups of cases to measure; none: all.'),
+      (cli.flags.DEFINE_integer, 'rounds', None,
+       'How often each case is measured; not given: 3, or 1 with --quick.'),
+      (cli.flags.DEFINE_boolean, 'quick', False,
+       'Measure next to nothing, to try the script.'),
+      (cli.flags.DEFINE_boolean, 'list', False,
+       'List groups and cases, and measure nothing.'),
+      (cli.flags.DEFINE_string, 'output_json', None,
+       'File for settings and measurements.'),
+      (cli.flags.DEFINE_string, 'output_md', None,
+       'File for the same as Markdown.')):
+    define(name, default, text, flag_values=flag_values)
 
 
 SCRIPT = script_flags.Script(
@@ -58,9 +55,6 @@ SCRIPT = script_flags.Script(
 
 
 def main(flag_values):
-  from deeplab import files
-  from deeplab.benchmark import driver
-
   groups = driver.find_groups(flag_values.only)
   if flag_values.list:
     for group in groups:
@@ -69,7 +63,7 @@ def main(flag_values):
     return
   rounds = flag_values.rounds
   if rounds is None:
-    rounds = 1 if flag_values.quick else _ROUNDS
+    rounds = 1 if flag_values.quick else 3
   if not 1 <= rounds <= _MOST_ROUNDS:
     raise InputError('--rounds={}: expected a whole number from 1 to {}'.format(
         rounds, _MOST_ROUNDS))
@@ -79,29 +73,18 @@ def main(flag_values):
     path = flag_values[flag].value
     if path:
       files.check_outputs(option(flag, path), path, ours=ours)
-  _measure(flag_values, groups, pythons, rounds)
+  measure(flag_values, groups, pythons, rounds)
 
 
-def _measure(flag_values, groups, pythons, rounds):
-  """Runs the groups and publishes what came of it."""
-  import logging
-  import tempfile
-  import time
-
-  from deeplab import files
-  from deeplab.benchmark import driver
-  from deeplab.benchmark import results
-
+def measure(flag_values, groups, pythons, rounds):
+  """Runs the groups, and writes and prints their results."""
   sizes = cases.QUICK if flag_values.quick else cases.Sizes()
-  if not flag_values.quick:
-    logging.info('expect some %.0f minutes', sum(
-        group.minutes for group in groups) * (1 + rounds / _ROUNDS) / 2)
   started = time.time()
   with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
     benchmark = driver.Benchmark(
         pythons=pythons, sizes=sizes, rounds=rounds, folder=folder)
     benchmark.run(groups)
-  # Where the tables go does not matter to who reads them.
+  # A reader does not need to know where the tables were written.
   command = [word for word in sys.argv[1:] if not word.startswith('--output_')]
   content = results.as_json(
       benchmark, command=command, rounds=rounds, sizes=sizes,
@@ -112,9 +95,9 @@ def _measure(flag_values, groups, pythons, rounds):
     files.write_text(flag_values.output_md,
                      results.as_markdown(content, benchmark.results))
   print(results.tables(content, benchmark.results))
-  failed = [result.case.key for result in benchmark.results if result.error]
+  failed = sum(result.error is not None for result in benchmark.results)
   print('{} cases in {:.1f} minutes, {} failed'.format(
-      len(benchmark.results), content['minutes'], len(failed)))
+      len(benchmark.results), content['minutes'], failed))
   if failed:
     sys.exit(1)
 

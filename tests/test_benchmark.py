@@ -1,49 +1,45 @@
 """Tests of the benchmark: its table, its turns, its ratios, its script.
 
-What it measures is not tested: times depend on the machine.
+The times that it measures depend on the machine and are not tested.
 """
 import importlib
 import json
 import os
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab import environment as environment_lib
 from deeplab import losses
 from deeplab.benchmark import cases
 from deeplab.benchmark import driver
+from deeplab.benchmark import images
 from deeplab.benchmark import network
 from deeplab.benchmark import results
+from deeplab.benchmark import worker
 from tests import scripts
 
 _SCRIPT = 'scripts/benchmark.py'
 _HERE = 'tf1=' + sys.executable
 
 
-def _case(group, environment, name):
-  return cases.Case(group, name, environment, 'cases.nothing', {}, 'image')
-
-
 def _result(group, environment, name, seconds, peak_bytes=2 ** 20):
-  return driver.Result(_case(group, environment, name), seconds, peak_bytes,
-                       '', None)
+  return driver.Result(group, name, environment, 'image', seconds, peak_bytes)
 
 
 # --- The table -------------------------------------------------------------
 
 
-def test_every_work_of_the_table_exists():
+def test_every_work_and_every_goal_of_the_table_exists():
   works = {row[2] for group in cases.GROUPS for row in group.rows}
   works |= {file.work for file in cases.FILES.values()}
   for work in works:
     module, name = work.split('.')
     assert callable(getattr(
         importlib.import_module('deeplab.benchmark.' + module), name))
-
-
-def test_every_goal_is_about_cases_of_the_table():
   keys = set()
   for group in cases.GROUPS:
     for case in cases.cases_of(group, cases.ENVIRONMENTS):
@@ -53,13 +49,12 @@ def test_every_goal_is_about_cases_of_the_table():
 
 
 def test_files_come_after_what_they_are_made_from():
-  groups = [group for group in cases.GROUPS if group.name == 'tflite_ptq']
-  assert cases.files_for(groups) == [
+  assert cases.files_for(['ptq model']) == [
       'float graph', 'pictures', 'records', 'preprocessed', 'ptq model']
 
 
 def test_first_of_several_environments():
-  group = cases.Group('name', 'title', 'image', (), None, 1, [
+  group = cases.Group('name', 'title', 'image', (), [
       ('every', ('tf1', 'modern'), 'a.b', {}),
       ('first', ['modern', 'tf1'], 'a.b', {})])
   assert [case.key for case in cases.cases_of(group, ['tf1', 'modern'])] == [
@@ -73,99 +68,97 @@ def test_one_hot_loss_is_the_same_loss():
   logits = random.normal(0, 2, [2, 5, 5, 32]).astype(np.float32)
   labels = random.randint(0, 32, [2, 17, 17, 1])
   values = []
-  for loss in (losses.softmax_cross_entropy, network.one_hot_loss):
+  for of_pixels in (losses.sum_over_pixels, network.one_hot_sum):
     with tf.Graph().as_default(), tf.Session() as session:
-      values.append(session.run(loss(
-          tf.constant(logits), tf.constant(labels, tf.int32))))
+      values.append(session.run(losses.mean([of_pixels(
+          tf.constant(logits), tf.constant(labels, tf.int32))])))
   assert values[0] == pytest.approx(values[1], rel=1e-6)
   assert values[0] > 1
+
+
+def test_the_training_step_computes_the_one_hot_loss(shallow, monkeypatch):
+  """The step must call the function that the case replaces."""
+  used = mock.Mock(side_effect=InterruptedError)
+  monkeypatch.setattr(network, 'one_hot_sum', used)
+  with pytest.raises(InterruptedError):
+    network.train_step(cases.QUICK, None, one_hot=True)
 
 
 # --- Turns -----------------------------------------------------------------
 
 
-class _Worker:
-  """Stands in for a process; keeps a log of what all of them are asked."""
-  asked = []
-
-  def __init__(self, python, job, unused_log_path):
-    if job['settings'].get('fails'):
-      raise driver.WorkError('no such thing')
-    self._name = job['settings'].get('name', job['work'])
-    self._breaks = job['settings'].get('breaks')
-    self.prepared = {'versions': {'Python': python}, 'detail': 'by hand'}
-
-  def ask(self, line):
-    self.asked.append((self._name, line))
-    if line == 'peak':
-      return {'peak_bytes': 5}
-    if self._breaks:
-      raise driver.WorkError('broken')
-    return {'seconds': 2.0}
-
-  def close(self):
-    self.asked.append((self._name, 'close'))
-
-
-@pytest.fixture
-def workers(monkeypatch):
-  monkeypatch.setattr(_Worker, 'asked', [])
-  monkeypatch.setattr(driver, 'Worker', _Worker)
-  return _Worker.asked
-
-
-def _run(rows, *, rounds, most_rounds=None):
-  group = cases.Group('group', 'title', 'image', (), most_rounds, 1, rows)
+def _run(rows, *, rounds, work, **options):
   benchmark = driver.Benchmark(
       pythons={'tf1': 'python'}, sizes=cases.QUICK, rounds=rounds, folder='.')
-  benchmark.run([group])
+  benchmark.work = work
+  benchmark.run([cases.Group(
+      'group', 'title', 'image', options.pop('files', ()), rows, **options)])
   return benchmark
 
 
-def test_cases_take_turns(workers):
-  rows = [(name, ('tf1',), 'a.b', {'name': name}) for name in ('one', 'two')]
-  benchmark = _run(rows, rounds=2)
-  assert workers[:4] == [('one', 'measure'), ('two', 'measure')] * 2
-  assert workers[-2:] == [('one', 'close'), ('two', 'close')]
-  assert [result.seconds for result in benchmark.results] == [[2.0, 2.0]] * 2
-  assert benchmark.results[0].peak_bytes == 5
-  assert benchmark.results[0].detail == 'by hand'
-  assert benchmark.versions == {'tf1': {'Python': 'python'}}
+@pytest.mark.parametrize('most_rounds, rounds', [(None, 2), (1, 1)])
+def test_cases_take_turns(most_rounds, rounds):
+  asked = []
+
+  def work(environment, name, settings):
+    asked.append((environment, name, settings['name']))
+    return {'seconds': 2.0, 'peak_bytes': len(asked), 'detail': 'by hand'}
+
+  benchmark = _run(
+      [(name, ('tf1',), 'a.b', {'name': name}) for name in ('one', 'two')],
+      rounds=2, most_rounds=most_rounds, work=work)
+  assert asked == [('tf1', 'a.b', 'one'), ('tf1', 'a.b', 'two')] * rounds
+  assert benchmark.results[0] == driver.Result(
+      'group', 'one', 'tf1', 'image', [2.0] * rounds, 2 * rounds - 1,
+      'by hand')
 
 
-def test_a_group_can_have_fewer_rounds(workers):
-  _run([('one', ('tf1',), 'a.b', {'name': 'one'})], rounds=3, most_rounds=1)
-  assert workers.count(('one', 'measure')) == 1
+def test_a_case_that_fails_leaves_the_others_alone():
+  def work(unused_environment, unused_name, settings):
+    settings['left'] -= 1
+    if settings['left'] < 0:
+      raise driver.WorkError('broken')
+    return {'seconds': 2.0, 'peak_bytes': 5, 'detail': ''}
 
-
-def test_a_case_that_fails_leaves_the_others_alone(workers):
-  benchmark = _run([
-      ('one', ('tf1',), 'a.b', {'fails': True}),
-      ('two', ('tf1',), 'a.b', {'name': 'two', 'breaks': True}),
-      ('three', ('tf1',), 'a.b', {'name': 'three'})], rounds=2)
+  benchmark = _run([('one', ('tf1',), 'a.b', {'left': 1}),
+                    ('two', ('tf1',), 'a.b', {'left': 5})], rounds=3, work=work)
   assert [(result.error, result.seconds) for result in benchmark.results] == [
-      ('no such thing', []), ('broken', []), (None, [2.0, 2.0])]
-  assert workers.count(('two', 'measure')) == 1
+      ('broken', []), (None, [2.0] * 3)]
+
+
+def test_groups_without_their_files_are_left_out(caplog):
+  made = []
+  benchmark = _run(
+      [('one', ('tf1',), 'a.b', {})], rounds=1, files=('ptq model',),
+      work=lambda unused_environment, name, unused_settings: made.append(name))
+  assert benchmark.results == []
+  assert made == [
+      'graphs.export', 'images.paint', 'images.build', 'images.write']
+  assert 'ptq model can be made in tf2 or modern alone' in caplog.text
 
 
 def test_a_process_that_fails_says_why(tmp_path):
-  job = {'work': 'cases.nothing', 'settings': {}, 'folder': str(tmp_path),
-         'sizes': dict(cases.QUICK._asdict())}
-  with pytest.raises(driver.WorkError) as caught:
-    driver.Worker(sys.executable, job, str(tmp_path / 'log.txt'))
-  assert "has no attribute 'nothing'" in str(caught.value)
-
-
-def test_groups_without_their_files_are_left_out(workers, caplog):
   benchmark = driver.Benchmark(
-      pythons={'tf1': 'python'}, sizes=cases.QUICK, rounds=1, folder='.')
-  benchmark.run([cases.Group('group', 'title', 'image', ('ptq model',), None, 1,
-                             [('one', ('tf1',), 'a.b', {'name': 'one'})])])
-  assert benchmark.results == []
-  # What could be made of its files was.
-  assert [name for name, line in workers if line == 'close'] == [
-      'graphs.export', 'images.paint', 'images.build', 'images.write']
-  assert 'ptq model can be made in tf2 or modern alone' in caplog.text
+      pythons={'tf1': sys.executable}, sizes=cases.QUICK, rounds=1,
+      folder=str(tmp_path))
+  with pytest.raises(driver.WorkError, match="has no attribute 'nothing'"):
+    benchmark.work('tf1', 'cases.nothing', {})
+
+
+def test_a_worker_has_the_processors_and_the_memory_of_its_case(monkeypatch):
+  found = {}
+  monkeypatch.setenv(environment_lib.MEMORY_POOL, 'true')
+  monkeypatch.setattr(os, 'sched_setaffinity', lambda unused_process, cores: (
+      found.update(cores=len(cores))))
+  monkeypatch.setattr(images, 'paint', lambda sizes, paths, **settings: (
+      found.update(settings, path=paths('a', 'b'), pool=os.environ[
+          environment_lib.MEMORY_POOL], side=sizes.side)))
+  assert worker._work({
+      'work': 'images.paint', 'folder': 'folder',
+      'sizes': dict(cases.QUICK._asdict()),
+      'settings': {'cores': 1, 'pooled': False, 'other': 7}}) is None
+  assert found == {'cores': 1, 'other': 7, 'path': 'folder/a/b',
+                   'pool': 'false', 'side': 65}
 
 
 # --- Ratios ----------------------------------------------------------------
@@ -204,7 +197,7 @@ def test_goals():
 
 
 def test_tables():
-  failed = driver.Result(_case('records', 'modern', 'suite'), [], 0, '', 'why')
+  failed = _result('records', 'modern', 'suite', [])._replace(error='why')
   content = {
       'goals': [{'goal': 'quick', 'wanted': 'at least 2 x', 'ratio': 2.5,
                  'met': True, 'reason': ''},
@@ -242,11 +235,15 @@ def test_tables():
 
 @pytest.mark.slow
 def test_quick_run(tmp_path):
+  """A deeplab folder where the user works is not the suite."""
   json_path, md_path = tmp_path / 'out.json', tmp_path / 'out.md'
+  (tmp_path / 'deeplab').mkdir()
+  (tmp_path / 'deeplab' / '__init__.py').write_text('raise ImportError("x")')
   done = scripts.run(
       _SCRIPT, '--quick', '--only=records', '--output_json', str(json_path),
       '--environments={},tf2={}'.format(_HERE, tmp_path / 'missing'),
-      '--output_md', str(md_path), env={'TMPDIR': str(tmp_path)})
+      '--output_md', str(md_path), env={'TMPDIR': str(tmp_path)},
+      cwd=str(tmp_path))
   assert 'left out: tf2 (' in done.stderr
   assert '1 cases in ' in done.stdout and ' 0 failed' in done.stdout
   content = json.loads(json_path.read_text())
@@ -262,7 +259,8 @@ def test_quick_run(tmp_path):
       'date', 'commit'}
   text = md_path.read_text()
   assert text.startswith('# Benchmarks\n') and 'build_ade20k_data.py' in text
-  assert sorted(os.listdir(str(tmp_path))) == ['out.json', 'out.md']
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'deeplab', 'out.json', 'out.md']
 
 
 def test_list():
@@ -285,13 +283,3 @@ def test_list():
 ])
 def test_bad_flags(arguments, problem):
   assert problem in scripts.refusal(_SCRIPT, *arguments)
-
-
-def test_a_worker_has_the_processors_it_is_given():
-  worker = driver.Worker(sys.executable, {
-      'work': 'network.train_step', 'folder': '',
-      'sizes': cases.QUICK._asdict(), 'settings': {'cores': 1}}, os.devnull)
-  try:
-    assert len(os.sched_getaffinity(worker.pid)) == 1
-  finally:
-    worker.close()

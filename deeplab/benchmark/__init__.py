@@ -1,14 +1,10 @@
 """Measurements of the suite in several environments; see scripts/benchmark.py.
 
-    cases    what is measured, on which files, and what is hoped for
-    driver   one process a case, asked in turn
-    worker   that process; it takes its case from one of
-    network    training steps, forward pass, evaluation
-    graphs     frozen graphs and their conversion
-    images     records and preprocessed images
-    lite     TFLite models
+    cases    table of the cases, their files, and the goals
+    driver   one process for each measurement; the cases of a group take turns
+    worker   the script that such a process runs
     results  medians, ratios, tables, JSON
 
-Only network, graphs, images and lite need TensorFlow, or an interpreter of
-TFLite files, and only in the environment that is measured.
+The work is in network, graphs, images and lite. Only these import TensorFlow,
+or an interpreter of TFLite files.
 """

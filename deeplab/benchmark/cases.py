@@ -1,4 +1,4 @@
-"""What is measured: the table of cases, their files, and the goals."""
+"""The table of cases, the files they need, and the goals."""
 import time
 from typing import (
   Any,
@@ -17,16 +17,12 @@ from deeplab import environment
 
 ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
 
-# What a piece of work gets from its worker: a function from the parts of a name
-# to the path of a file.
-Files = Callable[..., str]
-# What it returns where it measures: a function that gives seconds for each
-# item, and what there is to know about it.
-Measurement = Tuple[Callable[[], float], str]
-# Name, environments, work and settings of the cases of a line of a group. Of
-# environments given as a tuple every one is measured, of a list the first that
-# there is.
-Row = Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]
+# A work is a function in this package: 'module.function'. It gets Sizes, a
+# function from the parts of a name to a path, and settings as keyword
+# arguments. It returns seconds for each item and details for the table, or
+# None if it makes a file.
+Paths = Callable[..., str]
+Measured = Tuple[float, str]
 
 
 class Sizes(NamedTuple):
@@ -36,17 +32,17 @@ class Sizes(NamedTuple):
   picture_side: int = 683
   # Images in a training step.
   batch: int = 4
-  # Number of pictures that are built and preprocessed: so many that the start
-  # of a script does not count.
+  # Pictures that are built and preprocessed: so many that the start of a script
+  # does not count.
   pictures: int = 192
-  # Number of pictures that are evaluated.
+  # Pictures that are evaluated.
   evaluated: int = 32
-  # Number of pictures to calibrate on.
+  # Pictures to calibrate on.
   calibration: int = 4
   # Images of the two runs whose memory is compared.
   few: int = 40
   many: int = 400
-  # A measurement repeats its work until this much time has passed, in seconds.
+  # A measurement repeats its work until so many seconds have passed.
   seconds: float = 6.0
 
 
@@ -55,14 +51,11 @@ QUICK = Sizes(side=65, picture_side=96, batch=4, pictures=6, evaluated=4,
 
 
 class Case(NamedTuple):
-  """One thing to measure in one environment."""
-  # What it is compared with has the same group.
+  """A measurement in one environment."""
   group: str
   name: str
   environment: str
-  # 'module.function' in this package.
   work: str
-  # Keyword arguments of the function.
   settings: Dict[str, Any]
   # The result is in seconds for each of these.
   item: str
@@ -78,34 +71,32 @@ class Group(NamedTuple):
   name: str
   title: str
   item: str
-  # Names of the files the cases need.
+  # Keys of FILES.
   files: Tuple[str, ...]
-  # Largest number of rounds; None: as many as are asked for.
-  rounds: Optional[int]
-  # Minutes that it takes by 3 rounds, for the forecast.
-  minutes: float
-  rows: Sequence[Row]
+  # (name, environments, work, settings). Environments in a tuple are all
+  # measured; of a list, the first one that exists.
+  rows: Sequence[
+      Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]]
+  # None: as many as are asked for.
+  most_rounds: Optional[int] = None
 
 
 class File(NamedTuple):
-  """Something that cases need, made once, before they start."""
-  # 'module.function' in this package, and its keyword arguments.
+  """A file that cases need; it is made once."""
   work: str
   settings: Dict[str, Any]
-  # Names of the files it is made from.
+  # Keys of FILES that it is made from.
   files: Tuple[str, ...]
   # The environments that can make it, the preferred one first.
   environments: Tuple[str, ...]
 
 
 class Goal(NamedTuple):
-  """A ratio of two cases, and what is hoped for."""
+  """A wanted ratio of two cases, given by their keys."""
   text: str
-  # Keys of cases.
   case: str
   against: str
-  # 'at least' (case is so many times faster) or 'under' (of what the other
-  # one takes).
+  # 'at least': so many times faster; 'under': of what the other one takes.
   sense: str
   bound: float
   # 'seconds' or 'peak_bytes'.
@@ -143,12 +134,12 @@ def _lite_group(kind, title):
           # 2.2's interpreter has no other number of threads.
           ('2 threads', ('modern',), _LITE, {'model': kind, 'threads': 2})]
   return Group('tflite_' + kind, 'TFLite interpreter, ' + title, 'image',
-               (kind + ' model',), None, 1.5, rows)
+               (kind + ' model',), rows)
 
 
 GROUPS = (
     Group('float_step', 'Training step, float (documented flags)', 'step',
-          (), None, 4, [
+          (), [
               ('one-hot loss', ('tf1',), _TRAIN, _AS_REFERENCE),
               ('one-hot loss, pooled memory', ('tf1',), _TRAIN,
                {'one_hot': True}),
@@ -157,7 +148,7 @@ GROUPS = (
               ('fused', ('tf1',), _TRAIN, {'fused': True}),
               ('suite', _BOTH, _TRAIN, {})]),
     Group('qat_step', 'Training step, quantization-aware (documented flags)',
-          'step', (), None, 8, [
+          'step', (), [
               ('contrib, one-hot loss', ('tf1',), _TRAIN,
                dict(_AS_REFERENCE, quantization='contrib')),
               ('contrib', ('tf1',), _TRAIN, {'quantization': 'contrib'}),
@@ -165,14 +156,14 @@ GROUPS = (
               ('layers, fused', ('tf1',), _TRAIN,
                {'quantization': 'layers', 'fused': True})]),
     Group('evaluation', 'Evaluation of a checkpoint', 'image',
-          ('records', 'float graph'), None, 4, [
+          ('records', 'float graph'), [
               ('forward pass', _BOTH, 'network.forward', {}),
               ('forward pass, 8 at a time', _BOTH, 'network.forward',
                {'batch': 8}),
               ('frozen graph', _BOTH, 'network.forward', {'frozen': True}),
               ('evaluation', _BOTH, 'network.evaluate', {})]),
     Group('ptq', 'Post-training quantization: calibration and conversion',
-          'image', ('preprocessed', 'float graph', 'float model'), None, 3, [
+          'image', ('preprocessed', 'float graph', 'float model'), [
               ('calibration', _PTQ, 'graphs.calibrate', {}),
               ('calibration, an image more', _PTQ, 'graphs.calibrate_more',
                {}),
@@ -182,25 +173,26 @@ GROUPS = (
     _lite_group('ptq', 'file quantized after training'),
     _lite_group('qat', 'quantization-aware file'),
     Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
-          ('preprocessed', 'float model'), 1, 2.5, [
+          ('preprocessed', 'float model'), [
               ('few images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
                {'images': 'few'}),
               ('many images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
-               {'images': 'many'})]),
+               {'images': 'many'})], most_rounds=1),
     Group('preprocessing', 'gen_preprocessed_data.py', 'image',
-          ('records',), None, 1.5, [
+          ('records',), [
               ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
               ('suite', _BOTH, 'images.preprocess', {})]),
-    Group('records', 'build_ade20k_data.py', 'image', ('pictures',), None, 0.5,
+    Group('records', 'build_ade20k_data.py', 'image', ('pictures',),
           [('suite', _BOTH, 'images.build_again', {})]),
     Group('cores', 'Training step, float, on one core and on two', 'step',
-          (), None, 1.5, [
+          (), [
               ('1 core', ['modern', 'tf1'], _TRAIN, {'cores': 1}),
               ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
     Group('hosts', 'Training by several processes that share this machine',
-          'image', ('records',), None, 6, [
+          'image', ('records',), [
               ('processes: {}'.format(hosts), ['modern', 'tf1'],
-               'scaling.train', {'hosts': hosts}) for hosts in (1, 2, 4)]),
+               'network.train_on_hosts', {'hosts': hosts})
+              for hosts in (1, 2, 4)]),
 )
 
 GOALS = (
@@ -250,7 +242,7 @@ GOALS = (
 
 
 def cases_of(group: Group, environments: Container[str]) -> List[Case]:
-  """Lists the cases of a Group in the environments that there are."""
+  """Lists the cases of a Group in the environments that exist."""
   found = []
   for name, wanted, work, settings in group.rows:
     present = [each for each in wanted if each in environments]
@@ -261,23 +253,13 @@ def cases_of(group: Group, environments: Container[str]) -> List[Case]:
   return found
 
 
-def files_for(groups: Sequence[Group]) -> List[str]:
-  """Lists the names of the files that groups need, in the order to make them.
-
-  Args:
-    groups: sequence of Group.
-  """
+def files_for(names: Sequence[str]) -> List[str]:
+  """Lists keys of FILES, each after those that it is made from."""
   ordered: List[str] = []
-
-  def add(name):
-    for source in FILES[name].files:
-      add(source)
-    if name not in ordered:
-      ordered.append(name)
-
-  for group in groups:
-    for name in group.files:
-      add(name)
+  for name in names:
+    for each in files_for(FILES[name].files) + [name]:
+      if each not in ordered:
+        ordered.append(each)
   return ordered
 
 

@@ -1,101 +1,47 @@
-"""Runs cases: one process each, those of a group asked in turn.
+"""Runs cases: a new process for each measurement; those of a group take turns.
 
-The turns matter: if the machine becomes slower for a while, it does so for all
-that is compared. A process of its own gives each case its own peak memory.
+If the machine becomes slower for a while, it does so for everything that is
+compared. A process of its own gives each case its own peak memory.
 """
 import json
 import logging
 import os
 import statistics
 import subprocess
-from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, cast
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from deeplab.benchmark import cases as cases_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
 _LOG = logging.getLogger(__name__)
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
+_HERE = os.path.dirname(os.path.realpath(__file__))
+_WORKER = os.path.join(_HERE, 'worker.py')
+_ROOT = os.path.dirname(os.path.dirname(_HERE))
 
 
 class WorkError(Exception):
-  """A worker's work failed; the message is what it said last."""
+  """A worker failed; the message is the last line that it printed."""
 
 
 class Result(NamedTuple):
-  """What became of a case."""
-  case: cases_lib.Case
-  # For each item, one a round; none if the case failed.
+  """The measurements of a cases.Case."""
+  group: str
+  name: str
+  environment: str
+  item: str
+  # For each item, by round; empty if the case failed.
   seconds: List[float]
-  peak_bytes: int
-  # What there is to know about the case: images, interpreter.
-  detail: str
+  # Largest of all rounds.
+  peak_bytes: int = 0
+  detail: str = ''
   # None, or why there is no result.
-  error: Optional[str]
+  error: Optional[str] = None
 
   @property
-  def median(self) -> float:
-    """Median of the rounds, in seconds for each item."""
-    return statistics.median(self.seconds)
-
-
-class Worker:
-  """A process that serves one case; see `worker`."""
-
-  def __init__(self, python: str, job: Dict[str, Any], log_path: str):
-    """Starts it and has it prepare.
-
-    Args:
-      python: the environment's interpreter.
-      job: as in worker._prepare.
-      log_path: file for what it prints.
-
-    Raises:
-      WorkError: it cannot prepare.
-    """
-    self._log_path = log_path
-    with open(log_path, 'wb') as log:
-      self._process = subprocess.Popen(
-          [python, '-c', 'import sys; sys.path.insert(0, sys.argv[1]); '
-           'from deeplab.benchmark import worker; worker.main()', _ROOT],
-          cwd=_ROOT, stderr=log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-          universal_newlines=True)
-    self.pid = self._process.pid
-    # None only if they are no pipes.
-    self._questions = cast(IO[str], self._process.stdin)
-    self._answers = cast(IO[str], self._process.stdout)
-    self.prepared = self.ask(json.dumps(job))
-
-  def ask(self, line: str) -> Dict[str, Any]:
-    """Sends a line and returns the answer, a dict.
-
-    Raises:
-      WorkError: the process ended instead.
-    """
-    answer = ''
-    try:
-      self._questions.write(line + '\n')
-      self._questions.flush()
-      answer = self._answers.readline()
-    except BrokenPipeError:
-      pass
-    if not answer:
-      self.close()
-      with open(self._log_path, encoding='utf-8', errors='replace') as log:
-        lines = ['ended without a word', *filter(None, map(str.strip, log))]
-      raise WorkError(lines[-1])
-    return json.loads(answer)
-
-  def close(self) -> None:
-    """Ends the process, however far it is."""
-    self._process.kill()
-    self._process.wait()
-    self._answers.close()
-    try:
-      self._questions.close()
-    except BrokenPipeError:
-      pass
+  def median(self) -> Optional[float]:
+    """Median of the rounds, in seconds for each item; None: it failed."""
+    return statistics.median(self.seconds) if self.seconds else None
 
 
 class Benchmark:
@@ -118,7 +64,6 @@ class Benchmark:
     """
     self._pythons, self._sizes = pythons, sizes
     self._rounds, self._folder = rounds, folder
-    self._workers = 0
     self._made: List[str] = []
     self.versions: Dict[str, Dict[str, str]] = {}
     self.results: List[Result] = []
@@ -128,23 +73,13 @@ class Benchmark:
     for group in groups:
       cases = cases_lib.cases_of(group, self._pythons)
       try:
-        for name in cases_lib.files_for([group]) if cases else ():
+        for name in cases_lib.files_for(group.files) if cases else ():
           self._make_file(name)
       except WorkError as error:
         _LOG.warning('%s: left out: %s', group.name, error)
       else:
-        self._run_group(group, cases)
-
-  def _start(self, environment, work, settings):
-    """Returns a Worker that has prepared its work."""
-    self._workers += 1
-    worker = Worker(
-        self._pythons[environment], {
-            'work': work, 'settings': settings, 'folder': self._folder,
-            'sizes': self._sizes._asdict()},
-        os.path.join(self._folder, 'log-{:03d}.txt'.format(self._workers)))
-    self.versions[environment] = worker.prepared['versions']
-    return worker
+        self.results += self._measure(
+            cases, min(self._rounds, group.most_rounds or self._rounds))
 
   def _make_file(self, name):
     """Makes one of cases.FILES, once; raises WorkError if that fails."""
@@ -155,53 +90,72 @@ class Benchmark:
     if not able:
       raise WorkError('the {} can be made in {} alone'.format(
           name, ' or '.join(file.environments)))
-    self._start(able[0], file.work, file.settings).close()
+    self.work(able[0], file.work, file.settings)
     self._made.append(name)
     _LOG.info('%s: made in %s', name, able[0])
 
-  def _run_group(self, group, cases):
-    """Measures a group's cases in turn."""
-    workers: Dict[str, Worker] = {}
-    seconds: Dict[str, List[float]] = {case.key: [] for case in cases}
-    peaks: Dict[str, int] = {}
-    errors: Dict[str, str] = {}
+  def _measure(self, cases, rounds):
+    """Returns the Results of cases, which are measured in turn."""
+    results = [Result(case.group, case.name, case.environment, case.item, [])
+               for case in cases]
+    for number in range(rounds):
+      for place, case in enumerate(cases):
+        result = results[place]
+        if result.error:
+          continue
+        try:
+          answer = self.work(case.environment, case.work, case.settings)
+        except WorkError as error:
+          _LOG.warning('%s: failed: %s', case.key, error)
+          results[place] = result._replace(seconds=[], error=str(error))
+          continue
+        _LOG.info('%s, round %d: %.4g s/%s', case.key, number + 1,
+                  answer['seconds'], case.item)
+        results[place] = result._replace(
+            seconds=result.seconds + [answer['seconds']],
+            peak_bytes=max(result.peak_bytes, answer['peak_bytes']),
+            detail=answer['detail'])
+    return results
 
-    def start(case):
-      workers[case.key] = self._start(
-          case.environment, case.work, case.settings)
+  def work(self, environment: str, work: str,
+           settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Does a work in a new process.
 
-    def measure(case):
-      seconds[case.key].append(workers[case.key].ask('measure')['seconds'])
-      _LOG.info('%s, round %d: %.4g s/%s', case.key, len(seconds[case.key]),
-                seconds[case.key][-1], group.item)
+    Args:
+      environment: whose interpreter runs it.
+      work: such as 'network.forward'; see cases.
+      settings: keyword arguments for it.
 
-    def find_peak(case):
-      peaks[case.key] = workers[case.key].ask('peak')['peak_bytes']
+    Returns:
+      Dict with 'seconds', 'detail', 'peak_bytes' and 'versions'.
 
-    rounds = min(self._rounds, group.rounds or self._rounds)
-    try:
-      for step in [start] + [measure] * rounds + [find_peak]:
-        for case in cases:
-          if case.key not in errors:
-            try:
-              step(case)
-            except WorkError as error:
-              errors[case.key] = str(error)
-              _LOG.warning('%s: failed: %s', case.key, error)
-    finally:
-      for worker in workers.values():
-        worker.close()
-    self.results += [
-        Result(case, [], 0, '', errors[case.key]) if case.key in errors else
-        Result(case, seconds[case.key], peaks[case.key],
-               workers[case.key].prepared['detail'], None) for case in cases]
+    Raises:
+      WorkError: the process failed.
+    """
+    job = {'work': work, 'settings': settings, 'folder': self._folder,
+           'sizes': self._sizes._asdict()}
+    log_path, answer_path = (
+        os.path.join(self._folder, name) for name in ('log.txt', 'answer.json'))
+    with open(log_path, 'wb') as log:
+      status = subprocess.call(
+          [self._pythons[environment], _WORKER, json.dumps(job), answer_path],
+          stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    if status:
+      with open(log_path, encoding='utf-8', errors='replace') as printed:
+        lines = ['ended with status {}'.format(status),
+                 *filter(None, map(str.strip, printed))]
+      raise WorkError(lines[-1])
+    with open(answer_path) as content:
+      answer = json.load(content)
+    self.versions[environment] = answer['versions']
+    return answer
 
 
 # --- Environments ----------------------------------------------------------
 
 
 def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
-  """Finds the interpreters of environments; says which are missing.
+  """Finds the interpreters of environments; logs which are missing.
 
   Args:
     wanted: list of names, or NAME=PYTHON for an interpreter elsewhere.

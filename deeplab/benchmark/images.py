@@ -18,52 +18,45 @@ from deeplab.data import records
 from deeplab.data import synthetic
 
 # The splits that are preprocessed, and evaluated.
-_MANY = 'train'
-_FEW = 'val'
+_MANY, _FEW = 'train', 'val'
 # As gen_preprocessed_data.py compresses.
 _COMPRESSION = 1
 
 
-def paint(sizes: cases.Sizes, files: cases.Files) -> None:
+def paint(sizes: cases.Sizes, paths: cases.Paths) -> None:
   """Makes the file 'pictures'."""
   synthetic.make_dataset(options_lib.SyntheticOptions(
-      output_dir=files('pictures'), train_images=sizes.pictures,
+      output_dir=paths('pictures'), train_images=sizes.pictures,
       val_images=sizes.evaluated, long_side=sizes.picture_side))
 
 
-def build(unused_sizes: cases.Sizes, files: cases.Files) -> None:
+def build(unused_sizes: cases.Sizes, paths: cases.Paths) -> None:
   """Makes the file 'records'."""
   for split in (_MANY, _FEW):
-    _build(files, files('records'), split)
+    _build(paths, paths('records'), split)
 
 
-def build_again(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
-  """Measures the building of records, for each picture."""
-  # Of this process alone: another environment's has its turns in between.
-  folder = files('records-{}'.format(os.getpid()))
-  return _measured(lambda: _build(files, folder, _MANY), sizes)
+def build_again(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures build_ade20k_data.py, for each picture."""
+  return _measured(_build, sizes, paths, paths('built'), _MANY)
 
 
-def _measured(function, sizes, folder=None):
-  """What a worker is given to measure a function of all pictures.
+def _measured(function, sizes, paths, folder, *arguments):
+  """Measures how long a function takes to make a folder of all pictures."""
+  def make():
+    function(paths, folder, *arguments)
 
-  Args:
-    function: what is measured.
-    sizes: cases.Sizes.
-    folder: what it makes, and is to find missing; None: nothing.
-  """
-  def make_way():
-    if folder:
-      shutil.rmtree(folder, ignore_errors=True)
+  def remove():
+    shutil.rmtree(folder, ignore_errors=True)
 
-  make_way()
-  function()
-  return (lambda: cases.seconds_each(
-      function, sizes.seconds, sizes.pictures, before=make_way), '')
+  remove()
+  make()
+  return cases.seconds_each(
+      make, sizes.seconds, sizes.pictures, before=remove), ''
 
 
-def _build(files, output_dir, split):
-  source = files('pictures', synthetic.DATASET_FOLDER)
+def _build(paths, output_dir, split):
+  source = paths('pictures', synthetic.DATASET_FOLDER)
   name = {_MANY: 'training', _FEW: 'validation'}[split]
   builder.build([options_lib.BuildOptions(
       split=split, output_dir=output_dir,
@@ -71,22 +64,21 @@ def _build(files, output_dir, split):
       label_folder=os.path.join(source, 'annotations', name))])
 
 
-def write(sizes: cases.Sizes, files: cases.Files) -> None:
+def write(sizes: cases.Sizes, paths: cases.Paths) -> None:
   """Makes the file 'preprocessed'."""
-  _write(sizes, files, files('preprocessed'))
+  _write(paths, paths('preprocessed'), _preprocess_options(sizes))
 
 
-def preprocess(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
-  """Measures what gen_preprocessed_data.py does, for each picture."""
-  folder = files('preprocessed-{}'.format(os.getpid()))
-  return _measured(lambda: _write(sizes, files, folder), sizes, folder)
+def preprocess(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures gen_preprocessed_data.py, for each picture."""
+  return _measured(
+      _write, sizes, paths, paths('written'), _preprocess_options(sizes))
 
 
-def _write(sizes, files, folder):
-  options = _preprocess_options(sizes)
+def _write(paths, folder, options):
   png_folder_writer.write(
       dataset.batches(
-          options_lib.DatasetOptions(files('records'), _MANY), options),
+          options_lib.DatasetOptions(paths('records'), _MANY), options),
       split=_MANY, preprocess_options=options,
       options=options_lib.PreprocessedOptions(folder))
 
@@ -95,15 +87,14 @@ def _preprocess_options(sizes):
   return network.preprocess_options(sizes)._replace(resize_factor=1)
 
 
-def preprocess_one_by_one(sizes: cases.Sizes,
-                          files: cases.Files) -> cases.Measurement:
-  """Measures the same, in a loop that does one thing after the other."""
-  folder = files('one-by-one-{}'.format(os.getpid()))
-  return _measured(
-      lambda: _write_one_by_one(sizes, files, folder), sizes, folder)
+def preprocess_one_by_one(
+    sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures the same in a loop, without any parallel work."""
+  return _measured(_write_one_by_one, sizes, paths, paths('written'),
+                   _preprocess_options(sizes))
 
 
-def _write_one_by_one(sizes, files, folder):
+def _write_one_by_one(paths, folder, options):
   os.makedirs(folder)
   with tf.Graph().as_default():
     serialized = tf.placeholder(tf.string, [])
@@ -112,12 +103,11 @@ def _write_one_by_one(sizes, files, folder):
     label = tf.image.decode_png(example['label_encoded'], channels=1)
     # As research/deeplab does, before anything else.
     pair = preprocess_lib.for_evaluation(
-        tf.cast(image, tf.float32), tf.cast(label, tf.int32),
-        _preprocess_options(sizes))
+        tf.cast(image, tf.float32), tf.cast(label, tf.int32), options)
     with tf.Session() as session:
       for number, record in enumerate(itertools.chain.from_iterable(
           tf.io.tf_record_iterator(path)
-          for path in records.find_shards(files('records'), _MANY))):
+          for path in records.find_shards(paths('records'), _MANY))):
         image, label = session.run(pair, {serialized: record})
         for kind, array in (('image', image), ('label', label[:, :, 0])):
           Image.fromarray(array.astype(np.uint8)).save(

@@ -1,11 +1,11 @@
-"""Measured: training steps, the forward pass, evaluation.
-
-Each function prepares a measurement and returns (function that gives seconds
-for each item, what there is to know about it).
-"""
+"""Training steps, training on several hosts, the forward pass, evaluation."""
 import contextlib
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Sequence
 from unittest import mock
 
 import numpy as np
@@ -23,6 +23,11 @@ from deeplab.nets import layers
 
 _SEED = 4
 _EVALUATED_SPLIT = 'val'  # the smaller one
+_LAUNCHER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(
+        os.path.realpath(__file__)))), 'scripts', 'launch_local.py')
+# The difference of two runs on several hosts is the time of steps alone.
+_FEW_STEPS, _MORE_STEPS = 2, 14
 # What the documented command lines say.
 _FLOAT_TRAINING = {'optimizer': 'adam', 'adam_learning_rate': 5e-6,
                    'fine_tune_batch_norm': False}
@@ -70,14 +75,14 @@ def initialize(session: tf.Session) -> None:
 
 
 def train_step(
-    sizes: cases.Sizes, unused_files: cases.Files, *, one_hot: bool = False,
+    sizes: cases.Sizes, unused_paths: cases.Paths, *, one_hot: bool = False,
     quantization: Optional[str] = None,
-    fused: Optional[bool] = None) -> cases.Measurement:
-  """A training step on a batch that is there already.
+    fused: Optional[bool] = None) -> cases.Measured:
+  """Measures a training step on a batch in memory.
 
   Args:
     sizes: cases.Sizes.
-    unused_files: as in worker.
+    unused_paths: not needed.
     one_hot: compute the loss as the reference does, not as the suite does.
     quantization: implementation of fake quantization, or None for float.
     fused: TrainOptions.fused_step.
@@ -88,7 +93,7 @@ def train_step(
   with tf.Graph().as_default(), contextlib.ExitStack() as patches:
     if one_hot:
       patches.enter_context(mock.patch.object(
-          losses, 'softmax_cross_entropy', one_hot_loss))
+          losses, 'sum_over_pixels', one_hot_sum))
     images = tf.placeholder(tf.float32, shape + [3])
     labels = tf.placeholder(tf.int32, shape + [1])
     step = training.build_step(
@@ -102,99 +107,105 @@ def train_step(
   run = session.make_callable(step.train_op, [images, labels])
   batch = (random.uniform(0, 255, shape + [3]).astype(np.float32),
            random.randint(0, contract.NUM_CLASSES, shape + [1], np.int32))
-  # The first runs take longer; they are not to be measured.
+  # The first runs take longer; they are not measured.
   for _ in range(2):
     run(*batch)
-  return lambda: cases.seconds_each(lambda: run(*batch), sizes.seconds), ''
+  return cases.seconds_each(lambda: run(*batch), sizes.seconds), ''
 
 
-def one_hot_loss(logits: tf.Tensor, labels: tf.Tensor,
-                 unused_label_weights: Tuple[float, ...] = (), *,
-                 is_fused: bool = False) -> tf.Tensor:
-  """losses.softmax_cross_entropy as the reference computes it, not fused."""
+def one_hot_sum(logits: tf.Tensor, labels: tf.Tensor,
+                unused_label_weights: Sequence[float] = (), *,
+                is_fused: bool = False) -> losses.Sum:
+  """Stands in for losses.sum_over_pixels; computes as the reference does."""
   assert not is_fused
   logits = layers.resize_bilinear(
       logits, labels.shape.as_list()[1:3], align_corners=True)
   labels = tf.reshape(labels, [-1])
   weights = tf.cast(tf.not_equal(labels, contract.IGNORE_LABEL), tf.float32)
   one_hot = tf.one_hot(labels, contract.NUM_CLASSES)
-  pixel_losses = tf.nn.softmax_cross_entropy_with_logits_v2(
+  of_pixels = tf.nn.softmax_cross_entropy_with_logits_v2(
       labels=tf.stop_gradient(one_hot),
       logits=tf.reshape(logits, [-1, contract.NUM_CLASSES]))
-  loss = tf.reduce_sum(pixel_losses * weights) / tf.maximum(
-      tf.reduce_sum(weights), 1e-5)
-  tf.losses.add_loss(loss)
-  return loss
+  return losses.Sum(tf.reduce_sum(of_pixels * weights), tf.reduce_sum(weights))
+
+
+def train_on_hosts(sizes: cases.Sizes, paths: cases.Paths, *,
+                   hosts: int) -> cases.Measured:
+  """Measures training by several processes, for each image.
+
+  They share this machine's cores: this shows the cost of working together, not
+  the gain from more machines.
+  """
+  # The documented flags, but from random weights.
+  command = [
+      sys.executable, _LAUNCHER, '--hosts={}'.format(hosts), '--',
+      '--dataset_dir=' + paths('records'),
+      '--train_crop_size={0},{0}'.format(sizes.side),
+      '--min_resize_value={}'.format(sizes.side),
+      '--max_resize_value={}'.format(sizes.side), '--resize_factor=16',
+      '--output_stride=16', '--decoder_output_stride=4',
+      '--fine_tune_batch_norm=False', '--optimizer=adam',
+      '--adam_learning_rate=.000005',
+      '--train_batch_size={}'.format(sizes.batch)]
+  seconds = []
+  for steps in (_FEW_STEPS, _MORE_STEPS):
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=paths()) as logdir:
+      subprocess.check_call(command + [
+          '--training_number_of_steps={}'.format(steps),
+          '--train_logdir=' + logdir])
+    seconds.append(time.perf_counter() - started)
+  return ((seconds[1] - seconds[0]) / (
+      (_MORE_STEPS - _FEW_STEPS) * sizes.batch),
+          '{} steps less {} steps'.format(_MORE_STEPS, _FEW_STEPS))
 
 
 # --- Evaluation ------------------------------------------------------------
 
 
-def forward(sizes: cases.Sizes, files: cases.Files, *,
-            frozen: bool = False, batch: int = 1) -> cases.Measurement:
-  """Labels of images that are there already.
+def forward(sizes: cases.Sizes, paths: cases.Paths, *,
+            frozen: bool = False, batch: int = 1) -> cases.Measured:
+  """Measures the labels of images in memory.
 
   Args:
     sizes: cases.Sizes.
-    files: as in worker.
+    paths: function from the parts of a name to a path.
     frozen: run the frozen graph, not its checkpoint.
     batch: number of images at a time.
   """
   predictor: counting.Predictor = (
       predictors.FrozenGraphPredictor(
-          files('float', contract.FROZEN_GRAPH),
+          paths('float', contract.FROZEN_GRAPH),
           crop_size=(sizes.side, sizes.side))
-      if frozen else _predictor(sizes, files))
+      if frozen else _predictor(sizes, paths))
   images = np.random.RandomState(_SEED).uniform(
       0, 255, [batch, sizes.side, sizes.side, 3]).astype(np.float32)
   for _ in range(2):
     predictor.predict(images)
-  return lambda: cases.seconds_each(
+  return cases.seconds_each(
       lambda: predictor.predict(images), sizes.seconds, batch), ''
 
 
-def evaluate(sizes: cases.Sizes, files: cases.Files) -> cases.Measurement:
-  """All that eval.py does for an image, once it is under way."""
-  predictor = _Clocked(_predictor(sizes, files))
+def evaluate(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures everything that eval.py does for an image after the first one."""
+  predictor = _predictor(sizes, paths)
+  predict = predictor.predict
+  starts: List[float] = []
 
-  def measure():
-    batches = dataset.batches(
-        options_lib.DatasetOptions(files('records'), _EVALUATED_SPLIT),
-        preprocess_options(sizes))
-    predictor.starts = []
-    counting.count(predictor, batches)
-    return predictor.seconds_each()
+  def timed(images):
+    starts.append(time.perf_counter())
+    return predict(images)
 
-  measure()
-  return measure, ''
+  predictor.predict = timed
+  for _ in range(2):  # the first pass takes longer
+    del starts[:]
+    counting.count(predictor, dataset.batches(
+        options_lib.DatasetOptions(paths('records'), _EVALUATED_SPLIT),
+        preprocess_options(sizes)))
+  return (starts[-1] - starts[0]) / (len(starts) - 1), ''
 
 
-def _predictor(sizes, files):
+def _predictor(sizes, paths):
   predictor = predictors.CheckpointPredictor(model_options(sizes))
-  predictor.restore(files('float', 'model.ckpt-0'))
+  predictor.restore(paths('float', 'model.ckpt-0'))
   return predictor
-
-
-class _Clocked(counting.Predictor):
-  """A predictor that remembers when it was called."""
-
-  def __init__(self, predictor):
-    self._predictor = predictor
-    # (time, number of images before).
-    self.starts: List[Tuple[float, int]] = []
-    self._images = 0
-
-  def predict(self, images: np.ndarray) -> np.ndarray:
-    """Returns the predictor's labels."""
-    self.starts.append((time.perf_counter(), self._images))
-    self._images += len(images)
-    return self._predictor.predict(images)
-
-  def close(self) -> None:
-    """Closes the predictor."""
-    self._predictor.close()
-
-  def seconds_each(self) -> float:
-    """Seconds from image to image, without the way to the first one."""
-    (first, before), (last, after) = self.starts[0], self.starts[-1]
-    return (last - first) / (after - before)

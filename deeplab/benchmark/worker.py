@@ -1,10 +1,7 @@
-"""The process that does one piece of work, and says how long it took.
+"""The script that does one work of `cases`, in a process of its own.
 
-It is asked by lines on standard input and answers each with a line of JSON:
-
-    {"work": "network.forward", ...}   prepared: versions, details
-    measure                            {"seconds": for each item}
-    peak                               {"peak_bytes": of memory, so far}
+It takes a job as JSON and the path to write its answer to. It is started by its
+path, so that it uses the package around it, whatever the current folder has.
 """
 import functools
 import importlib
@@ -14,30 +11,31 @@ import platform
 import resource
 import sys
 
-from deeplab import environment
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__)))))
+
+from deeplab import environment  # found through the line above
 from deeplab import quiet
+from deeplab.benchmark import cases
 
 _PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
 
 
-def _prepare(job):
-  """Does everything that is not to be measured.
+def _work(job):
+  """Does the work of a job.
 
   Args:
     job: dict with 'work', 'settings', 'sizes', 'folder'. If its setting
       'pooled' is False, TensorFlow allocates memory in its own way; 'cores' is
-      how many processors this process may use.
+      the number of processors that this process may use.
 
   Returns:
-    (function that measures, or None; what there is to know about it).
+    (seconds for each item, details), or None.
   """
-  from deeplab.benchmark import cases
-
   settings = dict(job['settings'])
-  if settings.pop('pooled', True):
-    environment.pool_memory()
-  else:  # the driver, which started this process, has it on
-    os.environ[environment.MEMORY_POOL] = 'false'
+  # The process that started this one may have set it.
+  os.environ[environment.MEMORY_POOL] = (
+      'true' if settings.pop('pooled', True) else 'false')
   cores = settings.pop('cores', None)
   if cores:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
@@ -45,7 +43,7 @@ def _prepare(job):
   function = getattr(
       importlib.import_module('deeplab.benchmark.' + module), name)
   return function(cases.Sizes(**job['sizes']), functools.partial(
-      os.path.join, job['folder']), **settings) or (None, '')
+      os.path.join, job['folder']), **settings)
 
 
 def _versions():
@@ -57,26 +55,17 @@ def _versions():
   return {name: version for name, version in versions.items() if version}
 
 
-def _peak_bytes():
-  """The largest resident memory of this process or of one it started."""
-  return 1024 * max(  # Linux counts in KiB
+def main() -> None:
+  """Does the work, and writes the answer."""
+  quiet.silence_tensorflow()
+  seconds, detail = _work(json.loads(sys.argv[1])) or (None, '')
+  peak = 1024 * max(  # Linux counts in KiB
       resource.getrusage(who).ru_maxrss
       for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+  with open(sys.argv[2], 'w') as answer:
+    json.dump({'seconds': seconds, 'detail': detail, 'peak_bytes': peak,
+               'versions': _versions()}, answer)
 
 
-def main() -> None:
-  """Serves until standard input ends."""
-  # Whatever libraries print must not get between the answers.
-  answers = os.fdopen(os.dup(1), 'w')
-  os.dup2(2, 1)
-  quiet.silence_tensorflow()
-
-  def answer(content):
-    answers.write(json.dumps(content) + '\n')
-    answers.flush()
-
-  measure, detail = _prepare(json.loads(sys.stdin.readline()))
-  answer({'versions': _versions(), 'detail': detail})
-  for line in sys.stdin:
-    answer({'seconds': measure()} if line.strip() == 'measure'
-           else {'peak_bytes': _peak_bytes()})
+if __name__ == '__main__':
+  main()
