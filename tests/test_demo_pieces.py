@@ -89,109 +89,75 @@ def demo(tmp_path):
   return Demo(tmp_path)
 
 
-def steps_in(calls):
+ALL_MODERN = ['modern {}'.format(stage.split()[1]) for stage in STAGES[1:]]
+MODERN_READY = 'ready: .venvs/modern (TensorFlow 2.21.0, Python 3.11.7)'
+NOTICE = 'no Python 3.7 or 3.6: every stage runs in .venvs/modern\n'
+
+
+def stages_in(calls):
+  return [' '.join(call[:2]) for call in calls]
+
+
+def values_of(flag, calls):
   return [word.split('=')[1] for call in calls for word in call
-          if word.startswith('--training_number_of_steps=')]
+          if word.startswith('--{}='.format(flag))]
 
 
 def test_demo_goes_through_every_stage(demo):
   calls, output = demo.run()
-  assert [' '.join(call[:2]) for call in calls] == STAGES
-  assert 'demo_output/pictures/predictions.png\n' in output
-  assert output.splitlines()[-1].startswith('done in ')
-
-
-ALL_MODERN = ['modern {}'.format(stage.split()[1]) for stage in STAGES[1:]]
-NOTICE = 'no Python 3.7 or 3.6: every stage runs in .venvs/modern\n'
-
-
-def test_demo_without_an_old_python_runs_in_the_modern_environment(demo):
-  demo.stand_in(ready='ready: .venvs/modern (TensorFlow 2.21.0, Python 3.11.7)')
-  calls, output = demo.run()
-  assert [' '.join(call[:2]) for call in calls] == ['setup.sh all'] + ALL_MODERN
-  assert output.count(NOTICE) == 1
-  assert '\nTensorBoard: .venvs/modern/bin/tensorboard --logdir=' in output
-
-
-def test_demo_environment_can_be_chosen(demo):
-  calls, output = demo.run(DEMO_ENVIRONMENT='reference')
-  assert [' '.join(call[:2]) for call in calls] == [
-      'setup.sh tf1', 'setup.sh tf2'] + STAGES[1:]
-  assert NOTICE not in output
-  assert '\nTensorBoard: .venvs/tf1/bin/tensorboard --logdir=' in output
-  demo.stand_in(ready='ready: .venvs/modern (TensorFlow 2.21.0, Python 3.11.7)')
-  calls, output = demo.run(DEMO_ENVIRONMENT='modern')
-  assert [' '.join(call[:2]) for call in calls] == [
-      'setup.sh modern'] + ALL_MODERN
-  assert NOTICE not in output
-
-
-def test_demo_refuses_another_environment(demo):
-  calls, output = demo.run(status=2, DEMO_ENVIRONMENT='tf3')
-  assert calls == [] and not demo.output.exists()
-  assert output == ('ERROR demo.sh: DEMO_ENVIRONMENT=tf3: expected reference '
-                    'or modern\n')
-
-
-def test_demo_stops_where_there_is_no_environment(demo):
-  demo.stand_in(failing='all')
-  calls, _ = demo.run(status=3)
-  assert calls == [['setup.sh', 'all']]
-
-
-def test_flags_of_the_demo_are_flags_of_the_scripts(demo):
-  calls, _ = demo.run()
-  for _, script, *arguments in calls[1:]:
+  assert stages_in(calls) == STAGES
+  assert values_of('training_number_of_steps', calls) == [
+      '1', '200', '80', '10']
+  for environment, script, *arguments in calls[1:]:
     # The names of stages hold spaces, which the stand-ins do not keep apart.
     names = {word[2:].split('=')[0] for word in arguments
              if word.startswith('--')}
     assert names and names <= scripts.flags_of(script), script
-
-
-def test_demo_shows_commands_as_one_would_type_them(demo):
-  calls, output = demo.run()
-  shown = output.replace('\\\n    ', '').replace("'", '')
-  for environment, *call in calls[1:]:
-    assert '.venvs/{}/bin/python {}\n'.format(
-        environment, ' '.join(call)) in shown
+    # Commands are shown as one would type them.
+    assert '.venvs/{}/bin/python {}\n'.format(environment, ' '.join(
+        [script] + arguments)) in output.replace('\\\n    ', '').replace(
+            "'", '')
   assert "'--report=frozen graph=demo_output/reports/frozen_graph.json'" in (
       output)
-
-
-def test_every_report_of_the_demo_is_in_its_table(demo):
-  calls, _ = demo.run()
-  written = [word.split('=')[1] for call in calls for word in call
-             if word.startswith('--report_json=')]
+  # The table has every report.
   tabled = [word.split('=')[-1] for word in calls[-1] if '.json' in word]
-  assert tabled == written and len(written) == 7
+  assert tabled == values_of('report_json', calls) and len(tabled) == 7
+  assert 'demo_output/pictures/predictions.png\n' in output
+  assert '\nTensorBoard: .venvs/tf1/bin/tensorboard --logdir=' in output
+  assert output.splitlines()[-1].startswith('done in ')
 
 
-def test_demo_steps(demo):
-  assert steps_in(demo.run()[0]) == ['1', '200', '80', '10']
-  assert steps_in(demo.run(DEMO_STEPS='2')[0]) == ['1', '2', '1', '1']
+@pytest.mark.parametrize('chosen, ready, stages', [
+    ('', MODERN_READY, ['setup.sh all'] + ALL_MODERN),
+    ('modern', MODERN_READY, ['setup.sh modern'] + ALL_MODERN),
+    ('reference', READY, ['setup.sh tf1', 'setup.sh tf2'] + STAGES[1:])])
+def test_demo_environments(demo, chosen, ready, stages):
+  demo.stand_in(ready=ready)
+  calls, output = demo.run(DEMO_ENVIRONMENT=chosen, DEMO_STEPS='2')
+  assert stages_in(calls) == stages
+  assert values_of('training_number_of_steps', calls) == ['1', '2', '1', '1']
+  assert output.count(NOTICE) == (not chosen)
+  assert ('bin/tensorboard' in output) and (
+      '.venvs/modern/bin/tensorboard' in output) == (ready == MODERN_READY)
 
 
-def test_demo_starts_over(demo):
-  demo.run()
-  old = demo.output / 'train'
-  old.write_text('of the first run')
-  demo.run()
-  assert demo.output.is_dir() and not old.exists()
+@pytest.mark.parametrize('failing', ['all', 'export_model.py'])
+def test_demo_stops_at_the_first_failure(demo, failing):
+  demo.stand_in(failing=failing)
+  calls, output = demo.run(status=3)
+  assert calls[-1][1] == failing
+  assert 'done in' not in output
 
 
-def test_demo_output_is_taken_from_where_the_user_is(demo):
+def test_demo_starts_over_where_the_user_is(demo):
   elsewhere = demo.folder / 'else where'
   elsewhere.mkdir()
-  calls, _ = demo.run(cwd=elsewhere, DEMO_OUTPUT='out')
-  assert (elsewhere / 'out').is_dir() and not demo.output.exists()
+  for _ in range(2):
+    calls, _ = demo.run(cwd=elsewhere, DEMO_OUTPUT='out')
+    assert not (elsewhere / 'out' / 'old').exists()
+    (elsewhere / 'out' / 'old').write_text('of the first run')
   assert ' '.join(calls[1]).count('--output_dir={}'.format(elsewhere / 'out'))
-
-
-def test_demo_stops_at_the_first_failure(demo):
-  demo.stand_in(failing='export_model.py')
-  calls, output = demo.run(status=3)
-  assert calls[-1][1] == 'export_model.py'
-  assert 'done in' not in output
+  assert not demo.output.exists()
 
 
 def test_demo_removes_no_folder_of_someone_else(demo):
@@ -204,17 +170,19 @@ def test_demo_removes_no_folder_of_someone_else(demo):
                     'else; give a new folder\n')
 
 
-@pytest.mark.parametrize('steps', ['0', '1', 'many', '2.5'])
-def test_demo_refuses_steps(demo, steps):
-  calls, output = demo.run(status=2, DEMO_STEPS=steps)
+@pytest.mark.parametrize('arguments, variables, message', [
+    ((), {'DEMO_STEPS': '1'},
+     'DEMO_STEPS=1: expected a whole number of at least 2'),
+    ((), {'DEMO_STEPS': '2.5'},
+     'DEMO_STEPS=2.5: expected a whole number of at least 2'),
+    ((), {'DEMO_ENVIRONMENT': 'tf3'},
+     'DEMO_ENVIRONMENT=tf3: expected reference or modern'),
+    (('--quick',), {}, '--quick: expected no argument; see DEMO_OUTPUT, '
+     'DEMO_STEPS')])
+def test_demo_refuses(demo, arguments, variables, message):
+  calls, output = demo.run(*arguments, status=2, **variables)
   assert calls == [] and not demo.output.exists()
-  assert output == ('ERROR demo.sh: DEMO_STEPS={}: expected a whole number of '
-                    'at least 2\n'.format(steps))
-
-
-def test_demo_refuses_arguments(demo):
-  calls, output = demo.run('--quick', status=2)
-  assert calls == [] and output.startswith('ERROR demo.sh: --quick: ')
+  assert output == 'ERROR demo.sh: {}\n'.format(message)
 
 
 # --- The table -------------------------------------------------------------
@@ -227,15 +195,8 @@ def write_report(path, matrix):
       matrix=np.array(matrix)))
 
 
-def test_stage_row_is_read_from_a_report(tmp_path):
-  path = tmp_path / 'report.json'
-  # IoU: class 1 3 / (3 + 1), class 2 4 / (4 + 1), class 0 not seen.
-  write_report(path, [[0, 0, 0], [0, 3, 1], [0, 0, 4]])
-  assert report.stage_row('a', str(path)) == (
-      'a', pytest.approx(0.775), pytest.approx(0.875), 2, 1.5)
-
-
 def test_stage_table_script(tmp_path):
+  # IoU: class 1 3 / (3 + 1), class 2 4 / (4 + 1), class 0 not seen.
   write_report(tmp_path / 'a.json', [[0, 0, 0], [0, 3, 1], [0, 0, 4]])
   write_report(tmp_path / 'b.json', [[0, 0], [0, 0]])
   done = scripts.run('scripts/stage_table.py', '--report=first stage=a.json',
