@@ -198,8 +198,7 @@ def score_log(options: options_lib.AccuracyLogOptions,
   _check_summary(path, pairs)
   report = score(path, pairs, size, name=option('accuracy_log', path),
                  runtime='whatever wrote the log; unofficial')
-  report_lib.save(report, {}, eval_options)
-  report_lib.show(report, eval_options.report_json)
+  report_lib.publish(report, {}, eval_options)
   return report
 
 

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -17,7 +17,6 @@ from deeplab import counting
 from deeplab import descriptions
 from deeplab import events as events_lib
 from deeplab import files
-from deeplab import inputs
 from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import predictors
@@ -42,24 +41,26 @@ def evaluate(predictor: counting.Predictor,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
              step: Optional[int] = None,
-             num_classes: Optional[int] = None) -> report_lib.Report:
-  """Evaluates a predictor on a split and writes what is asked for.
+             num_classes: Optional[int] = None,
+             cache: Optional[str] = None) -> report_lib.Report:
+  """Evaluates a predictor on a split, then writes and prints the report.
 
   Args:
-    predictor: makes the labels.
-    batches: of the split.
-    preprocess_options: what the images of the batches became first.
-    options: what becomes of the scores.
-    kind: report.CHECKPOINT or report.FROZEN_GRAPH.
+    predictor: the opened model.
+    batches: batches of the split.
+    preprocess_options: options that the batches were made with.
+    options: paths of the files to write.
+    kind: report.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL or ONNX.
     step: global step of a checkpoint, or None.
     num_classes: number of classes, the ignored one included; None: those of
       the batches' label map.
+    cache: another file to write the report to, or None.
 
   Returns:
-    The report, which is not printed yet.
+    The report.
 
   Raises:
-    InputError: options or records that cannot be used.
+    InputError: the options or the records cannot be used.
   """
   counts = counting.count(
       predictor, batches,
@@ -75,15 +76,17 @@ def evaluate(predictor: counting.Predictor,
     # TensorBoard shows graphs as a run of their own, beside the checkpoints'.
     write_events(options.eval_logdir if kind == report_lib.CHECKPOINT
                  else os.path.join(options.eval_logdir, 'pb'), result)
-  report_lib.save(result, counts.samples, options)
+  if cache:
+    report_lib.write(cache, result)
+  report_lib.publish(result, counts.samples, options)
   return result
 
 
 def write_events(logdir: str, result: report_lib.Report) -> None:
-  """Writes a report's scores for TensorBoard, and its confusion matrix.
+  """Writes a report's scores and its confusion matrix for TensorBoard.
 
-  The IoU of a class has the reference's tag, and one with its name, but for the
-  ignored one.
+  Each class has the reference's tag; each but the ignored one has another tag
+  with its name.
 
   Args:
     logdir: folder for the events.
@@ -92,18 +95,16 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
   Raises:
     OSError, tf.errors.OpError: they cannot be written.
   """
-  scores = result.scores
-  values = [tf.Summary.Value(
-      tag='eval/miou_1.0_overall', simple_value=scores.miou)]
   names = report_lib.class_names(result)
-  for tag, classes in (
-      ('eval/miou_1.0_class_{index}', range(len(names))),
-      ('iou/{index:02}_{name}', [index for index in range(len(names))
-                                 if index != result.ignore_label])):
-    values += [
-        tf.Summary.Value(tag=tag.format(index=index, name=names[index]),
-                         simple_value=float(scores.per_class_iou[index]))
-        for index in classes]
+  iou = result.scores.per_class_iou
+  scores = {'eval/miou_1.0_overall': result.scores.miou}
+  scores.update(('eval/miou_1.0_class_{}'.format(index), iou[index])
+                for index in range(len(names)))
+  scores.update(('iou/{:02}_{}'.format(index, name), iou[index])
+                for index, name in enumerate(names)
+                if index != result.ignore_label)
+  values = [tf.Summary.Value(tag=tag, simple_value=float(score))
+            for tag, score in scores.items()]
   values.append(events_lib.picture(
       'eval/confusion_matrix',
       visualize.confusion_matrix(result.matrix, names)))
@@ -122,17 +123,17 @@ def evaluate_checkpoints(
   """Evaluates checkpoints as they appear in a folder, or a single one once.
 
   Args:
-    watch_options: which checkpoints, and when.
-    model_options: the structure of the network that they are of.
-    dataset_options: which split.
-    preprocess_options: what the images become first.
-    options: what becomes of the scores.
+    watch_options: which checkpoints to evaluate, and when.
+    model_options: structure of their network.
+    dataset_options: the split.
+    preprocess_options: size of the images.
+    options: paths of the files to write.
 
   Returns:
-    The last report, or None where the time was up before the first.
+    The last report, or None if the time was up before the first.
 
   Raises:
-    InputError: options, records or checkpoints that cannot be used; no
+    InputError: options, records or checkpoints cannot be used; or there is no
       checkpoint although max_evaluations is given.
   """
   checkpoint_dir = watch_options.checkpoint_dir
@@ -144,7 +145,7 @@ def evaluate_checkpoints(
   if is_single or watch_options.max_evaluations and not newest.find():
     first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
-  # What can be wrong with the data shows before there is any waiting.
+  # Bad data are refused before any waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
       model_map=checkpoints.label_map_of(checkpoint_dir))
@@ -153,38 +154,64 @@ def evaluate_checkpoints(
       deeplab_v3.least_memory(model_options, batches.batch_size),
       '{} of {}', option('batch_size', batches.batch_size),
       option('crop_size', model_options.crop_size))
-  result = None
   with predictors.CheckpointPredictor(model_options) as predictor:
     evaluator = _Evaluator(predictor, batches, model_options, dataset_options,
                            preprocess_options, options)
     if is_single:
       return evaluator.evaluated(first, again=True)
-    results = _appearing(
-        newest, watch_options.interval_secs, watch_options.timeout_secs,
-        lambda prefix: evaluator.evaluated(
-            prefix, again=watch_options.reevaluate))
-    for number, report in enumerate(results, 1):
-      result = report
-      if number == watch_options.max_evaluations:
-        break
-  return result
+    return evaluator.watch(newest, watch_options)
 
 
-class _Evaluator:
-  """Evaluates checkpoints, prints their reports and keeps them.
+class _Evaluator(NamedTuple):
+  """Evaluates checkpoints.
 
-  The reports are kept in the folder of events, so that an evaluation that is
-  started again does not repeat what is done.
+  Their reports are kept in the folder of events, so that an evaluation that is
+  started again does not repeat them.
   """
+  predictor: predictors.CheckpointPredictor
+  batches: dataset.Batches
+  model_options: options_lib.ModelOptions
+  dataset_options: options_lib.DatasetOptions
+  preprocess_options: options_lib.PreprocessOptions
+  options: options_lib.EvalOptions
 
-  def __init__(self, predictor, batches, model_options, dataset_options,
-               preprocess_options, options):
-    self._predictor = predictor
-    self._batches = batches
-    self._model_options = model_options
-    self._dataset_options = dataset_options
-    self._preprocess_options = preprocess_options
-    self._options = options
+  def watch(self, newest, watch_options):
+    """Evaluates the newest checkpoint of a folder whenever there is a new one.
+
+    Args:
+      newest: a checkpoints.Newest of the folder.
+      watch_options: CheckpointEvalOptions.
+
+    Returns:
+      The last report, or None.
+    """
+    result, seen, evaluations = None, None, 0
+    waiting_since, noticed = time.time(), 0.0
+    while True:
+      prefix = newest.find()
+      started = time.time()
+      if prefix and prefix != seen:
+        found = self.evaluated(prefix, again=watch_options.reevaluate)
+        if not found:
+          continue  # Another checkpoint has taken its place.
+        result, seen, evaluations = found, prefix, evaluations + 1
+        if evaluations == watch_options.max_evaluations:
+          return result
+        _say_waiting(newest, prefix)
+        # The interval is from start to start: an evaluation that took longer is
+        # followed by the next one at once.
+        _sleep(started + watch_options.interval_secs - time.time())
+        waiting_since = noticed = time.time()
+        continue
+      timeout = watch_options.timeout_secs
+      if timeout is not None and started - waiting_since >= timeout:
+        _LOG.info('no new checkpoint in %s for %d s: done', newest.folder,
+                  timeout)
+        return result
+      if started - noticed >= _WAITING_NOTICE_SECS:
+        noticed = started
+        _say_waiting(newest, prefix)
+      _sleep(1)
 
   def evaluated(self, prefix, *, again):
     """Evaluates a checkpoint.
@@ -194,36 +221,30 @@ class _Evaluator:
       again: evaluate it even if its report was kept.
 
     Returns:
-      The report. None: the checkpoint was removed before it was read, as a
+      The report. None: the checkpoint was removed before it was read, because a
       trainer removes old ones.
     """
     try:
       cache = self._cache_file(prefix)
       kept = None if again else self._recalled(cache)
       if not kept:
-        self._predictor.restore(prefix)
+        self.predictor.restore(prefix)
     except Exception:
       # A trainer removes the index first.
       if storage.exists(prefix + '.index'):
         raise
       _LOG.info('%s was removed before it was read', prefix)
       return None
-    if kept:
-      _LOG.info('%s was evaluated before with the same options: no image is '
-                'read, its report follows; %s evaluates it again', prefix,
-                option('reevaluate'))
-      result = kept._replace(path=prefix)
-      if self._options.report_json:
-        report_lib.write(self._options.report_json, result)
-    else:
-      result = evaluate(
-          self._predictor, self._batches, self._preprocess_options,
-          self._options, kind=report_lib.CHECKPOINT,
-          step=checkpoints.global_step_in(prefix),
-          num_classes=self._model_options.num_classes)
-      if cache:
-        report_lib.write(cache, result)
-    report_lib.show(result, self._options.report_json)
+    if not kept:
+      return evaluate(
+          self.predictor, self.batches, self.preprocess_options, self.options,
+          kind=report_lib.CHECKPOINT, step=checkpoints.global_step_in(prefix),
+          num_classes=self.model_options.num_classes, cache=cache)
+    _LOG.info('%s was evaluated before with the same options: no image is '
+              'read, its report follows; %s evaluates it again', prefix,
+              option('reevaluate'))
+    result = kept._replace(path=prefix)
+    report_lib.publish(result, {}, self.options)
     return result
 
   def _cache_file(self, prefix):
@@ -233,77 +254,36 @@ class _Evaluator:
     of a checkpoint has the checksums of its variables; its name and folder do
     not matter.
     """
-    if not self._options.eval_logdir:
+    if not self.options.eval_logdir:
       return None
     with storage.reading(prefix + '.index') as index:
       weights = hashlib.sha1(index.read()).hexdigest()
-    data = self._dataset_options
+    data = self.dataset_options
     key = files.digest({
         'checkpoint': weights,
         'records': [(os.path.basename(path), storage.state(path)[1:])
                     for path in records.find_shards(
                         data.dataset_dir, data.split)],
-        'model': options_lib.to_json(self._model_options),
+        'model': options_lib.to_json(self.model_options),
         'data': options_lib.to_json(data),
-        'preprocessing': self._preprocess_options.to_json(),
-        'pictures': [self._options.vis_dir,
-                     report_lib.samples_wanted(self._options)],
+        'preprocessing': self.preprocess_options.to_json(),
+        'pictures': [self.options.vis_dir,
+                     report_lib.samples_wanted(self.options)],
         'runtime': predictors.runtime()})
     return os.path.join(
-        self._options.eval_logdir, 'evaluated-{}-{}.json'.format(
+        self.options.eval_logdir, 'evaluated-{}-{}.json'.format(
             checkpoints.step_of(prefix), key[:16]))
 
   def _recalled(self, cache):
     """Returns the report that a file keeps, or None."""
-    vis_dir = self._options.vis_dir
+    vis_dir = self.options.vis_dir
     if not cache or vis_dir and not os.path.exists(
         report_lib.picture_path(vis_dir)):
       return None
     try:
-      return report_lib.from_json(inputs.read_json(cache, cache, 'a report'))
+      return report_lib.read(cache)
     except (OSError, InputError):
-      return None  # There is none, or it is damaged: it is made again.
-
-
-def _appearing(newest, interval_secs, timeout_secs, evaluated_once):
-  """Has the newest checkpoint of a folder evaluated when there is a new one.
-
-  Args:
-    newest: a checkpoints.Newest of the folder.
-    interval_secs: least time between two evaluations.
-    timeout_secs: time without a new checkpoint to stop after; None: never.
-    evaluated_once: function from a prefix to a report, or None where the
-      checkpoint is gone.
-
-  Yields:
-    The reports.
-  """
-  seen = None
-  waiting_since, noticed = time.time(), None
-  while True:
-    prefix = newest.find()
-    if prefix and prefix != seen:
-      started = time.time()
-      result = evaluated_once(prefix)
-      if result is None:
-        continue  # another one has taken its place
-      yield result
-      seen = prefix
-      _say_waiting(newest, prefix)
-      # The interval is from start to start: an evaluation that took longer is
-      # followed by the next one at once.
-      _sleep(started + interval_secs - time.time())
-      waiting_since = noticed = time.time()
-      continue
-    now = time.time()
-    if timeout_secs is not None and now - waiting_since >= timeout_secs:
-      _LOG.info('no new checkpoint in %s for %d s: done', newest.folder,
-                timeout_secs)
-      return
-    if noticed is None or now - noticed >= _WAITING_NOTICE_SECS:
-      noticed = now
-      _say_waiting(newest, prefix)
-    _sleep(1)
+      return None  # It is missing or damaged, and is made again.
 
 
 def _say_waiting(newest, prefix):
@@ -332,51 +312,48 @@ def evaluate_frozen_graph(
   """Evaluates a frozen graph, a SavedModel or an ONNX file.
 
   Args:
-    graph_options: which one.
-    dataset_options: which split.
-    preprocess_options: what the images become first.
-    options: what becomes of the scores.
+    graph_options: the file.
+    dataset_options: the split.
+    preprocess_options: size of the images.
+    options: paths of the files to write.
 
   Returns:
-    What was published.
+    The report.
 
   Raises:
-    InputError: options, records or a graph that cannot be used.
+    InputError: the options, the records or the graph cannot be used.
   """
-  model = _exported(graph_options)
+  model = _exported(graph_options.path)
   with _open_exported(
       model, graph_options, preprocess_options.crop_size) as predictor:
-    # Missing folders are made, but not for a graph that is refused.
+    # A graph that is refused leaves no folder behind.
     report_lib.check_outputs(options)
     batches = dataset.batches(
         dataset_options, preprocess_options,
         model_map=descriptions.label_map_beside(model.path))
-    result = evaluate(predictor, batches, preprocess_options, options,
-                      kind=model.kind)
-  report_lib.show(result, options.report_json)
-  return result
+    return evaluate(predictor, batches, preprocess_options, options,
+                    kind=model.kind)
 
 
-def _exported(graph_options):
-  """Tells what was exported: an any_model.ModelFile."""
-  path = graph_options.path
+def _exported(path):
+  """Returns the any_model.ModelFile of an exported model."""
   servable = any_model.saved_model_folder(path)
   if servable:
     return any_model.ModelFile(report_lib.SAVED_MODEL, servable)
   is_onnx = os.path.isfile(path) and any_model.is_onnx(path)
-  # What it is not, the reader of graphs says.
+  # The reader of graphs refuses whatever is no graph.
   return any_model.ModelFile(
       report_lib.ONNX if is_onnx else report_lib.FROZEN_GRAPH, path)
 
 
 def _open_exported(model, graph_options, crop_size):
-  """Returns a predictor of it."""
+  """Returns a predictor of an exported model."""
+  nodes = {'input_node': graph_options.input_node,
+           'output_node': graph_options.output_node}
   if model.kind == report_lib.FROZEN_GRAPH:
     return predictors.FrozenGraphPredictor(
-        model.path, crop_size=crop_size, input_node=graph_options.input_node,
-        output_node=graph_options.output_node)
-  for name in ('input_node', 'output_node'):
-    given = getattr(graph_options, name)
+        model.path, crop_size=crop_size, **nodes)
+  for name, given in nodes.items():
     if given != definitions(options_lib.GraphEvalOptions)[name].default:
       raise InputError('{}: {} says itself what goes in and comes out; drop it',
                        option(name, given), model.path)

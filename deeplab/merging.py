@@ -9,7 +9,6 @@ import numpy as np
 
 from deeplab import errors
 from deeplab import files
-from deeplab import inputs
 from deeplab import options as options_lib
 from deeplab import report as report_lib
 from deeplab.errors import InputError
@@ -74,11 +73,7 @@ def merge(paths: Sequence[str],
 
 def _read(path):
   """Returns the _Given of a file."""
-  content = inputs.read_json(path, path, _KIND)
-  try:
-    report = report_lib.from_json(content)
-  except InputError:
-    raise InputError('{}: expected {}'.format(path, _KIND))
+  report = report_lib.read(path, kind=_KIND)
   shard = report.shard
   if not shard:
     raise InputError('{}: a report of all {} images; expected {}'.format(

@@ -16,6 +16,7 @@ from typing import (
   Optional,
   Sequence,
   Tuple,
+  Union,
 )
 
 import numpy as np
@@ -31,6 +32,7 @@ from deeplab import published
 from deeplab import streams
 from deeplab import visualize
 from deeplab.errors import InputError
+from deeplab.errors import Option
 from deeplab.errors import option
 
 _LOG = logging.getLogger(__name__)
@@ -110,17 +112,6 @@ class Report(NamedTuple):
   def images_per_second(self) -> float:
     """Speed of the evaluation; NaN where no time was measured."""
     return self.images / self.seconds if self.seconds else float('nan')
-
-
-class StageRow(NamedTuple):
-  """One line of stage_table: a step of a chain, and how well it does."""
-  # Such as 'checkpoint' or 'freeze_ptq.tflite'.
-  stage: str
-  # Scores in [0, 1]; NaN prints as '-'.
-  miou: float
-  pixel_accuracy: float
-  images: int
-  seconds: float
 
 
 def table(report: Report) -> str:
@@ -245,13 +236,33 @@ def from_json(content: Any) -> Report:
   raise InputError('expected a report')
 
 
+def read(path: str, name: Union[str, Option] = '',
+         kind: str = 'a report') -> Report:
+  """Reads a report from a file that `write` made.
+
+  Args:
+    path: the file.
+    name: the option with the path, for messages; '': the path.
+    kind: the expected kind of file, for messages.
+
+  Raises:
+    InputError: there is no such file, or it is no report.
+    OSError: it cannot be read.
+  """
+  content = inputs.read_json(path, name or path, kind)
+  try:
+    return from_json(content)
+  except InputError:
+    raise InputError('{}: expected {}', name or path, kind)
+
+
 def write(path: str, report: Report) -> None:
   """Writes to_json(report) to a file, which is never seen half-written."""
   files.write_json(path, to_json(report))
 
 
 def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
-  """Returns how many images `save` makes use of."""
+  """Returns the number of images that `publish` draws."""
   return eval_options.vis_images if eval_options.vis_dir else 0
 
 
@@ -285,41 +296,45 @@ def picture_path(vis_dir: str) -> str:
   return os.path.join(vis_dir, 'predictions.png')
 
 
-def save(report: Report, samples: Dict[str, List[np.ndarray]],
-         eval_options: options_lib.EvalOptions) -> None:
-  """Writes what is asked for, but for events.
+def publish(report: Report, samples: Dict[str, List[np.ndarray]],
+            eval_options: options_lib.EvalOptions) -> None:
+  """Writes the JSON file and the pictures, then prints the report.
 
   Args:
     report: the evaluation.
     samples: lists of as many arrays each, 'images' (uint8 [height, width, 3],
       RGB), 'labels' and 'predictions' (integer [height, width]); see
-      samples_wanted.
-    eval_options: what is asked for.
+      samples_wanted. {}: no picture is written.
+    eval_options: paths of the files.
+
+  Raises:
+    OutputError: see show.
   """
   if eval_options.report_json:
     write(eval_options.report_json, report)
-  if eval_options.vis_dir:
+  if eval_options.vis_dir and samples:
     path = picture_path(eval_options.vis_dir)
     visualize.save(path, visualize.prediction_sheet(
         samples['images'], samples['labels'], samples['predictions'],
         label_map=report.label_map))
     _LOG.info('wrote %s', path)
+  show(report, eval_options.report_json)
 
 
 def show(report: Report, report_json: Optional[str]) -> None:
-  """Prints the table and the result line: last, as this may fail.
+  """Prints the table and the result line.
 
   Args:
     report: the evaluation.
-    report_json: where it is written, too; None: nowhere.
+    report_json: the file that has the report, or None.
 
   Raises:
-    OutputError: standard output cannot be written to; the error says where the
-      report is, or has its result line.
+    OutputError: standard output cannot be written to; the error names the file,
+      or has the result line.
   """
   try:
     print(table(report))
-    # Who reads along sees it now: eval.py may go on for hours.
+    # eval.py may go on for hours, so a reader must see the report now.
     print(result_line(report), flush=True)
   except streams.OutputError as error:
     error.text = ('the report, which is in {}'.format(report_json)
@@ -336,50 +351,31 @@ def result_line(report: Report) -> str:
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 
 
-def stage_row(stage: str, path: str) -> StageRow:
-  """Reads a line of stage_table from a file that write() made.
+def stage_table(stages: Sequence[Tuple[str, str]]) -> str:
+  """Returns a table that compares the reports of a model's forms.
 
   Args:
-    stage: what to call it.
-    path: the file.
-
-  Raises:
-    InputError: the file is no report.
-    OSError: it cannot be read.
-  """
-  given = option('report', '{}={}'.format(stage, path))
-  content = inputs.read_json(path, given, 'a report')
-  try:
-    report = from_json(content)
-  except InputError:
-    raise InputError('{}: expected a report, as {} has it written', given,
-                     option('report_json'))
-  return StageRow(stage, report.scores.miou, report.scores.pixel_accuracy,
-                  report.images, report.seconds)
-
-
-def stage_table(rows: Sequence[Tuple[str, float, float, int, float]]) -> str:
-  """Lays scores out by stage, to compare a model's forms.
-
-  Args:
-    rows: StageRows, or tuples of its fields.
+    stages: (name, path of a report) for each row.
 
   Returns:
     A line of headings and one line a row, without a final newline.
+
+  Raises:
+    InputError: a file is missing or is no report.
   """
-  stages = [StageRow(*row) for row in rows]
-  width = max([len('stage')] + [len(row.stage) for row in stages])
-  layout = '{{:<{}}}  {{:>7}}  {{:>14}}  {{:>6}}  {{:>8}}'.format(width)
-  lines = [layout.format('stage', 'mIoU', 'pixel accuracy', 'images',
-                         'seconds')]
-  lines += [layout.format(
-      row.stage, _score(row.miou), _score(row.pixel_accuracy), row.images,
-      '{:.1f}'.format(row.seconds)) for row in stages]
-  lines += [
+  rows = [('stage', 'mIoU', 'pixel accuracy', 'images', 'seconds')]
+  for stage, path in stages:
+    report = read(path, option('report', '{}={}'.format(stage, path)))
+    rows.append((stage, _score(report.scores.miou),
+                 _score(report.scores.pixel_accuracy), str(report.images),
+                 '{:.1f}'.format(report.seconds)))
+  width = max(len(row[0]) for row in rows)
+  lines = ['{:<{}}  {:>7}  {:>14}  {:>6}  {:>8}'.format(row[0], width, *row[1:])
+           for row in rows]
+  return '\n'.join(lines + [
       'mIoU: every class seen, as the published figures of checkpoints and '
       'graphs.', 'The published figures of TFLite files are "mIoU, kept" of '
-      'their reports.']
-  return '\n'.join(lines)
+      'their reports.'])
 
 
 def _score(value):

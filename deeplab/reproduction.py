@@ -445,8 +445,7 @@ def _results(options, plan, noted, versions, machine):
   """Returns the content of results.json; noted: facts by a step's name."""
   rows = []
   for figure, whose, step in plan.rows:
-    report = report_lib.from_json(inputs.read_json(
-        step.output, step.output, 'a report'))
+    report = report_lib.read(step.output)
     ours = getattr(report.scores, figure.score)
     difference = min((ours - value for value in figure.published), key=abs)
     facts = noted[step.name]

@@ -41,18 +41,14 @@ def colour(labels: np.ndarray,
 
   Args:
     labels: [height, width] integer, classes.
-    label_map: what the classes are.
+    label_map: names the classes.
 
   Returns:
     [height, width, 3] uint8 RGB.
 
   Raises:
-    InputError: another rank, or a value that is no class.
+    InputError: a value is no class.
   """
-  labels = np.asarray(labels)
-  if labels.ndim != 2:
-    raise InputError('labels of shape {}: expected [height, width]'.format(
-        list(labels.shape)))
   for value in (labels.min(), labels.max()):
     if not 0 <= value < label_map.num_classes:
       raise InputError('label {}: expected a class in 0..{}'.format(
@@ -69,20 +65,15 @@ def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.6,
     labels: [height, width] integer, classes; pixels of the ignored class show
       the image alone.
     opacity: weight of the colours, in [0, 1].
-    label_map: what the classes are.
+    label_map: names the classes.
 
   Returns:
     [height, width, 3] uint8 RGB, rounded to the nearest.
 
   Raises:
-    InputError: image and labels differ in size, or a value is no class.
+    InputError: a value is no class.
   """
-  labels, image = np.asarray(labels), np.asarray(image)
   painted = colour(labels, label_map)
-  if image.shape != painted.shape:
-    raise InputError(
-        'image of shape {}: expected {}, for labels of shape {}'.format(
-            list(image.shape), list(painted.shape), list(labels.shape)))
   for start in range(0, len(painted), _ROWS):
     rows = slice(start, start + _ROWS)
     weight = opacity * (labels[rows] != contract.IGNORE_LABEL)
@@ -98,9 +89,9 @@ def legend(classes: Iterable[int], width: int,
   """Draws the colour, id and name of classes, in rows.
 
   Args:
-    classes: classes; drawn in increasing order.
-    width: width of the picture, in pixels; as many entries a row as fit.
-    label_map: what the classes are.
+    classes: drawn in increasing order.
+    width: width of the picture, in pixels; a row has as many entries as fit.
+    label_map: names the classes.
 
   Returns:
     RGB, `width` wide and as high as needed.
@@ -122,6 +113,40 @@ def legend(classes: Iterable[int], width: int,
   return picture
 
 
+def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
+          classes: Iterable[int],
+          label_map: label_maps.LabelMap = label_maps.ADE20K,
+          least_width: int = 0) -> Image.Image:
+  """Puts pictures side by side, with titles above and a legend below.
+
+  Args:
+    rows: for each row its pictures, which have one size: [height, width, 3]
+      uint8 RGB.
+    titles: one for each column.
+    classes: classes in the legend.
+    label_map: names the classes.
+    least_width: least width of a column in pixels, so that its title fits.
+
+  Returns:
+    RGB.
+  """
+  column = max([least_width] + [row[0].shape[1] for row in rows]) + _GAP
+  height = sum(row[0].shape[0] + _GAP for row in rows)
+  key = legend(classes, _GAP + len(titles) * column, label_map)
+  made = Image.new('RGB', (key.width, _LINE_HEIGHT + height + key.height),
+                   _BACKGROUND)
+  draw = ImageDraw.Draw(made)
+  for place, title in enumerate(titles):
+    draw.text((_GAP + place * column, _GAP // 2), title, fill=_TEXT_COLOUR)
+  top = _LINE_HEIGHT
+  for row in rows:
+    for place, picture in enumerate(row):
+      made.paste(Image.fromarray(picture), (_GAP + place * column, top))
+    top += row[0].shape[0] + _GAP
+  made.paste(key, (0, top))
+  return made
+
+
 def prediction_sheet(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray], opacity: float = 0.6,
@@ -129,57 +154,39 @@ def prediction_sheet(
   """Puts images, labels and predictions side by side, with a legend below.
 
   Args:
-    images: [height, width, 3] RGB in [0, 255], uint8 or float; sizes may differ
-      between images.
+    images: at least one [height, width, 3], RGB in [0, 255], uint8 or float.
+      Sizes may differ between images.
     labels: [height, width] integer, one for each image.
     predictions: [height, width] integer, one for each image.
     opacity: weight of the classes' colours over the image, in [0, 1].
-    label_map: what the classes are.
+    label_map: names the classes.
 
   Returns:
     RGB: a row for each image, in the columns of COLUMNS.
 
   Raises:
-    InputError: no image, unequal numbers or sizes, or a value that is no class.
+    InputError: a value is no class.
   """
-  counts = [len(images), len(labels), len(predictions)]
-  if not counts[0] or len(set(counts)) > 1:
-    raise InputError(
-        '{} images, {} labels, {} predictions: expected as many of each, and '
-        'at least one'.format(*counts))
-  rows = [(overlay(image, label, 0.0, label_map),
+  rows = [[overlay(image, label, 0.0, label_map),
            overlay(image, label, opacity, label_map),
-           overlay(image, prediction, opacity, label_map))
+           overlay(image, prediction, opacity, label_map)]
           for image, label, prediction in zip(images, labels, predictions)]
-  column = max(row[0].shape[1] for row in rows) + _GAP
-  height = sum(row[0].shape[0] + _GAP for row in rows)
-  width = _GAP + len(COLUMNS) * column
-  key = legend(_classes_in(labels, predictions), width, label_map)
-  sheet = Image.new('RGB', (width, _LINE_HEIGHT + height + key.height),
-                    _BACKGROUND)
-  draw = ImageDraw.Draw(sheet)
-  for place, name in enumerate(COLUMNS):
-    draw.text((_GAP + place * column, _GAP // 2), name, fill=_TEXT_COLOUR)
-  top = _LINE_HEIGHT
-  for row in rows:
-    for place, picture in enumerate(row):
-      sheet.paste(Image.fromarray(picture), (_GAP + place * column, top))
-    top += row[0].shape[0] + _GAP
-  sheet.paste(key, (0, top))
-  return sheet
+  present = {index for array in [*labels, *predictions]
+             for index in np.unique(array).tolist()}
+  return sheet(
+      rows, COLUMNS, present - {contract.IGNORE_LABEL}, label_map)
 
 
 def confusion_matrix(
     matrix: np.ndarray, names: Sequence[str]) -> Image.Image:
-  """Draws which class is taken for which: a row a label, a column a prediction.
+  """Draws a confusion matrix; rows are labels and columns are predictions.
 
-  A cell says how many percent of the pixels of its row's class are predicted as
-  its column's: 0 where it is less than half a percent but not nothing, and
-  nothing where there is none. So the rows of classes without a pixel are empty.
+  A cell shows the percentage of its row's pixels. It is empty if there is no
+  such pixel, and 0 if there is less than half a percent.
 
   Args:
     matrix: [num_classes, num_classes] integer, from metrics.confusion_matrix.
-    names: of the classes.
+    names: names of the classes.
 
   Returns:
     RGB.
@@ -213,21 +220,7 @@ def confusion_matrix(
   return picture
 
 
-def _classes_in(labels, predictions):
-  """Returns the classes that have a colour somewhere on the sheet."""
-  present = set()
-  for array in list(labels) + list(predictions):
-    present.update(np.unique(array).tolist())
-  present.discard(contract.IGNORE_LABEL)
-  return present
-
-
 def save(path: str, picture: Image.Image) -> None:
-  """Writes a PNG under its final name only when it is complete.
-
-  Args:
-    path: file to write; an existing one is replaced.
-    picture: what to write.
-  """
+  """Writes a PNG atomically; an existing file is replaced."""
   with files.replacing(path) as (temporary,):
     picture.save(temporary, format='PNG')

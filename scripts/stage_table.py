@@ -18,8 +18,7 @@ from deeplab import script_flags
 def main(stages):
   from deeplab import report
 
-  print(report.stage_table(
-      [report.stage_row(stage, path) for stage, path in stages]))
+  print(report.stage_table(stages))
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ def test_a_pass_is_the_sum_of_its_batches():
   assert counts.samples == {'images': [], 'labels': [], 'predictions': []}
 
 
-@pytest.mark.parametrize('keep', [1, 2, 3, 9])
+@pytest.mark.parametrize('keep', [1, 3, 9])
 def test_the_first_images_are_kept(keep):
   samples = counting.count(
       FirstChannel(), Batches(), num_classes=6, keep=keep).samples
@@ -56,11 +56,6 @@ def test_the_first_images_are_kept(keep):
 
 def test_labels_that_are_no_classes_are_refused_with_the_images_names():
   with pytest.raises(InputError, match='^3.jpg, 4.jpg: prediction 4'):
-    counting.count(FirstChannel(), Batches(), num_classes=4)
-
-
-def test_a_predictor_is_closed_where_its_context_fails():
-  with pytest.raises(InputError):
     with FirstChannel() as predictor:
-      raise InputError('records that cannot be used')
+      counting.count(predictor, Batches(), num_classes=4)
   assert predictor.is_closed

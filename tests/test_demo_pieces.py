@@ -1,17 +1,13 @@
-"""scripts/demo.sh among stand-ins, and the table that it ends on.
+"""scripts/demo.sh among stand-ins.
 
 The stand-ins for Python and setup.sh write down each call instead of obeying.
 """
-import json
 import os
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
 
-from deeplab import report
-from deeplab.errors import InputError
 from tests import scripts
 
 STAND_IN = """#!/usr/bin/env bash
@@ -183,41 +179,3 @@ def test_demo_refuses(demo, arguments, variables, message):
   calls, output = demo.run(*arguments, status=2, **variables)
   assert calls == [] and not demo.output.exists()
   assert output == 'ERROR demo.sh: {}\n'.format(message)
-
-
-# --- The table -------------------------------------------------------------
-
-
-def write_report(path, matrix):
-  report.write(str(path), report.Report(
-      kind=report.CHECKPOINT, path='model.ckpt-3', step=3, split='val',
-      images=2, seconds=1.5, geometry='not resized', runtime='none',
-      matrix=np.array(matrix)))
-
-
-def test_stage_table_script(tmp_path):
-  # IoU: class 1 3 / (3 + 1), class 2 4 / (4 + 1), class 0 not seen.
-  write_report(tmp_path / 'a.json', [[0, 0, 0], [0, 3, 1], [0, 0, 4]])
-  write_report(tmp_path / 'b.json', [[0, 0], [0, 0]])
-  done = scripts.run('scripts/stage_table.py', '--report=first stage=a.json',
-                     '--report=second=b.json', cwd=str(tmp_path))
-  assert [line.split() for line in done.stdout.splitlines()[:3]] == [
-      ['stage', 'mIoU', 'pixel', 'accuracy', 'images', 'seconds'],
-      ['first', 'stage', '0.7750', '0.8750', '2', '1.5'],
-      ['second', '-', '-', '2', '1.5']]
-
-
-@pytest.mark.parametrize('content', [
-    'RESULT', '[]', json.dumps({'miou': 0.5}),
-    json.dumps({'miou': [], 'pixel_accuracy': 1, 'images': 1, 'seconds': 1})])
-def test_stage_row_refuses_what_is_no_report(tmp_path, content):
-  path = tmp_path / 'report.json'
-  path.write_text(content)
-  with pytest.raises(InputError, match='report.json: .*expected a report'):
-    report.stage_row('a', str(path))
-
-
-@pytest.mark.parametrize('given', ['', 'report.json', '=report.json', 'a='])
-def test_stage_table_script_refuses(given):
-  line = scripts.refusal('scripts/stage_table.py', '--report=' + given)
-  assert 'expected STAGE=FILE' in line

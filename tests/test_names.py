@@ -75,8 +75,7 @@ def test_the_chain(tmp_path, monkeypatch, name):
   graph = os.path.join(folder, 'x.pb')
   with open(graph, 'wb') as content:
     content.write(make_graph().SerializeToString())
-  made = report.stage_row(name, evaluate(folder, graph, data))
-  assert made.images == 2
+  assert report.read(evaluate(folder, graph, data)).images == 2
 
   model = os.path.join(folder, 'x.tflite')
   conversion.convert(options_lib.ConversionOptions(

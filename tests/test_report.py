@@ -12,6 +12,7 @@ from deeplab import published
 from deeplab import report as reports
 from deeplab import streams
 from deeplab.errors import InputError
+from tests import scripts
 
 
 def small_report(**changes):
@@ -65,6 +66,8 @@ def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
   *lines, note = reports.table(report).split('\n')
   line, = (line for line in lines if '*' in line)
   assert line.startswith(marked) and ' 1.0000* (' in line
+  assert lines[32] == '   31  armchair           3.12 %   1.0000'
+  assert max(map(len, lines)) <= 80
   assert note == (
       '* the mean that the published figures of {} are'.format(files))
   # There are none of other classes.
@@ -110,16 +113,6 @@ def test_published_figures_are_those_of_the_reference(reference_dir):
   assert found == expected
 
 
-def test_table_names_the_32_classes_within_80_columns():
-  lines = reports.table(small_report(
-      kind=reports.TFLITE, path='freeze.tflite', step=None,
-      matrix=np.eye(32, dtype=np.int64))).split('\n')
-  assert lines[1] == '    0  other              3.12 %   1.0000'
-  assert lines[32] == '   31  armchair           3.12 %   1.0000'
-  assert lines[34] == 'evaluated        tflite freeze.tflite'
-  assert max(len(line) for line in lines) <= 80
-
-
 def test_json_has_null_for_nan():
   content = reports.to_json(small_report())
   assert strict_json(json.dumps(content)) == content
@@ -133,18 +126,15 @@ def test_json_has_null_for_nan():
   assert content['confusion_matrix'][2] == [0, 2, 4, 2, 0]
 
 
-def test_no_time_measured_is_null():
-  assert reports.to_json(small_report(seconds=0.0))['images_per_second'] is None
-
-
 def test_result_line_is_one_line_of_strict_json():
-  line = reports.result_line(small_report(matrix=np.zeros([5, 5], np.int64)))
+  line = reports.result_line(small_report(
+      matrix=np.zeros([5, 5], np.int64), seconds=0.0))
   assert '\n' not in line
   mark, text = line.split(' ', 1)
   assert mark == 'RESULT'
   assert strict_json(text) == {
       'kind': 'checkpoint', 'path': 'log/model.ckpt-600', 'step': 600,
-      'split': 'val', 'images': 4, 'seconds': 8.0, 'images_per_second': 0.5,
+      'split': 'val', 'images': 4, 'seconds': 0.0, 'images_per_second': None,
       'geometry': 'resized to 512..512, factor 16, padded to 512x512',
       'runtime': 'TensorFlow 1.15.5', 'skipped': 0,
       'miou': None, 'miou_kept_classes': None,
@@ -152,9 +142,13 @@ def test_result_line_is_one_line_of_strict_json():
       'mean_class_accuracy': None}
 
 
-def test_a_report_is_read_as_it_was_written():
+def test_a_report_is_read_as_it_was_written(tmp_path):
+  path = tmp_path / 'result.json'
   report = small_report()
-  again = reports.from_json(json.loads(json.dumps(reports.to_json(report))))
+  reports.write(str(path), report)
+  assert strict_json(path.read_text()) == reports.to_json(report)
+  assert os.listdir(str(tmp_path)) == ['result.json']
+  again = reports.read(str(path))
   assert again._replace(matrix=0) == report._replace(matrix=0)
   np.testing.assert_array_equal(again.matrix, report.matrix)
 
@@ -162,12 +156,13 @@ def test_a_report_is_read_as_it_was_written():
 @pytest.mark.parametrize('change', [
     {'images': None}, {'miou': 0.5}, {'confusion_matrix': [[1, 2]]},
     {'confusion_matrix': 'x'}, {'confusion_matrix': []}])
-def test_what_is_no_report_is_not_read(change):
+def test_what_is_no_report_is_not_read(tmp_path, change):
+  path = tmp_path / 'x.json'
   content = dict(reports.to_json(small_report()), **change)
-  with pytest.raises(InputError, match='expected a report'):
-    reports.from_json(content)
-  with pytest.raises(InputError, match='expected a report'):
-    reports.from_json([content])
+  for text in (json.dumps(content), json.dumps([content]), 'RESULT'):
+    path.write_text(text)
+    with pytest.raises(InputError, match='report=a=.*: .*expected a report'):
+      reports.stage_table([('a', str(path))])
 
 
 def test_what_cannot_be_printed_is_said_where_it_is(monkeypatch):
@@ -204,22 +199,27 @@ def test_outputs_are_tried_and_named(tmp_path):
   assert sorted(os.listdir(str(tmp_path))) == ['file', 'log', 'pictures', 'vis']
 
 
-def test_write_leaves_one_whole_file(tmp_path):
-  path = tmp_path / 'result.json'
-  reports.write(str(path), small_report())
-  assert strict_json(path.read_text()) == reports.to_json(small_report())
-  assert os.listdir(str(tmp_path)) == ['result.json']
+# --- The table of stages ---------------------------------------------------
 
 
-def test_stage_table():
-  assert reports.stage_table([
-      ('checkpoint', 0.40008, 0.71, 2, 3.14),
-      reports.StageRow(
-          stage='freeze_ptq.tflite', miou=float('nan'), pixel_accuracy=0.5,
-          images=2, seconds=120.0)]) == '\n'.join([
-              'stage                 mIoU  pixel accuracy  images   seconds',
-              'checkpoint          0.4001          0.7100       2       3.1',
-              'freeze_ptq.tflite        -          0.5000       2     120.0',
-              'mIoU: every class seen, as the published figures of checkpoints '
-              'and graphs.', 'The published figures of TFLite files are "mIoU, '
-              'kept" of their reports.'])
+def test_the_script_compares_stages(tmp_path):
+  reports.write(str(tmp_path / 'a.json'), small_report())
+  reports.write(str(tmp_path / 'b.json'), small_report(
+      matrix=np.zeros([5, 5], np.int64), seconds=120.0))
+  done = scripts.run(
+      'scripts/stage_table.py', '--report=checkpoint=a.json',
+      '--report=freeze_ptq.tflite=b.json', cwd=str(tmp_path))
+  assert done.stdout.splitlines() == [
+      'stage                 mIoU  pixel accuracy  images   seconds',
+      'checkpoint          0.2750          0.6250       4       8.0',
+      'freeze_ptq.tflite        -               -       4     120.0',
+      'mIoU: every class seen, as the published figures of checkpoints and '
+      'graphs.',
+      'The published figures of TFLite files are "mIoU, kept" of their '
+      'reports.']
+
+
+@pytest.mark.parametrize('given', ['', 'report.json', '=report.json', 'a='])
+def test_the_script_refuses_what_is_no_stage(given):
+  line = scripts.refusal('scripts/stage_table.py', '--report=' + given)
+  assert 'expected STAGE=FILE' in line

@@ -172,8 +172,8 @@ def test_order_of_sources(house):
   house.add_tool('python3.7', 'echo "command not found" >&2; exit 127')
   assert preferred() == pyenv
   house.environment['PYENV_ROOT'] = str(house.folder / 'elsewhere')
-  other_root = house.add_python('elsewhere/versions/3.6.15/bin/python', '3.6.15')
-  assert preferred() == other_root
+  path = house.add_python('elsewhere/versions/3.6.15/bin/python', '3.6.15')
+  assert preferred() == path
   # An activated environment leads to the Python that it was made from.
   base = house.add_python('base/bin/python3.7')
   house.add_python('tools/python3', prefix=str(house.folder / 'base'))

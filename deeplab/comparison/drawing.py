@@ -5,7 +5,6 @@ from typing import List, NamedTuple, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
-from PIL import ImageDraw
 
 from deeplab import contract
 from deeplab import label_map as label_maps
@@ -20,7 +19,8 @@ NONE_RIGHT = (204, 51, 153)
 DIFFERENT = (213, 94, 0)
 # Pixels on which they agree are gray: brightness times one plus the other.
 _DIMMED, _GROUND = 0.45, 120
-_GAP, _HEADING = 8, 18
+# Width in pixels that a title needs.
+_TITLE_WIDTH = 160
 _THUMBNAIL_WIDTH = 256
 # Of a thumbnail that is much higher than wide.
 _THUMBNAIL_HEIGHT = 384
@@ -121,19 +121,9 @@ def sheet(found: Sequence[Panel], classes: Sequence[int],
     classes: in the legend.
     label_map: what the classes are.
   """
-  height, width, _ = found[0].pixels.shape
-  # Titles of narrow pictures have room, too.
-  column = max(width, 160) + _GAP
-  key = visualize.legend(classes, _GAP + len(found) * column, label_map)
-  made = Image.new('RGB', (
-      key.width, _HEADING + height + 2 * _GAP + key.height), (255, 255, 255))
-  draw = ImageDraw.Draw(made)
-  for place, panel in enumerate(found):
-    left = _GAP + place * column
-    draw.text((left, _GAP // 2), panel.title, fill=(32, 32, 32))
-    made.paste(Image.fromarray(panel.pixels), (left, _HEADING))
-  made.paste(key, (0, _HEADING + height + 2 * _GAP))
-  return made
+  return visualize.sheet(
+      [[panel.pixels for panel in found]], [panel.title for panel in found],
+      classes, label_map, least_width=_TITLE_WIDTH)
 
 
 def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:

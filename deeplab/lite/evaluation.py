@@ -96,8 +96,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
             'images': png_folder.identity(listing.pairs),
             'input': model.input_text,
             'interpreter': model.interpreter_text}))
-  report_lib.save(result, counts.samples, eval_options)
-  report_lib.show(result, eval_options.report_json)
+  report_lib.publish(result, counts.samples, eval_options)
   return result
 
 

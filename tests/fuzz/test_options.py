@@ -94,10 +94,10 @@ def test_reports(folder, content):
   path = folder / 'report.json'
   path.write_bytes(content)
   try:
-    row = report.stage_row('stage', str(path))
+    found = report.read(str(path))
   except InputError:
     return
-  assert row.images >= 0 and 0 <= row.seconds < math.inf
+  assert found.images >= 0 and 0 <= found.seconds < math.inf
   assert all(math.isnan(score) or 0 <= score <= 1
-             for score in (row.miou, row.pixel_accuracy))
-  assert report.stage_table([row])
+             for score in (found.scores.miou, found.scores.pixel_accuracy))
+  assert report.stage_table([('stage', str(path))])
