@@ -1,8 +1,8 @@
-"""Files and folders that have their name only once they are complete.
+"""Atomic writes: files and folders get their names once they are complete.
 
-What is being written lies in a hidden folder beside it, which has a file that
-its process holds a lock on. The kernel frees the lock with the process, however
-that ends: who writes there next removes the folder.
+They are written to a hidden folder beside their place first. A lock on that
+folder shows whether the writer is alive, so that the next run can remove what a
+killed one left.
 """
 import concurrent.futures
 import contextlib
@@ -35,68 +35,170 @@ from deeplab import storage
 from deeplab.errors import InputError
 
 _PREFIX, _SUFFIX = '.deeplab-', '.tmp'
-_LOCK = '.deeplab-lock'
 _READ_BYTES = 2 ** 20
-# How file systems say that they cannot be told to write to the disk now.
+# Errors of file systems that cannot sync.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
                 errno.EROFS)
-# File systems with a journal write it once for all that wait for it.
+# A file system with a journal writes it once for all that wait for it.
 _SYNCED_AT_A_TIME = 16
+
+
+# --- Writing ---------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing(*paths: str) -> Iterator[List[str]]:
-  """Context that gives names to write to, and in the end the wanted ones.
+  """Context that gives temporary paths, which are renamed at its end.
 
-  If the block fails, what was written is removed and what had the wanted names
-  is as it was. Several files are renamed in their order, once all are complete
-  and on the disk: the last one may say that the others are there. A folder
-  replaces a folder, whatever is in it, which the caller has looked at. Missing
-  folders are made. Leftovers of killed runs are removed. Remote files are
-  written on this machine first, and go up in the end.
+  If the block fails, what was written is removed and the old files stay.
+  Several files are renamed in their order, once all are complete and on the
+  disk: the last one may say that the others are there. A folder replaces a
+  folder with all its content. Missing folders are made. Remote files are
+  written on this machine and uploaded at the end.
 
   Args:
     *paths: files or folders.
 
   Yields:
-    As many paths, of this context alone; nothing is there yet.
+    The temporary paths, at which nothing exists yet.
 
   Raises:
-    OSError: a file cannot be written; the wanted name is in it.
+    OSError: a file cannot be written; the error names the final path.
   """
-  is_remote = bool(paths) and storage.is_remote(paths[0])
-  with (_on_this_machine if is_remote else _temporaries)(paths) as temporaries:
+  parents = {folder for folder in map(_folder_of, paths)
+             if not storage.is_remote(folder)}
+  with _temporaries(paths) as temporaries:
     yield temporaries
-    folders = set(map(_folder_of, paths))
-    if not is_remote:
-      sync(*temporaries)
+    _sync(_tree(*temporaries))
     for number, (temporary, path) in enumerate(zip(temporaries, paths)):
-      if 0 < number == len(paths) - 1 and not is_remote:
-        _sync_all(folders)
+      if 0 < number == len(paths) - 1:
+        _sync(parents)
       try:
-        if is_remote:
-          storage.make_folder(_folder_of(path))
-          storage.upload(temporary, path)
-        else:
-          _replace(temporary, path)
+        _publish(temporary, path)
       except OSError as error:
         if number:
           raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
                         'again'.format(error.strerror, len(paths),
                                        errors.some_of(paths[:number])), path)
         raise
-    if not is_remote:
-      _sync_all(folders)
+    _sync(parents)
+
+
+@contextlib.contextmanager
+def replacing_own(
+    given: errors.Option, folder: str, names: Sequence[str],
+    ours: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
+  """Context with a folder to write to, whose files move to another at its end.
+
+  Files that an earlier run wrote there are replaced, or removed if this run
+  does not write them. All other files stay. If the block fails, the folder
+  stays as it was. While files move, the folder has a file INCOMPLETE, which
+  stays if that is interrupted; the next run replaces all.
+
+  Args:
+    given: the option that names the folder, for messages.
+    folder: destination; made if missing. It may be `.` or a link.
+    names: glob patterns of all files that the block may write, relative to the
+      folder. The last one is the name of a file that says who wrote the
+      others; it moves last.
+    ours: function of that file's path, which says whether an earlier run wrote
+      it, and with it all files that match the patterns.
+
+  Yields:
+    The path of a new, empty folder.
+
+  Raises:
+    InputError: another run writes there, or it has a file of a name that this
+      run needs, which no earlier run wrote.
+    OSError: a file cannot be written; the error names the final path.
+  """
+  check_folder(given, folder)
+  root = os.path.realpath(folder)
+  with locks.alone(given, root), _hidden_folder(root) as new, (
+      _naming_final_paths([new], [root])):
+    replaced = _replaceable(given, root, names, ours)
+    yield new
+    _sync(_tree(new))
+    written = [os.path.relpath(os.path.join(inner, name), new)
+               for inner, _, found in os.walk(new) for name in found]
+    written.sort(key=lambda name: (name == names[-1], name))
+    _refuse_foreign(given, [
+        name for name in written if not _is_plain(root, name) or
+        name not in replaced and os.path.lexists(os.path.join(root, name))])
+    incomplete = os.path.join(root, contract.INCOMPLETE)
+    _write(incomplete, b'A run has not finished writing here.\n')
+    _sync([incomplete])
+    targets = [os.path.join(root, name) for name in written]
+    for name, target in zip(written, targets):
+      _make_folder(_folder_of(target))
+      os.replace(os.path.join(new, name), target)
+    for name in replaced.difference(written):
+      os.remove(os.path.join(root, name))
+    _sync(map(_folder_of, targets))
+    os.remove(incomplete)
+
+
+def write_json(path: str, content: Any) -> None:
+  """Writes JSON; see `replacing`."""
+  write_bytes(path, json_bytes(content))
+
+
+def write_text(path: str, text: str) -> None:
+  """Writes text as UTF-8; see `replacing`."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: str, content: bytes) -> None:
+  """Writes bytes; see `replacing`."""
+  write_all({path: content})
+
+
+def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
+  """Writes several files, from path to bytes; see `replacing`.
+
+  A dict in place of bytes is a folder, from the names of its files to their
+  bytes.
+  """
+  with replacing(*contents) as temporaries:
+    for temporary, content in zip(temporaries, contents.values()):
+      if isinstance(content, bytes):
+        _write(temporary, content)
+        continue
+      os.mkdir(temporary)
+      for name, inner in content.items():
+        _write(os.path.join(temporary, name), inner)
+
+
+def json_bytes(content: Any) -> bytes:
+  """Returns JSON as files have it, the same for the same content."""
+  return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
+
+
+def digest(content: Any) -> str:
+  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
+  return hashlib.sha256(json_bytes(content)).hexdigest()
+
+
+def sha256_of(path: str) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal."""
+  checksum = hashlib.sha256()
+  with storage.reading(path) as source:
+    for part in iter(lambda: source.read(_READ_BYTES), b''):
+      checksum.update(part)
+  return checksum.hexdigest()
+
+
+# --- Checks before long work -----------------------------------------------
 
 
 def check_outputs(
     given: errors.Option, *paths: str, inputs: Iterable[Optional[str]] = (),
     ours: Optional[Callable[[str], bool]] = None, example: str = '') -> None:
-  """Checks files that are to be written: before long work, not after it.
+  """Checks that files can be written, by trying; makes missing folders.
 
   Args:
     given: the option that names them, for the message.
-    *paths: the files; missing folders are made.
+    *paths: the files.
     inputs: files and folders that the command reads; None and '' do not count.
       An output may not be an input, nor replace a file in an input folder.
     ours: function of the path of a file that exists, which says whether the
@@ -128,16 +230,37 @@ def check_outputs(
           '{}: {}exists and is no file that this command writes; give another '
           'name or remove it', given, named)
   try:
-    if paths and storage.is_remote(paths[0]):
-      storage.make_folder(_folder_of(paths[0]))
-      return
     with _temporaries(paths) as temporaries:
-      for temporary in temporaries:
+      for temporary, path in zip(temporaries, paths):
         # A full disk takes an empty file.
         _write(temporary, b'\n')
+        if storage.is_remote(path):
+          storage.make_folder(_folder_of(path))
   except OSError as error:
     raise InputError('{}: {}', given, error.strerror if (
         error.filename in (None, given.text)) else errors.of_system(error))
+
+
+def check_folder(given: errors.Option, folder: str, *,
+                 inputs: Iterable[Optional[str]] = ()) -> None:
+  """Checks that a folder can be written to; makes it if it is missing.
+
+  Args:
+    given: the option that names it, for the message.
+    folder: the folder.
+    inputs: folders with pictures that the command reads; the next run would
+      take the output for pictures.
+
+  Raises:
+    InputError: the folder is a file or an input, or cannot be written to.
+  """
+  if storage.exists(folder) and not storage.is_folder(folder):
+    raise InputError('{}: is a file, expected a folder', given)
+  if os.path.realpath(folder) in [
+      os.path.realpath(path) for path in inputs if path]:
+    raise InputError('{}: is a folder of pictures that this command reads; '
+                     'give another folder', given)
+  check_outputs(given, os.path.join(folder, 'x'))
 
 
 def json_with(*keys: str) -> Callable[[str], bool]:
@@ -158,89 +281,6 @@ def json_with(*keys: str) -> Callable[[str], bool]:
     return True
 
   return found
-
-
-def check_folder(given: errors.Option, folder: str, *,
-                 inputs: Iterable[Optional[str]] = ()) -> None:
-  """Checks that a folder can be written to; makes it if it is missing.
-
-  Args:
-    given: the option that names it, for the message.
-    folder: the folder.
-    inputs: folders with pictures that the command reads, which would take what
-      is written for pictures the next time.
-
-  Raises:
-    InputError: saying why not.
-  """
-  if storage.exists(folder) and not storage.is_folder(folder):
-    raise InputError('{}: is a file, expected a folder', given)
-  if os.path.realpath(folder) in [
-      os.path.realpath(path) for path in inputs if path]:
-    raise InputError('{}: is a folder of pictures that this command reads; '
-                     'give another folder', given)
-  check_outputs(given, os.path.join(folder, 'x'))
-
-
-@contextlib.contextmanager
-def replacing_own(
-    given: errors.Option, folder: str, names: Sequence[str],
-    ours: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
-  """Context with a folder to write to, whose files go to another in the end.
-
-  Files that an earlier run wrote there are replaced, or removed if this run
-  does not write them. All other files stay. A file that bears a name which this
-  run needs and that no earlier run wrote is an error. If the block fails, the
-  folder is as it was. While files get their names, the folder has a file
-  INCOMPLETE, which stays if that is interrupted; the next run replaces all.
-
-  Args:
-    given: the option that names the folder, for messages.
-    folder: where the files go; made if missing. It may be `.`, or a link.
-    names: glob patterns of all files that the block may write, from the folder.
-      The last one is the name of a file that says who wrote the others; it
-      appears last.
-    ours: function of that file's path, which says whether an earlier run wrote
-      it, and with it all files that fit the patterns.
-
-  Yields:
-    The path of a new, empty folder.
-
-  Raises:
-    InputError: another run writes there, or a file may not be replaced.
-    OSError: a file cannot be written; the wanted name is in it.
-  """
-  check_folder(given, folder)
-  root = os.path.realpath(folder)
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(locks.alone(given, root))
-    replaced = _replaceable(given, root, names, ours)
-    new = os.path.join(_hidden_folder(root, stack), 'new')
-    os.mkdir(new)
-    try:
-      yield new
-      sync(new)
-      written = [os.path.relpath(os.path.join(inner, name), new)
-                 for inner, _, found in os.walk(new) for name in found]
-      written.sort(key=lambda name: (name == names[-1], name))
-      foreign = [name for name in written
-                 if not _is_plain(root, name) or name not in replaced and
-                 os.path.lexists(os.path.join(root, name))]
-      _refuse_foreign(given, foreign)
-      incomplete = os.path.join(root, contract.INCOMPLETE)
-      _write(incomplete, b'A run has not finished writing here.\n')
-      sync(incomplete)
-      for name in written:
-        path = os.path.join(root, name)
-        _make_folder(_folder_of(path))
-        os.replace(os.path.join(new, name), path)
-      for name in replaced.difference(written):
-        os.remove(os.path.join(root, name))
-      _sync_all({_folder_of(os.path.join(root, name)) for name in written})
-      os.remove(incomplete)
-    except OSError as error:
-      _name_what_was_wanted(error, [new], [root])
-      raise
 
 
 def _replaceable(given, root, names, ours):
@@ -269,224 +309,96 @@ def _refuse_foreign(given, names):
         'another folder or remove it', given, errors.some_of(names))
 
 
-def remove_leftovers(folder: str) -> None:
-  """Removes what `replacing` had begun there in processes that are dead.
+# --- The hidden folder -----------------------------------------------------
 
-  On a file system without locks all of it is left alone.
+
+def remove_leftovers(folder: str) -> None:
+  """Removes hidden folders of killed processes from a folder.
+
+  They stay on a file system that cannot lock folders.
   """
   for name in os.listdir(folder):
-    if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
-      continue
-    path = os.path.join(folder, name)
-    try:
-      with locks.exclusive(os.path.join(path, _LOCK)):
-        _remove(path)
-    except FileNotFoundError:
-      # Its process died before it had a lock, or has no lock yet and will make
-      # another one.
-      with contextlib.suppress(OSError):
-        os.rmdir(path)
-    except OSError:
-      pass  # it is alive
+    if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+      path = os.path.join(folder, name)
+      with contextlib.suppress(OSError), locks.exclusive(path):
+        shutil.rmtree(path)
 
 
-def sync(*paths: str) -> None:
-  """Makes files, and folders with all that is in them, reach the disk.
-
-  A machine that loses its power may otherwise keep the name and lose the bytes.
-
-  Raises:
-    OSError: they cannot be written.
-  """
-  found = [path for path in paths if not os.path.isdir(path)]
-  for path in paths:
-    for folder, _, names in os.walk(path):
-      inner = [os.path.join(folder, name) for name in names]
-      found += [path for path in inner if not os.path.islink(path)] + [folder]
-  _sync_all(found)
-
-
-def write_json(path: str, content: Any) -> None:
-  """Writes JSON; see `replacing`."""
-  write_bytes(path, json_bytes(content))
-
-
-def write_text(path: str, text: str) -> None:
-  """Writes text as UTF-8; see `replacing`."""
-  write_bytes(path, text.encode('utf-8'))
-
-
-def write_bytes(path: str, content: bytes) -> None:
-  """Writes bytes; see `replacing`."""
-  write_all({path: content})
-
-
-def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
-  """Writes several files, from path to bytes; see `replacing`.
-
-  A dict in place of bytes is a folder, from the names of its files to their
-  bytes; it replaces a folder, whatever is in that.
-  """
-  with replacing(*contents) as temporaries:
-    for temporary, content in zip(temporaries, contents.values()):
-      if isinstance(content, bytes):
-        _write(temporary, content)
-        continue
-      os.mkdir(temporary)
-      for name, inner in content.items():
-        _write(os.path.join(temporary, name), inner)
-
-
-def json_bytes(content: Any) -> bytes:
-  """Returns JSON as files have it, the same for the same content."""
-  return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
-
-
-def digest(content: Any) -> str:
-  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
-  return hashlib.sha256(json_bytes(content)).hexdigest()
-
-
-def sha256_of(path: str) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal."""
-  checksum = hashlib.sha256()
-  with storage.reading(path) as source:
-    for part in iter(lambda: source.read(_READ_BYTES), b''):
-      checksum.update(part)
-  return checksum.hexdigest()
-
-
-# --- The hidden folder -----------------------------------------------------
+@contextlib.contextmanager
+def _hidden_folder(parent: str) -> Iterator[str]:
+  """Context with a new, locked folder, removed at its end."""
+  _make_folder(parent)
+  remove_leftovers(parent)
+  with contextlib.ExitStack() as stack:
+    while True:
+      # Beside the target: a rename cannot cross file systems.
+      folder = tempfile.mkdtemp(dir=parent, prefix=_PREFIX, suffix=_SUFFIX)
+      stack.callback(shutil.rmtree, folder, ignore_errors=True)
+      try:
+        stack.enter_context(locks.exclusive(folder))
+      except (BlockingIOError, FileNotFoundError):
+        continue  # another run removes it as a leftover
+      except OSError:
+        break  # a file system without locks
+      if os.path.exists(folder):
+        break
+    yield folder
 
 
 @contextlib.contextmanager
 def _temporaries(paths: Sequence[str]) -> Iterator[List[str]]:
-  """Context with a name to write to for each path, until its end."""
+  """Context with a temporary path for each path."""
   folders: Dict[str, str] = {}
   temporaries: List[str] = []
-  try:
-    with contextlib.ExitStack() as stack:
-      for path in paths:
-        _refuse_devices(path)
-        parent = _folder_of(path)
-        if parent not in folders:
-          _make_folder(parent)
-          remove_leftovers(parent)
-          folders[parent] = _hidden_folder(parent, stack)
-        # By its own name, which may be as long as names can be.
-        temporaries.append(
-            os.path.join(folders[parent], os.path.basename(path)))
-      yield temporaries
-  except OSError as error:
-    _name_what_was_wanted(error, temporaries, paths)
-    raise
-
-
-def _hidden_folder(parent: str, stack: contextlib.ExitStack) -> str:
-  """Makes a folder with a lock, until the end of a stack of contexts."""
-  while True:
-    with contextlib.ExitStack() as attempt:
-      # In the same folder, as no rename leads from one file system to another.
-      folder = tempfile.mkdtemp(dir=parent, prefix=_PREFIX, suffix=_SUFFIX)
-      attempt.callback(_remove, folder)
-      try:
-        _hold(os.path.join(folder, _LOCK), attempt)
-      except (BlockingIOError, FileNotFoundError):
-        continue  # taken for a dead one's before it was held: another one
-      stack.push(attempt.pop_all())
-      return folder
-
-
-def _hold(lock: str, stack: contextlib.ExitStack) -> None:
-  """Makes a file and holds a lock on it, until the end of the stack."""
-  _write(lock, b'')
-  try:
-    stack.enter_context(locks.exclusive(lock))
-  except (BlockingIOError, FileNotFoundError):
-    raise
-  except OSError:
-    return  # no locks on this file system: nor can any other process take it
-  if not os.path.exists(lock):
-    raise FileNotFoundError(lock)
-
-
-def _remove(folder: str) -> None:
-  """Removes a hidden folder, as far as it can be."""
-  with contextlib.suppress(OSError):
-    for name in os.listdir(folder):
-      path = os.path.join(folder, name)
-      if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-      elif name != _LOCK:
-        os.remove(path)
-    # Last: without it, what is in the folder would stay for ever.
-    os.remove(os.path.join(folder, _LOCK))
-  with contextlib.suppress(OSError):
-    os.rmdir(folder)
-
-
-def _refuse_devices(path: str) -> None:
-  """Raises OSError for what would be lost if a file took its name."""
-  try:
-    mode = os.stat(path).st_mode
-  except FileNotFoundError:
-    return
-  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-    raise OSError(errno.EINVAL, 'is a device or a pipe, expected the name of a '
-                  'file', path)
-
-
-def _make_folder(folder: str) -> None:
-  try:
-    os.makedirs(folder, exist_ok=True)
-  except FileExistsError:
-    raise NotADirectoryError(
-        errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
-
-
-def _name_what_was_wanted(
-    error: OSError, temporaries: Sequence[str], paths: Sequence[str]) -> None:
-  """Puts into an error the name that a file was to get, for its own."""
-  if error.errno is None:
-    return
-  name = error.filename
-  if name is None:
-    # A write does not say of what: of the last file that was begun.
-    begun = [path for temporary, path in zip(temporaries, paths)
-             if os.path.lexists(temporary)]
-    error.filename = (begun or paths)[-1]
-  elif _PREFIX in str(name):
-    within = [path for temporary, path in zip(temporaries, paths)
-              if (str(name) + os.sep).startswith(temporary + os.sep)]
-    error.filename = (within or paths)[0]
-    error.filename2 = None
+  with _naming_final_paths(temporaries, paths), (
+      contextlib.ExitStack()) as stack:
+    for path in paths:
+      _refuse_devices(path)
+      parent = _folder_of(path)
+      if parent not in folders:
+        folders[parent] = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=_PREFIX)
+            if storage.is_remote(path) else _hidden_folder(parent))
+      # The same name, which may be as long as names can be.
+      temporaries.append(os.path.join(folders[parent], os.path.basename(path)))
+    yield temporaries
 
 
 @contextlib.contextmanager
-def _on_this_machine(paths: Sequence[str]) -> Iterator[List[str]]:
-  """Context with a name on this machine for each remote path.
-
-  Paths that share a folder have names in one folder.
-  """
-  parents = sorted(set(map(_folder_of, paths)))
-  temporaries: List[str] = []
+def _naming_final_paths(temporaries, paths):
+  """Context whose OSErrors name final paths, not the temporary ones."""
   try:
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-      for path in paths:
-        parent = os.path.join(folder, str(parents.index(_folder_of(path))))
-        os.makedirs(parent, exist_ok=True)
-        temporaries.append(os.path.join(parent, os.path.basename(path)))
-      yield temporaries
+    yield
   except OSError as error:
-    _name_what_was_wanted(error, temporaries, paths)
+    if error.errno is not None and (
+        error.filename is None or _PREFIX in str(error.filename)):
+      # A write does not say its file: it is the last one that was begun.
+      found = [path for temporary, path in zip(temporaries, paths)
+               if (os.path.lexists(temporary) if error.filename is None else
+                   (str(error.filename) + os.sep).startswith(
+                       temporary + os.sep))]
+      error.filename, error.filename2 = (found or paths)[-1], None
     raise
+
+
+def _refuse_devices(path: str) -> None:
+  """Raises OSError for a device or a pipe, which a rename would replace."""
+  with contextlib.suppress(FileNotFoundError):
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+      raise OSError(errno.EINVAL, 'is a device or a pipe, expected the name of '
+                    'a file', path)
 
 
 # --- Steps -----------------------------------------------------------------
 
 
-def _replace(temporary: str, path: str) -> None:
-  """Gives a file or folder its name."""
+def _publish(temporary: str, path: str) -> None:
+  """Renames or uploads a temporary file or folder."""
+  if storage.is_remote(path):
+    storage.make_folder(_folder_of(path))
+    storage.upload(temporary, path)
+    return
   if not (os.path.isdir(temporary) and os.path.isdir(path)):
     os.replace(temporary, path)
     return
@@ -504,13 +416,41 @@ def _folder_of(path: str) -> str:
   return os.path.dirname(path) or os.curdir
 
 
+def _make_folder(folder: str) -> None:
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except FileExistsError:
+    raise NotADirectoryError(
+        errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+
+
 def _write(path: str, content: bytes) -> None:
   with open(path, 'wb') as out:
     out.write(content)
 
 
+def _tree(*paths: str) -> Iterator[str]:
+  """Yields files and folders, with all that is in them but links."""
+  for path in paths:
+    if not os.path.isdir(path):
+      yield path
+    for folder, _, names in os.walk(path):
+      inner = [os.path.join(folder, name) for name in names]
+      yield from (path for path in inner if not os.path.islink(path))
+      yield folder
+
+
+def _sync(paths: Iterable[str]) -> None:
+  """Makes files and folders, without their content, reach the disk.
+
+  Otherwise a machine that loses its power may keep names and lose bytes.
+  """
+  with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
+    for _ in pool.map(_sync_one, set(paths)):
+      pass
+
+
 def _sync_one(path: str) -> None:
-  """Syncs a file or a folder, without what is in it."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -519,10 +459,3 @@ def _sync_one(path: str) -> None:
       raise
   finally:
     os.close(descriptor)
-
-
-def _sync_all(paths: Iterable[str]) -> None:
-  """Syncs files and folders, without what is in these, many at a time."""
-  with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
-    for _ in pool.map(_sync_one, paths):
-      pass

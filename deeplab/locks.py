@@ -1,9 +1,9 @@
-"""Locks on files and folders, which end with the process that holds them."""
+"""Locks of files and folders, which end with the process that holds them."""
 import contextlib
 import errno
 import fcntl
 import os
-from typing import Iterator
+from typing import Iterator, Union
 
 from deeplab import errors
 from deeplab import storage
@@ -13,8 +13,7 @@ from deeplab import storage
 def exclusive(path: str) -> Iterator[None]:
   """Context in which no other process holds the lock of a file or folder.
 
-  The kernel frees it when the process ends, be it killed: unlike a file that
-  names a process, it never outlives who made it.
+  The kernel frees the lock when the process ends, even if it is killed.
 
   Args:
     path: existing file or folder; what is in it is not touched.
@@ -36,10 +35,14 @@ def exclusive(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(given: errors.Option, folder: str) -> Iterator[None]:
+def alone(given: Union[str, errors.Option], folder: str) -> Iterator[None]:
   """Context in which no other run of the suite writes to a folder.
 
   On a file system without locks, it does nothing.
+
+  Args:
+    given: the folder or the option with it, for the message.
+    folder: existing folder.
 
   Raises:
     InputError: another run writes there.

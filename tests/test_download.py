@@ -206,7 +206,7 @@ def test_one_run_at_a_time(get_zip, server, tmp_path):
   unpacked = tmp_path / 'ADE20K' / '.unpack.1'
   unpacked.mkdir(parents=True)
   with locks.exclusive(str(tmp_path / 'ADE20K')):
-    assert_refused(get_zip(), 'another run is at work in ADE20K')
+    assert_refused(get_zip(), 'ADE20K: another run writes there')
   assert unpacked.exists() and server.requests == []
   assert get_zip()[0] == 0
   assert not unpacked.exists()

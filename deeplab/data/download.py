@@ -3,7 +3,6 @@
 A file gets its name once its SHA-1 is right. Until then it is NAME.part, which
 the next attempt completes. Needs no package, and no more than Python 3.6.
 """
-import contextlib
 import hashlib
 import http.client
 import os
@@ -200,13 +199,7 @@ def get_ade20k(zip_file: str, addresses: Sequence[str], sha1: str,
   if zip_file and not os.path.isfile(zip_file):
     raise InputError('--zip={}: no such file'.format(zip_file))
   os.makedirs(ADE20K, exist_ok=True)
-  with contextlib.ExitStack() as stack:
-    try:
-      stack.enter_context(locks.exclusive(ADE20K))
-    except BlockingIOError:
-      raise InputError('another run is at work in ' + ADE20K)
-    except OSError:
-      pass  # a file system without locks
+  with locks.alone(ADE20K, ADE20K):
     _get_pairs(zip_file, addresses, sha1, pairs)
 
 

@@ -178,7 +178,8 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
   with contextlib.ExitStack() as stack:
     try:
       for folder in sorted({content.output_dir for content in contents}):
-        _write_alone(folder, stack)
+        stack.enter_context(
+            locks.alone(option('output_dir', folder), folder))
       with files.replacing(
           *(sum(paths, []) + descriptions)) as temporaries:
         rest = iter(temporaries)
@@ -192,17 +193,6 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
     except OSError as error:
       raise InputError('{}; {}'.format(_write_problem(error), state))
   return paths
-
-
-def _write_alone(folder, stack):
-  """Keeps other processes from writing to a folder, until a stack's end."""
-  try:
-    stack.enter_context(locks.exclusive(folder))
-  except BlockingIOError:
-    raise InputError('{}: another run writes there', option(
-        'output_dir', folder))
-  except OSError:
-    pass  # a file system without locks
 
 
 def _write_description(path, content, shards):
