@@ -1,5 +1,5 @@
 """What models are compared on, what is counted, and what follows from it."""
-import math
+import json
 
 import numpy as np
 from PIL import Image
@@ -189,77 +189,94 @@ def test_labels_that_are_no_classes_are_the_models_fault():
 
 
 def computed(*models, labels, resamples=200, seed=0):
+  """Numbers of models that are called a, b and so on."""
   return statistics.compute(
-      counted(*models, labels=labels), resamples=resamples, seed=seed)
+      counted(*models, labels=labels), 'abc'[:len(models)],
+      resamples=resamples, seed=seed)
 
 
 def test_scores_and_differences_are_those_of_all_images():
   """Of 4 images the first model has 3 right, the second 1."""
   found = computed([1, 2, 3, 5], [1, 1, 1, 1], labels=(1, 2, 3, 4))
-  first, second = found.models
-  assert first.scores['pixel_accuracy'].value == 0.75
-  assert second.scores['pixel_accuracy'].value == 0.25
-  assert second.differences['pixel_accuracy'].value == -0.5
-  assert first.differences['miou'] == (0, 0, 0)
-  assert second.iou_differences[2].value == -1
-  assert second.iou[1].value == 0.25
-  assert math.isnan(first.iou[7].value)
-  assert found.agreement[0][1].value == 0.25
-  assert found.all_agree.value == 0.25
-  assert found.agreement[1][1] == (1, 1, 1)
+  first, second = found['scores']['a'], found['scores']['b']
+  assert first['pixel_accuracy']['value'] == 0.75
+  assert second['pixel_accuracy']['value'] == 0.25
+  difference = second[statistics.DIFFERENCES]['pixel_accuracy']
+  assert difference['value'] == -0.5
+  assert first[statistics.DIFFERENCES]['miou'] == {
+      'value': 0, 'low': 0, 'high': 0}
+  assert second['classes'][2]['iou_difference']['value'] == -1
+  assert second['classes'][1]['iou']['value'] == 0.25
+  assert second['classes'][1]['name'] == 'wall'
+  assert first['classes'][7]['iou'] == {
+      'value': None, 'low': None, 'high': None}
+  assert first['confusion_matrix'][4][5] == 6
+  assert found['agreement']['a']['b']['value'] == 0.25
+  assert found['all_agree']['value'] == 0.25
+  assert found['agreement']['b']['b'] == {'value': 1, 'low': 1, 'high': 1}
+  json.dumps(found, allow_nan=False)
+
+
+def test_numbers_of_each_image():
+  found = computed([1, 1], [1, 2], labels=[1, 0])
+  assert found['by_image'][1] == {
+      'name': 'image 1', 'pixels': 6, 'differing': 1,
+      'pixel_accuracy': {'a': None, 'b': None}}
+  assert 'scores' not in computed([1], [1], labels=[None])
 
 
 def test_an_interval_is_what_draws_of_images_give():
   """Of images that are right or wrong as a coin falls, the binomial's."""
   answers = [1] * 50 + [2] * 50
   found = computed([1] * 100, answers, labels=[1] * 100, resamples=2000)
-  accuracy = found.models[1].scores['pixel_accuracy']
-  assert accuracy.value == 0.5
-  assert accuracy.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
-  assert accuracy.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
-  assert found.models[1].differences['miou'].is_clear
+  second = found['scores']['b']
+  accuracy = second['pixel_accuracy']
+  assert accuracy['value'] == 0.5
+  assert accuracy['low'] == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
+  assert accuracy['high'] == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
+  assert statistics.verdict(
+      second[statistics.DIFFERENCES]['miou'], 100) == 'worse'
   # With two classes, of which one is never right; for a power of 80 %.
-  assert found.models[1].images_needed == pytest.approx(
+  needed = second['images_needed_for_0_002']
+  assert needed == pytest.approx(
       (1.96 + 0.84) ** 2 * 0.025 ** 2 * 100 / 0.002 ** 2, rel=0.1)
+  assert found['reliability'].endswith('about {} images.'.format(needed))
 
 
 def test_models_are_drawn_the_same_images():
   """A difference that every image has is certain, however scores spread."""
   hard = [1, 2] * 20
-  found = computed(hard, hard, labels=[1] * 40)
-  assert found.models[1].differences['miou'] == (0, 0, 0)
-  assert found.models[1].scores['miou'].high > found.models[1].scores[
-      'miou'].low
-  assert found.models[1].images_needed is None
+  second = computed(hard, hard, labels=[1] * 40)['scores']['b']
+  assert second[statistics.DIFFERENCES]['miou'] == {
+      'value': 0, 'low': 0, 'high': 0}
+  assert second['miou']['high'] > second['miou']['low']
+  assert second['images_needed_for_0_002'] is None
 
 
 def test_a_seed_repeats_intervals():
-  arguments = dict(labels=[1] * 9, resamples=20)
-  answers = [1, 2, 3] * 3
-  first = computed([1] * 9, answers, seed=1, **arguments)
-  again = computed([1] * 9, answers, seed=1, **arguments)
-  other = computed([1] * 9, answers, seed=2, **arguments)
-  assert first.models[1].scores['miou'] == again.models[1].scores['miou']
-  assert first.models[1].scores['miou'] != other.models[1].scores['miou']
+  first, again, other = (
+      computed([1] * 9, [1, 2, 3] * 3, seed=seed, labels=[1] * 9, resamples=20)
+      for seed in (1, 1, 2))
+  assert first == again != other
 
 
 def test_few_images_are_noise():
   found = computed([1, 1], [1, 2], labels=[1, 1])
-  assert found.reliability.startswith('2 images are noise: ')
-  difference = found.models[1].differences['miou']
-  assert statistics.verdict(difference, 2) == 'too few images'
-  assert found.models[1].images_needed is None
+  assert found['reliability'].startswith('2 images are noise: ')
+  second = found['scores']['b']
+  assert statistics.verdict(
+      second[statistics.DIFFERENCES]['miou'], 2) == 'too few images'
+  assert second['images_needed_for_0_002'] is None
   alone = computed([1], [2], labels=[1])
-  assert alone.reliability.startswith('One image: ')
-  assert math.isnan(alone.models[1].scores['miou'].low)
+  assert alone['reliability'].startswith('One image: ')
+  assert alone['scores']['a']['miou']['low'] is None
 
 
-@pytest.mark.parametrize('interval, expected', [
-    ((0.1, 0.05, 0.2), 'better'), ((-0.1, -0.2, -0.01), 'worse'),
-    ((0.1, -0.01, 0.2), 'not told apart'),
-    ((0.1, float('nan'), float('nan')), 'no interval')])
-def test_verdicts(interval, expected):
-  assert statistics.verdict(statistics.Interval(*interval), 30) == expected
+@pytest.mark.parametrize('low, high, expected', [
+    (0.05, 0.2, 'better'), (-0.2, -0.01, 'worse'),
+    (-0.01, 0.2, 'not told apart'), (None, None, 'no interval')])
+def test_verdicts(low, high, expected):
+  assert statistics.verdict({'low': low, 'high': high}, 30) == expected
 
 
 def test_confusions_are_listed_by_pixels():
@@ -271,29 +288,13 @@ def test_confusions_are_listed_by_pixels():
   assert statistics.confusions(np.eye(4, dtype=int)) == []
 
 
-def test_numbers_as_json():
-  counts = counted([1, 1], [1, 2], labels=[1, 0])
-  found = statistics.compute(counts, resamples=20, seed=0)
-  content = statistics.to_json(found, counts, ['a', 'b'])
-  assert content['agreement']['a']['b']['value'] == 0.5
-  assert content['scores']['b']['classes'][1]['name'] == 'wall'
-  assert content['scores']['b']['classes'][1]['iou']['value'] == 1
-  assert content['scores']['b']['classes'][2]['iou'] == {
-      'value': None, 'low': None, 'high': None}
-  assert content['scores']['a']['confusion_matrix'][1][1] == 6
-  assert content['by_image'][1] == {
-      'name': 'image 1', 'pixels': 6, 'differing': 1,
-      'pixel_accuracy': {'a': None, 'b': None}}
-
-
 def test_counts_and_numbers_are_of_the_models_classes():
   own = small_models.OWN
   counts = counts_lib.count(
       [Says(1), Says(2)], samples_of(1)._replace(label_map=own),
       most_different=1)
   assert counts.matrices.shape == (1, 2, 3, 3)
-  content = statistics.to_json(
-      statistics.compute(counts, resamples=10, seed=0), counts, ['a', 'b'])
+  content = statistics.compute(counts, ['a', 'b'], resamples=10, seed=0)
   assert [entry['name'] for entry in content['scores']['b']['classes']] == list(
       own.names)
   assert label_maps.from_json(content['label_map']) == own
@@ -324,13 +325,13 @@ def test_panels_and_their_sheet():
   labels = np.full([4, 6], 1)
   shown = counts_lib.Shown('x', 0.0, image, labels, [labels] * 3)
   found = drawing.panels(shown, ['a', 'b', 'c'])
-  assert [panel.title for panel in found] == [
+  assert [title for title, _ in found] == [
       'image', 'label', 'a', 'b', 'c', 'b against a', 'c against a']
   sheet = np.asarray(drawing.sheet(found, [1]))
   np.testing.assert_array_equal(sheet[18:22, 8:14], image)
   assert contract.PALETTE[1] in map(tuple, sheet.reshape(-1, 3))
   unlabelled = drawing.panels(shown._replace(label=None), ['a', 'b', 'c'])
-  assert [panel.title for panel in unlabelled][:2] == ['image', 'a']
+  assert [title for title, _ in unlabelled][:2] == ['image', 'a']
 
 
 @pytest.mark.parametrize('size, expected', [

@@ -1,12 +1,11 @@
 """Charts of a comparison, as PNG; needs matplotlib."""
 import io
 import logging
-from typing import Any, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 
 from deeplab import label_map as label_maps
-from deeplab.comparison import statistics as statistics_lib
 
 # Of models, in order: the palette of Okabe and Ito, which colour-blind people
 # can tell apart.
@@ -48,41 +47,46 @@ def _pyplot() -> Any:
   return pyplot
 
 
-def draw(models: Sequence[statistics_lib.ModelScores], names: Sequence[str],
-         label_map: label_maps.LabelMap) -> List[Chart]:
+def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
+         ) -> List[Chart]:
   """Draws all charts.
 
   Args:
-    models: scores of each.
-    names: of the models.
+    scores: of each model, by name, as in comparison.json.
     label_map: of the classes.
   """
   pyplot = _pyplot()
-  labelled = [index for index, one in enumerate(models[0].iou)
-              if not np.isnan(one.value)]
+  names, models = list(scores), list(scores.values())
+  labelled = [index for index, one in enumerate(models[0]['classes'])
+              if one['iou']['value'] is not None]
   texts = [_class_text(index, label_map) for index in labelled]
-  seen = np.sum([model.matrix for model in models], axis=0)
+  matrices = [np.array(model['confusion_matrix']) for model in models]
+  seen = np.sum(matrices, axis=0)
   classes = [index for index in range(len(seen))
              if seen[index].any() or seen[:, index].any()]
+
+  def of_classes(name):
+    return [[model['classes'][index][name] for index in labelled]
+            for model in models]
+
   with pyplot.rc_context(_STYLE):
     return [
         _bars(pyplot, Chart(
             'scores', 'Scores with intervals',
             'Score of each model, with its interval over images.'),
               list(_SCORES.values()), names,
-              [[model.scores[name] for name in _SCORES] for model in models]),
+              [[model[name] for name in _SCORES] for model in models]),
         _bars(pyplot, Chart(
             'iou', 'IoU by class',
             'IoU of each class that is labelled, by model.'), texts, names,
-              [[model.iou[index] for index in labelled] for model in models]),
+              of_classes('iou')),
         _bars(pyplot, Chart(
             'iou_differences', 'Difference of IoU by class', 'Difference of '
             'IoU to the first model, with intervals over images.'), texts,
               ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
-              [[model.iou_differences[index] for index in labelled]
-               for model in models[1:]], first_colour=1)
-    ] + [_confusion(pyplot, model, names[index], index, classes, label_map)
-         for index, model in enumerate(models)]
+              of_classes('iou_difference')[1:], first_colour=1)
+    ] + [_confusion(pyplot, matrix, name, index, classes, label_map)
+         for index, (name, matrix) in enumerate(zip(names, matrices))]
 
 
 def colour(index: int) -> str:
@@ -109,18 +113,19 @@ def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
     chart: without its picture.
     texts: beside the groups.
     names: in the legend.
-    intervals: [names, texts] Interval.
+    intervals: [names, texts] of dicts with value, low and high.
     first_colour: position of the first name's colour.
   """
   figure, axes = pyplot.subplots(
       figsize=(7.4, 1 + 0.15 * len(texts) * (len(names) + 0.7)))
   height = 0.8 / len(names)
   for index, (name, row) in enumerate(zip(names, intervals)):
-    values = np.array([one.value for one in row])
+    values, low, high = (
+        np.array([one[end] for one in row], np.float64)  # None becomes NaN
+        for end in ('value', 'low', 'high'))
     places = np.arange(len(texts)) + (index + 0.5) * height - 0.4
     # No whisker without an interval.
-    whiskers = np.nan_to_num([values - [one.low for one in row],
-                              [one.high for one in row] - values])
+    whiskers = np.nan_to_num([values - low, high - values])
     axes.barh(places, values, height, label=name,
               color=colour(first_colour + index))
     axes.errorbar(values, places, xerr=np.maximum(whiskers, 0), fmt='none',
@@ -143,14 +148,13 @@ def _class_text(index, label_map):
   return '{} {}'.format(index, label_map.names[index])
 
 
-def _confusion(pyplot, model, name, index, classes, label_map):
+def _confusion(pyplot, matrix, name, index, classes, label_map):
   """Draws a confusion matrix in shares of each label's pixels."""
-  matrix = model.matrix[np.ix_(classes, classes)].astype(np.float64)
+  matrix = matrix[np.ix_(classes, classes)].astype(np.float64)
   totals = matrix.sum(axis=1, keepdims=True)
-  shares = np.divide(matrix, totals, out=np.zeros_like(matrix),
+  # Rows without a label are NaN, which has no colour.
+  shares = np.divide(matrix, totals, out=np.full_like(matrix, np.nan),
                      where=totals > 0)
-  # Without a label there is nothing to share out.
-  shares[totals[:, 0] == 0] = np.nan
   side = min(6.0, 2.2 + 0.2 * len(classes))
   figure, axes = pyplot.subplots(figsize=(side, side))
   image = axes.imshow(100 * shares, cmap='Blues', vmin=0, vmax=100)

@@ -1,7 +1,7 @@
 """Pictures of single images, and of where models differ."""
 import base64
 import io
-from typing import List, NamedTuple, Sequence, Set, Tuple
+from typing import List, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
@@ -21,17 +21,12 @@ DIFFERENT = (213, 94, 0)
 _DIMMED, _GROUND = 0.45, 120
 # Width in pixels that a title needs.
 _TITLE_WIDTH = 160
-_THUMBNAIL_WIDTH = 256
-# Of a thumbnail that is much higher than wide.
-_THUMBNAIL_HEIGHT = 384
+_THUMBNAIL_SIZE = (256, 384)  # at most
 _JPEG_QUALITY = 82
 
 
-class Panel(NamedTuple):
-  """One of the pictures that are shown of an image."""
-  title: str
-  # [height, width, 3] uint8 RGB.
-  pixels: np.ndarray
+# A picture of an image: title, and [height, width, 3] uint8 RGB.
+Panel = Tuple[str, np.ndarray]
 
 
 def panels(shown: counts_lib.Shown, names: Sequence[str],
@@ -44,18 +39,17 @@ def panels(shown: counts_lib.Shown, names: Sequence[str],
     names: of the models.
     label_map: what the classes are.
   """
-  found = [Panel('image', shown.image)]
+  def overlay(labels):
+    return visualize.overlay(shown.image, labels, label_map=label_map)
+
+  found = [('image', shown.image)]
   if shown.label is not None:
-    found.append(Panel('label', visualize.overlay(
-        shown.image, shown.label, label_map=label_map)))
-  found += [Panel(name, visualize.overlay(
-      shown.image, prediction, label_map=label_map))
+    found.append(('label', overlay(shown.label)))
+  found += [(name, overlay(prediction))
             for name, prediction in zip(names, shown.predictions)]
-  found += [
-      Panel('{} against {}'.format(name, names[0]),
-            difference_map(shown, index))
+  return found + [
+      ('{} against {}'.format(name, names[0]), difference_map(shown, index))
       for index, name in enumerate(names) if index]
-  return found
 
 
 def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
@@ -103,11 +97,11 @@ def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
 
 def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
   """Returns the classes that have a colour in pictures of these images."""
-  found: Set[int] = set()
+  found: Set[int] = {contract.IGNORE_LABEL}
   for one in shown:
     for labels in one.predictions + (
         [] if one.label is None else [one.label]):
-      found.update(int(index) for index in np.unique(labels))
+      found.update(map(int, np.unique(labels)))
   return sorted(found - {contract.IGNORE_LABEL})
 
 
@@ -122,18 +116,15 @@ def sheet(found: Sequence[Panel], classes: Sequence[int],
     label_map: what the classes are.
   """
   return visualize.sheet(
-      [[panel.pixels for panel in found]], [panel.title for panel in found],
+      [[pixels for _, pixels in found]], [title for title, _ in found],
       classes, label_map, least_width=_TITLE_WIDTH)
 
 
 def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:
   """Returns a small picture as a data URI, and its (width, height)."""
   image = Image.fromarray(pixels)
-  times = min(_THUMBNAIL_WIDTH / image.width, _THUMBNAIL_HEIGHT / image.height)
-  # Small ones are left to the browser to enlarge, without a blur.
-  if times < 1:
-    image = image.resize((max(1, round(image.width * times)),
-                          max(1, round(image.height * times))))
+  # It never enlarges.
+  image.thumbnail(_THUMBNAIL_SIZE)
   out = io.BytesIO()
   image.save(out, 'JPEG', quality=_JPEG_QUALITY)
   return data_uri(out.getvalue(), 'image/jpeg'), image.size

@@ -3,9 +3,8 @@
 page.html is its template, with styles and the script that sorts tables. Charts
 and pictures are inlined. The page forbids itself to load anything.
 """
-import math
 import os
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List
 
 from deeplab import contract
 from deeplab import errors
@@ -23,32 +22,16 @@ _OTHER_SCORES = {
     'pixel_accuracy': 'pixel accuracy', 'mean_class_accuracy': 'class accuracy'}
 
 
-class Model(NamedTuple):
-  """What the page says of a model besides scores."""
-  name: str
-  kind: str
-  path: str
-  runtime: str
+def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
+           charts: List[charts_lib.Chart], sheets: List[str]) -> str:
+  """Returns the page.
 
-
-class Content(NamedTuple):
-  """What the page shows."""
-  models: List[Model]
-  # Where images come from, and how they were resized.
-  source: str
-  geometry: str
-  # Of the intervals.
-  resamples: int
-  seed: int
-  counts: counts_lib.Counts
-  statistics: statistics_lib.Statistics
-  charts: List[charts_lib.Chart]
-  # Paths, from the page, of the sheets of counts.shown.
-  sheets: List[str]
-
-
-def render(content: Content) -> str:
-  """Returns the page."""
+  Args:
+    numbers: content of comparison.json.
+    counts: with the images to show.
+    charts: all charts.
+    sheets: paths, from the page, of the images to show in full size.
+  """
   import jinja2
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
@@ -57,59 +40,44 @@ def render(content: Content) -> str:
   environment.filters.update(
       hex=lambda colour: '#{:02x}{:02x}{:02x}'.format(*colour),
       png_uri=lambda png: drawing.data_uri(png, 'image/png'),
-      sort_key=lambda value: '' if _is_none(value) else value)
-  return environment.get_template('page.html').render(_variables(content))
-
-
-def _variables(content: Content) -> Dict[str, Any]:
-  """Returns what the template gets."""
-  counts, statistics = content.counts, content.statistics
-  names = [model.name for model in content.models]
-  classes = _labelled_classes(content)
-  return dict(
-      content._asdict(),
+      sort_key=lambda value: '' if value is None else value)
+  names = [model['name'] for model in numbers['models']]
+  scores = numbers.get('scores', {})
+  classes = _labelled_classes(scores[names[0]]) if scores else []
+  return environment.get_template('page.html').render(
+      numbers=numbers, names=names, scores=scores, label_map=counts.label_map,
       title='Comparison of {} and {}'.format(', '.join(names[:-1]), names[-1]),
-      label_map=counts.label_map, other_scores=_OTHER_SCORES,
+      other_scores=_OTHER_SCORES,
       is_ade20k=counts.label_map == label_maps.ADE20K,
-      is_few=statistics.images < statistics_lib.FEW_IMAGES,
+      is_few=numbers['images'] < statistics_lib.FEW_IMAGES,
       classes=classes, absent=counts.label_map.num_classes - 1 - len(classes),
-      charts={chart.name: chart for chart in content.charts},
-      shown=_shown(content, names),
+      charts={chart.name: chart for chart in charts},
+      shown=_shown(counts, names, sheets),
       classes_shown=drawing.classes_shown(counts.shown),
-      map_legend=drawing.map_legend(names[0], statistics.models is not None),
-      images=_images(counts), confusions=statistics_lib.confusions,
-      colour=charts_lib.colour, score=_score, signed=_signed, percent=_percent,
-      verdict=lambda difference: statistics_lib.verdict(
-          difference, statistics.images))
+      map_legend=drawing.map_legend(names[0], bool(scores)),
+      # Python's sort keeps the order of equal ones.
+      images=sorted(numbers['by_image'], key=lambda image: (
+          -image['differing']))[:_MOST_ROWS],
+      confusions=statistics_lib.confusions, colour=charts_lib.colour,
+      score=_score, signed=lambda value: _score(value, '{:+.4f}'),
+      percent=_percent, verdict=lambda difference: statistics_lib.verdict(
+          difference, numbers['images']))
 
 
-def _labelled_classes(content):
+def _labelled_classes(scores):
   """Returns (class, share of the labelled pixels) of labelled classes."""
-  if content.statistics.models is None:
-    return []
-  pixels = content.statistics.models[0].matrix.sum(axis=1)
-  return [(index, pixels[index] / pixels.sum())
-          for index in range(len(pixels))
-          if index != contract.IGNORE_LABEL and pixels[index]]
+  pixels = [one['pixels'] for one in scores['classes']]
+  return [(index, count / sum(pixels)) for index, count in enumerate(pixels)
+          if index != contract.IGNORE_LABEL and count]
 
 
-def _shown(content, names):
+def _shown(counts, names, sheets):
   """Returns the images that differ most, with their panels."""
-  counts = content.counts
   return [
       {'name': shown.name, 'differing': shown.differing, 'sheet': sheet,
-       'panels': [(panel.title, *drawing.thumbnail(panel.pixels))
-                  for panel in drawing.panels(shown, names, counts.label_map)]}
-      for shown, sheet in zip(counts.shown, content.sheets)]
-
-
-def _images(counts):
-  """Returns (name, share that differs, accuracies); the largest share first."""
-  shares = counts.differing / counts.pixels
-  order = sorted(range(len(shares)), key=lambda index: (-shares[index], index))
-  return [(counts.names[index], shares[index],
-           statistics_lib.pixel_accuracies(counts, index))
-          for index in order[:_MOST_ROWS]]
+       'panels': [(title, *drawing.thumbnail(pixels)) for title, pixels in
+                  drawing.panels(shown, names, counts.label_map)]}
+      for shown, sheet in zip(counts.shown, sheets)]
 
 
 def _printable(value):
@@ -118,17 +86,9 @@ def _printable(value):
   return errors.printable(value) if type(value) is str else value
 
 
-def _is_none(value):
-  return value is None or math.isnan(value)
-
-
 def _score(value, form='{:.4f}'):
-  return _NONE if _is_none(value) else form.format(value).replace('-', '−')
-
-
-def _signed(value):
-  return _score(value, '{:+.4f}')
+  return _NONE if value is None else form.format(value).replace('-', '−')
 
 
 def _percent(value):
-  return _NONE if _is_none(value) else '{:.2f} %'.format(100 * value)
+  return _NONE if value is None else '{:.2f} %'.format(100 * value)

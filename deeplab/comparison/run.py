@@ -80,23 +80,15 @@ def compare(models: Sequence[Tuple[str, str]],
       counts = counts_lib.count(
           predictors, samples, most_different=options.most_different)
       described = [
-          page_lib.Model(name, model.kind, model.path, predictor.runtime)
+          {'name': name, 'kind': model.kind, 'path': model.path,
+           'runtime': predictor.runtime}
           for name, model, predictor in zip(names, found, predictors)]
-    statistics = statistics_lib.compute(
-        counts, resamples=options.resamples, seed=options.seed)
-    content = page_lib.Content(
-        models=described, source=samples.source, geometry=samples.geometry,
-        resamples=options.resamples, seed=options.seed, counts=counts,
-        statistics=statistics, charts=[] if statistics.models is None else
-        charts_lib.draw(statistics.models, names, counts.label_map),
-        sheets=['{}/{:03d}.png'.format(_IMAGES, place + 1)
-                for place in range(len(counts.shown))])
     numbers = dict(
-        statistics_lib.to_json(statistics, counts, names),
-        models=[model._asdict() for model in described], source=samples.source,
-        geometry=samples.geometry, resamples=options.resamples,
-        seed=options.seed)
-    size = _write(folder, content, numbers)
+        statistics_lib.compute(
+            counts, names, resamples=options.resamples, seed=options.seed),
+        models=described, source=samples.source, geometry=samples.geometry,
+        resamples=options.resamples, seed=options.seed)
+    size = _write(folder, numbers, counts)
   return Result(os.path.join(options.output_dir, PAGE), size, numbers)
 
 
@@ -160,20 +152,23 @@ def _open(found: Sequence[any_model.ModelFile],
   return [opened[place] for place in range(len(found))]
 
 
-def _write(folder, content, numbers):
+def _write(folder, numbers, counts):
   """Writes the files into a folder; returns the page's size in bytes."""
   for name in (_CHARTS, _IMAGES):
     os.mkdir(os.path.join(folder, name))
-  for chart in content.charts:
+  charts = charts_lib.draw(
+      numbers['scores'], counts.label_map) if 'scores' in numbers else []
+  for chart in charts:
     with open(os.path.join(folder, _CHARTS, chart.name + '.png'), 'wb') as out:
       out.write(chart.png)
-  names = [model.name for model in content.models]
-  label_map = content.counts.label_map
-  for shown, path in zip(content.counts.shown, content.sheets):
+  names = [model['name'] for model in numbers['models']]
+  sheets = ['{}/{:03d}.png'.format(_IMAGES, place + 1)
+            for place in range(len(counts.shown))]
+  for shown, path in zip(counts.shown, sheets):
     visualize.save(os.path.join(folder, path), drawing.sheet(
-        drawing.panels(shown, names, label_map),
-        drawing.classes_shown([shown]), label_map))
-  page = page_lib.render(content).encode('utf-8')
+        drawing.panels(shown, names, counts.label_map),
+        drawing.classes_shown([shown]), counts.label_map))
+  page = page_lib.render(numbers, counts, charts, sheets).encode('utf-8')
   with open(os.path.join(folder, PAGE), 'wb') as out:
     out.write(page)
   files.write_json(os.path.join(folder, NUMBERS), numbers)
