@@ -10,7 +10,7 @@ if REPOSITORY not in sys.path:
   sys.path.insert(0, REPOSITORY)
 
 
-def pytest_configure():
+def pytest_configure(config):
   """Does what every script does before TensorFlow is loaded."""
   from deeplab import environment
   environment.pool_memory()
@@ -19,6 +19,14 @@ def pytest_configure():
   signal.signal(signal.SIGINT, signal.default_int_handler)
   # So does nohup with the end of a terminal, which scripts then ignore too.
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  # Newer releases of pytest-xdist sort files by their number of tests.
+  config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  """Puts files with slow tests first, so that no worker ends on one alone."""
+  slow = {item.fspath for item in items if item.get_closest_marker('slow')}
+  items.sort(key=lambda item: item.fspath not in slow)
 
 
 def _folder_from(variable):

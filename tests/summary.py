@@ -1,11 +1,12 @@
 """Counts of a pytest run, for the lines that scripts/test.sh ends on.
 
-As a plugin (-p tests.summary), writes the counts of a run to the file that
-DEEPLAB_TEST_SUMMARY names. As a program, prints those of several runs:
+As a plugin (-p tests.summary), it writes the counts of a run to the file that
+DEEPLAB_TEST_SUMMARY names. As a program, it prints the counts of all runs:
 
-  python tests/summary.py FOLDER/tf1.slow.json FOLDER/tf2.all.json
+  python tests/summary.py FOLDER
 """
 import collections
+import glob
 import json
 import os
 import platform
@@ -40,36 +41,21 @@ def text_of(counts):
   return ', '.join('{} {}'.format(counts[result], result) for result in RESULTS)
 
 
-def lines_for(paths):
-  """Yields the closing lines for files of counts.
-
-  Args:
-    paths: paths of ENVIRONMENT.PART.json; a run that did not end has no file.
-  """
-  environments = collections.OrderedDict()
-  for path in sorted(paths):
-    name = os.path.basename(path).split('.')[0]
-    environments.setdefault(name, []).append(path)
+def lines_for(folder):
+  """Yields the closing lines for a folder with ENVIRONMENT.json files."""
   total, reasons = collections.Counter(), collections.Counter()
-  for name, runs in environments.items():
-    counts = collections.Counter()
-    for path in runs:
-      if not os.path.exists(path):
-        yield '{}: a run did not end, see above'.format(name)
-        continue
-      with open(path) as content:
-        run = json.load(content)
-      counts.update({key: run[key] for key in RESULTS + ('seconds',)})
-      reasons.update(run['reasons'])
-    if counts:
-      yield '{}: Python {}, TensorFlow {}: {}, {:.0f} s'.format(
-          name, run['python'], run['tensorflow'], text_of(counts),
-          counts['seconds'])
-    total.update(counts)
+  for path in sorted(glob.glob(os.path.join(folder, '*.json'))):
+    with open(path) as content:
+      run = json.load(content)
+    yield '{}: Python {}, TensorFlow {}: {}, {:.0f} s'.format(
+        os.path.basename(path)[:-len('.json')], run['python'],
+        run['tensorflow'], text_of(run), run['seconds'])
+    total.update({result: run[result] for result in RESULTS})
+    reasons.update(run['reasons'])
   for reason, count in sorted(reasons.items()):
     yield 'skipped: {}: {}'.format(reason, count)
   yield text_of(total)
 
 
 if __name__ == '__main__':
-  print('\n'.join(lines_for(sys.argv[1:])))
+  print('\n'.join(lines_for(sys.argv[1])))
