@@ -373,35 +373,30 @@ def test_a_failed_installation_is_never_ready(house, what, message):
 # --- test.sh ---------------------------------------------------------------
 
 
-def counts_of_runs(number, seconds=''):
-  """Returns the closing words for so many runs with COUNTS."""
-  return ('{} passed, {} failed, {} skipped' + seconds).format(
-      3 * number, number, 2 * number, 60 * number)
-
-
 HOME = '({} or not (tf1 or tf2 or modern))'
-QUICK = 'not (slow or extended)'
-SLOW = 'slow and not extended'
 
 
 def calls_of_tests(house):
-  """Returns the calls that do not belong to setup.sh, and those of pytest.
-
-  The latter are sorted, because they take turns as they like.
-  """
+  """Returns the calls that do not belong to setup.sh, and those of pytest."""
   calls = [call for call in house.calls()
            if ' venv ' not in call and ' pip ' not in call]
-  runs = sorted(call for call in calls if ' pytest ' in call)
-  return calls, runs
+  return calls, [call for call in calls if ' pytest ' in call]
 
 
-@pytest.mark.parametrize('versions, environments, checks, extent', [
+def marks_in(name, home):
+  return HOME.format(name) if name == home else name
+
+
+@pytest.mark.parametrize('versions, environments, checks, extent, marks', [
     (('3.7.16', '3.11.7'), ('tf1', 'tf2', 'modern'),
-     ['tf1 ruff check .', 'modern mypy'], []),
-    (('3.7.16',), ('tf1', 'tf2'), ['tf1 ruff check .'], ['--all']),
-    (('3.11.7',), ('modern',), ['modern ruff check .', 'modern mypy'], [])])
+     ['tf1 ruff check .', 'modern mypy'], [], ' and not extended'),
+    (('3.7.16', '3.11.7'), ('tf1',), ['tf1 ruff check .', 'modern mypy'],
+     ['--quick'], ' and not (slow or extended)'),
+    (('3.7.16',), ('tf1', 'tf2'), ['tf1 ruff check .'], ['--all'], ''),
+    (('3.11.7',), ('modern',), ['modern ruff check .', 'modern mypy'], [],
+     ' and not extended')])
 def test_checks_and_tests_run_in_each_environment(
-    house, versions, environments, checks, extent):
+    house, versions, environments, checks, extent, marks):
   for version in versions:
     house.add_python('tools/python' + version.rpartition('.')[0], version)
   for package in ('ruff', 'mypy'):
@@ -409,36 +404,22 @@ def test_checks_and_tests_run_in_each_environment(
   status, lines, errors = house.run(
       'test.sh', *extent + ['-x', 'tests/test_a.py'])
   assert status == 0, errors
-  calls, runs = calls_of_tests(house)
-  assert calls[:len(checks)] == [
+  calls, _ = calls_of_tests(house)
+  assert calls == [
       '.venvs/{}/bin/python {}'.format(*check.split(' ', 1))
-      for check in checks]
-  assert len(calls) == len(checks) + len(runs)
-  slow = '(slow or extended)' if extent else SLOW
-  assert runs == sorted(
-      '.venvs/{}/bin/python pytest -m {} and {} -p tests.summary '
-      '--dist=loadfile -n{} -x tests/test_a.py'.format(
-          name, HOME.format(name) if name == environments[0] else name, marks,
-          2 if marks == slow and name != environments[0] else 1)
-      for name in environments for marks in (slow, QUICK))
-  notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, but for those'
+      for check in checks] + [
+          '.venvs/{}/bin/python pytest -m {} -p tests.summary -n2 '
+          '--dist=loadfile -x tests/test_a.py'.format(
+              name, marks_in(name, environments[0]) + marks)
+          for name in environments]
+  notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, except those'
   assert any(notice in line for line in lines) == (versions == ('3.11.7',))
-  assert lines[-len(environments) - 2:] == [
-      '{}: Python 3.5, TensorFlow 1.15: {}'.format(
-          name, counts_of_runs(2, ', {} s')) for name in sorted(environments)
-      ] + ['skipped: no moon: {}'.format(4 * len(environments)),
-           counts_of_runs(2 * len(environments))]
-
-
-def test_quick_runs_in_one_environment(house):
-  house.add_python('tools/python3.7')
-  house.add_python('tools/python3.11', '3.11.7')
-  status, lines, errors = house.run('test.sh', '--quick', '-x')
-  assert status == 0, errors
-  assert calls_of_tests(house)[1] == [
-      '.venvs/tf1/bin/python pytest -m {} and {} -p tests.summary '
-      '--dist=loadfile -n2 -x'.format(HOME.format('tf1'), QUICK)]
-  assert lines[-1] == counts_of_runs(1)
+  runs = len(environments)
+  assert lines[-runs - 2:] == [
+      name + ': Python 3.5, TensorFlow 1.15: '
+      '3 passed, 1 failed, 2 skipped, 60 s' for name in sorted(environments)] + [
+          'skipped: no moon: {}'.format(2 * runs),
+          '{} passed, {} failed, {} skipped'.format(3 * runs, runs, 2 * runs)]
 
 
 @pytest.mark.parametrize('tool', ['ruff', 'mypy'])
@@ -451,22 +432,19 @@ def test_no_test_runs_if_style_or_types_are_wrong(house, tool):
   assert calls_of_tests(house)[1] == []
 
 
-# Exit statuses of pytest by environment and marks; 5: no test selected.
+# Exit statuses of pytest; 5: no test selected.
 @pytest.mark.parametrize('statuses, expected', [
-    ({('tf1', QUICK): 1, ('tf2', SLOW): 5}, 1), ({('modern', QUICK): 2}, 2),
-    ({('tf1', SLOW): 5, ('tf2', QUICK): 5}, 0),
-    ({(name, marks): 5 for name in ('tf1', 'tf2', 'modern')
-      for marks in (SLOW, QUICK)}, 5)])
+    ({'tf1': 1, 'tf2': 5}, 1), ({'modern': 2}, 2), ({'tf1': 5}, 0),
+    ({'tf1': 5, 'tf2': 5, 'modern': 5}, 5)])
 def test_exit_status(house, statuses, expected):
   house.add_python('tools/python3.7')
   house.add_python('tools/python3.11', '3.11.7')
-  for (name, marks), status in statuses.items():
-    (house.folder / 'broken.{} and {}'.format(
-        HOME.format(name) if name == 'tf1' else name, marks)).write_text(
-            str(status))
+  for name, status in statuses.items():
+    (house.folder / 'broken.{} and not extended'.format(
+        marks_in(name, 'tf1'))).write_text(str(status))
   assert house.run('test.sh')[0] == expected
   # A failure in one does not keep the others from running.
-  assert len(calls_of_tests(house)[1]) == 6
+  assert len(calls_of_tests(house)[1]) == 3
 
 
 def test_without_any_python_it_stops(house):
