@@ -1,13 +1,13 @@
-"""What an option is, said once: type, default, bounds and help of a field.
+"""Classes of options whose fields have a type, a default, bounds and help.
 
     @fields.options
     class WalkOptions(NamedTuple):
       steps: int = fields.field(100, 'Steps to walk.', least=1, most=10 ** 6)
 
 An object of such a class is valid: making it and `_replace` check every field,
-then call the method `_check`, where the class has one, for what fields must be
-to each other. What is wrong raises InputError with the field's name. Flags are
-made from the same definitions, in deeplab.script_flags.
+then call the method `_check`, if the class has one, for conditions on several
+fields. A bad value raises InputError with the field's name. Flags are made from
+the same definitions; see deeplab.script_flags.
 """
 import functools
 import math
@@ -20,7 +20,9 @@ from deeplab.errors import InputError
 
 _KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false',
           str: 'text'}
-# A value that cannot be used is quoted up to here.
+# TensorFlow and NumPy convert a number to an int32.
+_LARGEST_INT = 2 ** 31 - 1
+# Characters of a bad value that a message quotes.
 _QUOTED = 60
 
 
@@ -29,16 +31,16 @@ class Field(NamedTuple):
   help: str
   default: Any = None
   is_required: bool = False
-  # Of the value or, in a tuple, of each element; None: no such bound.
+  # Bounds of the value or, in a tuple, of each element; None: no such bound.
   least: Optional[float] = None
   above: Optional[float] = None
   most: Optional[float] = None
   below: Optional[float] = None
   # The only values there are; (): any within the bounds.
   choices: Tuple[Union[int, str], ...] = ()
-  # Whether the text is given to TensorFlow, which takes names in UTF-8 alone.
+  # Whether TensorFlow gets the text, which takes names in UTF-8 only.
   in_utf8: bool = False
-  # Whether the text may be a path that is not of this machine; see `storage`.
+  # Whether the text may be a remote path; see `storage`.
   remote: bool = False
   # Fewest elements of a tuple of any length.
   fewest: int = 0
@@ -55,62 +57,55 @@ class Field(NamedTuple):
 
   @property
   def expected(self) -> str:
-    """Says what values the field takes."""
-    if self.length is None:
-      return self._expected_element()
-    if self.length == 0:
-      return 'a list, each ' + self._expected_element()
-    return '{}, each {}'.format(self.form, self._expected_element())
-
-  def _expected_element(self):
+    """Describes the values that the field takes."""
     if self.choices:
       *others, last = map(str, self.choices)
-      return '{} or {}'.format(', '.join(others), last) if others else last
-    if self.in_utf8:
-      return 'a name in UTF-8, in a locale that has it (such as C.UTF-8)'
-    words = [_KINDS.get(self.kind, self.kind.__name__)]
-    if self.least is not None and self.most is not None:
-      return '{} from {} to {}'.format(words[0], self.least, self.most)
-    for text, bound in (('of at least', self.least), ('above', self.above),
-                        ('at most', self.most), ('below', self.below)):
-      if bound is not None:
-        words.append('{} {}'.format(text, bound))
-    return words[0] + ' ' + ' and '.join(words[1:]) if words[1:] else words[0]
+      element = '{} or {}'.format(', '.join(others), last) if others else last
+    elif self.in_utf8:
+      element = 'a name in UTF-8, in a locale that has it (such as C.UTF-8)'
+    elif self.least is not None and self.most is not None:
+      element = '{} from {} to {}'.format(
+          _KINDS[self.kind], self.least, self.most)
+    else:
+      bounds = ['{} {}'.format(words, bound) for words, bound in (
+          ('of at least', self.least), ('above', self.above),
+          ('at most', self.most), ('below', self.below)) if bound is not None]
+      element = ' '.join([_KINDS.get(self.kind, self.kind.__name__)] +
+                         [' and '.join(bounds)] * bool(bounds))
+    if self.length is None:
+      return element
+    return '{}, each {}'.format(self.form if self.length else 'a list', element)
 
   def checked(self, value: Any) -> Any:
     """Returns the value, in the field's own type.
 
     Raises:
-      InputError: where it is no value for this field.
+      InputError: it is no value for this field.
     """
     if value is None and self.is_optional:
       return None
     if not self.remote and isinstance(value, str):
       check_local(errors.option(self.name, value), value)
     try:
-      return self._converted(value)
+      if self.length is None:
+        return self._element(value)
+      if not isinstance(value, (list, tuple)) or len(value) < self.fewest or (
+          self.length and len(value) != self.length):
+        raise ValueError
+      return tuple(map(self._element, value))
     except (ValueError, OverflowError):
       raise self.refusal(value)
 
   def refusal(self, value: Any) -> InputError:
-    """Returns the error that says what was expected in place of a value."""
+    """Returns the error about a value that the field does not take."""
     text = ' '.join(str(errors.option('', value).text).split())
     if len(text) > _QUOTED:
       text = text[:_QUOTED] + '...'
     return InputError('{}: expected {}', errors.option(self.name, text),
                       self.expected)
 
-  def _converted(self, value):
-    if self.length is None:
-      return self._element(value)
-    if not isinstance(value, (list, tuple)) or len(value) < self.fewest or (
-        self.length and len(value) != self.length):
-      raise ValueError
-    return tuple(self._element(element) for element in value)
-
   def _element(self, value):
     """Returns one value in the field's type, or raises ValueError."""
-    # Any, as what is of some `type` would be an `object` to mypy.
     wanted: Any = {int: numbers.Integral, float: numbers.Real}.get(
         self.kind, self.kind)
     # To Python, a bool is a number.
@@ -118,14 +113,13 @@ class Field(NamedTuple):
         isinstance(value, bool) and self.kind is not bool):
       raise ValueError
     if self.kind is str and '\0' in value:
-      raise ValueError  # no file can be called so
+      raise ValueError  # no file has such a name
     if self.in_utf8:
       value.encode('utf-8')
     if self.kind in (int, float):
       value = self.kind(value)
-    if self.kind is float and not math.isfinite(value):
-      raise ValueError
-    if (self.least is not None and value < self.least or
+    if (self.kind is float and not math.isfinite(value) or
+        self.least is not None and value < self.least or
         self.above is not None and value <= self.above or
         self.most is not None and value > self.most or
         self.below is not None and value >= self.below or
@@ -138,10 +132,11 @@ def field(default: Any, text: str, **bounds: Any) -> Any:
   """Defines a field.
 
   Args:
-    default: what it is where nothing is given.
-    text: what it means, with its unit; the help of its flag.
-    **bounds: of Field: least, above, most, below, choices, in_utf8, fewest,
-      remote, form.
+    default: value of a field that is not given.
+    text: its meaning, with its unit; the help of its flag.
+    **bounds: of Field: least, above, most, below, choices, in_utf8, remote,
+      fewest, form. Without bounds, numbers are at least 0 and integers fit an
+      int32.
   """
   return Field(text, default=default, **bounds)
 
@@ -152,7 +147,7 @@ def required(text: str, **bounds: Any) -> Any:
 
 
 def check_local(given: errors.Option, path: str) -> None:
-  """Raises InputError where a path that an option gives is a remote one."""
+  """Raises InputError if a path that an option gives is a remote one."""
   if storage.is_remote(path):
     raise InputError('{}: expected a path of this machine; copy what is there '
                      'first', given)
@@ -161,11 +156,11 @@ def check_local(given: errors.Option, path: str) -> None:
 def options(cls: Any) -> Any:
   """Class decorator: makes a NamedTuple of `field`s check its values.
 
-  Fields that are required come first.
+  Required fields come first.
   """
   hints = get_type_hints(cls)
-  defined = {name: cls._field_defaults[name]._replace(
-      name=name, **_of_annotation(hints[name])) for name in cls._fields}
+  defined = {name: _completed(cls._field_defaults[name], name, hints[name])
+             for name in cls._fields}
   new = cls.__new__
   cls._field_defaults = {name: definition.default
                          for name, definition in defined.items()
@@ -194,13 +189,19 @@ def definitions(cls: Any) -> Dict[str, Field]:
   return cls._definitions
 
 
-def _of_annotation(hint):
-  """Returns what a type hint says, as a dict of attributes of Field."""
-  # Not __origin__, which Python 3.6 has otherwise.
+def _completed(definition, name, hint):
+  """Returns a definition with what the field's name and type hint say."""
+  # Not __origin__, which differs in Python 3.6.
   arguments: Tuple[Any, ...] = getattr(hint, '__args__', None) or ()
   if type(None) in arguments:
-    return dict(_of_annotation(arguments[0]), is_optional=True)
-  if not arguments:
-    return {'kind': hint, 'length': None}
-  return {'kind': arguments[0],
-          'length': 0 if arguments[-1] is Ellipsis else len(arguments)}
+    return _completed(definition, name, arguments[0])._replace(is_optional=True)
+  kind, length = hint, None
+  if arguments:
+    kind = arguments[0]
+    length = 0 if arguments[-1] is Ellipsis else len(arguments)
+  if kind in (int, float) and not definition.choices:
+    if definition.least is None and definition.above is None:
+      definition = definition._replace(least=0)
+    if definition.most is None and kind is int:
+      definition = definition._replace(most=_LARGEST_INT)
+  return definition._replace(name=name, kind=kind, length=length)

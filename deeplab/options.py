@@ -1,9 +1,8 @@
-"""Immutable options, one class a concern, to and from JSON.
+"""Immutable options, one class for each concern, to and from JSON.
 
 Every object is a NamedTuple: build it with keywords, copy it with `_replace`.
-deeplab.fields checks both; flags have their help, defaults and bounds from
-here. Bounds are what can be of use: a number beyond them would crash, fill the
-memory or mean nothing, an hour later.
+Both check the values; see deeplab.fields. Flags get their help, defaults and
+bounds from here.
 """
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
@@ -51,9 +50,9 @@ SKIP = 'skip'
 
 # --- Bounds ----------------------------------------------------------------
 
-# Side of an image, in pixels: what contract.MAX_PIXELS allows for a square.
+# Side of an image in pixels: contract.MAX_PIXELS is the area of such a square.
 _LARGEST_SIDE = 8192
-# A limit of the longer side may be meant never to be reached.
+# The limit of the longer side may be meant never to apply.
 _LARGEST_RESIZE = 2 * _LARGEST_SIDE
 # Sides of the network's maps at the smallest stride.
 _LARGEST_MAP = _LARGEST_SIDE // min(OUTPUT_STRIDES)
@@ -61,91 +60,34 @@ _LARGEST_MAP = _LARGEST_SIDE // min(OUTPUT_STRIDES)
 _MOST_CLASSES = 256
 # At this width a separable layer alone has 64 million weights.
 _MOST_CHANNELS = 8192
-_LARGEST_MULTIPLIER = 16.0
-# A batch of this size at 512x512 has 13 GB before the first layer.
-_LARGEST_BATCH = 4096
 # A scaled image has the square of this as many pixels.
 _LARGEST_SCALE = 16.0
 _MOST_SCALES = 1000
-# Beyond it, weights leave the range of float32 in a few steps.
-_LARGEST_RATE = 1e6
-# Steps, and seconds: TensorFlow makes an int32 of a number.
-_LARGEST_COUNT = 2 ** 31 - 1
-# NumPy takes no other seed.
-_LARGEST_SEED = 2 ** 32 - 1
-# LoadGen's seeds have 64 bits.
-_LARGEST_LOADGEN_SEED = 2 ** 64 - 1
 # Threads, processes and hosts.
 _MOST_WORKERS = 1024
-# Devices of a host; processes that stand for hosts.
-_MOST_CLONES = _MOST_LOCAL_HOSTS = 64
-_MOST_IMAGES = 10 ** 6
-# Parts of a work, of which each has an image at least.
-_MOST_SHARDS = 10 ** 4
-_SMALLEST_PAINTED_SIDE = 64
+# NumPy's and LoadGen's seeds.
+_LARGEST_SEED = 2 ** 32 - 1
+_LARGEST_LOADGEN_SEED = 2 ** 64 - 1
 
-# Of a host by name or number ([::1] for IPv6), and a port.
+# A host by name or number ([::1] for IPv6), and a port.
 _ADDRESS = re.compile(r'([\w.-]+|\[[0-9a-fA-F:.]+\]):[1-9]\d{0,4}$')
 _SIZE = 'HEIGHT,WIDTH, for example 512,512'
 _Options = TypeVar('_Options')
 
-
-# Definitions that several classes share.
-
-
-def _crop_size():
-  # Deviates: 513 in the reference, with which its own evaluation fails.
-  return field((512, 512), 'HEIGHT,WIDTH of the input of the network, in '
-               'pixels.', least=1, most=_LARGEST_SIDE, form=_SIZE)
-
-
-def _workers(what):
-  return field(0, what + '; 0: one for each processor.', least=0,
-               most=_MOST_WORKERS)
+# --- Fields of several classes ---------------------------------------------
 
 
 def _seed(default, text):
-  return field(default, text, least=0, most=_LARGEST_SEED)
+  return field(default, text, most=_LARGEST_SEED)
+
+
+def _workers(what):
+  return field(0, what + '; 0: one for each processor.', most=_MOST_WORKERS)
 
 
 def _loadgen_seed(default, text):
   return field(default, text + '; the default is that of MLPerf Inference '
-               'v6.0, as LoadGen 6.0.17 has it.', least=0,
-               most=_LARGEST_LOADGEN_SEED)
-
-
-def _test_dir():
-  return required('Folder with the images, or the folder above it.')
-
-
-def _val_label_dir():
-  return field(None, 'Folder with the annotations; none: annotations/ beside '
-               'the images.')
-
-
-def _num_threads():
-  return field(1, 'Threads of one interpreter, where it can have several.',
-               least=1, most=_MOST_WORKERS)
-
-
-def _training_seed():
-  return _seed(None, 'Seed of the initial values, the order of images, '
-               'augmentation and dropout, also over interruptions; on more '
-               'than one core sums differ in their last bits. None: different '
-               'in every run.')
-
-
-def _strict_checkpoint():
-  return field(False, 'Refuse a folder whose newest checkpoint cannot be read; '
-               'not set: take the newest one that can, and say so.')
-
-
-def _steps(default, text, least=0):
-  return field(default, text, least=least, most=_LARGEST_COUNT)
-
-
-def _rate(default, text):
-  return field(default, text, least=0, most=_LARGEST_RATE)
+               'v6.0, as LoadGen 6.0.17 has it.', most=_LARGEST_LOADGEN_SEED)
 
 
 def _label_map(text):
@@ -154,25 +96,53 @@ def _label_map(text):
                'given: ' + text)
 
 
-def _names_of_classes():
-  return field(None, 'Label map with the names of the classes; none: the one '
-               'stored with the model.')
+# Deviates: 513 in the reference, with which its own evaluation fails.
+_CROP_SIZE = field(
+    (512, 512), 'HEIGHT,WIDTH of the input of the network, in pixels.', least=1,
+    most=_LARGEST_SIDE, form=_SIZE)
+_INPUT_SIZE = field(
+    None, "HEIGHT,WIDTH of the input of a checkpoint's network, in pixels; not "
+    'given: as trained. Files have a size of their own.', least=1,
+    most=_LARGEST_SIDE, form=_SIZE)
+_TRAINING_SEED = _seed(
+    None, 'Seed of the initial values, the order of images, augmentation and '
+    'dropout, also over interruptions; on more than one core sums differ in '
+    'their last bits. None: different in every run.')
+_STRICT_CHECKPOINT = field(
+    False, 'Refuse a folder whose newest checkpoint cannot be read; not set: '
+    'take the newest one that can, and say so.')
+_NAMES_OF_CLASSES = field(
+    None, 'Label map with the names of the classes; none: the one stored with '
+    'the model.')
+_EXIF_ROTATION = field(
+    True, 'Turn pictures as their EXIF data say, as viewers show them. Data '
+    'sets are read as they are stored.')
+_MODEL = required(
+    'Model: such as a checkpoint, a frozen graph or a TFLite file; what it is, '
+    'the file says.')
+_TEST_DIR = required('Folder with the images, or the folder above it.')
+_VAL_LABEL_DIR = field(
+    None, 'Folder with the annotations; none: annotations/ beside the images.')
+_INPUT_NODE = field(contract.INPUT_NODE, 'Node that gets images in [-1, 1].')
+_OUTPUT_NODE = field(contract.OUTPUT_NODE, 'Node that gives labels.')
+_GRAPH_DEF = required('Frozen graph to convert, as export_model.py writes it.')
+_OUT_TFLITE = required('TFLite file to write.')
+_NUM_THREADS = field(
+    1, 'Threads of one interpreter, where it can have several.', least=1,
+    most=_MOST_WORKERS)
+_ALL_THREADS = field(
+    0, 'Threads of a TFLite interpreter, where it can have several; 0: one for '
+    'each processor.', most=_MOST_WORKERS)
 
 
-def _input_node():
-  return field(contract.INPUT_NODE, 'Node that gets images in [-1, 1].')
+def _given(options, *names):
+  """Returns several fields as they are named in messages."""
+  return [errors.option(name, getattr(options, name)) for name in names]
 
 
-def _output_node():
-  return field(contract.OUTPUT_NODE, 'Node that gives labels.')
-
-
-def _graph_to_convert():
-  return required('Frozen graph to convert, as export_model.py writes it.')
-
-
-def _tflite_to_write():
-  return required('TFLite file to write.')
+def _expect(holds, template, *parts):
+  if not holds:
+    raise InputError(template, *parts)
 
 
 # --- The network -----------------------------------------------------------
@@ -186,10 +156,9 @@ class ModelOptions(NamedTuple):
   commands ask for with a flag.
   """
   num_classes: int = field(
-      contract.NUM_CLASSES,
-      'Number of classes, the ignored class among them.',
+      contract.NUM_CLASSES, 'Number of classes, the ignored class among them.',
       least=2, most=_MOST_CLASSES)
-  crop_size: Tuple[int, int] = _crop_size()
+  crop_size: Tuple[int, int] = _CROP_SIZE
   output_stride: int = field(
       16, 'Input size over the size of the last map: 8, 16 or 32.',
       choices=OUTPUT_STRIDES)
@@ -197,11 +166,10 @@ class ModelOptions(NamedTuple):
       (), 'Strides at which the decoder refines, such as 4; none: no decoder.',
       choices=DECODER_OUTPUT_STRIDES)
   atrous_rates: Tuple[int, ...] = field(
-      (), 'Rates of the atrous branches of ASPP; none, as published.',
-      least=1, most=_LARGEST_MAP)
+      (), 'Rates of the atrous branches of ASPP; none, as published.', least=1,
+      most=_LARGEST_MAP)
   depth_multiplier: float = field(
-      1.0, "Width of the backbone, relative to the paper's.",
-      above=0, most=_LARGEST_MULTIPLIER)
+      1.0, "Width of the backbone, relative to the paper's.", above=0, most=16)
   divisible_by: Optional[int] = field(
       None, 'Channel counts of the backbone are multiples of this; not given: '
       '8 at a depth multiplier of 1, else 1.', least=1, most=_MOST_CHANNELS)
@@ -217,8 +185,8 @@ class ModelOptions(NamedTuple):
       None, 'HEIGHT,WIDTH that the pooling of ASPP covers, in input pixels; '
       'not given: the crop size.', least=1, most=_LARGEST_SIDE, form=_SIZE)
   image_pooling_stride: Tuple[int, int] = field(
-      (1, 1), 'Strides of the pooling of ASPP, in cells of the map.',
-      least=1, most=_LARGEST_MAP, form='VERTICAL,HORIZONTAL, for example 1,1')
+      (1, 1), 'Strides of the pooling of ASPP, in cells of the map.', least=1,
+      most=_LARGEST_MAP, form='VERTICAL,HORIZONTAL, for example 1,1')
   decoder_filters: int = field(
       256, 'Channels of the decoder.', least=1, most=_MOST_CHANNELS)
   decoder_use_separable_conv: bool = field(
@@ -231,20 +199,20 @@ class ModelOptions(NamedTuple):
       'logits.')
   batch_norm_decay: float = field(
       0.9997, 'Decay of the moving averages of batch norm after the backbone.',
-      least=0, below=1)
+      below=1)
   use_bounded_activation: bool = field(
       False, 'Use ReLU6, not ReLU, after the backbone.')
   prediction_with_upsampled_logits: bool = field(
       True, 'Resize the logits before the arg max, not the labels after it.')
-  quantize_delay_step: int = _steps(
+  quantize_delay_step: int = field(
       -1, 'Step from which on training rounds weights and activations to 8 '
       'bits, and freezes batch norm; in evaluation and export, any from 0 on '
       'says that the checkpoint was trained so. Below 0: float.',
-      least=-_LARGEST_COUNT)
+      least=-2 ** 31)
   fake_quant: Optional[str] = field(
       None, "Who rounds to 8 bits: TensorFlow 1.15's rewrite, as in the "
-      "reference, or the suite's own layers, in less time; both make the "
-      'same variables. Not given: the first where there is one.',
+      "reference, or the suite's own layers, in less time; both make the same "
+      'variables. Not given: the first where there is one.',
       choices=(CONTRIB, LAYERS))
   label_map: Optional[label_maps.LabelMap] = field(
       None, 'What the classes are; not given: those of ADE20K, if they are as '
@@ -270,35 +238,31 @@ class ModelOptions(NamedTuple):
     return self._replace(num_classes=classes.num_classes, label_map=classes)
 
   def _check(self):
-    if self.label_map and self.label_map.num_classes != self.num_classes:
-      raise InputError('{}: expected {}, as many as the label map has',
-                       errors.option('num_classes', self.num_classes),
-                       self.label_map.num_classes)
-    for stride in self.decoder_output_stride:
-      if stride >= self.output_stride:
-        raise InputError(
-            '{}: expected less than {}',
-            errors.option('decoder_output_stride', stride),
-            errors.option('output_stride', self.output_stride))
-    crop_size = errors.option('crop_size', self.crop_size)
-    if min(self.crop_size) < self.output_stride:
-      raise InputError('{}: expected at least {} a side', crop_size,
-                       errors.option('output_stride', self.output_stride))
-    pooled = self.image_pooling_crop_size
-    if pooled and (pooled[0] > self.crop_size[0] or
-                   pooled[1] > self.crop_size[1]):
-      raise InputError('{}: expected at most {}', errors.option(
-          'image_pooling_crop_size', pooled), crop_size)
-    if self.decoder_output_is_logits and not self.decoder_output_stride:
-      raise InputError('{}: expected a decoder; add {}',
-                       errors.option('decoder_output_is_logits', True),
-                       errors.option('decoder_output_stride', 4))
+    classes, crop_size, stride, pooled, is_logits = _given(
+        self, 'num_classes', 'crop_size', 'output_stride',
+        'image_pooling_crop_size', 'decoder_output_is_logits')
+    if self.label_map:
+      _expect(self.label_map.num_classes == self.num_classes,
+              '{}: expected {}, as many as the label map has', classes,
+              self.label_map.num_classes)
+    for refined in self.decoder_output_stride:
+      _expect(refined < self.output_stride, '{}: expected less than {}',
+              errors.option('decoder_output_stride', refined), stride)
+    _expect(min(self.crop_size) >= self.output_stride,
+            '{}: expected at least {} a side', crop_size, stride)
+    if self.image_pooling_crop_size:
+      _expect(self.image_pooling_crop_size[0] <= self.crop_size[0] and
+              self.image_pooling_crop_size[1] <= self.crop_size[1],
+              '{}: expected at most {}', pooled, crop_size)
+    _expect(not self.decoder_output_is_logits or self.decoder_output_stride,
+            '{}: expected a decoder; add {}', is_logits,
+            errors.option('decoder_output_stride', 4))
 
 
 @options
 class PreprocessOptions(NamedTuple):
   """From a decoded image to the network's input size."""
-  crop_size: Tuple[int, int] = _crop_size()
+  crop_size: Tuple[int, int] = _CROP_SIZE
   min_resize_value: Optional[int] = field(
       None, 'Wanted length of the shorter side, in pixels; none: no resizing.',
       least=1, most=_LARGEST_RESIZE)
@@ -310,48 +274,37 @@ class PreprocessOptions(NamedTuple):
       least=1, most=_LARGEST_RESIZE)
   # Training alone scales at random.
   min_scale_factor: float = field(
-      0.5, 'Least factor of the random scaling.',
-      above=0, most=_LARGEST_SCALE)
+      0.5, 'Least factor of the random scaling.', above=0, most=_LARGEST_SCALE)
   max_scale_factor: float = field(
-      2.0, 'Largest factor of the random scaling.',
-      above=0, most=_LARGEST_SCALE)
+      2.0, 'Largest factor of the random scaling.', above=0,
+      most=_LARGEST_SCALE)
   scale_factor_step_size: float = field(
       0.25, 'Step between factors; 0: any factor in the range.',
-      least=0, most=_LARGEST_SCALE)
+      most=_LARGEST_SCALE)
 
   def _check(self):
-    self._check_resizing()
-    low, high = self.min_scale_factor, self.max_scale_factor
-    if low > high:
-      raise InputError('{}: expected at most {}',
-                       errors.option('min_scale_factor', low),
-                       errors.option('max_scale_factor', high))
-    step = self.scale_factor_step_size
-    if step and (high - low) / step > _MOST_SCALES:
-      raise InputError(
-          '{}: expected 0, or a step that fits {} times between {} and {}',
-          errors.option('scale_factor_step_size', step), _MOST_SCALES,
-          errors.option('min_scale_factor', low),
-          errors.option('max_scale_factor', high))
-
-  def _check_resizing(self):
-    least = errors.option('min_resize_value', self.min_resize_value)
-    limit = errors.option('max_resize_value', self.max_resize_value)
-    factor = errors.option('resize_factor', self.resize_factor)
+    low, high, step, least, limit, factor = _given(
+        self, 'min_scale_factor', 'max_scale_factor', 'scale_factor_step_size',
+        'min_resize_value', 'max_resize_value', 'resize_factor')
+    span = self.max_scale_factor - self.min_scale_factor
+    _expect(span >= 0, '{}: expected at most {}', low, high)
+    _expect(span <= self.scale_factor_step_size * _MOST_SCALES or
+            not self.scale_factor_step_size,
+            '{}: expected 0, or a step that fits {} times between {} and {}',
+            step, _MOST_SCALES, low, high)
     if self.min_resize_value is None:
-      if self.max_resize_value is not None:
-        raise InputError('{} without {}: give both or neither', limit, least)
+      _expect(self.max_resize_value is None,
+              '{} without {}: give both or neither', limit, least)
       return
-    if self.max_resize_value is not None and (
-        self.max_resize_value < self.min_resize_value):
-      raise InputError('{}: expected at least {}', limit, least)
-    if self.resize_factor is None:
-      return
-    if self.resize_factor > self.min_resize_value:
-      raise InputError('{}: expected at most {}', factor, least)
-    # Sides are rounded up, but not past the limit: that leaves 1 pixel.
-    if self.max_resize_value == self.resize_factor > 1:
-      raise InputError('{}: expected less than {}', factor, limit)
+    if self.max_resize_value is not None:
+      _expect(self.max_resize_value >= self.min_resize_value,
+              '{}: expected at least {}', limit, least)
+    if self.resize_factor is not None:
+      _expect(self.resize_factor <= self.min_resize_value,
+              '{}: expected at most {}', factor, least)
+      # Sides are rounded up, but not past the limit: that leaves 1 pixel.
+      _expect(not self.max_resize_value == self.resize_factor > 1,
+              '{}: expected less than {}', factor, limit)
 
   def geometry(self) -> str:
     """Describes resizing and padding in a few words, for reports."""
@@ -378,16 +331,15 @@ class DatasetOptions(NamedTuple):
   """Which records are read, and how they are batched."""
   dataset_dir: str = required('Folder with the TFRecord shards.', remote=True)
   split: str = required('Split to read.', choices=contract.SPLITS)
-  batch_size: int = field(
-      1, 'Images in a batch.', least=1, most=_LARGEST_BATCH)
-  seed: Optional[int] = _training_seed()
+  batch_size: int = field(1, 'Images in a batch.', least=1, most=4096)
+  seed: Optional[int] = _TRAINING_SEED
   verify_records: bool = field(
       False, 'Hold the shards against their checksums, and decode every '
       'record, before any is used.')
   on_bad_record: str = field(
-      FAIL, 'What becomes of a record that cannot be used: fail names it; '
-      'skip leaves it out, and says how many it left out. All records are '
-      'decoded once before any is used then.', choices=(FAIL, SKIP))
+      FAIL, 'What becomes of a record that cannot be used: fail names it; skip '
+      'leaves it out, and says how many it left out. All records are decoded '
+      'once before any is used then.', choices=(FAIL, SKIP))
   label_map: Optional[str] = _label_map(
       'what the records were built with, or else the network was trained with, '
       "or else ADE20K's first 31 ids.")
@@ -411,8 +363,7 @@ class BuildOptions(NamedTuple):
   skip_bad: bool = field(
       False, 'Leave out pairs that cannot be used, instead of refusing them '
       'all.')
-  shuffle_seed: int = _seed(
-      0, 'Seed of the order in which pairs are stored.')
+  shuffle_seed: int = _seed(0, 'Seed of the order in which pairs are stored.')
   num_workers: int = _workers('Threads that check pairs')
 
   def _check(self):
@@ -448,13 +399,11 @@ class SyntheticOptions(NamedTuple):
   """A painted data set."""
   output_dir: str = field(
       './synthetic', 'Folder in which ADEChallengeData2016 is made.')
-  train_images: int = field(
-      40, 'Number of training pairs.', least=1, most=_MOST_IMAGES)
-  val_images: int = field(
-      8, 'Number of validation pairs.', least=1, most=_MOST_IMAGES)
+  train_images: int = field(40, 'Number of training pairs.', least=1)
+  val_images: int = field(8, 'Number of validation pairs.', least=1)
   long_side: int = field(
-      320, 'Longer side of the images, in pixels.',
-      least=_SMALLEST_PAINTED_SIDE, most=_LARGEST_SIDE)
+      320, 'Longer side of the images, in pixels.', least=64,
+      most=_LARGEST_SIDE)
   seed: int = _seed(0, 'Seed; the same seed makes the same pictures.')
 
 
@@ -466,53 +415,46 @@ class TrainOptions(NamedTuple):
   """Optimization, initialization, and what a training run writes."""
   train_logdir: str = required(
       'Folder for checkpoints and summaries.', in_utf8=True, remote=True)
-  training_number_of_steps: int = _steps(
+  training_number_of_steps: int = field(
       30000, 'Global step to stop at.', least=1)
   tf_initial_checkpoint: Optional[str] = field(
       None, 'Checkpoint to start from: a prefix, any of its files, or a '
       'folder; none: from scratch.', in_utf8=True, remote=True)
-  strict_checkpoint: bool = _strict_checkpoint()
+  strict_checkpoint: bool = _STRICT_CHECKPOINT
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
   last_layers_contain_logits_only: bool = field(
       False, 'Let "last layers" mean the logits alone.')
-  last_layer_gradient_multiplier: float = _rate(
+  last_layer_gradient_multiplier: float = field(
       1.0, 'Factor of the gradients of the last layers.')
   optimizer: str = field(
       'momentum', 'Which optimizer.', choices=('momentum', 'adam'))
-  momentum: float = field(0.9, 'Momentum.', least=0, below=1)
-  adam_learning_rate: float = _rate(
+  momentum: float = field(0.9, 'Momentum.', below=1)
+  adam_learning_rate: float = field(
       0.001, 'Constant learning rate of Adam; the policy is for momentum.')
-  adam_epsilon: float = field(
-      1e-8, 'Epsilon of Adam.', above=0, most=_LARGEST_RATE)
+  adam_epsilon: float = field(1e-8, 'Epsilon of Adam.', above=0)
   learning_policy: str = field(
       'poly', 'How the learning rate of momentum falls.',
       choices=('poly', 'step'))
-  base_learning_rate: float = _rate(
-      1e-4, 'First learning rate of momentum.')
-  end_learning_rate: float = _rate(
+  base_learning_rate: float = field(1e-4, 'First learning rate of momentum.')
+  end_learning_rate: float = field(
       0.0, 'Last learning rate of the poly policy.')
-  learning_power: float = field(
-      0.9, 'Power of the poly policy.', least=0, most=100)
-  decay_steps: float = _steps(
-      0.0, 'Steps of the poly policy; 0: the whole run.')
-  learning_rate_decay_step: int = _steps(
+  learning_power: float = field(0.9, 'Power of the poly policy.')
+  decay_steps: float = field(0.0, 'Steps of the poly policy; 0: the whole run.')
+  learning_rate_decay_step: int = field(
       2000, 'Steps of the step policy, after each of which the rate is '
       'multiplied by its factor.', least=1)
-  learning_rate_decay_factor: float = _rate(
-      0.1, 'Factor of the step policy.')
-  slow_start_step: int = _steps(
+  learning_rate_decay_factor: float = field(0.1, 'Factor of the step policy.')
+  slow_start_step: int = field(
       0, 'Steps with the learning rate of the slow start.')
-  slow_start_learning_rate: float = _rate(
+  slow_start_learning_rate: float = field(
       1e-4, 'Learning rate of the slow start.')
-  weight_decay: float = _rate(
+  weight_decay: float = field(
       4e-5, 'Factor of the L2 regularization of convolutions that are not '
       'depthwise.')
-  fine_tune_batch_norm: bool = field(
-      True, 'Run batch norm in training mode.')
+  fine_tune_batch_norm: bool = field(True, 'Run batch norm in training mode.')
   label_weights: Tuple[float, ...] = field(
-      (), 'Loss weight of all classes or, given once a class, of each.',
-      least=0, most=_LARGEST_RATE)
+      (), 'Loss weight of all classes or, given once a class, of each.')
   fused_step: Optional[bool] = field(
       None, 'Compute a step in fewer passes: frozen batch norm as part of the '
       'weights, loss and its gradient together. The same numbers, but for '
@@ -520,20 +462,20 @@ class TrainOptions(NamedTuple):
       'mixed_precision.')
   mixed_precision: bool = field(
       False, 'Compute in 16 bits on a GPU, where that does no harm.')
-  log_steps: int = _steps(50, 'Steps between two lines of the log.', least=1)
-  save_interval_secs: int = _steps(1200, 'Seconds between checkpoints.')
+  log_steps: int = field(50, 'Steps between two lines of the log.', least=1)
+  save_interval_secs: int = field(1200, 'Seconds between checkpoints.')
   max_checkpoints_to_keep: int = field(
       5, 'Checkpoints that a run keeps; it removes older ones of its own.',
       least=1, most=1000)
-  save_summaries_secs: int = _steps(600, 'Seconds between summaries.')
+  save_summaries_secs: int = field(600, 'Seconds between summaries.')
   save_summaries_images: bool = field(
       False, 'Put input, label and prediction into the summaries.')
-  save_predictions_steps: int = _steps(
+  save_predictions_steps: int = field(
       0, 'Steps between pictures of images, labels and predictions side by '
       'side, for TensorBoard; 0: none.')
   profile_logdir: Optional[str] = field(
       None, 'Folder for timelines of a few steps; none: no profile.')
-  seed: Optional[int] = _training_seed()
+  seed: Optional[int] = _TRAINING_SEED
 
   def check_with(self, model: ModelOptions, *, batch_size: int,
                  parts: int = 1) -> None:
@@ -569,13 +511,13 @@ class DistributionOptions(NamedTuple):
   """On which devices and hosts a run trains."""
   num_clones: int = field(
       1, 'Parts of a batch that this host works on, each on a GPU of its own; '
-      'where there is no GPU, on the processor.', least=1, most=_MOST_CLONES)
+      'where there is no GPU, on the processor.', least=1, most=64)
   cluster: Tuple[str, ...] = field(
       (), 'HOST:PORT of every host that trains, the same list on all of them; '
       'none: this one alone.')
   task: int = field(
       0, 'Which of the cluster this host is, counted from 0; 0 saves.',
-      least=0, most=_MOST_WORKERS)
+      most=_MOST_WORKERS)
 
   @property
   def parts(self) -> int:
@@ -603,8 +545,7 @@ class DistributionOptions(NamedTuple):
 class LaunchOptions(NamedTuple):
   """Which tasks are started on one machine."""
   hosts: int = field(
-      2, 'Number of processes, each as a host of its own.', least=1,
-      most=_MOST_LOCAL_HOSTS)
+      2, 'Number of processes, each as a host of its own.', least=1, most=64)
 
 
 # --- Evaluation ------------------------------------------------------------
@@ -631,16 +572,16 @@ class CheckpointEvalOptions(NamedTuple):
   checkpoint_dir: str = required(
       'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True,
       remote=True)
-  interval_secs: int = _steps(
+  interval_secs: int = field(
       300, 'Least number of seconds between two evaluations.')
-  max_evaluations: int = _steps(0, 'Evaluations to stop after; 0: never.')
-  timeout_secs: Optional[int] = _steps(
+  max_evaluations: int = field(0, 'Evaluations to stop after; 0: never.')
+  timeout_secs: Optional[int] = field(
       None, 'Seconds without a new checkpoint to stop after; none: never.')
   reevaluate: bool = field(
       False, 'Evaluate a checkpoint again that was evaluated into the same '
       'folder of events with the same options, instead of giving the report of '
       'then. One checkpoint that is named, not its folder, always is.')
-  strict_checkpoint: bool = _strict_checkpoint()
+  strict_checkpoint: bool = _STRICT_CHECKPOINT
 
 
 @options
@@ -649,30 +590,29 @@ class GraphEvalOptions(NamedTuple):
   path: str = required(
       'Frozen graph to evaluate; or a SavedModel, which is a folder; or an '
       'ONNX file.')
-  input_node: str = _input_node()
-  output_node: str = _output_node()
+  input_node: str = _INPUT_NODE
+  output_node: str = _OUTPUT_NODE
 
 
 @options
 class TfliteEvalOptions(NamedTuple):
   """Which TFLite file is evaluated, on what, and how it is run."""
   net_file: str = required('TFLite file to evaluate.')
-  test_dir: str = _test_dir()
-  val_label_dir: Optional[str] = _val_label_dir()
+  test_dir: str = _TEST_DIR
+  val_label_dir: Optional[str] = _VAL_LABEL_DIR
   is_float_input: Optional[bool] = field(
       None, 'What the input is expected to be; the file itself decides, and is '
       'refused where it is something else.')
   is_input_0_255: Optional[bool] = field(
       None, 'Range of the input. A float input gets [-1, 1] unless this is '
       'true; a quantized one always gets pixels of 0 to 255.')
-  num_threads: int = _num_threads()
+  num_threads: int = _NUM_THREADS
   num_workers: int = _workers('Processes with an interpreter each')
   num_shards: int = field(
       1, 'Number of shards of the images; each is a run of its own, on any '
-      'machine.', least=1, most=_MOST_SHARDS)
+      'machine.', least=1)
   shard_index: Optional[int] = field(
-      None, 'The shard that this run evaluates, counted from 0.', least=0,
-      most=_MOST_SHARDS - 1)
+      None, 'The shard that this run evaluates, counted from 0.')
 
   def _check(self):
     given = errors.option('num_shards', self.num_shards)
@@ -701,8 +641,8 @@ class LoadgenOptions(NamedTuple):
       'Model to run: a TFLite file, a frozen graph or a checkpoint.')
   output_dir: str = required(
       "Folder for LoadGen's logs and the summary; new, or empty.")
-  test_dir: str = _test_dir()
-  val_label_dir: Optional[str] = _val_label_dir()
+  test_dir: str = _TEST_DIR
+  val_label_dir: Optional[str] = _VAL_LABEL_DIR
   scenario: str = field(
       SINGLE_STREAM, 'How queries are issued: SingleStream, one after the '
       'other, as MLPerf Mobile has it for this model; Offline, all at once.',
@@ -716,10 +656,10 @@ class LoadgenOptions(NamedTuple):
   test01: bool = field(
       False, 'Run for performance once more, with some of the responses '
       'logged, and compare all bytes of these with those of the accuracy run.')
-  num_threads: int = _num_threads()
+  num_threads: int = _NUM_THREADS
   samples_in_memory: int = field(
       256, 'Images that LoadGen has loaded at a time; the rules say 256.',
-      least=1, most=_MOST_IMAGES)
+      least=1)
   qsl_rng_seed: int = _loadgen_seed(
       2085463073848966840, 'Seed of which images are loaded')
   sample_index_rng_seed: int = _loadgen_seed(
@@ -727,14 +667,12 @@ class LoadgenOptions(NamedTuple):
   schedule_rng_seed: int = _loadgen_seed(
       16159082839903944936, 'Seed of the times of queries')
   accuracy_log_rng_seed: int = field(
-      1, 'Seed of which responses are logged for the '
-      'comparison.', least=0, most=_LARGEST_LOADGEN_SEED)
+      1, 'Seed of which responses are logged for the comparison.',
+      most=_LARGEST_LOADGEN_SEED)
   min_queries: Optional[int] = field(
-      None, 'Least number of queries; none: as the mode says.', least=1,
-      most=_LARGEST_COUNT)
+      None, 'Least number of queries; none: as the mode says.', least=1)
   min_seconds: Optional[float] = field(
-      None, 'Least duration in seconds; none: as the mode says.', above=0,
-      most=_LARGEST_COUNT)
+      None, 'Least duration in seconds; none: as the mode says.', above=0)
 
   def _check(self):
     if self.test01 and self.run != BOTH:
@@ -751,8 +689,7 @@ class ReproduceOptions(NamedTuple):
       'RESULTS.md. The same command goes on where it was stopped.')
   environment: str = field(
       TENSORFLOW_1_2, 'tf: TensorFlow 1.15 and 2.2, which the published '
-      'numbers were made with; modern: 2.21.',
-      choices=(TENSORFLOW_1_2, MODERN))
+      'numbers were made with; modern: 2.21.', choices=(TENSORFLOW_1_2, MODERN))
   zip: Optional[str] = field(
       None, 'Copy of ADEChallengeData2016.zip, instead of a download.')
   sample: Optional[str] = field(
@@ -774,8 +711,8 @@ class ReproduceOptions(NamedTuple):
 class AccuracyLogOptions(NamedTuple):
   """A log of LoadGen, or of the MLPerf Mobile app, and what it is about."""
   accuracy_log: str = required('The mlperf_log_accuracy.json to score.')
-  test_dir: str = _test_dir()
-  val_label_dir: Optional[str] = _val_label_dir()
+  test_dir: str = _TEST_DIR
+  val_label_dir: Optional[str] = _VAL_LABEL_DIR
 
 
 # --- Export and conversion -------------------------------------------------
@@ -794,7 +731,7 @@ class ExportOptions(NamedTuple):
       'freeze.pb; saved_model, for the folder freeze_saved_model, with that '
       'graph and a signature; onnx, for freeze.onnx.', fewest=1,
       choices=(FROZEN_GRAPH, SAVED_MODEL, ONNX))
-  strict_checkpoint: bool = _strict_checkpoint()
+  strict_checkpoint: bool = _STRICT_CHECKPOINT
   num_classes: Optional[int] = field(
       None, 'How many classes the network is said to have, where a checkpoint '
       'says that too; none: nothing.', least=2, most=_MOST_CLASSES)
@@ -812,18 +749,17 @@ class ExportOptions(NamedTuple):
 @options
 class ConversionOptions(NamedTuple):
   """From a frozen graph to a TFLite file, without calibration."""
-  graph_def: str = _graph_to_convert()
-  out_tflite: str = _tflite_to_write()
+  graph_def: str = _GRAPH_DEF
+  out_tflite: str = _OUT_TFLITE
   mode: str = required(
       'float: no quantization; qat: of a graph exported with quantization.',
       choices=(FLOAT, QUANTIZATION_AWARE))
   quantized_input_stats: Tuple[float, float] = field(
-      contract.QUANTIZED_INPUT_STATS,
-      'MEAN,DEVIATION of the uint8 input of mode qat, whose real value is '
-      '(pixel - MEAN) / DEVIATION.', least=0, most=255,
+      contract.QUANTIZED_INPUT_STATS, 'MEAN,DEVIATION of the uint8 input of '
+      'mode qat, whose real value is (pixel - MEAN) / DEVIATION.', most=255,
       form='MEAN,DEVIATION, for example 128,128')
-  input_node: str = _input_node()
-  output_node: str = _output_node()
+  input_node: str = _INPUT_NODE
+  output_node: str = _OUTPUT_NODE
 
   def _check(self):
     # Below it, what the network gets is of a wider range than pixels are; a
@@ -841,17 +777,16 @@ class CalibrationOptions(NamedTuple):
   dataset_dir: str = required(
       'Folder with the calibration images img_N.png, as '
       'gen_preprocessed_data.py writes it.')
-  graph_def: str = _graph_to_convert()
-  out_tflite: str = _tflite_to_write()
+  graph_def: str = _GRAPH_DEF
+  out_tflite: str = _OUT_TFLITE
   input_type: str = required(
       'float for an input in [-1, 1], uint8 for pixels, as published.',
       choices=INPUT_TYPES)
   sample_num: int = field(
-      contract.CALIBRATION_IMAGES,
-      'Number of calibration images; the first ones are taken.',
-      least=1, most=_MOST_IMAGES)
-  input_node: str = _input_node()
-  output_node: str = _output_node()
+      contract.CALIBRATION_IMAGES, 'Number of calibration images; the first '
+      'ones are taken.', least=1)
+  input_node: str = _INPUT_NODE
+  output_node: str = _OUTPUT_NODE
 
 
 @options
@@ -868,48 +803,24 @@ class RebuildOptions(NamedTuple):
 # --- Seeing what models do -------------------------------------------------
 
 
-def _model():
-  return required('Model: such as a checkpoint, a frozen graph or a TFLite '
-                  'file; what it is, the file says.')
-
-
-def _input_size():
-  return field(
-      None, "HEIGHT,WIDTH of the input of a checkpoint's network, in pixels; "
-      'not given: as trained. Files have a size of their own.', least=1,
-      most=_LARGEST_SIDE, form=_SIZE)
-
-
-def _threads():
-  return field(0, 'Threads of a TFLite interpreter, where it can have several; '
-               '0: one for each processor.', least=0, most=_MOST_WORKERS)
-
-
-def _exif_rotation():
-  return field(True, 'Turn pictures as their EXIF data say, as viewers show '
-               'them. Data sets are read as they are stored.')
-
-
 @options
 class OverlayOptions(NamedTuple):
   """From pictures of any shape to the same with labels laid over."""
-  model: str = _model()
+  model: str = _MODEL
   pictures: str = required('A picture, or a folder of pictures: JPEG or PNG.')
-  output_dir: str = required(
-      'Folder for the results; made where missing.')
+  output_dir: str = required('Folder for the results; made where missing.')
   opacity: float = field(
-      0.6, 'Weight of the colours of classes over the picture.',
-      least=0, most=1)
+      0.6, 'Weight of the colours of classes over the picture.', most=1)
   legend: bool = field(True, 'Put the legend below the picture.')
   save_labels: bool = field(
       False, 'Write class ids too, as a gray PNG of the same size.')
-  label_map: Optional[str] = _names_of_classes()
-  exif_rotation: bool = _exif_rotation()
+  label_map: Optional[str] = _NAMES_OF_CLASSES
+  exif_rotation: bool = _EXIF_ROTATION
   skip_bad: bool = field(
       False, 'Leave out pictures that cannot be used, instead of refusing them '
       'all.')
-  crop_size: Optional[Tuple[int, int]] = _input_size()
-  num_threads: int = _threads()
+  crop_size: Optional[Tuple[int, int]] = _INPUT_SIZE
+  num_threads: int = _ALL_THREADS
 
 
 @options
@@ -920,8 +831,7 @@ class ComparisonOptions(NamedTuple):
       'comparison.json; that of an earlier comparison is replaced.')
   dataset_dir: Optional[str] = field(
       None, 'Folder with TFRecord shards to compare on.')
-  split: str = field(
-      'val', 'Split of these.', choices=contract.SPLITS)
+  split: str = field('val', 'Split of these.', choices=contract.SPLITS)
   test_dir: Optional[str] = field(
       None, 'Or: folder with images and annotations, as '
       'gen_preprocessed_data.py writes it.')
@@ -931,26 +841,25 @@ class ComparisonOptions(NamedTuple):
       1, 'Resized sides are multiples of this, plus one: 1 as in the app, 16 '
       'as eval.py is documented. Folders of PNG files are as they are.',
       least=1, most=_LARGEST_RESIZE)
-  label_map: Optional[str] = _names_of_classes()
-  exif_rotation: bool = _exif_rotation()
+  label_map: Optional[str] = _NAMES_OF_CLASSES
+  exif_rotation: bool = _EXIF_ROTATION
   max_images: int = field(
-      0, 'Number of images to take, the first ones; 0: all.',
-      least=0, most=_MOST_IMAGES)
+      0, 'Number of images to take, the first ones; 0: all.')
   most_different: int = field(
       12, 'Number of images to show: those on which the models differ most.',
-      least=0, most=200)
+      most=200)
   resamples: int = field(
-      1000, 'Draws of images by which intervals are computed.',
-      least=10, most=10 ** 5)
+      1000, 'Draws of images by which intervals are computed.', least=10,
+      most=10 ** 5)
   seed: int = _seed(0, 'Seed of these draws.')
-  crop_size: Optional[Tuple[int, int]] = _input_size()
-  num_threads: int = _threads()
+  crop_size: Optional[Tuple[int, int]] = _INPUT_SIZE
+  num_threads: int = _ALL_THREADS
 
 
 @options
 class InspectionOptions(NamedTuple):
   """Which model is looked into."""
-  model: str = _model()
+  model: str = _MODEL
   other: Optional[str] = field(
       None, 'Another model, to be compared with it tensor by tensor.')
   report_json: Optional[str] = field(None, 'File for all numbers.')
@@ -958,9 +867,8 @@ class InspectionOptions(NamedTuple):
       None, 'Folder with images, as gen_preprocessed_data.py writes it, on '
       'which the share of clipped values is measured (LiteRT).')
   sample_num: int = field(
-      8, 'Number of these images; the first ones are taken.',
-      least=1, most=_MOST_IMAGES)
-  crop_size: Optional[Tuple[int, int]] = _input_size()
+      8, 'Number of these images; the first ones are taken.', least=1)
+  crop_size: Optional[Tuple[int, int]] = _INPUT_SIZE
 
 
 # --- JSON ------------------------------------------------------------------

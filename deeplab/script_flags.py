@@ -10,6 +10,7 @@ Type, default, bounds and help of a flag come from the options field that it
 sets (deeplab.fields). The table says which fields have a flag, and which names
 and defaults differ from the field's. Nothing here needs TensorFlow.
 """
+import functools
 import os
 from typing import (
   Any,
@@ -21,7 +22,6 @@ from typing import (
   NamedTuple,
   Optional,
   Tuple,
-  Type,
 )
 
 from absl import flags
@@ -123,41 +123,35 @@ def _define_group(flag_values, group):
 
 def _define_flag(flag_values, name, definition, default):
   """Defines the flag of a field."""
-  if definition.length is not None:
-    _define_list(flag_values, name, definition, default)
+  define: Callable[..., Any]
+  if definition.length is not None and name in _REPEATED:
+    define = functools.partial(
+        flags.DEFINE_multi, _ElementParser(name, definition.kind),
+        flags.ArgumentSerializer())
+    default = list(default or []) or None
+  elif definition.length is not None:
+    define = flags.DEFINE_list
+    default = [element if isinstance(element, str) else '{:g}'.format(element)
+               for element in default or []] or None
   elif definition.kind is str and definition.choices:
     flags.DEFINE_enum(name, default, list(definition.choices), definition.help,
                       flag_values=flag_values)
+    return
   else:
-    define_one: Dict[type, Callable[..., Any]] = {
+    by_kind: Dict[type, Callable[..., Any]] = {
         int: flags.DEFINE_integer, float: flags.DEFINE_float,
         bool: flags.DEFINE_boolean, str: flags.DEFINE_string}
-    define_one[definition.kind](
-        name, default, definition.help, flag_values=flag_values)
-
-
-def _define_list(flag_values, name, definition, default):
-  """Defines the flag of a field that is a tuple."""
-  if name in _REPEATED:
-    flags.DEFINE_multi(
-        _ElementParser(name, definition.kind), flags.ArgumentSerializer(), name,
-        list(default) if default else None, definition.help,
-        flag_values=flag_values)
-  else:
-    flags.DEFINE_list(
-        name, [element if isinstance(element, str) else '{:g}'.format(element)
-               for element in default] if default else None, definition.help,
-        flag_values=flag_values)
+    define = by_kind[definition.kind]
+  define(name, default, definition.help, flag_values=flag_values)
 
 
 class _ElementParser(flags.ArgumentParser):
-  """Reads one element of a flag that is given once for each."""
+  """Parses one element of a flag that is given once for each."""
 
   def __init__(self, name, kind):
     self._name = name
-    parsers: Dict[type, Type[flags.ArgumentParser]] = {
-        int: flags.IntegerParser, float: flags.FloatParser}
-    self._parser = parsers[kind]()
+    self._parser = (
+        flags.IntegerParser() if kind is int else flags.FloatParser())
     self.syntactic_help = self._parser.syntactic_help
 
   def flag_type(self):
@@ -205,6 +199,19 @@ def _value_of(flag, definition):
 
 # --- What scripts share ----------------------------------------------------
 
+
+def _only(name, value, text):
+  """Defines a flag with one value, which the documented commands give."""
+  return lambda flag_values: flags.DEFINE_enum(
+      name, value, [value], text, flag_values=flag_values)
+
+
+def _texts(name, text):
+  """Defines a flag that is given once for each of its texts."""
+  return lambda flag_values: flags.DEFINE_multi_string(
+      name, None, text, flag_values=flag_values)
+
+
 _RANDOM_SCALING = (
     'min_scale_factor', 'max_scale_factor', 'scale_factor_step_size')
 # A label map decides these.
@@ -244,13 +251,6 @@ def _build_group(split, folder):
       given={'split': split}, mention=split + '_{}')
 
 
-def _define_label_format(flag_values):
-  flags.DEFINE_enum(
-      'label_format', 'png', ['png'],
-      'Format of the labels; kept for compatibility, as there is only one.',
-      flag_values=flag_values)
-
-
 def _build_splits(flag_values, groups):
   """Makes the options of each split.
 
@@ -271,8 +271,9 @@ def _build_splits(flag_values, groups):
 BUILD = Script(
     {split: _build_group(split, folder) for split, folder in zip(
         contract.SPLITS, ('training', 'validation'))},
-    environments=('tf1', 'tf2', 'modern'), define=_define_label_format,
-    make=_build_splits)
+    environments=('tf1', 'tf2', 'modern'), make=_build_splits, define=_only(
+        'label_format', 'png', 'Format of the labels; kept for compatibility, '
+        'as there is only one.'))
 
 SYNTHETIC = Script({
     'options': Group(options_lib.SyntheticOptions, {'long_side': 'size'})})
@@ -287,13 +288,6 @@ PREPROCESSED = Script(
 # --- Training, evaluation and export ---------------------------------------
 
 
-def _define_dataset(flag_values):
-  flags.DEFINE_enum(
-      'dataset', 'ade20k', ['ade20k'],
-      'Name of the data set, which sets classes and the ignored label.',
-      flag_values=flag_values)
-
-
 TRAIN = Script(
     dict({'options': Group(options_lib.TrainOptions)},
          **_input('train', 'train', training=True, batch_size=8),
@@ -301,7 +295,9 @@ TRAIN = Script(
          model_options=Group(
              options_lib.ModelOptions, {'crop_size': 'train_crop_size'},
              without=_CLASSES)),
-    environments=('tf1', 'modern'), define=_define_dataset)
+    environments=('tf1', 'modern'), define=_only(
+        'dataset', 'ade20k', 'Name of the data set, which sets classes and the '
+        'ignored label.'))
 
 LAUNCH = Script({'options': Group(options_lib.LaunchOptions)})
 
@@ -396,13 +392,6 @@ REBUILD = Script({'options': Group(options_lib.RebuildOptions)},
                  environments=('tf1', 'tf2', 'modern'))
 
 
-def _define_stages(flag_values):
-  flags.DEFINE_multi_string(
-      'report', None,
-      'STAGE=FILE: a line of the table, and the --report_json file it is '
-      'read from; given once for each line.', flag_values=flag_values)
-
-
 def _stages(flag_values, unused_groups):
   """Makes a list of (stage, path)."""
   if not flag_values.report:
@@ -417,32 +406,20 @@ def _stages(flag_values, unused_groups):
   return {'stages': found}
 
 
-STAGE_TABLE = Script(define=_define_stages, make=_stages)
-
-
-def _define_reports(flag_values):
-  flags.DEFINE_multi_string(
-      'report', None,
-      'The --report_json file of a shard; each word that is no flag is one.',
-      flag_values=flag_values)
-
+STAGE_TABLE = Script(make=_stages, define=_texts(
+    'report', 'STAGE=FILE: a line of the table, and the --report_json file it '
+    'is read from; given once for each line.'))
 
 MERGE = Script(
-    {'options': Group(options_lib.MergeOptions)}, define=_define_reports,
+    {'options': Group(options_lib.MergeOptions)},
+    define=_texts('report', 'The --report_json file of a shard; each word that '
+                  'is no flag is one.'),
     make=lambda flag_values, groups: {
         'reports': flag_values.report or [],
         'options': _make(flag_values, groups['options'])},
     words='report')
 
 # --- Looking into models ---------------------------------------------------
-
-
-def _define_models(flag_values):
-  flags.DEFINE_multi_string(
-      'model', None,
-      'NAME=PATH, or PATH alone: a checkpoint, a frozen graph or a TFLite '
-      'file; given twice or more. Others are compared with the first.',
-      flag_values=flag_values)
 
 
 def _comparison(flag_values, groups):
@@ -478,7 +455,10 @@ COMPARE = Script(
     {'options': Group(options_lib.ComparisonOptions, dict(
         _EVAL_CROP_SIZE, split='eval_split',
         test_dir='preprocessed_dataset_dir'))},
-    environments=('modern',), define=_define_models, make=_comparison)
+    environments=('modern',), make=_comparison, define=_texts(
+        'model', 'NAME=PATH, or PATH alone: a checkpoint, a frozen graph or a '
+        'TFLite file; given twice or more. Others are compared with the '
+        'first.'))
 
 INSPECT = Script(
     {'options': Group(options_lib.InspectionOptions, dict(

@@ -433,7 +433,7 @@ def test_refuses_too_few_images(graph, images, tmp_path):
   message = ptq_refusal(tmp_path, graph, images, sample_num=5)
   assert '4 images, expected at least sample_num=5' in message
   message = ptq_refusal(tmp_path, graph, images, sample_num=0)
-  assert message == 'sample_num=0: expected a whole number from 1 to 1000000'
+  assert message == 'sample_num=0: expected a whole number from 1 to 2147483647'
   message = ptq_refusal(tmp_path, graph, images / 'none')
   assert 'no such folder' in message
 
