@@ -137,11 +137,7 @@ def _of_values(values: Dict[str, np.ndarray],
                ) -> Dict[str, Layer]:
   """Returns the layers that variables make."""
   network = structure.of(options)
-  missing = sorted(set(network.variables) - set(values))
-  if missing:
-    raise InputError('{}: not of this network: lacks {} of {} variables ({})',
-                     path, len(missing), len(network.variables),
-                     some_of(missing))
+  _check_complete('variables', network.variables, values, path)
   for name, shape in network.variables.items():
     if list(values[name].shape) != shape:
       raise InputError('{}: not of this network: {} is {}, expected {}', path,
@@ -178,13 +174,13 @@ def _folded(scope, values, network):
 def _activations_of_variables(values):
   """Returns the Ranges of fake quantization, by names as in a TFLite file."""
   found = {}
-  for name in values:
-    scope = os.path.dirname(name)
+  for scope in (name[:-len('/min')] for name in values
+                if name.endswith('/min')):
     for ending, tensor in _ACTIVATIONS.items():
-      if name == scope + '/min' and scope.endswith(ending):
+      if scope.endswith(ending):
         found[scope[:-len(ending)] + tensor] = _range_of_variables(
             values, scope, lowest=0)
-  return {name: found[name] for name in found if found[name]}
+  return {name: to for name, to in found.items() if to}
 
 
 def _range_of_variables(values, scope, lowest):
@@ -228,11 +224,7 @@ def _of_tflite(model):
       layers_lib.model_options(content, model.path), model)
   network = structure.of(options)
   found = layers_lib.read(content, network, model.path)
-  missing = sorted(network.layers() - set(found))
-  if missing:
-    raise InputError('{}: not of this network: lacks {} of {} layers ({})',
-                     model.path, len(missing), len(network.layers()),
-                     some_of(missing))
+  _check_complete('layers', network.layers(), found, model.path)
   layers = {
       scope: _of_tensors(found[scope], network.convolutions[scope])
       for scope in network.convolutions}
@@ -278,6 +270,13 @@ def _stored(tensor: model_file.Tensor, real: np.ndarray, kind: str) -> Values:
 # --- All -------------------------------------------------------------------
 
 
+def _check_complete(kind, expected, found, path):
+  missing = sorted(set(expected) - set(found))
+  if missing:
+    raise InputError('{}: not of this network: lacks {} of {} {} ({})', path,
+                     len(missing), len(expected), kind, some_of(missing))
+
+
 def _with_classes(options, model):
   """Returns options with what the classes of a file are, if that is known."""
   label_map = any_model.label_map_of(model)
@@ -300,7 +299,7 @@ def to_json(contents: Contents) -> Dict[str, Any]:
             'high': finite(weights.real.max()),
             'scales': [] if weights.scales is None else [
                 finite(weights.scales.min()), finite(weights.scales.max())]},
-        'output': output and dict(output._asdict())})
+        'output': output and output._asdict()})
   return {
       'path': contents.model.path, 'kind': contents.model.kind,
       'bytes': contents.size_bytes,
@@ -309,12 +308,11 @@ def to_json(contents: Contents) -> Dict[str, Any]:
       'multiply_adds': sum(
           layer.multiply_adds for layer in contents.layers.values()),
       'counts': contents.counts, 'layers': layers,
-      'activations': {name: dict(one._asdict())
+      'activations': {name: one._asdict()
                       for name, one in contents.activations.items()},
       'clipping': [
-          dict(one._asdict(), input=dict(one.input._asdict()),
-               output=dict(one.output._asdict()))
-          for one in contents.clipping]}
+          dict(one._asdict(), input=one.input._asdict(),
+               output=one.output._asdict()) for one in contents.clipping]}
 
 
 def finite(value: float) -> Optional[float]:

@@ -46,8 +46,13 @@ class Difference(NamedTuple):
   biases: Dict[str, ValuesDifference]
   # Layers that only one has, or that have other shapes.
   unmatched: List[str]
-  # By name: quantized activations of both models.
-  activations: Dict[str, Tuple[activations_lib.Range, activations_lib.Range]]
+  # Layers whose biases differ by more than rounding.
+  other_biases: List[str]
+  # Number of activations that both models quantize, and those of them that have
+  # another scale or zero point, by name.
+  activations: int
+  other_activations: Dict[
+      str, Tuple[activations_lib.Range, activations_lib.Range]]
   # Quantized activations that only one of two files of a kind has.
   unmatched_activations: List[str]
 
@@ -69,15 +74,6 @@ class Difference(NamedTuple):
     return max((one.steps for one in self.weights.values()
                 if one.steps is not None), default=None)
 
-  def other_biases(self) -> List[str]:
-    """Returns the layers whose biases differ by more than rounding."""
-    return [name for name, one in self.biases.items() if one.verdict == OTHER]
-
-  def other_activations(self) -> List[str]:
-    """Returns the activations with another scale or zero point."""
-    return [name for name, (first, second) in self.activations.items()
-            if not _same_range(first, second)]
-
 
 def between(first: contents_lib.Contents,
             second: contents_lib.Contents) -> Difference:
@@ -85,17 +81,21 @@ def between(first: contents_lib.Contents,
   shared = [name for name, layer in first.layers.items()
             if name in second.layers and layer.weights.real.shape ==
             second.layers[name].weights.real.shape]
+  weights, biases = (
+      {name: _of_values(getattr(first.layers[name], field),
+                        getattr(second.layers[name], field))
+       for name in shared} for field in ('weights', 'biases'))
   of_first, of_second = first.activations, second.activations
   # Checkpoints and graphs do not name the activations that copy another one.
   comparable = first.model.kind == second.model.kind and of_first and of_second
+  both = {name: (one, of_second[name]) for name, one in of_first.items()
+          if name in of_second}
   return Difference(
-      {name: _of_values(first.layers[name].weights, second.layers[name].weights)
-       for name in shared},
-      {name: _of_values(first.layers[name].biases, second.layers[name].biases)
-       for name in shared},
+      weights, biases,
       sorted(set(first.layers).union(second.layers).difference(shared)),
-      {name: (one, of_second[name]) for name, one in of_first.items()
-       if name in of_second},
+      [name for name, one in biases.items() if one.verdict == OTHER],
+      len(both), {name: ranges for name, ranges in both.items()
+                  if not _same_range(*ranges)},
       sorted(set(of_first) ^ set(of_second)) if comparable else [])
 
 
@@ -106,8 +106,8 @@ def _of_values(first: contents_lib.Values,
     # NaN is not within any distance.
     beyond = int(np.count_nonzero(
         ~(apart <= _rounding(first) + _rounding(second))))
-    norm = float(np.sqrt(np.sum(first.real ** 2)))
-    distance = float(np.sqrt(np.sum(apart ** 2)))
+    norm, distance = (float(np.sqrt(np.sum(values ** 2)))
+                      for values in (first.real, apart))
   steps = None
   if first.stored is not None and second.stored is not None and (
       first.dtype == second.dtype):
@@ -122,21 +122,22 @@ def _of_values(first: contents_lib.Values,
 
 def _rounding(values):
   """Returns how far a real value may be from the stored one, by channel."""
-  largest = np.abs(values.real).max()
-  if values.real.ndim > 1:
-    largest = np.abs(values.real).reshape(
-        -1, values.real.shape[-1]).max(axis=0)
-  tolerance = _FLOAT_TOLERANCE * largest
-  if values.scales is not None:
-    tolerance = tolerance + 0.5 * values.scales
-  return tolerance
+  largest = np.abs(values.real)
+  if largest.ndim > 1:
+    largest = largest.reshape(-1, largest.shape[-1])
+  else:
+    largest = largest[:, np.newaxis]
+  tolerance = _FLOAT_TOLERANCE * largest.max(axis=0)
+  return tolerance if values.scales is None else (
+      tolerance + 0.5 * values.scales)
 
 
 def _same_range(first, second):
   """Compares scale and zero point; a zero point counts from the type's end."""
-  return bool(np.isclose(first.scale, second.scale, rtol=_SAME_SCALE, atol=0)
-              ) and first.zero_point - np.iinfo(first.dtype).min == (
-                  second.zero_point - np.iinfo(second.dtype).min)
+  zero_points = {one.zero_point - np.iinfo(one.dtype).min
+                 for one in (first, second)}
+  return len(zero_points) == 1 and np.isclose(
+      first.scale, second.scale, rtol=_SAME_SCALE, atol=0)
 
 
 def to_json(difference: Difference) -> Dict[str, Any]:
@@ -152,12 +153,11 @@ def to_json(difference: Difference) -> Dict[str, Any]:
                  'biases': _as_json(difference.biases[name])}
           for name, weights in difference.weights.items()},
       'activations': {
-          'compared': len(difference.activations),
+          'compared': difference.activations,
           'unmatched': difference.unmatched_activations,
           'differing': {
-              name: [dict(one._asdict())
-                     for one in difference.activations[name]]
-              for name in difference.other_activations()}}}
+              name: [one._asdict() for one in ranges]
+              for name, ranges in difference.other_activations.items()}}}
 
 
 def _as_json(values):

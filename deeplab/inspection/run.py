@@ -51,15 +51,11 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
   if other:
     second = _read(other, options)
     difference = difference_lib.between(first, second)
-    names = _names(model.path, other.path)
+    names = [os.path.basename(one.path) for one in (model, other)]
+    if names[0] == names[1]:
+      names = ['the first', 'the second']
     lines += ['', '{} and {}:'.format(model.path, other.path)]
-    first_map, second_map = map(any_model.label_map_of, (model, other))
-    classes = first_map and second_map and label_maps_lib.difference(
-        first_map, second_map)
-    # Weights can be compared all the same: one may have begun as the other.
-    if classes:
-      lines.append('of other classes: id {} is {} in {}, {} in {}'.format(
-          classes[0], classes[1], names[0], classes[2], names[1]))
+    lines += _of_classes(model, other, names)
     lines += of_difference(difference, *names)
     lines += of_clipping(second)
     numbers.update(other=contents_lib.to_json(second),
@@ -76,12 +72,6 @@ def _read(model, options):
     found = found._replace(clipping=tuple(activations.measure(
         found.clipping, model.path, options.test_dir, options.sample_num)))
   return found
-
-
-def _names(first, second):
-  """Returns what to call two files: their names, unless these are the same."""
-  names = [os.path.basename(path) for path in (first, second)]
-  return names if names[0] != names[1] else ['the first', 'the second']
 
 
 # --- Lines for people ------------------------------------------------------
@@ -132,6 +122,14 @@ def _weights(values):
           values.scales.max()) if values.scales.size > 1 else '')
 
 
+def _of_classes(model, other, names):
+  """Names a class that differs; the weights are compared all the same."""
+  one, another = map(any_model.label_map_of, (model, other))
+  found = one and another and label_maps_lib.difference(one, another)
+  return ['of other classes: id {} is {} in {}, {} in {}'.format(
+      found[0], found[1], names[0], found[2], names[1])] if found else []
+
+
 def of_difference(difference: difference_lib.Difference, first: str,
                   second: str) -> List[str]:
   """Describes how two models differ.
@@ -171,9 +169,9 @@ def _judgement(difference):
             'rounding{}'.format(
                 differing, number, beyond, '' if not not_finite else
                 ', and {:,} are NaN or infinite'.format(not_finite)))
-  if difference.other_biases():
-    line += '; but other biases in ' + some_of(difference.other_biases())
-  if difference.other_activations() or difference.unmatched_activations:
+  if difference.other_biases:
+    line += '; but other biases in ' + some_of(difference.other_biases)
+  if difference.other_activations or difference.unmatched_activations:
     line += '; but other activations'
   return line
 
@@ -184,22 +182,20 @@ def _of_activations(difference, first, second):
   if difference.unmatched_activations:
     lines = ['activations of one model only:'] + _first(
         ['  ' + name for name in difference.unmatched_activations])
-  changed = difference.other_activations()
+  changed = difference.other_activations
   if changed:
-    width = max(map(len, changed))
-    # The largest changes of a scale first.
-    changed.sort(key=lambda name: _ratio(*difference.activations[name]))
     lines.append(
         '{} of {} activations differ in scale or zero point: {}, {}'.format(
-            len(changed), len(difference.activations), first, second))
+            len(changed), difference.activations, first, second))
     lines += _first([
-        '  {:<{}}  {}'.format(name, width, ', '.join(
+        '  {:<{}}  {}'.format(name, max(map(len, changed)), ', '.join(
             '{:.4g} (zero point {}, up to {:.4g})'.format(
-                to.scale, to.zero_point, to.high)
-            for to in difference.activations[name])) for name in changed])
+                to.scale, to.zero_point, to.high) for to in changed[name]))
+        # The largest changes of a scale first.
+        for name in sorted(changed, key=lambda name: _ratio(*changed[name]))])
   elif difference.activations:
     lines.append('the same scale and zero point: all {} activations'.format(
-        len(difference.activations)))
+        difference.activations))
   return lines
 
 
