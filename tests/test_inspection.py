@@ -24,7 +24,6 @@ from deeplab.lite import model_file
 from deeplab.nets import deeplab_v3
 from deeplab.nets import structure
 from tests import golden_weights
-from tests import scripts
 from tests import small_models
 
 SIZE = (33, 33)
@@ -75,13 +74,14 @@ def read(path):
 
 
 def test_the_structure_of_the_network():
-  network = structure.of(MODEL._replace(crop_size=(512, 512), num_classes=32))
+  network = structure.of(MODEL)
   assert len(network.convolutions) == 60
   assert network.convolutions['MobilenetV2/Conv'] == (
-      'CONV_2D', (256, 256, 32), 256 * 256 * 32 * 3 * 3 * 3)
-  # Atrous: over parts of the map, which are put together again.
+      'CONV_2D', (17, 17, 32), 17 * 17 * 32 * 3 * 3 * 3)
+  # Atrous: over parts of the map of 3x3, padded to one size, which are put
+  # together again.
   assert network.convolutions['MobilenetV2/expanded_conv_14/depthwise'] == (
-      'DEPTHWISE_CONV_2D', (32, 32, 960), 32 * 32 * 960 * 3 * 3)
+      'DEPTHWISE_CONV_2D', (4, 4, 960), 4 * 4 * 960 * 3 * 3)
   assert network.layer_of('aspp0/Relu;x;aspp0/Conv2D1') == 'aspp0'
   assert network.layer_of('concat') is None
 
@@ -389,21 +389,17 @@ def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
       'the same weights: ')
 
 
-# --- The script ------------------------------------------------------------
-
-
-@pytest.mark.parametrize('arguments, problem', [
-    (['--model=none'], '--model=none: no such file; expected a checkpoint, a '),
-    (['--model={tflite}', '--other_model=none'], '--other_model=none: no such'),
-    (['--model={tflite}', '--report_json={tflite}'], 'is an input of this '
-     'command'),
-])
-def test_refusals(tmp_path, arguments, problem):
-  tflite = tmp_path / 'x.tflite'
-  tflite.write_bytes(b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
-  line = scripts.refusal('scripts/inspect_model.py', *[
-      argument.format(tflite=tflite) for argument in arguments])
-  assert problem in line
+@pytest.mark.parametrize('given, problem', [
+    ({'model': 'none'}, 'model=none: no such file; expected a checkpoint, a '),
+    ({'other': 'none'}, 'other=none: no such'),
+    ({'report_json': 'x.tflite'}, 'is an input of this command')])
+def test_refusals(tmp_path, monkeypatch, given, problem):
+  monkeypatch.chdir(str(tmp_path))
+  (tmp_path / 'x.tflite').write_bytes(
+      b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
+  with pytest.raises(InputError, match=problem):
+    run.inspect(options_lib.InspectionOptions(
+        **dict({'model': 'x.tflite'}, **given)))
 
 
 # --- Clipping --------------------------------------------------------------
