@@ -25,3 +25,17 @@ def test_pixels_are_scaled_as_the_tflite_scripts_divide_them():
   # The two maps differ, in the last bit alone.
   difference = np.abs(scaled - contract.scale_to_model_range(PIXELS))
   assert 0 < difference.max() < 2e-7
+
+
+def test_class_names_and_colours_are_complete():
+  assert contract.NUM_CLASSES == len(contract.PALETTE) == 32
+  assert len(set(contract.CLASS_NAMES)) == len(set(contract.PALETTE)) == 32
+  assert contract.CLASS_NAMES[1] == 'wall'
+  assert contract.CLASS_NAMES[31] == 'armchair'
+
+
+def test_shard_names():
+  name = contract.shard_name('val', 3)
+  assert name == 'val-00003-of-00004.tfrecord'
+  assert contract.parse_shard_name(name) == ('val', 3, 4)
+  assert contract.parse_shard_name('val-notes.txt') is None
