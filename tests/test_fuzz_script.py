@@ -61,7 +61,7 @@ def test_minutes_that_are_no_number_are_refused(fuzz, minutes):
       '99999'.format(minutes)], [])
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_real_round_counts_its_examples(fuzz):
   status, lines, _ = fuzz(
       '0', '-k', 'test_scores', DEEPLAB_FUZZ_EXAMPLES='5',

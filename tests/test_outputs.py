@@ -12,7 +12,7 @@ from deeplab import streams
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 _OURS = files.json_with('miou', 'model.kind')
 

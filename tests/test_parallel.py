@@ -14,7 +14,7 @@ from deeplab import stops
 from deeplab.errors import InputError
 from tests import scripts
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
 def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():

@@ -135,8 +135,7 @@ def reason(home, monkeypatch, script, flag, path):
   return line
 
 
-@pytest.mark.parametrize('script, flag, kind', cases(1, NO_INPUT) + [
-    ('train.py', 'tf_initial_checkpoint', 'pipe')])
+@pytest.mark.parametrize('script, flag, kind', cases(1, NO_INPUT))
 def test_what_cannot_be_read_is_refused(
     home, monkeypatch, script, flag, kind):
   path = PATHS.get(kind, kind)

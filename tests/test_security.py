@@ -410,7 +410,8 @@ def build_refusal(tmp_path, image, label):
       label_folder=str(tmp_path / 'labels'), output_dir=str(tmp_path / 'out'))])
 
 
-@everywhere
+@TF1
+@MODERN
 @BAD_IMAGES
 def test_build_refuses(tmp_path, content, words):
   message = build_refusal(tmp_path, content, LABEL)
@@ -420,7 +421,8 @@ def test_build_refuses(tmp_path, content, words):
   assert words in message or 'a.png is a JPEG; expected 8-bit gray' in message
 
 
-@everywhere
+@TF1
+@MODERN
 @BAD_IMAGES
 @pytest.mark.parametrize('kind', ['images', 'annotations'])
 def test_preprocessed_evaluation_refuses(

@@ -74,12 +74,6 @@ def test_errors_of_input_are_said_whatever_standard_output_is(tmp_path):
       2, 'ERROR script.py: a: I/O\n')
 
 
-def test_memory_that_is_out_is_said_in_one_line(tmp_path):
-  script = _SCRIPT.replace('  with open', '  raise MemoryError\n  with open')
-  assert shell('SCRIPT', tmp_path, script) == (
-      2, 'ERROR script.py: out of memory\n')
-
-
 def test_a_scripts_summary_is_not_lost(tmp_path):
   done = subprocess.run(
       ['bash', '-c', '{} {} --output_dir=out --train_images=1 --val_images=1 '
