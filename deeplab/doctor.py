@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from deeplab import contract
 from deeplab import environment
@@ -36,64 +36,14 @@ _LEAST_MEMORY = 4 * _GIB
 _VERIFIED = 'verified'
 
 
-class Environment(NamedTuple):
-  """A line of scripts/setup.sh --state."""
-  name: str
-  # READY, UNTESTED, OUTDATED or MISSING.
-  state: str
-  # The TensorFlow that it has, or would have.
-  tensorflow: str
-  # Version of its Python; '-': there is none that runs.
-  python: str
-  # Version and path of the Python to make it from; '-': none found.
-  base: str
-  base_path: str
-  # The versions of Python that would do, in words.
-  wanted: str
-
-  @property
-  def runs(self) -> bool:
-    """Whether scripts run in it."""
-    return self.state in (READY, UNTESTED)
-
-
-class DataSet(NamedTuple):
-  """State of ADE20K in a folder."""
-  folder: str
-  # By 'images/training' and so on: (files found, files expected).
-  counts: Dict[str, Tuple[int, int]]
-  has_pairs: bool
-  # Where TFRecords are, or would be.
-  records_dir: str
-  # By split: such as '3 pairs in 4 shards'.
-  records: Dict[str, str]
-  has_records: bool
-  # Bytes that downloading, unpacking and converting would add.
-  missing_bytes: float
-  free_bytes: int
-
-
-class Step(NamedTuple):
-  """What to do."""
-  why: str
-  # For bash, in the repository's folder.
-  command: str
-
-
-class Findings(NamedTuple):
-  """Everything on the page."""
-  machine: Dict[str, str]
-  # One line each: what keeps something from running.
-  problems: List[str]
-  environments: List[Environment]
-  # By environment: whether it would use the GPU, and why or why not.
-  gpu: Dict[str, Tuple[bool, str]]
-  data: DataSet
-  # By path of a published file: 'verified', 'missing' or 'another file'.
-  published: Dict[str, str]
-  steps: List[Step]
-  # Whether the suite runs here, once the steps are done.
-  usable: bool
+# Fields of a line of scripts/setup.sh --state: 'tensorflow' is the version that
+# the environment has or would have, 'python' that of its Python ('-': there is
+# none that runs), 'base' and 'base_path' the Python to make it from ('-': none
+# found), and 'wanted' the versions of Python that would do, in words.
+_FIELDS = ('name', 'state', 'tensorflow', 'python', 'base', 'base_path',
+           'wanted')
+# Findings are dicts and lists, as --json prints them.
+Findings = Dict[str, Any]
 
 
 def examine(root: str, data_dir: str, published_dir: str) -> Findings:
@@ -103,6 +53,13 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
     root: the repository.
     data_dir: folder of ADE20K, or of its TFRecords.
     published_dir: folder of the published files.
+
+  Returns:
+    Dict of 'machine' (texts by name), 'problems' (a line for each thing that
+    keeps something from running), 'environments' (of environments_of), 'gpu'
+    (gpu_of each, by environment), 'data' (of data_set), 'published' (by path:
+    'verified', 'missing' or 'another file'), 'usable' (whether the suite runs
+    here, once the steps are done) and 'steps' (of next_steps).
 
   Raises:
     InputError: the repository lacks its list of published files.
@@ -118,7 +75,7 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
   if extensions and 'avx' not in extensions:
     problems.append('the processor has no AVX: TensorFlow cannot start')
   usable = not problems and any(
-      found.runs or found.base != '-' for found in environments)
+      found['runs'] or found['base'] != '-' for found in environments)
   if available is not None and available < _LEAST_MEMORY:
     problems.append('{} of memory available: training wants {} or more'.format(
         _gib(available), _gib(_LEAST_MEMORY)))
@@ -134,23 +91,28 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
           '' if available is None else ', {} available'.format(
               _gib(available))),
       'disk': '{:.1f} GB free for {}'.format(
-          data.free_bytes / 1e9, data.folder),
+          data['free_bytes'] / 1e9, data['folder']),
       'GPU': '; '.join('{} ({}, driver {}{})'.format(
           gpu.name, gpu.memory, gpu.driver, gpu.capability and
           ', compute capability ' + gpu.capability) for gpu in gpus) or
              'none: {}'.format(no_gpu)}
-  findings = Findings(
-      facts, problems, environments,
-      {found.name: gpu_of(root, found, gpus) for found in environments}, data,
-      download.state_of_published(published_dir), [], usable)
-  return findings._replace(steps=next_steps(findings))
+  findings = {
+      'machine': facts, 'problems': problems, 'environments': environments,
+      'gpu': {found['name']: gpu_of(root, found, gpus)
+              for found in environments},
+      'data': data, 'published': download.state_of_published(published_dir),
+      'usable': usable}
+  findings['steps'] = next_steps(findings)
+  return findings
 
 
-def environments_of(root: str) -> Tuple[List[Environment], Optional[str]]:
+def environments_of(
+    root: str) -> Tuple[List[Dict[str, Any]], Optional[str]]:
   """Asks scripts/setup.sh.
 
   Returns:
-    (environments, its error or None).
+    (environments: dicts of _FIELDS and 'runs', whether scripts run in it; its
+    error or None).
   """
   try:
     done = subprocess.run(
@@ -163,11 +125,15 @@ def environments_of(root: str) -> Tuple[List[Environment], Optional[str]]:
     return [], errors.of_system(error)
   if done.returncode:
     return [], done.stderr.strip().split('\n')[0]
-  return [Environment(*line.split('\t'))
-          for line in done.stdout.splitlines()], None
+  environments: List[Dict[str, Any]] = [
+      dict(zip(_FIELDS, line.split('\t')))
+      for line in done.stdout.splitlines()]
+  for found in environments:
+    found['runs'] = found['state'] in (READY, UNTESTED)
+  return environments, None
 
 
-def gpu_of(root: str, found: Environment,
+def gpu_of(root: str, found: Dict[str, Any],
            gpus: List[machine.Gpu]) -> Tuple[bool, str]:
   """Says whether an environment would use the first GPU.
 
@@ -179,10 +145,10 @@ def gpu_of(root: str, found: Environment,
   Returns:
     (whether it would, why or why not).
   """
-  cuda = environment.CUDA[found.name]
+  cuda = environment.CUDA[found['name']]
   if cuda is None:
     return False, 'TensorFlow {} is built without CUDA: processor only'.format(
-        found.tensorflow)
+        found['tensorflow'])
   needs = 'CUDA {}, driver {} or newer'.format(
       cuda.version, '.'.join(map(str, cuda.driver)))
   if not gpus:
@@ -196,7 +162,7 @@ def gpu_of(root: str, found: Environment,
           cuda.last is None or capability <= cuda.last)):
     return False, 'has no kernels for {} (compute capability {})'.format(
         gpu.name, gpu.capability)
-  if not _has_cuda(root, found.name, cuda.version):
+  if not _has_cuda(root, found['name'], cuda.version):
     return False, 'the libraries of CUDA {} are not installed'.format(
         cuda.version)
   return True, 'uses {}'.format(gpu.name)
@@ -219,11 +185,18 @@ def _has_cuda(root, name, version):
   return False
 
 
-def data_set(folder: str) -> DataSet:
+def data_set(folder: str) -> Dict[str, Any]:
   """Counts the files of ADE20K.
 
   Args:
     folder: ADE20K as the download makes it, its pairs, or TFRecords.
+
+  Returns:
+    Dict of 'folder', 'counts' (by 'images/training' and so on: number of files
+    found, and expected), 'has_pairs', 'records_dir' (where TFRecords are, or
+    would be), 'records' (by split: such as '3 pairs in 4 shards'),
+    'has_records', 'missing_bytes' (what downloading, unpacking and converting
+    would add) and 'free_bytes'.
   """
   inner = os.path.join(folder, download.DATA)
   pairs = inner if os.path.isdir(inner) else folder
@@ -243,12 +216,14 @@ def data_set(folder: str) -> DataSet:
   existing = os.path.abspath(folder)
   while not os.path.isdir(existing):
     existing = os.path.dirname(existing)
-  return DataSet(
-      folder, counts, has_pairs, records_dir,
-      {split: text for split, (text, _) in records.items()}, has_records,
-      download.ADE20K_BYTES * [
+  return {
+      'folder': folder, 'counts': counts, 'has_pairs': has_pairs,
+      'records_dir': records_dir,
+      'records': {split: text for split, (text, _) in records.items()},
+      'has_records': has_records,
+      'missing_bytes': download.ADE20K_BYTES * [
           has_archive or has_pairs, has_pairs, has_records].count(False),
-      shutil.disk_usage(existing).free)
+      'free_bytes': shutil.disk_usage(existing).free}
 
 
 def _records(folder, split):
@@ -274,50 +249,54 @@ def _records(folder, split):
       ', without a description' if pairs is None else ''), False
 
 
-def next_steps(findings: Findings) -> List[Step]:
-  """Returns what to do, in order; commands are for the repository's folder."""
-  if not findings.usable:
-    return [Step(
-        'get what is missing; this says how', './scripts/setup.sh all')]
-  steps = []
-  makeable = [found.name for found in findings.environments
-              if not found.runs and found.base != '-']
-  running = [found.name for found in findings.environments if found.runs]
-  if len(makeable) == len(findings.environments):
-    steps.append(Step('make the environments', './scripts/setup.sh all'))
+def next_steps(findings: Findings) -> List[Dict[str, str]]:
+  """Returns what to do, in order: dicts of 'why' and 'command'.
+
+  The commands are for bash, in the repository's folder.
+  """
+  steps: List[Dict[str, str]] = []
+
+  def add(why, command):
+    steps.append({'why': why, 'command': command})
+
+  if not findings['usable']:
+    add('get what is missing; this says how', './scripts/setup.sh all')
+    return steps
+  environments = findings['environments']
+  makeable = [found['name'] for found in environments
+              if not found['runs'] and found['base'] != '-']
+  running = [found['name'] for found in environments if found['runs']]
+  if len(makeable) == len(environments):
+    add('make the environments', './scripts/setup.sh all')
   else:
-    steps += [Step('make the environment ' + name, './scripts/setup.sh ' + name)
-              for name in makeable]
-  for found in findings.environments:
-    if found.state == UNTESTED:
-      steps.append(Step('install what tests need into ' + found.name,
-                        './scripts/setup.sh ' + found.name))
-    if found.name == 'modern' and (
-        'not installed' in findings.gpu[found.name][1]):
-      steps.append(Step(
-          'add CUDA to modern', '.venvs/modern/bin/python -m pip install '
-          "'tensorflow[and-cuda]=={}'".format(found.tensorflow)))
-  steps.append(Step('try every step on painted images; no data set needed',
-                    './scripts/demo.sh'))
-  if set(findings.published.values()) != {_VERIFIED}:
-    steps.append(Step('get the published models, verified',
-                      './scripts/fetch_checkpoints.sh'))
-  data = findings.data
-  if not data.has_records:
-    steps.append(Step(
-        'get ADE20K and make TFRecords of it: {:.1f} GB more, {:.1f} GB are '
-        'free{}'.format(data.missing_bytes / 1e9, data.free_bytes / 1e9,
-                        '' if data.missing_bytes < data.free_bytes else
-                        ': TOO LITTLE'), './download_and_convert_ade20k.sh'))
+    for name in makeable:
+      add('make the environment ' + name, './scripts/setup.sh ' + name)
+  for found in environments:
+    name = found['name']
+    if found['state'] == UNTESTED:
+      add('install what tests need into ' + name, './scripts/setup.sh ' + name)
+    if name == 'modern' and 'not installed' in findings['gpu'][name][1]:
+      add('add CUDA to modern', '.venvs/modern/bin/python -m pip install '
+          "'tensorflow[and-cuda]=={}'".format(found['tensorflow']))
+  add('try every step on painted images; no data set needed',
+      './scripts/demo.sh')
+  if set(findings['published'].values()) != {_VERIFIED}:
+    add('get the published models, verified', './scripts/fetch_checkpoints.sh')
+  data = findings['data']
+  if not data['has_records']:
+    missing, free = data['missing_bytes'], data['free_bytes']
+    add('get ADE20K and make TFRecords of it: {:.1f} GB more, {:.1f} GB are '
+        'free{}'.format(missing / 1e9, free / 1e9,
+                        '' if missing < free else ': TOO LITTLE'),
+        './download_and_convert_ade20k.sh')
   # tf2 does not evaluate checkpoints.
   names = [name for name in running or makeable if name != 'tf2'] or ['tf1']
-  steps.append(Step(
-      'evaluate the published float checkpoint',
+  add('evaluate the published float checkpoint',
       '.venvs/{}/bin/python eval.py --checkpoint_dir=checkpoints/float '
       '--max_number_of_evaluations=1 --dataset_dir={} --eval_logdir=log '
       '--min_resize_value=512 --max_resize_value=512 --resize_factor=16 '
       '--output_stride=16 --decoder_output_stride=4'.format(
-          names[0], shlex.quote(data.records_dir))))
+          names[0], shlex.quote(data['records_dir'])))
   return steps
 
 
@@ -328,19 +307,19 @@ def page(findings: Findings, root: str) -> str:
     findings: of examine.
     root: the repository, where the commands are to be run.
   """
-  data, published = findings.data, findings.published
+  data, published = findings['data'], findings['published']
   verified = list(published.values()).count(_VERIFIED)
   sections = [
-      ('machine', list(findings.machine.items())),
-      ('environments', [(found.name, _environment_text(found))
-                        for found in findings.environments]),
+      ('machine', list(findings['machine'].items())),
+      ('environments', [(found['name'], _environment_text(found))
+                        for found in findings['environments']]),
       ('GPU, by environment', [
-          (name, why) for name, (_, why) in findings.gpu.items()]),
-      ('ADE20K in ' + data.folder, [
+          (name, why) for name, (_, why) in findings['gpu'].items()]),
+      ('ADE20K in ' + data['folder'], [
           (name, '{} of {} files'.format(*count))
-          for name, count in data.counts.items()] + [
+          for name, count in data['counts'].items()] + [
               (name + ' records', text)
-              for name, text in data.records.items()]),
+              for name, text in data['records'].items()]),
       ('published models', [
           (_VERIFIED, '{} of {} files'.format(verified, len(published)))] + [
               ('DAMAGED', name) for name, state in published.items()
@@ -348,36 +327,28 @@ def page(findings: Findings, root: str) -> str:
   lines = []
   for title, rows in sections:
     lines += [title] + ['  {:<22} {}'.format(*row) for row in rows] + ['']
-  if findings.problems:
-    lines += ['problems'] + ['  ' + text for text in findings.problems] + ['']
+  if findings['problems']:
+    lines += ['problems'] + [
+        '  ' + text for text in findings['problems']] + ['']
   lines.append('next, in ' + root)
-  for number, step in enumerate(findings.steps, 1):
-    lines += ['  {}. {}:'.format(number, step.why), '     ' + step.command]
-  runs = any(found.runs for found in findings.environments)
+  for number, step in enumerate(findings['steps'], 1):
+    lines += ['  {}. {}:'.format(number, step['why']),
+              '     ' + step['command']]
+  runs = any(found['runs'] for found in findings['environments'])
   return '\n'.join(lines + ['', 'this machine ' + (
-      'cannot run the suite as it is' if not findings.usable else
+      'cannot run the suite as it is' if not findings['usable'] else
       'can run the suite' if runs else
       'can run the suite once an environment is made; none is usable now')])
 
 
 def _environment_text(found):
   text = 'TensorFlow {}: {}'.format(
-      found.tensorflow, _STATE_TEXTS[found.state])
-  if found.runs:
-    return '{} (Python {})'.format(text, found.python)
-  if found.base == '-':
-    return '{}; found no Python {}'.format(text, found.wanted)
-  return '{}; can be made with {}'.format(text, found.base_path)
-
-
-def to_json(findings: Findings) -> Dict[str, Any]:
-  """Returns the findings as a dict that json can write."""
-  return dict(
-      findings._asdict(),
-      environments=[dict(found._asdict(), runs=found.runs)
-                    for found in findings.environments],
-      data=dict(findings.data._asdict()),
-      steps=[dict(step._asdict()) for step in findings.steps])
+      found['tensorflow'], _STATE_TEXTS[found['state']])
+  if found['runs']:
+    return '{} (Python {})'.format(text, found['python'])
+  if found['base'] == '-':
+    return '{}; found no Python {}'.format(text, found['wanted'])
+  return '{}; can be made with {}'.format(text, found['base_path'])
 
 
 def _gib(bytes_):

@@ -49,9 +49,9 @@ def main(arguments):
   findings = doctor.examine(
       root, options.data or 'ADE20K',
       options.checkpoints or os.path.join(root, 'checkpoints'))
-  print(json.dumps(doctor.to_json(findings), indent=2) if options.json
+  print(json.dumps(findings, indent=2) if options.json
         else doctor.page(findings, root))
-  return 0 if findings.usable else 1
+  return 0 if findings['usable'] else 1
 
 
 if __name__ == '__main__':

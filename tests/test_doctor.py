@@ -61,9 +61,10 @@ def examine(root, monkeypatch):
 
 
 def commands_of(findings):
-  return [step.command.split(' ')[0] + (
-      ' ' + step.command.split(' ')[1] if 'setup.sh' in step.command else '')
-          for step in findings.steps]
+  """Returns the first word of each command, with what setup.sh makes."""
+  commands = [step['command'].split(' ') for step in findings['steps']]
+  return [' '.join(words[:2 if 'setup.sh' in words[0] else 1])
+          for words in commands]
 
 
 # --- The whole script ------------------------------------------------------
@@ -109,7 +110,7 @@ def test_the_page_of_troubleshooting_begins_with_it(tmp_path):
 
 def test_a_machine_with_one_python_can_make_an_environment(examine):
   findings = examine()
-  assert findings.usable and findings.problems == []
+  assert findings['usable'] and findings['problems'] == []
   assert commands_of(findings) == [
       './scripts/setup.sh modern', './scripts/demo.sh',
       './scripts/fetch_checkpoints.sh', './download_and_convert_ade20k.sh',
@@ -126,7 +127,7 @@ def test_a_machine_with_one_python_can_make_an_environment(examine):
 def test_without_any_python_setup_says_how_to_get_one(root, examine):
   say(root, tf1=('missing',) + NO_PYTHON, modern=('outdated',) + NO_PYTHON)
   findings = examine()
-  assert not findings.usable
+  assert not findings['usable']
   assert commands_of(findings) == ['./scripts/setup.sh all']
   assert doctor.page(findings, '').endswith(
       'this machine cannot run the suite as it is')
@@ -141,7 +142,7 @@ def test_only_what_is_not_ready_is_made(root, examine, states, first):
   say(root, **{name: (state,) + PYTHON_37 for name, state in zip(
       environment.ENVIRONMENTS, states)})
   findings = examine()
-  assert findings.usable
+  assert findings['usable']
   assert commands_of(findings)[:len(first) + 1] == first + [
       './scripts/demo.sh']
   page = doctor.page(findings, '')
@@ -156,20 +157,20 @@ def test_what_setup_complains_of_is_a_problem(root, examine):
   (root / 'scripts' / 'setup.sh').write_text(
       'echo "ERROR setup.sh: DEEPLAB_PYTHON=x: bad" >&2; exit 2')
   findings = examine()
-  assert not findings.usable
-  assert findings.problems == ['ERROR setup.sh: DEEPLAB_PYTHON=x: bad']
+  assert not findings['usable']
+  assert findings['problems'] == ['ERROR setup.sh: DEEPLAB_PYTHON=x: bad']
   assert '\nproblems\n  ERROR setup.sh' in doctor.page(findings, '')
 
 
 def test_what_keeps_the_suite_from_running_or_training(examine, monkeypatch):
   monkeypatch.setattr(doctor.memory, 'available_bytes', lambda: 2 ** 30)
   findings = examine()
-  assert findings.usable
-  assert findings.problems == [
+  assert findings['usable']
+  assert findings['problems'] == [
       '1.0 GiB of memory available: training wants 4.0 GiB or more']
   monkeypatch.setattr(machine, 'vector_extensions', lambda: ['sse4_2'])
   findings = examine()
-  assert not findings.usable and 'has no AVX' in findings.problems[0]
+  assert not findings['usable'] and 'has no AVX' in findings['problems'][0]
 
 
 # --- GPUs ------------------------------------------------------------------
@@ -196,16 +197,16 @@ def test_whether_an_environment_uses_a_gpu(
   if library == 'package':
     (tmp_path / '.venvs/modern/lib/python3.11/site-packages/nvidia'
      / 'cuda_runtime').mkdir(parents=True)
-  uses, why = doctor.gpu_of(str(tmp_path), doctor.Environment(
-      name, 'ready', '2.0', '3', '3', 'python3', '3'), gpus)
+  uses, why = doctor.gpu_of(str(tmp_path), {
+      'name': name, 'tensorflow': '2.0'}, gpus)
   assert words in why and uses == (library is not None)
 
 
 def test_cuda_is_added_where_it_is_all_that_lacks(root, examine, monkeypatch):
   monkeypatch.setattr(machine, 'gpus', lambda: ([H100], None))
   monkeypatch.setattr(doctor, '_has_cuda', lambda *_: False)
-  step = examine().steps[1]
-  assert step.command == ('.venvs/modern/bin/python -m pip install '
+  step = examine()['steps'][1]
+  assert step['command'] == ('.venvs/modern/bin/python -m pip install '
                           "'tensorflow[and-cuda]==2.0'")
 
 
@@ -269,7 +270,7 @@ def test_what_is_missing_of_the_data_set_takes_room(root):
   ade20k = root / 'ADE20K'
 
   def missing():
-    return doctor.data_set(str(ade20k)).missing_bytes / 1e9
+    return doctor.data_set(str(ade20k))['missing_bytes'] / 1e9
 
   # As the download script's header has it: 0.9 GB for each of its outputs.
   assert missing() == pytest.approx(2.7)
@@ -282,22 +283,22 @@ def test_what_is_missing_of_the_data_set_takes_room(root):
   add_records(records)
   assert missing() == 0
   # A folder of pairs or of records is one.
-  assert doctor.data_set(str(pairs)).has_pairs
+  assert doctor.data_set(str(pairs))['has_pairs']
   found = doctor.data_set(str(records))
-  assert found.has_records and found.records_dir == str(records)
+  assert found['has_records'] and found['records_dir'] == str(records)
 
 
 def test_counts_of_a_whole_set(root, examine):
   add_pairs(root / 'ADE20K' / 'ADEChallengeData2016')
   add_records(root / 'ADE20K' / 'tfrecord')
   findings = examine()
-  assert findings.data.has_pairs and findings.data.has_records
+  assert findings['data']['has_pairs'] and findings['data']['has_records']
   assert './download_and_convert_ade20k.sh' not in commands_of(findings)
   page = doctor.page(findings, '')
   assert re.search(r'images/training +2 of 2 files', page)
   assert re.search(r'val records +3 pairs in 4 shards', page)
   assert '--dataset_dir={}/ADE20K/tfrecord '.format(root) in (
-      findings.steps[-1].command)
+      findings['steps'][-1]['command'])
 
 
 @pytest.mark.parametrize('damage, text', [
@@ -312,7 +313,7 @@ def test_an_incomplete_set_is_none(root, examine, damage, text):
   else:
     (folder / 'train.INCOMPLETE').write_text('')
   findings = examine()
-  assert not findings.data.has_records
+  assert not findings['data']['has_records']
   assert re.search('train records +{}$'.format(text),
                    doctor.page(findings, ''), re.M)
   assert './download_and_convert_ade20k.sh' in commands_of(findings)
@@ -333,7 +334,7 @@ def test_a_description_that_is_none_is_no_description(root, content):
     path.symlink_to(content)
   else:
     path.write_bytes(content.encode('latin-1'))
-  assert doctor.data_set(str(folder)).records['val'] == (
+  assert doctor.data_set(str(folder))['records']['val'] == (
       'incomplete: 4 of 4 shards, without a description')
 
 
@@ -348,10 +349,10 @@ def test_published_files_are_verified(root, examine):
   folder = root / 'checkpoints' / 'float'
   folder.mkdir()
   (folder / 'a').write_bytes(b'published')
-  assert examine().published == {'float/a': 'verified', 'float/b': 'missing'}
+  assert examine()['published'] == {'float/a': 'verified', 'float/b': 'missing'}
   (folder / 'b').write_bytes(b'something else')
   findings = examine()
-  assert findings.published['float/b'] == 'another file'
+  assert findings['published']['float/b'] == 'another file'
   assert re.search('DAMAGED +float/b', doctor.page(findings, ''))
   assert './scripts/fetch_checkpoints.sh' in commands_of(findings)
   (folder / 'b').write_bytes(b'other')
@@ -362,8 +363,8 @@ def test_published_files_are_verified(root, examine):
 
 
 def test_commands_can_be_copied(examine):
-  for step in examine().steps:
-    program, *arguments = readme.words_of(step.command)
+  for step in examine()['steps']:
+    program, *arguments = readme.words_of(step['command'])
     if program.startswith('./'):
       assert os.access(os.path.join(scripts.REPOSITORY, program), os.X_OK)
     else:
@@ -373,6 +374,6 @@ def test_commands_can_be_copied(examine):
 
 def test_names_with_blanks_stay_one_word(root, examine):
   data = doctor.data_set(str(root / 'my data'))
-  command = doctor.next_steps(examine()._replace(data=data))[-1].command
+  command = doctor.next_steps(dict(examine(), data=data))[-1]['command']
   assert '--dataset_dir={}/my data/tfrecord'.format(root) in (
       readme.words_of(command))
