@@ -92,18 +92,14 @@ def few_blocks(monkeypatch):
   monkeypatch.setattr(mobilenet_v2, 'BLOCKS', resuming.BLOCKS)
 
 
-TWO = ((1, 2), (2, 1))  # hosts, clones
-
-
 @pytest.mark.parametrize('model, options, splits', [
-    pytest.param(MODEL, OPTIONS, TWO, marks=pytest.mark.slow, id='float'),
     pytest.param(MODEL, OPTIONS._replace(
-        optimizer='adam', label_weights=(0.5,), fused_step=True), TWO,
-                 marks=pytest.mark.extended, id='adam'),
+        label_weights=(0.5,), fused_step=True), ((1, 2), (2, 1)),
+                 marks=pytest.mark.slow, id='float'),
     pytest.param(MODEL._replace(
         quantize_delay_step=0, fake_quant=options_lib.LAYERS), OPTIONS,
                  ((2, 2),), marks=pytest.mark.extended, id='qat'),
-])
+])  # splits: pairs of hosts and clones
 def test_parts_compute_what_the_whole_batch_does(
     model, options, splits, few_blocks):
   [(whole_losses, whole)] = of_all_hosts(steps(model, options))

@@ -473,68 +473,59 @@ def pid_of(task, folder):
   raise AssertionError('no task {}'.format(task))
 
 
-@pytest.mark.extended
-@pytest.mark.parametrize('victim', [
-    pytest.param(0, marks=pytest.mark.modern),
-    # In which the others would wait for ever.
-    pytest.param(1, marks=pytest.mark.tf1)])
-def test_a_task_that_is_killed_ends_the_others_and_the_run_resumes(
-    tmp_path, victim):
-  resuming.make_records(str(tmp_path))
-  process = started(tmp_path, 10 ** 6)
+def until(process, pattern):
+  """Reads what tasks print until a line matches; returns all that was read."""
   output = ''
   for line in process.stdout:
     output += line
-    # Some checkpoints are there then.
-    if re.search(r'\[0\].* step 1[0-9]/', line):
+    if re.search(pattern, line):
       break
-  os.kill(pid_of(victim, tmp_path), signal.SIGKILL)
-  output += scripts.output_of(process, timeout=60)[0]
-  assert process.returncode == 128 + signal.SIGKILL, output
-  survivor = 1 - victim
-  lines = [line for line in output.splitlines() if 'ERROR' in line]
-  assert len(lines) == 2, output
-  assert re.match(
-      r'\[{}\] ERROR train.py: task {} \(127\.0\.0\.1:\d+\) ended or fell '
-      'silent before the training did; the last checkpoint of task 0 is '
-      'kept'.format(survivor, victim), lines[0]), lines
-  assert lines[1] == (
-      'ERROR launch_local.py: task {} was ended by SIGKILL'.format(victim))
-  newest = tf.train.latest_checkpoint(str(tmp_path / 'log'))
-  reached = int(newest.split('-')[-1])
-  assert reached > 0
-  process = started(tmp_path, reached + 2)
-  output = scripts.output_of(process)[0]
-  assert process.returncode == 0, output
-  assert '[0]' in output and 'RESUMING from step {}'.format(reached) in output
-  # What hosts have saved, one process goes on with: no variable more or less.
-  output = scripts.run(
-      'train.py', '--dataset_dir={}'.format(tmp_path),
-      '--train_logdir={}'.format(tmp_path / 'log'),
-      '--training_number_of_steps={}'.format(reached + 3), *ARGUMENTS).stdout
-  assert 'finished at step {}'.format(reached + 3) in output
-  names = [set(tf.train.NewCheckpointReader(str(
-      tmp_path / 'log' / 'model.ckpt-{}'.format(step))
-  ).get_variable_to_shape_map()) for step in (reached + 2, reached + 3)]
-  assert names[0] == names[1]
+  return output
 
 
 @pytest.mark.extended
-@pytest.mark.tf1
-def test_a_signal_to_one_task_has_all_save_and_end(tmp_path):
+@pytest.mark.tf1  # in which a task waits for ever for another that is gone
+def test_two_tasks_stop_die_and_resume_together(tmp_path):
+  """A signal to task 1; then task 1 is killed; then one process goes on."""
   resuming.make_records(str(tmp_path))
   process = started(tmp_path, 10 ** 6)
-  for line in process.stdout:
-    if re.search(r'\[0\].* step 3/', line):
-      break
+  until(process, r'\[0\].* step 3/')
   os.kill(pid_of(1, tmp_path), signal.SIGTERM)
   output = scripts.output_of(process)[0]
   assert process.returncode == 128 + signal.SIGTERM, output
   ends = re.findall(r'\[(\d)\] stopped by SIGTERM at step (\d+)', output)
   assert sorted(task for task, _ in ends) == ['0', '1'], output
-  assert len({step for _, step in ends}) == 1
-  assert os.path.exists(str(
-      tmp_path / 'log' / 'model.ckpt-{}.index'.format(ends[0][1])))
+  (_, stopped), (_, other) = ends
+  assert stopped == other
+  newest = tf.train.latest_checkpoint(str(tmp_path / 'log'))
+  assert newest.endswith('model.ckpt-' + stopped)
+
+  process = started(tmp_path, 10 ** 6)
+  output = until(process, r'\[0\].* step {}/'.format(int(stopped) + 3))
+  assert 'RESUMING from step {}'.format(stopped) in output
+  os.kill(pid_of(1, tmp_path), signal.SIGKILL)
+  output = scripts.output_of(process, timeout=60)[0]
+  assert process.returncode == 128 + signal.SIGKILL, output
+  lines = [line for line in output.splitlines() if 'ERROR' in line]
+  assert len(lines) == 2, output
+  assert re.match(
+      r'\[0\] ERROR train.py: task 1 \(127\.0\.0\.1:\d+\) ended or fell '
+      'silent before the training did; the last checkpoint of task 0 is kept',
+      lines[0]), lines
+  assert lines[1] == 'ERROR launch_local.py: task 1 was ended by SIGKILL'
+
+  newest = tf.train.latest_checkpoint(str(tmp_path / 'log'))
+  reached = int(newest.split('-')[-1])
+  output = scripts.run(
+      'train.py', '--dataset_dir={}'.format(tmp_path),
+      '--train_logdir={}'.format(tmp_path / 'log'),
+      '--training_number_of_steps={}'.format(reached + 1), *ARGUMENTS)
+  assert 'RESUMING from step {}'.format(reached) in output.stderr
+  # One process saves the variables that several have saved.
+  names = [set(tf.train.NewCheckpointReader(str(
+      tmp_path / 'log' / 'model.ckpt-{}'.format(step))
+  ).get_variable_to_shape_map()) for step in (reached, reached + 1)]
+  assert names[0] == names[1]
 
 
 # --- The commands of docs/scaling.md ---------------------------------------

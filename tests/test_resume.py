@@ -9,16 +9,15 @@ import pytest
 
 from tests import scripts
 
-STEPS = 9  # five records, two a step: nearly four epochs
+STEPS = 7  # five records, two a step: nearly three epochs
 
 
 @pytest.mark.parametrize('kind', [
     pytest.param('float', marks=pytest.mark.slow),
-    pytest.param('qat', marks=[
-        pytest.mark.extended, pytest.mark.tf1, pytest.mark.modern])])
+    pytest.param('qat', marks=[pytest.mark.extended, pytest.mark.tf1])])
 def test_interrupted_equals_uninterrupted(kind, tmp_path):
-  """A run is stopped at five steps: by SIGTERM and, every second time, dead."""
-  stops = sorted(random.Random(kind).sample(range(1, STEPS), 5))
+  """A run is stopped at two steps: by SIGTERM, then by a kill."""
+  stops = sorted(random.Random(kind).sample(range(1, STEPS), 2))
   process = subprocess.Popen(
       [sys.executable, '-m', 'tests.resuming', str(tmp_path), kind, str(STEPS)]
       + list(map(str, stops)), cwd=scripts.REPOSITORY,
