@@ -21,9 +21,9 @@ from deeplab import script_flags
 
 
 def main(**options):
-  from deeplab import training
+  from deeplab.training import train
 
-  result = training.train(**options)
+  result = train.train(**options)
   print('{} at step {}: loss {:.4f}, {} steps in {:.0f} s, {}'.format(
       'stopped by ' + result.stopped_by if result.stopped_by else 'finished',
       result.step, result.loss, result.steps_done, result.seconds,

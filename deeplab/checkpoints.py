@@ -746,13 +746,6 @@ def restorer(
   return restore
 
 
-def resumer(prefix: str, variables: Sequence[tf.Variable]
-            ) -> Callable[[tf.Session], None]:
-  """Returns a function of a session that restores all variables."""
-  restore = restorer(variables)
-  return lambda session: restore(session, prefix)
-
-
 def initializer_from(
     path: str, variables: Sequence[tf.Variable],
     excluded_scopes: Iterable[str], *,

@@ -18,9 +18,10 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import environment
 from deeplab import options
-from deeplab import training
 from deeplab.data import records
 from deeplab.nets import mobilenet_v2
+from deeplab.training import loop
+from deeplab.training import train as train_lib
 
 IMAGES = 5
 CROP = (33, 33)
@@ -32,7 +33,7 @@ class Killed(BaseException):
   """Ends a run as kill -9 does: nothing is saved."""
 
 
-class Recording(training._Loop):
+class Recording(loop.Loop):
   """A loop that notes each step, and ends before its time.
 
   Attributes of the class:
@@ -44,16 +45,16 @@ class Recording(training._Loop):
   stop = None
   is_killed = False
 
-  def _run_step(self, session):
-    if self.is_killed and self._last[0] == self.stop:
+  def _run_step(self, session, last, listeners):
+    if self.is_killed and last.step == self.stop:
       raise Killed
-    super()._run_step(session)
-    step, loss = self._last
-    names = session.run(self._names)
-    self.steps.append([step, float(loss).hex(), [
+    results = super()._run_step(session, last, listeners)
+    names = session.run(self._batch_names)
+    self.steps.append([int(results['done']), float(results['loss']).hex(), [
         name.decode() for name in names]])
-    if not self.is_killed and step == self.stop:
+    if not self.is_killed and self.steps[-1][0] == self.stop:
       os.kill(os.getpid(), signal.SIGTERM)
+    return results
 
 
 def png(values):
@@ -85,7 +86,7 @@ def train(folder, logdir, kind, steps, *, stop=None, is_killed=False,
   Recording.steps = []
   Recording.stop, Recording.is_killed = stop, is_killed
   try:
-    training.train(
+    train_lib.train(
         dataset_options=options.DatasetOptions(
             folder, 'train', batch_size=2, seed=3),
         preprocess_options=options.PreprocessOptions(crop_size=CROP),
@@ -106,12 +107,11 @@ def main(folder, kind, steps, *stops):
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   logging.basicConfig(level=logging.INFO)
   environment.pool_memory()
-  training._Loop = Recording
+  loop.Loop = Recording
   mobilenet_v2.BLOCKS = BLOCKS
   if kind == 'qat':
     # To rewrite the graph takes TensorFlow longer than all its steps.
-    training.tf.Session = functools.partial(
-        without_rewriting, training.tf.Session)
+    tf.Session = functools.partial(without_rewriting, tf.Session)
   make_records(folder)
   whole = train(folder, kind + '-whole', kind, steps, save_summaries_secs=0,
                 save_interval_secs=1000)

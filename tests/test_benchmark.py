@@ -13,13 +13,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import environment as environment_lib
-from deeplab import losses
 from deeplab.benchmark import cases
 from deeplab.benchmark import driver
 from deeplab.benchmark import images
 from deeplab.benchmark import network
 from deeplab.benchmark import results
 from deeplab.benchmark import worker
+from deeplab.training import losses
 from tests import scripts
 
 _SCRIPT = 'scripts/benchmark.py'

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import losses
 from deeplab import options as options_lib
-from deeplab import training
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
+from deeplab.training import losses
+from deeplab.training import step as step_lib
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -27,8 +27,8 @@ def gradients_of(logits, labels, weights, is_fused):
   with tf.Graph().as_default(), tf.Session() as session:
     tensor = tf.constant(logits)
     # Not 1: what comes from above must reach the logits.
-    loss = 3.0 * losses.softmax_cross_entropy(
-        tensor, tf.constant(labels), weights, is_fused=is_fused)
+    loss = 3.0 * losses.mean([losses.sum_over_pixels(
+        tensor, tf.constant(labels), weights, is_fused=is_fused)])
     return session.run([loss, tf.gradients(loss, tensor)[0]])
 
 
@@ -115,7 +115,7 @@ def test_three_steps_have_the_same_losses(shallow):
     # Dropout draws by the number of operations before it.
     with tf.Graph().as_default() as graph, tf.Session() as session, (
         mock.patch.object(layers, 'dropout', lambda inputs, **_: inputs)):
-      step = training.build_step(
+      step = step_lib.build_step(
           tf.constant(images), tf.constant(labels), MODEL,
           options_lib.TrainOptions(
               train_logdir='', fused_step=fused_step, optimizer='adam',
@@ -136,7 +136,7 @@ def has_batch_norm(graph):
 
 def test_only_tensorflow_2_has_it_when_nothing_is_said(shallow):
   with tf.Graph().as_default() as graph:
-    training.build_step(
+    step_lib.build_step(
         tf.zeros([1, CROP, CROP, 3]), tf.zeros([1, CROP, CROP, 1], tf.int32),
         MODEL, options_lib.TrainOptions(
             train_logdir='', fine_tune_batch_norm=False))

@@ -19,7 +19,6 @@ from deeplab import files
 from deeplab import label_map
 from deeplab import options
 from deeplab import report as report_lib
-from deeplab import training
 from deeplab import visualize
 from deeplab.data import builder
 from deeplab.data import dataset
@@ -29,6 +28,7 @@ from deeplab.data import preprocess
 from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.lite import evaluation as lite_evaluation
+from deeplab.training import train as train_lib
 from tests import flag_groups
 from tests import record_sets
 
@@ -342,7 +342,7 @@ def test_training_on_one_class_warns(built, caplog):
   build(built, 'train', label_map=str(built / 'one.csv'))
   (built / 'file').write_text('')
   with pytest.raises((InputError, OSError), match='file'):
-    training.train(
+    train_lib.train(
         dataset_options=data_options(built, split='train', batch_size=2),
         preprocess_options=PREPROCESSING, model_options=MODEL,
         options=options.TrainOptions(
@@ -354,7 +354,7 @@ def test_training_on_one_class_warns(built, caplog):
 def test_training_writes_evaluation_reads_and_the_report_names_them(built):
   build(built, 'train', label_map=str(built / 'classes.csv'))
   folder = str(built / 'trained')
-  training.train(
+  train_lib.train(
       dataset_options=data_options(built, split='train', batch_size=2),
       preprocess_options=PREPROCESSING, model_options=MODEL,
       options=options.TrainOptions(

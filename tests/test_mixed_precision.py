@@ -9,12 +9,13 @@ import tensorflow.compat.v1 as tf
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import label_map
-from deeplab import mixed_precision
 from deeplab import options as options_lib
 from deeplab import predictors
-from deeplab import training
 from deeplab.errors import InputError
 from deeplab.nets import layers
+from deeplab.training import mixed_precision
+from deeplab.training import step as step_lib
+from deeplab.training import train as train_lib
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 MODEL = options_lib.ModelOptions(crop_size=(33, 33))
@@ -25,7 +26,7 @@ STATE = {'current_loss_scale', 'good_steps'}
 def one_layer(monkeypatch):
   """Leaves of the network its first layer; the rest of a step is as ever."""
   monkeypatch.setattr(
-      training.deeplab_v3, 'logits',
+      step_lib.deeplab_v3, 'logits',
       lambda images, *unused, weight_decay, **others: layers.conv2d(
           images, contract.NUM_CLASSES, 3, scope='MobilenetV2/Conv',
           style=layers.Style(weight_decay=weight_decay)))
@@ -44,7 +45,7 @@ def built(optimizer, mixed, **changes):
   """Builds a step on a tiny batch in the default graph."""
   random = np.random.RandomState(3)
   tf.set_random_seed(1)
-  return training.build_step(
+  return step_lib.build_step(
       tf.constant(random.uniform(0, 255, [2, 33, 33, 3]), tf.float32),
       tf.constant(random.randint(0, 32, [2, 33, 33, 1]), tf.int32), MODEL,
       options_lib.TrainOptions(
@@ -121,16 +122,16 @@ def test_what_goes_with_it_no_gpu_helps(gpu, changes, parts, words):
 @pytest.fixture
 def train(monkeypatch, tmp_path):
   """A function that trains in tmp_path/log until a step."""
-  monkeypatch.setattr(training.records, 'find_shards', lambda *_: [])
+  monkeypatch.setattr(train_lib.records, 'find_shards', lambda *_: [])
   monkeypatch.setattr(
-      training.splits, 'label_map_of', lambda *_: label_map.ADE20K)
-  monkeypatch.setattr(training.dataset, 'training_batches', lambda *_: {
+      train_lib.splits, 'label_map_of', lambda *_: label_map.ADE20K)
+  monkeypatch.setattr(train_lib.dataset, 'training_batches', lambda *_: {
       'image': tf.random.uniform([2, 33, 33, 3], 0, 255, seed=1),
       'filename': tf.constant(['a', 'b']),
       'label': tf.ones([2, 33, 33, 1], tf.int32)})
 
   def run(steps, **changes):
-    return training.train(
+    return train_lib.train(
         dataset_options=options_lib.DatasetOptions(
             'none', 'train', batch_size=2),
         preprocess_options=options_lib.PreprocessOptions(crop_size=(33, 33)),
@@ -155,9 +156,9 @@ def test_a_gradient_that_stays_nan_ends_a_run(train, gpu, monkeypatch):
   def spoiled(logits):
     return tf.identity(logits), lambda upstream: upstream * np.nan
 
-  logits = training.deeplab_v3.logits
+  logits = step_lib.deeplab_v3.logits
   monkeypatch.setattr(
-      training.deeplab_v3, 'logits',
+      step_lib.deeplab_v3, 'logits',
       lambda *arguments, **others: spoiled(logits(*arguments, **others)))
   for mixed, words in (
       (False, 'loss is inf or NaN at step 2 '),
@@ -176,7 +177,7 @@ def test_checkpoints_interchange(train, gpu, monkeypatch):
         config and config.graph_options.rewrite_options.auto_mixed_precision)
     return session(*arguments, config=config, **others)
 
-  monkeypatch.setattr(training.tf, 'Session', noted)
+  monkeypatch.setattr(train_lib.tf, 'Session', noted)
   on = tf.ConfigProto()
   mixed_precision.configure(on)
   on = on.graph_options.rewrite_options.auto_mixed_precision

@@ -8,7 +8,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
-from deeplab import losses
 from deeplab import options
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
@@ -16,6 +15,7 @@ from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from deeplab.nets import quantize
+from deeplab.training import losses
 from tests import golden_weights
 from tests import processors
 
@@ -51,7 +51,8 @@ def test_outputs_and_gradients_match_the_reference(size, golden_dir, request):
     logits = deeplab_v3.logits(
         contract.scale_to_model_range(tf.constant(image)), model,
         weight_decay=WEIGHT_DECAY)
-    loss = losses.softmax_cross_entropy(logits, tf.constant(label))
+    loss = losses.mean([losses.sum_over_pixels(
+        logits, tf.constant(label))])
     regularizers = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
     variables = {v.op.name: v for v in tf.trainable_variables()}
     names = [str(name) for name in golden['grad_names']]

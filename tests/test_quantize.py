@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import losses
 from deeplab import options as options_lib
-from deeplab import training
 from deeplab.errors import InputError
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from deeplab.nets import quantize
+from deeplab.training import losses
+from deeplab.training import step as step_lib
 from tests import golden_weights
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
@@ -92,8 +92,8 @@ def small_step(monkeypatch, delay, implementation):
                        scope='dropout_scope', fake_quant=fake_quant)
   logits = layers.conv2d(net, 4, 1, scope='logits',
                          style=layers.Style(fake_quant=fake_quant))
-  losses.softmax_cross_entropy(
-      quantize.rewritten(logits, model, is_training=True), labels)
+  losses.mean([losses.sum_over_pixels(
+      quantize.rewritten(logits, model, is_training=True), labels)])
   loss = tf.losses.get_total_loss()
   variables = tf.trainable_variables()
   gradients = tf.gradients(loss, variables)
@@ -272,7 +272,7 @@ def test_layers_make_the_published_variables(golden_dir):
                  for variable in json.load(variables)}
   assert len(published) == 1030
   with tf.Graph().as_default():
-    training.build_step(
+    step_lib.build_step(
         tf.zeros([2, 65, 65, 3]), tf.zeros([2, 65, 65, 1], tf.int32),
         MODEL._replace(quantize_delay_step=100, fake_quant=options_lib.LAYERS),
         options_lib.TrainOptions('unused'))

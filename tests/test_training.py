@@ -18,15 +18,18 @@ from tensorflow.python.ops import random_ops
 from deeplab import checkpoints
 from deeplab import contract
 from deeplab import events
-from deeplab import losses
 from deeplab import options
 from deeplab import saving
-from deeplab import schedules
-from deeplab import training
+from deeplab import stops
 from deeplab import visualize
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
+from deeplab.training import listeners
+from deeplab.training import losses
+from deeplab.training import schedules
+from deeplab.training import step as step_lib
+from deeplab.training import train as train_lib
 from tests import disk
 from tests import golden_weights
 from tests import processors
@@ -60,7 +63,7 @@ def golden_step(golden, run):
   """A graph with a step of RUNS on the golden batch; gives the TrainStep."""
   model = MODEL._replace(quantize_delay_step=0 if run == 'qat' else -1)
   with tf.Graph().as_default():
-    yield training.build_step(
+    yield step_lib.build_step(
         tf.constant(golden['image_in'], tf.float32),
         tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
         model, GOLDEN_RUN._replace(**RUNS[run]))
@@ -278,9 +281,9 @@ def test_initial_values_have_their_spread():
 
 def loss_of(logits, labels, **arguments):
   with tf.Graph().as_default(), tf.Session() as session:
-    loss = losses.softmax_cross_entropy(
+    loss = losses.mean([losses.sum_over_pixels(
         tf.constant(logits, tf.float32), tf.constant(labels, tf.int32),
-        **arguments)
+        **arguments)])
     assert tf.losses.get_losses() == [loss]
     return session.run(loss)
 
@@ -368,7 +371,7 @@ def updated_weights(**changes):
   """Returns the first layer's weights after two steps on a tiny batch."""
   random = np.random.RandomState(3)
   with tf.Graph().as_default(), tf.Session() as session:
-    step = training.build_step(
+    step = step_lib.build_step(
         tf.constant(random.uniform(0, 255, [2, 33, 33, 3]), tf.float32),
         tf.constant(random.randint(0, 32, [2, 33, 33, 1]), tf.int32),
         MODEL._replace(crop_size=(33, 33)), options.TrainOptions(
@@ -384,7 +387,7 @@ def updated_weights(**changes):
 def one_layer(monkeypatch):
   """Leaves of the network its first layer; the rest of a step is as ever."""
   monkeypatch.setattr(
-      training.deeplab_v3, 'logits',
+      step_lib.deeplab_v3, 'logits',
       lambda images, *unused, weight_decay, **others: layers.conv2d(
           images, contract.NUM_CLASSES, 3, scope='MobilenetV2/Conv',
           style=layers.Style(weight_decay=weight_decay)))
@@ -427,7 +430,7 @@ def test_frozen_batch_norm_takes_one_image_a_part(batch_size, parts):
 def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError) as error:
-    training.train(
+    train_lib.train(
         dataset_options=options.DatasetOptions(
             dataset_dir=str(tmp_path), split='train', batch_size=2),
         preprocess_options=options.PreprocessOptions(), model_options=MODEL,
@@ -451,25 +454,26 @@ def a_step_of_next_to_nothing(*unused):
     with tf.control_dependencies([global_step.assign_add(1)]):
       steps_done = global_step.read_value()
       train_op = tf.identity(weight)
-  return training.TrainStep(
+  signals = tf.placeholder(tf.float32, [len(stops.SIGNALS)])
+  return step_lib.TrainStep(
       train_op, train_op - 2.0, tf.constant(0.1), global_step, steps_done,
-      train_op)
+      train_op, signals, tf.identity(signals))
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
   """A function that trains that in tmp_path; gives the TrainResult."""
-  monkeypatch.setattr(training, 'build_step', a_step_of_next_to_nothing)
+  monkeypatch.setattr(step_lib, 'build_step', a_step_of_next_to_nothing)
   monkeypatch.setattr(
-      training, '_summary_op', lambda *_: tf.raw_ops.HistogramSummary(
+      train_lib, '_summary_op', lambda *_: tf.raw_ops.HistogramSummary(
           tag='one', values=tf.ones([2])))
-  monkeypatch.setattr(training.records, 'find_shards', lambda *_: [])
-  monkeypatch.setattr(training.dataset, 'training_batches', lambda *_: {
+  monkeypatch.setattr(train_lib.records, 'find_shards', lambda *_: [])
+  monkeypatch.setattr(train_lib.dataset, 'training_batches', lambda *_: {
       'image': tf.zeros([2, 33, 33, 3]), 'filename': tf.constant(['a', 'b']),
       'label': tf.zeros([2, 33, 33, 1], tf.int32)})
 
   def train(steps, **changes):
-    return training.train(
+    return train_lib.train(
         dataset_options=options.DatasetOptions('none', 'train', batch_size=2),
         preprocess_options=options.PreprocessOptions(crop_size=(33, 33)),
         model_options=MODEL._replace(crop_size=(33, 33)),
@@ -483,7 +487,7 @@ def run(monkeypatch, tmp_path):
 def test_the_log_and_tensorboard_have_loss_rate_and_pace(
     tmp_path, run, caplog, monkeypatch):
   caplog.set_level('INFO')
-  monkeypatch.setattr(training, '_RUNNING_STEPS', 4)
+  monkeypatch.setattr(listeners, '_RUNNING_STEPS', 4)
   run(5, log_steps=2)
   lines = [line for line in caplog.messages if line.startswith('step ')]
   # The loss is the number of steps + 1.
@@ -541,7 +545,7 @@ def pictures_in(folder):
 
 def test_pictures_of_predictions_come_every_so_many_steps(
     tmp_path, run, monkeypatch):
-  monkeypatch.setattr(training, 'build_step', predicting_sky)
+  monkeypatch.setattr(step_lib, 'build_step', predicting_sky)
   run(1)
   assert pictures_in(tmp_path) == []  # off, if not asked for
   run(5, save_predictions_steps=2)
@@ -751,7 +755,7 @@ def test_a_folder_that_is_removed_ends_a_run(
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, run, monkeypatch):
   failing_at(monkeypatch, 2, lambda session: session.run(
       session.graph.get_collection('spoil')[0]))
-  plain = training.build_step
+  plain = step_lib.build_step
 
   def build(*arguments):
     step = plain(*arguments)
@@ -759,7 +763,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, run, monkeypatch):
     tf.add_to_collection('spoil', weight.assign(np.nan).op)
     return step
 
-  monkeypatch.setattr(training, 'build_step', build)
+  monkeypatch.setattr(step_lib, 'build_step', build)
   with pytest.raises(InputError, match=r'model.ckpt-2: cannot be saved \(1 of '
                      '1 values of weight are inf or NaN.*model.ckpt-1 is kept'):
     run(3)
@@ -835,7 +839,7 @@ def test_without_locks_a_run_says_so_and_goes_on(
     raise OSError(errno.ENOLCK, 'No locks available')
     yield
 
-  monkeypatch.setattr(training.locks, 'exclusive', none)
+  monkeypatch.setattr(train_lib.locks, 'exclusive', none)
   left = tmp_path / 'model.ckpt-7.index.tempstate1'
   left.write_text('')  # perhaps not dead
   assert run(1).step == 1 and left.exists()

@@ -13,13 +13,13 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import counting
-from deeplab import losses
 from deeplab import options as options_lib
 from deeplab import predictors
-from deeplab import training
 from deeplab.benchmark import cases
 from deeplab.data import dataset
 from deeplab.nets import layers
+from deeplab.training import losses
+from deeplab.training import step as step_lib
 
 _SEED = 4
 _EVALUATED_SPLIT = 'val'  # the smaller one
@@ -96,7 +96,7 @@ def train_step(
           losses, 'sum_over_pixels', one_hot_sum))
     images = tf.placeholder(tf.float32, shape + [3])
     labels = tf.placeholder(tf.int32, shape + [1])
-    step = training.build_step(
+    step = step_lib.build_step(
         images, labels,
         model_options(sizes, quantize_delay_step=0 if quantization else -1,
                       fake_quant=quantization),

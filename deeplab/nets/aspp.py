@@ -5,7 +5,6 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import options as options_lib
-from deeplab.nets import batch_parts
 from deeplab.nets import layers
 
 _DROPOUT_KEEP_PROBABILITY = 0.9
@@ -13,8 +12,7 @@ _DROPOUT_KEEP_PROBABILITY = 0.9
 
 def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
          style: layers.Style, is_training: bool,
-         dropout_seed: Optional[tf.Tensor] = None,
-         part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
+         dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Image pooling, a 1x1 branch and the atrous branches, joined.
 
   Args:
@@ -23,7 +21,6 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
     style: of every convolution.
     is_training: whether dropout is active.
     dropout_seed: two integers that it follows from; None: no seed.
-    part: of the batch, what the features are of.
 
   Returns:
     [batch, height, width, aspp_convs_filters] float32; without the concat
@@ -52,7 +49,7 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
       is_training=is_training, scope=contract.DROPOUT_SCOPE, seed=dropout_seed,
-      fake_quant=style.fake_quant, part=part)
+      fake_quant=style.fake_quant, replica=style.replica)
 
 
 def _image_pooling(features, options, style):

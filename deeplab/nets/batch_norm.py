@@ -7,8 +7,6 @@ from typing import Mapping, NamedTuple, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab.nets import batch_parts
-
 
 class BatchNorm(NamedTuple):
   """How a layer normalizes its output."""
@@ -18,10 +16,8 @@ class BatchNorm(NamedTuple):
   epsilon: float
   # True: batch statistics, and moving averages are updated.
   is_training: bool
-  # True: moving averages are taken for constants, and become part of weights.
+  # True: moving averages are constants, and are folded into the weights.
   is_folded: bool = False
-  # Of the batch, what the network works on.
-  part: batch_parts.Part = batch_parts.WHOLE
 
 
 def factor_and_offset(

@@ -5,9 +5,9 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import options as options_lib
+from deeplab import replicas
 from deeplab.nets import aspp
 from deeplab.nets import batch_norm as batch_norm_lib
-from deeplab.nets import batch_parts
 from deeplab.nets import decoder
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
@@ -23,7 +23,7 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
            train_batch_norm: bool = False,
            fold_batch_norm: bool = False,
            dropout_seed: Optional[tf.Tensor] = None,
-           part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
+           replica: replicas.Replica = replicas.ONLY) -> tf.Tensor:
   """Builds the network up to its logits, fake-quantized if options say so.
 
   Args:
@@ -40,31 +40,31 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       graphs and their conversions want it as it is; fake quantization folds it
       in its own way, whatever is asked for here.
     dropout_seed: two integers that dropout follows from; None: no seed.
-    part: of the batch, what the images are.
+    replica: which of the networks that share a batch it is.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
     stride, or at the output stride without a decoder.
   """
-  fake_quant = quantize.for_layers(options, is_training, part)
+  fake_quant = quantize.for_layers(options, is_training, replica)
   fold_batch_norm = fold_batch_norm and not options.is_quantized
   features, end_points = mobilenet_v2.mobilenet_v2(
       images, output_stride=options.output_stride,
       depth_multiplier=options.depth_multiplier,
       divisible_by=options.divisible_by, weight_decay=weight_decay,
       is_training=train_batch_norm, fold_batch_norm=fold_batch_norm,
-      fake_quant=fake_quant, part=part)
+      fake_quant=fake_quant, replica=replica)
   style = layers.Style(
       weight_decay=weight_decay,
       batch_norm=batch_norm_lib.BatchNorm(
           options.batch_norm_decay, _BATCH_NORM_EPSILON, train_batch_norm,
-          is_folded=fold_batch_norm and not train_batch_norm, part=part),
+          is_folded=fold_batch_norm and not train_batch_norm),
       activation=(tf.nn.relu6 if options.use_bounded_activation
                   else tf.nn.relu),
-      fake_quant=fake_quant)
+      fake_quant=fake_quant, replica=replica)
   features = aspp.aspp(
       features, options, style=style, is_training=is_training,
-      dropout_seed=dropout_seed, part=part)
+      dropout_seed=dropout_seed)
   if options.decoder_output_stride:
     features = decoder.refine(features, end_points, options, style)
   if not options.decoder_output_is_logits:

@@ -1,17 +1,17 @@
 """Fake quantization as part of the layers (Jacob et al. 2018, section 3).
 
 The same variables, placement and arithmetic as tf.contrib.quantize's rewrite,
-which later TensorFlow versions do not have; deeplab.quantize chooses between
-the two. Batch norm is folded into the weights before they are rounded, as it
-will be in the converted model.
+which later TensorFlow versions do not have; `quantize` chooses between the two.
+Batch norm is folded into the weights before they are rounded, as it will be in
+the converted model.
 """
 from typing import Callable, Mapping, NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from deeplab import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
-from deeplab.nets import batch_parts
 from deeplab.nets import gradients
 
 _BITS = 8
@@ -28,8 +28,8 @@ class FakeQuant(NamedTuple):
   is_training: bool
   # Step from which values are rounded and batch norm is frozen.
   delay_step: int = 0
-  # Of the batch, what the network works on.
-  part: batch_parts.Part = batch_parts.WHOLE
+  # Which of the networks that share a batch it is in.
+  replica: replicas.Replica = replicas.ONLY
 
   @property
   def is_delayed(self) -> bool:
@@ -52,9 +52,9 @@ def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
     # from these.
     low, high = _range_variables(-6.0, 6.0)
     if fake_quant.is_training:
-      # The same in all parts, as weights are.
+      # All replicas have the same weights.
       smallest, largest = _range_of(values)
-      low, high = fake_quant.part.settled(
+      low, high = fake_quant.replica.update_once(
           lambda: (tf.assign(low, smallest), tf.assign(high, largest)))
     # Narrow: never -128, so that two products fit into 16 bits (appendix B).
     return _rounded(values, low, high, fake_quant, is_narrow=True)
@@ -89,10 +89,10 @@ def activations(
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
     if fake_quant.is_training:
-      # Ranges of all parts: the extremes of the whole batch.
-      smallest, largest = fake_quant.part.extremes(
+      # The range is that of the whole batch.
+      smallest, largest = fake_quant.replica.extremes(
           *_range_of(values, is_positive=bool(kind)))
-      low, high = fake_quant.part.settled(
+      low, high = fake_quant.replica.update_once(
           lambda: (_follow(low, smallest), _follow(high, largest)))
     return _rounded(
         values, low, high, fake_quant, gradient=(
@@ -269,7 +269,7 @@ def fold(batch_norm: batch_norm_lib.BatchNorm,
     rate = tf.constant(np.float32(1) - np.float32(batch_norm.decay))
     for average, read, value in zip(
         averages, (mean, variance), (new_mean, new_variance)):
-      fake_quant.part.move(average, (read - value) * rate)
+      fake_quant.replica.subtract(average, (read - value) * rate)
     return Folded(multiplier, scale, bias)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
+from deeplab import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
-from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import gradients
 
@@ -31,6 +31,8 @@ class Style(NamedTuple):
   # Whether another map is added to the output before the activation. Its range
   # then has another name and another initial value.
   is_addend: bool = False
+  # Which of the networks that share a batch the layer is in.
+  replica: replicas.Replica = replicas.ONLY
 
 
 def conv2d(inputs: tf.Tensor, filters: int, kernel_size: int, *, scope: str,
@@ -132,7 +134,8 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
     outputs = _offset(convolve(
         weights * tf.reshape(factor, output_shape), name), offset)
   elif style.batch_norm:
-    outputs = _batch_norm(convolve(weights, name), style.batch_norm)
+    outputs = _batch_norm(
+        convolve(weights, name), style.batch_norm, style.replica)
   else:
     outputs = tf.nn.bias_add(
         convolve(weights, name), _biases(filters), name='BiasAdd')
@@ -198,7 +201,7 @@ def _batch_norm_variables(filters, use_resource=None):
           ('moving_variance', ones))}
 
 
-def _batch_norm(inputs, batch_norm):
+def _batch_norm(inputs, batch_norm, replica):
   """Fused batch norm over all axes but the last, with gamma and beta."""
   with tf.variable_scope('BatchNorm'):
     variables = _batch_norm_variables(channels(inputs))
@@ -214,11 +217,11 @@ def _batch_norm(inputs, batch_norm):
         inputs, variables['gamma'], variables['beta'],
         epsilon=batch_norm.epsilon, is_training=True, name='FusedBatchNormV3')
     for average, value in ((mean, batch_mean), (variance, batch_variance)):
-      _update_moving_average(average, value, batch_norm)
+      _update_moving_average(average, value, batch_norm, replica)
     return outputs
 
 
-def _update_moving_average(average, value, batch_norm):
+def _update_moving_average(average, value, batch_norm, replica):
   """Adds average -= (average - value) * (1 - decay) to the update ops."""
   with tf.name_scope('AssignMovingAvg'):
     # Parity: python/training/moving_averages.py, assign_moving_average, takes
@@ -226,14 +229,14 @@ def _update_moving_average(average, value, batch_norm):
     # contrib/quantize/python/fold_batch_norms.py replaces to freeze it.
     rate = tf.constant(
         np.float32(1) - np.float32(batch_norm.decay), name='rate')
-    batch_norm.part.move(average, (average - value) * rate)
+    replica.subtract(average, (average - value) * rate)
 
 
 def dropout(
     inputs: tf.Tensor, *, keep_probability: float, is_training: bool,
     scope: str, seed: Optional[tf.Tensor] = None,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
-    part: batch_parts.Part = batch_parts.WHOLE) -> tf.Tensor:
+    replica: replicas.Replica = replicas.ONLY) -> tf.Tensor:
   """Drops single values in training, scaling the others up; else identity.
 
   Args:
@@ -244,7 +247,7 @@ def dropout(
     seed: two integers, from which it follows which values are dropped; None:
       others in every step and run.
     fake_quant: how the products are rounded; None: not at all.
-    part: of the batch, what the inputs are of.
+    replica: which of the networks that share a batch it is in.
 
   Returns:
     float32 of the same shape.
@@ -253,7 +256,8 @@ def dropout(
     if not is_training:
       # The node is in the published graphs.
       return tf.identity(inputs)
-    draws = None if seed is None else part.draws(tf.shape(inputs), seed)
+    draws = None if seed is None else (
+        replica.random_uniform(tf.shape(inputs), seed))
     if fake_quant:
       return fake_quant_lib.dropout(
           inputs, keep_probability, fake_quant, draws)

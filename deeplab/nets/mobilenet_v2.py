@@ -8,8 +8,8 @@ from typing import Dict, NamedTuple, Optional, Tuple
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
+from deeplab import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
-from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 
@@ -52,7 +52,7 @@ def mobilenet_v2(
     divisible_by: Optional[int] = None, weight_decay: float = 0.0,
     is_training: bool = False, fold_batch_norm: bool = False,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
-    part: batch_parts.Part = batch_parts.WHOLE
+    replica: replicas.Replica = replicas.ONLY
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
   """Builds the backbone.
 
@@ -68,7 +68,7 @@ def mobilenet_v2(
     is_training: whether batch norm uses batch statistics.
     fold_batch_norm: whether it is put into the weights where it does not.
     fake_quant: how layers quantize; None: float.
-    part: of the batch, what the images are.
+    replica: which of the networks that share a batch it is in.
 
   Returns:
     ([batch, height', width', 320 * depth_multiplier] float32, end points by
@@ -81,8 +81,8 @@ def mobilenet_v2(
       weight_decay=weight_decay,
       batch_norm=batch_norm_lib.BatchNorm(
           _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training,
-          is_folded=fold_batch_norm and not is_training, part=part),
-      activation=tf.nn.relu6, fake_quant=fake_quant)
+          is_folded=fold_batch_norm and not is_training),
+      activation=tf.nn.relu6, fake_quant=fake_quant, replica=replica)
   # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, asks
   # for at least 8 channels at full width and for 1 below it.
   smallest = 8 if depth_multiplier == 1.0 else 1

@@ -17,9 +17,9 @@ from typing import Optional
 import tensorflow.compat.v1 as tf
 
 from deeplab import options as options_lib
+from deeplab import replicas
 from deeplab.errors import InputError
 from deeplab.errors import option
-from deeplab.nets import batch_parts
 from deeplab.nets import fake_quant as fake_quant_lib
 
 
@@ -55,7 +55,7 @@ def has_contrib() -> bool:
 
 def for_layers(
     options: options_lib.ModelOptions,
-    is_training: bool, part: batch_parts.Part = batch_parts.WHOLE
+    is_training: bool, replica: replicas.Replica = replicas.ONLY
 ) -> Optional[fake_quant_lib.FakeQuant]:
   """Returns what every layer is to do; None: nothing.
 
@@ -65,14 +65,14 @@ def for_layers(
   Args:
     options: the network's structure.
     is_training: whether ranges follow the values that are seen.
-    part: of the batch, what the network works on.
+    replica: which of the networks that share a batch it is.
   """
   if implementation(options) != options_lib.LAYERS:
     return None
-  if is_training and part.is_first:
+  if is_training and replica.is_first:
     fake_quant_lib.count_steps()
   return fake_quant_lib.FakeQuant(
-      is_training, options.quantize_delay_step if is_training else 0, part)
+      is_training, options.quantize_delay_step if is_training else 0, replica)
 
 
 def rewritten(outputs: tf.Tensor, options: options_lib.ModelOptions,

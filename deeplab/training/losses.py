@@ -23,22 +23,6 @@ class Sum(NamedTuple):
   count: tf.Tensor
 
 
-def softmax_cross_entropy(
-    logits: tf.Tensor, labels: tf.Tensor,
-    label_weights: Sequence[float] = (), *,
-    is_fused: bool = False) -> tf.Tensor:
-  """Mean cross-entropy over the pixels that are not ignored.
-
-  Arguments as for sum_over_pixels; adds the loss to tf.losses.
-
-  Returns:
-    float32 scalar: the weighted sum over pixels divided by the number of
-    pixels that are not ignored; 0 if there is none.
-  """
-  return mean([
-      sum_over_pixels(logits, labels, label_weights, is_fused=is_fused)])
-
-
 def sum_over_pixels(
     logits: tf.Tensor, labels: tf.Tensor,
     label_weights: Sequence[float] = (), *, is_fused: bool = False) -> Sum:

@@ -1,9 +1,8 @@
-"""Tells whether the other tasks of a cluster are still there.
+"""Finds out whether the other hosts of a cluster are still there.
 
-A task is there as long as its own TensorFlow server answers at its address. It
-answers until its process ends or is stopped, for whatever reason. A thread asks
-all tasks again and again, because TensorFlow 1.15 itself waits for ever for a
-task that is gone. Needs no TensorFlow.
+A host is there as long as its TensorFlow server answers at its address, which
+it does until its process ends or is stopped. A thread asks all hosts again and
+again, because TensorFlow 1.15 itself waits for ever for one that is gone.
 """
 import concurrent.futures
 import logging
@@ -12,17 +11,20 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional, Sequence
 
+from deeplab.errors import InputError
+from deeplab.errors import option
+
 _LOG = logging.getLogger(__name__)
-# Between two questions to the same task.
+# Between two questions to the same host.
 _INTERVAL_SECS = 1.0
 # For a connection, and for each piece of the greeting.
 _ANSWER_SECS = 3.0
-# A task that gives no answer at all (its host or the network has failed, or its
-# process is stopped) counts as lost after so long; one whose host refuses the
-# connection, at once.
+# A host that gives no answer (it or the network has failed, or its process is
+# stopped) counts as lost after this time; one that refuses the connection, at
+# once.
 _SILENCE_SECS = 25.0
-# Between two lines of the log that name the tasks that are still missing.
-_SAID_SECS = 30.0
+# Between two lines of the log that name the hosts that are still missing.
+_LOG_SECS = 30.0
 # gRPC servers first send a SETTINGS frame of HTTP/2 (RFC 9113, sections 3.4 and
 # 6.5): 3 bytes of length, then the type, the flags, and stream 0.
 _FRAME_HEADER_BYTES = 9
@@ -30,75 +32,77 @@ _SETTINGS = b'\x04\x00\x00\x00\x00\x00'
 
 
 class OtherServiceError(OSError):
-  """Another service has the port of a task."""
+  """Another service has the port of a host."""
 
 
-class Watch:
-  """Asks the other tasks of a cluster whether they are there."""
+class Heartbeat:
+  """Asks the other hosts of a cluster whether they are there."""
 
   def __init__(self, addresses: Sequence[str], task: int,
                on_loss: Callable[[List[int]], None]):
     """Remembers the arguments.
 
     Args:
-      addresses: HOST:PORT of every task.
+      addresses: HOST:PORT of every host.
       task: the one that asks, counted from 0.
-      on_loss: called once, in a thread of its own, with the tasks that are
+      on_loss: called once, in a thread of its own, with the hosts that are
         gone.
     """
     self._addresses = addresses
     self._others = [number for number in range(len(addresses))
                     if number != task]
     self._on_loss = on_loss
-    self._ended = threading.Event()
+    self._stopped = threading.Event()
     self._lost = threading.Event()
 
-  def wait_for_all(self, seconds: float) -> Dict[int, OSError]:
-    """Waits until all tasks are there.
+  def start(self, seconds: float) -> None:
+    """Waits until all hosts are there, then begins to watch them.
 
     Args:
-      seconds: how long, at most; not at all for a port that another service
-        has.
+      seconds: how long to wait, at most.
 
-    Returns:
-      The tasks that did not come, each with the reason.
+    Raises:
+      InputError: some did not come, or another service has their port.
     """
+    given = option('cluster', self._addresses)
     deadline = time.monotonic() + seconds
-    said = time.monotonic() - _SAID_SECS + 2 * _INTERVAL_SECS
-    while True:
-      missing = self._ask_all()
-      if not missing or time.monotonic() >= deadline or any(
-          isinstance(reason, OtherServiceError) for reason in missing.values()):
-        return missing
-      if time.monotonic() - said >= _SAID_SECS:
-        said = time.monotonic()
+    logged = time.monotonic() - _LOG_SECS + 2 * _INTERVAL_SECS
+    missing = self._ask_all()
+    while missing:
+      impostors = [task for task, reason in missing.items()
+                   if isinstance(reason, OtherServiceError)]
+      if impostors:
+        raise InputError(
+            '{}: another service than train.py answers at {}; expected a free '
+            'port of each host', given, self.names(impostors))
+      if time.monotonic() >= deadline:
+        raise InputError(
+            '{}: {} did not start within {:.0f} s; start the same command '
+            'there, with its own {}', given, self.names(list(missing)), seconds,
+            option('task'))
+      if time.monotonic() - logged >= _LOG_SECS:
+        logged = time.monotonic()
         _LOG.info('waiting for %s', self.names(list(missing)))
       time.sleep(_INTERVAL_SECS)
-
-  def start(self) -> None:
-    """Begins to ask, in a thread; all tasks have to be there."""
+      missing = self._ask_all()
     threading.Thread(target=self._run, daemon=True).start()
 
   def stop(self) -> None:
-    """Asks no more: from now on, tasks may end."""
-    self._ended.set()
+    """Asks no more: from now on, hosts may end."""
+    self._stopped.set()
 
   def finds_loss(self, seconds: float) -> bool:
-    """Waits for the loss of a task; returns whether there was one.
-
-    Args:
-      seconds: how long, at most.
-    """
+    """Waits some seconds for the loss of a host; returns whether there was."""
     return self._lost.wait(seconds)
 
   def names(self, tasks: Sequence[int]) -> str:
-    """Returns tasks as users know them, such as 'task 1 (host:4711)'."""
+    """Returns hosts as users know them, such as 'task 1 (host:4711)'."""
     return ' and '.join('task {} ({})'.format(task, self._addresses[task])
                         for task in tasks)
 
   def _run(self):
     answered = dict.fromkeys(self._others, time.monotonic())
-    while not self._ended.wait(_INTERVAL_SECS):
+    while not self._stopped.wait(_INTERVAL_SECS):
       problems = self._ask_all()
       now = time.monotonic()
       answered.update((task, now) for task in self._others
@@ -106,11 +110,11 @@ class Watch:
       lost = [task for task, problem in problems.items()
               if isinstance(problem, ConnectionRefusedError) or
               now - answered[task] >= _SILENCE_SECS]
-      if lost and not self._ended.is_set():
+      if lost and not self._stopped.is_set():
         self._lost.set()
-        # The other tasks ask, too. Until they have, this one stays, or they
-        # would take it for the one that was lost.
-        if not self._ended.wait(2 * _INTERVAL_SECS + _ANSWER_SECS):
+        # The other hosts ask, too. This one stays until they have, or they
+        # would take it for the lost one.
+        if not self._stopped.wait(2 * _INTERVAL_SECS + _ANSWER_SECS):
           self._on_loss(lost)
         return
 

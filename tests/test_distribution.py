@@ -12,14 +12,14 @@ import time
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import cluster
+from deeplab import distribution
+from deeplab import heartbeat
 from deeplab import launch
 from deeplab import options as options_lib
 from deeplab import stops
-from deeplab import training
-from deeplab import watch
 from deeplab.data import dataset
 from deeplab.errors import InputError
+from deeplab.training import train as train_lib
 from tests import ports
 from tests import readme
 from tests import resuming
@@ -68,7 +68,7 @@ def test_a_batch_that_does_not_make_parts_is_refused(batch_size, tuned, words):
 def test_the_rewrite_of_a_whole_graph_is_refused(tmp_path):
   with pytest.raises(InputError, match='quantize_delay_step=0: the rewrite .*'
                      'add fake_quant=layers'):
-    training.train(
+    train_lib.train(
         dataset_options=options_lib.DatasetOptions('d', 'train', batch_size=4),
         preprocess_options=options_lib.PreprocessOptions(),
         model_options=options_lib.ModelOptions(quantize_delay_step=0),
@@ -86,16 +86,17 @@ def test_a_port_in_use_is_named():
         cluster=('127.0.0.1:{}'.format(port), '127.0.0.1:1'))
     with pytest.raises(InputError, match='cluster=.*: port {} of task 0 cannot '
                        'be used here .Address already in use'.format(port)):
-      with cluster.joined(given):
+      with distribution.joined(given):
         pass
 
 
 def test_tasks_that_do_not_come_are_named(monkeypatch):
-  monkeypatch.setattr(cluster, '_JOIN_SECS', 0.1)
+  monkeypatch.setattr(distribution, '_JOIN_SECS', 0.1)
   addresses = ports.free_addresses(2)
   with pytest.raises(InputError, match='{}. did not start within'.format(
       re.escape('task 1 (' + addresses[1]))):
-    with cluster.joined(options_lib.DistributionOptions(cluster=addresses)):
+    with distribution.joined(
+        options_lib.DistributionOptions(cluster=addresses)):
       pass
 
 
@@ -104,7 +105,7 @@ def test_a_port_of_another_service_is_refused():
   own, = ports.free_addresses(1)
   with pytest.raises(InputError, match='another service than train.py answers '
                      'at task 1 .{}.; expected'.format(server.address)):
-    with cluster.joined(options_lib.DistributionOptions(
+    with distribution.joined(options_lib.DistributionOptions(
         cluster=(own, server.address))):
       pass
   server.close()
@@ -117,17 +118,17 @@ def test_tasks_with_other_options_are_named():
   addresses = ports.free_addresses(2)
 
   def join(task):
-    with cluster.joined(options_lib.DistributionOptions(
+    with distribution.joined(options_lib.DistributionOptions(
         cluster=addresses, task=task, num_clones=1 + task)) as joined:
-      assert joined.agreed(40 + task) == 40
-      joined.check_equal('options', ['same'])
+      assert joined.broadcast_from_chief(40 + task) == 40
+      joined.check_same_on_all_hosts('options', ['same'])
       try:
-        training._agreed(
+        train_lib._agree(
             joined, options_lib.DatasetOptions('d', 'train'),
             options_lib.ModelOptions(), {}, 0)
       except InputError as error:
         said.append(str(error))
-      joined.finish()
+      joined.barrier()
 
   said = []
   threads = [threading.Thread(target=join, args=(task,)) for task in range(2)]
@@ -144,10 +145,10 @@ def test_what_decides_a_step_is_compared_and_folders_are_not():
       options_lib.DatasetOptions, options_lib.PreprocessOptions,
       options_lib.ModelOptions, options_lib.TrainOptions)
             for name in cls._fields}
-  assert set(training._OF_ONE_TASK) < fields
+  assert set(train_lib._OF_ONE_TASK) < fields
   assert not {'seed', 'batch_size', 'base_learning_rate', 'crop_size',
               'quantize_delay_step', 'training_number_of_steps',
-              'on_bad_record'} & set(training._OF_ONE_TASK)
+              'on_bad_record'} & set(train_lib._OF_ONE_TASK)
 
 
 # --- Who reads what --------------------------------------------------------
@@ -184,8 +185,8 @@ def test_hosts_share_the_batches_of_a_single_run(tmp_path):
 
 @pytest.fixture
 def quick_watch(monkeypatch):
-  monkeypatch.setattr(watch, '_INTERVAL_SECS', 0.02)
-  monkeypatch.setattr(watch, '_ANSWER_SECS', 0.05)
+  monkeypatch.setattr(heartbeat, '_INTERVAL_SECS', 0.02)
+  monkeypatch.setattr(heartbeat, '_ANSWER_SECS', 0.05)
 
 
 # HTTP/2's SETTINGS frame, without settings.
@@ -228,10 +229,9 @@ def test_a_watch_says_which_task_is_lost(quick_watch):
   listeners = [Server() for _ in range(3)]
   addresses = [one.address for one in listeners]
   losses, called = [], threading.Event()
-  watched = watch.Watch(
+  watched = heartbeat.Heartbeat(
       addresses, 0, lambda lost: (losses.append(lost), called.set()))
-  assert watched.wait_for_all(10) == {}
-  watched.start()
+  watched.start(10)
   assert not watched.finds_loss(0.1)
   listeners[2].close()
   assert watched.finds_loss(10) and called.wait(10)
@@ -245,8 +245,8 @@ def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
   listener = Server()
   addresses = ['127.0.0.1:1', listener.address]
   losses = []
-  watched = watch.Watch(addresses, 0, losses.append)
-  watched.start()
+  watched = heartbeat.Heartbeat(addresses, 0, losses.append)
+  watched.start(10)
   watched.stop()
   listener.close()
   time.sleep(0.2)
@@ -256,13 +256,13 @@ def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
 def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
   server = Server()
   losses, called = [], threading.Event()
-  watched = watch.Watch(
+  watched = heartbeat.Heartbeat(
       ['127.0.0.1:1', server.address], 0,
       lambda lost: (losses.append(lost), called.set()))
-  watched.start()
+  watched.start(10)
   server.is_silent = True
   assert not called.wait(0.5)
-  monkeypatch.setattr(watch, '_SILENCE_SECS', 0.0)
+  monkeypatch.setattr(heartbeat, '_SILENCE_SECS', 0.0)
   assert called.wait(10) and losses == [[1]]
   server.close()
 
@@ -272,9 +272,10 @@ def test_all_tasks_are_asked_at_the_same_time():
   hosts = 20
   all_asked = threading.Barrier(hosts)
   servers = [Server(before=lambda: all_asked.wait(60)) for _ in range(hosts)]
-  watched = watch.Watch(
+  watched = heartbeat.Heartbeat(
       ['127.0.0.1:1'] + [server.address for server in servers], 0, print)
-  assert watched.wait_for_all(60) == {}
+  watched.start(60)
+  watched.stop()
   for server in servers:
     server.close()
 
@@ -290,16 +291,16 @@ def test_a_server_that_is_stopped_does_not_answer():
       'tf.train.Server({"worker": [sys.argv[1]]}).join()', address],
       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   try:
-    while watch._ask(address):
+    while heartbeat._ask(address):
       assert server.poll() is None
       time.sleep(0.1)
     server.send_signal(signal.SIGSTOP)
     # All of its threads are stopped then.
     os.waitpid(server.pid, os.WUNTRACED)
     with pytest.raises(socket.timeout):
-      raise watch._ask(address)
+      raise heartbeat._ask(address)
     server.send_signal(signal.SIGCONT)
-    assert watch._ask(address) is None
+    assert heartbeat._ask(address) is None
   finally:
     server.kill()
     server.wait()

@@ -1,0 +1,1 @@
+"""Training: the step's graph, and the loop around it."""

@@ -1,0 +1,208 @@
+"""Listeners act between the steps of a run: they log, write events and save."""
+import collections
+import logging
+import os
+import time
+from typing import Any, Deque, Dict, NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import distribution
+from deeplab import events
+from deeplab import files
+from deeplab import label_map
+from deeplab import options as options_lib
+from deeplab import progress
+from deeplab import saving
+from deeplab import stops
+from deeplab import visualize
+
+_LOG = logging.getLogger(__name__)
+# Steps to profile, counted from the start of this run. The first ones include
+# set-up time.
+_PROFILED_STEPS = (5, 10, 20)
+# Number of steps whose mean loss is logged: one step's loss varies much.
+_RUNNING_STEPS = 100
+
+
+class Done(NamedTuple):
+  """What a step gave."""
+  # Number of steps done after it.
+  step: int
+  # Total loss before its update.
+  loss: float
+  # Whether it is the last one of the run.
+  is_last: bool
+  # All that was fetched, by name.
+  results: Dict[str, Any]
+
+
+class Listener:
+  """Acts after each step."""
+
+  def fetches(self) -> Dict[str, Any]:
+    """Returns more tensors to fetch in the next step, by name."""
+    return {}
+
+  def after_step(self, session: tf.Session, done: Done) -> None:
+    """Acts on a step."""
+
+
+class Log(Listener):
+  """Shows progress, and logs losses, learning rate and pace."""
+
+  def __init__(self, options: options_lib.TrainOptions, first_step: int,
+               bar: progress.Bar, writer: Optional[events.Writer]):
+    """Begins to measure the pace.
+
+    Args:
+      options: the number of steps, and how often to log.
+      first_step: steps done before this run.
+      bar: is moved on.
+      writer: of events; None: this host writes none.
+    """
+    self._options = options
+    self._bar = bar
+    self._writer = writer
+    self._losses: Deque[float] = collections.deque(maxlen=_RUNNING_STEPS)
+    self._logged, self._logged_step = time.time(), first_step
+
+  def after_step(self, session, done):
+    """Moves the bar, and logs every so many steps."""
+    self._losses.append(done.loss)
+    mean = sum(self._losses) / len(self._losses)
+    self._bar.update(loss='{:.4f}'.format(mean))
+    last = self._options.training_number_of_steps
+    if done.step % self._options.log_steps and done.step < last:
+      return
+    now = time.time()
+    pace = (now - self._logged) / max(done.step - self._logged_step, 1)
+    self._logged, self._logged_step = now, done.step
+    steps_a_second = 1 / max(pace, 1e-9)
+    cross_entropy, rate = done.results['cross_entropy'], done.results['rate']
+    _LOG.info('step %d/%d: loss %.4f, cross-entropy %.4f, mean loss of last %d '
+              '%.4f, learning rate %.3g, %.3g steps/s, %s left', done.step,
+              last, done.loss, cross_entropy, len(self._losses), mean, rate,
+              steps_a_second, progress.duration(pace * (last - done.step)))
+    if self._writer:
+      # Parity: the tags of mobile_open's train.py and of slim's supervisor.
+      self._writer.add(done.step, summary=tf.Summary(value=[
+          tf.Summary.Value(tag=tag, simple_value=value) for tag, value in (
+              ('losses/softmax_cross_entropy', cross_entropy),
+              ('total_loss', done.loss), ('learning_rate', rate),
+              ('global_step/sec', steps_a_second))]))
+
+
+class Summaries(Listener):
+  """Writes a summary every so many seconds."""
+
+  def __init__(self, summary_op: tf.Tensor, secs: float, writer: events.Writer):
+    self._summary_op = summary_op
+    self._secs = secs
+    self._writer = writer
+    self._fetched = 0.0
+
+  def fetches(self):
+    """Asks for the summary, if it is time."""
+    if time.time() - self._fetched < self._secs:
+      return {}
+    self._fetched = time.time()
+    return {'summary': self._summary_op}
+
+  def after_step(self, session, done):
+    """Writes the summary, if there is one."""
+    if 'summary' in done.results:
+      self._writer.add(done.step, summary=tf.Summary.FromString(
+          done.results['summary']))
+
+
+class Samples(Listener):
+  """Writes a picture of predictions every so many steps."""
+
+  def __init__(self, tensors: Dict[str, tf.Tensor], every_steps: int,
+               first_step: int, classes: label_map.LabelMap,
+               writer: events.Writer):
+    """Remembers the arguments.
+
+    Args:
+      tensors: arguments of visualize.prediction_sheet, by name.
+      every_steps: number of steps between two pictures.
+      first_step: steps done before this run.
+      classes: colours and names of the labels.
+      writer: of events.
+    """
+    self._tensors = tensors
+    self._every_steps = every_steps
+    self._step = first_step
+    self._classes = classes
+    self._writer = writer
+
+  def fetches(self):
+    """Asks for the predictions, if the step is one of those."""
+    return {} if (self._step + 1) % self._every_steps else {
+        'sample': self._tensors}
+
+  def after_step(self, session, done):
+    """Writes the picture, if there is one."""
+    self._step = done.step
+    if 'sample' in done.results:
+      self._writer.add(done.step, summary=tf.Summary(value=[events.picture(
+          'samples/predictions', visualize.prediction_sheet(
+              label_map=self._classes, **done.results['sample']))]))
+
+
+class Checkpoints(Listener):
+  """Saves between steps: in the middle of one, weights would be of two."""
+
+  def __init__(self, keeper: saving.Keeper, interval_secs: float,
+               host: distribution.SingleHost, request: stops.Request):
+    """Remembers the arguments.
+
+    Args:
+      keeper: saves.
+      interval_secs: time between two checkpoints.
+      host: does not end during a save.
+      request: waits during a save.
+    """
+    self._keeper = keeper
+    self._interval_secs = interval_secs
+    self._host = host
+    self._request = request
+    self._saved = time.time()
+
+  def save(self, session: tf.Session, step: int) -> None:
+    """Saves a checkpoint."""
+    with self._host.delaying_the_end(), self._request.held():
+      self._keeper.save(session, step)
+    self._saved = time.time()
+
+  def after_step(self, session, done):
+    """Saves, if it is time."""
+    if done.is_last or time.time() - self._saved >= self._interval_secs:
+      self.save(session, done.step)
+
+
+class Profile:
+  """Runs steps, some of them with a full trace."""
+
+  def __init__(self, folder: Optional[str]):
+    """Remembers the folder of Chrome timelines; None: no step is traced."""
+    self._folder = folder
+    self._steps = 0
+
+  def run(self, session: tf.Session, fetches: Any, feeds: Any) -> Any:
+    """Runs a step; returns its results."""
+    self._steps += 1
+    if not self._folder or self._steps not in _PROFILED_STEPS:
+      return session.run(fetches, feeds)
+    from tensorflow.python.client import timeline  # no public name for it
+    metadata = tf.RunMetadata()
+    results = session.run(
+        fetches, feeds, run_metadata=metadata,
+        options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE))
+    path = os.path.join(
+        self._folder, 'timeline-{}.json'.format(results['done']))
+    files.write_text(path, timeline.Timeline(
+        metadata.step_stats).generate_chrome_trace_format())
+    _LOG.info('wrote %s (open in chrome://tracing)', path)
+    return results

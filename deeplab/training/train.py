@@ -1,0 +1,342 @@
+"""Training: data, network and loss, restoring, and the loop around the step."""
+import contextlib
+import functools
+import json
+import logging
+import os
+import random
+from typing import List, Optional
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import checkpoints
+from deeplab import distribution
+from deeplab import events
+from deeplab import files
+from deeplab import label_map
+from deeplab import locks
+from deeplab import options as options_lib
+from deeplab import predictors
+from deeplab import progress
+from deeplab import saving
+from deeplab import stops
+from deeplab import storage
+from deeplab.data import dataset
+from deeplab.data import records
+from deeplab.data import splits
+from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.nets import deeplab_v3
+from deeplab.nets import quantize
+from deeplab.training import listeners as listeners_lib
+from deeplab.training import loop as loop_lib
+from deeplab.training import mixed_precision
+from deeplab.training import schedules
+from deeplab.training import step as step_lib
+
+_LOG = logging.getLogger(__name__)
+_LARGEST_SUMMARY_IMAGES = 3
+# Options that may differ between hosts: paths, and settings that only the
+# chief uses. They do not decide the steps of a run.
+_OF_ONE_TASK = (
+    'dataset_dir', 'train_logdir', 'tf_initial_checkpoint', 'profile_logdir',
+    'log_steps', 'save_interval_secs', 'save_summaries_secs',
+    'save_summaries_images', 'save_predictions_steps',
+    'max_checkpoints_to_keep', 'strict_checkpoint', 'verify_records')
+# Smaller batches give poor statistics.
+_ADVISED_BATCH_NORM_SIZE = 12
+
+
+def train(*, dataset_options: options_lib.DatasetOptions,
+          preprocess_options: options_lib.PreprocessOptions,
+          model_options: options_lib.ModelOptions,
+          options: options_lib.TrainOptions,
+          distribution_options: Optional[
+              options_lib.DistributionOptions] = None) -> loop_lib.TrainResult:
+  """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
+
+  Checkpoints, summaries and the model's options go to options.train_logdir. If
+  that folder has a checkpoint, training resumes from it. With a seed, and on
+  one core, batches, losses and weights are then those of a run that was not
+  interrupted.
+
+  Args:
+    dataset_options: which split, in which batches.
+    preprocess_options: how images are prepared; its crop size is the model's.
+    model_options: the network's structure.
+    options: everything else about the run.
+    distribution_options: devices and hosts; None: one device of this host. Each
+      host passes its own task, and otherwise the same.
+
+  Returns:
+    How it ended.
+
+  Raises:
+    InputError: options, records or checkpoints that do not fit; a loss or a
+      weight that is not finite; a checkpoint that cannot be saved; another
+      process that trains in that folder.
+  """
+  model_options = model_options.with_classes(
+      splits.label_map_of(dataset_options))
+  distribution_options = (
+      distribution_options or options_lib.DistributionOptions())
+  _check(dataset_options, model_options, options, distribution_options.parts)
+  _LOG.info('training with %s', predictors.runtime())
+  with contextlib.ExitStack() as stack:
+    if distribution_options.task == 0:
+      storage.make_folder(options.train_logdir)
+      stack.enter_context(_alone_in(options.train_logdir))
+    host = stack.enter_context(distribution.joined(distribution_options))
+    if options.mixed_precision:
+      mixed_precision.configure(host.config)
+    stack.enter_context(tf.Graph().as_default())
+    return _train_in_graph(host, dataset_options, preprocess_options,
+                           model_options, options)
+
+
+def _check(dataset_options, model_options, options, replicas):
+  """Refuses options that do not fit, and warns of unwise ones."""
+  options.check_with(model_options, batch_size=dataset_options.batch_size,
+                     parts=replicas)
+  if replicas > 1 and (
+      quantize.implementation(model_options) == options_lib.CONTRIB):
+    # It rewrites the graph of one finished network.
+    raise InputError(
+        '{}: the rewrite of TensorFlow 1.15 knows nothing of parts of a batch, '
+        'here {}; add {}', option('quantize_delay_step',
+                                  model_options.quantize_delay_step), replicas,
+        option('fake_quant', options_lib.LAYERS))
+  if options.mixed_precision:
+    mixed_precision.check(model_options, replicas)
+  if options.profile_logdir:
+    files.check_folder(option('profile_logdir', options.profile_logdir),
+                       options.profile_logdir)
+  if model_options.num_classes == 2:
+    _LOG.warning('%s: %s', option('num_classes', 2), label_map.ONE_CLASS)
+  if (options.fine_tune_batch_norm and not model_options.is_quantized and
+      dataset_options.batch_size < _ADVISED_BATCH_NORM_SIZE * replicas):
+    _LOG.warning('%s with %s: batch statistics want %d or more',
+                 option('fine_tune_batch_norm', True),
+                 option('batch_size', dataset_options.batch_size),
+                 _ADVISED_BATCH_NORM_SIZE * replicas)
+
+
+@contextlib.contextmanager
+def _alone_in(folder):
+  """Context in which no other process trains in a folder."""
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(locks.exclusive(folder))
+    except BlockingIOError:
+      raise InputError('{}: another process is training there; wait for its '
+                       'end, or use a new {}', option('train_logdir', folder),
+                       option('train_logdir'))
+    except OSError as error:
+      _LOG.warning('%s: no lock (%s): take care that no other process trains '
+                   'there', option('train_logdir', folder), error.strerror)
+    else:
+      saving.remove_leftovers(folder)
+    yield
+
+
+def _train_in_graph(host, dataset_options, preprocess_options, model_options,
+                    options):
+  """Trains in the default graph; see train."""
+  paths = records.find_shards(
+      dataset_options.dataset_dir, dataset_options.split)
+  recipe = _recipe(dataset_options, preprocess_options, options, paths)
+  resumed, first_step = (
+      _resumed(model_options, options, recipe) if host.is_chief else (None, 0))
+  is_repeatable = dataset_options.seed is not None
+  dataset_options, first_step = _agree(
+      host, dataset_options, model_options, recipe, first_step)
+  if options.seed is not None:
+    tf.set_random_seed(options.seed)
+  batch = dataset.training_batches(
+      dataset_options, preprocess_options, first_step if is_repeatable else 0,
+      (host.task, host.hosts))
+  # A variable, so that the names of a failed step's batch can be read.
+  names = tf.get_local_variable(
+      'batch_filenames', initializer=tf.fill(batch['filename'].shape, ''),
+      trainable=False)
+  with tf.control_dependencies([tf.assign(names, batch['filename']).op]):
+    images = tf.identity(batch['image'])
+  if quantize.implementation(model_options) == options_lib.CONTRIB:
+    _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
+              'minute or more before the first step')
+  step = step_lib.build_step(
+      images, batch['label'], model_options, options, host)
+  restore = keeper = written = None
+  if host.is_chief:
+    written = _tensors_to_write(batch, step, model_options, options)
+    restore = _restorer(resumed, options)
+    keeper = saving.Keeper(
+        options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
+        resumed=resumed)
+    write_options = functools.partial(
+        checkpoints.write_options, options.train_logdir, model_options,
+        optimizer=options.optimizer, recipe=recipe)
+    # A resumed run that cannot save leaves what is there as it is.
+    if not resumed:
+      write_options()
+  initializers = [tf.global_variables_initializer(),
+                  tf.local_variables_initializer(), tf.tables_initializer()]
+  from_chief = host.broadcast_variables(tf.global_variables())
+  # Deviates: in the reference slim's supervisor does what follows. It restores
+  # what it finds itself, saves in a thread, in the middle of steps, and ignores
+  # errors of the last save. Its summaries are of a batch of their own; here
+  # they belong to a step, and a seed decides everything.
+  with contextlib.ExitStack() as stack:
+    request = stack.enter_context(stops.Request())
+    stack.enter_context(dataset.explaining_read_errors(
+        paths, largest_id=splits.label_map_of(dataset_options).largest_id))
+    writer = stack.enter_context(
+        events.Writer(options.train_logdir)) if host.is_chief else None
+    session = stack.enter_context(tf.Session(host.target, config=host.config))
+    if writer:
+      writer.add(first_step, graph_def=(
+          tf.get_default_graph().as_graph_def().SerializeToString()))
+    session.run(initializers)
+    if restore:
+      restore(session)
+    session.run(from_chief)
+    bar = stack.enter_context(progress.Bar(
+        options.training_number_of_steps, 'training', unit='step',
+        done=first_step, logs=False))
+    listeners: List[listeners_lib.Listener] = [
+        listeners_lib.Log(options, first_step, bar, writer)]
+    if keeper and writer:
+      listeners += _listeners_of_chief(
+          options, first_step, written, model_options.classes, writer)
+      saves = listeners_lib.Checkpoints(
+          keeper, options.save_interval_secs, host, request)
+      if not keeper.newest:
+        saves.save(session, first_step)
+      listeners.append(saves)
+    loop = loop_lib.Loop(step, names, options, host, request, keeper)
+    result = loop.run(session, first_step, listeners)
+    if resumed:
+      write_options()
+    host.barrier()
+    return result
+
+
+def _restorer(resumed, options):
+  """Returns a function of a session that restores variables, or None."""
+  variables = tf.global_variables()
+  if resumed:
+    restore = checkpoints.restorer(variables)
+    return lambda session: restore(session, resumed)
+  if options.tf_initial_checkpoint:
+    return checkpoints.initializer_from(
+        options.tf_initial_checkpoint, variables,
+        () if options.initialize_last_layer
+        else schedules.last_layer_scopes(options),
+        strict=options.strict_checkpoint)
+  return None
+
+
+def _recipe(dataset_options, preprocess_options, options, paths):
+  """Returns what decides the steps, by name, as JSON reads it back."""
+  recipe = {name: value
+            for given in (dataset_options, preprocess_options, options)
+            for name, value in given._asdict().items()
+            if name not in _OF_ONE_TASK}
+  recipe['records'] = [(os.path.basename(path), storage.size(path))
+                       for path in paths]
+  return json.loads(json.dumps(recipe))
+
+
+def _agree(host, dataset_options, model_options, recipe, first_step):
+  """Makes sure that all hosts train the same.
+
+  Returns:
+    DatasetOptions with a seed that all hosts have, the chief's first step.
+
+  Raises:
+    InputError: what decides the steps is not the same on all hosts.
+  """
+  host.check_same_on_all_hosts(option('num_clones'), host.clones)
+  host.check_same_on_all_hosts('options', [
+      {name: value for name, value in recipe.items() if name != 'records'},
+      options_lib.to_json(model_options)])
+  host.check_same_on_all_hosts('versions of TensorFlow', tf.__version__)
+  host.check_same_on_all_hosts('records', recipe.get('records'))
+  if dataset_options.seed is None:
+    # Drawn once, because all hosts read in the same order.
+    dataset_options = dataset_options._replace(seed=host.broadcast_from_chief(
+        random.SystemRandom().randrange(2 ** 31)))
+  return dataset_options, host.broadcast_from_chief(first_step)
+
+
+def _resumed(model_options, options, recipe):
+  """Returns (prefix to resume from or None, its step)."""
+  folder = options.train_logdir
+  newest = checkpoints.Newest(folder, strict=options.strict_checkpoint)
+  prefix = newest.find()
+  if not prefix:
+    if newest.problems:
+      raise InputError('{}: {}; no checkpoint to resume from: use a new {}',
+                       option('train_logdir', folder),
+                       '; '.join(newest.problems), option('train_logdir'))
+    return None, 0
+  step = checkpoints.global_step_in(prefix)
+  if step >= options.training_number_of_steps:
+    raise InputError(
+        '{}: already at step {}; raise {} or use a new {}',
+        option('train_logdir', folder), step,
+        option('training_number_of_steps', options.training_number_of_steps),
+        option('train_logdir'))
+  checkpoints.check_resumable(
+      folder, model_options, optimizer=options.optimizer, recipe=recipe)
+  _LOG.info('RESUMING from step %d of %s', step, prefix)
+  if options.tf_initial_checkpoint:
+    _LOG.info('%s ignored: the run had started already',
+              option('tf_initial_checkpoint'))
+  return prefix, step
+
+
+def _tensors_to_write(batch, step, model_options, options):
+  """Adds the tensors that events are written from: a dict by name."""
+  tensors = {'summary': _summary_op(
+      batch, step, model_options, options.save_summaries_images)}
+  if options.save_predictions_steps:
+    tensors['sample'] = {
+        name: array[:_LARGEST_SUMMARY_IMAGES] for name, array in (
+            ('images', batch['image']), ('labels', batch['label'][..., 0]),
+            ('predictions', deeplab_v3.predictions(
+                step.logits, model_options)))}
+  return tensors
+
+
+def _summary_op(batch, step, model_options, with_images):
+  """Histograms of the weights and, if asked, images, in one string."""
+  # Deviates: tf.summary.histogram, which the reference calls, appends _1 to the
+  # variables' names.
+  summaries = [
+      tf.raw_ops.HistogramSummary(tag=variable.op.name, values=variable)
+      for variable in tf.model_variables()]
+  if with_images:
+    predictions = deeplab_v3.predictions(step.logits, model_options)
+    palette = tf.constant(model_options.classes.palette, tf.uint8)
+    for name, images in (
+        ('image', tf.cast(batch['image'], tf.uint8)),
+        ('label', tf.gather(palette, batch['label'][..., 0])),
+        ('prediction', tf.gather(palette, predictions))):
+      summaries.append(tf.summary.image(
+          'samples/' + name, images, _LARGEST_SUMMARY_IMAGES))
+  return tf.summary.merge(summaries)
+
+
+def _listeners_of_chief(options, first_step, tensors, classes, writer):
+  """Returns the listeners that write summaries and pictures."""
+  # TensorBoard drops what a run that was cut off had written after it.
+  writer.add(first_step, session_log=tf.SessionLog(
+      status=tf.SessionLog.START))
+  found: List[listeners_lib.Listener] = [listeners_lib.Summaries(
+      tensors['summary'], options.save_summaries_secs, writer)]
+  if 'sample' in tensors:
+    found.append(listeners_lib.Samples(
+        tensors['sample'], options.save_predictions_steps, first_step, classes,
+        writer))
+  return found
