@@ -2,6 +2,7 @@
 import collections
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,29 +149,24 @@ def test_a_sample_goes_through_every_kind_of_step(
   assert '| float/freeze.pb | missing |' in text
   with open(str(tmp_path / 'out' / 'results.json')) as written:
     assert json.load(written) == json.loads(json.dumps(content))
-
-
-def test_commands_are_those_of_the_readme(run_sample, fake):
-  """With their scripts' flags, and in the environment that each is for."""
-  run_sample()
+  # Scripts know the flags, and each runs in its environment.
   in_environments = collections.defaultdict(set)
-  for command in fake.commands:
-    python, script = command[:2]
+  for python, script, *arguments in fake.commands:
     script = os.path.relpath(script, scripts.REPOSITORY)
     in_environments[script].add(python.split(os.sep)[-3])
-    known = scripts.flags_of(script)
-    assert {word[2:].split('=')[0] for word in command[2:]} <= known
+    assert {word[2:].split('=')[0] for word in arguments} <= (
+        scripts.flags_of(script))
   assert in_environments == {
       'build_ade20k_data.py': {'tf1'}, 'gen_preprocessed_data.py': {'tf1'},
       'export_model.py': {'tf1'}, 'scripts/convert_tflite.py': {'tf1'},
       'eval.py': {'tf1'}, 'eval_pb.py': {'tf1'},
       'post_training_quant.py': {'tf2'},
       'segmentation_inference_eval_seg_tflite.py': {'tf2'}}
-  text = '\n'.join(map(' '.join, fake.commands))
+  commands = '\n'.join(map(' '.join, fake.commands))
   # One calibration image is all that there is.
-  assert text.count('--sample_num=1\n') == 1
-  assert text.count('--quantize_delay_step=0') == 2
-  assert text.count('--resize_factor=16') == 4
+  assert commands.count('--sample_num=1\n') == 1
+  assert commands.count('--quantize_delay_step=0') == 2
+  assert commands.count('--resize_factor=16') == 4
 
 
 # --- Done before, or not ---------------------------------------------------
@@ -178,81 +174,57 @@ def test_commands_are_those_of_the_readme(run_sample, fake):
 EVALUATED_CHECKPOINT = 'evaluate, published: Float checkpoint'
 
 
-def test_what_is_done_is_not_done_again(tmp_path, run_sample, fake, capsys):
-  run_sample()
-  before = results_of(tmp_path)
-  fake.take()
-  run_sample()
-  assert fake.take() == [] and results_of(tmp_path) == before
-  assert capsys.readouterr().out.count('(done before)') == 16
+def append(*path):
+  with open(os.path.join(*map(str, path)), 'a') as grown:
+    grown.write('other')
 
 
-@pytest.mark.parametrize('path', [
-    'reports/published_float_model.ckpt-200000.json',
-    'made/float/freeze.tflite', 'tfrecord/file', 'preprocessed/val/file'])
-@pytest.mark.parametrize('damage', ['emptied', 'removed'])
-def test_a_damaged_output_is_made_again(
-    tmp_path, run_sample, fake, path, damage):
+def test_only_what_has_changed_is_done_again(
+    tmp_path, run_sample, fake, sample, monkeypatch, capsys):
+  def done_again(**changes):
+    """Returns (steps that were done, what is said to have changed)."""
+    run_sample(**changes)
+    printed = capsys.readouterr().out
+    assert printed.count('(done before)') == 16 - len(fake.done)
+    return fake.take(), set(re.findall('have changed: (.*)\\)', printed))
+
   run_sample()
-  before = results_of(tmp_path)
   fake.take()
-  damaged = tmp_path / 'out' / path
-  if damage == 'emptied':
-    damaged.write_text('')
-  else:
-    damaged.unlink()
-  run_sample()
-  # What is made of it comes out the same, and is not done again.
-  assert fake.take() == [{
-      'reports': EVALUATED_CHECKPOINT, 'made': 'convert: Float',
-      'tfrecord': 'records', 'preprocessed': 'preprocess val'}[
-          path.split('/')[0]]]
+  capsys.readouterr()
+  before = results_of(tmp_path)
+  assert done_again() == ([], set())
+  assert results_of(tmp_path) == before
+  # What is made of a damaged output comes out the same, and is kept.
+  out = tmp_path / 'out'
+  (out / 'reports' / 'published_float_model.ckpt-200000.json').write_text('')
+  assert done_again() == ([EVALUATED_CHECKPOINT], {'output'})
+  (out / 'made' / 'float' / 'freeze.tflite').unlink()
+  assert done_again() == (['convert: Float'], {'output'})
+  (out / 'preprocessed' / 'val' / 'file').unlink()
+  assert done_again() == (['preprocess val'], {'output'})
   assert results_of(tmp_path).split('## Measured')[0] == (
       before.split('## Measured')[0])
-
-
-def test_other_inputs_have_their_steps_done_again(
-    tmp_path, run_sample, fake, sample, capsys):
-  run_sample()
-  fake.take()
-  with open(os.path.join(
-      sample[1], 'float', 'model.ckpt-200000.index'), 'a') as grown:
-    grown.write('other')
-  run_sample()
-  assert fake.take() == ['export: Float', EVALUATED_CHECKPOINT]
-  assert 'export: Float (again, as these have changed: inputs)' in (
-      capsys.readouterr().out)
-  # A sample that has grown.
-  with open(os.path.join(sample[0], 'images', 'validation', '3.jpg'), 'w'):
-    pass
-  run_sample()
-  assert fake.take() == ['records']
-
-
-def test_other_code_or_commands_have_steps_done_again(
-    run_sample, fake, sample, monkeypatch, capsys):
-  run_sample()
-  fake.take()
-  with open(os.path.join(sample[0], 'images', 'training', '2.jpg'), 'w'):
-    pass
-  run_sample()
+  # Another published file, and a sample that has grown.
+  append(sample[1], 'float', 'model.ckpt-200000.index')
+  assert done_again() == (['export: Float', EVALUATED_CHECKPOINT], {'inputs'})
+  append(sample[0], 'images', 'validation', '3.jpg')
+  assert done_again() == (['records'], {'inputs'})
+  append(sample[0], 'images', 'training', '2.jpg')
   # As many images as there are.
-  assert fake.take() == ['records', 'quantize after training']
-  assert '(again, as these have changed: command)' in capsys.readouterr().out
+  assert done_again() == (
+      ['records', 'quantize after training'], {'inputs', 'command'})
+  # Other code: of one script, of the library, or of an environment.
   checksum = reproduction._checksum
   monkeypatch.setattr(reproduction, '_checksum', lambda path: (
       checksum(path) + 'x' * path.endswith('eval_pb.py')))
-  run_sample()
-  assert [name.split(': ')[1] for name in fake.take()] == [
-      'Float frozen graph', 'Quantization-aware training frozen graph']
-  assert '(again, as these have changed: code)' in capsys.readouterr().out
+  assert done_again() == ([
+      'evaluate, made here: {} frozen graph'.format(model)
+      for model in ('Float', 'Quantization-aware training')], {'code'})
   monkeypatch.setattr(reproduction, '_checksum', lambda path: (
       'x' if path.endswith('deeplab') else checksum(path)))
-  run_sample()
-  assert len(fake.take()) == 16
+  assert len(done_again()[0]) == 16
   monkeypatch.setattr(reproduction, '_version', '{0} is newer'.format)
-  run_sample()
-  assert len(fake.take()) == 16
+  assert done_again() == (NAMES, {'environment'})
 
 
 def test_each_row_says_when_and_what_was_measured(
@@ -400,29 +372,21 @@ def test_a_folder_of_another_run_or_of_somebody_is_refused(
   assert results_of(tmp_path) == before
 
 
-def test_what_is_missing_is_named(tmp_path, sample):
-  with pytest.raises(InputError, match='sample=.*: no image in images/valid'):
-    reproduction.run(options(tmp_path, sample=str(tmp_path)))
-  with pytest.raises(InputError) as error:
-    reproduction.run(options(
-        tmp_path, sample=sample[0], published=str(tmp_path)))
-  assert str(error.value) == (
-      'published={}: has no float/model.ckpt-200000, '
-      'quantize_aware_training/model.ckpt-100000'.format(tmp_path))
-  with pytest.raises(InputError, match='zip=/no/such: no such file'):
-    reproduction.run(options(tmp_path, zip='/no/such'))
-  with pytest.raises(InputError, match='zip=x and sample=y: expected one'):
-    options(tmp_path, zip='x', sample='y')
+def test_what_is_missing_is_named(tmp_path, sample, monkeypatch):
+  for changes, message in (
+      ({'sample': str(tmp_path)}, 'sample=.*: no image in images/validation'),
+      ({'sample': sample[0], 'published': str(tmp_path)},
+       'published={}: has no float/model.ckpt-200000, '
+       'quantize_aware_training/model.ckpt-100000$'.format(tmp_path)),
+      ({'zip': '/no/such'}, 'zip=/no/such: no such file'),
+      ({'zip': 'x', 'sample': 'y'}, 'zip=x and sample=y: expected one')):
+    with pytest.raises(InputError, match=message):
+      reproduction.run(options(tmp_path, **changes))
   assert not (tmp_path / 'out').exists()
-
-
-def test_a_missing_environment_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(reproduction.download, 'ROOT', str(tmp_path))
-  with pytest.raises(InputError) as error:
+  with pytest.raises(InputError, match='^{}/.venvs/tf1/bin/python: does not '
+                     'run; ./scripts/setup.sh tf1 makes it$'.format(tmp_path)):
     reproduction.run(options(tmp_path))
-  assert str(error.value) == (
-      '{}/.venvs/tf1/bin/python: does not run; ./scripts/setup.sh tf1 makes '
-      'it'.format(tmp_path))
 
 
 def test_the_script_explains_itself_and_refuses():
