@@ -1,8 +1,8 @@
 """The README's commands, executed in bash as they are written there.
 
 One after the other, on generated images, with their variables set in the
-environment, and only numbers lowered: training steps, images of each, and
-calibration images.
+environment, and only numbers lowered: training steps, images of each,
+calibration images, and sizes in quantization-aware training.
 """
 import collections
 import glob
@@ -34,22 +34,32 @@ COMMANDS = {
     'Post-training quantization': ['gen_preprocessed_data.py',
                                    'post_training_quant.py'],
 }
-TRAIN_IMAGES, VAL_IMAGES = 8, 2
+TRAIN_IMAGES, VAL_IMAGES = 4, 2
 LOWERED = {'training_number_of_steps': 1, 'train_batch_size': 2,
            'sample_num': TRAIN_IMAGES}
+SMALL = {'train_crop_size': '65,65', 'min_resize_value': 64,
+         'max_resize_value': 64}
 
 
 class Shell(readme.Shell):
   """Runs the README's commands, by chapter and script."""
 
-  def start(self, chapter, script, *more, **options):
-    """Starts a chapter's command for a script, with more arguments."""
+  def start(self, chapter, script, *more, lowered=(), **options):
+    """Starts a chapter's command for a script, with more arguments.
+
+    Args:
+      chapter: heading in the README.
+      script: path of the script.
+      *more: arguments to add.
+      lowered: more flags to lower, as in LOWERED.
+      **options: see start_text.
+    """
     command, = (
         command for command in readme.python_commands(readme.section(chapter))
         if readme.words_of(command)[1] == script)
-    for flag, value in LOWERED.items():
-      command = re.sub(r'(--{}=)\d+'.format(flag), r'\g<1>{}'.format(value),
-                       command)
+    for flag, value in dict(LOWERED, **dict(lowered)).items():
+      command = re.sub(r'(--{}="?)[\d,]+'.format(flag),
+                       r'\g<1>{}'.format(value), command)
     return self.start_text(
         'exec ' + ' '.join((command.rstrip(),) + more), **options)
 
@@ -157,13 +167,10 @@ def test_no_command_is_left_out():
           if names} == COMMANDS
 
 
-def test_build_command_runs(records):
+def test_build_and_train_commands_run(records, trained):
   assert sorted(path.name for path in records.glob('*.tfrecord')) == sorted(
       contract.shard_name(split, index)
       for split in contract.SPLITS for index in range(4))
-
-
-def test_train_command_runs(trained):
   folder, output = trained
   assert (folder / 'model.ckpt-1.index').exists()
   assert (folder / 'model_options.json').exists()
@@ -209,8 +216,9 @@ def test_tflite_evaluation_commands_run(shell, records, frozen_graph):
 def test_quantization_aware_commands_run(shell, records, trained):
   chapter = 'Quantization-aware training'
   folder = shell.folder / 'quantized'
-  output = shell.run(chapter, 'train.py', PRETRAINED_CKPT_FILE=trained[0],
-                     OUTPUT_DIR=folder, DATA_DIR=records)
+  output = shell.run(
+      chapter, 'train.py', lowered=SMALL, PRETRAINED_CKPT_FILE=trained[0],
+      OUTPUT_DIR=folder, DATA_DIR=records)
   assert 'finished at step 1' in output
   with open(os.path.join(scripts.REPOSITORY, 'tests', 'golden',
                          'variables_qat.json')) as published:
@@ -218,7 +226,7 @@ def test_quantization_aware_commands_run(shell, records, trained):
   assert {name for name, unused_shape in tf.train.list_variables(
       str(folder))} == names
   shell.run('Evaluation', 'export_model.py', '--quantize_delay_step=0',
-            CKPT_DIR=folder, PB_OUTPUT_DIR=folder)
+            lowered=SMALL, CKPT_DIR=folder, PB_OUTPUT_DIR=folder)
   shell.run(chapter, 'scripts/convert_tflite.py', PB_FILE=folder / 'freeze.pb',
             OUTPUT_TFLITE_FILE=folder / 'freeze_qat.tflite')
   assert (folder / 'freeze_qat.tflite').stat().st_size == pytest.approx(
