@@ -45,7 +45,7 @@ def printed(tmp_path_factory):
           'own_data.md', 'python build_ade20k_data.py'),
       'train': shell.run_documented(
           'own_data.md', 'python train.py', changes=CROP + (
-              ('_steps=200', '_steps=2'), ('batch_size=4', 'batch_size=2')),
+              ('_steps=200', '_steps=1'), ('batch_size=4', 'batch_size=2')),
           PRETRAINED_CKPT_FILE=pretrained(str(shell.folder / 'pretrained'))),
       'eval': shell.run_documented(
           'own_data.md', 'python eval.py', changes=CROP),

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import any_model
 from deeplab import export
 from deeplab import options
-from deeplab.inspection import contents
-from deeplab.inspection import difference
-from deeplab.lite import conversion
 from deeplab.lite import model_file
 from tests import readme
 from tests import scripts
@@ -80,14 +76,6 @@ def shell(tmp_path_factory, reference_dir, ade20k_sample_dir):
   return shell
 
 
-@pytest.fixture(scope='module')
-def quantized(shell):
-  """What 2.2 makes of the graph: the path."""
-  scripts.python_of('tf2')
-  shell.run_documented('quantization.md', '.venvs/tf2/', **shell.variables)
-  return shell.folder / 'ptq_2.2.tflite'
-
-
 def test_commands_of_seeing(shell):
   output = shell.run_documented(
       'seeing.md', 'python scripts/compare_models.py \\\n    --model=float',
@@ -106,8 +94,10 @@ def test_commands_of_seeing(shell):
   assert 'other weights: ' in output
 
 
-def test_commands_of_quantization(shell, quantized):
+def test_commands_of_quantization(shell):
   """In the order of the page; its outputs are the ones that are shown."""
+  scripts.python_of('tf2')
+  shell.run_documented('quantization.md', '.venvs/tf2/', **shell.variables)
   output = shell.run_documented(
       'quantization.md', 'python scripts/inspect_model.py \\\n'
       '    --model=checkpoints/post_train_quant/freeze_ptq.tflite\n')
@@ -126,29 +116,6 @@ def test_commands_of_quantization(shell, quantized):
       'quantization.md', 'python scripts/compare_models.py',
       **shell.variables)
   assert 'same as 2.2 ' in output
-
-
-def test_without_the_new_quantizer_weights_are_those_of_2_2(
-    shell, quantized, tmp_path, monkeypatch):
-  """And so the rule is of that, and not of the suite."""
-  make = conversion._converter
-
-  def with_the_old_one(graph):
-    converter = make(graph)
-    converter.experimental_new_quantizer = False
-    return converter
-
-  monkeypatch.setattr(conversion, '_converter', with_the_old_one)
-  conversion.post_training_quantize(options.CalibrationOptions(
-      dataset_dir=str(shell.variables['PREPROCESSED_DATA_DIR']),
-      graph_def=str(shell.variables['PB_FILE']),
-      out_tflite=str(tmp_path / 'old.tflite'), input_type='uint8',
-      sample_num=2))
-  found = difference.between(*[
-      contents.read(any_model.find(str(path)))
-      for path in (quantized, tmp_path / 'old.tflite')])
-  assert found.verdict == difference.EQUAL
-  assert found.total('differing') == 0
 
 
 @pytest.mark.parametrize('is_used_again', [False, True])
