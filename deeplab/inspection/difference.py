@@ -4,11 +4,10 @@ A value that is stored in 8 bits stands for all that are within half a step of
 it. So two weights are told apart only if they are further from each other than
 half a step of each. A weight that is not a number equals no other one.
 """
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict
 
 import numpy as np
 
-from deeplab.inspection import activations as activations_lib
 from deeplab.inspection import contents as contents_lib
 
 EQUAL = 'equal'
@@ -21,86 +20,73 @@ _FLOAT_TOLERANCE = 1e-5
 _SAME_SCALE = 1e-3
 
 
-class ValuesDifference(NamedTuple):
-  """Weights, or biases, of a layer in two models."""
-  verdict: str
-  number: int
-  # Number of values whose stored form differs, or, in float, the real one.
-  differing: int
-  # Largest difference of stored values; None: not both are stored in 8 bits.
-  steps: Optional[int]
-  # Largest difference of real values, and the root of the sum of their squares
-  # relative to that of the first model's values.
-  largest: float
-  relative: float
-  # Number of values that are further apart than rounding explains.
-  beyond: int
-  # Number of values that are NaN or infinite in one of the models.
-  not_finite: int
-
-
-class Difference(NamedTuple):
-  """Two models."""
-  # By scope: the layers that both have in one shape.
-  weights: Dict[str, ValuesDifference]
-  biases: Dict[str, ValuesDifference]
-  # Layers that only one has, or that have other shapes.
-  unmatched: List[str]
-  # Layers whose biases differ by more than rounding.
-  other_biases: List[str]
-  # Number of activations that both models quantize, and those of them that have
-  # another scale or zero point, by name.
-  activations: int
-  other_activations: Dict[
-      str, Tuple[activations_lib.Range, activations_lib.Range]]
-  # Quantized activations that only one of two files of a kind has.
-  unmatched_activations: List[str]
-
-  @property
-  def verdict(self) -> str:
-    """EQUAL, ROUNDED or OTHER: what holds for the weights of all layers."""
-    verdicts = {one.verdict for one in self.weights.values()}
-    if self.unmatched or OTHER in verdicts:
-      return OTHER
-    return ROUNDED if ROUNDED in verdicts else EQUAL
-
-  def total(self, name: str) -> int:
-    """Returns the sum of a field over the weights of all layers."""
-    return sum(getattr(one, name) for one in self.weights.values())
-
-  @property
-  def steps(self) -> Optional[int]:
-    """Largest difference of stored weights; None: not stored in both."""
-    return max((one.steps for one in self.weights.values()
-                if one.steps is not None), default=None)
-
-
 def between(first: contents_lib.Contents,
-            second: contents_lib.Contents) -> Difference:
-  """Compares two models, layer by layer and activation by activation."""
-  shared = [name for name, layer in first.layers.items()
-            if name in second.layers and layer.weights.real.shape ==
-            second.layers[name].weights.real.shape]
-  weights, biases = (
-      {name: _of_values(getattr(first.layers[name], field),
-                        getattr(second.layers[name], field))
-       for name in shared} for field in ('weights', 'biases'))
+            second: contents_lib.Contents) -> Dict[str, Any]:
+  """Compares two models, layer by layer and activation by activation.
+
+  Returns:
+    Dict for JSON. 'verdict': what holds for the weights of all layers.
+    'layers': 'weights' and 'biases' of each layer that both have in one shape,
+    see _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite': sums
+    of these over all weights. 'steps': their largest, or None. 'unmatched':
+    layers that only one has, or that have other shapes. 'activations':
+    'compared', their number; 'differing', the Ranges of both, by name;
+    'unmatched', those that only one of two files of a kind has.
+  """
+  layers = {
+      name: {field: _of_values(getattr(layer, field),
+                               getattr(second.layers[name], field))
+             for field in ('weights', 'biases')}
+      for name, layer in first.layers.items()
+      if name in second.layers and layer.weights.real.shape ==
+      second.layers[name].weights.real.shape}
+  weights = [layer['weights'] for layer in layers.values()]
+  unmatched = sorted(
+      set(first.layers).union(second.layers).difference(layers))
+  verdicts = {one['verdict'] for one in weights}
+  return {
+      'verdict': (OTHER if unmatched or OTHER in verdicts else
+                  ROUNDED if ROUNDED in verdicts else EQUAL),
+      'weights': sum(one['number'] for one in weights),
+      'differing': sum(one['differing'] for one in weights),
+      'beyond_rounding': sum(one['beyond'] for one in weights),
+      'not_finite': sum(one['not_finite'] for one in weights),
+      'steps': max((one['steps'] for one in weights
+                    if one['steps'] is not None), default=None),
+      'unmatched': unmatched, 'layers': layers,
+      'activations': _of_activations(first, second)}
+
+
+def _of_activations(first, second):
   of_first, of_second = first.activations, second.activations
   # Checkpoints and graphs do not name the activations that copy another one.
   comparable = first.model.kind == second.model.kind and of_first and of_second
   both = {name: (one, of_second[name]) for name, one in of_first.items()
           if name in of_second}
-  return Difference(
-      weights, biases,
-      sorted(set(first.layers).union(second.layers).difference(shared)),
-      [name for name, one in biases.items() if one.verdict == OTHER],
-      len(both), {name: ranges for name, ranges in both.items()
-                  if not _same_range(*ranges)},
-      sorted(set(of_first) ^ set(of_second)) if comparable else [])
+  return {
+      'compared': len(both),
+      'unmatched': sorted(set(of_first) ^ set(of_second)) if comparable else [],
+      'differing': {name: [one._asdict() for one in ranges]
+                    for name, ranges in both.items()
+                    if not _same_range(*ranges)}}
 
 
-def _of_values(first: contents_lib.Values,
-               second: contents_lib.Values) -> ValuesDifference:
+def _of_values(first, second):
+  """Compares weights, or biases, of a layer in two models.
+
+  Args:
+    first: contents.Values.
+    second: contents.Values.
+
+  Returns:
+    Dict of 'verdict'; 'number' of values; 'differing', the number of values
+    whose stored form differs, or, in float, the real one; 'steps', the largest
+    difference of stored values (None: not both are stored in 8 bits);
+    'largest', that of real values; 'relative', the root of the sum of the
+    squares of differences, relative to that of the first model's values;
+    'beyond', the number of values that are further apart than rounding
+    explains; 'not_finite', of those that are NaN or infinite in a model.
+  """
   with np.errstate(invalid='ignore'):
     apart = np.abs(first.real - second.real)
     # NaN is not within any distance.
@@ -113,11 +99,15 @@ def _of_values(first: contents_lib.Values,
       first.dtype == second.dtype):
     steps = np.abs(first.stored - second.stored)
   differing = int(np.count_nonzero(apart if steps is None else steps))
-  return ValuesDifference(
-      OTHER if beyond else ROUNDED if differing else EQUAL,
-      apart.size, differing, None if steps is None else int(steps.max()),
-      float(apart.max()), distance / norm if norm else float(distance > 0),
-      beyond, int(np.count_nonzero(~np.isfinite(apart))))
+  return {
+      'verdict': OTHER if beyond else ROUNDED if differing else EQUAL,
+      'number': apart.size, 'differing': differing,
+      'steps': None if steps is None else int(steps.max()),
+      'largest': contents_lib.finite(apart.max()),
+      'relative': contents_lib.finite(
+          distance / norm if norm else float(distance > 0)),
+      'beyond': beyond,
+      'not_finite': int(np.count_nonzero(~np.isfinite(apart)))}
 
 
 def _rounding(values):
@@ -138,29 +128,3 @@ def _same_range(first, second):
                  for one in (first, second)}
   return len(zero_points) == 1 and np.isclose(
       first.scale, second.scale, rtol=_SAME_SCALE, atol=0)
-
-
-def to_json(difference: Difference) -> Dict[str, Any]:
-  """Returns a difference as a dict that json can write."""
-  return {
-      'verdict': difference.verdict,
-      'weights': difference.total('number'),
-      'differing': difference.total('differing'),
-      'beyond_rounding': difference.total('beyond'),
-      'steps': difference.steps, 'unmatched': difference.unmatched,
-      'layers': {
-          name: {'weights': _as_json(weights),
-                 'biases': _as_json(difference.biases[name])}
-          for name, weights in difference.weights.items()},
-      'activations': {
-          'compared': difference.activations,
-          'unmatched': difference.unmatched_activations,
-          'differing': {
-              name: [one._asdict() for one in ranges]
-              for name, ranges in difference.other_activations.items()}}}
-
-
-def _as_json(values):
-  return dict(values._asdict(),
-              largest=contents_lib.finite(values.largest),
-              relative=contents_lib.finite(values.relative))

@@ -58,8 +58,7 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
     lines += _of_classes(model, other, names)
     lines += of_difference(difference, *names)
     lines += of_clipping(second)
-    numbers.update(other=contents_lib.to_json(second),
-                   difference=difference_lib.to_json(difference))
+    numbers.update(other=contents_lib.to_json(second), difference=difference)
   if options.report_json:
     files.write_json(options.report_json, numbers)
   return Result(lines, numbers)
@@ -130,78 +129,83 @@ def _of_classes(model, other, names):
       found[0], found[1], names[0], found[2], names[1])] if found else []
 
 
-def of_difference(difference: difference_lib.Difference, first: str,
-                  second: str) -> List[str]:
+def of_difference(difference: Dict[str, Any], first: str, second: str
+                  ) -> List[str]:
   """Describes how two models differ.
 
   Args:
-    difference: between them.
+    difference: between them; see the module of that name.
     first: what to call the first one.
     second: what to call the second one.
   """
   lines = [_judgement(difference)]
-  if difference.unmatched:
-    lines.append('not in both: ' + ', '.join(difference.unmatched))
-  if difference.verdict == difference_lib.OTHER:
+  if difference['unmatched']:
+    lines.append('not in both: ' + ', '.join(difference['unmatched']))
+  if difference['verdict'] == difference_lib.OTHER:
+    # None: not finite.
     apart = sorted(
-        ((weights.relative if np.isfinite(weights.relative) else np.inf, name)
-         for name, weights in difference.weights.items()), reverse=True)
+        ((np.inf if layer['weights']['relative'] is None else
+          layer['weights']['relative'], name)
+         for name, layer in difference['layers'].items()), reverse=True)
     lines.append('furthest apart, relative to all weights of the layer:')
     lines += _first(['  {:<60} {:.4f}'.format(name, relative)
                      for relative, name in apart])
-  return lines + _of_activations(difference, first, second)
+  return lines + _of_activations(difference['activations'], first, second)
 
 
 def _judgement(difference):
   """Says in a line whether the weights are the same."""
-  number, differing, beyond, not_finite = (
-      difference.total(name)
-      for name in ('number', 'differing', 'beyond', 'not_finite'))
-  if difference.verdict == difference_lib.EQUAL:
-    line = 'the same weights: all {:,} are equal'.format(number)
-  elif difference.verdict == difference_lib.ROUNDED:
-    line = ('the same weights but for rounding: {:,} of {:,} differ{}, none by '
-            'more than half a step of each'.format(
-                differing, number, '' if difference.steps is None else
-                ' as stored, by up to {} steps'.format(difference.steps)))
+  steps, not_finite = difference['steps'], difference['not_finite']
+  if difference['verdict'] == difference_lib.EQUAL:
+    line = 'the same weights: all {weights:,} are equal'.format(**difference)
+  elif difference['verdict'] == difference_lib.ROUNDED:
+    line = ('the same weights but for rounding: {differing:,} of {weights:,} '
+            'differ').format(**difference)
+    if steps is not None:
+      line += ' as stored, by up to {} steps'.format(steps)
+    line += ', none by more than half a step of each'
   else:
-    line = ('other weights: {:,} of {:,} differ, {:,} of them by more than '
-            'rounding{}'.format(
-                differing, number, beyond, '' if not not_finite else
-                ', and {:,} are NaN or infinite'.format(not_finite)))
-  if difference.other_biases:
-    line += '; but other biases in ' + some_of(difference.other_biases)
-  if difference.other_activations or difference.unmatched_activations:
+    line = ('other weights: {differing:,} of {weights:,} differ, '
+            '{beyond_rounding:,} of them by more than rounding').format(
+                **difference)
+    if not_finite:
+      line += ', and {:,} are NaN or infinite'.format(not_finite)
+  biases = [name for name, layer in difference['layers'].items()
+            if layer['biases']['verdict'] == difference_lib.OTHER]
+  if biases:
+    line += '; but other biases in ' + some_of(biases)
+  if difference['activations']['differing'] or (
+      difference['activations']['unmatched']):
     line += '; but other activations'
   return line
 
 
-def _of_activations(difference, first, second):
+def _of_activations(found, first, second):
   """Describes activations that are quantized otherwise."""
   lines = []
-  if difference.unmatched_activations:
+  if found['unmatched']:
     lines = ['activations of one model only:'] + _first(
-        ['  ' + name for name in difference.unmatched_activations])
-  changed = difference.other_activations
+        ['  ' + name for name in found['unmatched']])
+  changed = found['differing']
   if changed:
     lines.append(
         '{} of {} activations differ in scale or zero point: {}, {}'.format(
-            len(changed), difference.activations, first, second))
+            len(changed), found['compared'], first, second))
     lines += _first([
         '  {:<{}}  {}'.format(name, max(map(len, changed)), ', '.join(
-            '{:.4g} (zero point {}, up to {:.4g})'.format(
-                to.scale, to.zero_point, to.high) for to in changed[name]))
+            '{scale:.4g} (zero point {zero_point}, up to {high:.4g})'.format(
+                **to) for to in changed[name]))
         # The largest changes of a scale first.
         for name in sorted(changed, key=lambda name: _ratio(*changed[name]))])
-  elif difference.activations:
+  elif found['compared']:
     lines.append('the same scale and zero point: all {} activations'.format(
-        difference.activations))
+        found['compared']))
   return lines
 
 
 def _ratio(first, second):
   """Returns the ratio of two scales, the smaller one to the larger one."""
-  low, high = sorted((first.scale, second.scale))
+  low, high = sorted((first['scale'], second['scale']))
   return low / high if high else 1.0
 
 
