@@ -27,11 +27,11 @@ def between(first: contents_lib.Contents,
   Returns:
     Dict for JSON. 'verdict': what holds for the weights of all layers.
     'layers': 'weights' and 'biases' of each layer that both have in one shape,
-    see _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite': sums
-    of these over all weights. 'steps': their largest, or None. 'unmatched':
-    layers that only one has, or that have other shapes. 'activations':
-    'compared', their number; 'differing', the Ranges of both, by name;
-    'unmatched', those that only one of two files of a kind has.
+    see _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite':
+    sums of these over all weights. 'steps': their largest, or None.
+    'unmatched': layers that only one has, or that have other shapes.
+    'activations': 'compared', their number; 'differing', the Ranges of both, by
+    name; 'unmatched', those that only one of two files of a kind has.
   """
   layers = {
       name: {field: _of_values(getattr(layer, field),
