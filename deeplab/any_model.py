@@ -1,13 +1,12 @@
-"""A model of any kind: told by what the file holds, and opened to label images.
+"""Opens a model file of any kind, which its content tells.
 
-The one place that knows the kinds: each has a function that recognizes it and
-one that opens it. What TensorFlow is needed for imports it only then, so that a
-TFLite file can be run where there is an interpreter and nothing else.
+TensorFlow is imported only for the kinds that need it: a TFLite file can be run
+where there is an interpreter and nothing else.
 """
 import logging
 import os
 import re
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import contract
 from deeplab import counting
@@ -21,7 +20,7 @@ from deeplab.errors import option
 _LOG = logging.getLogger(__name__)
 EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
             'TFLite file')
-# As many bytes as tell one kind of file from another.
+# Number of bytes that tell the kind of a file.
 _BEGINNING = 8
 _TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
 # The field `node` of a GraphDef, which comes first: 1, with a length.
@@ -35,12 +34,12 @@ class ModelFile(NamedTuple):
   """A model on disk, of a known kind, not opened yet."""
   # report.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX or TFLITE.
   kind: str
-  # Of a checkpoint the prefix, of a SavedModel the folder, else the file.
+  # The prefix of a checkpoint, the folder of a SavedModel, or the file.
   path: str
 
 
 def find(path: str, name: str = 'model') -> ModelFile:
-  """Tells what kind of model a path leads to.
+  """Finds out what kind of model a path leads to.
 
   Args:
     path: a file; a SavedModel's folder, or the file in it; or a checkpoint's
@@ -88,13 +87,10 @@ def file_of(model: ModelFile) -> str:
 
 
 def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
-  """Returns what the classes of a model are; None where it is not written.
-
-  Args:
-    model: from `find`.
+  """Returns the label map beside a model, or None.
 
   Raises:
-    InputError: what is beside it cannot be read.
+    InputError: what is beside the model cannot be read.
   """
   if model.kind == report_lib.CHECKPOINT:
     from deeplab import checkpoints
@@ -155,14 +151,17 @@ def _kind_of_file(path, name):
 
 def open_predictor(model: ModelFile, *,
                    crop_size: Optional[Tuple[int, int]] = None,
-                   num_threads: int = 1) -> counting.Predictor:
+                   num_threads: int = 1,
+                   nodes: Sequence[str] = ()) -> counting.Predictor:
   """Opens a model to label images.
 
   Args:
     model: from `find`.
     crop_size: (height, width) of the images it will get. None: what the file
       says; a checkpoint without model_options.json beside it gets the default.
-    num_threads: of what runs a TFLite or ONNX file, where it can have several.
+    num_threads: threads to run a TFLite or ONNX file, if it can have several.
+    nodes: names of the input and the output of a frozen graph; (): as
+      export_model.py names them.
 
   Returns:
     A predictor; its input_size is the size of the images that it takes.
@@ -170,12 +169,35 @@ def open_predictor(model: ModelFile, *,
   Raises:
     InputError: the file cannot be used, or takes images of another size.
   """
-  predictor = _opened(model, crop_size, num_threads)
+  predictor = _opened(model, crop_size, num_threads, nodes)
   if crop_size and predictor.input_size != tuple(crop_size):
     predictor.close()
     raise InputError(
         '{} takes images of {}x{}, but {}', model.path, *predictor.input_size,
         option('crop_size', crop_size))
+  return predictor
+
+
+def _opened(model, crop_size, num_threads, nodes):
+  """Opens a model of any kind; see open_predictor."""
+  if model.kind == report_lib.TFLITE:
+    from deeplab.lite import interpreters
+    return interpreters.TflitePredictor(model.path, num_threads=num_threads)
+  if model.kind == report_lib.ONNX:
+    from deeplab import onnx_file
+    return onnx_file.OnnxPredictor(model.path, num_threads=num_threads)
+  from deeplab import predictors
+  if model.kind == report_lib.FROZEN_GRAPH:
+    return predictors.open_frozen_graph(model.path, *nodes)
+  if model.kind == report_lib.SAVED_MODEL:
+    return predictors.open_saved_model(model.path)
+  predictor = predictors.CheckpointPredictor(
+      model_options(model.path, crop_size))
+  try:
+    predictor.restore(model.path)
+  except BaseException:
+    predictor.close()
+    raise
   return predictor
 
 
@@ -200,47 +222,3 @@ def model_options(
   options = written[0] if written else checkpoints.options_by_variables(
       checkpoints.variables_in(prefix), prefix)
   return options._replace(crop_size=crop_size) if crop_size else options
-
-
-def _opened(model, crop_size, num_threads):
-  """Opens a model of any kind; see open_predictor."""
-  if model.kind == report_lib.TFLITE:
-    from deeplab.lite import interpreters
-    from deeplab.lite import trial
-    trial.check(model.path, 'model')
-    lite = interpreters.TflitePredictor(model.path, num_threads=num_threads)
-    lite.num_classes = _classes_of_tflite(model.path)
-    return lite
-  if model.kind == report_lib.ONNX:
-    from deeplab import onnx_file
-    return onnx_file.OnnxPredictor(
-        model.path, crop_size=crop_size, num_threads=num_threads)
-  from deeplab import predictors
-  if model.kind == report_lib.FROZEN_GRAPH:
-    return predictors.FrozenGraphPredictor(model.path, crop_size=crop_size)
-  if model.kind == report_lib.SAVED_MODEL:
-    return predictors.SavedModelPredictor(model.path, crop_size=crop_size)
-  predictor = predictors.CheckpointPredictor(
-      model_options(model.path, crop_size))
-  try:
-    predictor.restore(model.path)
-  except BaseException:
-    predictor.close()
-    raise
-  return predictor
-
-
-def _classes_of_tflite(path):
-  """Returns the number of classes of a TFLite file; None: not known."""
-  try:
-    from deeplab.lite import model_file  # needs the package tflite
-    parsed = model_file.read(path)
-  except InputError:
-    return None
-  output = parsed.tensors[parsed.outputs[0]]
-  if len(output.shape) == 4:  # logits
-    return output.shape[-1]
-  for operator in parsed.operators:
-    if operator.kind == 'ARG_MAX' and parsed.outputs[0] in operator.outputs:
-      return parsed.tensors[operator.inputs[0]].shape[-1]
-  return None

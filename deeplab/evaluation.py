@@ -348,13 +348,10 @@ def _exported(path):
 
 def _open_exported(model, graph_options, crop_size):
   """Returns a predictor of an exported model."""
-  nodes = {'input_node': graph_options.input_node,
-           'output_node': graph_options.output_node}
-  if model.kind == report_lib.FROZEN_GRAPH:
-    return predictors.FrozenGraphPredictor(
-        model.path, crop_size=crop_size, **nodes)
-  for name, given in nodes.items():
-    if given != definitions(options_lib.GraphEvalOptions)[name].default:
+  nodes = (graph_options.input_node, graph_options.output_node)
+  for name, given in zip(('input_node', 'output_node'), nodes):
+    if model.kind != report_lib.FROZEN_GRAPH and given != definitions(
+        options_lib.GraphEvalOptions)[name].default:
       raise InputError('{}: {} says itself what goes in and comes out; drop it',
                        option(name, given), model.path)
-  return any_model.open_predictor(model, crop_size=crop_size)
+  return any_model.open_predictor(model, crop_size=crop_size, nodes=nodes)

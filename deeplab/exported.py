@@ -1,6 +1,6 @@
-"""A predictor (see `counting`) of what export_model.py makes, in any format.
+"""A predictor (see `counting`) of an exported model, in any format.
 
-All take images in [-1, 1], in a batch of fixed size as a rule. Needs no
+Its input is in [-1, 1], and usually in a batch of fixed size. Needs no
 TensorFlow.
 """
 from typing import Optional, Sequence, Tuple, cast
@@ -10,37 +10,27 @@ import numpy as np
 from deeplab import contract
 from deeplab import counting
 from deeplab.errors import InputError
-from deeplab.errors import option
 
 
 class ExportedPredictor(counting.Predictor):
-  """What the formats share; a class for each runs it."""
+  """What the formats share; each has a class that runs it."""
 
-  def __init__(self, path: str, shape: Optional[Sequence[Optional[int]]],
-               crop_size: Optional[Tuple[int, int]]):
+  def __init__(self, path: str, shape: Optional[Sequence[Optional[int]]]):
     """Checks the input.
 
     Args:
       path: the file or folder.
       shape: of its input; None: of unknown rank. A side of None is open.
-      crop_size: (height, width) of the images it will get; None: whatever it
-        takes.
 
     Raises:
-      InputError: where it takes no such images.
+      InputError: it takes no images of a fixed size.
     """
     self.description = path
     shape = list(shape or ())
-    wanted = [None] + list(crop_size or (None, None)) + [contract.CHANNELS]
-    # Only the batch can be open, to be of a known size.
-    if len(shape) != len(wanted) or None in shape[1:] or any(
-        side not in (expected, None) for side, expected in zip(shape, wanted)
-        if expected is not None):
+    if len(shape) != 4 or None in shape[1:] or shape[3] != contract.CHANNELS:
       raise InputError(
-          '{}: input is {}, {}', path,
-          'x'.join(map(str, shape)) or 'of no fixed size',
-          option('crop_size', crop_size) if crop_size else
-          'expected [batch, height, width, 3]')
+          '{}: input is {}, expected [batch, height, width, 3]'.format(
+              path, 'x'.join(map(str, shape)) or 'of no fixed size'))
     self.input_size = cast(Tuple[int, int], tuple(shape[1:3]))
     self._batch_size = shape[0]
 

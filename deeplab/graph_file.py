@@ -1,11 +1,11 @@
-"""Frozen graphs: read as data, and checked before TensorFlow is given them.
+"""Frozen graphs: read as data, and checked before TensorFlow loads them.
 
-A GraphDef is a program. TensorFlow has operators that write files and that run
-Python, and carries them out wherever they stand in the graph. So a file is
-refused unless it consists of what a network like this one consists of, and of
-constants and results of bounded size. What the operators' own code does with
-odd numbers is not checked: see docs/security.md.
+A GraphDef is a program: TensorFlow has operators that write files and that run
+Python. So a file is refused unless it holds only operators of networks like
+this one, and constants and results of bounded size. How the operators' own code
+handles odd numbers is not checked: see docs/security.md.
 """
+import contextlib
 import re
 
 import tensorflow.compat.v1 as tf
@@ -17,8 +17,8 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 
-# What the graphs of export_model.py hold, with any options, on TensorFlow 1.15
-# and 2.21.
+# The operators of graphs of export_model.py, with any options, on TensorFlow
+# 1.15 and 2.21.
 _EXPORTED_OPERATORS = frozenset((
     'Add', 'AddN', 'AddV2', 'ArgMax', 'AvgPool', 'BatchToSpaceND', 'BiasAdd',
     'ConcatV2', 'Const', 'Conv2D', 'DepthwiseConv2dNative',
@@ -26,7 +26,7 @@ _EXPORTED_OPERATORS = frozenset((
     'Placeholder', 'RealDiv', 'Relu', 'Relu6', 'Reshape', 'ResizeBilinear',
     'ResizeNearestNeighbor', 'ReverseV2', 'Rsqrt', 'Softmax', 'SpaceToBatchND',
     'Squeeze', 'StridedSlice', 'Sub'))
-# What other tools and older versions put into graphs of such a network.
+# Those that other tools and older versions write in their place.
 _OTHER_OPERATORS = frozenset((
     'Cast', 'ExpandDims', 'FakeQuantWithMinMaxArgs',
     'FakeQuantWithMinMaxVarsPerChannel', 'FusedBatchNorm', 'FusedBatchNormV2',
@@ -39,8 +39,8 @@ _SIZE_INPUTS = {
     'ExpandDims': (1,), 'Mean': (1,), 'Pad': (1,), 'Reshape': (1,),
     'ResizeBilinear': (1,), 'ResizeNearestNeighbor': (1,), 'ReverseV2': (1,),
     'SpaceToBatchND': (1, 2), 'StridedSlice': (1, 2, 3)}
-# Of these, whose inputs are axes. TensorFlow 1.15 takes memory for as many axes
-# as an input says, and has crashed at an attribute of 2 ** 62.
+# Those of them whose inputs are axes. TensorFlow 1.15 takes memory for as many
+# axes as an input says, and has crashed at an attribute of 2 ** 62.
 _AXIS_INPUTS = frozenset(('ArgMax', 'ConcatV2', 'ExpandDims', 'Mean',
                           'ReverseV2'))
 _MOST_AXES = 8
@@ -52,7 +52,7 @@ _TYPES = {
         (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
 # TensorFlow's own rule, which it applies later.
 _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
-# The only hidden attribute that frozen graphs have: who stands beside whom.
+# The only hidden attribute of frozen graphs: which nodes share a device.
 _COLOCATION = '_class'
 
 
@@ -62,12 +62,8 @@ def read_graph_def(path: str) -> tf.GraphDef:
   Args:
     path: the .pb file.
 
-  Returns:
-    The graph, without the devices that its nodes were pinned to.
-
   Raises:
-    InputError: where there is no such file, it is not a frozen graph, or it
-      holds what a network like this one does not.
+    InputError: there is no such file, or as from `checked`.
   """
   content = inputs.read(
       path, path, 'a frozen graph',
@@ -81,17 +77,14 @@ def read_graph_def(path: str) -> tf.GraphDef:
 
 
 def checked(path: str, graph_def: tf.GraphDef) -> tf.GraphDef:
-  """Returns a graph, of whatever file, that is safe to load.
+  """Returns a graph that is safe to load, and removes its nodes' devices.
 
   Args:
     path: its file, for messages.
-    graph_def: what it holds; changed.
-
-  Returns:
-    The graph, without the devices that its nodes were pinned to.
+    graph_def: the graph; changed.
 
   Raises:
-    InputError: where it is not frozen, or holds what a network like this one
+    InputError: the graph is not frozen, or holds what a network like this one
       does not.
   """
   if not graph_def.node:
@@ -101,23 +94,20 @@ def checked(path: str, graph_def: tf.GraphDef) -> tf.GraphDef:
   except InputError as error:
     raise InputError('{}: {}'.format(path, error))
   for node in graph_def.node:
-    # Of the machine that trained; and 1.15 compiles for some of them.
+    # They are of the machine that trained; and 1.15 compiles for some of them.
     node.ClearField('device')
   return graph_def
 
 
 def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
-  """Loads a graph that read_graph_def returned.
+  """Loads a checked graph into a new tf.Graph.
 
   Args:
     path: its file, for messages.
-    graph_def: what it holds.
-
-  Returns:
-    A graph of its own, with nothing else in it.
+    graph_def: what `checked` returned.
 
   Raises:
-    InputError: where this TensorFlow cannot load it, or a result is too large.
+    InputError: this TensorFlow cannot load it, or a result is too large.
   """
   with tf.Graph().as_default() as graph:
     try:
@@ -125,17 +115,19 @@ def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
       raise InputError('{}: TensorFlow {} cannot load this graph: {}'.format(
           path, tf.__version__, tf_texts.why_not_imported(error)))
-  for node in graph_def.node:
-    operation = graph.get_operation_by_name(node.name)
-    problem = _result_problem(operation)
-    if problem:
-      raise InputError('{}: node {} ({}) {}'.format(
-          path, node.name, node.op, problem))
+  for operation in graph.get_operations():
+    for index, output in enumerate(operation.outputs):
+      # The others are working memory, some of it of no known size.
+      problem = (index == 0 or output.consumers()) and _size_problem(
+          output.shape)
+      if problem:
+        raise InputError('{}: node {} ({}) gives {}'.format(
+            path, operation.name, operation.type, problem))
   return graph
 
 
 def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
-  """Refuses a graph that lacks a node, naming those that it could have meant.
+  """Refuses a graph that lacks a node, and names those that may be meant.
 
   Args:
     path: the graph's file, for the message.
@@ -145,33 +137,24 @@ def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
   Raises:
     InputError: naming the first node that is missing.
   """
+  read = {name.split(':')[0].lstrip('^')
+          for node in graph_def.node for name in node.input}
+  candidates = [some_of(names, limit=5) or 'none' for names in (
+      [node.name for node in graph_def.node if node.op == 'Placeholder'],
+      [node.name for node in graph_def.node if node.name not in read])]
   names = {node.name for node in graph_def.node}
   for wanted_as, name in wanted.items():
     if name not in names:
       raise InputError(
           '{} has no node {}; placeholders: {}; outputs: {}; give {}', path,
-          name, *_candidates(graph_def), option(wanted_as))
-
-
-def _candidates(graph_def):
-  """Names what could be input and output of a graph, for messages.
-
-  Returns:
-    (placeholders, nodes that no other node reads), each a string.
-  """
-  read = {name.split(':')[0].lstrip('^')
-          for node in graph_def.node for name in node.input}
-  inputs = [node.name for node in graph_def.node if node.op == 'Placeholder']
-  outputs = [node.name for node in graph_def.node if node.name not in read]
-  return tuple(
-      some_of(names, limit=5) or 'none' for names in (inputs, outputs))
+          name, *candidates, option(wanted_as))
 
 
 # --- Checks ----------------------------------------------------------------
 
 
 def _check(graph_def):
-  """Raises InputError, without the file's name, where a graph is not safe."""
+  """Raises InputError, without the file's name, if a graph is not safe."""
   for function in graph_def.library.function:
     raise InputError('holds the function {}; a frozen graph has none; '
                      'refused'.format(ascii(function.signature.name)))
@@ -189,51 +172,50 @@ def _check(graph_def):
               node.name, ascii(node.op)[1:-1]))
   stored = 0
   for node in graph_def.node:
-    problem = _attribute_problem(node)
-    if problem:
-      raise InputError('node {} ({}) {}'.format(node.name, node.op, problem))
-    if node.op == 'Const':
-      stored += _constant_bytes(node)
-      if stored > contract.MAX_FILE_BYTES:
-        raise InputError(
-            'node {} (Const) brings the constants to {} bytes; expected at '
-            'most {}'.format(node.name, stored, contract.MAX_FILE_BYTES))
-  _check_size_inputs(graph_def)
+    with _naming(node):
+      for name, value in sorted(node.attr.items()):
+        _check_attribute(node, name, value)
+      if node.op == 'Const':
+        stored += _constant_bytes(node)
+        if stored > contract.MAX_FILE_BYTES:
+          raise InputError(
+              'brings the constants to {} bytes; expected at most {}'.format(
+                  stored, contract.MAX_FILE_BYTES))
+  nodes = {node.name: node for node in graph_def.node}
+  for node in graph_def.node:
+    with _naming(node):
+      _check_size_inputs(node, nodes)
 
 
-def _attribute_problem(node):
-  """Says which attribute a node may not have; None where all are sound."""
-  for name, value in sorted(node.attr.items()):
-    kind = value.WhichOneof('value')
-    shown = 'has the attribute {}'.format(ascii(name)[1:-1])
-    for number in [value.i] if kind == 'i' else value.list.i:
-      if abs(number) > _LARGEST_ATTRIBUTE:
-        return '{} of {}; expected at most {}'.format(
-            shown, number, _LARGEST_ATTRIBUTE)
-    if kind in ('func', 'placeholder') or value.list.func:
-      return shown + ', a function; refused'
-    if name.startswith('_') and name != _COLOCATION:
-      return shown + ', which a frozen graph has not; refused'
-    if value.list.tensor or (
-        kind == 'tensor' and (node.op, name) != ('Const', 'value')):
-      return shown + ', a tensor, which only a Const may have; refused'
-    for number in [value.type] if kind == 'type' else value.list.type:
-      if number not in _TYPES:
-        return '{} of type {}; expected numbers: {}'.format(
-            shown, number, ', '.join(sorted(
-                tf.as_dtype(known).name for known in _TYPES)))
-  return None
+@contextlib.contextmanager
+def _naming(node):
+  """Names the node in an InputError about it."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError('node {} ({}) {}'.format(node.name, node.op, error))
 
 
-def _result_problem(operation):
-  """Says what is wrong with the size of a node's results, or returns None."""
-  for index, output in enumerate(operation.outputs):
-    # The others are working memory, some of it of no known size.
-    if index == 0 or output.consumers():
-      problem = _size_problem(output.shape)
-      if problem:
-        return 'gives ' + problem
-  return None
+def _check_attribute(node, name, value):
+  """Raises InputError if a node may not have an attribute."""
+  kind = value.WhichOneof('value')
+  shown = 'has the attribute {}'.format(ascii(name)[1:-1])
+  for number in [value.i] if kind == 'i' else value.list.i:
+    if abs(number) > _LARGEST_ATTRIBUTE:
+      raise InputError('{} of {}; expected at most {}'.format(
+          shown, number, _LARGEST_ATTRIBUTE))
+  if kind in ('func', 'placeholder') or value.list.func:
+    raise InputError(shown + ', a function; refused')
+  if name.startswith('_') and name != _COLOCATION:
+    raise InputError(shown + ', which a frozen graph has not; refused')
+  if value.list.tensor or (
+      kind == 'tensor' and (node.op, name) != ('Const', 'value')):
+    raise InputError(shown + ', a tensor, which only a Const may have; refused')
+  for number in [value.type] if kind == 'type' else value.list.type:
+    if number not in _TYPES:
+      raise InputError('{} of type {}; expected numbers: {}'.format(
+          shown, number, ', '.join(sorted(
+              tf.as_dtype(known).name for known in _TYPES))))
 
 
 def _constant_bytes(node):
@@ -242,34 +224,32 @@ def _constant_bytes(node):
   A shape of any size may come with a single value, or with none.
 
   Raises:
-    InputError: where its value is not what its shape says.
+    InputError: its value does not match its shape or type.
   """
   tensor = node.attr['value'].tensor
   shape = tf.TensorShape(None) if tensor.tensor_shape.unknown_rank else (
       tf.TensorShape([None if dim.size < 0 else dim.size
                       for dim in tensor.tensor_shape.dim]))
   if tensor.dtype not in _TYPES or tensor.dtype != node.attr['dtype'].type:
-    raise InputError('node {} (Const) holds type {}, its dtype is {}'.format(
-        node.name, tensor.dtype, node.attr['dtype'].type))
+    raise InputError('holds type {}, its dtype is {}'.format(
+        tensor.dtype, node.attr['dtype'].type))
   if not shape.is_fully_defined():
-    raise InputError('node {} (Const) has the shape {}'.format(
-        node.name, shape))
+    raise InputError('has the shape {}'.format(shape))
   problem = _size_problem(shape)
   if problem:
-    raise InputError('node {} (Const) has {}'.format(node.name, problem))
+    raise InputError('has ' + problem)
   size, field = _TYPES[tensor.dtype]
   values = shape.num_elements()
   listed = len(getattr(tensor, field))
   content = len(tensor.tensor_content)
   if (content and (listed or content != values * size)) or listed > values:
-    raise InputError(
-        'node {} (Const) holds {} bytes and {} values for the shape {}'.format(
-            node.name, content, listed, shape))
+    raise InputError('holds {} bytes and {} values for the shape {}'.format(
+        content, listed, shape))
   return values * size
 
 
 def _size_problem(shape):
-  """Says what is wrong with a tensor's shape; None where nothing is.
+  """Returns what is wrong with a tensor's shape, or None.
 
   The batch, the first axis, may be open.
   """
@@ -284,36 +264,27 @@ def _size_problem(shape):
   return None
 
 
-def _check_size_inputs(graph_def):
-  """Raises InputError where a size or an axis is not a constant."""
-  nodes = {node.name: node for node in graph_def.node}
-  for node in graph_def.node:
-    inputs = [name for name in node.input if not name.startswith('^')]
-    for position in _SIZE_INPUTS.get(node.op, ()):
-      source = _node_of(inputs[position:][:1], nodes)
-      # As where a variable was read.
-      if source and source.op == 'Identity':
-        source = _node_of(source.input[:1], nodes)
-      if not source or source.op != 'Const':
-        raise InputError(
-            'node {} ({}) takes a size or an axis that is not a constant; '
-            'refused'.format(node.name, node.op))
-      if node.op in _AXIS_INPUTS:
-        _check_axes(node, source)
+def _check_size_inputs(node, nodes):
+  """Raises InputError if a size or an axis is not a constant, or too large."""
+  given = [name for name in node.input if not name.startswith('^')]
+  for position in _SIZE_INPUTS.get(node.op, ()):
+    source = _node_of(given[position:][:1], nodes)
+    # Freezing a variable leaves an Identity.
+    if source and source.op == 'Identity':
+      source = _node_of(source.input[:1], nodes)
+    if not source or source.op != 'Const':
+      raise InputError(
+          'takes a size or an axis that is not a constant; refused')
+    tensor = source.attr['value'].tensor
+    if node.op in _AXIS_INPUTS and (
+        len(tensor.tensor_shape.dim) > 1 or
+        any(dim.size > _MOST_AXES for dim in tensor.tensor_shape.dim) or
+        any(abs(int(axis)) > _MOST_AXES
+            for axis in tf.make_ndarray(tensor).flat)):
+      raise InputError('takes {} as its axis; expected at most {}'.format(
+          source.name, _MOST_AXES))
 
 
-def _check_axes(node, constant):
-  """Raises InputError where a constant is no number of an axis, or several."""
-  tensor = constant.attr['value'].tensor
-  if len(tensor.tensor_shape.dim) > 1 or any(
-      dim.size > _MOST_AXES for dim in tensor.tensor_shape.dim) or any(
-          abs(int(axis)) > _MOST_AXES
-          for axis in tf.make_ndarray(tensor).flat):
-    raise InputError('node {} ({}) takes {} as its axis; expected at most '
-                     '{}'.format(node.name, node.op, constant.name,
-                                 _MOST_AXES))
-
-
-def _node_of(inputs, nodes):
+def _node_of(given, nodes):
   """Returns the node that gives the only input, or None."""
-  return nodes.get(inputs[0].split(':')[0]) if inputs else None
+  return nodes.get(given[0].split(':')[0]) if given else None

@@ -1,6 +1,4 @@
 """Predictors (see `counting`) that run a checkpoint or an exported graph."""
-from typing import Optional, Tuple
-
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -56,8 +54,8 @@ class CheckpointPredictor(counting.Predictor):
       prefix: checkpoint prefix.
 
     Raises:
-      InputError: where the checkpoint is not this graph's, cannot be read, or
-        has a weight that is inf or NaN.
+      InputError: the checkpoint is not this graph's, cannot be read, or has a
+        weight that is inf or NaN.
     """
     checkpoints.check_options(prefix, self._options)
     checkpoints.check_fits(prefix, self._variables)
@@ -73,26 +71,27 @@ class CheckpointPredictor(counting.Predictor):
     self._session.close()
 
 
-def _classes_of(operation):
-  """Returns the number of classes that an ArgMax chooses from, or None."""
-  while operation.type in ('Identity', 'Cast', 'Reshape', 'Squeeze'):
-    operation = operation.inputs[0].op
-  if operation.type != 'ArgMax' or operation.inputs[0].shape.rank is None:
-    return None
-  return operation.inputs[0].shape.as_list()[-1]
+class GraphPredictor(exported.ExportedPredictor):
+  """A graph that TensorFlow runs; its input is in [-1, 1]."""
 
+  def __init__(self, path: str, graph_def: tf.GraphDef, input_node: str,
+               output_node: str):
+    """Loads a graph.
 
-class _GraphPredictor(exported.ExportedPredictor):
-  """A graph that TensorFlow runs."""
+    Args:
+      path: its file, for messages.
+      graph_def: a graph that graph_file has checked.
+      input_node: name of the node that images are fed to.
+      output_node: name of the node that gives labels.
 
-  def __init__(self, path: str, graph_def: tf.GraphDef, *, input_node: str,
-               output_node: str, crop_size: Optional[Tuple[int, int]]):
+    Raises:
+      InputError: TensorFlow cannot load it, or its input is no image.
+    """
     graph = graph_file.import_graph(path, graph_def)
     self._images = graph.get_tensor_by_name(input_node + ':0')
     self._predictions = graph.get_tensor_by_name(output_node + ':0')
     shape = self._images.shape
-    super().__init__(
-        path, None if shape.rank is None else shape.as_list(), crop_size)
+    super().__init__(path, None if shape.rank is None else shape.as_list())
     self.runtime = runtime()
     self.num_classes = _classes_of(self._predictions.op)
     self._session = tf.Session(graph=graph)
@@ -105,37 +104,25 @@ class _GraphPredictor(exported.ExportedPredictor):
     self._session.close()
 
 
-class FrozenGraphPredictor(_GraphPredictor):
-  """A frozen graph, as export_model.py writes it; its input is in [-1, 1]."""
-
-  def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]],
-               input_node: str = contract.INPUT_NODE,
-               output_node: str = contract.OUTPUT_NODE):
-    """Loads the graph.
-
-    Args:
-      path: the .pb file.
-      crop_size: (height, width) of the images it will get; None: whatever it
-        takes.
-      input_node: name of the node that images are fed to.
-      output_node: name of the node that gives labels.
-
-    Raises:
-      InputError: where the file is no frozen graph, holds what such a network
-        does not, lacks a node, or takes images of another size.
-    """
-    graph_def = graph_file.read_graph_def(path)
-    graph_file.check_nodes(
-        path, graph_def, input_node=input_node, output_node=output_node)
-    super().__init__(path, graph_def, input_node=input_node,
-                     output_node=output_node, crop_size=crop_size)
+def _classes_of(operation):
+  """Returns the number of classes that an ArgMax chooses from, or None."""
+  while operation.type in ('Identity', 'Cast', 'Reshape', 'Squeeze'):
+    operation = operation.inputs[0].op
+  if operation.type != 'ArgMax' or operation.inputs[0].shape.rank is None:
+    return None
+  return operation.inputs[0].shape.as_list()[-1]
 
 
-class SavedModelPredictor(_GraphPredictor):
-  """A SavedModel; its signature says what is fed, in [-1, 1]."""
+def open_frozen_graph(path: str, input_node: str = contract.INPUT_NODE,
+                      output_node: str = contract.OUTPUT_NODE
+                      ) -> GraphPredictor:
+  """Opens a frozen graph; raises InputError if it cannot be used."""
+  graph_def = graph_file.read_graph_def(path)
+  graph_file.check_nodes(
+      path, graph_def, input_node=input_node, output_node=output_node)
+  return GraphPredictor(path, graph_def, input_node, output_node)
 
-  def __init__(self, path: str, *, crop_size: Optional[Tuple[int, int]]):
-    """Loads the graph in a folder; see FrozenGraphPredictor."""
-    found = saved_model_file.read(path)
-    super().__init__(path, found.graph_def, input_node=found.input_node,
-                     output_node=found.output_node, crop_size=crop_size)
+
+def open_saved_model(path: str) -> GraphPredictor:
+  """Opens the SavedModel in a folder; its signature names the nodes."""
+  return GraphPredictor(path, *saved_model_file.read(path))

@@ -1,8 +1,8 @@
-"""SavedModels: a folder with a frozen graph that says what to feed it.
+"""SavedModels: folders with a frozen graph and a signature.
 
-Written and read as data, with the same checks as for any frozen graph (see
-`graph_file`); TensorFlow's own loader, which restores variables and runs what
-the file tells it to, is for whoever uses the model elsewhere.
+They are written and read as data, with the checks of frozen graphs (see
+`graph_file`), and never by TensorFlow's own loader, which restores variables
+and runs operators that the file names.
 """
 import os
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from deeplab import inputs
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 
-# By which TensorFlow and its tools find the graph and the signature.
+# TensorFlow and its tools find the graph and the signature by these names.
 _TAG = 'serve'
 _SIGNATURE = 'serving_default'
 _METHOD = 'tensorflow/serving/predict'
@@ -28,9 +28,8 @@ _PARTS = (contract.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
 
 
 class SavedModel(NamedTuple):
-  """What was read; the graph is safe to load."""
+  """A graph that is safe to load, and the nodes of its signature."""
   graph_def: tf.GraphDef
-  # Nodes, of which the first result is meant.
   input_node: str
   output_node: str
 
@@ -39,13 +38,10 @@ def content_of(graph_def: tf.GraphDef, input_node: str,
                output_node: str) -> bytes:
   """Returns the content of SAVED_MODEL_FILE for a frozen graph.
 
-  Its signature 'serving_default' has the input contract.INPUT_NAME and the
-  output contract.OUTPUT_NAME.
-
   Args:
     graph_def: the graph.
-    input_node: a placeholder, for images.
-    output_node: node that gives labels.
+    input_node: a placeholder, for images; the signature's contract.INPUT_NAME.
+    output_node: the node that gives labels; its contract.OUTPUT_NAME.
   """
   saved = saved_model_pb2.SavedModel(
       saved_model_schema_version=_SCHEMA_VERSION)
@@ -74,8 +70,8 @@ def read(folder: str) -> SavedModel:
     folder: the folder with SAVED_MODEL_FILE.
 
   Raises:
-    InputError: where it is none, has no signature of images to labels, or
-      holds what a network like this one does not, such as variables.
+    InputError: it is none, has no signature of images to labels, or holds what
+      a network like this one does not, such as variables.
   """
   path = os.path.join(folder, contract.SAVED_MODEL_FILE)
   content = inputs.read(path, path, _KIND)
@@ -95,27 +91,23 @@ def read(folder: str) -> SavedModel:
         path, _SIGNATURE, some_of(sorted(map(
             ascii, found[0].signature_def))) or 'none'))
   signature = found[0].signature_def[_SIGNATURE]
-  nodes = [_only_node(path, what, entries) for what, entries in (
-      ('input', signature.inputs), ('output', signature.outputs))]
   names = {node.name for node in graph_def.node}
-  for node in nodes:
+  nodes = []
+  for what, entries in (
+      ('input', signature.inputs), ('output', signature.outputs)):
+    if len(entries) != 1:
+      raise InputError('{}: the signature {} has {} {}s; expected 1'.format(
+          path, _SIGNATURE, len(entries), what))
+    (entry,) = entries.values()
+    node, separator, index = entry.name.rpartition(':')
+    if not separator or index != '0':
+      raise InputError('{}: the signature names the {} {}; expected '
+                       'NODE:0'.format(path, what, ascii(entry.name)))
     if node not in names:
       raise InputError('{}: the signature names the node {}, which there is '
                        'not'.format(path, ascii(node)))
+    nodes.append(node)
   return SavedModel(graph_def, *nodes)
-
-
-def _only_node(path: str, what: str, entries) -> str:
-  """Returns the node of the only input, or output, of a signature."""
-  if len(entries) != 1:
-    raise InputError('{}: the signature {} has {} {}s; expected 1'.format(
-        path, _SIGNATURE, len(entries), what))
-  (entry,) = entries.values()
-  node, separator, index = entry.name.rpartition(':')
-  if not separator or index != '0':
-    raise InputError('{}: the signature names the {} {}; expected '
-                     'NODE:0'.format(path, what, ascii(entry.name)))
-  return node
 
 
 def check_replaceable(folder: str) -> None:

@@ -363,7 +363,7 @@ def test_everything_is_written_before_anything_is_printed(
 def test_outputs_are_refused_before_the_work(
     data, logs, network, tmp_path, monkeypatch, name):
   monkeypatch.setattr(
-      predictors, 'FrozenGraphPredictor', lambda path, **unused: network)
+      predictors, 'open_frozen_graph', lambda *unused_arguments: network)
   save(logs, 2)
   (tmp_path / 'file').write_text('')
   if name == 'report_json':

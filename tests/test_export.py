@@ -109,8 +109,7 @@ def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
   network = predictors.CheckpointPredictor(MODEL)
   network.restore(checkpoint)
   from_checkpoint = predict(network, batch)
-  from_graph = predict(predictors.FrozenGraphPredictor(
-      plain.path, crop_size=(65, 65)), batch)
+  from_graph = predict(predictors.open_frozen_graph(plain.path), batch)
   assert from_checkpoint.shape == (3, 65, 65)
   assert from_graph.dtype == from_checkpoint.dtype == np.int32
   np.testing.assert_array_equal(from_checkpoint, from_graph)
@@ -124,7 +123,7 @@ def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
   model = MODEL._replace(crop_size=crop_size, output_stride=stride)
   path = run_export(checkpoint, tmp_path, model).path
   labels = predict(
-      predictors.FrozenGraphPredictor(path, crop_size=crop_size),
+      predictors.open_frozen_graph(path),
       np.zeros((1,) + crop_size + (3,), np.float32))
   assert labels.shape == (1,) + crop_size
 
@@ -133,21 +132,18 @@ def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
 def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
     checkpoint, plain, mirroring, tmp_path):
   batch = images()
-  expected = predict(predictors.FrozenGraphPredictor(
-      plain.path, crop_size=(65, 65)), batch)
+  expected = predict(predictors.open_frozen_graph(plain.path), batch)
   scaled = run_export(checkpoint, tmp_path, inference_scales=(0.75, 1.0))
   for result in (scaled, mirroring):
     assert result.operations['Conv2D'] == 82
-    labels = predict(predictors.FrozenGraphPredictor(
-        result.path, crop_size=(65, 65)), batch)
+    labels = predict(predictors.open_frozen_graph(result.path), batch)
     assert labels.shape == expected.shape and (labels != expected).any()
 
 
 def test_mirroring_twice_is_no_mirroring(mirroring):
   batch = images()
   labels, mirrored = [
-      predict(predictors.FrozenGraphPredictor(
-          mirroring.path, crop_size=(65, 65)), given)
+      predict(predictors.open_frozen_graph(mirroring.path), given)
       for given in (batch, batch[:, :, ::-1])]
   assert (labels == mirrored[:, :, ::-1]).mean() > 0.99
 
@@ -190,8 +186,8 @@ def test_graphs_of_other_options_are_accepted_too(
     session.run(tf.global_variables_initializer())
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
   path = run_export(prefix, tmp_path, model).path
-  assert predict(predictors.FrozenGraphPredictor(
-      path, crop_size=(64, 64)), images(64)).shape == (1, 64, 64)
+  assert predict(predictors.open_frozen_graph(path), images(64)).shape == (
+      1, 64, 64)
 
 
 @pytest.mark.slow
@@ -310,16 +306,12 @@ def test_scales_without_a_size_for_the_network_are_refused(
 
 
 def test_graphs_that_cannot_be_evaluated_are_refused(plain, tmp_path):
-  with pytest.raises(InputError, match='input is 1x65x65x3, '
-                     'crop_size=512,512'):
-    predictors.FrozenGraphPredictor(plain.path, crop_size=(512, 512))
   with pytest.raises(InputError, match='has no node Input; placeholders: '
                      'ImageTensor; outputs: ArgMax; give input_node'):
-    predictors.FrozenGraphPredictor(
-        plain.path, crop_size=(65, 65), input_node='Input')
+    predictors.open_frozen_graph(plain.path, input_node='Input')
   with pytest.raises(InputError, match='give output_node'):
-    predictors.FrozenGraphPredictor(
-        plain.path, crop_size=(65, 65), output_node='SemanticPredictions')
+    predictors.open_frozen_graph(
+        plain.path, output_node='SemanticPredictions')
   for content in (b'', b'no graph'):
     (tmp_path / 'bad.pb').write_bytes(content)
     with pytest.raises(InputError, match='not a frozen GraphDef'):
@@ -331,7 +323,6 @@ def test_graphs_that_cannot_be_evaluated_are_refused(plain, tmp_path):
 def test_the_input_node_can_be_chosen(plain):
   batch = images()
   outputs = [
-      predict(predictors.FrozenGraphPredictor(
-          plain.path, crop_size=(65, 65), input_node=name), batch)
+      predict(predictors.open_frozen_graph(plain.path, input_node=name), batch)
       for name in (contract.INPUT_NODE, contract.IMAGE_NODE)]
   np.testing.assert_array_equal(*outputs)

@@ -274,7 +274,7 @@ def test_saved_models_that_are_not_safe_are_refused(tmp_path, change, words):
     assert saved_model_file.read(folder).output_node == 'out'
     return
   with pytest.raises(InputError, match=words) as caught:
-    predictors.SavedModelPredictor(folder, crop_size=CROP)
+    predictors.open_saved_model(folder)
   assert str(caught.value).startswith(folder + '/saved_model.pb: ')
 
 
@@ -297,8 +297,6 @@ def test_what_is_no_saved_model_is_refused(tmp_path):
     saved_model_file.read(str(tmp_path))
   with pytest.raises(InputError, match='no such file; expected a SavedModel'):
     saved_model_file.read(str(tmp_path / 'none'))
-  with pytest.raises(InputError, match='input is 1x33x33x3, crop_size=65,65'):
-    predictors.SavedModelPredictor(saved(tmp_path), crop_size=(65, 65))
 
 
 # --- Evaluation ------------------------------------------------------------
@@ -648,7 +646,7 @@ def test_onnx_files_that_are_not_safe_are_refused(tmp_path, change, words):
         change is nothing) else onnx_file.read(str(path))
     return
   with pytest.raises(InputError, match=words) as caught:
-    onnx_file.OnnxPredictor(str(path), crop_size=CROP)
+    onnx_file.OnnxPredictor(str(path))
   assert str(caught.value).startswith('{}: '.format(path))
   assert '\n' not in str(caught.value)
 
@@ -661,8 +659,6 @@ def test_what_is_no_onnx_file_is_refused(tmp_path, exported):
     onnx_file.read(str(path))
   with pytest.raises(InputError, match='no such file; expected an ONNX file'):
     onnx_file.read(str(tmp_path / 'none.onnx'))
-  with pytest.raises(InputError, match='input is 1x33x33x3, crop_size=65,65'):
-    onnx_file.OnnxPredictor(exported.paths[2], crop_size=(65, 65))
 
 
 @MODERN
@@ -672,5 +668,5 @@ def test_a_runtime_that_refuses_a_file_says_so_in_a_line(tmp_path):
   path = tmp_path / 'x.onnx'
   path.write_bytes(onnx_of(of_the_future))
   with pytest.raises(InputError, match='x.onnx: .*') as caught:
-    onnx_file.OnnxPredictor(str(path), crop_size=CROP)
+    onnx_file.OnnxPredictor(str(path))
   assert '\n' not in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 from deeplab import environment
 from deeplab.errors import InputError
 from deeplab.lite import interpreters
+from tests import test_lite_model_file
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
@@ -61,8 +62,7 @@ class FakeInterpreter:
 @pytest.fixture
 def path(tmp_path):
   path = tmp_path / 'x.tflite'
-  # A model with nothing in it, the least that is one.
-  path.write_bytes(b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
+  path.write_bytes(test_lite_model_file.model_bytes())
   return str(path)
 
 
@@ -236,7 +236,7 @@ def test_labels_of_logits(make, dtype):
 
 def test_files_that_are_no_models(tmp_path):
   with pytest.raises(InputError) as caught:
-    interpreters.check_file(str(tmp_path))
+    interpreters.read(str(tmp_path))
   assert str(caught.value) == (
       'net_file={}: is a folder; ./scripts/fetch_checkpoints.sh gets the '
       'published ones'.format(tmp_path))
@@ -244,7 +244,7 @@ def test_files_that_are_no_models(tmp_path):
     path = tmp_path / 'x.tflite'
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-      interpreters.check_file(str(path))
+      interpreters.read(str(path))
     assert str(caught.value) == (
         'net_file={}: not a TFLite model (bad identifier {}, expected '
         "b'TFL3')".format(path, content[4:8]))

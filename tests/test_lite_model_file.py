@@ -211,7 +211,7 @@ def test_custom_operators_are_refused(tmp_path, fields, shown):
   path = tmp_path / 'x.tflite'
   path.write_bytes(model_bytes(**fields))
   for function, name in ((model_file.read, str(path)),
-                         (interpreters.check_file,
+                         (interpreters.read,
                           'net_file={}'.format(path))):
     with pytest.raises(InputError) as caught:
       function(str(path))
@@ -223,9 +223,9 @@ def test_custom_operators_are_refused(tmp_path, fields, shown):
 def test_own_operators_are_accepted(tmp_path, reference_dir):
   path = tmp_path / 'x.tflite'
   path.write_bytes(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'))
-  interpreters.check_file(str(path))
+  interpreters.read(str(path))
   for name in ('freeze_ptq.tflite', 'freeze_qat.tflite'):
-    interpreters.check_file(os.path.join(reference_dir, name))
+    interpreters.read(os.path.join(reference_dir, name))
 
 
 def test_a_list_of_operators_that_cannot_be_read_is_refused():
@@ -233,7 +233,7 @@ def test_a_list_of_operators_that_cannot_be_read_is_refused():
   for content in (b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
                   b'\xff\xff\0\0TFL3' + bytes(8)):
     with pytest.raises(InputError, match='x: damaged or cut off'):
-      model_file.check(content, 'x')
+      model_file.parse(content, 'x')
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):

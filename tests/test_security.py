@@ -321,8 +321,8 @@ def test_only_the_batch_may_be_open(tmp_path):
   message = load_refusal(tmp_path, make_graph(shape=(1, None, SIDE, 3)))
   assert message.startswith('node in (Placeholder) gives a tensor of no fixed ')
   path = write_graph(tmp_path / 'x.pb', make_graph(shape=(None, SIDE, SIDE, 3)))
-  predictor = predictors.FrozenGraphPredictor(
-      path, crop_size=(SIDE, SIDE), input_node='in', output_node='out')
+  predictor = predictors.open_frozen_graph(
+      path, input_node='in', output_node='out')
   assert predictor.predict(np.zeros([3, SIDE, SIDE, 3], np.float32)).shape == (
       3, SIDE, SIDE)
   predictor.close()
@@ -332,8 +332,8 @@ def test_only_the_batch_may_be_open(tmp_path):
 def test_devices_of_another_machine_are_forgotten(tmp_path):
   graph_def = make_graph()
   node_of(graph_def, 'conv').device = '/job:worker/task:7/device:GPU:3'
-  predictor = predictors.FrozenGraphPredictor(
-      write_graph(tmp_path / 'x.pb', graph_def), crop_size=(SIDE, SIDE),
+  predictor = predictors.open_frozen_graph(
+      write_graph(tmp_path / 'x.pb', graph_def),
       input_node='in', output_node='out')
   assert not predictor.predict(np.ones([1, SIDE, SIDE, 3], np.float32)).any()
   predictor.close()

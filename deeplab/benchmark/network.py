@@ -174,9 +174,7 @@ def forward(sizes: cases.Sizes, paths: cases.Paths, *,
     batch: number of images at a time.
   """
   predictor: counting.Predictor = (
-      predictors.FrozenGraphPredictor(
-          paths('float', contract.FROZEN_GRAPH),
-          crop_size=(sizes.side, sizes.side))
+      predictors.open_frozen_graph(paths('float', contract.FROZEN_GRAPH))
       if frozen else _predictor(sizes, paths))
   images = np.random.RandomState(_SEED).uniform(
       0, 255, [batch, sizes.side, sizes.side, 3]).astype(np.float32)

@@ -62,7 +62,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
     InputError: a file that cannot be used as a model, or pairs that cannot be
       used with it.
   """
-  interpreters.check_file(options.net_file)
+  interpreters.read(options.net_file)  # before any work
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
   label_map = _label_map(options, listing)

@@ -5,7 +5,7 @@ is imported when the first predictor is made.
 """
 import importlib
 import inspect
-from typing import Optional
+from typing import Optional, Tuple
 import warnings
 
 import numpy as np
@@ -20,48 +20,37 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.lite import model_file
 
-_CHANNELS = 3
 # How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
 # for a quantized input to take pixels as they are, relative to the range.
 _RANGE_TOLERANCE = 0.01
-# A delegate's operator, as the interpreter names it.
+# How the interpreter names the operator of a delegate.
 _DELEGATE = 'DELEGATE'
-# Packages that are an interpreter, and the modules it is in.
-_LITERT = ('ai-edge-litert', 'ai_edge_litert.interpreter')
-_TFLITE_RUNTIME = ('tflite-runtime', 'tflite_runtime.interpreter')
 
 
-def check_file(path: str) -> None:
-  """Checks that a file looks like a TFLite model, without an interpreter.
+def read(path: str) -> Tuple[bytes, model_file.Model]:
+  """Reads a file that an interpreter is to run: returns its bytes, parsed too.
 
-  Args:
-    path: the .tflite file.
+  An interpreter follows the offsets in a file, and may crash on a damaged one,
+  so the file is parsed first.
 
   Raises:
-    InputError: no such file, another kind of file, or custom operators.
+    InputError: there is no such file, it is not a whole TFLite file, or it has
+      custom operators.
   """
-  _content(path)
-
-
-def _content(path):
   name = option('net_file', path)
   content = inputs.read(
       path, name, 'a TFLite model',
       './scripts/fetch_checkpoints.sh gets the published ones')
-  model_file.check(content, name)
-  return content
+  return content, model_file.parse(content, name)
 
 
 class TflitePredictor(counting.Predictor):
-  """A TFLite file from images to labels; see the module.
+  """Runs a TFLite file, from images to labels.
 
   Attributes:
-    description: the path.
-    input_size: (height, width) of the input, in pixels.
     input_text: type and range of the input, for people.
-    interpreter_text: which interpreter runs it, with which kernels.
-    runtime: the same, with its number of threads.
-    num_threads: int, of the interpreter; 1 where it cannot have several.
+    interpreter_text: the interpreter and its kernels.
+    num_threads: threads of the interpreter; 1 if it cannot have several.
   """
 
   def __init__(self, path: str, *, is_float_input: Optional[bool] = None,
@@ -70,19 +59,38 @@ class TflitePredictor(counting.Predictor):
 
     Args:
       path: the .tflite file.
-      is_float_input: what the caller takes the input to be; None: no idea.
+      is_float_input: whether the caller expects a float input; None: no
+        expectation.
       is_input_0_255: whether the input is in [0, 255], not in [-1, 1]; None:
         [-1, 1] for a float input, pixels as they are for a quantized one.
-      num_threads: where the interpreter can have several.
+      num_threads: of the interpreter, if it can have several.
 
     Raises:
-      InputError: where the file is no TFLite model that makes labels of
-        images, or its input is not what the caller takes it to be.
+      InputError: the file is no TFLite model that makes labels of images, or
+        its input is not what the caller expects.
     """
-    content = _content(path)
     self.description = path
-    self._interpreter, name, self.num_threads, self._input, self._output = (
-        _load(content, path, num_threads))
+    content, model = read(path)
+    self.num_classes = model.num_classes()
+    interpreter_class, name = _interpreter_class()
+    # Those of TensorFlow 1.15 and 2.2 have one thread.
+    threads = {'num_threads': num_threads} if 'num_threads' in (
+        inspect.signature(interpreter_class).parameters) else {}
+    self.num_threads = threads.get('num_threads', 1)
+    try:
+      with quiet.without_notices(), warnings.catch_warnings():
+        # TensorFlow's says that it has moved to LiteRT.
+        warnings.simplefilter('ignore')
+        self._interpreter = interpreter_class(
+            model_content=content, **threads)
+        self._interpreter.allocate_tensors()
+        # These fail if the name of a tensor is not UTF-8.
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+    except (ValueError, RuntimeError) as error:
+      raise InputError(
+          '{}: {} cannot load this model: {}', option('net_file', path), name,
+          errors.one_line(str(error)))
     self.interpreter_text = '{}, {}'.format(name, _kernels(self._interpreter))
     self.runtime = '{}, {} thread{}'.format(
         self.interpreter_text, self.num_threads,
@@ -97,10 +105,11 @@ class TflitePredictor(counting.Predictor):
   def _check_shapes(self):
     inputs, outputs = (details['shape'].tolist()
                        for details in (self._input, self._output))
-    if len(inputs) != 4 or inputs[0] != 1 or inputs[3] != _CHANNELS:
+    if len(inputs) != 4 or inputs[0] != 1 or inputs[3] != contract.CHANNELS:
       raise InputError('{}: input has shape {}; expected [1, height, width, '
-                       '{}]'.format(self.description, inputs, _CHANNELS))
-    # Interpreters take an open side for 1; only newer ones tell.
+                       '{}]'.format(self.description, inputs,
+                                    contract.CHANNELS))
+    # Interpreters take an open side for 1; only newer ones report it.
     given = list(self._input.get('shape_signature', inputs))
     if -1 in given[1:3] or inputs[1:3] == [1, 1]:
       raise InputError(
@@ -118,50 +127,39 @@ class TflitePredictor(counting.Predictor):
               outputs, inputs[:3]))
 
   def _choose_conversion(self, is_input_0_255):
-    """Returns a function from pixels to the input, and what it is in words."""
+    """Returns a function from pixels to the input, and the input in words."""
     dtype = np.dtype(self._input['dtype'])
+    scale, zero_point = self._input['quantization']
     if dtype == np.float32:
       if is_input_0_255:
-        return _as_they_are, 'float32 in [0, 255]'
+        return _unchanged, 'float32 in [0, 255]'
       return contract.scale_as_tflite_scripts, 'float32 in [-1, 1]'
     text = '{} (scale {:.7g}, zero point {})'.format(
-        dtype.name, *self._input['quantization'])
-    if dtype == np.int16:
-      return self._choose_int16(text)
-    if dtype not in (np.uint8, np.int8):
-      raise InputError('{}: input is {}; expected float32, uint8, int8 or '
-                       'int16'.format(self.description, text))
-    # The value that stands for pixel 0: 0 for uint8, -128 for int8.
-    lowest = np.iinfo(dtype).min
-    if not _takes_pixels(lowest, *self._input['quantization']):
-      raise InputError(
-          '{}: input is {}; expected a quantization by which pixels 0..255 '
-          'mean [-1, 1] or [0, 255]'.format(self.description, text))
-
-    def shift(images):
-      return (images + lowest).astype(dtype)
-
-    return shift, text
-
-  def _choose_int16(self, text):
-    """The same for int16, whose scale is the largest value over 32767."""
-    scale, zero_point = self._input['quantization']
-    limits = np.iinfo(np.int16)
-    for largest, scaled in ((1, contract.scale_as_tflite_scripts),
-                            (255, _as_they_are)):
-      if zero_point == 0 and abs(
-          scale * limits.max - largest) <= _RANGE_TOLERANCE * largest:
-        def quantize(images, scaled=scaled):
-          return np.clip(np.rint(scaled(images) / scale), limits.min,
-                         limits.max).astype(np.int16)
-
-        return quantize, text
-    raise InputError(
-        '{}: input is {}; expected a quantization from -1 to 1, or from -255 '
-        'to 255'.format(self.description, text))
+        dtype.name, scale, zero_point)
+    if dtype in (np.uint8, np.int8):
+      expected = 'a quantization by which pixels 0..255 mean [-1, 1] or [0, 255]'
+      # Pixel 0 is stored as the lowest value: 0 in uint8, -128 in int8.
+      lowest = np.iinfo(dtype).min
+      ends = [scale * (lowest + pixel - zero_point) for pixel in (0, 255)]
+      # The published inputs are near [-1, 1]: 2/255 around 127, 1/128 around
+      # 128.
+      if _is_range(ends, (-1, 1)) or _is_range(ends, (0, 255)):
+        return lambda images: (images + lowest).astype(dtype), text
+    elif dtype == np.int16:
+      expected = 'a quantization from -1 to 1, or from -255 to 255'
+      ends = [0, scale * 32767]
+      for largest, scaled in ((1, contract.scale_as_tflite_scripts),
+                              (255, _unchanged)):
+        if zero_point == 0 and _is_range(ends, (0, largest)):
+          return lambda images, scaled=scaled: np.clip(np.rint(
+              scaled(images) / scale), -32768, 32767).astype(np.int16), text
+    else:
+      expected = 'float32, uint8, int8 or int16'
+    raise InputError('{}: input is {}; expected {}'.format(
+        self.description, text, expected))
 
   def _check_expectations(self, is_float_input, is_input_0_255):
-    """Raises InputError where an expectation contradicts the file."""
+    """Raises InputError if an expectation contradicts the file."""
     is_float = self._input['dtype'] == np.float32
     if is_float_input is not None and is_float_input != is_float:
       raise InputError(
@@ -175,75 +173,40 @@ class TflitePredictor(counting.Predictor):
           option('is_input_0_255', False))
 
   def predict(self, images: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images, uint8 ones too; see the base class."""
-    labels = [self._predict_one(self.prepare(image)) for image in images]
-    return np.stack(labels).astype(np.int32)
+    """Returns int32 labels of images, float32 or uint8; see the base class."""
+    # One by one: the input of all images together may take much memory.
+    return np.concatenate([
+        self.predict_prepared(self.prepare(image[np.newaxis]))
+        for image in images])
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Returns images, or one, as the file takes them; see the base class."""
+    """Returns images as the file takes them; see the base class."""
     return self._convert(images.astype(np.float32))
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
     """Returns int32 labels of what `prepare` made; see the base class."""
-    return np.stack(list(map(self._predict_one, inputs))).astype(np.int32)
-
-  def _predict_one(self, pixels):
-    self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
-    self._interpreter.invoke()
-    result = self._interpreter.get_tensor(self._output['index'])[0]
-    return np.argmax(result, axis=-1) if self._gives_logits else result
+    labels = []
+    for pixels in inputs:
+      self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
+      self._interpreter.invoke()
+      result = self._interpreter.get_tensor(self._output['index'])[0]
+      labels.append(
+          np.argmax(result, axis=-1) if self._gives_logits else result)
+    return np.stack(labels).astype(np.int32)
 
   def close(self) -> None:
     """Frees the interpreter."""
     self._interpreter = None
 
 
-def _as_they_are(images):
+def _unchanged(images):
   return images
 
 
-def _takes_pixels(lowest, scale, zero_point):
-  """Whether pixels, from the type's lowest value up, mean [-1, 1] or [0, 255].
-
-  The published files' inputs mean that nearly, not exactly: 2/255 around 127
-  and 1/128 around 128.
-  """
-  first, last = (scale * (lowest + pixel - zero_point) for pixel in (0, 255))
-  return any(
-      max(abs(first - low), abs(last - high)) <= _RANGE_TOLERANCE * (high - low)
-      for low, high in ((-1, 1), (0, 255)))
-
-
-# --- The interpreter -------------------------------------------------------
-
-
-def _load(content, path, num_threads):
-  """Returns an interpreter that is ready to run, and facts about it.
-
-  Returns:
-    (interpreter, its name, its number of threads, details of its input,
-    details of its output).
-  """
-  interpreter_class, name = _interpreter_class()
-  arguments = {}
-  if 'num_threads' in inspect.signature(interpreter_class).parameters:
-    arguments['num_threads'] = num_threads
-  else:  # TensorFlow 1.15's and 2.2's
-    num_threads = 1
-  try:
-    with quiet.without_notices(), warnings.catch_warnings():
-      # TensorFlow's says that it has moved to LiteRT.
-      warnings.simplefilter('ignore')
-      interpreter = interpreter_class(model_content=content, **arguments)
-      interpreter.allocate_tensors()
-      # These fail if the name of a tensor is not UTF-8.
-      details = (interpreter.get_input_details()[0],
-                 interpreter.get_output_details()[0])
-  except (ValueError, RuntimeError) as error:
-    raise InputError(
-        '{}: {} cannot load this model: {}', option('net_file', path), name,
-        errors.one_line(str(error)))
-  return (interpreter, name, num_threads) + details
+def _is_range(ends, wanted):
+  """Whether two real values are the ends of a range, nearly."""
+  return np.allclose(
+      ends, wanted, rtol=0, atol=_RANGE_TOLERANCE * (wanted[1] - wanted[0]))
 
 
 def _interpreter_class():
@@ -252,30 +215,21 @@ def _interpreter_class():
   LiteRT goes first: TensorFlow's own interpreter is no longer kept up. The old
   ones, which the published scores are of, run where LiteRT does not exist.
   """
-  found = (_from_package(*_LITERT) or _from_tensorflow() or
-           _from_package(*_TFLITE_RUNTIME))
-  if not found:
-    raise InputError('no TFLite interpreter; install TensorFlow or one of '
-                     '{}'.format(', '.join(environment.TFLITE_PACKAGES)))
-  return found
-
-
-def _from_package(package, module):
-  version = environment.installed_version(package)
-  if not version:
-    return None
-  return (importlib.import_module(module).Interpreter,
-          '{} {}'.format(package, version))
-
-
-def _from_tensorflow():
-  version = environment.tensorflow_version()
-  if not version:
-    return None
-  import tensorflow as tf
-  if not hasattr(tf.lite, 'Interpreter'):
-    return None
-  return tf.lite.Interpreter, 'TensorFlow {}'.format(version)
+  litert, tflite_runtime = environment.TFLITE_PACKAGES
+  tensorflow = environment.tensorflow_version()
+  for package, module, version in (
+      (litert, 'ai_edge_litert.interpreter',
+       environment.installed_version(litert)),
+      ('TensorFlow', 'tensorflow', tensorflow),
+      (tflite_runtime, 'tflite_runtime.interpreter',
+       environment.installed_version(tflite_runtime))):
+    if version:
+      found = importlib.import_module(module)
+      found = found.lite if package == 'TensorFlow' else found
+      if hasattr(found, 'Interpreter'):
+        return found.Interpreter, '{} {}'.format(package, version)
+  raise InputError('no TFLite interpreter; install TensorFlow or one of '
+                   '{}'.format(', '.join(environment.TFLITE_PACKAGES)))
 
 
 def _kernels(interpreter):

@@ -4,7 +4,6 @@ The file itself is parsed, so any TensorFlow will do, and no interpreter has to
 know its operators.
 """
 import collections
-import contextlib
 import struct
 import sys
 from typing import Dict, NamedTuple, Optional, Tuple, Union, cast
@@ -94,6 +93,16 @@ class Model(NamedTuple):
   inputs: Tuple[int, ...]
   outputs: Tuple[int, ...]
 
+  def num_classes(self) -> Optional[int]:
+    """Returns how many classes the only output tells apart; None: unknown."""
+    output = self.tensors[self.outputs[0]]
+    if len(output.shape) == 4:  # logits
+      return output.shape[-1]
+    for operator in self.operators:
+      if operator.kind == 'ARG_MAX' and self.outputs[0] in operator.outputs:
+        return self.tensors[operator.inputs[0]].shape[-1]
+    return None
+
   def operation_counts(self) -> Dict[str, int]:
     """Counts operators by kind: dict from kind to number."""
     return dict(collections.Counter(
@@ -103,15 +112,8 @@ class Model(NamedTuple):
 def read(path: str) -> Model:
   """Reads a TFLite file.
 
-  Args:
-    path: the file.
-
-  Returns:
-    A Model.
-
   Raises:
-    InputError: there is no such file, it is not a whole TFLite file, or it has
-      custom operators.
+    InputError: there is no such file, or as from `parse`.
   """
   return parse(inputs.read(path, path, 'a TFLite model'), path)
 
@@ -119,52 +121,46 @@ def read(path: str) -> Model:
 def parse(content: bytes, name: Union[str, Option]) -> Model:
   """Parses the bytes of a TFLite file.
 
-  Args:
-    content: bytes.
-    name: the file's path, or the option with it, for messages.
+  Refuses custom operators, which are looked up by name: TensorFlow's
+  interpreter finds all operators of TensorFlow under 'Flex...', also those that
+  write files.
 
-  Returns:
-    A Model.
+  Args:
+    content: the bytes.
+    name: the file's path, or the option with it, for messages.
 
   Raises:
     InputError: the bytes are not a whole TFLite file, or it has custom
       operators.
   """
-  check(content, name)
-  with _damage_explained(content, name):
-    return _parse_model(tflite.Model.GetRootAsModel(content, 0), content)
-
-
-def check(content: bytes, name: Union[str, Option]) -> None:
-  """Refuses what is no TFLite model, or has operators that are not its own.
-
-  Custom operators are looked up by name. TensorFlow's interpreter finds all of
-  TensorFlow's operators under 'Flex...', also those that write files.
-
-  Args:
-    content: bytes of the file.
-    name: the file's path, or the option with it, for messages.
-
-  Raises:
-    InputError: naming the operator; or the list of operators cannot be read.
-  """
   if content[4:8] != _IDENTIFIER:
     raise InputError(
         '{}: not a TFLite model (bad identifier {}, expected {})', name,
         content[4:8], _IDENTIFIER)
-  with _damage_explained(content, name):
+  try:
     model = tflite.Model.GetRootAsModel(content, 0)
-    codes = map(model.OperatorCodes, range(model.OperatorCodesLength()))
+    custom = _custom_operator(model)
+    if custom is None:
+      return _parse_model(model, content)
+  except (struct.error, IndexError, TypeError, ValueError, AttributeError):
+    # An offset leads to nowhere.
+    raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
+                     len(content))
+  raise InputError(
+      '{}: has the custom operator {}, which no network like this one has; '
+      'refused, as it could run anything', name, custom)
+
+
+def _custom_operator(model):
+  """Returns the name of the first custom operator, or None."""
+  for index in range(model.OperatorCodesLength()):
+    code = model.OperatorCodes(index)
     # Old interpreters read one field, new ones the larger of the two.
-    custom = next((code.CustomCode() or b'' for code in codes
-                   if tflite.BuiltinOperator.CUSTOM in _builtin_codes(code)),
-                  None)
-  if custom is not None:
-    # ascii() keeps control characters from the terminal.
-    raise InputError(
-        '{}: has the custom operator {}, which no network like this one has; '
-        'refused, as it could run anything', name,
-        ascii(custom.decode('utf-8', 'replace'))[1:-1] or 'without a name')
+    if tflite.BuiltinOperator.CUSTOM in _builtin_codes(code):
+      name = (code.CustomCode() or b'').decode('utf-8', 'replace')
+      # ascii() keeps control characters from the terminal.
+      return ascii(name)[1:-1] or 'without a name'
+  return None
 
 
 def _builtin_codes(code):
@@ -186,16 +182,6 @@ def _number(table, place, kind):
   return table._tab.Get(kind, table._tab.Pos + offset) if offset else 0
 
 
-@contextlib.contextmanager
-def _damage_explained(content, name):
-  """Turns errors of following offsets to nowhere into an InputError."""
-  try:
-    yield
-  except (struct.error, IndexError, TypeError, ValueError, AttributeError):
-    raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
-                     len(content))
-
-
 def _parse_model(model, content):
   graph = model.Subgraphs(0)
   tensors = tuple(_parse_tensor(model, graph.Tensors(index), content)
@@ -203,9 +189,10 @@ def _parse_model(model, content):
   operators = []
   for index in range(graph.OperatorsLength()):
     operator = graph.Operators(index)
-    code = model.OperatorCodes(operator.OpcodeIndex())
+    code = max(_builtin_codes(model.OperatorCodes(operator.OpcodeIndex())))
     operators.append(Operator(
-        kind=tflite.opcode2name(max(_builtin_codes(code))),
+        # Newer TensorFlows have operators that the package does not know.
+        kind=tflite.BUILTIN_OPCODE2NAME.get(code, str(code)),
         inputs=_positions(operator.InputsAsNumpy()),
         outputs=_positions(operator.OutputsAsNumpy())))
   result = Model(tensors, tuple(operators), _positions(graph.InputsAsNumpy()),
