@@ -1,7 +1,4 @@
-"""Export: a checkpoint's weights and graph in one file, the frozen graph.
-
-Or as what is made of that: a SavedModel, an ONNX file.
-"""
+"""Exports a checkpoint as a frozen graph, a SavedModel or an ONNX file."""
 import collections
 import logging
 import os
@@ -26,7 +23,7 @@ _FORMATS = (options_lib.FROZEN_GRAPH, options_lib.SAVED_MODEL, options_lib.ONNX)
 
 class ExportResult(NamedTuple):
   """What was written."""
-  # The first of the formats; all of them, in order.
+  # Of the first format, and of all formats in order.
   path: str
   paths: Tuple[str, ...]
   # Prefix of the checkpoint.
@@ -34,9 +31,9 @@ class ExportResult(NamedTuple):
   # Number of nodes, and how many of each type.
   nodes: int
   operations: Dict[str, int]
-  # Size in bytes, of all formats together.
+  # Size of all formats together, in bytes.
   size: int
-  # The graph without weights; None: not asked for.
+  # The graph without weights, if it was asked for.
   inference_graph: Optional[str]
 
 
@@ -56,8 +53,8 @@ def export(model_options: options_lib.ModelOptions,
     What was written: all that is asked for, or nothing.
 
   Raises:
-    InputError: where the checkpoint is missing or not this network's, or the
-      files cannot be written; a format that needs a package that is missing.
+    InputError: the checkpoint is missing or not of this network, the files
+      cannot be written, or a package that a format needs is missing.
   """
   if options_lib.ONNX in options.formats:
     onnx_file.check_converter(option('formats', options_lib.ONNX))
@@ -68,70 +65,34 @@ def export(model_options: options_lib.ModelOptions,
       prefix, model_options, options.num_classes)
   checkpoints.check_options(prefix, model_options)
   named = _output_path(options.export_path)
-  inference_graph = None
-  if options.save_inference_graph:
-    inference_graph = os.path.join(
-        os.path.dirname(named), contract.INFERENCE_GRAPH)
-  description = descriptions.of_graph(named)
   models = _model_paths(named, options.formats)
-  servable = models.get(options_lib.SAVED_MODEL)
-  # The models are the last to appear: with them, all that belongs to them is
-  # there.
-  outputs = [output for output in (
-      inference_graph, description, *reversed(list(models.values()))) if output]
-  given = option('export_path', options.export_path)
-  files.check_outputs(given, *[
-      output for output in outputs if output not in (servable, description)])
-  files.check_outputs(given, description,
-                      ours=files.json_with('checkpoint', 'model'))
-  _warn_of_others(named, models)
-  if servable:
-    saved_model_file.check_replaceable(servable)
+  inference_graph = os.path.join(
+      os.path.dirname(named), contract.INFERENCE_GRAPH
+  ) if options.save_inference_graph else None
+  _check_outputs(options.export_path, named, models, inference_graph)
   _LOG.info('exporting %s', prefix)
-  with tf.Graph().as_default() as graph:
-    _build(model_options, options)
-    checkpoints.check_fits(prefix, {
-        variable.op.name: variable.shape.as_list()
-        for variable in tf.global_variables()})
-    restore = checkpoints.restorer(tf.global_variables())
-    graph_def = graph.as_graph_def()
-    with tf.Session() as session:
-      restore(session, prefix)
-      frozen = _without_defaults(tf.graph_util.convert_variables_to_constants(
-          session, graph_def, [contract.OUTPUT_NODE]))
+  graph_def, frozen = _frozen(prefix, model_options, options)
   contents: Dict[str, Any] = {
       path: _content_of(frozen, kind, path, model_options)
       for kind, path in models.items()}
   size = sum(map(len, contents.values()))
   if inference_graph:
     contents[inference_graph] = str(graph_def).encode('utf-8')
-  contents[description] = files.json_bytes(dict(
+  contents[descriptions.of_graph(named)] = files.json_bytes(dict(
       _description(prefix, model_options, options),
       # A run may be killed when some of the files have their names.
-      sha1={descriptions.name_of(described):
-            descriptions.sha1(contents[described]) for described in contents}))
+      sha1={descriptions.name_of(path): descriptions.sha1(content)
+            for path, content in contents.items()}))
+  servable = models.get(options_lib.SAVED_MODEL)
   if servable:
-    contents[servable] = {
-        contract.SAVED_MODEL_FILE: contents.pop(servable)}
-  files.write_all({output: contents[output] for output in outputs})
+    contents[servable] = {contract.SAVED_MODEL_FILE: contents[servable]}
+  # The models come last: with them, all that belongs to them is there.
+  files.write_all(dict(reversed(list(contents.items()))))
   return ExportResult(
       path=list(models.values())[0], paths=tuple(models.values()),
       checkpoint=prefix, nodes=len(frozen.node),
       operations=operation_counts(frozen), size=size,
       inference_graph=inference_graph)
-
-
-def _content_of(graph_def, kind, path, model_options):
-  """Returns what a file of some format holds: a frozen graph, as bytes."""
-  if kind == options_lib.FROZEN_GRAPH:
-    # Deterministic: a graph's attributes have no order of their own.
-    return graph_def.SerializeToString(deterministic=True)
-  if kind == options_lib.SAVED_MODEL:
-    return saved_model_file.content_of(
-        graph_def, contract.IMAGE_NODE, contract.OUTPUT_NODE)
-  return onnx_file.convert(
-      path, graph_def, input_node=contract.IMAGE_NODE,
-      output_node=contract.OUTPUT_NODE, classes=model_options.classes.names)
 
 
 def _check_scales(model_options, options):
@@ -144,18 +105,8 @@ def _check_scales(model_options, options):
           'inference_scales', options.inference_scales), scale, str(error))
 
 
-def _without_defaults(graph_def):
-  """Leaves out attributes that have their default value.
-
-  So that every TensorFlow can read what another one wrote: newer ones have
-  attributes that 1.15 does not know.
-  """
-  return tf.train.export_meta_graph(
-      graph_def=graph_def, strip_default_attrs=True).graph_def
-
-
 def _output_path(export_path):
-  """Resolves export_path to a file."""
+  """Resolves export_path to the path of the frozen graph."""
   if export_path.endswith('.pb'):
     return export_path
   if os.path.exists(export_path) and not os.path.isdir(export_path):
@@ -165,17 +116,8 @@ def _output_path(export_path):
   return os.path.join(export_path, contract.FROZEN_GRAPH)
 
 
-def _warn_of_others(named, models):
-  """Warns of models of an earlier export that this one does not replace."""
-  others = [path for kind, path in _model_paths(named, _FORMATS).items()
-            if kind not in models and os.path.exists(path)]
-  if others:
-    _LOG.warning('%s: of an earlier export; the new %s does not describe it',
-                 ' and '.join(others), descriptions.of_graph(named))
-
-
 def _model_paths(named, formats):
-  """Returns where each format goes, from format to path, each once."""
+  """Returns the path of each format, each once: dict from format to path."""
   stem = os.path.splitext(named)[0]
   places = {options_lib.FROZEN_GRAPH: named,
             options_lib.SAVED_MODEL: stem + contract.SAVED_MODEL_SUFFIX,
@@ -183,8 +125,59 @@ def _model_paths(named, formats):
   return {kind: places[kind] for kind in formats}
 
 
+def _check_outputs(export_path, named, models, inference_graph):
+  """Raises InputError if a file cannot be written; warns of older models."""
+  given = option('export_path', export_path)
+  description = descriptions.of_graph(named)
+  folder = models.get(options_lib.SAVED_MODEL)
+  files.check_outputs(given, *[
+      path for path in [inference_graph] + list(models.values())
+      if path not in (None, folder)])
+  files.check_outputs(given, description,
+                      ours=files.json_with('checkpoint', 'model'))
+  if folder:
+    saved_model_file.check_replaceable(folder)
+  others = [path for kind, path in _model_paths(named, _FORMATS).items()
+            if kind not in models and os.path.exists(path)]
+  if others:
+    _LOG.warning('%s: of an earlier export; the new %s does not describe it',
+                 ' and '.join(others), description)
+
+
+def _frozen(prefix, model_options, options):
+  """Returns the graph of a checkpoint's network, and the graph with weights."""
+  with tf.Graph().as_default() as graph:
+    _build(model_options, options)
+    checkpoints.check_fits(prefix, {
+        variable.op.name: variable.shape.as_list()
+        for variable in tf.global_variables()})
+    restore = checkpoints.restorer(tf.global_variables())
+    graph_def = graph.as_graph_def()
+    with tf.Session() as session:
+      restore(session, prefix)
+      frozen = tf.graph_util.convert_variables_to_constants(
+          session, graph_def, [contract.OUTPUT_NODE])
+    # Newer TensorFlows have attributes that 1.15 does not know. Without those
+    # that have their default value, every TensorFlow can read the graph.
+    return graph_def, tf.train.export_meta_graph(
+        graph_def=frozen, strip_default_attrs=True).graph_def
+
+
+def _content_of(graph_def, kind, path, model_options):
+  """Returns a frozen graph as the bytes of a file of some format."""
+  if kind == options_lib.FROZEN_GRAPH:
+    # Deterministic: a graph's attributes have no order of their own.
+    return graph_def.SerializeToString(deterministic=True)
+  if kind == options_lib.SAVED_MODEL:
+    return saved_model_file.content_of(
+        graph_def, contract.IMAGE_NODE, contract.OUTPUT_NODE)
+  return onnx_file.convert(
+      path, graph_def, input_node=contract.IMAGE_NODE,
+      output_node=contract.OUTPUT_NODE, classes=model_options.classes.names)
+
+
 def _description(prefix, model_options, options):
-  """Returns what the graph was made from and what it is fed, for JSON."""
+  """Returns the JSON that describes the graph: its source, input, output."""
   content = {
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),

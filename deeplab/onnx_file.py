@@ -305,7 +305,7 @@ def _interface(graph):
 
 
 class OnnxPredictor(exported.ExportedPredictor):
-  """Runs an ONNX file, as export_model.py writes it; its input is in [-1, 1]."""
+  """Runs an ONNX file, whose input is in [-1, 1]."""
 
   def __init__(self, path: str, num_threads: int = 0):
     """Loads the file.

@@ -1,19 +1,19 @@
-"""From a TFLite file back to a checkpoint that can be trained and evaluated.
+"""Rebuilds a checkpoint, to train and evaluate, from a TFLite file.
 
-A file holds every layer's weights and biases with batch norm folded in, and, if
-it is quantized, how 8 bits map to real values. Three kinds are understood:
+A file holds the weights and biases of every layer with batch norm folded in,
+and, if it is quantized, how 8 bits map to real values. Three kinds are read:
 
-  weights   made from                   gives
+  weights   made from                   result
   float32   a float graph               a float checkpoint
   int8      post-training quantization  a float checkpoint, of rounded weights
   uint8     a quantization-aware graph  a quantization-aware checkpoint, with
                                         the ranges of weights and activations
 
-Batch norm cannot be unfolded: its statistics are not in the file. It becomes
-the identity plus the bias. Its mean is 0 and its variance 1 - epsilon, so that
-the factor gamma / sqrt(variance + epsilon) is exactly 1 in float32, and weights
-that were on a quantization grid stay on it. Training must leave these moving
-averages alone, as batch statistics would differ from them.
+Batch norm cannot be unfolded, because its statistics are not in the file. It
+becomes the identity plus the bias. Its mean is 0 and its variance 1 - epsilon,
+so that the factor gamma / sqrt(variance + epsilon) is exactly 1 in float32, and
+weights that were on a quantization grid stay on it. Training must freeze these
+moving averages, because batch statistics would differ from them.
 """
 import logging
 import os
@@ -38,8 +38,8 @@ from deeplab.nets import structure
 
 _CHECKPOINT = 'model.ckpt-0'
 _LOG = logging.getLogger(__name__)
-# Updates that the moving average of a range is said to have seen: so many that
-# it starts from the range. With 0 the first batch's range would replace it.
+# Number of updates that the moving average of a range claims to have seen. With
+# 0 the first batch's range would replace the range from the file.
 _RANGE_UPDATES = 1e6
 
 
@@ -60,12 +60,9 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
     options: from where to where; without a seed batch norm is the identity plus
       the bias.
 
-  Returns:
-    What was written.
-
   Raises:
-    InputError: where the file is not a model of this network, or the folder
-      holds a checkpoint already.
+    InputError: the file is not a model of this network, or the folder holds a
+      checkpoint already.
   """
   path, folder = options.tflite, options.output_dir
   present = os.path.isdir(folder) and checkpoints.find_latest(folder)
@@ -85,7 +82,8 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   random = (None if options.batch_norm_seed is None
             else np.random.RandomState(options.batch_norm_seed))
   values = _variables(network, layers, path, random)
-  if _has_uint8_weights(model):
+  # Only quantization-aware weights are uint8.
+  if any(layer.stored_weights.dtype == np.uint8 for layer in layers.values()):
     values.update(_ranges(model, network))
     model_options = model_options._replace(quantize_delay_step=0)
   return RebuildResult(
@@ -95,13 +93,10 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
 
 
 def _is_cut_off(prefix):
-  """Whether only what a killed run had written before the index is there."""
+  """Whether a run was killed before it had written the index."""
   state = os.path.join(os.path.dirname(prefix), checkpoints.STATE)
   return os.path.basename(prefix) == _CHECKPOINT and not (
       os.path.exists(prefix + '.index') or os.path.exists(state))
-
-
-# --- Weights ---------------------------------------------------------------
 
 
 def _variables(network, layers, path, random):
@@ -111,13 +106,13 @@ def _variables(network, layers, path, random):
     network: a structure.Structure.
     layers: dict from scope to lite.layers.Layer, in the file's order.
     path: the file, for messages.
-    random: a RandomState that batch norm is drawn from; None: the identity.
+    random: a RandomState to draw batch norm from; None: the identity.
 
   Returns:
     Dict from variable to float64 array.
 
   Raises:
-    InputError: where a layer is missing, or of another shape.
+    InputError: a layer is missing, or has another shape.
   """
   missing = sorted(network.layers() - set(layers))
   if missing:
@@ -160,22 +155,8 @@ def _unfolded(layer, epsilon, random):
           'BatchNorm/moving_mean': mean, 'BatchNorm/moving_variance': variance}
 
 
-# --- Quantization ----------------------------------------------------------
-
-
-def _has_uint8_weights(model):
-  """Whether a model's weights are per-tensor uint8: quantization-aware."""
-  return any(model.tensors[operator.inputs[1]].dtype == np.uint8
-             for operator in model.operators
-             if operator.kind in layers_lib.CONVOLUTIONS)
-
-
 def _ranges(model, network):
-  """Reads the ranges that fake quantization used.
-
-  Returns:
-    Dict from variable to float.
-  """
+  """Returns the ranges of fake quantization: dict from variable to float."""
   values: Dict[str, float] = {}
   for operator in model.operators:
     output = model.tensors[operator.outputs[0]]
@@ -193,14 +174,14 @@ def _ranges(model, network):
 
 
 def _range(scope, tensor, lowest=0):
-  """Real values of the least and the largest stored one, as two variables."""
+  """Returns the real values of the least and largest stored values."""
   scale, zero_point = tensor.scales[0], tensor.zero_points[0]
   return {scope + '/min': scale * (lowest - zero_point),
           scope + '/max': scale * (255 - zero_point)}
 
 
 def _averaged_range(scope, tensor):
-  """A range with the state of its moving averages, for training to go on."""
+  """Returns a range with the state of its moving averages, for training."""
   values = _range(scope, tensor)
   for name, value in sorted(values.items()):
     state = '{}/{}/'.format(scope, name)

@@ -70,10 +70,21 @@ def ade20k_real_dir():
 @pytest.fixture
 def shallow(monkeypatch):
   """Makes the backbone shallow: one block of each stride, and a shortcut."""
+  _make_shallow(monkeypatch)
+
+
+@pytest.fixture(scope='module')
+def shallow_module():
+  """The same for all tests of a module."""
+  with pytest.MonkeyPatch.context() as patch:
+    _make_shallow(patch)
+    yield
+
+
+def _make_shallow(patch):
   from deeplab.nets import mobilenet_v2
   block = mobilenet_v2.Block(8, expansion=1)
   wide = block._replace(stride=2)
-  monkeypatch.setattr(
-      mobilenet_v2, 'BLOCKS', (block, wide, block, wide, wide))
-  monkeypatch.setattr(mobilenet_v2, 'DECODER_END_POINTS', {
+  patch.setattr(mobilenet_v2, 'BLOCKS', (block, wide, block, wide, wide))
+  patch.setattr(mobilenet_v2, 'DECODER_END_POINTS', {
       4: 'layer_4/depthwise_output', 8: 'layer_5/depthwise_output'})

@@ -58,6 +58,7 @@ class Network:
   """
 
   runtime = predictors.runtime()
+  input_size = CROP
 
   def __init__(self):
     self.restored = []

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 from PIL import Image
@@ -13,8 +14,12 @@ from deeplab import label_map
 from deeplab import merging
 from deeplab import options as options_lib
 from deeplab import report as report_lib
+from deeplab.data import builder
+from deeplab.data import dataset
+from deeplab.data import png_folder_writer
 from deeplab.errors import InputError
 from deeplab.lite import evaluation
+from deeplab.lite import interpreters
 from tests import lite_models
 from tests import scripts
 from tests.lite_models import image_of
@@ -69,7 +74,7 @@ def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
              **changes):
   return evaluation.evaluate(
       options_lib.TfliteEvalOptions(
-          net_file=model, test_dir=str(folder), **changes),
+          net_file=model, **dict({'test_dir': str(folder)}, **changes)),
       options_lib.EvalOptions(
           report_json=report_json, vis_dir=vis_dir, vis_images=vis_images))
 
@@ -101,8 +106,7 @@ def test_the_command_without_a_flag(model, folder, tmp_path):
 
 
 @pytest.mark.parametrize('workers, text', [
-    (1, '1 process x 1 thread'), (2, '2 processes x 1 thread'),
-    (9, '2 processes x 1 thread')])
+    (1, '1 process x 1 thread'), (9, '2 processes x 1 thread')])
 def test_workers_change_no_score(model, folder, tmp_path, workers, text):
   path = str(tmp_path / 'report.json')
   report = evaluate(model, folder / 'images', path, num_workers=workers)
@@ -114,12 +118,14 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
   assert written['confusion_matrix'] == report.matrix.tolist()
 
 
-def test_classes_of_the_manifest_are_those_of_the_report(model, folder):
+def test_the_manifest_tells_classes_split_and_geometry(model, folder):
   classes = label_map.LabelMap(('other', 'land', 'sea'), ((), (7,), (200,)))
   save(folder, 'img_10.png', image_of(np.full(SIZE, 2)), np.full(SIZE, 2))
-  (folder / 'manifest.json').write_text(
-      json.dumps(dict(label_map.json_entry(classes), split='val')))
+  (folder / 'manifest.json').write_text(json.dumps(dict(
+      label_map.json_entry(classes), split='train',
+      geometry='resized to 5..5')))
   report = evaluate(model, folder, num_workers=1)
+  assert (report.split, report.geometry) == ('train', 'resized to 5..5')
   assert report.matrix.tolist() == [[0, 0, 0], [0, 12, 0], [0, 4, 20]]
   assert [one['name'] for one in report_lib.to_json(report)['classes']] == [
       'other', 'land', 'sea']
@@ -174,19 +180,11 @@ def test_the_float_range_can_be_chosen(model, folder):
   assert matrix.tolist() == expected_matrix({(4, 0): 20, **COUNTS})
 
 
-def test_the_manifest_tells_split_and_geometry(model, folder):
-  (folder / 'manifest.json').write_text(json.dumps(
-      {'split': 'train', 'geometry': 'resized to 5..5'}))
-  report = evaluate(model, folder)
-  assert (report.split, report.geometry) == ('train', 'resized to 5..5')
-
-
 def test_a_picture_of_the_first_images(model, folder, tmp_path):
-  evaluate(model, folder, vis_dir=str(tmp_path / 'one'), vis_images=1)
-  evaluate(model, folder, vis_dir=str(tmp_path / 'two'), vis_images=2)
   heights = []
-  for name in ('one', 'two'):
-    with Image.open(str(tmp_path / name / 'predictions.png')) as picture:
+  for count in (1, 2):
+    evaluate(model, folder, vis_dir=str(tmp_path / 'vis'), vis_images=count)
+    with Image.open(str(tmp_path / 'vis' / 'predictions.png')) as picture:
       heights.append(picture.height)
   # One row more, and a gap of 8.
   assert heights[1] - heights[0] == SIZE[0] + 8
@@ -235,35 +233,33 @@ def test_folders_of_the_app_are_taken(model, folder, caplog):
 # --- Refusals --------------------------------------------------------------
 
 
-def test_refusals_of_the_script(model, folder, tmp_path):
-  def refusal(net_file, *arguments):
-    return scripts.refusal(
-        SCRIPT, '--net_file={}'.format(net_file),
-        '--test_dir={}'.format(folder), *arguments)
-
-  assert '--net_file=/no/such: no such file' in refusal('/no/such')
-  bad = tmp_path / 'bad.tflite'
+def test_files_and_options_that_are_refused(model, folder, tmp_path):
+  bad, short = tmp_path / 'bad.tflite', tmp_path / 'short.tflite'
   bad.write_text('This is no model.')
-  assert 'not a TFLite model (bad identifier' in refusal(bad)
-  assert '--test_dir=/no/such: no such folder' in refusal(
-      model, '--test_dir=/no/such')
-  assert 'takes float32 in [-1, 1], but --is_float_input=false' in refusal(
-      model, '--is_float_input=false')
-  assert '--num_threads=0: expected a whole number from 1' in refusal(
-      model, '--num_threads=0')
+  with open(model, 'rb') as content:
+    short.write_bytes(content.read()[:100])
+  for net_file, changes, words in (
+      ('/no/such', {}, 'net_file=/no/such: no such file'),
+      (bad, {}, 'not a TFLite model .bad identifier'),
+      (short, {}, 'short.tflite: damaged or cut off TFLite model .100 bytes'),
+      (model, {'test_dir': '/no/such'}, 'test_dir=/no/such: no such folder'),
+      (model, {'is_float_input': False},
+       r'takes float32 in \[-1, 1\], but is_float_input=false'),
+      (model, {'num_workers': -1}, 'num_workers=-1: expected'),
+      (model, {'num_threads': 0}, 'num_threads=0: expected')):
+    with pytest.raises(InputError, match=words):
+      evaluate(str(net_file), folder, **changes)
 
 
-def test_a_damaged_file_is_refused_in_one_line(model, folder, tmp_path):
-  content = open(model, 'rb').read()
-  path = tmp_path / 'short.tflite'
-  path.write_bytes(content[:100])
-  # A crash of the interpreter prints nothing but that.
-  done = scripts.run(SCRIPT, '--net_file={}'.format(path),
-                     '--test_dir={}'.format(folder), status=2)
-  errors = done.stderr.splitlines()
-  assert len([line for line in errors if line.startswith('ERROR')]) == 1
-  assert '--net_file={}: '.format(path) in errors[-1]
-  assert 'Fatal' not in done.stderr and 'Traceback' not in done.stderr
+def test_a_crash_of_the_interpreter_ends_in_one_line(
+    model, folder, monkeypatch):
+  """The workers are forks of this process, so they have the change, too."""
+  monkeypatch.setattr(
+      interpreters.TflitePredictor, 'predict',
+      lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+  with pytest.raises(InputError, match='net_file=.*: the interpreter crashed; '
+                     'the file may be damaged, or the memory too small for'):
+    evaluate(model, folder)
 
 
 def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
@@ -279,13 +275,6 @@ def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
   assert str(caught.value).startswith('1 of 3 images without annotation in ')
 
 
-@pytest.mark.parametrize('changes', [{'num_workers': -1}, {'num_threads': 0}])
-def test_bad_options(model, folder, changes):
-  with pytest.raises(InputError, match='{}={}: expected'.format(
-      *list(changes.items())[0])):
-    evaluate(model, folder, **changes)
-
-
 # --- Against the reference -------------------------------------------------
 
 
@@ -293,18 +282,19 @@ def test_bad_options(model, folder, changes):
 def sample(ade20k_sample_dir, tmp_path_factory):
   """The sample's validation images, preprocessed for TFLite."""
   folder = tmp_path_factory.mktemp('sample')
-  scripts.run(
-      'build_ade20k_data.py', '--output_dir={}'.format(folder / 'records'),
-      *['--val_image_{}={}'.format(flag, os.path.join(
-          ade20k_sample_dir, kind, 'validation'))
-        for flag, kind in (('folder', 'images'),
-                           ('label_folder', 'annotations'))])
-  scripts.run(
-      'gen_preprocessed_data.py', '--eval_crop_size=512,512',
-      '--min_resize_value=512', '--max_resize_value=512',
-      '--dataset_dir={}'.format(folder / 'records'),
-      '--preprocessed_dataset_dir={}'.format(folder / 'val'),
-      '--eval_split=val')
+  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
+                    for kind in ('images', 'annotations'))
+  builder.build([options_lib.BuildOptions(
+      split='val', image_folder=images, label_folder=labels,
+      output_dir=str(folder / 'records'))])
+  size = options_lib.PreprocessOptions(
+      crop_size=(512, 512), min_resize_value=512, max_resize_value=512,
+      resize_factor=1)
+  png_folder_writer.write(
+      dataset.batches(options_lib.DatasetOptions(
+          str(folder / 'records'), 'val'), size),
+      split='val', preprocess_options=size,
+      options=options_lib.PreprocessedOptions(str(folder / 'val')))
   return folder / 'val'
 
 
@@ -328,5 +318,6 @@ def test_the_published_quantization_aware_file(request, reference_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_the_published_post_training_quantized_file(request, reference_dir):
   check_score(request, reference_dir, 'freeze_ptq.tflite')

@@ -17,14 +17,15 @@ from deeplab import options
 from deeplab import predictors
 from deeplab import rebuild
 from deeplab import saving
+from deeplab.data import builder
 from deeplab.errors import InputError
 from deeplab.lite import conversion
 from deeplab.lite import model_file
-from deeplab.nets import deeplab_v3
+from deeplab.nets import structure
 from tests import disk
-from tests import golden_weights
 from tests import processors
 from tests import scripts
+from tests import test_export
 
 SIZE = 33
 SMALL = options.ModelOptions(
@@ -33,13 +34,16 @@ CONV = 'MobilenetV2/expanded_conv/project'
 WEIGHTS = 2238576
 
 
-@functools.lru_cache(maxsize=None)
 def network_variables():
   """Names and shapes of the variables of the network SMALL."""
-  with tf.Graph().as_default():
-    deeplab_v3.logits(tf.zeros([1, SIZE, SIZE, 3]), SMALL)
-    return {variable.op.name: variable.shape.as_list()
-            for variable in tf.global_variables()}
+  return structure.of(SMALL).variables
+
+
+@pytest.fixture(scope='module', autouse=True)
+def each_structure_is_built_once():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(structure, 'of', functools.lru_cache(None)(structure.of))
+    yield
 
 
 def read_checkpoint(prefix):
@@ -141,9 +145,6 @@ def run(monkeypatch, tmp_path):
   return run_rebuild
 
 
-@pytest.mark.slow
-@pytest.mark.tf1
-@pytest.mark.tf2
 @pytest.mark.parametrize('kind', [np.float32, np.int8, np.uint8])
 def test_has_weights_options_and_no_more(run, kind, tmp_path):
   made = Models(kind)
@@ -186,7 +187,6 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
         folder, expected, optimizer='momentum', recipe={})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('size', [100, 20000])  # for the options, the data
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   publishing = saving.publishing
@@ -287,32 +287,19 @@ def test_refuses_other_networks(run, change, words, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_refuses_other_shapes(run):
+def test_refuses_other_shapes_and_computed_weights(run):
   made = Models(np.int8)
-  for operator in made.operators:
-    if made.tensors[operator.outputs[0]].name.startswith(CONV + '/'):
-      position = operator.inputs[1]
-      tensor = made.tensors[position]
-      made.tensors[position] = tensor._replace(data=tensor.data[..., :-1])
-  with pytest.raises(InputError) as error:
-    run(made.model._replace(tensors=tuple(made.tensors)))
-  assert '{}/weights is [1, 1, 31, 16], expected [1, 1, 32, 16]'.format(
-      CONV) in str(error.value)
-
-
-def test_refuses_computed_weights(run):
-  made = Models(np.float32)
-  position = made.operators[0].inputs[1]
-  made.tensors[position] = made.tensors[position]._replace(data=None)
-  with pytest.raises(InputError, match='is computed, expected constants'):
-    run(made.model._replace(tensors=tuple(made.tensors)))
-
-
-def test_refuses_a_folder_with_a_checkpoint(run, tmp_path):
-  model = Models(np.int8).model
-  run(model)
-  with pytest.raises(InputError, match='holds model.ckpt-0 already'):
-    run(model)
+  position = next(operator.inputs[1] for operator in made.operators
+                  if made.tensors[operator.outputs[0]].name.startswith(
+                      CONV + '/'))
+  tensor = made.tensors[position]
+  for data, words in (
+      (tensor.data[..., :-1], '{}/weights is [1, 1, 31, 16], expected [1, 1, '
+       '32, 16]'.format(CONV)), (None, 'is computed, expected constants')):
+    made.tensors[position] = tensor._replace(data=data)
+    with pytest.raises(InputError) as error:
+      run(made.model._replace(tensors=tuple(made.tensors)))
+    assert words in str(error.value)
 
 
 def test_what_a_killed_run_left_is_in_no_ones_way(run, tmp_path):
@@ -331,12 +318,10 @@ def test_what_a_killed_run_left_is_in_no_ones_way(run, tmp_path):
       'model_options.json']
 
 
-def test_scripts_refusals(tmp_path):
-  script = 'scripts/rebuild_checkpoint.py'
-  assert '--tflite is required' in scripts.refusal(script, '--output_dir=o')
-  assert '--output_dir is required' in scripts.refusal(script, '--tflite=f')
-  line = scripts.refusal(script, '--tflite=none.tflite',
-                         '--output_dir={}'.format(tmp_path / 'out'))
+def test_the_script_refuses_a_file_that_is_not_there(tmp_path):
+  line = scripts.refusal(
+      'scripts/rebuild_checkpoint.py', '--tflite=none.tflite',
+      '--output_dir={}'.format(tmp_path / 'out'))
   assert 'none.tflite: no such file' in line
   assert not (tmp_path / 'out').exists()
 
@@ -347,11 +332,7 @@ def test_scripts_refusals(tmp_path):
 @pytest.mark.slow
 def test_a_float_file_gives_back_its_checkpoint(tmp_path):
   """Checkpoint, graph, TFLite file, checkpoint: the same labels."""
-  prefix = str(tmp_path / 'model.ckpt-1')
-  with tf.Graph().as_default(), tf.Session() as session:
-    deeplab_v3.logits(tf.zeros([1, SIZE, SIZE, 3]), SMALL)
-    golden_weights.load(session, tf.global_variables())
-    tf.train.Saver().save(session, prefix, write_meta_graph=False)
+  prefix = test_export.make_checkpoint(tmp_path, SMALL)
   graph = export.export(SMALL, options.ExportOptions(
       checkpoint_path=prefix, export_path=str(tmp_path / 'graph'))).path
   converted = str(tmp_path / 'float.tflite')
@@ -401,50 +382,35 @@ def test_published_files_give_the_reference_checkpoints(
       np.testing.assert_array_equal(ours[name], value, err_msg=name)
   assert set(ours) - set(theirs) == {
       name for name in ours if name.endswith(('/biased', '/local_step'))}
-
-
-@pytest.mark.parametrize('file, kind', [
-    ('freeze_ptq.tflite', 'float'), ('freeze_qat.tflite', 'qat')])
-def test_published_files_give_the_published_variables(
-    file, kind, reference_dir, tmp_path):
-  """All but what training makes anew, down to the last name and shape."""
-  result = rebuild.rebuild(options.RebuildOptions(
-      tflite=os.path.join(reference_dir, file), output_dir=str(tmp_path)))
+  # The published checkpoints have the same variables, and what only training
+  # needs, down to the last name and shape.
   with open(os.path.join(
       reference_dir, 'variables_{}.json'.format(kind))) as content:
     published = {entry['name']: entry['shape'] for entry in json.load(content)}
-  anew = ('/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
-          'fake_quantization_step')
+  training = ('/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
+              'fake_quantization_step')
   assert checkpoints.variables_in(result.checkpoint) == {
       name: shape for name, shape in published.items()
       # Dropout is not in the file: it is not part of inference.
-      if not name.endswith(anew) and not name.startswith(
-          contract.CONCAT_PROJECTION_SCOPE + '_dropout')}
+      if not name.endswith(training) and not name.startswith(
+          contract.DROPOUT_SCOPE)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arguments, file, key, tolerance', [
-    ([], 'freeze_ptq.tflite', 'float', 1e-4),
-    # What fake quantization rounds depends on the last bit of a float32, which
-    # batch norms that fold to the same weights within 1e-7 differ in.
-    (['--batch_norm_seed=7'], 'freeze_qat.tflite', 'qat',
-     processors.BOUNDS['quantized_miou']),
-])
-def test_rebuilt_checkpoints_score_as_the_reference(
-    arguments, file, key, tolerance, reference_dir, ade20k_sample_dir,
-    tmp_path):
+def test_a_rebuilt_checkpoint_scores_as_the_reference(
+    reference_dir, ade20k_sample_dir, tmp_path):
+  """That of a quantization-aware file is the reference's, see above."""
   with open(os.path.join(reference_dir, 'numbers.json')) as content:
-    numbers = json.load(content)['eval_ckpt_{}_rebuilt'.format(key)]
+    expected = json.load(content)['eval_ckpt_float_rebuilt']['overall']
   records, out = str(tmp_path / 'records'), str(tmp_path / 'rebuilt')
-  scripts.run(
-      'build_ade20k_data.py', '--output_dir=' + records,
-      '--val_image_folder=' + os.path.join(
-          ade20k_sample_dir, 'images', 'validation'),
-      '--val_image_label_folder=' + os.path.join(
-          ade20k_sample_dir, 'annotations', 'validation'))
+  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
+                    for kind in ('images', 'annotations'))
+  builder.build([options.BuildOptions(
+      split='val', image_folder=images, label_folder=labels,
+      output_dir=records)])
   done = scripts.run(
       'scripts/rebuild_checkpoint.py', '--output_dir=' + out,
-      '--tflite=' + os.path.join(reference_dir, file), *arguments)
+      '--tflite=' + os.path.join(reference_dir, 'freeze_ptq.tflite'))
   # The flags that the script says the checkpoint is to be used with.
   flags = done.stdout.split('use it with ')[1].split()
   report = str(tmp_path / 'report.json')
@@ -453,5 +419,4 @@ def test_rebuilt_checkpoints_score_as_the_reference(
       '--min_resize_value=512', '--max_resize_value=512', '--resize_factor=16',
       '--max_number_of_evaluations=1', '--report_json=' + report, *flags)
   with open(report) as content:
-    miou = json.load(content)['miou']
-  assert miou == pytest.approx(numbers['overall'], abs=tolerance)
+    assert json.load(content)['miou'] == pytest.approx(expected, abs=1e-4)

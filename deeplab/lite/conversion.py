@@ -1,9 +1,9 @@
 """Conversion of frozen graphs to TFLite, in float or in 8 bits.
 
 Ranges for 8 bits come from quantization-aware training, or are measured on
-calibration images. The converter is TensorFlow's, so its version decides what
-comes out: the published files are 1.15's (float, quantization-aware) and 2.2's
-(quantized after training).
+calibration images. The result depends on the version of TensorFlow, whose
+converter it is: 1.15 made the published float and quantization-aware files, 2.2
+the one that was quantized after training.
 """
 import logging
 import os
@@ -32,7 +32,8 @@ from deeplab.errors import some_messages
 from deeplab.lite import model_file
 
 _LOG = logging.getLogger(__name__)
-_FAKE_QUANTIZATION = 'FakeQuant'  # how its nodes' types begin
+# What the types of fake quantization's nodes begin with.
+_FAKE_QUANTIZATION = 'FakeQuant'
 # Operators whose result has the range of their first input.
 _SAME_RANGE = ('BatchToSpaceND', 'Identity', 'Reshape', 'ResizeBilinear',
                'SpaceToBatchND')
@@ -58,7 +59,7 @@ class _Graph(NamedTuple):
   path: str
   input_node: str
   output_node: str
-  # Of the nodes' outputs, with the batch axis.
+  # Shapes with the batch axis.
   input_shape: Tuple[int, ...]
   output_shape: Tuple[int, ...]
 
@@ -66,56 +67,49 @@ class _Graph(NamedTuple):
 def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   """Converts a frozen graph that needs no calibration.
 
-  Beside the TFLite file goes a description, '.json' added to its name.
+  Writes a description beside the TFLite file, with '.json' added to its name.
 
   Args:
-    options: ConversionOptions; the mode is what the graph is.
-
-  Returns:
-    A ConversionResult.
+    options: ConversionOptions; the mode must match the graph.
 
   Raises:
-    InputError: where the graph is not what the mode says, lacks a node, or
-      cannot be converted.
+    InputError: the graph is not what the mode says, lacks a node, or cannot be
+      converted.
   """
   started = time.time()
   _check_outputs(options.out_tflite, options.graph_def)
-  wanted = options.mode == options_lib.QUANTIZATION_AWARE
-  graph = _load(options, quantized=wanted)
+  quantized = options.mode == options_lib.QUANTIZATION_AWARE
+  graph = _load(options, quantized=quantized)
   converter = _converter(graph)
   description: Dict[str, Any] = {'mode': options.mode}
-  if wanted:
+  if quantized:
     stats = options.quantized_input_stats
     converter.inference_type = tf.uint8
     converter.quantized_input_stats = {graph.input_node: stats}
     description['quantized_input_stats'] = stats
   content = _run(converter, graph)
-  return _publish(content, options.out_tflite, graph, description=description,
-                  input_dtype='uint8' if wanted else 'float32',
-                  started=started)
+  return _publish(content, options.out_tflite, graph, description,
+                  'uint8' if quantized else 'float32', started)
 
 
 def post_training_quantize(
     options: options_lib.CalibrationOptions) -> ConversionResult:
-  """Quantizes a float graph to 8 bits, by ranges measured on images.
+  """Quantizes a float graph to 8 bits, with ranges measured on images.
 
-  Beside the TFLite file goes a description, '.json' added to its name.
+  Writes a description beside the TFLite file, with '.json' added to its name.
 
   Args:
     options: CalibrationOptions.
 
-  Returns:
-    A ConversionResult.
-
   Raises:
-    InputError: where images are too few or do not fit the graph, or the graph
-      is quantization-aware, lacks a node, or cannot be converted.
+    InputError: there are too few images, or they do not fit the graph; or the
+      graph is quantization-aware, lacks a node, or cannot be converted.
   """
   started = time.time()
   _check_outputs(options.out_tflite, options.graph_def, options.dataset_dir)
   graph, paths, converter = _calibrating(options)
-  converter.inference_input_type = {
-      'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
+  dtype = {'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
+  converter.inference_input_type = dtype
   # Parity: mobile_open's post_training_quant.py asks for it, although labels,
   # being int32, are never quantized.
   converter.inference_output_type = tf.uint8
@@ -125,10 +119,8 @@ def post_training_quantize(
       'calibration': {'folder': os.path.dirname(paths[0]),
                       'images': [os.path.basename(path) for path in paths],
                       'sha1': descriptions.sha1_of_files(*paths)}}
-  return _publish(
-      content, options.out_tflite, graph, description=description,
-      input_dtype={'float': 'float32', 'uint8': 'uint8'}[options.input_type],
-      started=started)
+  return _publish(content, options.out_tflite, graph, description, dtype.name,
+                  started)
 
 
 def _calibrating(options):
@@ -145,32 +137,28 @@ def _calibrating(options):
 # --- The graph -------------------------------------------------------------
 
 
-def is_quantization_aware(graph_def: tf.GraphDef) -> bool:
-  """Whether a GraphDef has fake quantization in it."""
-  return any(node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
-
-
 def _load(options, *, quantized):
   """Reads and checks the frozen graph that options name: a _Graph."""
   path, nodes = options.graph_def, (options.input_node, options.output_node)
   graph_def = graph_file.read_graph_def(path)
   graph_file.check_nodes(
       path, graph_def, input_node=nodes[0], output_node=nodes[1])
-  if is_quantization_aware(graph_def) and not quantized:
+  is_quantized = any(
+      node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
+  if is_quantized and not quantized:
     raise InputError(
         '{}: quantization-aware graph (it has {} nodes): use '
         'scripts/convert_tflite.py {}', path, _FAKE_QUANTIZATION,
         option('mode', options_lib.QUANTIZATION_AWARE))
-  if quantized and not is_quantization_aware(graph_def):
+  if quantized and not is_quantized:
     raise InputError(
         '{}: float graph (it has no {} nodes), but {}: use {}, or export with '
         '{}', path, _FAKE_QUANTIZATION, option('mode', options.mode),
         option('mode', options_lib.FLOAT), option('quantize_delay_step', 0))
   graph = graph_file.import_graph(path, graph_def)
-  shapes = [graph.get_tensor_by_name(node + ':0').shape
-            for node in nodes]
+  shapes = [graph.get_tensor_by_name(node + ':0').shape for node in nodes]
   if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
-      shapes[0].as_list()[3] != 3):
+      shapes[0].as_list()[3] != contract.CHANNELS):
     raise InputError('{}: {} has shape {}, expected [batch, height, width, 3]',
                      path, option('input_node', nodes[0]), shapes[0])
   return _Graph(graph, path, *nodes,
@@ -206,20 +194,21 @@ def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
   graph_def = graph.as_graph_def()
   nodes = {node.name: node for node in graph_def.node}
   for operation in graph.get_operations():
-    if operation.type != 'ConcatV2':
+    union = _range_of(operation.outputs[0]) if (
+        operation.type == 'ConcatV2') else None
+    if not union:
       continue
-    union = _range_of(operation.outputs[0])
     for position, tensor in enumerate(list(operation.inputs)[:-1]):
       own = _range_of(tensor)
+      if own == union:
+        continue
+      inputs = nodes[operation.name].input
       for kind, limits in (('own', own), ('union', union)):
-        if not union or own == union:
-          continue
         fake_quant = graph_def.node.add(
-            op='FakeQuantWithMinMaxArgs',
-            name='{}/{}_range_{}'.format(operation.name, kind, position),
-            input=[nodes[operation.name].input[position]])
+            op='FakeQuantWithMinMaxArgs', input=[inputs[position]],
+            name='{}/{}_range_{}'.format(operation.name, kind, position))
         fake_quant.attr['min'].f, fake_quant.attr['max'].f = limits
-        nodes[operation.name].input[position] = fake_quant.name
+        inputs[position] = fake_quant.name
   return graph_def
 
 
@@ -243,15 +232,15 @@ def _run(converter, graph):
   """Converts: returns the content of the TFLite file."""
   _make_converter_program_findable()
   _LOG.info('converting %s', graph.path)
-  # 2.2 advertises its own converter there. Nothing else may be silenced: ranges
-  # are measured meanwhile, which is told as it goes on.
+  # 2.2 advertises its own converter there. Nothing else may be silenced:
+  # calibration logs its progress meanwhile.
   adverts = logging.getLogger('absl')
   level = adverts.level
   adverts.setLevel(logging.WARNING)
   try:
     return converter.convert()
   except OSError as error:
-    # It hands graph and model to a program in files.
+    # It passes graph and model to a program in files.
     raise InputError(
         '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
             graph.path, tf.__version__, tempfile.gettempdir(),
@@ -266,8 +255,8 @@ def _run(converter, graph):
 def _make_converter_program_findable():
   """Puts this interpreter's folder of programs on PATH.
 
-  TensorFlow 1.15 and 2.2 look for their converter, toco_from_protos, there
-  only, and do not find it where the environment was not activated.
+  TensorFlow 1.15 and 2.2 look for their converter, toco_from_protos, on PATH
+  only, and do not find it if the environment is not activated.
   """
   folder = os.path.dirname(sys.executable)
   search = os.environ.get('PATH', '').split(os.pathsep)
@@ -324,23 +313,22 @@ def _check_outputs(path, graph_def, *images):
                       ours=files.json_with('graph_def_sha1'))
 
 
-def _publish(content, path, graph, *, description, input_dtype, started):
+def _publish(content, path, graph, description, input_dtype, started):
   """Checks what the converter made, then writes it under its name."""
   model = model_file.parse(content, path)
-  inputs, outputs = (
-      [model.tensors[position] for position in positions]
-      for positions in (model.inputs, model.outputs))
-  found = [(str(inputs[0].dtype), inputs[0].shape), outputs[0].shape]
-  if found != [(input_dtype, graph.input_shape), graph.output_shape]:
+  source, labels = (model.tensors[places[0]]
+                    for places in (model.inputs, model.outputs))
+  expected = input_dtype, graph.input_shape, graph.output_shape
+  if (source.dtype, source.shape, labels.shape) != expected:
     raise InputError(
         '{}: TensorFlow {} made a model from {} to {}, expected {} {} to '
-        '{}'.format(graph.path, tf.__version__, inputs[0].describe(),
-                    outputs[0].describe(), input_dtype,
-                    list(graph.input_shape), list(graph.output_shape)))
+        '{}'.format(graph.path, tf.__version__, source.describe(),
+                    labels.describe(), input_dtype, list(graph.input_shape),
+                    list(graph.output_shape)))
   result = ConversionResult(
       path=path, size=len(content), tensors=len(model.tensors),
-      operations=model.operation_counts(), input=inputs[0].describe(),
-      output=outputs[0].describe(), seconds=time.time() - started)
+      operations=model.operation_counts(), input=source.describe(),
+      output=labels.describe(), seconds=time.time() - started)
   label_map = descriptions.label_map_beside(graph.path)
   if label_map:
     description.update(label_maps.json_entry(label_map))

@@ -137,7 +137,8 @@ class TflitePredictor(counting.Predictor):
     text = '{} (scale {:.7g}, zero point {})'.format(
         dtype.name, scale, zero_point)
     if dtype in (np.uint8, np.int8):
-      expected = 'a quantization by which pixels 0..255 mean [-1, 1] or [0, 255]'
+      expected = ('a quantization by which pixels 0..255 mean [-1, 1] or '
+                  '[0, 255]')
       # Pixel 0 is stored as the lowest value: 0 in uint8, -128 in int8.
       lowest = np.iinfo(dtype).min
       ends = [scale * (lowest + pixel - zero_point) for pixel in (0, 255)]
