@@ -263,26 +263,17 @@ def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
   assert caplog.messages[-1] == 'as before'
 
 
+@pytest.mark.tf1
+@pytest.mark.modern
 @pytest.mark.slow
-@pytest.mark.parametrize('convert', [
-    pytest.param(lambda path, graphs, images: conversion.convert(
-        options.ConversionOptions(graph_def=graphs[0], out_tflite=path,
-                                  mode=options.FLOAT, **NODES)),
-                 marks=[pytest.mark.tf1, pytest.mark.modern], id='float'),
-    pytest.param(lambda path, graphs, images: conversion.convert(
-        options.ConversionOptions(
-            graph_def=graphs[1], out_tflite=path,
-            mode=options.QUANTIZATION_AWARE, **NODES)),
-                 marks=[pytest.mark.tf1, pytest.mark.modern], id='qat'),
-    pytest.param(lambda path, graphs, images: quantize(
-        graphs[0], images, path),
-                 marks=[pytest.mark.tf2, pytest.mark.modern], id='ptq')])
-def test_equal_inputs_give_equal_bytes(
-    graph, quantized_graph, images, tmp_path, convert):
+@pytest.mark.parametrize('mode', [options.FLOAT, options.QUANTIZATION_AWARE])
+def test_equal_inputs_give_equal_bytes(graph, quantized_graph, tmp_path, mode):
   written = []
   for name in 'ab':
     path = tmp_path / name / 'out.tflite'
-    convert(str(path), (graph, quantized_graph), images)
+    conversion.convert(options.ConversionOptions(
+        graph_def=graph if mode == options.FLOAT else quantized_graph,
+        out_tflite=str(path), mode=mode, **NODES))
     written.append([path.read_bytes(),
                     (path.parent / 'out.tflite.json').read_bytes()])
   assert written[0] == written[1]
@@ -726,17 +717,3 @@ def test_makes_the_published_post_training_file(
   different, total = different_weights(ours, published)
   assert total == WEIGHTS
   assert different <= 100
-
-
-@pytest.mark.slow
-def test_makes_a_float_file_of_the_published_graph(reference_dir, tmp_path):
-  out = str(tmp_path / 'freeze.tflite')
-  result = conversion.convert(options.ConversionOptions(
-      graph_def=export_reference(reference_dir, 'float', tmp_path),
-      out_tflite=out, mode='float'))
-  assert result.operations['CONV_2D'] == 41
-  assert result.operations['DEPTHWISE_CONV_2D'] == 19
-  assert result.input == 'float32 1x512x512x3'
-  assert result.output == 'int32 1x512x512'
-  # The weights as float32, and little else.
-  assert WEIGHTS * 4 < result.size < WEIGHTS * 4 * 1.02

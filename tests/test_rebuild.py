@@ -336,8 +336,10 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
   graph = export.export(SMALL, options.ExportOptions(
       checkpoint_path=prefix, export_path=str(tmp_path / 'graph'))).path
   converted = str(tmp_path / 'float.tflite')
-  conversion.convert(options.ConversionOptions(
+  made = conversion.convert(options.ConversionOptions(
       graph_def=graph, out_tflite=converted, mode='float'))
+  assert made.operations['CONV_2D'] == 41
+  assert made.operations['DEPTHWISE_CONV_2D'] == 19
   result = rebuild.rebuild(options.RebuildOptions(
       tflite=converted, output_dir=str(tmp_path / 'out')))
   assert result.model_options == SMALL
