@@ -66,28 +66,17 @@ flags.disclaim_key_flags()
 
 
 def parse(script: script_flags.Script, argv: List[str],
-          flag_values: Optional[flags.FlagValues] = None) -> flags.FlagValues:
+          flag_values: flags.FlagValues) -> None:
   """Parses a command line strictly.
 
   Args:
     script: what it takes.
     argv: the first is the program's name.
-    flag_values: the flags are defined on it; None: on a new one.
-
-  Returns:
-    The FlagValues.
+    flag_values: has the script's flags; see Script.define_flags.
 
   Raises:
     InputError: unknown flag, stray word, bad value or missing required flag.
   """
-  flag_values = flags.FlagValues() if flag_values is None else flag_values
-  script.define_flags(flag_values)
-  _parse(script, argv, flag_values)
-  return flag_values
-
-
-def _parse(script, argv, flag_values):
-  """Parses a command line; the flags are defined already."""
   flag_values.set_gnu_getopt(True)
   try:
     argv = argv[:1] + _with_flag_files(argv[1:], flag_values)
@@ -227,27 +216,26 @@ def reason_of(
 
 
 def _path_in_flags(path, flag_values):
-  """Says a path as the flag that gives it, or with the one that leads there."""
-  def resolved(flag):
-    return os.path.abspath(flag.value)
-
+  """Returns a path as the flag that gives it, or with the one it is in."""
   wanted = os.path.abspath(path)
-  found = [flag for flag in map(flag_values.__getitem__, flag_values)
-           if hasattr(flag, 'sets') and flag.value and
-           isinstance(flag.value, str) and
-           not isinstance(flag, flags.EnumFlag) and
-           (wanted + os.sep).startswith(resolved(flag).rstrip(os.sep) + os.sep)]
+  found = []
+  for flag in map(flag_values.__getitem__, flag_values):
+    if hasattr(flag, 'sets') and not isinstance(flag, flags.EnumFlag) and (
+        isinstance(flag.value, str) and flag.value):
+      given = os.path.abspath(flag.value)
+      if (wanted + os.sep).startswith(given.rstrip(os.sep) + os.sep):
+        found.append((len(given), flag.present, flag.name, flag.value))
   if not found:
     return path
-  # Not the folder above it, where that is given too.
-  flag = max(found, key=lambda flag: (len(resolved(flag)), flag.present))
-  if resolved(flag) == wanted:
-    return '--{}={}'.format(flag.name, path)
-  return '{} (in --{}={})'.format(path, flag.name, flag.value)
+  # The innermost folder, if several are given.
+  length, _, name, value = max(found)
+  if length == len(wanted):
+    return '--{}={}'.format(name, path)
+  return '{} (in --{}={})'.format(path, name, value)
 
 
 def _out_of_memory(flag_values):
-  """Says which flags take less memory when they are lower."""
+  """Returns a message that names the flags to lower."""
   lower = sorted(
       '--' + name for name in flag_values
       if any(field in _MEMORY for _, field in getattr(
@@ -286,7 +274,7 @@ def run(main: Callable[..., None],
 
   def parse_argv(arguments):
     try:
-      _parse(script, arguments, flags.FLAGS)
+      parse(script, arguments, flags.FLAGS)
     except InputError as error:
       environment.refuse(in_flags(error, flags.FLAGS))
     return arguments[:1]

@@ -1,4 +1,6 @@
 """Flags without which a script has no options, for tests of all scripts."""
+from absl import flags
+
 from deeplab import cli
 from deeplab import script_flags
 
@@ -33,8 +35,10 @@ REQUIRED = {
 
 def parsed(script, *arguments, flag_values=None):
   """Returns the FlagValues of a script's command line."""
-  return cli.parse(script_flags.SCRIPTS[script], [script] + list(arguments),
-                   flag_values)
+  values = flags.FlagValues() if flag_values is None else flag_values
+  script_flags.SCRIPTS[script].define_flags(values)
+  cli.parse(script_flags.SCRIPTS[script], [script] + list(arguments), values)
+  return values
 
 
 def arguments_of(script, *arguments):

@@ -135,7 +135,10 @@ NO_FLAGS = script_flags.Script()
 
 
 def flags_of(script, *arguments):
-  return cli.parse(script, ['script'] + list(arguments))
+  values = cli.flags.FlagValues()
+  script.define_flags(values)
+  cli.parse(script, ['script'] + list(arguments), values)
+  return values
 
 
 @pytest.mark.parametrize('error', [
@@ -233,6 +236,6 @@ def test_a_long_text_of_another_program_is_one_line(tmp_path):
   assert cli.reason_of(error, flags_of(NO_FLAGS)) == (
       'in converted code: x.py')
   with pytest.raises(InputError) as caught:
-    cli.parse(NO_FLAGS, ['script', '--flagfile=a\nb'])
+    flags_of(NO_FLAGS, '--flagfile=a\nb')
   assert cli.in_flags(caught.value, flags_of(NO_FLAGS)) == (
       '--flagfile=a\nb: No such file or directory')
