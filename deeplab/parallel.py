@@ -10,10 +10,8 @@ import sys
 import threading
 import time
 from typing import (
-  Any,
   Callable,
   Deque,
-  Dict,
   Generator,
   Iterable,
   Iterator,
@@ -33,7 +31,7 @@ from deeplab.errors import Message
 
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
-# Seconds after which a process notices that the one that started it is dead.
+# Seconds after which a worker notices that its parent is dead.
 _PARENT_CHECK_SECS = 1
 
 
@@ -54,15 +52,13 @@ def ordered_map(
   """Maps items in an executor and yields the results in the items' order.
 
   Unlike executor.map it takes an item only when there is room for it, so that
-  memory does not grow with their number. What has not begun is cancelled
-  where the caller stops early.
+  memory does not grow with their number. Closing it cancels waiting items.
 
   Args:
-    executor: what does the work.
-    function: what becomes of an item.
+    executor: runs the function.
+    function: maps an item to its result.
     items: taken one by one.
-    ahead: largest number of items that wait, are worked on, or are done and
-      not yet yielded.
+    ahead: largest number of items that are taken and not yet yielded.
   """
   waiting: Deque[concurrent.futures.Future] = collections.deque()
   try:
@@ -81,17 +77,15 @@ def ordered_map(
 def mapped_in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item],
     num_workers: int = 0) -> Iterator[Iterator[_Result]]:
-  """Context that gives a function's results in the items' order.
+  """Context that gives an iterator over results; see ordered_map.
+
+  Threads do as well as processes and copy no images, because Pillow releases
+  Python's lock while it decodes and compresses.
 
   Args:
-    function: leaves Python's lock to others most of the time: Pillow decodes
-      and compresses without it, so threads do as well as processes, and need
-      no copies of the images.
+    function: maps an item to its result.
     items: taken one by one.
     num_workers: number of threads; 0: one for each processor.
-
-  Yields:
-    An iterator; see ordered_map.
   """
   workers = worker_count(num_workers)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
@@ -102,24 +96,19 @@ def mapped_in_threads(
 
 @contextlib.contextmanager
 def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
-  """Context with an executor of processes; an error does not wait for them.
+  """Context with an executor of processes, which end on an error.
 
   Args:
     num_workers: number of processes, at least 1.
 
   Yields:
-    The executor, whose results raise BrokenProcessPool once a process is dead.
+    The executor; its results raise BrokenProcessPool if a process dies.
   """
-  begin: Dict[str, Any] = {}
-  if sys.version_info >= (3, 7):
-    begin = {'initializer': _serve, 'initargs': (os.getpid(),)}
-  else:
-    # Python 3.6 has no such arguments. What is registered with an object lasts
-    # as long as that does, here to the end of the context.
-    parent = _Parent(os.getpid())
-    multiprocessing.util.register_after_fork(
-        parent, lambda parent: _serve(parent.pid))
-  with concurrent.futures.ProcessPoolExecutor(num_workers, **begin) as pool:
+  # Not the executor's `initializer`, which Python 3.6 lacks. It is called as
+  # long as the object exists.
+  parent = _Parent(os.getpid())
+  multiprocessing.util.register_after_fork(parent, _Parent.serve)
+  with concurrent.futures.ProcessPoolExecutor(num_workers) as pool:
     try:
       yield pool
     except BaseException:
@@ -129,49 +118,43 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
 
 
 class _Parent:
-  """The process that starts others, while it has them."""
+  """The process that starts workers."""
 
   def __init__(self, pid: int):
-    self.pid = pid
+    self._pid = pid
 
+  def serve(self) -> None:
+    """Makes a worker leave signals to its parent, and end with it.
 
-def _serve(parent):
-  """Has a process of `processes` leave it to the main one when to end.
+    Ctrl-C reaches all of them, but only the parent reports it.
+    """
+    for number in stops.SIGNALS:
+      signal.signal(number, signal.SIG_IGN)
+    # Python 3.6 waits for ever for a worker that was killed while it held the
+    # lock of the results: there it ends in its own time.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL
+                  if sys.version_info >= (3, 7) else _leave)
+    threading.Thread(target=self._end_with_it, daemon=True).start()
 
-  Ctrl-C reaches them all, and none but the main one has anything to say of it.
-  Where that one is killed, this one ends too.
-
-  Args:
-    parent: the main process, which may be dead before this one gets here.
-  """
-  for number in stops.SIGNALS:
-    signal.signal(number, signal.SIG_IGN)
-  # Python 3.6 waits for ever for one that was ended while it held the lock of
-  # the results: there it ends in its own time.
-  signal.signal(signal.SIGTERM, signal.SIG_DFL
-                if sys.version_info >= (3, 7) else _leave)
-  threading.Thread(
-      target=_end_after, args=(parent,), daemon=True).start()
+  def _end_with_it(self):
+    # The parent may be dead before a worker gets here.
+    while os.getppid() == self._pid:
+      time.sleep(_PARENT_CHECK_SECS)
+    os._exit(1)
 
 
 def _leave(unused_number, unused_frame):
   raise SystemExit(1)
 
 
-def _end_after(parent):
-  while os.getppid() == parent:
-    time.sleep(_PARENT_CHECK_SECS)
-  os._exit(1)
-
-
 def check_all(
     check: Callable[[_Item], _Result], items: Sequence[_Item], *, title: str,
     unit: str, num_workers: int = 0
 ) -> Tuple[List[Optional[_Result]], List[Message]]:
-  """Checks items in threads, all of them, and shows progress.
+  """Checks all items in threads and shows progress.
 
   Args:
-    check: raises InputError or OSError where an item cannot be used.
+    check: raises InputError or OSError if an item cannot be used.
     items: what to check.
     title: what to call the progress, such as 'checking'.
     unit: what to call an item there.
@@ -183,14 +166,16 @@ def check_all(
   """
   def check_one(item):
     try:
-      return check(item), None
+      return check(item)
     except InputError as error:
-      return None, error
+      return error
     except OSError as error:
-      return None, Message(errors.of_system(error))
+      return InputError(errors.of_system(error))
 
   with mapped_in_threads(check_one, items, num_workers) as checked:
     outcomes = list(progress.shown(
         checked, title, unit=unit, total=len(items)))
-  return ([result for result, _ in outcomes],
-          [problem for _, problem in outcomes if problem is not None])
+  problems: List[Message] = [
+      outcome for outcome in outcomes if isinstance(outcome, InputError)]
+  return ([None if isinstance(outcome, InputError) else outcome
+           for outcome in outcomes], problems)

@@ -160,7 +160,8 @@ def test_a_worker_whose_main_process_died_before_it_began_ends():
   gone.wait()
   worker = subprocess.Popen(
       [sys.executable, '-c', 'import sys, time; from deeplab import parallel; '
-       'parallel._serve(int(sys.argv[1])); time.sleep(60)', str(gone.pid)],
+       'parallel._Parent(int(sys.argv[1])).serve(); time.sleep(60)',
+       str(gone.pid)],
       cwd=scripts.REPOSITORY, start_new_session=True)
   scripts.output_of(worker, timeout=20)
   assert worker.returncode == 1
