@@ -3,11 +3,11 @@
     .venvs/tf1/bin/python tests/mutants.py [WORD...]
 
 applies each change to a copy of the repository, runs the test named beside it
-and expects that it fails. Words select the mutants whose name holds one of
-them. A change is named by its function and tokens, and a test by its name, so
-that both may move to another file. The tests hold on every machine, so none of
-them may be the bound of a processor that was not recorded. test_mutants.py
-checks the list against the code.
+and expects that it fails. Words select the mutants whose function or test has
+one of them in its name. A change is named by its function and tokens, and a
+test by its name, so that both may move to another file. The tests hold on every
+machine, so none of them may be the bound of a processor that was not recorded.
+test_mutants.py checks the list against the code.
 """
 import ast
 import functools
@@ -28,7 +28,6 @@ _LAYOUT = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
 
 class Mutant(NamedTuple):
   """One wrong change."""
-  name: str
   # Name of the function it is in; '': anywhere in deeplab/.
   function: str
   # Code whose tokens are there once, and the code that takes its place.
@@ -39,175 +38,134 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant('initial spread of logits',
-           '',
-           '_LOGITS_STDDEV = 0.01',
-           '_LOGITS_STDDEV = 0.02',
-           'test_initial_values_have_their_spread'),
-    Mutant('logits averaged over scales',
-           'multi_scale_predictions',
-           'probabilities.append(tf.nn.softmax(outputs))',
-           'probabilities.append(outputs)',
-           'test_probabilities_are_averaged_over_scales_not_logits'),
-    Mutant('padding without taking mid-grey off',
-           'pad_to_crop',
-           'image = (tf.pad(image - contract.PADDING_VALUE, paddings) + '
-           'contract.PADDING_VALUE)',
-           'image = tf.pad(image, paddings, '
-           'constant_values=contract.PADDING_VALUE)',
-           'test_padding_rounds_as_the_reference_does'),
-    Mutant('TFLite pixels rounded otherwise',
-           'scale_as_tflite_scripts',
-           'return (images - 127.5) / 127.5',
-           'return images / 127.5 - 1.0',
-           'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
-    Mutant('concatenations of the ranges that all inputs share',
-           '_range_of',
-           'zip((min, max), zip(*ranges))',
-           'zip((max, min), zip(*ranges))',
-           'test_concatenations_have_the_union_of_their_ranges'),
-    Mutant("concatenations without their inputs' own ranges",
-           'with_quantized_concatenations',
-           "(('own', own), ('union', union))",
-           "(('union', union),)",
-           'test_concatenations_have_the_union_of_their_ranges'),
-    Mutant('ignored label counts in the loss',
-           'sum_over_pixels',
-           'tf.not_equal(part_labels, contract.IGNORE_LABEL)',
-           'tf.not_equal(part_labels, -1)',
-           'test_ignored_pixels_count_nothing'),
-    Mutant('loss without aligned corners',
-           '_resized',
-           'size, align_corners=True)',
-           'size, align_corners=False)',
-           'test_outputs_and_gradients_match_the_reference'),
-    Mutant('fused loss without the weights of pixels',
-           'gradient',
-           '(probabilities - one_hot) * weights[:, tf.newaxis]',
-           '(probabilities - one_hot)',
-           'test_the_loss_and_its_gradient_are_the_same'),
-    Mutant('folded batch norm without the mean',
-           'factor_and_offset',
-           "variables['moving_mean'] * factor",
-           '0 * factor',
-           'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
-    Mutant('epochs in one order',
-           'one_epoch',
-           'tf.stack([tf.constant(seed, tf.int64), number])',
-           'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
-           'test_each_epoch_has_every_record_once_in_a_new_order'),
-    Mutant('a resumed run that begins the data anew',
-           '_train_in_graph',
-           'first_step if is_repeatable else 0',
-           '0',
-           'test_interrupted_equals_uninterrupted'),
-    Mutant('the same dropout in all replicas',
-           'random_uniform',
-           'draws[self._number * images:(self._number + 1) * images]',
-           'draws[:images]',
-           'test_dropout_draws_for_the_whole_batch'),
-    Mutant('hosts that read the same records',
-           'is_of_share',
-           'tf.equal(index // batch_size % shares, which)',
-           'tf.equal(index // batch_size % shares, 0)',
-           'test_hosts_share_the_batches_of_a_single_run'),
-    Mutant('a newest checkpoint that no one reads',
-           '_look',
-           'damage = self._damage(name)',
-           'damage = None',
-           'test_a_newest_that_cannot_be_read_gives_way'),
-    Mutant('weights of any kind are saved',
-           'publishing',
-           'problem = checkpoints.not_finite_in(written)',
-           'problem = None',
-           'test_weights_that_are_not_finite_are_not_saved'),
-    Mutant('shards are not held against their description',
-           'open_split',
-           'scans = _compared(scans, shard_set.description)',
-           'pass',
-           'test_a_shard_cut_between_records_is_named'),
-    Mutant('a build that leaves no marker',
-           'write_splits',
-           '_mark(markers)',
-           '',
-           'test_killed_at_any_change_readers_see_one_set_or_refuse'),
-    Mutant('shards of any evaluation are added up',
-           '_check_agreement',
-           'if differing:',
-           'if not given:',
-           'test_shards_of_another_evaluation_are_refused'),
-    Mutant('images of two shards are counted twice',
-           'bounds',
-           'index * items // of',
-           'index * items // of - 1',
-           'test_shards_cover_all_items_and_differ_by_one'),
-    Mutant('files of live runs are removed',
-           'remove_leftovers',
-           'contextlib.suppress(OSError), locks.exclusive(path):',
-           'contextlib.suppress(OSError):',
-           'test_a_live_run_of_the_same_target_keeps_its_files'),
-    Mutant('class 0 left out of the mean',
-           'scores',
-           'miou=_mean(iou)',
-           'miou=_mean(iou[1:])',
-           'test_the_three_means'),
-    Mutant('resized sides rounded to the nearest',
-           'resized_size',
-           'tf.cast(tf.floor(sides * scale), tf.int32)',
-           'tf.cast(tf.round(sides * scale), tf.int32)',
-           'test_resized_size'),
-    Mutant('batch norm is frozen a step late',
-           'fold',
-           '_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
-           '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
-           'test_every_tensorflow_takes_the_steps_of_the_reference'),
-    Mutant('multiplier leaves ASPP out',
-           '',
-           'IMAGE_POOLING_SCOPE, ASPP_SCOPE,',
-           'IMAGE_POOLING_SCOPE,',
-           'test_each_update_follows_from_its_gradients'),
-    Mutant('depthwise weights are regularized',
-           'depthwise_conv2d',
-           "'depthwise_weights', [3, 3, channels(inputs), 1],",
-           "'depthwise_weights', [3, 3, channels(inputs), 1], "
-           "regularizer=slim.l2_regularizer(style.weight_decay),",
-           'test_regularized_weights_are_the_references'),
-    Mutant('weights rounded in the wide range',
-           '_rounded',
-           'num_bits=_BITS, narrow_range=is_narrow',
-           'num_bits=_BITS',
-           'test_every_tensorflow_takes_the_steps_of_the_reference'),
-    Mutant('predictions with aligned corners',
-           'predictions',
-           'resized = layers.resize_bilinear(class_logits, options.crop_size)',
-           'resized = layers.resize_bilinear( class_logits, '
-           'options.crop_size, align_corners=True)',
-           'test_predictions_align_no_corners'),
-    Mutant('labels resized without aligned corners',
-           '_resize',
-           'tf.expand_dims(label, 0), size, align_corners=True)',
-           'tf.expand_dims(label, 0), size)',
-           'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
-    Mutant('map: ids that are not listed are a class',
-           'table',
-           'classes = [contract.IGNORE_LABEL] * NUM_IDS',
-           'classes = [1] * NUM_IDS',
-           'test_every_id_has_a_class'),
-    Mutant('map: of a description of another file',
-           'read_beside',
-           'checksums.get( name) != sha1(',
-           'checksums.get( name) == sha1(',
-           'test_a_description_is_of_the_file_with_its_checksum'),
-    Mutant('a SavedModel that is not checked',
-           'read',
-           'graph_file.checked(path, found[0].graph_def)',
-           'found[0].graph_def',
-           'test_saved_models_that_are_not_safe_are_refused'),
-    Mutant('a folder that is lost between two',
-           '_publish',
-           'os.replace(former, path) raise',
-           'raise',
-           'test_a_folder_is_replaced_whole_or_not_at_all'),
+    # Initial spread of logits.
+    Mutant('', '_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
+        'test_initial_values_have_their_spread'),
+    # Logits averaged over scales.
+    Mutant('multi_scale_predictions',
+        'probabilities.append(tf.nn.softmax(outputs))',
+        'probabilities.append(outputs)',
+        'test_probabilities_are_averaged_over_scales_not_logits'),
+    # Padding without taking mid-grey off.
+    Mutant('pad_to_crop',
+        'image = (tf.pad(image - contract.PADDING_VALUE, paddings) + '
+        'contract.PADDING_VALUE)',
+        'image = tf.pad(image, paddings, '
+        'constant_values=contract.PADDING_VALUE)',
+        'test_padding_rounds_as_the_reference_does'),
+    # TFLite pixels rounded otherwise.
+    Mutant('scale_as_tflite_scripts', 'return (images - 127.5) / 127.5',
+        'return images / 127.5 - 1.0',
+        'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
+    # Concatenations of the ranges that all inputs share.
+    Mutant('_range_of', 'zip((min, max), zip(*ranges))',
+        'zip((max, min), zip(*ranges))',
+        'test_concatenations_have_the_union_of_their_ranges'),
+    # Concatenations without their inputs' own ranges.
+    Mutant('with_quantized_concatenations', "(('own', own), ('union', union))",
+        "(('union', union),)",
+        'test_concatenations_have_the_union_of_their_ranges'),
+    # Ignored label counts in the loss.
+    Mutant('sum_over_pixels',
+        'tf.not_equal(part_labels, contract.IGNORE_LABEL)',
+        'tf.not_equal(part_labels, -1)', 'test_ignored_pixels_count_nothing'),
+    # Loss without aligned corners.
+    Mutant('_resized', 'size, align_corners=True)',
+        'size, align_corners=False)',
+        'test_outputs_and_gradients_match_the_reference'),
+    # Fused loss without the weights of pixels.
+    Mutant('gradient', '(probabilities - one_hot) * weights[:, tf.newaxis]',
+        '(probabilities - one_hot)',
+        'test_the_loss_and_its_gradient_are_the_same'),
+    # Folded batch norm without the mean.
+    Mutant('factor_and_offset', "variables['moving_mean'] * factor",
+        '0 * factor',
+        'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
+    # Epochs in one order.
+    Mutant('one_epoch', 'tf.stack([tf.constant(seed, tf.int64), number])',
+        'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
+        'test_each_epoch_has_every_record_once_in_a_new_order'),
+    # A resumed run that begins the data anew.
+    Mutant('_train_in_graph', 'first_step if is_repeatable else 0', '0',
+        'test_interrupted_equals_uninterrupted'),
+    # The same dropout in all replicas.
+    Mutant('random_uniform',
+        'draws[self._number * images:(self._number + 1) * images]',
+        'draws[:images]', 'test_dropout_draws_for_the_whole_batch'),
+    # Hosts that read the same records.
+    Mutant('is_of_share', 'tf.equal(index // batch_size % shares, which)',
+        'tf.equal(index // batch_size % shares, 0)',
+        'test_hosts_share_the_batches_of_a_single_run'),
+    # A newest checkpoint that no one reads.
+    Mutant('_look', 'damage = self._damage(name)', 'damage = None',
+        'test_a_newest_that_cannot_be_read_gives_way'),
+    # Weights of any kind are saved.
+    Mutant('publishing', 'problem = checkpoints.not_finite_in(written)',
+        'problem = None', 'test_weights_that_are_not_finite_are_not_saved'),
+    # Shards are not held against their description.
+    Mutant('open_split', 'scans = _compared(scans, shard_set.description)',
+        'pass', 'test_a_shard_cut_between_records_is_named'),
+    # A build that leaves no marker.
+    Mutant('write_splits', '_mark(markers)', '',
+        'test_killed_at_any_change_readers_see_one_set_or_refuse'),
+    # Shards of any evaluation are added up.
+    Mutant('_check_agreement', 'if differing:', 'if not given:',
+        'test_shards_of_another_evaluation_are_refused'),
+    # Images of two shards are counted twice.
+    Mutant('bounds', 'index * items // of', 'index * items // of - 1',
+        'test_shards_cover_all_items_and_differ_by_one'),
+    # Files of live runs are removed.
+    Mutant('remove_leftovers',
+        'contextlib.suppress(OSError), locks.exclusive(path):',
+        'contextlib.suppress(OSError):',
+        'test_a_live_run_of_the_same_target_keeps_its_files'),
+    # Class 0 left out of the mean.
+    Mutant('scores', 'miou=_mean(iou)', 'miou=_mean(iou[1:])',
+        'test_the_three_means'),
+    # Resized sides rounded to the nearest.
+    Mutant('resized_size', 'tf.cast(tf.floor(sides * scale), tf.int32)',
+        'tf.cast(tf.round(sides * scale), tf.int32)', 'test_resized_size'),
+    # Batch norm is frozen a step late.
+    Mutant('fold',
+        '_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
+        '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
+        'test_every_tensorflow_takes_the_steps_of_the_reference'),
+    # Multiplier leaves ASPP out.
+    Mutant('', 'IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
+        'test_each_update_follows_from_its_gradients'),
+    # Depthwise weights are regularized.
+    Mutant('depthwise_conv2d',
+        "'depthwise_weights', [3, 3, channels(inputs), 1],",
+        "'depthwise_weights', [3, 3, channels(inputs), 1], "
+        'regularizer=slim.l2_regularizer(style.weight_decay),',
+        'test_regularized_weights_are_the_references'),
+    # Weights rounded in the wide range.
+    Mutant('_rounded', 'num_bits=_BITS, narrow_range=is_narrow',
+        'num_bits=_BITS',
+        'test_every_tensorflow_takes_the_steps_of_the_reference'),
+    # Predictions with aligned corners.
+    Mutant('predictions',
+        'resized = layers.resize_bilinear(class_logits, options.crop_size)',
+        'resized = layers.resize_bilinear( class_logits, options.crop_size, '
+        'align_corners=True)', 'test_predictions_align_no_corners'),
+    # Labels resized without aligned corners.
+    Mutant('_resize', 'tf.expand_dims(label, 0), size, align_corners=True)',
+        'tf.expand_dims(label, 0), size)',
+        'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
+    # Map: ids that are not listed are a class.
+    Mutant('table', 'classes = [contract.IGNORE_LABEL] * NUM_IDS',
+        'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
+    # Map: of a description of another file.
+    Mutant('read_beside', 'checksums.get( name) != sha1(',
+        'checksums.get( name) == sha1(',
+        'test_a_description_is_of_the_file_with_its_checksum'),
+    # A SavedModel that is not checked.
+    Mutant('read', 'graph_file.checked(path, found[0].graph_def)',
+        'found[0].graph_def',
+        'test_saved_models_that_are_not_safe_are_refused'),
+    # A folder that is lost between two.
+    Mutant('_publish', 'os.replace(former, path) raise', 'raise',
+        'test_a_folder_is_replaced_whole_or_not_at_all'),
 )
 
 
@@ -308,12 +266,13 @@ def main(words):
   """Tries the mutants; returns the exit status."""
   survivors = 0
   for mutant in MUTANTS:
-    if words and not any(word in mutant.name for word in words):
+    if words and not any(
+        word in mutant.function + ' ' + mutant.test for word in words):
       continue
     output = survives(mutant)
     survivors += output is not None
-    print('{:8} {}: {}'.format('SURVIVES' if output else 'killed', mutant.name,
-                               mutant.test), flush=True)
+    print('{:8} {}: {}'.format('SURVIVES' if output else 'killed',
+                               mutant.function, mutant.test), flush=True)
     if output:
       print(output)
   return bool(survivors)

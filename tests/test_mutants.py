@@ -9,9 +9,9 @@ def test_each_mutant_fits_one_place_and_names_one_test():
   for mutant in mutants.MUTANTS:
     found = mutants.places(mutant)
     if len(found) != 1:
-      problems.append('{}: {} places'.format(mutant.name, len(found)))
+      problems.append('{}: {} places'.format(mutant.test, len(found)))
     elif mutant.code == mutant.replacement or not ast.parse(found[0][1]):
-      problems.append('{}: changes nothing'.format(mutant.name))
+      problems.append('{}: changes nothing'.format(mutant.test))
     if len(mutants.files_of_test(mutant)) != 1:
-      problems.append('{}: no such test'.format(mutant.name))
+      problems.append('{}: no such test'.format(mutant.test))
   assert not problems
