@@ -2,13 +2,13 @@
 
     OUTPUT/performance/mlperf_log_*   a run for speed
     OUTPUT/accuracy/mlperf_log_*      a run over every image, with responses
-    OUTPUT/accuracy/report.json       the score that these responses have
+    OUTPUT/accuracy/report.json       the score of these responses
     OUTPUT/test01/mlperf_log_*        a run for speed with some responses
-    OUTPUT/*/UNOFFICIAL.txt           what these are not
-    OUTPUT/summary.json               all that is known of them
+    OUTPUT/*/UNOFFICIAL.txt           a notice that these are no MLPerf results
+    OUTPUT/summary.json               settings and results of all runs
 
 Images are loaded and preprocessed while no clock runs. The model runs in a
-process of its own, as in the evaluation of TFLite files.
+process of its own, so that a crash of it becomes an error message.
 """
 from concurrent.futures.process import BrokenProcessPool
 import faulthandler
@@ -27,7 +27,6 @@ from deeplab import any_model
 from deeplab import environment
 from deeplab import files
 from deeplab import machine
-from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
@@ -67,7 +66,7 @@ _DETAIL = 'mlperf_log_detail.txt'
 
 
 class _Setup(NamedTuple):
-  """What a worker needs to know."""
+  """The arguments of the functions that run in the worker."""
   model: any_model.ModelFile
   # (height, width) that a checkpoint's network is built for; None: any.
   crop_size: Optional[Tuple[int, int]]
@@ -75,19 +74,8 @@ class _Setup(NamedTuple):
   options: options_lib.LoadgenOptions
 
 
-class _Description(NamedTuple):
-  """What a worker says about the model."""
-  input_size: Tuple[int, int]
-  runtime: str
-  # Bytes of one image as the model takes it.
-  input_bytes: int
-
-
 def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
-  """Makes the runs that are asked for, and their summary.
-
-  Args:
-    options: what to run, on what, by which rules.
+  """Makes the runs and their summary.
 
   Returns:
     The content of summary.json.
@@ -132,20 +120,16 @@ def _version():
 def _run_all(pool, setup, folder, version):
   """Makes all runs, their logs in a folder; returns the summary."""
   options = setup.options
-  described = pool.submit(_describe, setup).result()
-  size = described.input_size
-  _LOG.info('%s runs %s', described.runtime, setup.model.path)
+  size, runtime = pool.submit(_describe, setup).result()
+  _LOG.info('%s runs %s', runtime, setup.model.path)
   png_folder.check(setup.pairs, size)
-  memory.check(
-      min(options.samples_in_memory, len(setup.pairs)) * described.input_bytes,
-      '{}', option('samples_in_memory', options.samples_in_memory))
   summary = {
       'unofficial': UNOFFICIAL,
       'model': {
           'kind': setup.model.kind, 'path': setup.model.path,
           'sha256': files.sha256_of(any_model.file_of(setup.model)),
           'input_size': list(size)},
-      'runtime': {'interpreter': described.runtime,
+      'runtime': {'interpreter': runtime,
                   'num_threads': options.num_threads},
       'images': dict(png_folder.origin(setup.pairs, size),
                      folder=os.path.dirname(setup.pairs[0].image_path),
@@ -162,12 +146,11 @@ def _run_all(pool, setup, folder, version):
   for kind in kinds + ([_TEST01] if options.test01 else []):
     logs = os.path.join(folder, kind)
     os.mkdir(logs)
-    # LoadGen's own files do not say it.
     files.write_text(os.path.join(logs, _NOTICE), UNOFFICIAL + '\n')
     settings, seconds = pool.submit(_measure, setup, kind, logs).result()
     summary[kind] = {'settings': settings}
     if kind == options_lib.ACCURACY:
-      summary[kind].update(_score(setup, described, logs, seconds))
+      summary[kind].update(_score(setup, size, runtime, logs, seconds))
     else:
       summary[kind].update(_speed(logs, options.scenario))
     if kind == _TEST01:
@@ -182,7 +165,7 @@ def _log_in(folder, kind):
 
 
 def _departures(setup):
-  """Says what keeps a run from following the rules; nothing: []."""
+  """Returns how a run departs from the rules, in texts."""
   options = setup.options
   least = _least(options)
   departures = []
@@ -208,17 +191,17 @@ def _least(options):
   return options.min_queries or queries, options.min_seconds or seconds
 
 
-# --- What became of runs ---------------------------------------------------
+# --- Results ---------------------------------------------------------------
 
 
-def _score(setup, described, logs, seconds):
-  """Scores the log of a run in accuracy mode; returns that of the summary."""
+def _score(setup, size, runtime, logs, seconds):
+  """Scores the log of an accuracy run; returns entries of the summary."""
   path = os.path.join(logs, accuracy_log.NAME)
-  # Where the log will be.
+  # The log will be there.
   name = _log_in(setup.options.output_dir, options_lib.ACCURACY)
   report = accuracy_log.score(
-      path, setup.pairs, described.input_size, name=name,
-      runtime='{}, LoadGen, unofficial'.format(described.runtime))
+      path, setup.pairs, size, name=name,
+      runtime='{}, LoadGen, unofficial'.format(runtime))
   report = report._replace(path=name, seconds=seconds)
   report_lib.write(os.path.join(logs, 'report.json'), report)
   score = report.scores.miou_mlperf_app
@@ -235,7 +218,7 @@ def _score(setup, described, logs, seconds):
 
 
 def _speed(logs, scenario):
-  """Returns what the summary says of a run for speed."""
+  """Returns the entries of the summary for a run for speed."""
   found = read_detail(os.path.join(logs, _DETAIL))
   speed = {
       'valid': found['result_validity'] == 'VALID',
@@ -256,49 +239,40 @@ def _speed(logs, scenario):
   else:
     speed['queries'] = found['result_query_count']
     speed['latency_90th_ms'] = speed['latency_ms']['90.00_percentile']
-    # What MLPerf Inference reports, not MLPerf Mobile to v2.0.
+    # MLPerf Inference reports this; MLPerf Mobile, up to v2.0, does not.
     speed['early_stopping_90th_ms'] = found['early_stopping_latency_ss'] / 1e6
   return speed
 
 
 def read_detail(path: str) -> Dict[str, Any]:
-  """Reads what LoadGen wrote to mlperf_log_detail.txt.
-
-  Args:
-    path: the file.
+  """Reads LoadGen's mlperf_log_detail.txt.
 
   Returns:
-    Dict from key to value, the last one of each; 'errors' is a list of what
-    LoadGen calls errors.
+    Dict from key to its last value; 'errors' is a list of LoadGen's errors.
 
   Raises:
-    InputError: a line is not LoadGen's, or there is no result.
+    InputError: there is no result.
   """
   found: Dict[str, Any] = {'errors': []}
   with open(path, encoding='utf-8', errors='replace') as lines:
-    for line in lines:
-      if not line.startswith(_LOG_LINE):
-        continue
-      try:
-        entry = json.loads(line[len(_LOG_LINE):])
-        found[entry['key']] = entry['value']
-        if entry['metadata']['is_error']:
-          found['errors'].append(str(entry['value']))
-      except (ValueError, KeyError, TypeError):
-        raise InputError('{}: not a line of LoadGen: {:.80}'.format(
-            path, line.strip()))
+    entries = [json.loads(line[len(_LOG_LINE):]) for line in lines
+               if line.startswith(_LOG_LINE)]
+  for entry in entries:
+    found[entry['key']] = entry['value']
+    if entry['metadata']['is_error']:
+      found['errors'].append(str(entry['value']))
   if 'result_validity' not in found:
-    raise InputError('{}: LoadGen wrote no result; {}'.format(
-        path, '; '.join(found['errors']) or 'the run was cut off'))
+    raise InputError('{}: LoadGen wrote no result; {}', path,
+                     '; '.join(found['errors']) or 'the run was cut off')
   return found
 
 
 def summary_lines(summary: Dict[str, Any], output_dir: str) -> List[str]:
-  """Says what `run` found, for people.
+  """Returns human-readable lines of a summary.
 
   Args:
-    summary: what it returned.
-    output_dir: where it is.
+    summary: from `run`.
+    output_dir: the folder that holds it.
   """
   lines = ['LoadGen {} ({})'.format(
       summary['loadgen']['version'], summary['unofficial'])]
@@ -359,10 +333,9 @@ def _predictor_of(setup):
 
 
 def _describe(setup):
+  """Returns the model's (input size, runtime)."""
   predictor = _predictor_of(setup)
-  height, width = predictor.input_size
-  prepared = predictor.prepare(np.zeros([1, height, width, 3], np.float32))
-  return _Description((height, width), predictor.runtime, prepared.nbytes)
+  return tuple(predictor.input_size), predictor.runtime
 
 
 class _Samples:
@@ -373,7 +346,7 @@ class _Samples:
     self._predictor = predictor
     self._pairs = pairs
     self._bar = bar
-    # Number of a sample to what the model takes.
+    # Inputs of the model by the number of the sample.
     self._inputs = {}
 
   def load(self, numbers):
@@ -407,7 +380,7 @@ def _prepared(predictor, pair):
 
 
 def _measure(setup, kind, folder):
-  """Has LoadGen make a run.
+  """Makes LoadGen run.
 
   Args:
     setup: _Setup.
@@ -435,7 +408,7 @@ def _measure(setup, kind, folder):
         min(setup.options.samples_in_memory, len(setup.pairs)), samples.load,
         samples.unload)
     started = time.time()
-    # Without a name, an audit.config in the current folder would change them.
+    # Without a name, LoadGen reads an audit.config in the current folder.
     mlperf_loadgen.StartTestWithLogSettings(
         sut, library, _test_settings(mlperf_loadgen, settings), log_settings,
         '')
@@ -446,7 +419,7 @@ def _measure(setup, kind, folder):
 
 
 def _fastest(predictor, pair):
-  """Returns the least seconds that the model took for an image, after one."""
+  """Returns the seconds of the fastest of a few runs, without the first."""
   inputs = _prepared(predictor, pair)
   durations = []
   for _ in range(_WARM_UP_RUNS):
@@ -457,7 +430,7 @@ def _fastest(predictor, pair):
 
 
 def _planned(setup, kind, seconds):
-  """Returns about how many images a run asks for, if one takes so long."""
+  """Returns about how many images a run asks for, given seconds for one."""
   if kind == options_lib.ACCURACY:
     return len(setup.pairs)
   queries, duration = _least(setup.options)
@@ -470,8 +443,8 @@ def _settings(setup, kind, seconds):
   Args:
     setup: _Setup.
     kind: see _measure.
-    seconds: that an image takes. LoadGen plans as many queries as that has it
-      expect; a run that ends before its least duration is none.
+    seconds: seconds for an image. LoadGen plans as many queries as this time
+      suggests; a run that ends before its least duration is not valid.
   """
   options = setup.options
   queries, duration = _least(options)
@@ -498,7 +471,7 @@ def _settings(setup, kind, seconds):
 
 
 def _test_settings(loadgen, settings):
-  """Returns the same as LoadGen's own object."""
+  """Returns the settings as LoadGen's own object."""
   made = loadgen.TestSettings()
   for name, value in settings.items():
     enum = {'scenario': loadgen.TestScenario,

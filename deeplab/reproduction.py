@@ -19,6 +19,7 @@ from deeplab import files
 from deeplab import inputs
 from deeplab import machine as machine_lib
 from deeplab import options as options_lib
+from deeplab import published
 from deeplab import report as report_lib
 from deeplab.data import download
 from deeplab.data import pairs as pairs_lib
@@ -38,46 +39,48 @@ _GIGABYTES = 4.3
 _FLOAT, _QAT = 'Float', 'Quantization-aware training'
 _PTQ = 'Post-training quantization'
 CHECKPOINT, GRAPH, LITE = 'checkpoint', 'frozen graph', 'TFLite'
-# Which mIoU a field of metrics.Scores is, as the README names it.
-_CONVENTIONS = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
-                'miou_mlperf_app': 'mIoU, app'}
+_FLOAT_CHECKPOINT = 'float/model.ckpt-200000'
+_QAT_CHECKPOINT = 'quantize_aware_training/model.ckpt-100000'
 
 
 class Figure(NamedTuple):
   """A score that is published, on the 2000 validation images."""
   model: str
   form: str
-  # In the folder of published files; of a checkpoint, the prefix.
+  # Path in the folder of published files; the prefix of a checkpoint.
   path: str
-  # One, or two if the reference states both.
-  published: Tuple[float, ...]
-  # Which of metrics.Scores it is.
-  score: str
-  # Where it was measured.
-  measured: str = 'x86'
+  # Field of metrics.Scores.
+  score: str = 'miou'
+
+  @property
+  def published(self) -> Tuple[float, ...]:
+    """One value, or two if the reference states both."""
+    ending = '.index' if self.form == CHECKPOINT else ''
+    return published.FIGURES[self.path + ending][self.score]
+
+  @property
+  def measured(self) -> str:
+    """The machine that the figure was measured on."""
+    return 'device CPU' if self.score == 'miou_mlperf_app' else 'x86'
 
 
-_FLOAT_CHECKPOINT = 'float/model.ckpt-200000'
-_QAT_CHECKPOINT = 'quantize_aware_training/model.ckpt-100000'
 FIGURES = (
-    Figure(_FLOAT, CHECKPOINT, _FLOAT_CHECKPOINT, (0.5528,), 'miou'),
-    Figure(_FLOAT, GRAPH, 'float/freeze.pb', (0.5528,), 'miou'),
-    Figure(_FLOAT, LITE, 'float/freeze.tflite', (0.5501, 0.5509),
-           'miou_mlperf_app', 'device CPU'),
-    Figure(_QAT, CHECKPOINT, _QAT_CHECKPOINT, (0.5553,), 'miou'),
-    Figure(_QAT, GRAPH, 'quantize_aware_training/freeze.pb', (0.5553,), 'miou'),
-    Figure(_QAT, LITE, 'quantize_aware_training/freeze_qat.tflite', (0.5483,),
+    Figure(_FLOAT, CHECKPOINT, _FLOAT_CHECKPOINT),
+    Figure(_FLOAT, GRAPH, 'float/freeze.pb'),
+    Figure(_FLOAT, LITE, 'float/freeze.tflite', 'miou_mlperf_app'),
+    Figure(_QAT, CHECKPOINT, _QAT_CHECKPOINT),
+    Figure(_QAT, GRAPH, 'quantize_aware_training/freeze.pb'),
+    Figure(_QAT, LITE, 'quantize_aware_training/freeze_qat.tflite',
            'miou_kept_classes'),
-    Figure(_PTQ, LITE, 'post_train_quant/freeze_ptq.tflite', (0.5469,),
-           'miou_kept_classes'),
-)
-# Whose file was evaluated: the published one, or one that was made of the
-# published checkpoint here.
+    Figure(_PTQ, LITE, 'post_train_quant/freeze_ptq.tflite',
+           'miou_kept_classes'))
+# The published file was evaluated, or one that was made of the published
+# checkpoint here.
 PUBLISHED, MADE = 'published', 'made here'
 
 # --- Steps -----------------------------------------------------------------
 
-# What runs a command: the environment for networks, that for TFLite, or none.
+# A command runs in the environment for networks, in that for TFLite or in none.
 _NETWORK, _TFLITE, _SHELL = 'network', 'tflite', 'shell'
 _ENVIRONMENTS = {
     options_lib.TENSORFLOW_1_2: {_NETWORK: 'tf1', _TFLITE: 'tf2'},
@@ -92,8 +95,8 @@ _PREPROCESS = ('gen_preprocessed_data.py --dataset_dir={records} --overwrite' +
                _SIZE)
 _EXPORT = ('export_model.py --num_classes=32 --train_crop_size=512,512' +
            _STRIDES)
-# Name, what runs it, command, inputs (files, folders or prefixes), output. Each
-# word in braces is replaced by one of _paths.
+# Rows: name, role, command, inputs (files, folders or prefixes), output. Words
+# in braces are keys of _paths.
 _PUBLISHED_STEP = (
     'published files', _SHELL,
     'scripts/fetch_checkpoints.sh --output_dir={published}', '', '{published}')
@@ -141,7 +144,7 @@ _STEPS = (
      '{train} {made}/float/freeze.pb',
      '{made}/post_train_quant/freeze_ptq.tflite'),
 )
-# By a figure's form: what runs the evaluation, command, inputs.
+# By a figure's form: role, command and inputs of its evaluation.
 _EVALUATIONS = {
     CHECKPOINT: (_NETWORK, 'eval.py --checkpoint_dir={model}' + _STRIDES +
                  _RECORDS, '{model} {records}'),
@@ -163,9 +166,9 @@ class Step(NamedTuple):
 
 
 class _Plan(NamedTuple):
-  """All that is done."""
+  """All steps and rows."""
   steps: List[Step]
-  # Of each row of the results: the figure, whose file, the step.
+  # For each row of the results the figure, PUBLISHED or MADE, and the step.
   rows: List[Tuple[Figure, str, Step]]
   # Number of validation images.
   images: int
@@ -174,10 +177,10 @@ class _Plan(NamedTuple):
 
 
 def make_plan(options: options_lib.ReproduceOptions) -> _Plan:
-  """Finds out what there is to do.
+  """Returns the steps of a run.
 
   Raises:
-    InputError: the sample, the published files or the zip file is not there.
+    InputError: the sample, the published files or the zip file is missing.
   """
   images, calibration = _VAL_IMAGES, contract.CALIBRATION_IMAGES
   if options.sample:
@@ -186,27 +189,24 @@ def make_plan(options: options_lib.ReproduceOptions) -> _Plan:
   if options.zip:
     inputs.check(options.zip, option('zip', options.zip),
                  'a copy of ADEChallengeData2016.zip')
-  paths = dict(_paths(options), sample_num=str(calibration))
-  found = [row for is_wanted, row in (
-      (not (options.sample and options.published), _PUBLISHED_STEP),
-      (not options.sample, _ADE20K_STEP)) if is_wanted]
-  evaluated = [(figure, PUBLISHED) for figure in FIGURES] + [
-      (figure, MADE) for figure in FIGURES if figure.form != CHECKPOINT]
+  there = list(FIGURES)
   if options.sample and options.published:
-    missing = [figure for figure in FIGURES if not _files_of(
+    there = [figure for figure in FIGURES if _files_of(
         os.path.join(options.published, figure.path))]
-    checkpoints = [figure.path for figure in missing
-                   if figure.form == CHECKPOINT]
-    if checkpoints:
+    missing = [figure.path for figure in FIGURES
+               if figure.form == CHECKPOINT and figure not in there]
+    if missing:
       raise InputError('{}: has no {}', option('published', options.published),
-                       some_of(checkpoints))
-    evaluated = [row for row in evaluated
-                 if row[0] not in missing or row[1] == MADE]
-  rows = [(figure, whose, _evaluation(figure, whose, paths))
-          for figure, whose in evaluated]
-  return _Plan(
-      [_step(row, paths) for row in found + list(_STEPS)] +
-      [step for _, _, step in rows], rows, images, calibration)
+                       some_of(missing))
+  paths = dict(_paths(options), sample_num=str(calibration))
+  table = [] if options.sample and options.published else [_PUBLISHED_STEP]
+  table += [] if options.sample else [_ADE20K_STEP]
+  rows = [(figure, PUBLISHED, _evaluation(figure, PUBLISHED, paths))
+          for figure in there]
+  rows += [(figure, MADE, _evaluation(figure, MADE, paths))
+           for figure in FIGURES if figure.form != CHECKPOINT]
+  steps = [_step(row, paths) for row in table + list(_STEPS)]
+  return _Plan(steps + [step for _, _, step in rows], rows, images, calibration)
 
 
 def _count_images(sample, split):
@@ -222,7 +222,7 @@ def _count_images(sample, split):
 
 
 def _paths(options):
-  """Returns what words in braces stand for; paths are absolute."""
+  """Returns the values of words in braces; paths are absolute."""
   folder = os.path.abspath(options.output_dir)
   paths = {name: os.path.join(folder, path) for name, path in (
       ('records', 'tfrecord'), ('val', 'preprocessed/val'), ('made', 'made'),
@@ -252,19 +252,20 @@ def _evaluation(figure, whose, paths):
 
 
 def _step(row, paths):
-  """Returns a Step; split before paths are put in, which may have blanks."""
+  """Returns a Step of a row and of values for its words in braces."""
   name, role, command, read, output = row
+  # Paths may have blanks, so words are split first.
   return Step(
       name, role,
       list(filter(None, (word.format(**paths) for word in command.split()))),
       [word.format(**paths) for word in read.split()], output.format(**paths))
 
 
-# --- What a step was done with ---------------------------------------------
+# --- Facts of a step -------------------------------------------------------
 
 
 def _facts(step, versions, library):
-  """Returns what decides whether a step is done.
+  """Returns the facts of a step; it is done if they are those of steps.json.
 
   Args:
     step: a Step.
@@ -293,7 +294,7 @@ def _checksum(path):
 
 @functools.lru_cache(maxsize=None)
 def _checksum_of_file(path, *unused_state):
-  """Reads a file once, as long as its state is the same."""
+  """Reads a file again only if its state has changed."""
   return files.sha256_of(path)
 
 
@@ -331,13 +332,13 @@ def _read_journal(path, options):
 
 
 def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
-  """Does all steps that are not done, and writes the results.
+  """Runs all steps that are not done, and writes the results.
 
   Returns:
     The content of results.json.
 
   Raises:
-    InputError: there is not what is needed, or a step failed.
+    InputError: an input is missing, or a step failed.
   """
   plan = make_plan(options)
   folder = os.path.abspath(options.output_dir)
@@ -361,16 +362,7 @@ def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
       title += ' (again, as these have changed: {})'.format(', '.join(changed))
       if os.path.isfile(step.output):
         os.remove(step.output)
-    command = [os.path.join(download.ROOT, step.command[0])] + step.command[1:]
-    if step.role != _SHELL:
-      command.insert(0, _python(pythons[step.role]))
-    print('\n== {}\n{}\n'.format(title, ' \\\n    '.join(
-        map(shlex.quote, command))), flush=True)
-    status = _execute(step, command, folder)
-    if status:
-      raise InputError(
-          'step {} ended with status {}; what it says is above; the same '
-          'command goes on from there', title, status)
+    _do(step, title, pythons, folder)
     facts = _facts(step, versions, library)
     if not facts['output']:
       raise InputError('step {} left no {}', title, step.output)
@@ -383,6 +375,21 @@ def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
       os.path.join(folder, 'results.json'): files.json_bytes(content),
       os.path.join(folder, RESULTS): markdown(content).encode('utf-8')})
   return content
+
+
+def _do(step, title, pythons, folder):
+  """Shows and runs the command of a step."""
+  script, *arguments = step.command
+  command = [os.path.join(download.ROOT, script)] + arguments
+  if step.role != _SHELL:
+    command.insert(0, _python(pythons[step.role]))
+  print('\n== {}\n{}\n'.format(title, ' \\\n    '.join(
+      map(shlex.quote, command))), flush=True)
+  status = _execute(step, command, folder)
+  if status:
+    raise InputError(
+        'step {} ended with status {}; what it says is above; the same '
+        'command goes on from there', title, status)
 
 
 def _announcement(options, plan):
@@ -402,7 +409,7 @@ def _python(name):
 
 
 def _version(name):
-  """Names Python and TensorFlow of an environment; it must be there."""
+  """Returns the versions of Python and TensorFlow in an environment."""
   program = (
       'import platform, sys; sys.path.insert(0, sys.argv[1]); '
       'from deeplab import environment; print("Python", '
@@ -435,7 +442,7 @@ def _execute(step, command, folder):
 
 
 def sample_notice(images: int) -> str:
-  """Says what the results of a sample are."""
+  """Returns the notice on results of a sample."""
   return ('SAMPLE of {} images: the scores say nothing of the published ones, '
           'which are of {}; they only show that every step runs'.format(
               images, _VAL_IMAGES))
@@ -450,7 +457,8 @@ def _results(options, plan, noted, versions, machine):
     difference = min((ours - value for value in figure.published), key=abs)
     facts = noted[step.name]
     rows.append(dict(
-        figure._asdict(), file=whose, ours=ours, difference=difference,
+        figure._asdict(), published=figure.published,
+        measured=figure.measured, file=whose, ours=ours, difference=difference,
         within_tolerance=abs(difference) <= TOLERANCE, images=report.images,
         seconds=report.seconds, geometry=report.geometry,
         runtime=report.runtime, sha256=facts['inputs'][0], when=facts['when'],
@@ -468,22 +476,18 @@ def _results(options, plan, noted, versions, machine):
 
 
 def markdown(content: Dict[str, Any]) -> str:
-  """Lays results out as RESULTS.md.
-
-  Args:
-    content: of results.json.
-  """
+  """Returns RESULTS.md for the content of results.json."""
   lines = ['# Results', '']
   if content['is_sample']:
     lines += ['**{}.**'.format(sample_notice(content['images'])), '']
   lines += ['Made by `./scripts/reproduce.sh`; not to be edited.', '']
   names = ('model', 'form', 'file')
+  conventions = {field: name for field, name, _ in report_lib.MEANS}
   lines += _table(
       names + ('convention', 'published', 'ours', 'difference',
                'within {}'.format(content['tolerance'])),
       [[row[name] for name in names] + [
-          _CONVENTIONS[row['score']],
-          ' / '.join('{:.4f}'.format(value) for value in row['published']),
+          conventions[row['score']], published.text_of(row['published']),
           '{ours:.4f}'.format(**row), '{difference:+.4f}'.format(**row),
           'sample' if content['is_sample'] else
           'yes' if row['within_tolerance'] else 'NO']
@@ -514,7 +518,7 @@ def _table(head, rows):
 
 
 def summary_line(content: Dict[str, Any], output_dir: str) -> str:
-  """Says in one line how many scores are the published ones."""
+  """Returns a line with the number of scores that are the published ones."""
   where = os.path.join(output_dir, RESULTS)
   if content['is_sample']:
     return 'a sample of {} images, no verdict: {}'.format(
