@@ -37,27 +37,12 @@ Name = Union[str, Option]
 
 class Response(NamedTuple):
   """One response in a log."""
-  # Number of the query's sample in the order of issue; LoadGen's seq_id.
-  sequence: int
   # Number of the image; LoadGen's qsl_idx.
   sample: int
   # The class map: height * width bytes, row by row.
   data: bytes
   # Where its line begins in the file, in bytes.
   offset: int
-
-
-class Comparison(NamedTuple):
-  """What `compare` found."""
-  # Responses of the second log, all of which were compared.
-  responses: int
-  # How many of them differ from the first log's, and in how many bytes.
-  different: int
-  different_bytes: int
-  # Images among them.
-  samples: int
-  # Bytes of all of them.
-  bytes: int
 
 
 # --- Reading ---------------------------------------------------------------
@@ -98,13 +83,12 @@ def responses(path: str, size: Tuple[int, int],
 
 
 def _response(line, size, offset, place):
-  """Returns the Response of a line; `place` says where that is."""
+  """Returns the Response of a line; messages begin with its `place`."""
   try:
     content = json.loads(line.decode('ascii').strip().rstrip(','))
     data = bytes.fromhex(content['data'])
-    sequence, sample = (content[name] for name in ('seq_id', 'qsl_idx'))
-    if not all(type(value) is int and value >= 0
-               for value in (sequence, sample)):
+    sample = content['qsl_idx']
+    if type(sample) is not int or sample < 0:
       raise ValueError
   except (ValueError, KeyError, TypeError, RecursionError):
     raise InputError('{}: expected {{"seq_id": N, "qsl_idx": N, "data": HEX}}',
@@ -117,7 +101,7 @@ def _response(line, size, offset, place):
     raise InputError(
         '{}: {} bytes of image {}; expected a class map of {}x{}', place,
         len(data), sample, *size)
-  return Response(sequence, sample, data, offset)
+  return Response(sample, data, offset)
 
 
 # --- The score -------------------------------------------------------------
@@ -131,7 +115,7 @@ def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
     path: the log of a run in accuracy mode.
     pairs: image N of the log is the N-th.
     size: (height, width) of the class maps.
-    runtime: what made the log, for people.
+    runtime: description of the program that made the log.
     name: the path of the log, or the option with it, for messages.
 
   Returns:
@@ -177,18 +161,10 @@ def _counted(path, pairs, size, name):
 
 def score_log(options: options_lib.AccuracyLogOptions,
               eval_options: options_lib.EvalOptions) -> report_lib.Report:
-  """Scores the log of a run that was made before.
-
-  Args:
-    options: which log, and the images it is about.
-    eval_options: what becomes of the scores.
-
-  Returns:
-    What was published.
+  """Scores the log of an earlier run, and publishes the report.
 
   Raises:
-    InputError: the log, or the images, cannot be used; or the log is not of
-      these images.
+    InputError: the log or the images cannot be used, or do not belong together.
   """
   path = options.accuracy_log
   pairs = png_folder.list_pairs(options.test_dir, options.val_label_dir).pairs
@@ -240,43 +216,41 @@ def _check_summary(path, pairs):
 # --- Comparing -------------------------------------------------------------
 
 
-def compare(path: str, sampled: str, size: Tuple[int, int]) -> Comparison:
-  """Holds the responses of a performance run against those of accuracy mode.
+def compare(path: str, sampled: str, size: Tuple[int, int]) -> Dict[str, int]:
+  """Compares the responses of a performance run with those of an accuracy run.
 
   Args:
-    path: the log of a run in accuracy mode.
-    sampled: the log of a run in performance mode, with some responses.
+    path: the log of the accuracy run.
+    sampled: the log of the performance run, with some responses.
     size: (height, width) of the class maps.
 
   Returns:
-    A Comparison.
+    'responses': number of responses in `sampled`. 'samples': number of their
+    images. 'bytes': number of their bytes. 'different', 'different_bytes': how
+    many responses and bytes differ from those in `path`.
 
   Raises:
-    InputError: a log cannot be read; one has no response, or the first one
-      lacks an image of the second.
+    InputError: a log cannot be read; or `sampled` has no response, or has an
+      image that `path` lacks.
   """
   # Deviates: MLCommons' script for TEST01 compares one byte of each response,
   # in which two class maps rarely differ.
-  offsets: Dict[int, int] = {
-      response.sample: response.offset for response in responses(path, size)}
-  number = different = different_bytes = 0
-  samples = set()
+  offsets = {response.sample: response.offset
+             for response in responses(path, size)}
+  samples, unequal = set(), []
   with open(path, 'rb') as log:
     for response in responses(sampled, size):
       if response.sample not in offsets:
         raise InputError('{}: has image {}, which {} lacks', sampled,
                          response.sample, path)
-      log.seek(offsets[response.sample])
-      expected = _response(
-          log.readline().rstrip().rstrip(b','), size, 0, Message(path)).data
-      unequal = int(np.count_nonzero(
-          np.frombuffer(expected, np.uint8) !=
-          np.frombuffer(response.data, np.uint8)))
-      number += 1
-      different += unequal > 0
-      different_bytes += unequal
       samples.add(response.sample)
-  if not number:
+      log.seek(offsets[response.sample])
+      expected = _response(log.readline(), size, 0, Message(path)).data
+      unequal.append(int(np.count_nonzero(
+          np.frombuffer(expected, np.uint8) !=
+          np.frombuffer(response.data, np.uint8))))
+  if not samples:
     raise InputError('{}: has no response to compare', sampled)
-  return Comparison(number, different, different_bytes, len(samples),
-                    number * size[0] * size[1])
+  return {'responses': len(unequal), 'different': sum(map(bool, unequal)),
+          'different_bytes': sum(unequal), 'samples': len(samples),
+          'bytes': len(unequal) * size[0] * size[1]}

@@ -155,8 +155,7 @@ def _run_all(pool, setup, folder, version):
       summary[kind].update(_speed(logs, options.scenario))
     if kind == _TEST01:
       summary[kind].update(accuracy_log.compare(
-          _log_in(folder, options_lib.ACCURACY), _log_in(folder, kind),
-          size)._asdict())
+          _log_in(folder, options_lib.ACCURACY), _log_in(folder, kind), size))
   return summary
 
 

@@ -1,9 +1,9 @@
-"""Evaluation in shards: which images each run has, and the sum of the reports.
+"""Evaluation in shards: the images of each run, and the sum of the reports.
 
-Confusion matrices add up, and every score is read off the sum, so it is that of
-one run over all images. Needs no TensorFlow.
+Confusion matrices add up, so the sum's scores are those of one run over all
+images. Needs no TensorFlow.
 """
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 
@@ -14,17 +14,10 @@ from deeplab import report as report_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 
-# What may differ between the shards of one evaluation.
+# Fields that may differ between the shards of one evaluation.
 _OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'shard')
 _KIND = ('the report of a shard, as the evaluation of a TFLite file writes it '
          'with --report_json and --num_shards')
-
-
-class _Given(NamedTuple):
-  """A report that was read."""
-  path: str
-  report: report_lib.Report
-  shard: report_lib.Shard
 
 
 def bounds(index: int, of: int, items: int) -> Tuple[int, int]:
@@ -37,30 +30,30 @@ def bounds(index: int, of: int, items: int) -> Tuple[int, int]:
 
 def merge(paths: Sequence[str],
           options: options_lib.MergeOptions) -> report_lib.Report:
-  """Adds up the reports of all shards, writes and prints the sum.
+  """Adds up the reports of all shards; writes and prints the sum.
 
   Args:
     paths: files that evaluations of shards wrote, in any order.
-    options: where the sum goes.
+    options: path of the sum.
 
   Returns:
     The sum. Its seconds are those of all shards together; its path is that of
     the first shard.
 
   Raises:
-    InputError: a file that is no report of a shard; shards that are missing,
-      are there twice or are of different evaluations, named by their files.
+    InputError: a file is no report of a shard; or shards are missing, are there
+      twice or belong to different evaluations.
   """
   if not paths:
     raise InputError('no report given; expected those of all shards, such as '
                      'shard-0.json shard-1.json')
-  given = sorted(map(_read, paths), key=lambda one: one.shard.number)
-  _check_agreement(given)
-  _check_complete(given)
+  given = sorted(((_read(path), path) for path in paths),
+                 key=lambda one: one[0].shard.number)
+  _check_shards(given)
   files.check_outputs(option('report_json', options.report_json),
                       options.report_json, inputs=paths,
                       ours=report_lib.IS_REPORT, example='report.json')
-  reports = [one.report for one in given]
+  reports = [report for report, _ in given]
   result = reports[0]._replace(
       images=sum(report.images for report in reports),
       seconds=sum(report.seconds for report in reports),
@@ -72,7 +65,7 @@ def merge(paths: Sequence[str],
 
 
 def _read(path):
-  """Returns the _Given of a file."""
+  """Returns the report of a shard."""
   report = report_lib.read(path, kind=_KIND)
   shard = report.shard
   if not shard:
@@ -82,13 +75,18 @@ def _read(path):
       not 0 <= shard.number < shard.of or
       not isinstance(shard.evaluation, dict)):
     raise InputError('{}: expected {}'.format(path, _KIND))
-  return _Given(path, report, shard)
+  return report
 
 
-def _check_agreement(given: List[_Given]) -> None:
-  """Raises InputError unless all are shards of one evaluation."""
-  expected = _facts(given[0].report)
-  for path, report, _ in given[1:]:
+def _check_shards(given):
+  """Raises InputError unless these are all shards of one evaluation, once each.
+
+  Args:
+    given: list of (report, path), by the number of the shard.
+  """
+  first, first_path = given[0]
+  expected = _facts(first)
+  for report, path in given[1:]:
     facts = _facts(report)
     differing = ['{} {:.40}, and {:.40}'.format(
         name, str(expected[name]), str(facts.get(name)))
@@ -96,27 +94,22 @@ def _check_agreement(given: List[_Given]) -> None:
                  if facts.get(name) != expected[name]]
     if differing:
       raise InputError('{} and {} are not of one evaluation: {}'.format(
-          given[0].path, path, errors.some_of(differing, '; ')))
+          first_path, path, errors.some_of(differing, '; ')))
+  for (one, path), (other, other_path) in zip(given, given[1:]):
+    if one.shard.number == other.shard.number:
+      raise InputError('{} and {} are both shard {}; expected each once'.format(
+          path, other_path, one.shard.number))
+  missing = set(range(first.shard.of)).difference(
+      report.shard.number for report, _ in given)
+  if missing:
+    raise InputError('shards {} of {} are missing (given: {})'.format(
+        errors.some_of(list(map(str, sorted(missing))), limit=9),
+        first.shard.of, errors.some_of([path for _, path in given])))
 
 
 def _facts(report):
-  """Returns what the shards of one evaluation have in common, by name."""
+  """Returns everything that the shards of one evaluation share, by name."""
   facts = {name: value for name, value in report._asdict().items()
            if name not in _OWN}
   return dict(facts, classes=len(report.matrix), shards=report.shard.of,
               **report.shard.evaluation)
-
-
-def _check_complete(given: List[_Given]) -> None:
-  """Raises InputError unless each shard is there once."""
-  numbers = [one.shard.number for one in given]
-  for one, other in zip(given, given[1:]):
-    if one.shard.number == other.shard.number:
-      raise InputError('{} and {} are both shard {}; expected each once'.format(
-          one.path, other.path, one.shard.number))
-  of = given[0].shard.of
-  missing = sorted(set(range(of)) - set(numbers))
-  if missing:
-    raise InputError('shards {} of {} are missing (given: {})'.format(
-        errors.some_of(list(map(str, missing)), limit=9), of,
-        errors.some_of([one.path for one in given])))

@@ -1,8 +1,7 @@
 """LoadGen's log of responses: read a line at a time, scored, compared."""
 import json
 import os
-import subprocess
-import sys
+import tracemalloc
 
 import numpy as np
 from PIL import Image
@@ -73,6 +72,12 @@ def test_responses_are_scored_whatever_their_order(folder):
   assert (report['kind'], report['images']) == ('accuracy log', 3)
   assert 'mIoU, app        0.0688' in done.stdout
   assert 'unofficial' in done.stdout
+  (folder / 'log.json').write_text(WHOLE[:-60])
+  line = scripts.refusal(
+      SCRIPT, '--accuracy_log={}'.format(folder / 'log.json'),
+      '--test_dir={}'.format(folder))
+  assert line.endswith('log.json: line 3: the log is cut off there; run again')
+  assert '--accuracy_log=' in line
 
 
 def test_a_log_is_read_as_any_json(folder):
@@ -121,17 +126,6 @@ def test_logs_that_are_cut_or_edited_are_refused(folder, text, problem):
   assert '\n' not in str(error.value)
 
 
-def test_the_script_refuses_in_one_line(folder):
-  (folder / 'log.json').write_text(WHOLE[:-60])
-  line = scripts.refusal(
-      SCRIPT, '--accuracy_log={}'.format(folder / 'log.json'),
-      '--test_dir={}'.format(folder),
-      '--report_json={}'.format(folder / 'report.json'))
-  assert line.endswith('log.json: line 3: the log is cut off there; run again')
-  assert '--accuracy_log=' in line
-  assert not (folder / 'report.json').exists()
-
-
 def test_a_log_with_a_summary_is_held_against_it(folder):
   """Another class map, or another label, is sound by itself."""
   (folder / 'run' / 'accuracy').mkdir(parents=True)
@@ -168,8 +162,10 @@ def test_without_a_summary_the_order_must_be_plain(folder):
 
 def compare(folder, text):
   (folder / 'sampled.json').write_text(text)
-  return accuracy_log.compare(
+  found = accuracy_log.compare(
       str(folder / 'log.json'), str(folder / 'sampled.json'), SIZE)
+  return tuple(found[name] for name in (
+      'responses', 'different', 'different_bytes', 'samples', 'bytes'))
 
 
 def test_all_bytes_are_compared(folder):
@@ -193,29 +189,14 @@ def test_what_cannot_be_compared_is_refused(folder):
 
 
 def test_a_large_log_takes_little_memory(tmp_path):
-  """A log of 60 MB is read by a process that may take 30 MB more."""
-  line = '{{ "seq_id" : {}, "qsl_idx" : {}, "data" : "' + '05' * 512 ** 2 + (
-      '" }}')
-  count = 120
+  count, size = 20, (512, 512)
   path = tmp_path / 'log.json'
-  with open(str(path), 'w') as log:
-    log.write('[\n')
-    for number in range(count):
-      log.write(line.format(number, number))
-      log.write(',\n' if number + 1 < count else '\n]\n')
-  assert path.stat().st_size > 60e6
-  # In pages and kilobytes that this process has had at most.
-  read = (
-      'import resource, sys\n'
-      'sys.path.insert(0, sys.argv[1])\n'
-      'from deeplab import accuracy_log\n'
-      'def peak():\n'
-      '  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
-      'before = peak()\n'
-      'number = sum(1 for _ in accuracy_log.responses(\n'
-      '    sys.argv[2], (512, 512)))\n'
-      'print(number, peak() - before)\n')
-  number, kilobytes = map(int, subprocess.check_output(
-      [sys.executable, '-c', read, scripts.REPOSITORY, str(path)]).split())
-  assert number == count
-  assert kilobytes < 30e3
+  path.write_text(text_of(
+      [(number, np.full(size, 5)) for number in range(count)]))
+  assert path.stat().st_size > 10e6
+  tracemalloc.start()
+  try:
+    assert sum(1 for _ in accuracy_log.responses(str(path), size)) == count
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+  finally:
+    tracemalloc.stop()
