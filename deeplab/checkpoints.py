@@ -462,12 +462,10 @@ def _likely_option(missing, unused, reshaped, stored):
   def in_scope(scope, names):
     return any(name.startswith(scope) for name in names)
 
-  changed = unused + missing
   classes = stored.get('logits/semantic/weights', [None])[-1]
   has_decoder = in_scope(contract.DECODER_SCOPE, stored)
   wants_decoder = in_scope(contract.DECODER_SCOPE, missing)
   drops_decoder = in_scope(contract.DECODER_SCOPE, unused)
-  other = 'was it trained with another {}?'
   for is_likely, hint, *options in (
       (not in_scope(contract.BACKBONE_SCOPE, stored),
        'it is not a checkpoint of this network'),
@@ -480,20 +478,10 @@ def _likely_option(missing, unused, reshaped, stored):
        'was it trained with {}?', option('decoder_output_stride', 4)),
       (wants_decoder and not has_decoder,
        'it has no decoder: drop {}', option('decoder_output_stride')),
-      (in_scope(contract.ASPP_SCOPE + '1', changed),
-       'was it trained with other {}?', option('atrous_rates')),
-      (in_scope(contract.CONCAT_PROJECTION_SCOPE, changed),
-       other, option('aspp_with_concat_projection')),
-      (drops_decoder or wants_decoder,
-       'was it trained with other {} or {}?',
-       option('decoder_use_separable_conv'), option('decoder_use_sum_merge')),
-      (in_scope(contract.BACKBONE_SCOPE, reshaped),
-       'was it trained with another {} or {}?', option('depth_multiplier'),
-       option('divisible_by')),
       (in_scope(contract.LOGITS_SCOPE, reshaped),
        'it has {} classes: give {}', classes, option('num_classes', classes)),
-      (reshaped,
-       'was it trained with other {}?', option('aspp_convs_filters'))):
+      (True, 'was it trained with other options of the network, such as {} or '
+       '{}?', option('depth_multiplier'), option('atrous_rates'))):
     if is_likely:
       return Message('; ' + hint, *options)
   return ''

@@ -21,10 +21,6 @@ from deeplab.errors import InputError
 _LOG = logging.getLogger(__name__)
 _STEM = 'model.ckpt'
 _OURS = re.compile(re.escape(_STEM) + r'-\d+$')
-# Files that TensorFlow's own saver leaves when it is killed or fails.
-_LEFTOVER = re.compile(
-    re.escape(_STEM) + r'-\d+(\.(index|data-\d{5}-of-\d{5})\.tempstate\d+|'
-    r'\.meta\.tmp[0-9a-f]{32})$|(checkpoint|graph\.pbtxt)\.tmp[0-9a-f]{32}$')
 
 
 @contextlib.contextmanager
@@ -167,14 +163,13 @@ def remove_leftovers(folder: str) -> None:
   files.remove_leftovers(folder)
   names = os.listdir(folder)
   listed = checkpoints.listed(folder)
+  if not listed:
+    return
   for name in names:
     stem, ending = os.path.splitext(name)
     # Data are renamed before the index, and are useless without it.
-    is_rest = (
-        listed is not None and _OURS.match(stem) and
-        (ending == '.meta' or ending.startswith('.data-')) and
-        stem not in listed and stem + '.index' not in names)
-    if is_rest or _LEFTOVER.match(name):
+    if (_OURS.match(stem) and ending.startswith(('.meta', '.data-')) and
+        stem not in listed and stem + '.index' not in names):
       _LOG.info('removing %s, of a save that was cut off', name)
       os.remove(os.path.join(folder, name))
 

@@ -86,7 +86,8 @@ MUTANTS = (
         'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
         'test_each_epoch_has_every_record_once_in_a_new_order'),
     # A resumed run that begins the data anew.
-    Mutant('_train_in_graph', 'first_step if is_repeatable else 0', '0',
+    Mutant('_batch', 'preprocess_options, first_step, (host',
+        'preprocess_options, 0, (host',
         'test_interrupted_equals_uninterrupted'),
     # The same dropout in all replicas.
     Mutant('random_uniform',

@@ -249,15 +249,11 @@ def test_a_resume_needs_every_variable_with_its_type(tmp_path):
      ['quantization-aware', 'add quantize_delay_step=0']),
     ({}, {'logits/semantic/act_quant/max': []},
      ['float checkpoint', 'drop quantize_delay_step']),
-    ({'aspp1/weights': 0.0}, {}, ['other atrous_rates']),
-    ({'concat_projection/weights': 0.0}, {},
-     ['another aspp_with_concat_projection']),
-    ({'decoder/a/weights': 0.0}, {'decoder/b/weights': []},
-     ['other decoder_use_separable_conv']),
     ({}, {LOGITS: [1, 1, 4, 21]},
      ['[1, 1, 4, 32], expected [1, 1, 4, 21]', 'give num_classes=32']),
-    ({}, {BACKBONE: [3, 4]}, ['another depth_multiplier or divisible_by']),
-    ({}, {'image_pooling/weights': [3]}, ['other aspp_convs_filters']),
+    ({'aspp1/weights': 0.0}, {BACKBONE: [3, 4]},
+     ['1 variable (aspp1/weights)', BACKBONE,
+      'other options of the network, such as depth_multiplier or atrous']),
 ])
 def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
     tmp_path, stored, graph, words):

@@ -53,17 +53,6 @@ def test_addresses_of_ipv6_are_taken():
   assert given.parts == 6
 
 
-@pytest.mark.parametrize('batch_size, tuned, words', [
-    (5, False, 'batch_size=5: expected a multiple of 2'),
-    (2, True, 'batch_size=2: expected at least 4 with fine_tune_batch_norm='
-              'true (24 or more is advised)'),
-])
-def test_a_batch_that_does_not_make_parts_is_refused(batch_size, tuned, words):
-  with pytest.raises(InputError, match=re.escape(words)):
-    options_lib.TrainOptions('', fine_tune_batch_norm=tuned).check_with(
-        options_lib.ModelOptions(), batch_size=batch_size, parts=2)
-
-
 @pytest.mark.tf1
 def test_the_rewrite_of_a_whole_graph_is_refused(tmp_path):
   with pytest.raises(InputError, match='quantize_delay_step=0: the rewrite .*'
@@ -123,9 +112,7 @@ def test_tasks_with_other_options_are_named():
       assert joined.broadcast_from_chief(40 + task) == 40
       joined.check_same_on_all_hosts('options', ['same'])
       try:
-        train_lib._agree(
-            joined, options_lib.DatasetOptions('d', 'train'),
-            options_lib.ModelOptions(), {}, 0)
+        train_lib._check_all_hosts(joined, options_lib.ModelOptions(), {})
       except InputError as error:
         said.append(str(error))
       joined.barrier()
@@ -140,15 +127,13 @@ def test_tasks_with_other_options_are_named():
                   'same in all tasks'.format(addresses[1])] * 2
 
 
-def test_what_decides_a_step_is_compared_and_folders_are_not():
+def test_hosts_compare_what_decides_a_step_and_no_folders():
   fields = {name for cls in (
       options_lib.DatasetOptions, options_lib.PreprocessOptions,
-      options_lib.ModelOptions, options_lib.TrainOptions)
-            for name in cls._fields}
+      options_lib.TrainOptions) for name in cls._fields}
   assert set(train_lib._OF_ONE_TASK) < fields
   assert not {'seed', 'batch_size', 'base_learning_rate', 'crop_size',
-              'quantize_delay_step', 'training_number_of_steps',
-              'on_bad_record'} & set(train_lib._OF_ONE_TASK)
+              'training_number_of_steps'} & set(train_lib._OF_ONE_TASK)
 
 
 # --- Who reads what --------------------------------------------------------
@@ -364,25 +349,6 @@ def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
   thread.join()
   assert sorted(capsys.readouterr()[0].splitlines()) == [
       '[0] saved', '[1] saved']
-
-
-def test_tasks_of_a_launcher_that_is_killed_save_and_end(tmp_path):
-  path = script(
-      tmp_path, 'def end(*unused):\n'
-      '  open("saved-{}".format(task), "w").close()\n'
-      '  sys.exit()\n'
-      'signal.signal(signal.SIGTERM, end)\nprint("ready", flush=True)\n'
-      'time.sleep(600)\n')
-  launcher = subprocess.Popen(
-      [sys.executable, '-c', 'import sys; sys.path.insert(0, sys.argv[1]); '
-       'from deeplab import launch; launch.run(sys.argv[2], [], 2)',
-       scripts.REPOSITORY, path], cwd=str(tmp_path), stdout=subprocess.PIPE)
-  assert {launcher.stdout.readline() for _ in range(2)} == {
-      b'[0] ready\n', b'[1] ready\n'}
-  launcher.kill()
-  launcher.communicate()
-  while len(list(tmp_path.glob('saved-*'))) < 2:
-    time.sleep(0.05)
 
 
 @pytest.mark.parametrize('words, expected', [

@@ -16,11 +16,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -57,8 +55,6 @@ class Case(NamedTuple):
   older: Tuple[str, ...] = ()
   # Arguments to add for a run from which every other value of `read` comes.
   all_states: Tuple[str, ...] = ()
-  # Of .venvs; None: the one of the tests.
-  environment: Optional[str] = None
   # What a run says that finds everything done, and then refuses.
   refusal: str = ''
   # Pattern of names that every run chooses anew.
@@ -96,20 +92,6 @@ class Inputs:
     """Returns the folder of a checkpoint of the network that MODEL means."""
     return self._made('checkpoint', lambda path: scripts.run(
         *train_words(self, 1)[:-1], '--train_logdir={}'.format(path)))
-
-  def graph(self, number):
-    """Returns a frozen graph of two layers, from 'in' to 'out'."""
-    def make(path):
-      draws = np.random.RandomState(number)
-      with tf.Graph().as_default() as graph:
-        net = tf.placeholder(tf.float32, [1, 8, 8, 3], name='in')
-        for sizes in ((3, 6), (6, 4)):
-          net = tf.nn.relu6(tf.nn.conv2d(net, tf.constant(
-              draws.uniform(-1, 1, (3, 3) + sizes), tf.float32),
-                                         strides=1, padding='SAME'))
-        tf.argmax(net, 3, output_type=tf.int32, name='out')
-        path.write_bytes(graph.as_graph_def().SerializeToString())
-    return self._made('graph{}.pb'.format(number), make)
 
 
 @pytest.fixture(scope='module')
@@ -221,16 +203,13 @@ def export_words(inputs, crop):
 
 
 def graph_in(folder):
-  return described(folder / 'out', 'freeze.json', [
-      'freeze.pb', 'inference_graph.pbtxt'])
-
-
-def described(folder, description, names):
-  """Returns the hashes of files; refuses those that are not of one run."""
-  found = {name: sha1(folder / name) for name in names}
-  if json.loads((folder / description).read_text())['sha1'] != found:
-    raise InputError('{}: of other files'.format(description))
-  return {'files': (found, sha1(folder / description))}
+  """Returns the hashes of the files; refuses those that are not of one run."""
+  out = folder / 'out'
+  found = {name: sha1(out / name)
+           for name in ('freeze.pb', 'inference_graph.pbtxt')}
+  if json.loads((out / 'freeze.json').read_text())['sha1'] != found:
+    raise InputError('freeze.json: of other files')
+  return {'files': (found, sha1(out / 'freeze.json'))}
 
 
 def export_model(inputs):
@@ -238,22 +217,7 @@ def export_model(inputs):
               older=export_words(inputs, 49))
 
 
-def model_in(folder):
-  return described(folder, 'x.tflite.json', ['x.tflite'])
-
-
-NODES = ('--input_node=in', '--output_node=out', '--out_tflite=x.tflite')
-
-
-def convert(inputs):
-  words = [('scripts/convert_tflite.py', '--mode=float',
-            '--graph_def=' + inputs.graph(number)) + NODES
-           for number in range(2)]
-  return Case(words[1], model_in, older=words[0], environment='modern')
-
-
-CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model,
-         'convert': convert}
+CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model}
 
 
 # --- Running them ----------------------------------------------------------
@@ -284,8 +248,6 @@ class Prepared:
     self._injector = injector
     self._folder = folder
     self._count = 0
-    self._python = (scripts.python_of(case.environment) if case.environment
-                    else sys.executable)
     self.template = folder / 'template'
     self.template.mkdir()
     if case.older:
@@ -330,8 +292,7 @@ class Prepared:
 
   def start(self, folder, words=None):
     with environ(self._injector.environ if self._injector else {}):
-      return scripts.start(*(words or self.case.words), cwd=str(folder),
-                           python=self._python)
+      return scripts.start(*(words or self.case.words), cwd=str(folder))
 
   def finished(self, folder, words=None):
     process = self.start(folder, words)
@@ -490,7 +451,7 @@ def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
     folder = one.copy(tmp_path)
     with disk.read_only():
       lines.append(one.failure(folder))
-    for left in (0, one.size // 2, one.size):
+    for left in (0, one.size // 2):
       with disk.full_but_for(left):
         lines.append(one.failure(folder))
     assert all(lines[:2])

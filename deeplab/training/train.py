@@ -147,25 +147,16 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
   recipe = _recipe(dataset_options, preprocess_options, options, paths)
   resumed, first_step = (
       _resumed(model_options, options, recipe) if host.is_chief else (None, 0))
-  is_repeatable = dataset_options.seed is not None
-  dataset_options, first_step = _agree(
-      host, dataset_options, model_options, recipe, first_step)
+  first_step = host.broadcast_from_chief(first_step)
+  _check_all_hosts(host, model_options, recipe)
   if options.seed is not None:
     tf.set_random_seed(options.seed)
-  batch = dataset.training_batches(
-      dataset_options, preprocess_options, first_step if is_repeatable else 0,
-      (host.task, host.hosts))
-  # A variable, so that the names of a failed step's batch can be read.
-  names = tf.get_local_variable(
-      'batch_filenames', initializer=tf.fill(batch['filename'].shape, ''),
-      trainable=False)
-  with tf.control_dependencies([tf.assign(names, batch['filename']).op]):
-    images = tf.identity(batch['image'])
+  batch, names = _batch(host, dataset_options, preprocess_options, first_step)
   if quantize.implementation(model_options) == options_lib.CONTRIB:
     _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
               'minute or more before the first step')
   step = step_lib.build_step(
-      images, batch['label'], model_options, options, host)
+      batch['image'], batch['label'], model_options, options, host)
   restore = keeper = written = None
   if host.is_chief:
     written = _tensors_to_write(batch, step, model_options, options)
@@ -247,26 +238,33 @@ def _recipe(dataset_options, preprocess_options, options, paths):
   return json.loads(json.dumps(recipe))
 
 
-def _agree(host, dataset_options, model_options, recipe, first_step):
-  """Makes sure that all hosts train the same.
-
-  Returns:
-    DatasetOptions with a seed that all hosts have, the chief's first step.
-
-  Raises:
-    InputError: what decides the steps is not the same on all hosts.
-  """
+def _check_all_hosts(host, model_options, recipe):
+  """Refuses to train if what decides the steps differs between hosts."""
   host.check_same_on_all_hosts(option('num_clones'), host.clones)
   host.check_same_on_all_hosts('options', [
       {name: value for name, value in recipe.items() if name != 'records'},
       options_lib.to_json(model_options)])
   host.check_same_on_all_hosts('versions of TensorFlow', tf.__version__)
-  host.check_same_on_all_hosts('records', recipe.get('records'))
+  host.check_same_on_all_hosts('records', recipe['records'])
+
+
+def _batch(host, dataset_options, preprocess_options, first_step):
+  """Returns (this host's share of a batch, names of the last one).
+
+  The names are in a variable, so that those of a failed step can be read.
+  """
   if dataset_options.seed is None:
-    # Drawn once, because all hosts read in the same order.
+    # Any order will do, if all hosts have the same.
+    first_step = 0
     dataset_options = dataset_options._replace(seed=host.broadcast_from_chief(
         random.SystemRandom().randrange(2 ** 31)))
-  return dataset_options, host.broadcast_from_chief(first_step)
+  batch = dataset.training_batches(
+      dataset_options, preprocess_options, first_step, (host.task, host.hosts))
+  names = tf.get_local_variable(
+      'batch_filenames', initializer=tf.fill(batch['filename'].shape, ''),
+      trainable=False)
+  with tf.control_dependencies([tf.assign(names, batch['filename']).op]):
+    return dict(batch, image=tf.identity(batch['image'])), names
 
 
 def _resumed(model_options, options, recipe):

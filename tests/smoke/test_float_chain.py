@@ -1,8 +1,6 @@
 """The whole float path through the scripts, on a few generated images."""
 import json
 import os
-import signal
-import time
 
 import numpy as np
 from PIL import Image
@@ -10,7 +8,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
-from deeplab.data import records
 from tests import scripts
 
 pytestmark = pytest.mark.slow
@@ -55,24 +52,6 @@ def trained(data, tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
   done = scripts.run('train.py', *train_arguments(
       data, folder, 3, '--save_summaries_secs=0', '--save_summaries_images'))
-  return folder, done
-
-
-# Batch norm of two small images would amplify the last bits of sums.
-REPEATABLE = '--fine_tune_batch_norm=False'
-
-
-@pytest.fixture(scope='module')
-def sparse(data, tmp_path_factory):
-  """(folder, output) of a run of six steps, another than `trained`.
-
-  It is profiled, has few summaries, many checkpoints, and another seed.
-  """
-  folder = tmp_path_factory.mktemp('sparse')
-  done = scripts.run('train.py', *train_arguments(
-      data, folder, 6, '--save_summaries_secs=1000', '--save_interval_secs=1',
-      '--profile_logdir={}'.format(folder / 'profile'), REPEATABLE,
-      '--seed=2'))
   return folder, done
 
 
@@ -173,103 +152,6 @@ def test_summaries_have_their_tags(trained):
     assert values['samples/{}/image/0'.format(name)].HasField('image')
 
 
-def test_profiles_are_written_for_a_few_steps(sparse):
-  folder = sparse[0] / 'profile'
-  assert os.listdir(str(folder)) == ['timeline-5.json']
-  with open(str(folder / 'timeline-5.json')) as content:
-    assert json.load(content)['traceEvents']
-
-
-def run_until_stopped(folder, data, number, steps, *more):
-  """Trains until so many steps are done, and a signal ends it.
-
-  Args:
-    folder: where the run's `log` folder is, or is to be.
-    data: folder of records.
-    number: the signal.
-    steps: number of the step to wait for.
-    *more: arguments.
-
-  Returns:
-    (number of the last step, what the run wrote to standard error).
-  """
-  log = folder / 'stderr'
-  with open(str(log), 'w') as errors:
-    # An interpreter of its own: not even the hashes of strings are the same.
-    process = scripts.start('train.py', *train_arguments(
-        data, folder / 'log', 100000, REPEATABLE, *more), stderr=errors,
-                            fresh=True)
-    while 'step {}/'.format(steps) not in log.read_text():
-      assert process.poll() is None, log.read_text()
-      time.sleep(0.1)
-    process.send_signal(number)
-    output = scripts.output_of(process)[0]
-  assert process.returncode == 128 + number
-  assert 'stopped by {}'.format(number.name) in output
-  saved = tf.train.latest_checkpoint(str(folder / 'log'))
-  step = int(saved.rsplit('-', 1)[1])
-  assert step >= steps and 'model.ckpt-{}'.format(step) in output
-  return step, log.read_text()
-
-
-@pytest.fixture(scope='module')
-def stopped(data, tmp_path_factory):
-  """(folder, last step, standard error) of a run that a signal ended.
-
-  It has the seed of `sparse`.
-  """
-  folder = tmp_path_factory.mktemp('stopped')
-  return (folder,) + run_until_stopped(
-      folder, data, signal.SIGINT, 3, '--seed=2')
-
-
-@pytest.mark.extended
-def test_a_signal_saves_and_the_same_command_resumes(data, stopped):
-  folder, step, _ = stopped
-  logdir = folder / 'log'
-  saved = logdir / 'model.ckpt-{}.index'.format(step)
-  written = saved.stat().st_mtime_ns
-  done = scripts.run('train.py', *train_arguments(
-      data, logdir, step + 1, REPEATABLE, '--seed=2',
-      '--tf_initial_checkpoint={}'.format(logdir / 'model.ckpt-0')))
-  assert 'RESUMING from step {}'.format(step) in done.stderr
-  assert '--tf_initial_checkpoint ignored' in done.stderr
-  assert 'finished at step {}'.format(step + 1) in done.stdout
-  # The run leaves the checkpoint it resumed from alone; a newer one is there.
-  assert saved.stat().st_mtime_ns == written
-  assert tf.train.latest_checkpoint(str(logdir)) == str(
-      logdir / 'model.ckpt-{}'.format(step + 1))
-
-
-def test_summaries_are_as_far_apart_as_asked(sparse, trained):
-  def summarized_steps(folder):
-    return sorted({
-        event.step for name in os.listdir(str(folder)) if 'tfevents' in name
-        for event in tf.train.summary_iterator(os.path.join(str(folder), name))
-        for value in event.summary.value if value.HasField('histo')})
-
-  assert summarized_steps(sparse[0]) == [1]
-  assert summarized_steps(trained[0]) == [1, 2, 3]
-
-
-def losses_in(log):
-  return np.array([float(line.split('loss ')[1].split(',')[0])
-                   for line in log.splitlines() if ': loss' in line])
-
-
-def test_checkpoints_are_as_far_apart_as_asked(sparse):
-  steps = [name for name in os.listdir(str(sparse[0]))
-           if name.endswith('.index')]
-  # At the start and at the end, and at least once between them.
-  assert len(steps) > 2
-
-
-def test_a_seed_makes_runs_equal(sparse, stopped):
-  one, other = [losses_in(log)[:3] for log in (sparse[1].stderr, stopped[2])]
-  assert len(one) == 3
-  np.testing.assert_allclose(one, other, rtol=1e-6)
-
-
 def test_last_layers_start_anew_when_asked(adam, diverged):
   assert 'restored 297/297 model variables' in adam[1].stderr
   assert ('restored 255/297 model variables' in diverged.stderr and
@@ -294,8 +176,6 @@ def test_runs_that_cannot_start_are_refused(data, trained, tmp_path):
       logdir=trained[0])
   assert '--optimizer: was momentum, now adam' in refused(
       '--optimizer=adam', '--training_number_of_steps=9', logdir=trained[0])
-  assert '--train_batch_size=1: expected at least 2 with --fine_tune_' in (
-      refused('--train_batch_size=1'))
   assert 'no checkpoint there' in refused(
       '--tf_initial_checkpoint={}'.format(tmp_path / 'none' / 'model.ckpt'))
   assert 'no train-' in refused('--dataset_dir={}'.format(tmp_path))
@@ -352,26 +232,10 @@ def test_checkpoint_and_frozen_graph_have_the_same_scores(
 
 
 def test_the_geometry_flags_change_what_is_evaluated(data, evaluated, trained):
-  results = [result_of(evaluated[1])] + [
-      result_of(scripts.run('eval.py', *eval_arguments(data, trained[0], flag)))
-      for flag in ('--resize_factor=1', '--min_resize_value=33')]
+  results = [result_of(evaluated[1]), result_of(scripts.run(
+      'eval.py', *eval_arguments(data, trained[0], '--min_resize_value=33')))]
   assert len({(result['geometry'], result['pixel_accuracy'])
-              for result in results}) == 3
-
-
-def test_a_folder_is_watched_until_the_time_is_up(data, tmp_path, trained):
-  watched = tmp_path / 'watched'
-  watched.mkdir()
-  arguments = [argument for argument in eval_arguments(data, watched)
-               if 'max_number' not in argument]
-  done = scripts.run('eval.py', *arguments, '--eval_timeout_secs=2')
-  assert 'no new checkpoint in {} for 2 s'.format(watched) in done.stderr
-  for name in os.listdir(str(trained[0])):
-    if name.startswith('model.ckpt-3.'):
-      os.link(str(trained[0] / name), str(watched / name))
-  done = scripts.run('eval.py', *arguments, '--eval_timeout_secs=2',
-                     '--eval_interval_secs=0')
-  assert done.stdout.count('RESULT') == 1
+              for result in results}) == 2
 
 
 def test_evaluations_that_cannot_be_right_are_refused(
@@ -381,24 +245,8 @@ def test_evaluations_that_cannot_be_right_are_refused(
 
   assert ('--decoder_output_stride: checkpoint was trained with 4, got None'
           in refused('--decoder_output_stride='))
-  assert 'drop --quantize_delay_step' in refused('--quantize_delay_step=0')
   assert 'no checkpoint' in refused('--checkpoint_dir={}'.format(tmp_path))
-  assert 'is 65x65 after resizing but the crop is 33x33' in (
-      refused('--eval_crop_size=33,33').replace('65x49', '65x65').replace(
-          '49x65', '65x65'))
   assert 'no val-' in refused('--dataset_dir={}'.format(tmp_path))
-  for split in contract.SPLITS:
-    records.write_shards(output_dir=str(tmp_path), split=split,
-                         shards=[[], [], [], []])
-  assert 'val has 0 records' in refused('--dataset_dir={}'.format(tmp_path))
-
-  def refused_pb(*more):
-    return scripts.refusal('eval_pb.py', '--dataset_dir=' + data,
-                           '--eval_crop_size=' + CROP, *more)
-
-  assert '--pb is required' in refused_pb()
-  assert 'no such file' in refused_pb('--pb={}'.format(tmp_path / 'x.pb'))
-  assert 'has no node Input' in refused_pb('--pb=' + frozen,
-                                           '--input_node=Input')
-  assert 'has no node Output' in refused_pb('--pb=' + frozen,
-                                            '--output_node=Output')
+  assert 'has no node Input' in scripts.refusal(
+      'eval_pb.py', '--dataset_dir=' + data, '--eval_crop_size=' + CROP,
+      '--pb=' + frozen, '--input_node=Input')
