@@ -1,7 +1,6 @@
-"""The one exception that means "the user can put this right", and its words.
+"""User-input errors and how their messages are formatted.
 
-A message names an option as the library does, by its field. Whoever shows the
-message may say it otherwise: deeplab.cli says the flag.
+A message names an option by its field. deeplab.cli shows the flag instead.
 """
 import os
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
@@ -19,15 +18,14 @@ class Option(NamedTuple):
 
 
 def option(name: str, value: Any = None) -> Option:
-  """Returns an Option, for a message, with its value unless that is None."""
+  """Returns an Option for a message; None: without a value."""
   return Option(name, None if value is None else _written(value))
 
 
 class Message:
-  """Text with options in it, and with other messages.
+  """A template for str.format, and parts: options, messages, other values.
 
-  Made of a template for str.format and what it takes; a template that is given
-  alone is the text as it is.
+  A template without parts is the text as it is.
   """
 
   def __init__(self, template: str, *parts: Any):
@@ -38,7 +36,7 @@ class Message:
     return self.shown(str)
 
   def shown(self, show: Callable[[Option], str]) -> str:
-    """Returns the text, each option in it as `show` says it."""
+    """Returns the text; `show` returns the text of an option."""
     if not self._parts:
       return self._template
     return self._template.format(*[_shown(part, show) for part in self._parts])
@@ -47,19 +45,19 @@ class Message:
 class InputError(Message, Exception):
   """Bad input: an option, a file or a folder that is not what was expected.
 
-  The message is one line that says what was wrong, the value received, what
-  was expected and, where it helps, what to do. Scripts print it without a
-  traceback and leave with exit status 2.
+  The message is one line: the problem, the value received, what was expected
+  and, if it helps, a remedy. Scripts print it without a traceback and exit with
+  status 2.
   """
 
 
 def of_system(
     error: OSError, show_path: Callable[[str], str] = str) -> str:
-  """Says what could not be done with which file, without a number.
+  """Returns a message with file and reason, without the error's number.
 
   Args:
-    error: of the system.
-    show_path: what to say in place of the file's path.
+    error: raised by the system.
+    show_path: returns the text to show for the file's path.
   """
   if error.strerror is None:
     return str(error) or type(error).__name__
@@ -75,29 +73,25 @@ def joined(separator: str, messages: Iterable[Message]) -> Message:
 
 
 def printable(text: str) -> str:
-  """Returns text in which whatever is no visible character is escaped.
-
-  A name may hold a newline, which would make two lines of one, what a terminal
-  takes for a command, or bytes that are no text.
-  """
+  """Escapes invisible characters: line breaks, terminal commands, raw bytes."""
   return ''.join(character if character.isprintable()
                  else ascii(character)[1:-1] for character in text)
 
 
 def one_line(text: str) -> str:
-  """Returns another program's text with blanks in place of line breaks."""
+  """Replaces line breaks in another program's text by blanks."""
   return ' '.join(text.split())
 
 
 def some_of(
     items: Sequence[str], separator: str = ', ', limit: int = 3) -> str:
-  """Joins the first few of several texts and says how many more there are."""
+  """Joins the first few texts and says how many more there are."""
   return separator.join(_first_few(items, limit))
 
 
 def some_messages(messages: Sequence[Message], separator: str = '; ',
                   limit: int = 3) -> Message:
-  """The same of messages."""
+  """Joins the first few messages and says how many more there are."""
   return joined(separator, _first_few(messages, limit))
 
 

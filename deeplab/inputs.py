@@ -1,6 +1,6 @@
-"""Files that a user names, read whole: only if they are files, and no larger.
+"""Reads whole files that a user names, if they are files and not too large.
 
-A pipe would have the reader wait for ever, a device would never end.
+A reader would wait for a pipe, and a device may never end.
 """
 import json
 import os
@@ -21,10 +21,10 @@ def read(path: str, name: Union[str, Option], kind: str,
     path: the file.
     name: the path, or the option with it, for messages.
     kind: what it is expected to be, such as 'a frozen graph'.
-    remedy: what to say where it is no file; '': what is expected.
+    remedy: end of the message if it is no file; '': what is expected.
 
   Raises:
-    InputError: there is no such file, or it is larger than any such.
+    InputError: there is no such file, or it is too large.
     OSError: it cannot be read.
   """
   check(path, name, kind, remedy)
@@ -57,8 +57,8 @@ def read_text(path: str, name: Union[str, Option], kind: str) -> str:
     InputError: as from `read`, or it is no text.
     OSError: it cannot be read.
   """
-  # Names may be in another encoding. Editors on Windows may begin a file with a
-  # byte order mark; one for each character has bytes of 0.
+  # File names may be in another encoding. Editors on Windows may write a byte
+  # order mark; UTF-16 has bytes of 0.
   text = read(path, name, kind).decode('utf-8-sig', 'surrogateescape')
   if '\0' in text:
     raise InputError('{}: not a text file in UTF-8; expected {}', name, kind)
@@ -83,7 +83,7 @@ def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
 
 
 def _problem(path):
-  """Says why a path is no file that can be read to its end, or None."""
+  """Returns why a path cannot be read to its end, or None."""
   if storage.is_remote(path):
     return None if storage.is_file(path) else 'no such file'
   try:

@@ -1,7 +1,6 @@
-"""Progress of long work: a bar on a terminal, a line of the log elsewhere.
+"""Progress of long work: a bar on a terminal, lines of the log elsewhere.
 
-Everything that takes long tells it here, so that what a user watches and what a
-file of the log holds are both whole lines. Needs no TensorFlow.
+Log lines clear the bar first, so that both stay whole. Needs no TensorFlow.
 """
 import logging
 import sys
@@ -12,24 +11,24 @@ import tqdm
 
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
-# Between two lines of the log; what takes less time has none.
+# Between two lines of the log; shorter work logs none.
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_A_DAY = 86400
 
 
 class Bar:
-  """How much of some work is done, shown until it is closed; a context."""
+  """A progress bar; a context, which closes it."""
 
   def __init__(self, total: int, title: str, *, unit: str, done: int = 0,
                logs: bool = True):
-    """Begins to show.
+    """Shows the bar.
 
     Args:
-      total: how much there is to do.
-      title: what is done, such as 'checking'.
-      unit: what it is counted in, such as 'image'.
-      done: how much of it was done before.
-      logs: False: the work writes lines of its own where there is no terminal.
+      total: number of units.
+      title: the work, such as 'checking'.
+      unit: such as 'image'.
+      done: number of units that were done before.
+      logs: False: the work writes its own lines if there is no terminal.
     """
     self._total, self._title, self._unit = total, title, unit
     self._logs = logs
@@ -38,12 +37,11 @@ class Bar:
     self._bar: Optional[Any] = None
     self._handlers: list = []
     if sys.stderr is not None and sys.stderr.isatty():
-      # A terminal may become another size.
       self._bar = tqdm.tqdm(total=total, desc=title, unit=unit, initial=done,
                             dynamic_ncols=True, file=sys.stderr)
       self._handlers = list(logging.getLogger().handlers)
       for handler in self._handlers:
-        handler.addFilter(self._give_way)
+        handler.addFilter(self._clear)
 
   def __enter__(self) -> 'Bar':
     return self
@@ -52,11 +50,11 @@ class Bar:
     self.close()
 
   def update(self, count: int = 1, **notes: str) -> None:
-    """Says that more is done.
+    """Advances the bar.
 
     Args:
-      count: how much more.
-      **notes: what else to show on the bar, such as loss='0.1234'.
+      count: number of units.
+      **notes: shown on the bar, such as loss='0.1234'.
     """
     self._done += count
     if self._bar is not None:
@@ -74,18 +72,15 @@ class Bar:
                 duration(pace * (self._total - self._done)))
 
   def close(self) -> None:
-    """Leaves the bar as it is, and a new line below it."""
+    """Leaves the bar on the terminal, and a new line below it."""
     for handler in self._handlers:
-      handler.removeFilter(self._give_way)
+      handler.removeFilter(self._clear)
     self._handlers = []
     if self._bar is not None:
       self._bar.close()
 
-  def _give_way(self, unused_record):
-    """Clears the bar's line before something is logged; a filter.
-
-    The next update draws it again, below.
-    """
+  def _clear(self, unused_record):
+    """A log filter that clears the bar; the next update draws it again."""
     if self._bar is not None:
       self._bar.clear()
     return True
@@ -93,12 +88,12 @@ class Bar:
 
 def shown(items: Iterable[_Item], title: str, *, unit: str,
           total: Optional[int] = None) -> Iterator[_Item]:
-  """Yields items, and shows how many of them are done.
+  """Yields items and advances a bar.
 
   Args:
     items: what is worked on.
-    title: what is done, such as 'checking'.
-    unit: what an item is.
+    title: the work, such as 'checking'.
+    unit: such as 'image'.
     total: number of items; None: their len.
   """
   if total is None:

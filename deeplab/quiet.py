@@ -1,8 +1,7 @@
 """Keeps notices of TensorFlow and TFLite off standard error.
 
-Neither can be told to be quiet. So this module alone changes what the whole
-process shares: log levels, filters of warnings and, for a moment, where
-standard error leads.
+Neither has a setting for it. Only this module changes state of the whole
+process: log levels, warning filters and, briefly, where standard error leads.
 """
 import contextlib
 import ctypes
@@ -13,9 +12,8 @@ import sys
 from typing import Iterator
 import warnings
 
-# Matches the beginning of notices that native code writes: of the TFLite
-# interpreters, of TensorFlow's log at levels below error, above that log, and
-# of its quantizer.
+# The beginning of notices of native code: TFLite interpreters, TensorFlow's log
+# below the level of errors, and its quantizer.
 _NOTICE = (r'^(INFO: |[IW][0-9]{4} [0-9]|WARNING: All log messages before absl|'
            r'fully_quantize: [0-9])')
 _STDERR = 2  # file descriptor

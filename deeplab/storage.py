@@ -1,9 +1,9 @@
-"""Paths of this machine, and of object stores, such as gs://BUCKET/NAME.
+"""Local paths, and remote ones such as gs://BUCKET/NAME.
 
-Records, checkpoints and folders of events may be remote. A path of this machine
-goes to `os`; one that begins with SCHEME:// goes to tf.io.gfile, for which
-TensorFlow is imported only then. An object store has no locks and no links, and
-a file appears there once it is whole.
+Records, checkpoints and event folders may be remote. Local paths use `os`;
+paths that begin with SCHEME:// use tf.io.gfile, and import TensorFlow only
+then. An object store has no locks and no links, and a file appears there once
+it is whole.
 """
 import contextlib
 import errno
@@ -20,7 +20,7 @@ _REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 class State(NamedTuple):
-  """What changes if a file is replaced or written to."""
+  """Changes if a file is replaced or written to."""
   # 0 if files have none, as in an object store.
   inode: int
   size: int
@@ -61,7 +61,7 @@ def is_folder(path: str) -> bool:
   if not is_remote(path):
     return os.path.isdir(path)
   try:
-    # Not isdir, which is False for a store that cannot be reached.
+    # isdir is False if the store cannot be reached.
     with _gfile(path) as gfile:
       return bool(gfile.stat(path).is_directory)
   except FileNotFoundError:
@@ -152,10 +152,9 @@ def upload(source: str, path: str) -> None:
 
 
 def free_bytes(folder: str) -> int:
-  """Returns the room for what is going to be written to a folder.
+  """Returns the free bytes for files to be written to a folder.
 
-  What goes to an object store is written to this machine's temporary files
-  first.
+  Remote files are written to this machine's temporary folder first.
   """
   return shutil.disk_usage(
       tempfile.gettempdir() if is_remote(folder) else folder).free

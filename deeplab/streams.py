@@ -1,4 +1,4 @@
-"""A script's standard streams, whatever they lead to."""
+"""Standard streams that may be closed or full."""
 import contextlib
 import io
 import os
@@ -14,7 +14,7 @@ class OutputError(OSError):
   """Standard output cannot be written to.
 
   Attributes:
-    text: what it was to show.
+    text: the output that was lost.
   """
 
   text = ''
@@ -22,10 +22,9 @@ class OutputError(OSError):
 
 @contextlib.contextmanager
 def checked() -> Iterator[None]:
-  """Context in which print fails with an OutputError, at its end at the latest.
+  """Context that raises OutputError if output is lost, at its end at the latest.
 
-  Without it Python leaves out, silently, what a closed output was to show, and
-  complains of a full one when it is too late to say anything about it.
+  Python itself ignores a closed output, and reports a full one too late.
   """
   _open_what_is_closed()
   before = sys.stdout
@@ -33,7 +32,7 @@ def checked() -> Iterator[None]:
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(_STDOUT, 'w', closefd=False)),
         encoding=getattr(before, 'encoding', 'utf-8'),
-        # Names of files may be in no encoding at all.
+        # File names may be in no encoding.
         errors='backslashreplace',
         line_buffering=os.isatty(_STDOUT))
   try:
@@ -44,7 +43,7 @@ def checked() -> Iterator[None]:
 
 
 def show(*lines: str) -> None:
-  """Prints lines. A name in one can neither break it nor control a terminal.
+  """Prints lines, with invisible characters escaped.
 
   Raises:
     OutputError: standard output cannot be written to.
@@ -53,7 +52,7 @@ def show(*lines: str) -> None:
 
 
 class _Output(io.FileIO):
-  """Standard output; once it has failed, what follows is thrown away."""
+  """Standard output; after a failure, it discards what follows."""
 
   def write(self, content):
     try:
@@ -68,7 +67,7 @@ class _Output(io.FileIO):
 
 
 def _open_what_is_closed() -> None:
-  """Opens closed streams: else the next file to be opened becomes one."""
+  """Opens closed streams; else the next open file takes their number."""
   for descriptor in range(_STDERR + 1):
     try:
       os.fstat(descriptor)
