@@ -22,7 +22,7 @@ class OutputError(OSError):
 
 @contextlib.contextmanager
 def checked() -> Iterator[None]:
-  """Context that raises OutputError if output is lost, at its end at the latest.
+  """Context that raises OutputError, at its end at the latest, for lost output.
 
   Python itself ignores a closed output, and reports a full one too late.
   """
