@@ -16,7 +16,7 @@ _SCORES = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
 _INK, _FAINT = '#1a1a1a', '#d8d8d8'
 # Resolution of the page and of the files.
 _PAGE_DPI, _DPI = 96, 160
-_STYLE = {
+_STYLE: Any = {
     'font.size': 9, 'font.family': 'DejaVu Sans', 'axes.edgecolor': '#888888',
     'axes.labelcolor': _INK, 'text.color': _INK, 'xtick.color': _INK,
     'ytick.color': _INK, 'axes.spines.top': False, 'axes.spines.right': False,
@@ -38,15 +38,6 @@ class Chart(NamedTuple):
   width: int = 0
 
 
-def _pyplot() -> Any:
-  # It says when it makes its cache of fonts.
-  logging.getLogger('matplotlib').setLevel(logging.WARNING)
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-  return pyplot
-
-
 def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
          ) -> List[Chart]:
   """Draws all charts.
@@ -55,7 +46,11 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
     scores: of each model, by name, as in comparison.json.
     label_map: of the classes.
   """
-  pyplot = _pyplot()
+  # It logs when it makes its cache of fonts.
+  logging.getLogger('matplotlib').setLevel(logging.WARNING)
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
   names, models = list(scores), list(scores.values())
   labelled = [index for index, one in enumerate(models[0]['classes'])
               if one['iou']['value'] is not None]

@@ -1,5 +1,4 @@
 """Predictions of models, counted image by image."""
-import heapq
 from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -62,7 +61,7 @@ def count(predictors: Sequence[counting.Predictor],
   differing = np.zeros([number], np.int64)
   matrices = (np.zeros([number, models, classes, classes], np.int32)
               if samples.has_labels else None)
-  kept: List[tuple] = []
+  kept: List[Shown] = []
   with progress.Bar(number, 'comparing', unit='image') as bar:
     for index, sample in zip(range(number), samples.images):
       shown = _labelled(sample, predictors)
@@ -77,14 +76,10 @@ def count(predictors: Sequence[counting.Predictor],
           matrices[index, one] = _matrix(
               shown.label, prediction, predictors[one], classes)
       # Of equal ones, the first.
-      entry = (shown.differing, -index, shown)
-      if len(kept) < most_different:
-        heapq.heappush(kept, entry)
-      else:
-        heapq.heappushpop(kept, entry)
+      kept = sorted(kept + [shown], key=lambda one: -one.differing)
+      kept = kept[:most_different]
       bar.update()
-  return Counts(names, pixels, agreeing, differing, matrices,
-                [entry[-1] for entry in sorted(kept, reverse=True)],
+  return Counts(names, pixels, agreeing, differing, matrices, kept,
                 samples.label_map)
 
 
