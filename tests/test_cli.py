@@ -325,17 +325,28 @@ def environment_with(monkeypatch, **versions):
                       lambda package: versions.get(package))
 
 
-def test_the_wrong_environment_is_named(monkeypatch):
-  environment_with(monkeypatch, tensorflow='2.2.3')
-  assert environment.problem_with(('tf1', 'tf2')) is None
-  problem = environment.problem_with(('tf1',))
-  assert 'needs TensorFlow 1.15 (found 2.2.3' in problem
-  assert problem.endswith(
-      '; run ./scripts/setup.sh tf1, then use .venvs/tf1/bin/python')
-  environment_with(monkeypatch)
-  assert 'none found' in environment.problem_with(('tf1',))
-  environment_with(monkeypatch, **{'tensorflow-gpu': '1.15.2'})
-  assert environment.problem_with(('tf1',)) is None
+_TF1 = '; run ./scripts/setup.sh tf1, then use .venvs/tf1/bin/python'
+_TF2 = '; run ./scripts/setup.sh tf2, then use .venvs/tf2/bin/python'
+
+
+@pytest.mark.parametrize('version, wanted, begin, end', [
+    ('2.2.3', 'tf1 tf2', None, None),
+    ('2.21.0', 'tf1 modern', None, None),
+    ('2.2.3', 'tf1', 'needs TensorFlow 1.15 (found 2.2.3 for ', _TF1),
+    (None, 'tf1', 'needs TensorFlow 1.15 (none found for ', _TF1),
+    # A series is no prefix of a version.
+    ('2.21.0', 'tf2', 'needs TensorFlow 2.2 (found 2.21.0 for ', _TF2),
+    ('2.22.0', 'tf2 modern', 'needs TensorFlow 2.2 or 2.21 (found 2.22.0 for ',
+     _TF2 + '; or modern instead of tf2')])
+def test_the_wrong_environment_is_named(
+    monkeypatch, version, wanted, begin, end):
+  for package in ('tensorflow', 'tensorflow-gpu'):
+    environment_with(monkeypatch, **{package: version})
+    problem = environment.problem_with(wanted.split())
+    if begin is None:
+      assert problem is None
+    else:
+      assert problem.startswith(begin) and problem.endswith(end)
 
 
 @pytest.mark.parametrize('version, limit, words', [
@@ -352,22 +363,6 @@ def test_an_address_space_that_ends_tensorflow_is_named(
   problem = environment.problem_with(
       ('tf1', 'tf2', 'modern', environment.TFLITE))
   assert problem.startswith(words) if words else problem is None
-
-
-def test_the_modern_environment_is_named_as_the_other_choice(monkeypatch):
-  environment_with(monkeypatch, tensorflow='2.21.0')
-  assert environment.problem_with(('tf1', 'modern')) is None
-  # A series is no prefix of a version.
-  assert environment.problem_with(('tf2',)).startswith(
-      'needs TensorFlow 2.2 (found 2.21.0 for ')
-  environment_with(monkeypatch, tensorflow='2.22.0')
-  problem = environment.problem_with(('tf2', 'modern'))
-  assert problem.startswith(
-      'needs TensorFlow 2.2 or 2.21 (found 2.22.0 for {}); '.format(
-          sys.executable))
-  assert problem.endswith(
-      '; run ./scripts/setup.sh tf2, then use .venvs/tf2/bin/python; or modern '
-      'instead of tf2')
 
 
 def test_a_choice_of_memory_pool_is_kept(monkeypatch):

@@ -63,15 +63,11 @@ def test_a_log_has_a_line_now_and_then(clock, stderr, caplog):
   assert stderr.getvalue() == ''
 
 
-def test_what_is_short_leaves_no_line(clock, stderr, caplog):
+def test_short_work_and_work_with_lines_of_its_own_get_no_lines(
+    clock, stderr, caplog):
   caplog.set_level('INFO')
   for _ in progress.shown([1, 2, 3], 'checking', unit='pair'):
     clock[0] += 9
-  assert caplog.records == [] and stderr.getvalue() == ''
-
-
-def test_work_with_lines_of_its_own_gets_no_others(clock, stderr, caplog):
-  caplog.set_level('INFO')
   with progress.Bar(9, 'training', unit='step', logs=False) as bar:
     clock[0] += 1000
     bar.update(loss='1')
