@@ -3,34 +3,27 @@
     .venvs/tf1/bin/python tests/mutants.py [WORD...]
 
 applies each change to a copy of the repository, runs the test named beside it
-and expects that it fails. Words select the mutants whose function or test has
-one of them in its name. A change is named by its function and tokens, and a
-test by its name, so that both may move to another file. The tests hold on every
-machine, so none of them may be the bound of a processor that was not recorded.
-test_mutants.py checks the list against the code.
+and expects that it fails. Words select the mutants whose code or test holds one
+of them. A change is named by its code and a test by its name, so that both may
+move to another file. The tests hold on every machine, so none of them may be
+the bound of a processor that was not recorded. test_mutants.py checks the list
+against the code.
 """
-import ast
 import functools
-import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import tokenize
 from typing import NamedTuple
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_LAYOUT = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-           tokenize.COMMENT, tokenize.ENDMARKER)
 
 
 class Mutant(NamedTuple):
   """One wrong change."""
-  # Name of the function it is in; '': anywhere in deeplab/.
-  function: str
-  # Code whose tokens are there once, and the code that takes its place.
+  # Code that is in deeplab/ once, in any layout, and the code that replaces it.
   code: str
   replacement: str
   # Name of the test that fails.
@@ -39,147 +32,120 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     # Initial spread of logits.
-    Mutant('', '_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
+    Mutant('_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
         'test_initial_values_have_their_spread'),
     # Logits averaged over scales.
-    Mutant('multi_scale_predictions',
-        'probabilities.append(tf.nn.softmax(outputs))',
+    Mutant('probabilities.append(tf.nn.softmax(outputs))',
         'probabilities.append(outputs)',
         'test_probabilities_are_averaged_over_scales_not_logits'),
     # Padding without taking mid-grey off.
-    Mutant('pad_to_crop',
+    Mutant(
         'image = (tf.pad(image - contract.PADDING_VALUE, paddings) + '
         'contract.PADDING_VALUE)',
         'image = tf.pad(image, paddings, '
         'constant_values=contract.PADDING_VALUE)',
         'test_padding_rounds_as_the_reference_does'),
     # TFLite pixels rounded otherwise.
-    Mutant('scale_as_tflite_scripts', 'return (images - 127.5) / 127.5',
-        'return images / 127.5 - 1.0',
+    Mutant('return (images - 127.5) / 127.5', 'return images / 127.5 - 1.0',
         'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
     # Concatenations of the ranges that all inputs share.
-    Mutant('_range_of', 'zip((min, max), zip(*ranges))',
-        'zip((max, min), zip(*ranges))',
+    Mutant('zip((min, max), zip(*ranges))', 'zip((max, min), zip(*ranges))',
         'test_concatenations_have_the_union_of_their_ranges'),
     # Concatenations without their inputs' own ranges.
-    Mutant('with_quantized_concatenations', "(('own', own), ('union', union))",
-        "(('union', union),)",
+    Mutant("(('own', own), ('union', union))", "(('union', union),)",
         'test_concatenations_have_the_union_of_their_ranges'),
     # Ignored label counts in the loss.
-    Mutant('sum_over_pixels',
-        'tf.not_equal(part_labels, contract.IGNORE_LABEL)',
+    Mutant('tf.not_equal(part_labels, contract.IGNORE_LABEL)',
         'tf.not_equal(part_labels, -1)', 'test_ignored_pixels_count_nothing'),
     # Loss without aligned corners.
-    Mutant('_resized', 'size, align_corners=True)',
-        'size, align_corners=False)',
+    Mutant('logits, size, align_corners=True)',
+        'logits, size, align_corners=False)',
         'test_outputs_and_gradients_match_the_reference'),
     # Fused loss without the weights of pixels.
-    Mutant('gradient', '(probabilities - one_hot) * weights[:, tf.newaxis]',
+    Mutant('(probabilities - one_hot) * weights[:, tf.newaxis]',
         '(probabilities - one_hot)',
         'test_the_loss_and_its_gradient_are_the_same'),
     # Folded batch norm without the mean.
-    Mutant('factor_and_offset', "variables['moving_mean'] * factor",
-        '0 * factor',
+    Mutant("variables['moving_mean'] * factor", '0 * factor',
         'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
     # Epochs in one order.
-    Mutant('one_epoch', 'tf.stack([tf.constant(seed, tf.int64), number])',
+    Mutant('tf.stack([tf.constant(seed, tf.int64), number])',
         'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
         'test_each_epoch_has_every_record_once_in_a_new_order'),
     # A resumed run that begins the data anew.
-    Mutant('_batch', 'preprocess_options, first_step, (host',
+    Mutant('preprocess_options, first_step, (host',
         'preprocess_options, 0, (host',
         'test_interrupted_equals_uninterrupted'),
     # The same dropout in all replicas.
-    Mutant('random_uniform',
-        'draws[self._number * images:(self._number + 1) * images]',
+    Mutant('draws[self._number * images:(self._number + 1) * images]',
         'draws[:images]', 'test_dropout_draws_for_the_whole_batch'),
     # Hosts that read the same records.
-    Mutant('is_of_share', 'tf.equal(index // batch_size % shares, which)',
+    Mutant('tf.equal(index // batch_size % shares, which)',
         'tf.equal(index // batch_size % shares, 0)',
         'test_hosts_share_the_batches_of_a_single_run'),
     # A newest checkpoint that no one reads.
-    Mutant('_look', 'damage = self._damage(name)', 'damage = None',
+    Mutant('damage = self._damage(name)', 'damage = None',
         'test_a_newest_that_cannot_be_read_gives_way'),
     # Weights of any kind are saved.
-    Mutant('publishing', 'problem = checkpoints.not_finite_in(written)',
-        'problem = None', 'test_weights_that_are_not_finite_are_not_saved'),
+    Mutant('problem = checkpoints.not_finite_in(written)', 'problem = None',
+        'test_weights_that_are_not_finite_are_not_saved'),
     # Shards are not held against their description.
-    Mutant('open_split', 'scans = _compared(scans, shard_set.description)',
-        'pass', 'test_a_shard_cut_between_records_is_named'),
+    Mutant('scans = _compared(scans, shard_set.description)', 'pass',
+        'test_a_shard_cut_between_records_is_named'),
     # A build that leaves no marker.
-    Mutant('write_splits', '_mark(markers)', '',
+    Mutant('facts) _mark(markers)', 'facts)',
         'test_killed_at_any_change_readers_see_one_set_or_refuse'),
     # Shards of any evaluation are added up.
-    Mutant('_check_agreement', 'if differing:', 'if not given:',
+    Mutant('if differing:', 'if not given:',
         'test_shards_of_another_evaluation_are_refused'),
     # Images of two shards are counted twice.
-    Mutant('bounds', 'index * items // of', 'index * items // of - 1',
+    Mutant('index * items // of', 'index * items // of - 1',
         'test_shards_cover_all_items_and_differ_by_one'),
     # Files of live runs are removed.
-    Mutant('remove_leftovers',
-        'contextlib.suppress(OSError), locks.exclusive(path):',
+    Mutant('contextlib.suppress(OSError), locks.exclusive(path):',
         'contextlib.suppress(OSError):',
         'test_a_live_run_of_the_same_target_keeps_its_files'),
     # Class 0 left out of the mean.
-    Mutant('scores', 'miou=_mean(iou)', 'miou=_mean(iou[1:])',
-        'test_the_three_means'),
+    Mutant('miou=_mean(iou)', 'miou=_mean(iou[1:])', 'test_the_three_means'),
     # Resized sides rounded to the nearest.
-    Mutant('resized_size', 'tf.cast(tf.floor(sides * scale), tf.int32)',
+    Mutant('tf.cast(tf.floor(sides * scale), tf.int32)',
         'tf.cast(tf.round(sides * scale), tf.int32)', 'test_resized_size'),
     # Batch norm is frozen a step late.
-    Mutant('fold',
-        '_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
+    Mutant('_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
         '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
         'test_every_tensorflow_takes_the_steps_of_the_reference'),
     # Multiplier leaves ASPP out.
-    Mutant('', 'IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
+    Mutant('IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
         'test_each_update_follows_from_its_gradients'),
     # Depthwise weights are regularized.
-    Mutant('depthwise_conv2d',
-        "'depthwise_weights', [3, 3, channels(inputs), 1],",
+    Mutant("'depthwise_weights', [3, 3, channels(inputs), 1],",
         "'depthwise_weights', [3, 3, channels(inputs), 1], "
         'regularizer=slim.l2_regularizer(style.weight_decay),',
         'test_regularized_weights_are_the_references'),
     # Weights rounded in the wide range.
-    Mutant('_rounded', 'num_bits=_BITS, narrow_range=is_narrow',
-        'num_bits=_BITS',
+    Mutant('num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
         'test_every_tensorflow_takes_the_steps_of_the_reference'),
     # Predictions with aligned corners.
-    Mutant('predictions',
-        'resized = layers.resize_bilinear(class_logits, options.crop_size)',
+    Mutant('resized = layers.resize_bilinear(class_logits, options.crop_size)',
         'resized = layers.resize_bilinear( class_logits, options.crop_size, '
         'align_corners=True)', 'test_predictions_align_no_corners'),
     # Labels resized without aligned corners.
-    Mutant('_resize', 'tf.expand_dims(label, 0), size, align_corners=True)',
+    Mutant('tf.expand_dims(label, 0), size, align_corners=True)',
         'tf.expand_dims(label, 0), size)',
         'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
     # Map: ids that are not listed are a class.
-    Mutant('table', 'classes = [contract.IGNORE_LABEL] * NUM_IDS',
+    Mutant('classes = [contract.IGNORE_LABEL] * NUM_IDS',
         'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
     # Map: of a description of another file.
-    Mutant('read_beside', 'checksums.get( name) != sha1(',
-        'checksums.get( name) == sha1(',
+    Mutant('checksums.get( name) != sha1(', 'checksums.get( name) == sha1(',
         'test_a_description_is_of_the_file_with_its_checksum'),
     # A SavedModel that is not checked.
-    Mutant('read', 'graph_file.checked(path, found[0].graph_def)',
-        'found[0].graph_def',
+    Mutant('graph_file.checked(path, found[0].graph_def)', 'found[0].graph_def',
         'test_saved_models_that_are_not_safe_are_refused'),
     # A folder that is lost between two.
-    Mutant('_publish', 'os.replace(former, path) raise', 'raise',
+    Mutant('os.replace(former, path) raise', 'raise',
         'test_a_folder_is_replaced_whole_or_not_at_all'),
 )
-
-
-def tokens_of(source):
-  """Returns the tokens of a piece of code, without its layout."""
-  found = []
-  try:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-      if token.type not in _LAYOUT:
-        found.append(token)
-  except (tokenize.TokenError, IndentationError):
-    pass  # the piece ends within brackets
-  return found
 
 
 @functools.lru_cache(maxsize=None)
@@ -195,45 +161,14 @@ def python_files(folder):
   return found
 
 
-@functools.lru_cache(maxsize=None)
-def parsed(source):
-  """Returns tokens, their strings, and the functions of a module.
-
-  A function is (name, first line, last line).
-  """
-  functions = [
-      (node.name, node.lineno, max(
-          getattr(inner, 'lineno', 0) for inner in ast.walk(node)))
-      for node in ast.walk(ast.parse(source))
-      if isinstance(node, ast.FunctionDef)]
-  tokens = tokens_of(source)
-  return tokens, [token.string for token in tokens], functions
-
-
 def places(mutant):
   """Returns (path, mutated source) for each place that a mutant fits."""
-  wanted = [token.string for token in tokens_of(mutant.code)]
-  found = []
-  for path, source in python_files('deeplab'):
-    tokens, strings, functions = parsed(source)
-    spans = [span for name, *span in functions if name == mutant.function]
-    place = -1
-    while wanted[0] in strings[place + 1:]:
-      place = strings.index(wanted[0], place + 1)
-      matched = tokens[place:place + len(wanted)]
-      if strings[place:place + len(wanted)] == wanted and (
-          not mutant.function or any(
-              first <= matched[0].start[0] <= last for first, last in spans)):
-        found.append((path, _replaced(source, matched, mutant.replacement)))
-  return found
-
-
-def _replaced(source, tokens, replacement):
-  lines = source.splitlines(keepends=True)
-  begin, end = tokens[0].start, tokens[-1].end
-  before = ''.join(lines[:begin[0] - 1]) + lines[begin[0] - 1][:begin[1]]
-  after = lines[end[0] - 1][end[1]:] + ''.join(lines[end[0]:])
-  return before + (replacement or 'pass') + after
+  pattern = re.compile(r'\s*'.join(
+      map(re.escape, re.findall(r'\w+|\S', mutant.code))))
+  return [(path, source[:match.start()] + mutant.replacement +
+           source[match.end():])
+          for path, source in python_files('deeplab')
+          for match in pattern.finditer(source)]
 
 
 def files_of_test(mutant):
@@ -268,12 +203,12 @@ def main(words):
   survivors = 0
   for mutant in MUTANTS:
     if words and not any(
-        word in mutant.function + ' ' + mutant.test for word in words):
+        word in mutant.code + ' ' + mutant.test for word in words):
       continue
     output = survives(mutant)
     survivors += output is not None
-    print('{:8} {}: {}'.format('SURVIVES' if output else 'killed',
-                               mutant.function, mutant.test), flush=True)
+    print('{:8} {}: {}'.format('SURVIVES' if output else 'killed', mutant.code,
+                               mutant.test), flush=True)
     if output:
       print(output)
   return bool(survivors)
