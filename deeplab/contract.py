@@ -1,17 +1,16 @@
-"""What files and graphs promise each other: one place for each fact.
+"""Facts that modules, files and graphs must agree on, each in one place.
 
-Node names, variable scopes, input range, classes, record keys and shard
-names. Everything that two modules must agree on stands here; nothing here
-imports TensorFlow.
+Node names, variable scopes, input range, classes, record keys and shard names.
+Needs no TensorFlow.
 """
 import re
 from typing import Any, Optional, Tuple
 
 # --- Classes ---------------------------------------------------------------
 
-# ADE20K (SceneParse150) ids 1..31 are kept, as they are; 0 means "other" or
-# "unlabelled" and is ignored by the loss and by the ground truth of every
-# score. Labels of 32 and above become 0 during preprocessing.
+# ADE20K (SceneParse150) ids 1..31 are kept; 0 means "other" or "unlabelled" and
+# is ignored by the loss and by the ground truth of every score. Labels of 32
+# and above become 0 during preprocessing.
 CLASS_NAMES = (
     'other', 'wall', 'building', 'sky', 'floor', 'tree', 'ceiling', 'road',
     'bed', 'windowpane', 'grass', 'cabinet', 'sidewalk', 'person', 'earth',
@@ -34,14 +33,12 @@ PALETTE = (
 
 # --- Input range -----------------------------------------------------------
 
-# Images are RGB in [0, 255] up to the network, which sees [-1, 1].
+# Images are RGB in [0, 255]; the network's input is in [-1, 1].
 PADDING_VALUE = 127.5
 
 
 def scale_to_model_range(images: Any) -> Any:
-  """Maps images from [0, 255] to the network's [-1, 1]; any shape.
-
-  Works on float NumPy arrays and on float tensors; gives what it was given.
+  """Maps images, float arrays or tensors, from [0, 255] to [-1, 1].
 
   Parity: the network of the reference is trained and evaluated on this.
   """
@@ -66,13 +63,12 @@ IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
 INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # what consumers feed
 OUTPUT_NODE = 'ArgMax'  # int32 [1, height, width]
 FROZEN_GRAPH = 'freeze.pb'
-# What else a graph is exported as: FREEZE.pb's name without its ending, with
-# one of these.
+# In other formats, these replace '.pb' in the name of the frozen graph.
 SAVED_MODEL_SUFFIX = '_saved_model'  # a folder
 ONNX_SUFFIX = '.onnx'
 # The file in a SavedModel's folder.
 SAVED_MODEL_FILE = 'saved_model.pb'
-# Input and output, as the signature of a SavedModel and an ONNX file name them.
+# Input and output in the signature of a SavedModel and in an ONNX file.
 INPUT_NAME = 'images'
 OUTPUT_NAME = 'labels'
 CHANNELS = 3
@@ -94,8 +90,7 @@ DROPOUT_SCOPE = CONCAT_PROJECTION_SCOPE + '_dropout'
 DECODER_SCOPE = 'decoder'
 LOGITS_SCOPE = 'logits'
 SEMANTIC_SCOPE = 'semantic'
-# The layers that are new to a pre-trained backbone, for the gradient
-# multiplier and for initializing from a checkpoint.
+# Layers behind the backbone, for the gradient multiplier and initialization.
 LAST_LAYER_SCOPES = (
     LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT_PROJECTION_SCOPE,
     DECODER_SCOPE)
@@ -103,7 +98,7 @@ LAST_LAYER_SCOPES = (
 QUANTIZATION_VARIABLE_MARKS = (
     'weights_quant/', 'act_quant/', '_bypass_quant/', 'activation_Mul_quant/')
 # Endings of the names of variables that only training needs: optimizer slots,
-# and the inner state of the moving averages of quantization ranges.
+# and the state of the moving averages of quantization ranges.
 TRAINING_VARIABLE_ENDINGS = (
     '/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
     'global_step', 'fake_quantization_step', '/biased', '/local_step')
@@ -124,20 +119,17 @@ KEY_LABEL_FORMAT = 'image/segmentation/class/format'
 
 
 def image_name(recorded: str) -> str:
-  """Returns the file name in a record's KEY_FILENAME, without a folder.
-
-  Records that the reference's builder made hold a whole path.
-  """
+  """Returns a record's file name without the reference builder's folder."""
   return recorded.rsplit('/', 1)[-1]
 
 
 def bytes_of_name(name: str) -> bytes:
-  """Returns a file name as records have it: its bytes, be they UTF-8 or not."""
+  """Returns a file name as records store it: its bytes, UTF-8 or not."""
   return name.encode('utf-8', 'surrogateescape')
 
 
 def text_of_name(recorded: bytes) -> str:
-  """Returns a record's file name as Python has file names."""
+  """Returns a record's file name as a Python file name."""
   return recorded.decode('utf-8', 'surrogateescape')
 
 
@@ -161,9 +153,9 @@ def description_name(split: str) -> str:
 
 
 def incomplete_name(split: str) -> str:
-  """Returns the name of a file that is there while shards are renamed.
+  """Returns the name of the file that marks shards being renamed.
 
-  Not with a dash after the split: the reference reads all such files.
+  It has no dash after the split: the reference reads all files that have.
   """
   return split + '.INCOMPLETE'
 
@@ -174,22 +166,16 @@ MODEL_OPTIONS_FILE = 'model_options.json'
 
 # --- Preprocessed images ---------------------------------------------------
 
-# The two folders that hold the pairs, and what else is beside them.
+# The two folders that hold the pairs, and the files beside them.
 PREPROCESSED_IMAGES = 'images'
 PREPROCESSED_ANNOTATIONS = 'annotations'
 PREPROCESSED_MANIFEST = 'manifest.json'
-# Stands there from the first image to the last: a run that ends early leaves
-# it behind.
+# Marks a folder that is being written, or that a run left incomplete.
 INCOMPLETE = 'INCOMPLETE'
 
 
 def preprocessed_name(number: int, digits: int = 1) -> str:
-  """Returns the file name of an image and of its annotation, 'img_7.png'.
-
-  Args:
-    number: of the image.
-    digits: at least so many, such as 'img_00000007.png' for 8.
-  """
+  """Returns an image's file name: 'img_7.png', or with zeros in front."""
   return 'img_{:0{}d}.png'.format(number, digits)
 
 
@@ -199,15 +185,15 @@ def is_preprocessed_name(name: str) -> bool:
 
 # --- Limits ----------------------------------------------------------------
 
-# What is larger is refused before memory is taken for it: a file of a few
-# bytes can ask for any amount. None is near what this network needs.
+# Anything larger is refused before it takes memory: a file of a few bytes can
+# ask for any amount. This network needs far less.
 
-# Bytes of a file that is read whole: an image, a graph, a TFLite model. The
-# largest published one has 9 MB. Constants of a graph take no more either.
+# Bytes of a file that is read whole, and of all constants of a graph. The
+# largest published model has 9 MB.
 MAX_FILE_BYTES = 2 ** 29
-# Pixels of an image: 8192x8192, while ADE20K's largest have some 2000 a side.
-# As RGB that is 200 MB, and each worker holds one.
+# Pixels of an image: 8192x8192; ADE20K's largest have some 2000 a side. As RGB
+# that is 200 MB, and each worker holds one.
 MAX_PIXELS = 2 ** 26
-# Values of a tensor in a frozen graph: 1 GB of float32. The logits of 151
-# classes at 1024x1024 have 60 % of it; the published graph's, 3 %.
+# Values of a tensor in a graph: 1 GB of float32. The logits of 151 classes at
+# 1024x1024 have 60 % of it; those of the published graph, 3 %.
 MAX_TENSOR_VALUES = 2 ** 28

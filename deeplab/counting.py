@@ -57,22 +57,15 @@ class Predictor(contextlib.AbstractContextManager):
     Returns:
       [batch, height, width] int32, classes.
     """
-    raise NotImplementedError
+    return self.predict_prepared(self.prepare(images))
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Does what need not be timed with the labelling: any conversion.
-
-    Args:
-      images: as for `predict`.
-
-    Returns:
-      What predict_prepared takes.
-    """
+    """Converts images to what predict_prepared takes; not timed by LoadGen."""
     return images
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Labels what `prepare` made of images, as `predict` does those."""
-    return self.predict(inputs)
+    """Labels what `prepare` made of images."""
+    raise NotImplementedError
 
   def close(self) -> None:
     """Frees what it holds; there are no labels after that."""

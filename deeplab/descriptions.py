@@ -1,10 +1,9 @@
-"""What stands beside a model file: what it was made of, as JSON.
+"""JSON files beside models, which describe what those were made from.
 
     freeze.json         beside freeze.pb, freeze_saved_model/ and freeze.onnx
     model.tflite.json   beside model.tflite
 
-A description names the files that it is of, with their checksums: one that is
-beside another file than that says nothing of it.
+A description has the checksums of its files, and is ignored beside others.
 """
 import hashlib
 import os
@@ -20,7 +19,7 @@ _KIND = 'the description that is written with a model'
 
 
 def of_graph(path: str) -> str:
-  """Returns the path of the description of what export_model.py makes.
+  """Returns the path of the description of an exported model.
 
   Args:
     path: a frozen graph, a SavedModel's folder, or an ONNX file.
@@ -37,12 +36,12 @@ def of_tflite(path: str) -> str:
 
 
 def sha1(content: bytes) -> str:
-  """Returns the checksum that descriptions have of files."""
+  """Returns the checksum of a file in descriptions."""
   return hashlib.sha1(content).hexdigest()
 
 
 def sha1_of_files(*paths: str) -> str:
-  """Returns the checksum of the contents of files, one after the other."""
+  """Returns the checksum of the concatenated contents of files."""
   digest = hashlib.sha1()
   for path in paths:
     with open(path, 'rb') as content:
@@ -51,11 +50,7 @@ def sha1_of_files(*paths: str) -> str:
 
 
 def name_of(path: str) -> str:
-  """Returns by which name a description has the checksum of a file.
-
-  Args:
-    path: the file, or a SavedModel's folder, whose only file is meant.
-  """
+  """Returns the name of a file, or of the one in a SavedModel's folder."""
   name = os.path.basename(path.rstrip(os.sep))
   if name.endswith(contract.SAVED_MODEL_SUFFIX):
     return name + '/' + contract.SAVED_MODEL_FILE
@@ -63,13 +58,13 @@ def name_of(path: str) -> str:
 
 
 def read_beside(path: str) -> Optional[Dict[str, Any]]:
-  """Returns the description of a model file; None where it has none.
+  """Returns the description of a model file, or None if it has none.
 
   Args:
     path: the model file, or a SavedModel's folder; it need not exist.
 
   Raises:
-    InputError: a description that cannot be read.
+    InputError: the description cannot be read.
   """
   described = of_tflite(path) if path.endswith(_TFLITE) else of_graph(path)
   name = name_of(path)
@@ -86,13 +81,13 @@ def read_beside(path: str) -> Optional[Dict[str, Any]]:
 
 
 def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
-  """Returns the classes that are beside a model file; None: not known.
+  """Returns the label map in the description of a model file, or None.
 
   Args:
     path: as for read_beside.
 
   Raises:
-    InputError: a description, or a label map in it, that cannot be read.
+    InputError: the description, or its label map, cannot be read.
   """
   content = read_beside(path)
   if content is None:
@@ -100,7 +95,7 @@ def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
   model, output = content.get('model'), content.get('output')
   found = label_maps.optional_from_json(
       model if isinstance(model, dict) else content, path)
-  # Its names say so, not that there is no map: one is not written everywhere.
+  # ADE20K's label map is left out; its names are not.
   if found is None and isinstance(output, dict) and output.get(
       'classes') == list(contract.CLASS_NAMES):
     return label_maps.ADE20K

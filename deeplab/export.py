@@ -41,16 +41,14 @@ def export(model_options: options_lib.ModelOptions,
            options: options_lib.ExportOptions) -> ExportResult:
   """Freezes a checkpoint's network, from [-1, 1] images to int32 labels.
 
-  The graph has the nodes of deeplab.contract: the placeholder IMAGE_NODE,
-  float32 [1, height, width, 3] in [-1, 1]; INPUT_NODE, which has its value and
-  is what consumers feed; OUTPUT_NODE, int32 [1, height, width].
+  Writes all files that are asked for, or none. The graph has the nodes of
+  deeplab.contract: the placeholder IMAGE_NODE, float32 [1, height, width, 3] in
+  [-1, 1]; INPUT_NODE, which has its value and is what consumers feed;
+  OUTPUT_NODE, int32 [1, height, width].
 
   Args:
     model_options: the graph's image size is its crop size.
     options: from where to where, and at which scales.
-
-  Returns:
-    What was written: all that is asked for, or nothing.
 
   Raises:
     InputError: the checkpoint is missing or not of this network, the files

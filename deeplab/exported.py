@@ -42,10 +42,6 @@ class ExportedPredictor(counting.Predictor):
     """
     raise NotImplementedError
 
-  def predict(self, images: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images; see counting.Predictor."""
-    return self.predict_prepared(self.prepare(images))
-
   def prepare(self, images: np.ndarray) -> np.ndarray:
     """Returns images in [-1, 1]; see counting.Predictor."""
     return contract.scale_to_model_range(images)

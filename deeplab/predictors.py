@@ -62,9 +62,9 @@ class CheckpointPredictor(counting.Predictor):
     self._restore(self._session, prefix)
     self.description = prefix
 
-  def predict(self, images: np.ndarray) -> np.ndarray:
+  def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
     """Returns int32 labels of images; see counting.Predictor."""
-    return self._session.run(self._predictions, {self._images: images})
+    return self._session.run(self._predictions, {self._images: inputs})
 
   def close(self) -> None:
     """Frees the session."""

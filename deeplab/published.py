@@ -1,6 +1,6 @@
-"""The published figures of the reference's files, and by which mean they are.
+"""The published scores of the reference's files, recognized by their content.
 
-A file is recognized by its content, wherever it lies. Needs no TensorFlow.
+Needs no TensorFlow.
 """
 import hashlib
 import os
@@ -12,9 +12,9 @@ _SUMS = os.path.join(_FOLDER, 'git-blob-sha1.txt')
 # Number of validation images that all figures were measured on.
 IMAGES = 2000
 
-# From path below checkpoints/, of a checkpoint its index, to the figures by the
-# name that they have in metrics.Scores. Two values: the reference states both.
-# Those of miou_mlperf_app were measured on a device, the others on x86.
+# From a path below checkpoints/ (a checkpoint's index) to scores by their name
+# in metrics.Scores. If there are two values, the reference states both.
+# miou_mlperf_app was measured on a device, the others on x86.
 FIGURES: Dict[str, Dict[str, Tuple[float, ...]]] = {
     'float/model.ckpt-200000.index': {'miou': (0.5528,)},
     'float/freeze.pb': {'miou': (0.5528,)},
@@ -36,7 +36,7 @@ def checksums() -> Dict[str, str]:
 
 
 def blob_sha1(content: bytes) -> str:
-  """Returns what `git hash-object` prints for a file with this content."""
+  """Returns the checksum of `git hash-object` for this content."""
   return hashlib.sha1(
       'blob {}\0'.format(len(content)).encode() + content).hexdigest()
 
@@ -57,5 +57,5 @@ def figures_of(path: str) -> Mapping[str, Tuple[float, ...]]:
 
 
 def text_of(values: Sequence[float]) -> str:
-  """Returns figures as they are written, such as '0.5501 / 0.5509'."""
+  """Returns figures as text, such as '0.5501 / 0.5509'."""
   return ' / '.join('{:.4f}'.format(value) for value in values)

@@ -90,32 +90,21 @@ def given_to(predictor, *values):
 PIXELS = (0, 1, 127, 255)
 
 
-@pytest.mark.parametrize('quantization', [QAT, PTQ, (1.0, 0)])
-def test_uint8_inputs_get_pixels_as_they_are(make, quantization):
-  predictor = make(dtype=np.uint8, quantization=quantization)
-  assert given_to(predictor, *PIXELS) == list(PIXELS)
-
-
-@pytest.mark.parametrize('quantization', [
-    (QAT[0], 0), (PTQ[0], -1), (1.0, -128)])
-def test_int8_inputs_get_pixels_minus_128(make, quantization):
-  predictor = make(dtype=np.int8, quantization=quantization)
-  assert given_to(predictor, *PIXELS) == [-128, -127, -1, 127]
-
-
-def test_int16_inputs_get_real_values_over_their_scale(make):
-  facts = {'dtype': np.int16, 'quantization': (1 / 32767, 0)}
-  assert given_to(make(**facts), 0, 127, 128, 255) == [
-      -32767, -128, 128, 32767]
-  facts['quantization'] = (255 / 32767, 0)
-  assert given_to(make(**facts), 0, 1, 255) == [0, 128, 32767]
-
-
-@pytest.mark.parametrize('quantization', [(1 / 32767, 1), (1 / 64, 0)])
-def test_int16_inputs_of_other_ranges(make, path, quantization):
-  assert refusal(make, path, dtype=np.int16, quantization=quantization) == (
-      'PATH: input is int16 (scale {:.7g}, zero point {}); expected a '
-      'quantization from -1 to 1, or from -255 to 255'.format(*quantization))
+@pytest.mark.parametrize('dtype, quantization, expected', [
+    (np.uint8, QAT, PIXELS),
+    (np.uint8, PTQ, PIXELS),
+    (np.uint8, (1.0, 0), PIXELS),
+    (np.int8, (QAT[0], 0), (-128, -127, -1, 127)),
+    (np.int8, (PTQ[0], -1), (-128, -127, -1, 127)),
+    (np.int8, (1.0, -128), (-128, -127, -1, 127)),
+    # Real values over their scale.
+    (np.int16, (1 / 32767, 0), (-32767, -32510, -128, 32767)),
+    (np.int16, (255 / 32767, 0), (0, 128, 16319, 32767)),
+])
+def test_quantized_inputs_get_what_stands_for_pixels(
+    make, dtype, quantization, expected):
+  predictor = make(dtype=dtype, quantization=quantization)
+  assert given_to(predictor, *PIXELS) == list(expected)
 
 
 def test_float_inputs_get_the_models_range(make):
@@ -127,7 +116,6 @@ def test_float_inputs_get_the_models_range(make):
 
 
 @pytest.mark.parametrize('facts, arguments, text', [
-    ({}, {}, 'float32 in [-1, 1]'),
     ({}, {'is_float_input': True, 'is_input_0_255': False},
      'float32 in [-1, 1]'),
     ({}, {'is_input_0_255': True}, 'float32 in [0, 255]'),
@@ -149,36 +137,48 @@ def refusal(make, path, arguments=None, interpreter=None, **facts):
   return str(caught.value).replace(path, 'PATH')
 
 
-def test_flags_that_contradict_the_file(make, path):
-  assert refusal(make, path, {'is_float_input': False}) == (
-      'PATH takes float32 in [-1, 1], but is_float_input=false; drop it, the '
-      'model decides')
-  quantized = {'dtype': np.uint8, 'quantization': QAT}
-  assert refusal(make, path, {'is_float_input': True}, **quantized) == (
-      'PATH takes uint8 (scale 0.0078125, zero point 128), but '
-      'is_float_input=true; drop it, the model decides')
-  assert refusal(make, path, {'is_input_0_255': False}, **quantized) == (
-      'PATH takes pixels of 0 to 255 as uint8 (scale 0.0078125, zero point '
-      '128), but is_input_0_255=false; drop it, the model decides')
+QUANTIZED = {'dtype': np.uint8, 'quantization': QAT}
 
 
-@pytest.mark.parametrize('quantization', [
-    (1 / 255., 0), (0.0, 0), (QAT[0], 0), (2 / 255., 120)])
-def test_quantizations_by_which_pixels_mean_something_else(
-    make, path, quantization):
-  message = refusal(make, path, dtype=np.uint8, quantization=quantization)
-  assert message.startswith('PATH: input is uint8 (scale ')
-  assert message.endswith('by which pixels 0..255 mean [-1, 1] or [0, 255]')
+@pytest.mark.parametrize('arguments, facts, message', [
+    ({'is_float_input': False}, {},
+     'takes float32 in [-1, 1], but is_float_input=false'),
+    ({'is_float_input': True}, QUANTIZED,
+     'takes uint8 (scale 0.0078125, zero point 128), but is_float_input=true'),
+    ({'is_input_0_255': False}, QUANTIZED,
+     'takes pixels of 0 to 255 as uint8 (scale 0.0078125, zero point 128), but '
+     'is_input_0_255=false')])
+def test_flags_that_contradict_the_file(make, path, arguments, facts, message):
+  assert refusal(make, path, arguments, **facts) == (
+      'PATH {}; drop it, the model decides'.format(message))
+
+
+@pytest.mark.parametrize('dtype, quantization, expected', [
+    (np.uint8, (1 / 255., 0), 'a quantization by which pixels 0..255 mean'),
+    (np.uint8, (0.0, 0), 'a quantization by which pixels 0..255 mean'),
+    (np.uint8, (QAT[0], 0), 'a quantization by which pixels 0..255 mean'),
+    (np.uint8, (2 / 255., 120), 'a quantization by which pixels 0..255 mean'),
+    (np.int16, (1 / 32767, 1), 'a quantization from -1 to 1, or from -255 to'),
+    (np.int16, (1 / 64, 0), 'a quantization from -1 to 1, or from -255 to'),
+    (np.int32, (0.0, 0), 'float32, uint8, int8 or int16')])
+def test_inputs_by_which_pixels_mean_something_else(
+    make, path, dtype, quantization, expected):
+  message = refusal(make, path, dtype=dtype, quantization=quantization)
+  assert message.startswith(
+      'PATH: input is {} (scale {:.7g}, zero point {}); expected {}'.format(
+          np.dtype(dtype).name, *quantization, expected))
 
 
 def test_models_that_make_no_labels_of_images(make, path):
-  assert refusal(make, path, dtype=np.int32) == (
-      'PATH: input is int32 (scale 0, zero point 0); expected float32, uint8, '
-      'int8 or int16')
   for shape in ((1, 2, 3), (2, 2, 3, 3), (1, 2, 3, 4)):
     assert refusal(make, path, input_shape=shape) == (
         'PATH: input has shape {}; expected [1, height, width, 3]'.format(
             list(shape)))
+  for facts in ({'input_shape': (1, 1, 1, 3)},
+                {'details': {'shape_signature': np.array([1, -1, -1, 3])}}):
+    assert refusal(make, path, **facts) == (
+        'PATH: height and width of the input are open; expected fixed ones: '
+        'convert the model again with a fixed input size')
   expected = ('PATH: output is {}; expected one integer label a pixel, '
               '[1, 2, 3], or on a fourth axis its score for each class')
   assert refusal(make, path, output_dtype=np.float32) == expected.format(
@@ -186,15 +186,6 @@ def test_models_that_make_no_labels_of_images(make, path):
   for shape in ((1, 2, 3, 1), (1, 1, 2, 32), (1, 2)):
     assert refusal(make, path, output_shape=shape) == expected.format(
         'int32 of shape {}'.format(list(shape)))
-
-
-@pytest.mark.parametrize('facts', [
-    {'input_shape': (1, 1, 1, 3)},
-    {'details': {'shape_signature': np.array([1, -1, -1, 3])}}])
-def test_inputs_of_no_fixed_size(make, path, facts):
-  assert refusal(make, path, **facts) == (
-      'PATH: height and width of the input are open; expected fixed ones: '
-      'convert the model again with a fixed input size')
 
 
 # --- Labels ----------------------------------------------------------------
@@ -251,19 +242,13 @@ def test_files_that_are_no_models(tmp_path):
 
 
 def test_a_model_that_the_interpreter_refuses(make, path):
-  for failure in (ValueError('no tensors'), RuntimeError('no tensors')):
-    assert refusal(make, path, failure=failure) == (
-        'net_file=PATH: Fake 1.0 cannot load this model: no tensors')
-
-
-def test_a_name_that_is_not_utf8(make, path):
-  class Named(FakeInterpreter):
-
-    def get_input_details(self):
-      return b'\xff'.decode('utf-8')
-
-  assert "cannot load this model: 'utf-8' codec" in refusal(
-      make, path, interpreter=Named)
+  for failure, words in (
+      (ValueError('no tensors'), 'no tensors'),
+      (RuntimeError('no tensors'), 'no tensors'),
+      # The name of a tensor.
+      (UnicodeDecodeError('utf-8', b'', 0, 1, 'bad'), "'utf-8' codec")):
+    assert refusal(make, path, failure=failure).startswith(
+        'net_file=PATH: Fake 1.0 cannot load this model: ' + words)
 
 
 def test_threads(make):
@@ -293,22 +278,6 @@ def test_kernels(make):
       'Fake 1.0, XNNPACK delegate')
 
 
-def test_litert_is_the_first_choice_and_tensorflow_the_second(monkeypatch):
-  import tensorflow as tf
-  versions = {'tensorflow': tf.__version__, 'tflite-runtime': '2.1'}
-  monkeypatch.setattr(environment, 'installed_version', versions.get)
-  assert interpreters._interpreter_class() == (
-      tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__))
-  versions['ai-edge-litert'] = '2.1'
-  fake = types.ModuleType('ai_edge_litert.interpreter')
-  fake.Interpreter = FakeInterpreter
-  monkeypatch.setitem(
-      sys.modules, 'ai_edge_litert', types.ModuleType('ai_edge_litert'))
-  monkeypatch.setitem(sys.modules, fake.__name__, fake)
-  assert interpreters._interpreter_class() == (
-      FakeInterpreter, 'ai-edge-litert 2.1')
-
-
 @pytest.mark.parametrize('written, shown', [
     (b'INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n', ''),
     (b'ERROR: no such kernel\nINFO: Created\n', 'ERROR: no such kernel\n')])
@@ -324,15 +293,22 @@ def test_notices_of_the_interpreter_are_not_shown(make, capfd, written, shown):
 
 @pytest.mark.parametrize('package, module', [
     ('ai-edge-litert', 'ai_edge_litert'), ('tflite-runtime', 'tflite_runtime')])
-def test_other_interpreters(monkeypatch, package, module):
-  monkeypatch.setattr(environment, 'installed_version', {package: '2.1'}.get)
+def test_litert_is_the_first_choice_and_tensorflow_the_second(
+    monkeypatch, package, module):
+  import tensorflow as tf
+  versions = {package: '2.1'}
+  monkeypatch.setattr(environment, 'installed_version', versions.get)
   fake = types.ModuleType(module + '.interpreter')
   fake.Interpreter = FakeInterpreter
   monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
   monkeypatch.setitem(sys.modules, fake.__name__, fake)
-  assert interpreters._interpreter_class() == (
-      FakeInterpreter, package + ' 2.1')
+  alone = (FakeInterpreter, package + ' 2.1')
+  assert interpreters._interpreter_class() == alone
   assert environment.problem_with(('tf2', environment.TFLITE)) is None
+  versions['tensorflow'] = tf.__version__
+  assert interpreters._interpreter_class() == (
+      alone if package == 'ai-edge-litert' else (
+          tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__)))
 
 
 def test_no_interpreter_at_all(monkeypatch):

@@ -1,7 +1,7 @@
 """Evaluation of a TFLite file on a folder of preprocessed pairs.
 
-The interpreter runs in processes of its own: as many as wanted, and one that
-a damaged file crashes takes nothing else with it. Needs no TensorFlow.
+The interpreter runs in worker processes, so that a file on which it crashes
+ends no other process. Needs no TensorFlow.
 """
 from concurrent.futures.process import BrokenProcessPool
 import contextlib
@@ -21,7 +21,6 @@ from deeplab import options as options_lib
 from deeplab import parallel
 from deeplab import progress
 from deeplab import report as report_lib
-from deeplab.data import pairs as pairs_lib
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -31,20 +30,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Model(NamedTuple):
-  """What a worker says about the file; see TflitePredictor."""
+  """What a worker reports of the file; see TflitePredictor."""
   input_size: Tuple[int, int]
   input_text: str
   interpreter_text: str
   num_threads: int
-
-
-class _Task(NamedTuple):
-  """One pair for a worker."""
-  options: options_lib.TfliteEvalOptions
-  pair: pairs_lib.Pair
-  num_classes: int
-  # Return image, label and prediction, too.
-  keep: bool
 
 
 def evaluate(options: options_lib.TfliteEvalOptions,
@@ -55,12 +45,8 @@ def evaluate(options: options_lib.TfliteEvalOptions,
     options: TfliteEvalOptions.
     eval_options: EvalOptions; its eval_logdir is not used.
 
-  Returns:
-    A report.Report.
-
   Raises:
-    InputError: a file that cannot be used as a model, or pairs that cannot be
-      used with it.
+    InputError: the file cannot be used as a model, or the pairs do not fit it.
   """
   interpreters.read(options.net_file)  # before any work
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
@@ -80,23 +66,24 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           model.interpreter_text, option('num_workers'))
     png_folder.check(pairs, model.input_size, label_map)
     _log_unused(listing)
-    counts = _count(
-        pool, options, pairs, ahead=2 * workers,
-        num_classes=label_map.num_classes,
-        keep=report_lib.samples_wanted(eval_options))
+    kept = report_lib.samples_wanted(eval_options)
+    # Each pair, and whether its arrays are kept.
+    tasks = ((options, pair, label_map.num_classes, index < kept)
+             for index, pair in enumerate(pairs))
+    with contextlib.closing(parallel.ordered_map(
+        pool, _count_one, tasks, ahead=2 * workers)) as parts:
+      counts = counting.total(parts, num_images=len(pairs),
+                              num_classes=label_map.num_classes)
   result = report_lib.Report(
       kind=report_lib.TFLITE, path=options.net_file, step=None,
       images=counts.images, seconds=counts.seconds, matrix=counts.matrix,
-      runtime=_runtime(model, workers), label_map=label_map,
+      runtime='{}, {} process{} x {} thread{}'.format(
+          model.interpreter_text, workers, '' if workers == 1 else 'es',
+          model.num_threads, '' if model.num_threads == 1 else 's'),
+      label_map=label_map, shard=_shard(options, listing, model),
       **png_folder.origin(pairs, model.input_size))
-  if options.num_shards > 1:
-    result = result._replace(shard=report_lib.Shard(
-        cast(int, options.shard_index), options.num_shards, {
-            'model': files.sha256_of(options.net_file),
-            'images': png_folder.identity(listing.pairs),
-            'input': model.input_text,
-            'interpreter': model.interpreter_text}))
-  report_lib.publish(result, counts.samples, eval_options)
+  report_lib.save(result, counts.samples, eval_options)
+  report_lib.show(result, eval_options.report_json)
   return result
 
 
@@ -124,6 +111,18 @@ def _pairs_of_shard(options, eval_options, pairs):
   return pairs[first:last]
 
 
+def _shard(options, listing, model):
+  """Returns the report_lib.Shard of this run, or None if it takes all pairs."""
+  if options.num_shards == 1:
+    return None
+  return report_lib.Shard(
+      cast(int, options.shard_index), options.num_shards, {
+          'model': files.sha256_of(options.net_file),
+          'images': png_folder.identity(listing.pairs),
+          'input': model.input_text,
+          'interpreter': model.interpreter_text})
+
+
 @contextlib.contextmanager
 def _crashes_explained(net_file, workers):
   """Turns the death of a worker into an InputError."""
@@ -145,37 +144,8 @@ def _log_unused(listing):
               progress.counted(listing.unused, 'annotation'))
 
 
-def _runtime(model, workers):
-  """Says what ran the model, by interpreter, kernels and parallelism."""
-  return '{}, {} {} x {} {}'.format(
-      model.interpreter_text, workers,
-      'process' if workers == 1 else 'processes', model.num_threads,
-      'thread' if model.num_threads == 1 else 'threads')
-
-
-def _count(pool, options, pairs, *, num_classes, keep, ahead):
-  """Has the workers of a pool count all pairs.
-
-  Args:
-    pool: executor of the workers.
-    options: TfliteEvalOptions.
-    pairs: sequence of pairs.Pair.
-    num_classes: number of classes, the ignored one included.
-    keep: number of pairs whose arrays to keep.
-    ahead: pairs that may wait.
-
-  Returns:
-    counting.Counts.
-  """
-  tasks = (_Task(options, pair, num_classes, index < keep)
-           for index, pair in enumerate(pairs))
-  with contextlib.closing(parallel.ordered_map(
-      pool, _count_one, tasks, ahead=ahead)) as parts:
-    return counting.total(
-        parts, num_images=len(pairs), num_classes=num_classes)
-
-
 # --- In the workers --------------------------------------------------------
+
 
 @functools.lru_cache(maxsize=None)
 def _predictor(options):
@@ -193,10 +163,10 @@ def _describe(options):
 
 
 def _count_one(task):
-  """Returns the counting.Counts of one _Task."""
-  image, label = png_folder.read_pair(task.pair, task.num_classes)
+  """Returns the counting.Counts of (options, pair, number of classes, keep)."""
+  options, pair, num_classes, keep = task
+  image, label = png_folder.read_pair(pair, num_classes)
   return counting.count_batch(
-      _predictor(task.options), {
+      _predictor(options), {
           'image': image[np.newaxis], 'label': label[np.newaxis],
-          'filename': [task.pair.name]}, num_classes=task.num_classes,
-      keep=int(task.keep))
+          'filename': [pair.name]}, num_classes=num_classes, keep=int(keep))

@@ -173,13 +173,6 @@ class TflitePredictor(counting.Predictor):
           'decides', self.description, self.input_text,
           option('is_input_0_255', False))
 
-  def predict(self, images: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images, float32 or uint8; see the base class."""
-    # One by one: the input of all images together may take much memory.
-    return np.concatenate([
-        self.predict_prepared(self.prepare(image[np.newaxis]))
-        for image in images])
-
   def prepare(self, images: np.ndarray) -> np.ndarray:
     """Returns images as the file takes them; see the base class."""
     return self._convert(images.astype(np.float32))
