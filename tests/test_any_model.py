@@ -11,10 +11,9 @@ from deeplab import contract
 from deeplab import options as options_lib
 from deeplab import report
 from deeplab.errors import InputError
-from deeplab.lite import conversion
 from deeplab.nets import deeplab_v3
+from tests import lite_models
 from tests import small_models
-from tests import test_lite_conversion
 
 SIZE = small_models.SIZE
 # The least that is a TFLite model.
@@ -22,7 +21,7 @@ EMPTY_TFLITE = b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0'
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
+def checkpoint(shallow_module, tmp_path_factory):
   """A checkpoint of 5 classes with a decoder, nothing beside it."""
   prefix = str(tmp_path_factory.mktemp('train') / 'model.ckpt-7')
   with tf.Graph().as_default(), tf.Session() as session:
@@ -48,16 +47,16 @@ def test_kinds_are_told_by_content(tmp_path, checkpoint):
     assert tuple(any_model.find(path)) == expected
 
 
-@pytest.mark.parametrize('content, problem', [
-    (b'', 'an empty file'), (b'text of no use', "begins with b'text of '")])
-def test_other_files_are_refused(tmp_path, content, problem):
+def test_other_files_are_refused(tmp_path):
   path = tmp_path / 'x'
-  path.write_bytes(content)
-  with pytest.raises(InputError) as error:
-    any_model.find(str(path), 'given')
-  assert str(error.value) == (
-      'given={}: {}; expected a checkpoint, a frozen graph, a SavedModel, an '
-      'ONNX file or a TFLite file'.format(path, problem))
+  for content, problem in (
+      (b'', 'an empty file'), (b'text of no use', "begins with b'text of '")):
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+      any_model.find(str(path), 'given')
+    assert str(error.value) == (
+        'given={}: {}; expected a checkpoint, a frozen graph, a SavedModel, an '
+        'ONNX file or a TFLite file'.format(path, problem))
 
 
 def test_what_is_no_file_is_refused(tmp_path):
@@ -84,19 +83,16 @@ def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
   assert 0 <= labels.min() and labels.max() < 5
 
 
-def test_quantization_is_read_off_variables():
+def test_structure_is_read_off_names_and_shapes():
   assert checkpoints.options_by_variables({
       'logits/semantic/weights': [1, 1, 256, 32],
       'logits/semantic/weights_quant/max': []}, 'x') == (
           options_lib.ModelOptions(quantize_delay_step=0))
-
-
-@pytest.mark.parametrize('stored', [{}, {'logits/semantic/weights': []}])
-def test_another_networks_variables_are_refused(stored):
-  with pytest.raises(InputError) as error:
-    checkpoints.options_by_variables(stored, 'x')
-  assert str(error.value) == (
-      'x: lacks logits/semantic/weights; it is not of this network')
+  for stored in ({}, {'logits/semantic/weights': []}):
+    with pytest.raises(InputError) as error:
+      checkpoints.options_by_variables(stored, 'x')
+    assert str(error.value) == (
+        'x: lacks logits/semantic/weights; it is not of this network')
 
 
 def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
@@ -134,15 +130,11 @@ def test_a_graph_says_its_size(tmp_path):
   with pytest.raises(InputError, match='x.pb takes images of 33x33, but '
                      'crop_size=65,65'):
     any_model.open_predictor(model, crop_size=(65, 65))
-
-
-def test_an_input_that_is_no_image_is_refused(tmp_path):
   model = any_model.find(
       small_models.write_graph(tmp_path / 'x.pb', (1, 33, 33, 4)))
-  with pytest.raises(InputError) as error:
+  with pytest.raises(InputError, match=r'x.pb: input is 1x33x33x4, expected '
+                     r'\[batch, height, width, 3\]'):
     any_model.open_predictor(model)
-  assert str(error.value).endswith(
-      'x.pb: input is 1x33x33x4, expected [batch, height, width, 3]')
 
 
 def test_a_short_last_batch_fills_a_graph_of_fixed_batch(tmp_path):
@@ -184,27 +176,17 @@ def test_names_of_classes_are_known_or_said_to_be_assumed(tmp_path, caplog):
   assert not caplog.text
 
 
-# --- TFLite files ----------------------------------------------------------
-
-
-@pytest.fixture
-def lite(tmp_path):
-  """A TFLite file that the interpreter opens: labels of 8x8 pixels."""
-  graph = test_lite_conversion.write_graph(tmp_path / 'x.pb')
-  path = str(tmp_path / 'x.tflite')
-  conversion.convert(options_lib.ConversionOptions(
-      graph_def=graph, out_tflite=path, mode=options_lib.FLOAT,
-      **test_lite_conversion.NODES))
-  return path
-
-
-@pytest.mark.modern
-def test_a_tflite_file_says_its_size(lite):
-  with any_model.open_predictor(any_model.find(lite)) as predictor:
+def test_a_tflite_file_says_its_size(tmp_path):
+  path = tmp_path / 'x.tflite'
+  path.write_bytes(lite_models.argmax_model((8, 8)))
+  model = any_model.find(str(path))
+  with any_model.open_predictor(model) as predictor:
     assert predictor.input_size == (8, 8)
+    assert predictor.num_classes == 4
     assert predictor.runtime.endswith(', 1 thread')
-    assert predictor.predict(np.zeros([1, 8, 8, 3])).shape == (1, 8, 8)
+    labels = predictor.predict(np.zeros([1, 8, 8, 3], np.float32))
+  assert labels.shape == (1, 8, 8)
   with pytest.raises(InputError) as error:
-    any_model.open_predictor(any_model.find(lite), crop_size=SIZE)
+    any_model.open_predictor(model, crop_size=SIZE)
   assert str(error.value) == (
-      '{} takes images of 8x8, but crop_size=33,33'.format(lite))
+      '{} takes images of 8x8, but crop_size=33,33'.format(path))

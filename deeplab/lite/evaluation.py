@@ -82,8 +82,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           model.num_threads, '' if model.num_threads == 1 else 's'),
       label_map=label_map, shard=_shard(options, listing, model),
       **png_folder.origin(pairs, model.input_size))
-  report_lib.save(result, counts.samples, eval_options)
-  report_lib.show(result, eval_options.report_json)
+  report_lib.publish(result, counts.samples, eval_options)
   return result
 
 
