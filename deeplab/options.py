@@ -486,24 +486,23 @@ class TrainOptions(NamedTuple):
       batch_size: images in a batch.
       parts: into how many equal parts the batch is split.
     """
-    if batch_size % parts:
-      raise InputError('{}: expected a multiple of {}, the number of clones of '
-                       'all hosts', errors.option('batch_size', batch_size),
-                       parts)
+    given = errors.option('batch_size', batch_size)
+    _expect(batch_size % parts == 0,
+            '{}: expected a multiple of {}, the number of clones of all hosts',
+            given, parts)
     # Quantization from step 0 on freezes batch norm for the whole run.
     trains_batch_norm = (
         self.fine_tune_batch_norm and model.quantize_delay_step != 0)
-    if trains_batch_norm and batch_size < 2 * parts:
-      raise InputError(
-          '{}: expected at least {} with {} ({} or more is advised): at one '
-          'image the pooled branch has a variance of 0 and the loss becomes '
-          'NaN', errors.option('batch_size', batch_size), 2 * parts,
-          errors.option('fine_tune_batch_norm', True), 12 * parts)
-    if len(self.label_weights) not in (0, 1, model.num_classes):
-      raise InputError(
-          '{}: {} weights, expected one, or one for each of the {} classes',
-          errors.option('label_weights', self.label_weights),
-          len(self.label_weights), model.num_classes)
+    _expect(not trains_batch_norm or batch_size >= 2 * parts,
+            '{}: expected at least {} with {} ({} or more is advised): at one '
+            'image the pooled branch has a variance of 0 and the loss becomes '
+            'NaN', given, 2 * parts,
+            errors.option('fine_tune_batch_norm', True), 12 * parts)
+    weights = self.label_weights
+    _expect(len(weights) in (0, 1, model.num_classes),
+            '{}: {} weights, expected one, or one for each of the {} classes',
+            errors.option('label_weights', weights), len(weights),
+            model.num_classes)
 
 
 @options
@@ -525,20 +524,21 @@ class DistributionOptions(NamedTuple):
     return self.num_clones * max(1, len(self.cluster))
 
   def _check(self):
+    cluster, task = _given(self, 'cluster', 'task')
     for address in self.cluster:
-      if not _ADDRESS.match(address) or int(address.rpartition(':')[2]) > 65535:
-        raise InputError('{}: expected HOST:PORT of each host, got "{}"',
-                         errors.option('cluster', self.cluster), address)
-      if self.cluster.count(address) > 1:
-        raise InputError('{}: {} is there twice',
-                         errors.option('cluster', self.cluster), address)
-    if self.task >= max(1, len(self.cluster)):
-      raise InputError(
-          '{}: expected {}', errors.option('task', self.task),
-          errors.Message('0 to {}, as {} has {} hosts', len(self.cluster) - 1,
-                         errors.option('cluster'), len(self.cluster))
-          if self.cluster else errors.Message(
-              '0 without {}', errors.option('cluster')))
+      _expect(_ADDRESS.match(address) and
+              int(address.rpartition(':')[2]) <= 65535,
+              '{}: expected HOST:PORT of each host, got "{}"', cluster, address)
+      _expect(self.cluster.count(address) == 1, '{}: {} is there twice',
+              cluster, address)
+    if self.cluster:
+      _expect(self.task < len(self.cluster),
+              '{}: expected 0 to {}, as {} has {} hosts', task,
+              len(self.cluster) - 1, errors.option('cluster'),
+              len(self.cluster))
+    else:
+      _expect(self.task == 0, '{}: expected 0 without {}', task,
+              errors.option('cluster'))
 
 
 @options
@@ -615,13 +615,13 @@ class TfliteEvalOptions(NamedTuple):
       None, 'The shard that this run evaluates, counted from 0.')
 
   def _check(self):
-    given = errors.option('num_shards', self.num_shards)
-    if self.shard_index is None and self.num_shards > 1:
-      raise InputError('{}: which of them is this run? Add {}', given,
-                       errors.option('shard_index', 0))
-    if self.shard_index is not None and self.shard_index >= self.num_shards:
-      raise InputError('{}: expected less than {}', errors.option(
-          'shard_index', self.shard_index), given)
+    shards, index = _given(self, 'num_shards', 'shard_index')
+    if self.shard_index is None:
+      _expect(self.num_shards == 1, '{}: which of them is this run? Add {}',
+              shards, errors.option('shard_index', 0))
+    else:
+      _expect(self.shard_index < self.num_shards, '{}: expected less than {}',
+              index, shards)
 
 
 @options
@@ -675,10 +675,9 @@ class LoadgenOptions(NamedTuple):
       None, 'Least duration in seconds; none: as the mode says.', above=0)
 
   def _check(self):
-    if self.test01 and self.run != BOTH:
-      raise InputError('{}: expected {}, as it compares the two',
-                       errors.option('run', self.run),
-                       errors.option('run', BOTH))
+    _expect(not self.test01 or self.run == BOTH,
+            '{}: expected {}, as it compares the two',
+            errors.option('run', self.run), errors.option('run', BOTH))
 
 
 @options
@@ -701,10 +700,8 @@ class ReproduceOptions(NamedTuple):
       'completed and verified.')
 
   def _check(self):
-    if self.zip and self.sample:
-      raise InputError('{} and {}: expected one of them',
-                       errors.option('zip', self.zip),
-                       errors.option('sample', self.sample))
+    _expect(not (self.zip and self.sample), '{} and {}: expected one of them',
+            *_given(self, 'zip', 'sample'))
 
 
 @options
@@ -762,13 +759,11 @@ class ConversionOptions(NamedTuple):
   output_node: str = _OUTPUT_NODE
 
   def _check(self):
-    # Below it, what the network gets is of a wider range than pixels are; a
-    # deviation near 0 makes a scale that stops the converter, or means nothing.
-    if self.quantized_input_stats[1] < 1:
-      raise InputError(
-          '{}: expected MEAN,DEVIATION with a deviation above 0 (1 or more)',
-          errors.option(
-              'quantized_input_stats', self.quantized_input_stats))
+    # With less, the network's input has a wider range than pixels have; near 0
+    # the scale stops the converter.
+    _expect(self.quantized_input_stats[1] >= 1,
+            '{}: expected MEAN,DEVIATION with a deviation above 0 (1 or more)',
+            *_given(self, 'quantized_input_stats'))
 
 
 @options
@@ -877,7 +872,7 @@ class InspectionOptions(NamedTuple):
 def to_json(options: NamedTuple) -> Dict[str, Any]:
   """Returns options as a dict that json can write.
 
-  Without a label map, if there is none: earlier releases know of no such field.
+  It lacks a label map of None, a field that earlier releases do not know.
   """
   content = dict(options._asdict())
   label_map = content.pop('label_map', None)
@@ -892,14 +887,12 @@ def from_json(cls: Type[_Options], content: Any) -> _Options:
   """Builds options of class cls from what was read from JSON.
 
   Raises:
-    InputError: where it is no dict of fields of cls, or a value is bad.
+    InputError: the content is no dict of fields of cls, or a value is bad.
   """
-  if not isinstance(content, dict):
-    raise InputError('expected a dict of {}'.format(cls.__name__))
+  _expect(isinstance(content, dict), 'expected a dict of ' + cls.__name__)
   unknown = sorted(set(content) - set(definitions(cls)))
-  if unknown:
-    raise InputError('unknown {} {}: written by another version?'.format(
-        cls.__name__, ', '.join(unknown)))
+  _expect(not unknown, 'unknown {} {}: written by another version?',
+          cls.__name__, ', '.join(unknown))
   if cls is ModelOptions and content.get('label_map') is not None:
     content = dict(
         content, label_map=label_maps.from_json(content['label_map']))
