@@ -1,4 +1,4 @@
-"""Locks of files and folders, which end with the process that holds them."""
+"""Locks of folders, which end with the process that holds them."""
 import contextlib
 import errno
 import fcntl
@@ -10,23 +10,18 @@ from deeplab import storage
 
 
 @contextlib.contextmanager
-def exclusive(path: str) -> Iterator[None]:
-  """Context in which no other process holds the lock of a file or folder.
+def exclusive(folder: str) -> Iterator[None]:
+  """Context in which no other process holds the lock of a folder.
 
   The kernel frees the lock when the process ends, even if it is killed.
 
-  Args:
-    path: existing file or folder; what is in it is not touched.
-
   Raises:
     BlockingIOError: another process, or another context of this one, has it.
-    OSError: no such path, or its file system has no locks.
+    OSError: no such folder, or its file system cannot lock folders.
   """
-  if storage.is_remote(path):
-    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
-  # Network file systems lock only what can be written to.
-  descriptor = os.open(
-      path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+  if storage.is_remote(folder):
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), folder)
+  descriptor = os.open(folder, os.O_RDONLY)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield

@@ -152,6 +152,15 @@ def test_a_folder_that_is_taken_for_a_dead_ones_is_made_anew(
   assert taken and listing(tmp_path) == ['a']
 
 
+def test_a_lock_is_free_after_its_context(tmp_path):
+  with pytest.raises(ZeroDivisionError), locks.exclusive(str(tmp_path)):
+    with pytest.raises(BlockingIOError), locks.exclusive(str(tmp_path)):
+      pass
+    raise ZeroDivisionError
+  with locks.exclusive(str(tmp_path)):
+    pass
+
+
 # --- The disk --------------------------------------------------------------
 
 
