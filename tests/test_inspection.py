@@ -241,7 +241,7 @@ def in_float(real):
 
 
 def contents_of(ranges=(), **weights):
-  """Contents of layers with weights, and of activations: (name, Range)."""
+  """Contents of layers with weights, and of activations."""
   layers = {
       name: contents_lib.Layer('CONV_2D', (1, 1, 2), 4, values,
                                in_float([0.0, 0.0]))
@@ -278,18 +278,13 @@ ROUNDED = ('the same weights but for rounding: {}, none by more than half a '
      values_of([[1, 0], [3, 0]], [0.5, 4e-9]),
      ROUNDED.format('2 of 4 differ as stored, by up to 127 steps'))])
 def test_weights_are_equal_or_rounded_or_others(first, second, line):
-  assert run.of_difference(between(first, second), 'x', 'y')[0] == line
-
-
-def test_how_far_weights_are_apart():
-  found = between(STORED, values_of([[3, 2], [3, 4]], [0.5, 0.25]))
-  assert found['verdict'] == difference_lib.OTHER
+  found = between(first, second)
+  assert run.of_difference(found, 'x', 'y')[0] == line
+  apart = (first.real - second.real).ravel()
   weights = found['layers']['a']['weights']
-  assert (weights['differing'], weights['steps'], weights['beyond']) == (
-      1, 2, 1)
-  assert weights['largest'] == 1.0
+  assert weights['largest'] == max(abs(apart))
   assert weights['relative'] == pytest.approx(
-      1 / np.sqrt(0.5**2 + 1.5**2 + 1.25))
+      np.linalg.norm(apart) / np.linalg.norm(first.real))
 
 
 @pytest.mark.parametrize('make', [
@@ -308,22 +303,34 @@ def test_weights_that_are_no_numbers_are_different(make):
   json.dumps(contents_lib.to_json(contents_of(a=bad)), allow_nan=False)
 
 
-def test_other_biases_are_told():
-  weights = contents_of(a=in_float(np.ones([2, 2])))
-  layers = {'a': weights.layers['a']._replace(biases=in_float([0.0, np.nan]))}
-  found = difference_lib.between(weights, weights._replace(layers=layers))
+@pytest.mark.parametrize('first, second, differ', [
+    ([0.0, 0.0], [0.0, np.nan], True),
+    # They are differences of larger numbers, to float32's precision.
+    ([100.0, 1e-4], [100.0, 2e-4], False),
+    ([100.0, 1e-4], [100.0, 3e-3], True)])
+def test_biases_are_compared_with_the_largest_of_their_layer(
+    first, second, differ):
+  contents = contents_of(a=in_float(np.ones([2, 2])))
+  found = difference_lib.between(*[
+      contents._replace(layers={
+          'a': contents.layers['a']._replace(biases=in_float(biases))})
+      for biases in (first, second)])
   assert run.of_difference(found, 'x', 'y') == [
-      'the same weights: all 4 are equal; but other biases in a']
+      'the same weights: all 4 are equal' + (
+          '; but other biases in a' if differ else '')]
 
 
-def test_layers_that_are_not_in_both():
+def test_what_only_one_model_has_is_named():
   weights = in_float(np.ones([2, 2]))
+  one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
   found = difference_lib.between(
-      contents_of(a=weights, b=weights, c=weights),
-      contents_of(a=weights, b=in_float(np.ones([2, 3])), d=weights))
-  assert found['unmatched'] == ['b', 'c', 'd']
+      contents_of({'a': one, 'more': one}, a=weights, b=weights, c=weights),
+      contents_of({'a': one}, a=weights, b=in_float(np.ones([2, 3])),
+                  d=weights))
   assert found['verdict'] == difference_lib.OTHER
-  assert 'not in both: b, c, d' in run.of_difference(found, 'x', 'y')
+  lines = run.of_difference(found, 'x', 'y')
+  assert lines[1] == 'not in both: b, c, d'
+  assert lines[-3:-1] == ['activations of one model only:', '  more']
 
 
 @pytest.mark.parametrize('dtype, scale, zero_point, differs', [
@@ -335,8 +342,8 @@ def test_every_activation_is_compared(dtype, scale, zero_point, differs):
   one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
   other = activations.Range(dtype, 0, 0, scale, zero_point)
   found = difference_lib.between(
-      contents_of({'a': one, 'concat': one}.items(), a=weights),
-      contents_of({'a': one, 'concat': other}.items(), a=weights))
+      contents_of({'a': one, 'concat': one}, a=weights),
+      contents_of({'a': one, 'concat': other}, a=weights))
   assert found['verdict'] == difference_lib.EQUAL
   assert list(found['activations']['differing']) == (
       ['concat'] if differs else [])
@@ -349,25 +356,6 @@ def test_every_activation_is_compared(dtype, scale, zero_point, differs):
   else:
     assert lines[1] == 'the same scale and zero point: all 2 activations'
   json.dumps(found)
-
-
-def test_activations_of_one_model_only_are_named():
-  weights = in_float(np.ones([2, 2]))
-  one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
-  found = difference_lib.between(
-      contents_of({'a': one, 'more': one}.items(), a=weights),
-      contents_of({'a': one}.items(), a=weights))
-  assert run.of_difference(found, 'x', 'y')[1:3] == [
-      'activations of one model only:', '  more']
-
-
-def test_biases_are_compared_with_the_largest_of_their_layer():
-  """They are differences of larger numbers, to float32's precision."""
-  first = contents_lib.Values('float32', np.array([100.0, 1e-4]))
-  second = contents_lib.Values('float32', np.array([100.0, 2e-4]))
-  assert not difference_lib._of_values(first, second)['beyond']
-  third = contents_lib.Values('float32', np.array([100.0, 3e-3]))
-  assert difference_lib._of_values(first, third)['beyond'] == 1
 
 
 def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
