@@ -3,12 +3,12 @@
 The import takes longer than most of what tests let scripts do. One server for
 each interpreter imports TensorFlow once, and forks for each script:
 
-    Process(Server(python, dict(os.environ)), [script, '--flag'])
+    Process(Server(python), [script, '--flag'])
 
 The fork is like a new interpreter whose script has imported TensorFlow: it has
-a session of its own, the caller's folder and files, and none of this
-repository's modules. Two things differ: environment variables are the server's,
-and strings have the same hashes in all forks.
+a session of its own, the caller's folder, files and environment variables, and
+none of this repository's modules. Two things differ: TensorFlow was imported
+with the server's variables, and strings have the same hashes in all forks.
 """
 import array
 import contextlib
@@ -33,8 +33,8 @@ _FILES = 4
 class Server:
   """A process that has imported TensorFlow; ends with the one that made it."""
 
-  def __init__(self, python, environ):
-    """Starts it with an interpreter and a dict of environment variables."""
+  def __init__(self, python):
+    """Starts it with an interpreter."""
     self.python = python
     self.socket, theirs = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -42,7 +42,7 @@ class Server:
     # must not be a terminal.
     self._process = subprocess.Popen(
         [python, os.path.abspath(__file__), str(theirs.fileno())],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environ,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()], start_new_session=True)
     theirs.close()
 
@@ -73,7 +73,8 @@ class Process(subprocess.Popen):
     files = array.array('i', [
         0, 1 if write == -1 else write, 2 if error_write == -1 else error_write,
         their_lines])
-    request = json.dumps([args[1:], str(cwd or os.getcwd())]).encode()
+    request = json.dumps(
+        [args[1:], str(cwd or os.getcwd()), dict(os.environ)]).encode()
     try:
       self._server.socket.sendmsg(
           [request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
@@ -105,7 +106,7 @@ class Process(subprocess.Popen):
 def main():
   """Serves; in a fork runs a script, and ends as an interpreter does."""
   connection = socket.socket(fileno=int(sys.argv[1]))
-  _import_what_scripts_import()
+  variables = _import_what_scripts_import()
   # Otherwise each fork would look at all objects, and copy their pages.
   getattr(gc, 'freeze', lambda: None)()  # Python 3.7 and later
   # The system collects the forks that wait for a script.
@@ -131,11 +132,16 @@ def main():
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more
       os.write(files[3], '{}\n'.format(status).encode())
     os._exit(0)
-  _run(files, *json.loads(request.decode()))
+  words, cwd, given = json.loads(request.decode())
+  _run(files, words, cwd, dict(variables, **given))
 
 
 def _import_what_scripts_import():
-  """Imports TensorFlow as scripts do, and nothing of this repository."""
+  """Imports TensorFlow as scripts do, and nothing of this repository.
+
+  Returns:
+    The environment variables that TensorFlow has set.
+  """
   from absl import app  # noqa: F401
   from absl import flags
 
@@ -143,22 +149,23 @@ def _import_what_scripts_import():
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   from deeplab import quiet
 
-  variables, known = set(os.environ), set(flags.FLAGS)
+  known = set(flags.FLAGS)
   quiet.silence_tensorflow()
+  variables = set(os.environ)
   import tensorflow.compat.v1  # noqa: F401
   import tf_slim  # noqa: F401
 
   # A script has not done this when it begins.
-  for name in set(os.environ) - variables:
-    del os.environ[name]
   for name in set(flags.FLAGS) - known:
     delattr(flags.FLAGS, name)
   for name in list(sys.modules):
     if name.split('.')[0] == 'deeplab':
       del sys.modules[name]
+  return {name: value for name, value in os.environ.items()
+          if name not in variables}
 
 
-def _run(files, words, cwd):
+def _run(files, words, cwd, variables):
   """Runs a script in this fork as Python does."""
   import numpy as np
 
@@ -169,6 +176,8 @@ def _run(files, words, cwd):
   for descriptor in files:
     os.close(descriptor)
   os.chdir(cwd)
+  os.environ.clear()
+  os.environ.update(variables)
   np.random.seed()  # others draw new seeds by themselves
   sys.argv = words
   sys.path[0] = os.path.dirname(os.path.realpath(words[0]))

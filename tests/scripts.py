@@ -72,22 +72,16 @@ def start(script, *arguments, cwd=None, env=None, python=sys.executable,
   """
   words = [os.path.join(REPOSITORY, script)] + list(arguments)
   if not fresh and not env:
-    # The name of the test that runs is no reason for another server.
-    variables = frozenset((name, value) for name, value in os.environ.items()
-                          if name != 'PYTEST_CURRENT_TEST')
     return forkserver.Process(
-        _server(python, variables), words, cwd=cwd, stdout=stdout,
-        stderr=stderr)
+        _server(python), words, cwd=cwd, stdout=stdout, stderr=stderr)
   return subprocess.Popen(
       [python] + words, stdout=stdout, stderr=stderr, universal_newlines=True,
       cwd=cwd, env=dict(os.environ, **(env or {})), start_new_session=True)
 
 
-# One for each interpreter, and one for variables that a test has set. Those
-# that are left end by themselves.
-@functools.lru_cache(maxsize=4)
-def _server(python, variables):
-  return forkserver.Server(python, dict(variables))
+@functools.lru_cache(maxsize=None)
+def _server(python):
+  return forkserver.Server(python)
 
 
 def run(script, *arguments, status=0, timeout=TIMEOUT_SECS, **options):

@@ -67,7 +67,8 @@ print(json.dumps({
 """
 
 
-def test_a_fork_finds_what_a_new_interpreter_does(tmp_path):
+def test_a_fork_finds_what_a_new_interpreter_does(tmp_path, monkeypatch):
+  monkeypatch.setenv('SOME_VARIABLE', 'a')
   found = []
   for fresh in True, False:
     process = started(tmp_path, SURROUNDINGS, '--flag', cwd=str(tmp_path),
@@ -75,11 +76,8 @@ def test_a_fork_finds_what_a_new_interpreter_does(tmp_path):
     output, errors = scripts.output_of(process)
     assert (process.returncode, errors) == (0, '')
     found.append(json.loads(output))
-  # TensorFlow sets some, the scripts set some of its own before.
   variables = [surroundings.pop('variables') for surroundings in found]
   assert set(variables[0].items()) <= set(variables[1].items())
-  assert not [name for name in set(variables[1]) - set(variables[0])
-              if name.startswith('TF_')]
   assert found[0] == found[1]
 
 
@@ -120,16 +118,6 @@ def test_a_fork_can_be_watched_and_stopped(tmp_path):
   assert process.returncode in (1, -signal.SIGINT)
   assert (tmp_path / 'log').read_text().startswith('saved')
   process.kill()  # does nothing any more
-
-
-def test_variables_that_change_are_seen(tmp_path, monkeypatch):
-  text = 'import os; print(os.environ.get("SOME_VARIABLE"))'
-  for value in 'a', None:
-    if value:
-      monkeypatch.setenv('SOME_VARIABLE', value)
-    else:
-      monkeypatch.delenv('SOME_VARIABLE')
-    assert started(tmp_path, text).communicate()[0] == '{}\n'.format(value)
 
 
 # --- Counts ----------------------------------------------------------------
