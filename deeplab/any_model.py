@@ -60,11 +60,11 @@ def find(path: str, name: str = 'model') -> ModelFile:
       not os.path.isfile(path)):
     raise InputError('{}: is a device or a pipe; expected {}',
                      option(name, path), EXPECTED)
-  from deeplab import checkpoints
-  if not os.path.exists(path) and not checkpoints.parts_of(path):
+  from deeplab.checkpoints import find as find_lib
+  if not os.path.exists(path) and not find_lib.parts_of(path):
     raise InputError('{}: no such file; expected {}', option(name, path),
                      EXPECTED)
-  return ModelFile(report_lib.CHECKPOINT, checkpoints.find(path, name))
+  return ModelFile(report_lib.CHECKPOINT, find_lib.find(path, name))
 
 
 def saved_model_folder(path: str) -> Optional[str]:
@@ -93,8 +93,8 @@ def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
     InputError: what is beside the model cannot be read.
   """
   if model.kind == report_lib.CHECKPOINT:
-    from deeplab import checkpoints
-    return checkpoints.label_map_of(model.path)
+    from deeplab.checkpoints import compatibility
+    return compatibility.label_map_of(model.path)
   return descriptions.label_map_beside(model.path)
 
 
@@ -217,8 +217,9 @@ def model_options(
   Raises:
     InputError: either cannot be read.
   """
-  from deeplab import checkpoints
-  written = checkpoints.read_options(os.path.dirname(prefix))
-  options = written[0] if written else checkpoints.options_by_variables(
-      checkpoints.variables_in(prefix), prefix)
+  from deeplab.checkpoints import compatibility
+  from deeplab.checkpoints import read
+  written = compatibility.read_options(os.path.dirname(prefix))
+  options = written[0] if written else compatibility.options_by_variables(
+      read.variables_in(prefix), prefix)
   return options._replace(crop_size=crop_size) if crop_size else options

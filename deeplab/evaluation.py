@@ -12,7 +12,6 @@ from typing import NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 from deeplab import any_model
-from deeplab import checkpoints
 from deeplab import counting
 from deeplab import descriptions
 from deeplab import events as events_lib
@@ -24,6 +23,9 @@ from deeplab import report as report_lib
 from deeplab import stops
 from deeplab import storage
 from deeplab import visualize
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -139,16 +141,16 @@ def evaluate_checkpoints(
   checkpoint_dir = watch_options.checkpoint_dir
   is_single = not storage.is_folder(checkpoint_dir) and (
       storage.exists(checkpoint_dir) or
-      bool(checkpoints.parts_of(checkpoint_dir)))
-  newest = checkpoints.Newest(
+      bool(find.parts_of(checkpoint_dir)))
+  newest = find.Newest(
       checkpoint_dir, strict=watch_options.strict_checkpoint)
   if is_single or watch_options.max_evaluations and not newest.find():
-    first = checkpoints.find(checkpoint_dir, 'checkpoint_dir')
+    first = find.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
   # Bad data are refused before any waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
-      model_map=checkpoints.label_map_of(checkpoint_dir))
+      model_map=compatibility.label_map_of(checkpoint_dir))
   model_options = model_options.with_classes(batches.label_map)
   memory.check(
       deeplab_v3.least_memory(model_options, batches.batch_size),
@@ -179,7 +181,7 @@ class _Evaluator(NamedTuple):
     """Evaluates the newest checkpoint of a folder whenever there is a new one.
 
     Args:
-      newest: a checkpoints.Newest of the folder.
+      newest: a find.Newest of the folder.
       watch_options: CheckpointEvalOptions.
 
     Returns:
@@ -238,7 +240,7 @@ class _Evaluator(NamedTuple):
     if not kept:
       return evaluate(
           self.predictor, self.batches, self.preprocess_options, self.options,
-          kind=report_lib.CHECKPOINT, step=checkpoints.global_step_in(prefix),
+          kind=report_lib.CHECKPOINT, step=read.global_step_in(prefix),
           num_classes=self.model_options.num_classes, cache=cache)
     _LOG.info('%s was evaluated before with the same options: no image is '
               'read, its report follows; %s evaluates it again', prefix,
@@ -272,7 +274,7 @@ class _Evaluator(NamedTuple):
         'runtime': predictors.runtime()})
     return os.path.join(
         self.options.eval_logdir, 'evaluated-{}-{}.json'.format(
-            checkpoints.step_of(prefix), key[:16]))
+            read.step_of(prefix), key[:16]))
 
   def _recalled(self, cache):
     """Returns the report that a file keeps, or None."""

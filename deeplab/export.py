@@ -6,13 +6,15 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import files
 from deeplab import onnx_file
 from deeplab import options as options_lib
 from deeplab import saved_model_file
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import restore as restore_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import deeplab_v3
@@ -57,11 +59,11 @@ def export(model_options: options_lib.ModelOptions,
   if options_lib.ONNX in options.formats:
     onnx_file.check_converter(option('formats', options_lib.ONNX))
   _check_scales(model_options, options)
-  prefix = checkpoints.find(options.checkpoint_path, 'checkpoint_path',
+  prefix = find.find(options.checkpoint_path, 'checkpoint_path',
                             strict=options.strict_checkpoint)
-  model_options = checkpoints.with_classes_of(
+  model_options = compatibility.with_classes_of(
       prefix, model_options, options.num_classes)
-  checkpoints.check_options(prefix, model_options)
+  compatibility.check_options(prefix, model_options)
   named = _output_path(options.export_path)
   models = _model_paths(named, options.formats)
   inference_graph = os.path.join(
@@ -146,10 +148,10 @@ def _frozen(prefix, model_options, options):
   """Returns the graph of a checkpoint's network, and the graph with weights."""
   with tf.Graph().as_default() as graph:
     _build(model_options, options)
-    checkpoints.check_fits(prefix, {
+    compatibility.check_fits(prefix, {
         variable.op.name: variable.shape.as_list()
         for variable in tf.global_variables()})
-    restore = checkpoints.restorer(tf.global_variables())
+    restore = restore_lib.restorer(tf.global_variables())
     graph_def = graph.as_graph_def()
     with tf.Session() as session:
       restore(session, prefix)

@@ -2,13 +2,14 @@
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import counting
 from deeplab import exported
 from deeplab import graph_file
 from deeplab import options as options_lib
 from deeplab import saved_model_file
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import restore as restore_lib
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 
@@ -44,7 +45,7 @@ class CheckpointPredictor(counting.Predictor):
       self._variables = {
           variable.op.name: variable.shape.as_list()
           for variable in tf.global_variables()}
-      self._restore = checkpoints.restorer(tf.global_variables())
+      self._restore = restore_lib.restorer(tf.global_variables())
       self._session = tf.Session(graph=graph)
 
   def restore(self, prefix: str) -> None:
@@ -57,8 +58,8 @@ class CheckpointPredictor(counting.Predictor):
       InputError: the checkpoint is not this graph's, cannot be read, or has a
         weight that is inf or NaN.
     """
-    checkpoints.check_options(prefix, self._options)
-    checkpoints.check_fits(prefix, self._variables)
+    compatibility.check_options(prefix, self._options)
+    compatibility.check_fits(prefix, self._variables)
     self._restore(self._session, prefix)
     self.description = prefix
 

@@ -22,13 +22,14 @@ from typing import Any, Dict, NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import files
 from deeplab import options as options_lib
-from deeplab import saving
 from deeplab import tf_texts
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import saver
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
@@ -65,7 +66,7 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
       checkpoint already.
   """
   path, folder = options.tflite, options.output_dir
-  present = os.path.isdir(folder) and checkpoints.find_latest(folder)
+  present = os.path.isdir(folder) and find.find_latest(folder)
   if present and not _is_cut_off(present):
     # It may be of a run that was killed when it had nothing left to write.
     files.remove_leftovers(folder)
@@ -94,7 +95,7 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
 
 def _is_cut_off(prefix):
   """Whether a run was killed before it had written the index."""
-  state = os.path.join(os.path.dirname(prefix), checkpoints.STATE)
+  state = os.path.join(os.path.dirname(prefix), find.STATE)
   return os.path.basename(prefix) == _CHECKPOINT and not (
       os.path.exists(prefix + '.index') or os.path.exists(state))
 
@@ -198,8 +199,8 @@ def _write(values, output_dir, model_options):
   names = sorted(tensors)
   prefix = os.path.join(output_dir, _CHECKPOINT)
   options_path = os.path.join(output_dir, contract.MODEL_OPTIONS_FILE)
-  with saving.publishing(prefix, options_path) as (written, written_options):
-    checkpoints.write_options(
+  with saver.publishing(prefix, options_path) as (written, written_options):
+    compatibility.write_options(
         os.path.dirname(written_options), model_options, optimizer=None)
     with tf.Graph().as_default(), tf.Session() as session:
       save = tf.raw_ops.SaveV2(

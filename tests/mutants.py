@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant('damage = self._damage(name)', 'damage = None',
         'test_a_newest_that_cannot_be_read_gives_way'),
     # Weights of any kind are saved.
-    Mutant('problem = checkpoints.not_finite_in(written)', 'problem = None',
+    Mutant('problem = read.not_finite_in(written)', 'problem = None',
         'test_weights_that_are_not_finite_are_not_saved'),
     # Shards are not held against their description.
     Mutant('scans = _compared(scans, shard_set.description)', 'pass',

@@ -6,10 +6,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import any_model
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options as options_lib
 from deeplab import report
+from deeplab.checkpoints import compatibility
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from tests import lite_models
@@ -84,20 +84,20 @@ def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
 
 
 def test_structure_is_read_off_names_and_shapes():
-  assert checkpoints.options_by_variables({
+  assert compatibility.options_by_variables({
       'logits/semantic/weights': [1, 1, 256, 32],
       'logits/semantic/weights_quant/max': []}, 'x') == (
           options_lib.ModelOptions(quantize_delay_step=0))
   for stored in ({}, {'logits/semantic/weights': []}):
     with pytest.raises(InputError) as error:
-      checkpoints.options_by_variables(stored, 'x')
+      compatibility.options_by_variables(stored, 'x')
     assert str(error.value) == (
         'x: lacks logits/semantic/weights; it is not of this network')
 
 
 def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
   options = options_lib.ModelOptions(num_classes=7, crop_size=(65, 97))
-  checkpoints.write_options(str(tmp_path), options, optimizer=None)
+  compatibility.write_options(str(tmp_path), options, optimizer=None)
   prefix = str(tmp_path / 'model.ckpt-1')
   assert any_model.model_options(prefix) == options
   assert any_model.model_options(prefix, SIZE).crop_size == SIZE
@@ -112,7 +112,7 @@ def test_classes_are_what_stands_beside_a_model(tmp_path):
   assert any_model.label_map_of(checkpoint) is None
   small_models.describe(graph, small_models.OWN)
   assert any_model.label_map_of(model) == small_models.OWN
-  checkpoints.write_options(
+  compatibility.write_options(
       str(tmp_path),
       options_lib.ModelOptions().with_classes(small_models.OTHER),
       optimizer=None)

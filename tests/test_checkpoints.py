@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import options
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.checkpoints import restore as restore_lib
 from deeplab.errors import InputError
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
@@ -42,26 +45,26 @@ def test_every_way_to_name_a_checkpoint_finds_its_prefix(tmp_path):
   prefix = save(tmp_path, FLOAT)
   for name in (str(tmp_path), prefix, prefix + '.index',
                prefix + '.data-00000-of-00001', prefix + '.meta'):
-    assert checkpoints.find(name, 'x') == prefix
-  assert checkpoints.step_of(prefix) == 7
-  assert checkpoints.step_of('model.ckpt') == 0
+    assert find.find(name, 'x') == prefix
+  assert read.step_of(prefix) == 7
+  assert read.step_of('model.ckpt') == 0
 
 
 def test_without_a_state_file_the_largest_step_is_the_newest(tmp_path):
   prefixes = [save(tmp_path, FLOAT, step) for step in (9, 100, 20)]
   os.remove(str(tmp_path / 'checkpoint'))
-  assert checkpoints.find_latest(str(tmp_path)) == prefixes[1]
+  assert find.find_latest(str(tmp_path)) == prefixes[1]
 
 
 def test_a_missing_checkpoint_is_named_with_what_is_there(tmp_path):
   with pytest.raises(InputError, match=r'flag=.*: no checkpoint in this '
                      r'folder \(0 \*.index'):
-    checkpoints.find(str(tmp_path), 'flag')
+    find.find(str(tmp_path), 'flag')
   save(tmp_path, FLOAT)
   with pytest.raises(InputError, match='that folder holds model.ckpt-7'):
-    checkpoints.find(str(tmp_path / 'model.ckpt-8'), 'flag')
+    find.find(str(tmp_path / 'model.ckpt-8'), 'flag')
   with pytest.raises(InputError, match='no checkpoint in that folder'):
-    checkpoints.find(str(tmp_path / 'no' / 'model.ckpt'), 'flag')
+    find.find(str(tmp_path / 'no' / 'model.ckpt'), 'flag')
 
 
 # --- Damage ----------------------------------------------------------------
@@ -96,17 +99,17 @@ def three(tmp_path):
 def test_a_newest_that_cannot_be_read_gives_way(three, caplog, part, how):
   newest = str(three / 'model.ckpt-10')
   damaged(three / ('model.ckpt-10' + part), how)
-  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-2')
+  assert find.find(str(three), 'x') == str(three / 'model.ckpt-2')
   [record] = caplog.records
   line = record.getMessage()
   assert line.startswith('{}: model.ckpt-10 cannot be read ('.format(three))
   assert line.endswith('; taking model.ckpt-2') and '\n' not in line
   with pytest.raises(InputError, match='model.ckpt-10 cannot be read .* '
                      'strict_checkpoint=true'):
-    checkpoints.find(str(three), 'x', strict=True)
+    find.find(str(three), 'x', strict=True)
   # One that is named is that one or none.
   with pytest.raises(InputError, match=r'x=.*model.ckpt-10.* \('):
-    checkpoints.find(newest, 'x')
+    find.find(newest, 'x')
   assert len(caplog.records) == 1
 
 
@@ -114,7 +117,7 @@ def test_where_none_can_be_read_all_are_named(three):
   for step in (1, 2, 10):
     damaged(three / 'model.ckpt-{}.index'.format(step), 'cut')
   with pytest.raises(InputError) as error:
-    checkpoints.find(str(three), 'x')
+    find.find(str(three), 'x')
   for step in (1, 2, 10):
     assert 'model.ckpt-{} cannot be read'.format(step) in str(error.value)
 
@@ -123,12 +126,12 @@ def test_every_flipped_byte_of_the_data_is_found(tmp_path):
   prefix = save(tmp_path, {'a': np.arange(7), 'b/w': np.ones([2, 3])})
   path = tmp_path / 'model.ckpt-7.data-00000-of-00001'
   content = path.read_bytes()
-  assert checkpoints.damage_of(prefix) is None and len(content) >= 13 * 4
+  assert read.damage_of(prefix) is None and len(content) >= 13 * 4
   for position in range(len(content)):
     flipped = bytearray(content)
     flipped[position] ^= 1
     path.write_bytes(flipped)
-    assert checkpoints.damage_of(prefix), position
+    assert read.damage_of(prefix), position
 
 
 @pytest.mark.parametrize('state', [
@@ -136,52 +139,52 @@ def test_every_flipped_byte_of_the_data_is_found(tmp_path):
     b'model_checkpoint_path: "/nowhere/model.ckpt-3"'])
 def test_a_state_file_of_no_use_is_named(three, caplog, state):
   (three / 'checkpoint').write_bytes(state)
-  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-10')
+  assert find.find(str(three), 'x') == str(three / 'model.ckpt-10')
   [record] = [record for record in caplog.records
               if record.name.startswith('deeplab')]  # TensorFlow's says more
   assert 'the state file checkpoint ' in record.getMessage()
   assert record.getMessage().endswith('taking model.ckpt-10')
   with pytest.raises(InputError, match='the state file checkpoint'):
-    checkpoints.find(str(three), 'x', strict=True)
+    find.find(str(three), 'x', strict=True)
 
 
 def test_a_state_file_says_which_is_the_newest(three, caplog):
   # Of another folder: it was moved here.
   tf.train.update_checkpoint_state(str(three), '/was/model.ckpt-2', [
       '/was/model.ckpt-{}'.format(step) for step in (10, 2)])
-  assert checkpoints.find(str(three), 'x') == str(three / 'model.ckpt-2')
+  assert find.find(str(three), 'x') == str(three / 'model.ckpt-2')
   # Of the last moment of a save: the state file was not yet written.
   prefix = save(three, {'a': 0.0}, 11)
   tf.train.update_checkpoint_state(str(three), 'model.ckpt-2', [
       'model.ckpt-{}'.format(step) for step in (10, 2)])
-  assert checkpoints.find(str(three), 'x') == prefix
+  assert find.find(str(three), 'x') == prefix
   # Data have their names before the index has.
   (three / 'model.ckpt-12.data-00000-of-00001').write_bytes(b'')
-  assert checkpoints.find(str(three), 'x', strict=True) == prefix
+  assert find.find(str(three), 'x', strict=True) == prefix
   assert not caplog.records
 
 
 def test_a_watched_folder_is_read_and_named_once(three, caplog, monkeypatch):
   damaged(three / 'model.ckpt-10.index', 'cut')
-  read = []
-  damage_of = checkpoints.damage_of
-  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
-      read.append(os.path.basename(prefix)), damage_of(prefix))[1])
-  newest = checkpoints.Newest(str(three))
+  seen = []
+  damage_of = read.damage_of
+  monkeypatch.setattr(read, 'damage_of', lambda prefix: (
+      seen.append(os.path.basename(prefix)), damage_of(prefix))[1])
+  newest = find.Newest(str(three))
   for _ in range(3):
     assert newest.find() == str(three / 'model.ckpt-2')
-  assert read == ['model.ckpt-10', 'model.ckpt-2']
+  assert seen == ['model.ckpt-10', 'model.ckpt-2']
   assert len(caplog.records) == 1
   for path in list(three.glob('model.ckpt-*')):
     path.unlink()
   prefix = save(three, {'a': 0.0}, 11)
-  assert newest.find() == prefix and read[2:] == ['model.ckpt-11']
+  assert newest.find() == prefix and seen[2:] == ['model.ckpt-11']
 
 
 def test_what_a_trainer_replaces_meanwhile_is_not_damage(
     three, caplog, monkeypatch):
   """A trainer that keeps one removes it while it is read."""
-  damage_of = checkpoints.damage_of
+  damage_of = read.damage_of
 
   def replaced(prefix):
     if prefix.endswith('-10'):
@@ -190,8 +193,8 @@ def test_what_a_trainer_replaces_meanwhile_is_not_damage(
       save(three, {'a': 0.0}, 11)
     return damage_of(prefix)
 
-  monkeypatch.setattr(checkpoints, 'damage_of', replaced)
-  assert checkpoints.find(str(three), 'x', strict=True) == str(
+  monkeypatch.setattr(read, 'damage_of', replaced)
+  assert find.find(str(three), 'x', strict=True) == str(
       three / 'model.ckpt-11')
   assert not caplog.records
 
@@ -205,13 +208,13 @@ def test_a_folder_may_have_any_name(tmp_path, name):
   save(folder, {'a': [1.0, 2.0]}, 1)
   os.rename(str(save(folder, {'a': [3.0, 4.0]}, 2)) + '.index',
             str(folder / 'model.ckpt-2.index'))
-  prefix = checkpoints.find(str(folder), 'x')
+  prefix = find.find(str(folder), 'x')
   assert prefix == str(folder / 'model.ckpt-2')
-  assert checkpoints.find(prefix, 'x') == prefix
-  assert checkpoints.variables_in(prefix) == {'a': [2]}
+  assert find.find(prefix, 'x') == prefix
+  assert read.variables_in(prefix) == {'a': [2]}
   with tf.Graph().as_default(), tf.Session() as session:
     variable = tf.get_variable('a', [2])
-    checkpoints.restorer([variable])(session, prefix)
+    restore_lib.restorer([variable])(session, prefix)
     assert list(session.run(variable)) == [3, 4]
 
 
@@ -222,8 +225,8 @@ def test_weights_that_are_not_finite_are_not_restored(tmp_path, value):
     variables = [tf.get_variable('a', [1]), tf.get_variable('b', [2])]
     with pytest.raises(InputError, match='model.ckpt-7: 1 of 2 values of b are '
                        'inf or NaN'):
-      checkpoints.restorer(variables)(session, prefix)
-    checkpoints.restorer(variables[:1])(session, prefix)
+      restore_lib.restorer(variables)(session, prefix)
+    restore_lib.restorer(variables[:1])(session, prefix)
 
 
 def test_a_resume_needs_every_variable_with_its_type(tmp_path):
@@ -235,7 +238,7 @@ def test_a_resume_needs_every_variable_with_its_type(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
       variable = tf.get_variable(name, [3, 3], dtype)
       with pytest.raises(InputError, match='model.ckpt-7: .*' + words):
-        checkpoints.restorer([variable])(session, prefix)
+        restore_lib.restorer([variable])(session, prefix)
 
 
 # --- Comparing with a graph ------------------------------------------------
@@ -259,7 +262,7 @@ def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
     tmp_path, stored, graph, words):
   prefix = save(tmp_path, dict(FLOAT, **stored))
   with pytest.raises(InputError) as error:
-    checkpoints.check_fits(prefix, dict(shapes(FLOAT), **graph))
+    compatibility.check_fits(prefix, dict(shapes(FLOAT), **graph))
   for word in words:
     assert word in str(error.value)
 
@@ -269,11 +272,11 @@ def test_training_variables_may_stay_unused(tmp_path):
       BACKBONE + '/Adam': 0.0, BACKBONE + '/Momentum': 0.0,
       'beta1_power': 0.0, 'x/act_quant/x/act_quant/max/biased': 0.0,
       'concat_projection_dropout/dropout/mul/activation_Mul_quant/max': 0.0}))
-  checkpoints.check_fits(prefix, shapes(FLOAT))
+  compatibility.check_fits(prefix, shapes(FLOAT))
 
 
 def write(folder, model=MODEL, optimizer='adam'):
-  checkpoints.write_options(str(folder), model, optimizer=optimizer)
+  compatibility.write_options(str(folder), model, optimizer=optimizer)
   return str(folder / 'model.ckpt-1')
 
 
@@ -281,8 +284,8 @@ def test_options_come_back_as_they_were_written(tmp_path):
   model = MODEL._replace(
       atrous_rates=(6, 12), divisible_by=16, quantize_delay_step=7)
   write(tmp_path, model)
-  assert checkpoints.read_options(str(tmp_path))[:2] == (model, 'adam')
-  assert checkpoints.read_options(str(tmp_path / 'other')) is None
+  assert compatibility.read_options(str(tmp_path))[:2] == (model, 'adam')
+  assert compatibility.read_options(str(tmp_path / 'other')) is None
   written = json.loads((tmp_path / 'model_options.json').read_text())
   assert written['model']['decoder_output_stride'] == [4]
 
@@ -292,7 +295,7 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
   (tmp_path / 'model_options.json').write_text(json.dumps({
       'model': {'decoder_output_stride': [4], 'num_classes': 32},
       'quantize_delay_step': delay_step, 'optimizer': 'adam'}))
-  assert checkpoints.read_options(str(tmp_path))[:2] == (
+  assert compatibility.read_options(str(tmp_path))[:2] == (
       options.ModelOptions(decoder_output_stride=(4,),
                            quantize_delay_step=delay_step), 'adam')
 
@@ -307,23 +310,23 @@ def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
 def test_other_flags_than_in_training_are_refused(tmp_path, change, words):
   prefix = write(tmp_path)
   with pytest.raises(InputError, match=words):
-    checkpoints.check_options(prefix, MODEL._replace(**change))
+    compatibility.check_options(prefix, MODEL._replace(**change))
 
 
 def test_a_quantization_aware_checkpoint_asks_for_its_flag(tmp_path):
   quantized = MODEL._replace(quantize_delay_step=0)
   prefix = write(tmp_path, quantized)
-  checkpoints.check_options(prefix, quantized)
+  compatibility.check_options(prefix, quantized)
   # Neither the step nor who quantizes changes a variable.
-  checkpoints.check_options(prefix, quantized._replace(
+  compatibility.check_options(prefix, quantized._replace(
       quantize_delay_step=9, fake_quant=options.LAYERS))
   with pytest.raises(InputError, match='add quantize_delay_step=0'):
-    checkpoints.check_options(prefix, MODEL)
+    compatibility.check_options(prefix, MODEL)
 
 
 def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
   prefix = write(tmp_path, MODEL._replace(atrous_rates=(6, 12)))
-  checkpoints.check_options(
+  compatibility.check_options(
       prefix, MODEL._replace(atrous_rates=(12, 24), output_stride=8,
                              crop_size=(257, 257)))
   assert 'trained with output_stride=16, used with 8' in caplog.text
@@ -331,12 +334,12 @@ def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
 
 def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
   write(tmp_path, optimizer='momentum')
-  checkpoints.check_resumable(
+  compatibility.check_resumable(
       str(tmp_path), MODEL, optimizer='momentum', recipe={})
   with pytest.raises(InputError, match='trained in float: drop '
                      'quantize_delay_step; optimizer: was momentum, now '
                      'adam.*new train_logdir'):
-    checkpoints.check_resumable(
+    compatibility.check_resumable(
         str(tmp_path), MODEL._replace(quantize_delay_step=0), optimizer='adam',
         recipe={})
 
@@ -355,7 +358,7 @@ def test_an_unreadable_options_file_is_named(tmp_path, content, problem):
   path = tmp_path / 'model_options.json'
   path.write_bytes(content.encode('latin-1'))
   with pytest.raises(InputError) as error:
-    checkpoints.read_options(str(tmp_path))
+    compatibility.read_options(str(tmp_path))
   line = str(error.value)
   assert line.startswith('{}: {}'.format(path, problem)), line
   assert line.endswith('; remove the file to do without')
@@ -371,7 +374,7 @@ def restore(path, variables, excluded=()):
     made = {name: tf.get_variable(
         name, initializer=np.asarray(value, np.float32))
             for name, value in variables.items()}
-    initialize = checkpoints.initializer_from(
+    initialize = restore_lib.initializer_from(
         path, list(made.values()), excluded)
     session.run(tf.global_variables_initializer())
     initialize(session)
@@ -447,21 +450,21 @@ def test_another_kind_of_file_is_called_so(tmp_path):
   for name, words in (('model.tar.gz', 'is an archive; unpack it and give'),
                       ('freeze.pb', 'is a frozen graph')):
     with pytest.raises(InputError, match='x=.*{}: {}'.format(name, words)):
-      checkpoints.find(str(tmp_path / name), 'x')
+      find.find(str(tmp_path / name), 'x')
 
 
 def test_the_step_is_in_the_checkpoint_or_else_in_its_name(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, global_step=5.0))
-  assert checkpoints.global_step_in(prefix) == 5
+  assert read.global_step_in(prefix) == 5
   prefix = save(tmp_path / 'other', FLOAT)
-  assert checkpoints.global_step_in(prefix) == 7
+  assert read.global_step_in(prefix) == 7
 
 
 def test_a_resume_with_another_recipe_is_logged(tmp_path, caplog):
-  checkpoints.write_options(
+  compatibility.write_options(
       str(tmp_path), MODEL, optimizer='adam', recipe={
           'batch_size': 4, 'seed': None, 'records': [['a', 1]], 'old': 1})
-  checkpoints.check_resumable(
+  compatibility.check_resumable(
       str(tmp_path), MODEL, optimizer='adam', recipe={
           'batch_size': 2, 'seed': None, 'records': [['a', 2]], 'new': 1})
   assert [record.getMessage() for record in caplog.records] == [

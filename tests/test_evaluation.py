@@ -11,7 +11,6 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import evaluation
 from deeplab import memory
@@ -20,6 +19,7 @@ from deeplab import predictors
 from deeplab import report as report_lib
 from deeplab import stops
 from deeplab import visualize
+from deeplab.checkpoints import read
 from deeplab.data import records
 from deeplab.errors import InputError
 
@@ -90,8 +90,8 @@ class Network:
 def network(monkeypatch):
   network = Network()
   monkeypatch.setattr(predictors, 'CheckpointPredictor', network)
-  monkeypatch.setattr(checkpoints, 'global_step_in', checkpoints.step_of)
-  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
+  monkeypatch.setattr(read, 'global_step_in', read.step_of)
+  monkeypatch.setattr(read, 'damage_of', lambda prefix: (
       None if os.path.exists(prefix + '.index') else 'there is no index'))
   return network
 
@@ -264,7 +264,7 @@ def test_a_damaged_newest_one_gives_way_once(
     data, logs, network, monkeypatch, caplog):
   save(logs, 3)
   save(logs, 4)
-  monkeypatch.setattr(checkpoints, 'damage_of', lambda prefix: (
+  monkeypatch.setattr(read, 'damage_of', lambda prefix: (
       'cut' if prefix.endswith('-4') else None))
   result = evaluate(data, logs, times=0, timeout=1)
   assert result.step == 3 and network.restored == ['model.ckpt-3']

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import errors
 from deeplab import export
@@ -18,6 +17,7 @@ from deeplab import files
 from deeplab import graph_file
 from deeplab import options
 from deeplab import predictors
+from deeplab.checkpoints import compatibility
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import mobilenet_v2
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
 
 
 def test_written_options_are_compared(checkpoint, tmp_path):
-  checkpoints.write_options(
+  compatibility.write_options(
       os.path.dirname(checkpoint), MODEL._replace(use_bounded_activation=True),
       optimizer='adam')
   try:

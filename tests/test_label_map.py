@@ -10,7 +10,6 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import evaluation
@@ -20,6 +19,9 @@ from deeplab import label_map
 from deeplab import options
 from deeplab import report as report_lib
 from deeplab import visualize
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read as read_lib
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import png_folder
@@ -316,25 +318,25 @@ def test_options_of_a_network_have_as_many_classes_as_the_map():
 def test_a_checkpoint_is_of_its_classes(tmp_path):
   prefix = str(tmp_path / 'model.ckpt-1')
   own = MODEL.with_classes(MAP)
-  assert checkpoints.label_map_of(prefix) is None
-  assert checkpoints.with_classes_of(prefix, MODEL, 32) == MODEL
-  checkpoints.write_options(str(tmp_path), own, optimizer='adam')
-  assert checkpoints.label_map_of(prefix) == MAP
-  assert checkpoints.label_map_of(str(tmp_path)) == MAP
+  assert compatibility.label_map_of(prefix) is None
+  assert compatibility.with_classes_of(prefix, MODEL, 32) == MODEL
+  compatibility.write_options(str(tmp_path), own, optimizer='adam')
+  assert compatibility.label_map_of(prefix) == MAP
+  assert compatibility.label_map_of(str(tmp_path)) == MAP
   for given in (None, 3):
-    assert checkpoints.with_classes_of(prefix, MODEL, given) == own
+    assert compatibility.with_classes_of(prefix, MODEL, given) == own
   with pytest.raises(InputError, match='trained on 3 classes of a label map, '
                      'got num_classes=32'):
-    checkpoints.with_classes_of(prefix, MODEL, 32)
+    compatibility.with_classes_of(prefix, MODEL, 32)
   for other in (MODEL, MODEL.with_classes(OTHER)):
     with pytest.raises(InputError, match='label_map: id .* was trained as .*, '
                        'now it is ') as caught:
-      checkpoints.check_options(prefix, other)
+      compatibility.check_options(prefix, other)
     assert 'num_classes' not in str(caught.value)
     with pytest.raises(InputError, match='was made with other options'):
-      checkpoints.check_resumable(
+      compatibility.check_resumable(
           str(tmp_path), other, optimizer='adam', recipe={})
-  checkpoints.check_options(prefix, own)
+  compatibility.check_options(prefix, own)
 
 
 def test_training_on_one_class_warns(built, caplog):
@@ -361,8 +363,8 @@ def test_training_writes_evaluation_reads_and_the_report_names_them(built):
           train_logdir=folder, training_number_of_steps=1,
           fine_tune_batch_norm=False, save_summaries_images=True,
           save_predictions_steps=1))
-  prefix = checkpoints.find(folder, 'checkpoint_dir')
-  assert checkpoints.variables_in(prefix)['logits/semantic/biases'] == [3]
+  prefix = find.find(folder, 'checkpoint_dir')
+  assert read_lib.variables_in(prefix)['logits/semantic/biases'] == [3]
   outputs = options.EvalOptions(
       eval_logdir=str(built / 'log'), vis_dir=str(built / 'pictures'))
   result = evaluation.evaluate_checkpoints(

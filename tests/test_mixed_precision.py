@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import label_map
 from deeplab import options as options_lib
 from deeplab import predictors
+from deeplab.checkpoints import read
 from deeplab.errors import InputError
 from deeplab.nets import layers
 from deeplab.training import mixed_precision
@@ -187,5 +187,5 @@ def test_checkpoints_interchange(train, gpu, monkeypatch):
     assert (result.step, result.steps_done) == (steps, 1)
     assert (on in configurations) == mixed
     configurations.clear()
-    shapes.append(checkpoints.variables_in(result.checkpoint))
+    shapes.append(read.variables_in(result.checkpoint))
   assert shapes[0] == shapes[1] == shapes[2] and not STATE & set(shapes[0])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import descriptions
 from deeplab import export
@@ -16,7 +15,10 @@ from deeplab import label_map
 from deeplab import options
 from deeplab import predictors
 from deeplab import rebuild
-from deeplab import saving
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.checkpoints import saver
 from deeplab.data import builder
 from deeplab.errors import InputError
 from deeplab.lite import conversion
@@ -152,8 +154,8 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   network = network_variables()
   model_variables = {
       name: value for name, value in variables.items()
-      if checkpoints.is_model_variable(name) and
-      not checkpoints.is_quantization_variable(name)}
+      if read.is_model_variable(name) and
+      not read.is_quantization_variable(name)}
   assert {name: list(value.shape)
           for name, value in model_variables.items()} == network
   assert variables['global_step'] == 0
@@ -174,33 +176,33 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   assert result.weights == sum(
       weights.size for weights, _ in made.expected.values())
   folder = str(tmp_path / 'out')
-  assert checkpoints.find_latest(folder) == result.checkpoint
+  assert find.find_latest(folder) == result.checkpoint
 
   expected = SMALL._replace(quantize_delay_step=0 if kind == np.uint8 else -1)
   assert result.model_options == expected
   assert expected.is_quantized == any(
-      map(checkpoints.is_quantization_variable, variables))
-  assert checkpoints.read_options(folder)[:2] == (expected, None)
+      map(read.is_quantization_variable, variables))
+  assert compatibility.read_options(folder)[:2] == (expected, None)
   # Its folder is no place to go on training in, whatever the optimizer.
   with pytest.raises(InputError, match='use a new train_logdir'):
-    checkpoints.check_resumable(
+    compatibility.check_resumable(
         folder, expected, optimizer='momentum', recipe={})
 
 
 @pytest.mark.parametrize('size', [100, 20000])  # for the options, the data
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
-  publishing = saving.publishing
+  publishing = saver.publishing
 
   @contextlib.contextmanager
   def full(*paths):
     with publishing(*paths) as written, disk.largest_file(size):
       yield written
 
-  monkeypatch.setattr(saving, 'publishing', full)
+  monkeypatch.setattr(saver, 'publishing', full)
   with pytest.raises((OSError, InputError), match='File too large'):
     run(Models(np.float32).model)
   assert list((tmp_path / 'out').iterdir()) == []
-  monkeypatch.setattr(saving, 'publishing', publishing)
+  monkeypatch.setattr(saver, 'publishing', publishing)
   run(Models(np.float32).model)
 
 
@@ -213,7 +215,7 @@ def test_keeps_the_classes_that_are_beside_the_file(run, monkeypatch):
       descriptions, 'label_map_beside', {'made.tflite': classes}.get)
   result, _ = run(Models(np.float32).model)
   assert result.model_options == SMALL.with_classes(classes)
-  assert checkpoints.label_map_of(result.checkpoint) == classes
+  assert compatibility.label_map_of(result.checkpoint) == classes
 
 
 def test_ranges_are_those_of_8_bits(run):
@@ -391,7 +393,7 @@ def test_published_files_give_the_reference_checkpoints(
     published = {entry['name']: entry['shape'] for entry in json.load(content)}
   training = ('/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
               'fake_quantization_step')
-  assert checkpoints.variables_in(result.checkpoint) == {
+  assert read.variables_in(result.checkpoint) == {
       name: shape for name, shape in published.items()
       # Dropout is not in the file: it is not part of inference.
       if not name.endswith(training) and not name.startswith(

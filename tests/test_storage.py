@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import cli
 from deeplab import counting
 from deeplab import evaluation
@@ -18,9 +17,13 @@ from deeplab import inputs
 from deeplab import locks
 from deeplab import options as options_lib
 from deeplab import report as report_lib
-from deeplab import saving
 from deeplab import script_flags
 from deeplab import storage
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.checkpoints import restore as restore_lib
+from deeplab.checkpoints import saver
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import framing
@@ -244,26 +247,26 @@ def test_a_remote_set_that_is_not_whole_is_refused(ram, tmp_path, monkeypatch):
 def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
   with tf.Graph().as_default(), tf.Session() as session:
     variable = tf.get_variable('v', initializer=[1.0, 2.0])
-    keeper = saving.Keeper(ram, max_to_keep=2)
+    keeper = saver.Keeper(ram, max_to_keep=2)
     session.run(tf.global_variables_initializer())
     for step in (1, 2, 3):
       keeper.save(session, step)
     assert sorted(storage.names_in(ram)) == ['checkpoint'] + [
         'model.ckpt-{}.{}'.format(step, ending) for step in (2, 3)
         for ending in ('data-00000-of-00001', 'index', 'meta')]
-    assert checkpoints.listed(ram) == ['model.ckpt-2', 'model.ckpt-3']
-    prefix = checkpoints.find(ram, 'checkpoint_dir')
+    assert find.listed(ram) == ['model.ckpt-2', 'model.ckpt-3']
+    prefix = find.find(ram, 'checkpoint_dir')
     assert prefix == ram + '/model.ckpt-3'
-    assert checkpoints.find(prefix + '.index', 'c') == prefix
-    assert checkpoints.variables_in(prefix) == {'v': [2]}
+    assert find.find(prefix + '.index', 'c') == prefix
+    assert read.variables_in(prefix) == {'v': [2]}
     session.run(variable.assign([0.0, 0.0]))
-    checkpoints.restorer([variable])(session, prefix)
+    restore_lib.restorer([variable])(session, prefix)
     assert session.run(variable).tolist() == [1.0, 2.0]
     # One that is cut gives way to the one before.
     data = prefix + '.data-00000-of-00001'
     files.write_bytes(data, inputs.read(data, data, 'data')[:-1])
-    assert checkpoints.find(ram, 'c') == ram + '/model.ckpt-2'
-    resumed = saving.Keeper(ram, max_to_keep=2, resumed=ram + '/model.ckpt-2')
+    assert find.find(ram, 'c') == ram + '/model.ckpt-2'
+    resumed = saver.Keeper(ram, max_to_keep=2, resumed=ram + '/model.ckpt-2')
     assert resumed.newest == 'model.ckpt-2'
     # A save that fails leaves what is there.
     session.run(variable.assign([np.nan, 0.0]))
@@ -271,15 +274,15 @@ def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
       resumed.save(session, 9)
     assert not [name for name in storage.names_in(ram) if '-9' in name]
   with pytest.raises(InputError, match='no checkpoint there'):
-    checkpoints.find(ram + '/model.ckpt-8', 'c')
+    find.find(ram + '/model.ckpt-8', 'c')
   model = options_lib.ModelOptions()
-  checkpoints.write_options(ram, model, optimizer='adam')
-  assert checkpoints.read_options(ram)[:2] == (model, 'adam')
+  compatibility.write_options(ram, model, optimizer='adam')
+  assert compatibility.read_options(ram)[:2] == (model, 'adam')
   # The options of a folder are in it, not above it. (How a file's name begins
   # is a folder to ram://, so a prefix that is there cannot be tried.)
   for path in (ram, ram + '/model.ckpt-9', ram + '/model.ckpt-9.index'):
-    assert checkpoints.label_map_of(path) == model.classes
-  assert checkpoints.label_map_of('ram://none/model') is None
+    assert compatibility.label_map_of(path) == model.classes
+  assert compatibility.label_map_of('ram://none/model') is None
 
 
 @modern

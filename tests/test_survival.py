@@ -22,9 +22,10 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
 from deeplab.data import framing
 from deeplab.data import png_folder
 from deeplab.data import splits
@@ -166,7 +167,7 @@ def train_words(inputs, steps, *more):
 
 
 def newest_checkpoint_in(folder):
-  return variables_in(checkpoints.find(str(folder / 'log'), 'train_logdir'))
+  return variables_in(find.find(str(folder / 'log'), 'train_logdir'))
 
 
 def variables_in(prefix):
@@ -174,7 +175,7 @@ def variables_in(prefix):
   digest = hashlib.sha1()
   for name in sorted(reader.get_variable_to_shape_map()):
     digest.update(reader.get_tensor(name).tobytes())
-  return {'newest': (checkpoints.step_of(prefix), digest.hexdigest())}
+  return {'newest': (read.step_of(prefix), digest.hexdigest())}
 
 
 def every_checkpoint_in(folder):
@@ -488,4 +489,4 @@ def test_eval_beside_a_trainer_that_keeps_one_checkpoint(inputs, tmp_path):
            for path in (tmp_path / 'eval').glob('evaluated-*.json')]
   assert len(set(steps)) == 3
   left, = (tmp_path / 'log').glob('*.index')
-  assert checkpoints.step_of(str(left.with_suffix(''))) > max(steps)
+  assert read.step_of(str(left.with_suffix(''))) > max(steps)

@@ -16,13 +16,14 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import random_ops
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import events
 from deeplab import options
-from deeplab import saving
 from deeplab import stops
 from deeplab import visualize
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.checkpoints import saver
 from deeplab.errors import InputError
 from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
@@ -75,7 +76,7 @@ def golden_session(session):
   session.run(tf.global_variables_initializer())
   golden_weights.load(session, [
       variable for variable in tf.global_variables()
-      if checkpoints.is_model_variable(variable.op.name)])
+      if read.is_model_variable(variable.op.name)])
 
 
 GROUPS = {'Momentum': 'slots', 'Adam': 'slots', 'Adam_1': 'slots',
@@ -586,7 +587,7 @@ def test_pictures_of_predictions_come_every_so_many_steps(
 
 
 def steps_in(folder):
-  return sorted(checkpoints.step_of(path.name[:-len('.index')])
+  return sorted(read.step_of(path.name[:-len('.index')])
                 for path in folder.glob('model.ckpt-*.index'))
 
 
@@ -631,16 +632,16 @@ def test_checkpoints_of_another_name_are_never_removed(tmp_path, run):
 
 
 def test_a_second_signal_does_not_cut_off_a_save(tmp_path, run, monkeypatch):
-  def write(self, *arguments, write=saving.Keeper._write):
+  def write(self, *arguments, write=saver.Keeper._write):
     if self.newest == 'model.ckpt-0':
       os.kill(os.getpid(), signal.SIGTERM)
       os.kill(os.getpid(), signal.SIGHUP)
     write(self, *arguments)
 
-  monkeypatch.setattr(saving.Keeper, '_write', write)
+  monkeypatch.setattr(saver.Keeper, '_write', write)
   result = run(9)
   assert result.stopped_by == 'SIGHUP'
-  assert checkpoints.find(str(tmp_path), 'x') == result.checkpoint
+  assert find.find(str(tmp_path), 'x') == result.checkpoint
 
 
 def test_a_damaged_checkpoint_is_not_counted_among_the_kept(tmp_path, run):
@@ -721,20 +722,20 @@ def test_a_resume_from_step_0_does_not_write_it_again(tmp_path, run):
 
 def failing_at(monkeypatch, step, fail):
   """Has `fail` called, with the folder, before the save of a step."""
-  save = saving.Keeper.save
+  save = saver.Keeper.save
 
   def fails(self, session, number):
     if number == step:
       fail(session)
     save(self, session, number)
 
-  monkeypatch.setattr(saving.Keeper, 'save', fails)
+  monkeypatch.setattr(saver.Keeper, 'save', fails)
 
 
 @pytest.mark.parametrize('size', [4, 1000])  # for data, meta
 def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
     tmp_path, run, monkeypatch, size):
-  write = saving.Keeper._write
+  write = saver.Keeper._write
 
   def fails(self, session, prefix, meta):
     if prefix.endswith('-2'):
@@ -742,7 +743,7 @@ def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
         return write(self, session, prefix, meta)
     return write(self, session, prefix, meta)
 
-  monkeypatch.setattr(saving.Keeper, '_write', fails)
+  monkeypatch.setattr(saver.Keeper, '_write', fails)
   # The last one too: a run whose result is lost has not finished.
   with pytest.raises(InputError) as error:
     run(2)
@@ -754,7 +755,7 @@ def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
   assert steps_in(tmp_path) == [0, 1]
   assert not [path for path in tmp_path.iterdir() if 'tmp' in path.name or
               'ckpt-2' in path.name or 'tempstate' in path.name]
-  monkeypatch.setattr(saving.Keeper, '_write', write)
+  monkeypatch.setattr(saver.Keeper, '_write', write)
   assert run(3).steps_done == 2 and value_in(tmp_path, 3) == 4
 
 
@@ -859,7 +860,7 @@ def test_without_locks_a_run_says_so_and_goes_on(
 
   monkeypatch.setattr(train_lib.locks, 'exclusive', none)
   # Temporary files may belong to a run that is alive.
-  monkeypatch.setattr(train_lib.saving, 'remove_leftovers', None)
+  monkeypatch.setattr(train_lib.saver, 'remove_leftovers', None)
   assert run(1).step == 1
   assert [record.levelname for record in caplog.records if 'no lock (No locks '
           'available)' in record.getMessage()] == ['WARNING']

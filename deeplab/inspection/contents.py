@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import any_model
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import export
 from deeplab import graph_file
 from deeplab import options as options_lib
 from deeplab import report
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read as read_lib
 from deeplab.errors import InputError
 from deeplab.errors import some_of
 from deeplab.inspection import activations as activations_lib
@@ -102,10 +104,10 @@ def read(model: any_model.ModelFile,
 
 def _of_checkpoint(model, crop_size):
   options = any_model.model_options(model.path, crop_size)
-  names = checkpoints.variables_in(model.path)
-  values = checkpoints.values_in(
-      model.path, list(filter(checkpoints.is_model_variable, names)))
-  size = sum(map(os.path.getsize, checkpoints.parts_of(model.path)))
+  names = read_lib.variables_in(model.path)
+  values = read_lib.values_in(
+      model.path, list(filter(read_lib.is_model_variable, names)))
+  size = sum(map(os.path.getsize, find.parts_of(model.path)))
   return Contents(
       model, size, options, _of_values(values, options, model.path),
       _activations_of_variables(values), {'variables': len(names)})
@@ -115,7 +117,7 @@ def _of_frozen_graph(model):
   graph_def = graph_file.read_graph_def(model.path)
   values = {node.name: tf.make_ndarray(node.attr['value'].tensor)
             for node in graph_def.node if node.op == 'Const'}
-  options = checkpoints.options_by_variables(
+  options = compatibility.options_by_variables(
       {name: value.shape for name, value in values.items()}, model.path)
   graph_file.check_nodes(
       model.path, graph_def, input_node=contract.INPUT_NODE)

@@ -13,9 +13,9 @@ from deeplab import files
 from deeplab import label_map
 from deeplab import options as options_lib
 from deeplab import progress
-from deeplab import saving
 from deeplab import stops
 from deeplab import visualize
+from deeplab.checkpoints import saver
 
 _LOG = logging.getLogger(__name__)
 # Steps to profile, counted from the start of this run. The first ones include
@@ -154,7 +154,7 @@ class Samples(Listener):
 class Checkpoints(Listener):
   """Saves between steps: in the middle of one, weights would be of two."""
 
-  def __init__(self, keeper: saving.Keeper, interval_secs: float,
+  def __init__(self, keeper: saver.Keeper, interval_secs: float,
                host: distribution.SingleHost, request: stops.Request):
     """Remembers the arguments.
 

@@ -8,8 +8,8 @@ import tensorflow.compat.v1 as tf
 from deeplab import contract
 from deeplab import distribution
 from deeplab import options as options_lib
-from deeplab import saving
 from deeplab import stops
+from deeplab.checkpoints import saver
 from deeplab.errors import InputError
 from deeplab.training import listeners as listeners_lib
 from deeplab.training import mixed_precision
@@ -41,7 +41,7 @@ class Loop:
   def __init__(self, step: step_lib.TrainStep, batch_names: tf.Variable,
                options: options_lib.TrainOptions,
                host: distribution.SingleHost, request: stops.Request,
-               keeper: Optional[saving.Keeper]):
+               keeper: Optional[saver.Keeper]):
     """Remembers the arguments.
 
     Args:

@@ -9,7 +9,6 @@ from typing import List, Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import distribution
 from deeplab import events
 from deeplab import files
@@ -18,9 +17,13 @@ from deeplab import locks
 from deeplab import options as options_lib
 from deeplab import predictors
 from deeplab import progress
-from deeplab import saving
 from deeplab import stops
 from deeplab import storage
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.checkpoints import restore as restore_lib
+from deeplab.checkpoints import saver
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.data import splits
@@ -135,7 +138,7 @@ def _alone_in(folder):
       _LOG.warning('%s: no lock (%s): take care that no other process trains '
                    'there', option('train_logdir', folder), error.strerror)
     else:
-      saving.remove_leftovers(folder)
+      saver.remove_leftovers(folder)
     yield
 
 
@@ -161,11 +164,11 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
   if host.is_chief:
     written = _tensors_to_write(batch, step, model_options, options)
     restore = _restorer(resumed, options)
-    keeper = saving.Keeper(
+    keeper = saver.Keeper(
         options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
         resumed=resumed)
     write_options = functools.partial(
-        checkpoints.write_options, options.train_logdir, model_options,
+        compatibility.write_options, options.train_logdir, model_options,
         optimizer=options.optimizer, recipe=recipe)
     # A resumed run that cannot save leaves what is there as it is.
     if not resumed:
@@ -216,10 +219,10 @@ def _restorer(resumed, options):
   """Returns a function of a session that restores variables, or None."""
   variables = tf.global_variables()
   if resumed:
-    restore = checkpoints.restorer(variables)
+    restore = restore_lib.restorer(variables)
     return lambda session: restore(session, resumed)
   if options.tf_initial_checkpoint:
-    return checkpoints.initializer_from(
+    return restore_lib.initializer_from(
         options.tf_initial_checkpoint, variables,
         () if options.initialize_last_layer
         else schedules.last_layer_scopes(options),
@@ -270,7 +273,7 @@ def _batch(host, dataset_options, preprocess_options, first_step):
 def _resumed(model_options, options, recipe):
   """Returns (prefix to resume from or None, its step)."""
   folder = options.train_logdir
-  newest = checkpoints.Newest(folder, strict=options.strict_checkpoint)
+  newest = find.Newest(folder, strict=options.strict_checkpoint)
   prefix = newest.find()
   if not prefix:
     if newest.problems:
@@ -278,14 +281,14 @@ def _resumed(model_options, options, recipe):
                        option('train_logdir', folder),
                        '; '.join(newest.problems), option('train_logdir'))
     return None, 0
-  step = checkpoints.global_step_in(prefix)
+  step = read.global_step_in(prefix)
   if step >= options.training_number_of_steps:
     raise InputError(
         '{}: already at step {}; raise {} or use a new {}',
         option('train_logdir', folder), step,
         option('training_number_of_steps', options.training_number_of_steps),
         option('train_logdir'))
-  checkpoints.check_resumable(
+  compatibility.check_resumable(
       folder, model_options, optimizer=options.optimizer, recipe=recipe)
   _LOG.info('RESUMING from step %d of %s', step, prefix)
   if options.tf_initial_checkpoint:

@@ -5,10 +5,10 @@ import math
 from hypothesis import strategies
 import pytest
 
-from deeplab import checkpoints
 from deeplab import contract
 from deeplab import options
 from deeplab import report
+from deeplab.checkpoints import compatibility
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from tests import fuzz
@@ -64,14 +64,14 @@ def folder(tmp_path_factory):
 def test_options_of_a_model(folder, content):
   (folder / contract.MODEL_OPTIONS_FILE).write_bytes(content)
   try:
-    model_options, optimizer, recipe = checkpoints.read_options(str(folder))
+    model_options, optimizer, recipe = compatibility.read_options(str(folder))
   except InputError:
     return
   assert optimizer in (None, 'adam', 'momentum')
   # What is valid is written and read as it is.
-  checkpoints.write_options(
+  compatibility.write_options(
       str(folder), model_options, optimizer=optimizer, recipe=recipe)
-  assert checkpoints.read_options(str(folder)) == (
+  assert compatibility.read_options(str(folder)) == (
       model_options, optimizer, recipe)
 
 

@@ -11,11 +11,12 @@ from typing import Iterator, List, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import checkpoints
 from deeplab import errors
 from deeplab import files
 from deeplab import storage
 from deeplab import tf_texts
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
 from deeplab.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -48,14 +49,14 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
   paths = list(map(storage.absolute, more)) + [
       os.path.join(folder, name + ending)
       for ending in ('.data-00000-of-00001', '.index')]
-  state = os.path.join(folder, checkpoints.STATE)
+  state = os.path.join(folder, find.STATE)
   with files.replacing(*paths, state) as temporaries:
     written = temporaries[-2][:-len('.index')]
     yield [written] + temporaries[:len(more)]
-    damage = checkpoints.damage_of(written)
+    damage = read.damage_of(written)
     if damage:
       raise InputError('{}', damage)
-    problem = checkpoints.not_finite_in(written)
+    problem = read.not_finite_in(written)
     if problem:
       raise InputError('{}', problem)
     # Without the folder's name, so that the folder may be moved.
@@ -136,7 +137,7 @@ class Keeper:
 
   def _remove(self, name):
     """Removes a checkpoint; without its index, it is none."""
-    for path in checkpoints.parts_of(os.path.join(self._folder, name)):
+    for path in find.parts_of(os.path.join(self._folder, name)):
       try:
         storage.remove(path)
       except OSError as error:
@@ -149,9 +150,9 @@ def _kept_before(folder, resumed):
   Those with another stem are not its own, nor are damaged ones.
   """
   name = os.path.basename(resumed)
-  names = [other for other in checkpoints.listed(folder) or []
+  names = [other for other in find.listed(folder) or []
            if other != name and
-           not checkpoints.damage_of(os.path.join(folder, other))]
+           not read.damage_of(os.path.join(folder, other))]
   return [other for other in names + [name] if _OURS.match(other)]
 
 
@@ -162,7 +163,7 @@ def remove_leftovers(folder: str) -> None:
   """
   files.remove_leftovers(folder)
   names = os.listdir(folder)
-  listed = checkpoints.listed(folder)
+  listed = find.listed(folder)
   if not listed:
     return
   for name in names:

@@ -1,0 +1,1 @@
+"""Checkpoints: finding, reading, comparing, restoring and saving them."""

@@ -1,0 +1,239 @@
+"""Finds checkpoints: in a folder, by a prefix, or by any of their files."""
+import contextlib
+import logging
+import os
+import re
+import tarfile
+from typing import Any, Dict, List, Optional
+import zipfile
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import storage
+from deeplab.checkpoints import read
+from deeplab.errors import InputError
+from deeplab.errors import option
+
+_LOG = logging.getLogger(__name__)
+# The file in which TensorFlow lists a folder's checkpoints.
+STATE = 'checkpoint'
+_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
+_STEP = re.compile(r'-\d+$')
+# Model files that are not checkpoints, by the ending of their names.
+_MODEL_FILES = {'.pb': 'a frozen graph', '.tflite': 'a TFLite file',
+                '.onnx': 'an ONNX file'}
+
+
+def find_latest(folder: str) -> Optional[str]:
+  """Returns the prefix of the newest checkpoint in a folder, or None.
+
+  It may not be readable; see `Newest`.
+  """
+  names, _ = _listing(folder)
+  return os.path.join(folder, names[0]) if names else None
+
+
+class Newest:
+  """Finds the newest checkpoint of a folder that can be read.
+
+  The state file `checkpoint` says which is the newest; without a readable one,
+  it is the checkpoint with the largest step. A checkpoint of a larger step that
+  the state file does not list is newer: its save was cut off just before the
+  end.
+
+  Remembers what it has read and logged, so that a folder can be watched.
+
+  Attributes:
+    folder: where the checkpoints are.
+    problems: what was wrong with the folder when `find` was last called, such
+      as newer checkpoints that cannot be read; list of texts.
+  """
+
+  def __init__(self, folder: str, *, strict: bool = False):
+    """Remembers the arguments.
+
+    Args:
+      folder: where the checkpoints are.
+      strict: refuse a newest checkpoint that cannot be read.
+    """
+    self.folder = folder
+    self.problems: List[str] = []
+    self._strict = strict
+    self._damages: Dict[Any, Optional[str]] = {}
+    self._logged: List[str] = []
+
+  def find(self) -> Optional[str]:
+    """Returns the newest prefix that can be read, or None.
+
+    Logs a line if it is not the newest of all.
+
+    Raises:
+      InputError: it is not, and `strict` was given.
+    """
+    found = self._look()
+    if self.problems and self._strict:
+      raise InputError('{}: {}; that is refused with {}', self.folder,
+                       '; '.join(self.problems),
+                       option('strict_checkpoint', True))
+    if found and self.problems and self.problems != self._logged:
+      _LOG.warning('%s: %s; taking %s', self.folder,
+                   '; '.join(self.problems), found)
+      self._logged = self.problems
+    return found and os.path.join(self.folder, found)
+
+  def _look(self):
+    """Returns the name of the newest that can be read, or None."""
+    while True:
+      names, problems = listing = _listing(self.folder)
+      found = None
+      self.problems = list(problems)
+      for name in names:
+        damage = self._damage(name)
+        if not damage:
+          found = name
+          break
+        self.problems.append('{} cannot be read ({})'.format(name, damage))
+      # A trainer may have replaced a damaged one in the meantime.
+      if not self.problems or _listing(self.folder) == listing:
+        return found
+
+  def _damage(self, name):
+    """Returns damage_of a checkpoint, without reading it a second time."""
+    prefix = os.path.join(self.folder, name)
+    states = []
+    for part in parts_of(prefix):
+      with contextlib.suppress(FileNotFoundError):
+        states.append((part, storage.state(part)))
+    key = tuple(states)
+    if key not in self._damages:
+      self._damages[key] = read.damage_of(prefix)
+    return self._damages[key]
+
+
+def find(path: str, name: str, *, strict: bool = False) -> str:
+  """Resolves a folder, a prefix or any file of a checkpoint to a prefix.
+
+  Args:
+    path: what the user gave.
+    name: the option's name, for the message.
+    strict: in a folder, refuse a newest checkpoint that cannot be read.
+
+  Returns:
+    The newest of a folder that can be read; else the one that was given.
+
+  Raises:
+    InputError: no checkpoint is there, or none that can be read.
+  """
+  given = option(name, path)
+  if storage.is_folder(path):
+    newest = Newest(path, strict=strict)
+    found = newest.find()
+    if not found:
+      raise InputError('{}: no checkpoint in this folder ({})', given,
+                       '; '.join(newest.problems) or '0 *.index files')
+    return found
+  prefix = _PART.sub('', path)
+  if parts_of(prefix):
+    problem = read.damage_of(prefix)
+    if problem:
+      raise InputError('{}: cannot be read ({})', given, problem)
+    return prefix
+  _refuse_other_kinds(given, path)
+  latest = find_latest(os.path.dirname(path) or '.')
+  raise InputError('{}: no checkpoint there ({})', given, (
+      'that folder holds {}'.format(os.path.basename(latest)) if latest
+      else 'no checkpoint in that folder'))
+
+
+def _refuse_other_kinds(given, path):
+  """Refuses files that people give for a checkpoint."""
+  if os.path.isfile(path) and (
+      tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+    raise InputError('{}: is an archive; unpack it and give the folder that '
+                     'holds its *.index file', given)
+  kind = _MODEL_FILES.get(os.path.splitext(path)[1])
+  if kind and storage.exists(path):
+    raise InputError('{}: is {}, which cannot be trained; expected a '
+                     'checkpoint: a folder or the *.index file in it', given,
+                     kind)
+
+
+def listed(folder: str) -> Optional[List[str]]:
+  """Returns the names of checkpoints in a folder's state file, oldest first.
+
+  Names have no folder: a checkpoint that was moved is beside its state file.
+  None: there is no readable state file.
+  """
+  state, _ = _state(folder)
+  return state and _names_in(state)
+
+
+def parts_of(prefix: str) -> List[str]:
+  """Returns the paths of a checkpoint's files, the index first."""
+  folder, name = os.path.split(prefix)
+  # Not by glob: a folder's name may have its metacharacters.
+  paths = [
+      os.path.join(folder, entry) for entry in _entries(folder or os.curdir)
+      if _PART.search(entry) and _PART.sub('', entry) == name]
+  return sorted(paths, key=lambda path: (not path.endswith('.index'), path))
+
+
+def _listing(folder):
+  """Lists a folder's checkpoints, whether or not they can be read.
+
+  Returns:
+    (names of checkpoints, newest first; problems with the state file).
+  """
+  state, problem = _state(folder)
+  problems = [problem] if problem else []
+  parts: Dict[str, List[str]] = {}
+  for entry in _entries(folder):
+    match = _PART.search(entry)
+    if match and match.group(1) != 'meta':
+      parts.setdefault(_PART.sub('', entry), []).append(match.group(1))
+  by_step = sorted(
+      parts, key=lambda name: (read.step_of(name), name), reverse=True)
+  if not state:
+    return by_step, problems
+  newest = os.path.basename(state.model_checkpoint_path)
+  in_state = _names_in(state) + [newest]
+  # A save renames its data before its index.
+  by_step = [name for name in by_step
+             if name in in_state or 'index' in parts[name]]
+  stem = _STEP.sub('', newest)
+  newer = [name for name in by_step
+           if name not in in_state and _STEP.sub('', name) == stem and
+           read.step_of(name) > read.step_of(newest)]
+  if newest not in parts:
+    problems.append('the state file {} names {}, of which there is no '
+                    'file'.format(STATE, state.model_checkpoint_path))
+  else:
+    newer.append(newest)
+  return newer + [name for name in by_step if name not in newer], problems
+
+
+def _state(folder):
+  """Reads the state file: (CheckpointState or None, problem or None)."""
+  if not storage.exists(os.path.join(folder, STATE)):
+    return None, None
+  try:
+    # Returns None for a file that is not in the text format.
+    state = tf.train.get_checkpoint_state(folder)
+  except (tf.errors.OpError, ValueError):
+    state = None
+  return state, None if state else (
+      'the state file {} cannot be read'.format(STATE))
+
+
+def _names_in(state):
+  """Returns the names of checkpoints in a CheckpointState."""
+  return [os.path.basename(path) for path in (
+      state.all_model_checkpoint_paths or [state.model_checkpoint_path])]
+
+
+def _entries(folder):
+  """Returns the names in a folder; none if it does not exist."""
+  try:
+    return storage.names_in(folder)
+  except (FileNotFoundError, NotADirectoryError):
+    return []

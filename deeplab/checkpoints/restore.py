@@ -1,0 +1,126 @@
+"""Restores variables from checkpoints."""
+import logging
+from typing import Callable, Iterable, Sequence
+
+import tensorflow.compat.v1 as tf
+
+from deeplab import contract
+from deeplab.checkpoints import compatibility
+from deeplab.checkpoints import find
+from deeplab.checkpoints import read
+from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.errors import some_of
+
+_LOG = logging.getLogger(__name__)
+
+
+def restorer(
+    variables: Sequence[tf.Variable]) -> Callable[[tf.Session, str], None]:
+  """Adds operations to the default graph that restore variables.
+
+  Args:
+    variables: of that graph.
+
+  Returns:
+    Function of a session and a prefix that restores them all. It raises
+    InputError if a value is missing, not finite, cannot be read, or is of
+    another type or shape.
+  """
+  saver_def = tf.train.Saver(variables).saver_def
+  names = [variable.op.name for variable in variables]
+
+  def restore(session, prefix):
+    problem = read.not_finite_in(prefix, names)
+    if problem:
+      raise InputError('{}: {}', prefix, problem)
+    # Saver.restore would look for the prefix as for a pattern.
+    with read.reading(prefix), read.without_patterns(prefix) as literal:
+      session.run(saver_def.restore_op_name,
+                  {saver_def.filename_tensor_name: literal})
+
+  return restore
+
+
+def initializer_from(
+    path: str, variables: Sequence[tf.Variable],
+    excluded_scopes: Iterable[str], *,
+    strict: bool = False) -> Callable[[tf.Session], None]:
+  """Prepares to start training from a checkpoint.
+
+  Restores everything that the checkpoint has, optimizer slots too, except
+  `global_step` and the excluded scopes.
+
+  Args:
+    path: folder, prefix or file of the checkpoint.
+    variables: the graph's global variables.
+    excluded_scopes: prefixes of names that start from their initial values.
+    strict: in a folder, refuse a newest checkpoint that cannot be read.
+
+  Returns:
+    Function of a session that restores.
+
+  Raises:
+    InputError: no checkpoint is there, none can be read, the backbone is
+      incomplete, a decoder would go unused, or shapes differ.
+  """
+  prefix = find.find(path, 'tf_initial_checkpoint', strict=strict)
+  stored = read.variables_in(prefix)
+  excluded = tuple(excluded_scopes) + (tf.GraphKeys.GLOBAL_STEP,)
+  wanted = [variable for variable in variables
+            if not variable.op.name.startswith(excluded)]
+  restored = [variable for variable in wanted if variable.op.name in stored]
+  _check_initial(prefix, stored, wanted)
+  _check_unused(prefix, {name for name in stored if read.is_weight(name) and
+                         not name.startswith(excluded)}, variables)
+  weights = {variable.op.name for variable in variables
+             if read.is_weight(variable.op.name)}
+  new = weights - {variable.op.name for variable in restored}
+  scopes = sorted({name.split('/')[0] for name in new})
+  _LOG.info('restored %d/%d model variables from %s%s',
+            len(weights) - len(new), len(weights), prefix,
+            ' (newly initialized: {})'.format(', '.join(scopes))
+            if scopes else '')
+  restore = restorer(restored)
+  return lambda session: restore(session, prefix)
+
+
+def _check_initial(prefix, stored, wanted):
+  """Refuses a checkpoint whose variables do not fit the wanted ones."""
+  given = option('tf_initial_checkpoint', prefix)
+  shapes = {variable.op.name: variable.shape.as_list() for variable in wanted}
+  backbone = [name for name in shapes
+              if name.startswith(contract.BACKBONE_SCOPE) and
+              read.is_weight(name)]
+  missing = sorted(set(backbone) - set(stored))
+  if missing:
+    raise InputError(
+        '{}: lacks {} of {} variables of the backbone ({}): a checkpoint of '
+        'another network?', given, len(missing), len(backbone),
+        some_of(missing))
+  for name, problem in compatibility.other_shapes(stored, shapes).items():
+    if name.startswith(contract.LOGITS_SCOPE):
+      raise InputError(
+          '{}: checkpoint has {} classes, the model {}: add {}', given,
+          stored[name][-1], shapes[name][-1],
+          option('initialize_last_layer', False))
+    raise InputError('{}: {}', given, problem)
+
+
+def _check_unused(prefix, stored, variables):
+  """Refuses to drop a decoder, and logs other weights that are not used.
+
+  Logits that were trained on the decoder's output mean nothing without it.
+  """
+  unused = sorted(stored - {variable.op.name for variable in variables})
+  given = option('tf_initial_checkpoint', prefix)
+  if any(name.startswith(contract.DECODER_SCOPE) for name in unused):
+    raise InputError(
+        '{}: has {} that this network does not use; add {} to keep the '
+        'decoder, or {} to train without one', given,
+        compatibility.named(unused),
+        option('decoder_output_stride', 4),
+        option('initialize_last_layer', False))
+  if unused:
+    _LOG.warning('%s: has %s that this network does not use', given,
+                 compatibility.named(unused))
