@@ -96,7 +96,7 @@ def older_set_of_three(folder):
 def test_killed_at_any_change_readers_see_one_set_or_refuse(
     tmp_path, monkeypatch, prepare):
   # It would be most of the time; no machine loses its power here.
-  monkeypatch.setattr(files, 'sync', lambda *paths: None)
+  monkeypatch.setattr(files, '_sync', lambda paths: None)
   new, old = {'2'}, {'1'}
   expected = tmp_path / 'expected'
   expected.mkdir()
