@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -53,17 +53,6 @@ class ConversionResult(NamedTuple):
   seconds: float
 
 
-class _Graph(NamedTuple):
-  """A frozen graph to convert."""
-  graph: tf.Graph
-  path: str
-  input_node: str
-  output_node: str
-  # Shapes with the batch axis.
-  input_shape: Tuple[int, ...]
-  output_shape: Tuple[int, ...]
-
-
 def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   """Converts a frozen graph that needs no calibration.
 
@@ -79,17 +68,15 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   started = time.time()
   _check_outputs(options.out_tflite, options.graph_def)
   quantized = options.mode == options_lib.QUANTIZATION_AWARE
-  graph = _load(options, quantized=quantized)
-  converter = _converter(graph)
+  converter = _converter(_load(options, quantized=quantized), options)
   description: Dict[str, Any] = {'mode': options.mode}
   if quantized:
     stats = options.quantized_input_stats
     converter.inference_type = tf.uint8
-    converter.quantized_input_stats = {graph.input_node: stats}
+    converter.quantized_input_stats = {options.input_node: stats}
     description['quantized_input_stats'] = stats
-  content = _run(converter, graph)
-  return _publish(content, options.out_tflite, graph, description,
-                  'uint8' if quantized else 'float32', started)
+  return _publish(_run(converter, options.graph_def), options, description,
+                  started)
 
 
 def post_training_quantize(
@@ -107,42 +94,34 @@ def post_training_quantize(
   """
   started = time.time()
   _check_outputs(options.out_tflite, options.graph_def, options.dataset_dir)
-  graph, paths, converter = _calibrating(options)
-  dtype = {'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
-  converter.inference_input_type = dtype
-  # Parity: mobile_open's post_training_quant.py asks for it, although labels,
-  # being int32, are never quantized.
-  converter.inference_output_type = tf.uint8
-  content = _run(converter, graph)
-  description = {
-      'mode': 'post-training quantization',
-      'calibration': {'folder': os.path.dirname(paths[0]),
-                      'images': [os.path.basename(path) for path in paths],
-                      'sha1': descriptions.sha1_of_files(*paths)}}
-  return _publish(content, options.out_tflite, graph, description, dtype.name,
-                  started)
-
-
-def _calibrating(options):
-  """Returns a _Graph, calibration images, and a converter set up for both."""
   graph = _load(options, quantized=False)
-  paths = _calibration_images(options, graph.input_shape)
-  converter = _converter(graph)
+  paths = _calibration_images(options, graph)
+  converter = _converter(graph, options)
   # With representative data it means 8 bits for activations, too.
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: representative_data(paths)
-  return graph, paths, converter
+  converter.inference_input_type = {
+      'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
+  # Parity: mobile_open's post_training_quant.py asks for it, although labels,
+  # being int32, are never quantized.
+  converter.inference_output_type = tf.uint8
+  content = _run(converter, options.graph_def)
+  return _publish(content, options, {
+      'mode': 'post-training quantization',
+      'calibration': {'folder': os.path.dirname(paths[0]),
+                      'images': [os.path.basename(path) for path in paths],
+                      'sha1': descriptions.sha1_of_files(*paths)}}, started)
 
 
 # --- The graph -------------------------------------------------------------
 
 
 def _load(options, *, quantized):
-  """Reads and checks the frozen graph that options name: a _Graph."""
-  path, nodes = options.graph_def, (options.input_node, options.output_node)
+  """Returns the graph that options name, checked, as a tf.Graph."""
+  path = options.graph_def
   graph_def = graph_file.read_graph_def(path)
-  graph_file.check_nodes(
-      path, graph_def, input_node=nodes[0], output_node=nodes[1])
+  graph_file.check_nodes(path, graph_def, input_node=options.input_node,
+                         output_node=options.output_node)
   is_quantized = any(
       node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
   if is_quantized and not quantized:
@@ -156,23 +135,22 @@ def _load(options, *, quantized):
         '{}', path, _FAKE_QUANTIZATION, option('mode', options.mode),
         option('mode', options_lib.FLOAT), option('quantize_delay_step', 0))
   graph = graph_file.import_graph(path, graph_def)
-  shapes = [graph.get_tensor_by_name(node + ':0').shape for node in nodes]
-  if not shapes[0].is_fully_defined() or shapes[0].rank != 4 or (
-      shapes[0].as_list()[3] != contract.CHANNELS):
+  shape = graph.get_tensor_by_name(options.input_node + ':0').shape
+  if not shape.is_fully_defined() or shape.rank != 4 or (
+      shape.as_list()[3] != contract.CHANNELS):
     raise InputError('{}: {} has shape {}, expected [batch, height, width, 3]',
-                     path, option('input_node', nodes[0]), shapes[0])
-  return _Graph(graph, path, *nodes,
-                *[tuple(shape.as_list()) for shape in shapes])
+                     path, option('input_node', options.input_node), shape)
+  return graph
 
 
-def _converter(graph):
-  """Returns TensorFlow's converter of a _Graph."""
-  tensors = [graph.graph.get_tensor_by_name(node + ':0')
-             for node in (graph.input_node, graph.output_node)]
+def _converter(graph, options):
+  """Returns TensorFlow's converter of a graph."""
+  source, labels = (graph.get_tensor_by_name(node + ':0')
+                    for node in (options.input_node, options.output_node))
   # 1.15's converter quantizes concatenations by itself.
-  graph_def = (graph.graph.as_graph_def() if tf.__version__.startswith('1.')
-               else with_quantized_concatenations(graph.graph))
-  return tf.lite.TFLiteConverter(graph_def, tensors[:1], tensors[1:])
+  graph_def = (graph.as_graph_def() if tf.__version__.startswith('1.')
+               else with_quantized_concatenations(graph))
+  return tf.lite.TFLiteConverter(graph_def, [source], [labels])
 
 
 # --- Concatenations --------------------------------------------------------
@@ -228,10 +206,10 @@ def _range_of(tensor):
   return None
 
 
-def _run(converter, graph):
-  """Converts: returns the content of the TFLite file."""
+def _run(converter, path):
+  """Converts the graph of a file: returns the content of the TFLite file."""
   _make_converter_program_findable()
-  _LOG.info('converting %s', graph.path)
+  _LOG.info('converting %s', path)
   # 2.2 advertises its own converter there. Nothing else may be silenced:
   # calibration logs its progress meanwhile.
   adverts = logging.getLogger('absl')
@@ -243,11 +221,11 @@ def _run(converter, graph):
     # It passes graph and model to a program in files.
     raise InputError(
         '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
-            graph.path, tf.__version__, tempfile.gettempdir(),
+            path, tf.__version__, tempfile.gettempdir(),
             errors.of_system(error)))
   except Exception as error:  # the converter's own error has no public name
     raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
-        graph.path, tf.__version__, tf_texts.why_not_converted(error)))
+        path, tf.__version__, tf_texts.why_not_converted(error)))
   finally:
     adverts.setLevel(level)
 
@@ -267,9 +245,10 @@ def _make_converter_program_findable():
 # --- Calibration images ----------------------------------------------------
 
 
-def _calibration_images(options, input_shape):
+def _calibration_images(options, graph):
   """Lists the first images of a folder; checks their number, size and kind."""
-  unused_batch, height, width, unused_channels = input_shape
+  height, width = graph.get_tensor_by_name(
+      options.input_node + ':0').shape.as_list()[1:3]
   paths = png_folder.image_paths(options.dataset_dir, 'dataset_dir')
   png_folder.check_manifest(paths)
   if len(paths) < options.sample_num:
@@ -313,31 +292,25 @@ def _check_outputs(path, graph_def, *images):
                       ours=files.json_with('graph_def_sha1'))
 
 
-def _publish(content, path, graph, description, input_dtype, started):
-  """Checks what the converter made, then writes it under its name."""
+def _publish(content, options, description, started):
+  """Writes a model and its description; returns a ConversionResult."""
+  path, graph_path = options.out_tflite, options.graph_def
   model = model_file.parse(content, path)
-  source, labels = (model.tensors[places[0]]
+  source, labels = (model.tensors[places[0]].describe()
                     for places in (model.inputs, model.outputs))
-  expected = input_dtype, graph.input_shape, graph.output_shape
-  if (source.dtype, source.shape, labels.shape) != expected:
-    raise InputError(
-        '{}: TensorFlow {} made a model from {} to {}, expected {} {} to '
-        '{}'.format(graph.path, tf.__version__, source.describe(),
-                    labels.describe(), input_dtype, list(graph.input_shape),
-                    list(graph.output_shape)))
   result = ConversionResult(
       path=path, size=len(content), tensors=len(model.tensors),
-      operations=model.operation_counts(), input=source.describe(),
-      output=labels.describe(), seconds=time.time() - started)
-  label_map = descriptions.label_map_beside(graph.path)
+      operations=model.operation_counts(), input=source, output=labels,
+      seconds=time.time() - started)
+  label_map = descriptions.label_map_beside(graph_path)
   if label_map:
     description.update(label_maps.json_entry(label_map))
   description = dict(
-      description, graph_def=graph.path,
-      graph_def_sha1=descriptions.sha1_of_files(graph.path),
+      description, graph_def=graph_path,
+      graph_def_sha1=descriptions.sha1_of_files(graph_path),
       # A run may be killed when one of the two files has its name.
       sha1={os.path.basename(path): descriptions.sha1(content)},
-      tensorflow=tf.__version__, input=result.input, output=result.output,
+      tensorflow=tf.__version__, input=source, output=labels,
       operations=result.operations)
   # The model is the last to appear.
   files.write_all({descriptions.of_tflite(path): files.json_bytes(description),
