@@ -71,7 +71,7 @@ class Group(NamedTuple):
   name: str
   title: str
   item: str
-  # Keys of FILES.
+  # Keys of FILES, in the order to make them.
   files: Tuple[str, ...]
   # (name, environments, work, settings). Environments in a tuple are all
   # measured; of a list, the first one that exists.
@@ -79,16 +79,6 @@ class Group(NamedTuple):
       Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]]
   # None: as many as are asked for.
   most_rounds: Optional[int] = None
-
-
-class File(NamedTuple):
-  """A file that cases need; it is made once."""
-  work: str
-  settings: Dict[str, Any]
-  # Keys of FILES that it is made from.
-  files: Tuple[str, ...]
-  # The environments that can make it, the preferred one first.
-  environments: Tuple[str, ...]
 
 
 class Goal(NamedTuple):
@@ -113,28 +103,33 @@ _LITE = 'lite.predict'
 # The reference's loss, and TensorFlow's default way with memory.
 _AS_REFERENCE = {'one_hot': True, 'pooled': False}
 
-FILES = {
-    'pictures': File('images.paint', {}, (), _ANY),
-    'records': File('images.build', {}, ('pictures',), _ANY),
-    'preprocessed': File('images.write', {}, ('records',), _ANY),
-    'float graph': File('graphs.export', {'quantized': False}, (), _ANY),
-    'qat graph': File('graphs.export', {'quantized': True}, (), _BOTH),
-    'float model': File('graphs.convert', {'quantized': False},
-                        ('float graph',), _ANY),
-    'qat model': File('graphs.convert', {'quantized': True},
-                      ('qat graph',), _BOTH),
-    'ptq model': File('graphs.quantize', {}, ('float graph', 'preprocessed'),
-                      _PTQ),
+# Files that cases need, each made once: work, settings, and the environments
+# that can make it, the preferred one first.
+FILES: Dict[str, Tuple[str, Dict[str, Any], Tuple[str, ...]]] = {
+    'pictures': ('images.paint', {}, _ANY),
+    'records': ('images.build', {}, _ANY),
+    'preprocessed': ('images.write', {}, _ANY),
+    'float graph': ('graphs.export', {'quantized': False}, _ANY),
+    'qat graph': ('graphs.export', {'quantized': True}, _BOTH),
+    'float model': ('graphs.convert', {'quantized': False}, _ANY),
+    'qat model': ('graphs.convert', {'quantized': True}, _BOTH),
+    'ptq model': ('graphs.quantize', {}, _PTQ),
 }
+# What each is made from comes before it.
+_RECORDS = ('pictures', 'records')
+_PREPROCESSED = _RECORDS + ('preprocessed',)
+_FLOAT_MODEL = ('float graph', 'float model')
+_QAT_MODEL = ('qat graph', 'qat model')
+_PTQ_MODEL = _PREPROCESSED + ('float graph', 'ptq model')
 
 
-def _lite_group(kind, title):
+def _lite_group(kind, title, files):
   """The group of one TFLite file in every interpreter."""
   rows = [('1 thread', ('tf2', 'modern'), _LITE, {'model': kind, 'threads': 1}),
           # 2.2's interpreter has no other number of threads.
           ('2 threads', ('modern',), _LITE, {'model': kind, 'threads': 2})]
   return Group('tflite_' + kind, 'TFLite interpreter, ' + title, 'image',
-               (kind + ' model',), rows)
+               files, rows)
 
 
 GROUPS = (
@@ -156,30 +151,29 @@ GROUPS = (
               ('layers, fused', ('tf1',), _TRAIN,
                {'quantization': 'layers', 'fused': True})]),
     Group('evaluation', 'Evaluation of a checkpoint', 'image',
-          ('records', 'float graph'), [
+          _RECORDS + ('float graph',), [
               ('forward pass', _BOTH, 'network.forward', {}),
               ('forward pass, 8 at a time', _BOTH, 'network.forward',
                {'batch': 8}),
               ('frozen graph', _BOTH, 'network.forward', {'frozen': True}),
               ('evaluation', _BOTH, 'network.evaluate', {})]),
     Group('ptq', 'Post-training quantization: calibration and conversion',
-          'image', ('preprocessed', 'float graph', 'float model'), [
+          'image', _PREPROCESSED + _FLOAT_MODEL, [
               ('calibration', _PTQ, 'graphs.calibrate', {}),
               ('calibration, an image more', _PTQ, 'graphs.calibrate_more',
                {}),
               ('a pass of the kernels that it runs', _PTQ,
                'graphs.predict_as_calibrated', {})]),
-    _lite_group('float', 'float file'),
-    _lite_group('ptq', 'file quantized after training'),
-    _lite_group('qat', 'quantization-aware file'),
+    _lite_group('float', 'float file', _FLOAT_MODEL),
+    _lite_group('ptq', 'file quantized after training', _PTQ_MODEL),
+    _lite_group('qat', 'quantization-aware file', _QAT_MODEL),
     Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
-          ('preprocessed', 'float model'), [
+          _PREPROCESSED + _FLOAT_MODEL, [
               ('few images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
                {'images': 'few'}),
               ('many images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
                {'images': 'many'})], most_rounds=1),
-    Group('preprocessing', 'gen_preprocessed_data.py', 'image',
-          ('records',), [
+    Group('preprocessing', 'gen_preprocessed_data.py', 'image', _RECORDS, [
               ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
               ('suite', _BOTH, 'images.preprocess', {})]),
     Group('records', 'build_ade20k_data.py', 'image', ('pictures',),
@@ -189,7 +183,7 @@ GROUPS = (
               ('1 core', ['modern', 'tf1'], _TRAIN, {'cores': 1}),
               ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
     Group('hosts', 'Training by several processes that share this machine',
-          'image', ('records',), [
+          'image', _RECORDS, [
               ('processes: {}'.format(hosts), ['modern', 'tf1'],
                'network.train_on_hosts', {'hosts': hosts})
               for hosts in (1, 2, 4)]),
@@ -251,16 +245,6 @@ def cases_of(group: Group, environments: Container[str]) -> List[Case]:
     found += [Case(group.name, name, environment, work, settings, group.item)
               for environment in present]
   return found
-
-
-def files_for(names: Sequence[str]) -> List[str]:
-  """Lists keys of FILES, each after those that it is made from."""
-  ordered: List[str] = []
-  for name in names:
-    for each in files_for(FILES[name].files) + [name]:
-      if each not in ordered:
-        ordered.append(each)
-  return ordered
 
 
 def seconds_each(function: Callable[[], object], seconds: float,

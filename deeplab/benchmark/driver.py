@@ -73,7 +73,7 @@ class Benchmark:
     for group in groups:
       cases = cases_lib.cases_of(group, self._pythons)
       try:
-        for name in cases_lib.files_for(group.files) if cases else ():
+        for name in group.files if cases else ():
           self._make_file(name)
       except WorkError as error:
         _LOG.warning('%s: left out: %s', group.name, error)
@@ -85,12 +85,12 @@ class Benchmark:
     """Makes one of cases.FILES, once; raises WorkError if that fails."""
     if name in self._made:
       return
-    file = cases_lib.FILES[name]
-    able = [each for each in file.environments if each in self._pythons]
+    work, settings, environments = cases_lib.FILES[name]
+    able = [each for each in environments if each in self._pythons]
     if not able:
       raise WorkError('the {} can be made in {} alone'.format(
-          name, ' or '.join(file.environments)))
-    self.work(able[0], file.work, file.settings)
+          name, ' or '.join(environments)))
+    self.work(able[0], work, settings)
     self._made.append(name)
     _LOG.info('%s: made in %s', name, able[0])
 
