@@ -40,7 +40,6 @@ def save_pair(folder, name):
 
 
 @pytest.mark.tf1
-@pytest.mark.tf2
 @pytest.mark.modern
 @pytest.mark.parametrize('name', names.ANY, ids=['utf-8', 'no encoding'])
 def test_the_chain(tmp_path, monkeypatch, name):
