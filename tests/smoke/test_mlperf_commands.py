@@ -26,7 +26,7 @@ def read_json(folder, *path):
 @pytest.mark.skipif(not environment.installed_version(loadgen.PACKAGE),
                     reason='no {}'.format(loadgen.PACKAGE))
 def test_from_records_to_the_score_of_a_log(shell):
-  """With a model of no weights, and shorter runs."""
+  """With a model of no weights, and by the rules of a quick run."""
   folder = shell.folder
   scripts.run('scripts/make_synthetic_ade20k.py', '--size=100',
               '--train_images=1', '--val_images=2',
@@ -46,12 +46,15 @@ def test_from_records_to_the_score_of_a_log(shell):
                        DATA_DIR=folder / 'records')
   output = shell.run_documented(
       'mlperf.md', 'python scripts/loadgen.py',
-      changes=[('--test01', '--test01 --min_seconds=1 --min_queries=20')])
-  assert 'SingleStream, full: 90th percentile' in output
+      changes=[('--test01', '--test01 --mode=quick')])
+  assert 'SingleStream, quick: 90th percentile' in output
   assert 'test01: 0 of ' in output and output.count('unofficial') == 1
   summary = read_json(folder, 'loadgen_qat', 'summary.json')
   effective = summary['performance']['effective_settings']
+  assert effective['min_duration_ms'] == 10000
+  assert effective['min_query_count'] == 128
   assert effective['performance_sample_count'] == 2
+  assert summary['performance']['valid']
 
   output = shell.run_documented(
       'mlperf.md', 'python scripts/score_accuracy_log.py')
