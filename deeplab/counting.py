@@ -1,8 +1,8 @@
-"""One pass over a split: from images to counts, whatever makes the labels.
+"""One pass over a split, from images to a confusion matrix, for any model.
 
-A pass is the sum of what its batches give. They are counted one after the
-other (`count`), or by workers in any number of processes, whose results
-`total` adds up. Needs no TensorFlow.
+The counts of batches add up. `count` makes them one after the other; workers in
+other processes call `count_batch`, and `total` adds up their results. Needs no
+TensorFlow.
 """
 import contextlib
 import time
@@ -27,19 +27,17 @@ from deeplab.errors import InputError
 from deeplab.errors import some_of
 
 if TYPE_CHECKING:
-  # When it runs, this module must not bring TensorFlow in.
+  # This module must not import TensorFlow when it runs.
   from deeplab.data import dataset
 
 
 class Predictor(contextlib.AbstractContextManager):
-  """From images to labels, until it is closed, as a `with` does in the end.
-
-  It knows nothing of files that hold images, and nothing of scores.
+  """An opened model, which labels images until it is closed.
 
   Attributes:
-    description: what it runs: a checkpoint's prefix, or a file.
+    description: path of the model: a checkpoint's prefix, or a file.
     input_size: (height, width) of the images that it takes, in pixels.
-    runtime: what runs it here, for people.
+    runtime: name of the interpreter, for people.
     num_classes: number of classes of the model; None: not known.
   """
 
@@ -64,11 +62,11 @@ class Predictor(contextlib.AbstractContextManager):
     return images
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Labels what `prepare` made of images."""
+    """Labels images that `prepare` has converted."""
     raise NotImplementedError
 
   def close(self) -> None:
-    """Frees what it holds; there are no labels after that."""
+    """Frees the model."""
     raise NotImplementedError
 
   def __exit__(self, *unused_exception):
@@ -76,13 +74,13 @@ class Predictor(contextlib.AbstractContextManager):
 
 
 class Counts(NamedTuple):
-  """What a batch, or a pass over a split, gives."""
+  """The counts of a batch, or of a pass over a split."""
   # int64 [num_classes, num_classes], rows are labels.
   matrix: np.ndarray
   images: int
-  # Arrays of the first images: see report.publish.
+  # Arrays of the first images, as report.publish takes them.
   samples: Dict[str, List[np.ndarray]]
-  # Of a pass, from the first image to the last.
+  # Seconds of a pass, from the first image to the last.
   seconds: float = 0.0
 
 
@@ -91,16 +89,13 @@ def count(predictor: Predictor, batches: 'dataset.Batches', *,
   """Counts batches one after the other.
 
   Args:
-    predictor: makes the labels.
+    predictor: the model.
     batches: dataset.Batches, or anything like it.
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
 
-  Returns:
-    Counts.
-
   Raises:
-    InputError: where the predictor gives labels that are no classes.
+    InputError: the predictor gives labels that are no classes.
   """
   def counted():
     wanted = keep
@@ -117,12 +112,12 @@ def count(predictor: Predictor, batches: 'dataset.Batches', *,
 def count_batch(
     predictor: Predictor, batch: Mapping[str, Any], *,
     num_classes: int = contract.NUM_CLASSES, keep: int = 0) -> Counts:
-  """Counts one batch; raises as `count` does.
+  """Counts one batch; arguments and errors as in `count`.
 
   Args:
-    predictor: makes the labels.
-    batch: 'image', what the predictor is given, 'label', integer [batch,
-      height, width], and 'filename', a list of str.
+    predictor: the model.
+    batch: 'image', the input of the predictor; 'label', integer [batch, height,
+      width]; and 'filename', a list of str.
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
   """
@@ -140,7 +135,7 @@ def count_batch(
 
 def total(parts: Iterable[Counts], *, num_images: int,
           num_classes: int = contract.NUM_CLASSES) -> Counts:
-  """Adds up the Counts of batches as they come; shows progress.
+  """Adds up the Counts of batches as they come, and shows progress.
 
   Args:
     parts: in the order of the images.
@@ -148,7 +143,7 @@ def total(parts: Iterable[Counts], *, num_images: int,
     num_classes: number of classes, the ignored one included.
 
   Returns:
-    The sum; its seconds are those that the parts took to come.
+    The sum; its seconds are the time until the last part came.
   """
   matrix = np.zeros([num_classes, num_classes], np.int64)
   samples: Dict[str, List[np.ndarray]] = {

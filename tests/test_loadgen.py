@@ -218,7 +218,7 @@ def test_the_network_of_a_checkpoint_is_as_large_as_the_images(
       self.input_size = crop_size
       self.runtime = 'network of {}x{}'.format(*crop_size)
 
-    def predict(self, images):
+    def predict_prepared(self, images):
       return np.full(images.shape[:3], 3, np.int32)
 
   (tmp_path / 'model.ckpt-7.index').write_text('weights')
