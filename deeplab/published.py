@@ -2,13 +2,11 @@
 
 Needs no TensorFlow.
 """
-import hashlib
 import os
 from typing import Dict, Mapping, Sequence, Tuple
 
-_FOLDER = os.path.join(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))), 'checkpoints')
-_SUMS = os.path.join(_FOLDER, 'git-blob-sha1.txt')
+from deeplab.data import download
+
 # Number of validation images that all figures were measured on.
 IMAGES = 2000
 
@@ -28,19 +26,6 @@ FIGURES: Dict[str, Dict[str, Tuple[float, ...]]] = {
 }
 
 
-def checksums() -> Dict[str, str]:
-  """Returns the Git blob SHA-1 of each published file, by its path."""
-  with open(_SUMS, encoding='utf-8') as lines:
-    return {path: checksum for checksum, path in (
-        line.split() for line in lines if line.strip() and line[0] != '#')}
-
-
-def blob_sha1(content: bytes) -> str:
-  """Returns the checksum of `git hash-object` for this content."""
-  return hashlib.sha1(
-      'blob {}\0'.format(len(content)).encode() + content).hexdigest()
-
-
 def figures_of(path: str) -> Mapping[str, Tuple[float, ...]]:
   """Returns the published figures of a model; {} for any other file.
 
@@ -49,9 +34,9 @@ def figures_of(path: str) -> Mapping[str, Tuple[float, ...]]:
   """
   for name in (path + '.index', path):
     if os.path.isfile(name):
-      with open(name, 'rb') as content:
-        found = blob_sha1(content.read())
-      return next((FIGURES[file] for file, checksum in checksums().items()
+      found = download.blob_sha1_of(name)
+      return next((FIGURES[file] for file, checksum in
+                   download.published().items()
                    if checksum == found and file in FIGURES), {})
   return {}
 

@@ -11,6 +11,7 @@ from deeplab import options as options_lib
 from deeplab import published
 from deeplab import report as reports
 from deeplab import streams
+from deeplab.data import download
 from deeplab.errors import InputError
 from tests import scripts
 
@@ -85,8 +86,8 @@ def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
 def test_the_published_figure_of_a_file_is_known_by_its_content(
     tmp_path, monkeypatch, file, kind, path, marked, figures):
   (tmp_path / 'x.index').write_bytes(b'model')
-  monkeypatch.setattr(published, 'checksums', lambda: {
-      file: published.blob_sha1(b'model')})
+  monkeypatch.setattr(download, 'published', lambda: {
+      file: download.blob_sha1_of(str(tmp_path / 'x.index'))})
   *lines, note = reports.table(small_report(
       kind=kind, path=str(tmp_path / path),
       matrix=np.eye(32, dtype=np.int64))).split('\n')
@@ -101,7 +102,7 @@ def test_published_figures_are_those_of_the_reference(reference_dir):
   expected = numbers['published_miou_full_val_2000_images']
   found = {}
   for file, figures in published.FIGURES.items():
-    assert published.checksums()[file] == (
+    assert download.published()[file] == (
         numbers['git_blob_sha1']['checkpoints/' + file])
     model, name = file.split('/')
     for score, values in figures.items():
