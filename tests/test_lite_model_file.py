@@ -1,6 +1,4 @@
 """TFLite files written by hand, read back."""
-import os
-
 import flatbuffers
 import numpy as np
 import pytest
@@ -125,6 +123,13 @@ def test_reads_what_was_written(tmp_path):
   assert out[:6] == ('out', (1, 4, 4, 2), np.int8, (), (), 0)
   assert weights.name == 'weights;other'
   assert weights.data.tolist() == [[[[1, -2], [3, -4]]]]
+  # 0.5 * (q - 0) in channel 0, 2 * (q - 1) in channel 1.
+  real = weights.real_values()
+  assert real.dtype == np.float64
+  assert real.tolist() == [[[[0.5, -6.0], [1.5, -10.0]]]]
+  # For people.
+  assert images.describe() == 'int8 1x4x4x2, scale 0.5, zero point -3'
+  assert weights.describe() == 'int8 1x1x2x2'
 
 
 def test_reads_weights_behind_the_flatbuffer():
@@ -146,20 +151,6 @@ def test_names_need_not_be_utf8():
   assert model_file.parse(content, 'x').tensors[0].name == 'imag\\xffs'
 
 
-def test_real_values_go_by_channel(tmp_path):
-  weights = model_file.parse(model_bytes(), 'model').tensors[1]
-  real = weights.real_values()
-  assert real.dtype == np.float64
-  # 0.5 * (q - 0) in channel 0, 2 * (q - 1) in channel 1.
-  assert real.tolist() == [[[[0.5, -6.0], [1.5, -10.0]]]]
-
-
-def test_describes_tensors_for_people():
-  images, weights, _ = model_file.parse(model_bytes(), 'model').tensors
-  assert images.describe() == 'int8 1x4x4x2, scale 0.5, zero point -3'
-  assert weights.describe() == 'int8 1x1x2x2'
-
-
 def test_refuses_other_files(tmp_path):
   with pytest.raises(InputError, match='none.tflite: no such file'):
     model_file.read(str(tmp_path / 'none.tflite'))
@@ -168,11 +159,14 @@ def test_refuses_other_files(tmp_path):
     model_file.read(str(tmp_path / 'text'))
 
 
-@pytest.mark.parametrize('part', [0.2, 0.5, 0.8])
-def test_refuses_a_cut_file(part):
-  content = model_bytes()
+@pytest.mark.parametrize('content', [
+    model_bytes()[:size] for size in (100, 300, 500)] + [
+        # Offsets that lead before the beginning and behind the end.
+        b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
+        b'\xff\xff\0\0TFL3' + bytes(8)])
+def test_refuses_damaged_files(content):
   with pytest.raises(InputError, match='model: damaged or cut off'):
-    model_file.parse(content[:int(len(content) * part)], 'model')
+    model_file.parse(content, 'model')
 
 
 def test_refuses_operators_on_tensors_that_there_are_not():
@@ -183,14 +177,6 @@ def test_refuses_operators_on_tensors_that_there_are_not():
     with pytest.raises(InputError, match='model: damaged or cut off'):
       model_file.parse(content.replace(inputs, np.array(
           [3, 0, 1, third], '<i4').tobytes()), 'model')
-
-
-@pytest.mark.parametrize('part', [0.01, 0.5, 0.99])
-def test_refuses_a_cut_published_file(reference_dir, part):
-  with open(os.path.join(reference_dir, 'freeze_qat.tflite'), 'rb') as source:
-    content = source.read()
-  with pytest.raises(InputError, match='qat: damaged or cut off'):
-    model_file.parse(content[:int(len(content) * part)], 'qat')
 
 
 CUSTOM = tflite.BuiltinOperator.CUSTOM
@@ -210,30 +196,15 @@ CUSTOM = tflite.BuiltinOperator.CUSTOM
 def test_custom_operators_are_refused(tmp_path, fields, shown):
   path = tmp_path / 'x.tflite'
   path.write_bytes(model_bytes(**fields))
-  for function, name in ((model_file.read, str(path)),
-                         (interpreters.read,
-                          'net_file={}'.format(path))):
-    with pytest.raises(InputError) as caught:
-      function(str(path))
-    assert str(caught.value) == (
-        '{}: has the custom operator {}, which no network like this one has; '
-        'refused, as it could run anything'.format(name, shown))
+  with pytest.raises(InputError) as caught:
+    interpreters.read(str(path))
+  assert str(caught.value) == (
+      'net_file={}: has the custom operator {}, which no network like this one '
+      'has; refused, as it could run anything'.format(path, shown))
 
 
-def test_own_operators_are_accepted(tmp_path, reference_dir):
-  path = tmp_path / 'x.tflite'
-  path.write_bytes(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'))
-  interpreters.read(str(path))
-  for name in ('freeze_ptq.tflite', 'freeze_qat.tflite'):
-    interpreters.read(os.path.join(reference_dir, name))
-
-
-def test_a_list_of_operators_that_cannot_be_read_is_refused():
-  # Offsets that lead before the beginning and behind the end.
-  for content in (b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
-                  b'\xff\xff\0\0TFL3' + bytes(8)):
-    with pytest.raises(InputError, match='x: damaged or cut off'):
-      model_file.parse(content, 'x')
+def test_own_operators_are_accepted():
+  model_file.parse(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'), 'x')
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
