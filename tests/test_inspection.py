@@ -243,8 +243,9 @@ def in_float(real):
 def contents_of(ranges=(), **weights):
   """Contents of layers with weights, and of activations."""
   layers = {
-      name: contents_lib.Layer('CONV_2D', (1, 1, 2), 4, values,
-                               in_float([0.0, 0.0]))
+      name: contents_lib.Layer(
+          structure.Convolution('CONV_2D', (1, 1, 2), 4), values,
+          in_float([0.0, 0.0]))
       for name, values in weights.items()}
   return contents_lib.Contents(
       any_model.ModelFile(report.TFLITE, 'x'), 1, MODEL, layers, dict(ranges),

@@ -46,12 +46,7 @@ class Values(NamedTuple):
 
 class Layer(NamedTuple):
   """A convolution with batch norm folded in."""
-  # 'CONV_2D' or 'DEPTHWISE_CONV_2D'.
-  kind: str
-  # [height, width, channels].
-  output_shape: Tuple[int, ...]
-  # For one image.
-  multiply_adds: int
+  convolution: structure.Convolution
   weights: Values
   biases: Values
 
@@ -150,12 +145,12 @@ def _of_values(values: Dict[str, np.ndarray],
 
 def _folded(scope, values, network):
   """Returns a layer of variables, with batch norm in weights and biases."""
-  facts = network.convolutions[scope]
+  convolution = network.convolutions[scope]
 
   def value(name):
     return values['{}/{}'.format(scope, name)].astype(np.float64)
 
-  if facts.kind == 'DEPTHWISE_CONV_2D':
+  if convolution.kind == 'DEPTHWISE_CONV_2D':
     weights = np.swapaxes(value('depthwise_weights'), 2, 3)
   else:
     weights = value('weights')
@@ -168,9 +163,8 @@ def _folded(scope, values, network):
   else:
     biases = value('biases')
   quantized = _fake_quantized(weights, values, scope + '/weights_quant')
-  return Layer(
-      facts.kind, facts.output_shape, facts.multiply_adds,
-      quantized or Values('float32', weights), Values('float32', biases))
+  return Layer(convolution, quantized or Values('float32', weights),
+               Values('float32', biases))
 
 
 def _activations_of_variables(values):
@@ -244,16 +238,15 @@ def _of_tflite(model):
       content.operation_counts(), tuple(activations_lib.find_clipping(content)))
 
 
-def _of_tensors(layer: layers_lib.Layer, facts: structure.Convolution) -> Layer:
+def _of_tensors(layer, convolution):
   """Returns a layer of a TFLite file."""
   weights = layer.weights * layer.gain
-  if facts.kind == 'DEPTHWISE_CONV_2D':
+  if convolution.kind == 'DEPTHWISE_CONV_2D':
     # [height, width, channels, 1]; the gain is of the channels.
     weights = np.swapaxes(
         layer.weights * layer.gain[:, np.newaxis], 2, 3)
   return Layer(
-      facts.kind, layer.output.shape[1:], facts.multiply_adds,
-      _stored(layer.stored_weights, weights, facts.kind),
+      convolution, _stored(layer.stored_weights, weights, convolution.kind),
       _stored(layer.stored_biases, layer.offset, ''))
 
 
@@ -292,9 +285,10 @@ def to_json(contents: Contents) -> Dict[str, Any]:
     weights = layer.weights
     output = contents.activations.get(name)
     layers.append({
-        'name': name, 'kind': layer.kind,
-        'output_shape': list(layer.output_shape),
-        'parameters': layer.parameters, 'multiply_adds': layer.multiply_adds,
+        'name': name, 'kind': layer.convolution.kind,
+        'output_shape': list(layer.convolution.output_shape),
+        'parameters': layer.parameters,
+        'multiply_adds': layer.convolution.multiply_adds,
         'weights': {
             'type': weights.dtype, 'shape': list(weights.real.shape),
             'low': finite(weights.real.min()),
@@ -306,9 +300,8 @@ def to_json(contents: Contents) -> Dict[str, Any]:
       'path': contents.model.path, 'kind': contents.model.kind,
       'bytes': contents.size_bytes,
       'model': options_lib.to_json(contents.options),
-      'parameters': sum(layer.parameters for layer in contents.layers.values()),
-      'multiply_adds': sum(
-          layer.multiply_adds for layer in contents.layers.values()),
+      'parameters': sum(layer['parameters'] for layer in layers),
+      'multiply_adds': sum(layer['multiply_adds'] for layer in layers),
       'counts': contents.counts, 'layers': layers,
       'activations': {name: one._asdict()
                       for name, one in contents.activations.items()},

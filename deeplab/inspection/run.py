@@ -78,38 +78,38 @@ def _read(model, options):
 
 def of_contents(contents: contents_lib.Contents) -> List[str]:
   """Describes a model: a line for each layer, then sums."""
-  layers = contents.layers
+  layers, options = contents.layers, contents.options
   width = max(len(name) for name in layers)
   lines = ['{:<{}}  {:<9}  {:>11}  {:>10}  {:>10}  {:<25}  {}'.format(
       'layer', width, 'kind', 'output', 'parameters', 'M mult-add', 'weights',
       'output range')]
   for name, layer in layers.items():
-    output = contents.activations.get(name)
+    output, convolution = contents.activations.get(name), layer.convolution
     lines.append('{:<{}}  {:<9}  {:>11}  {:>10,}  {:>10.1f}  {:<25}  {}'.format(
-        name, width, 'depthwise' if 'DEPTHWISE' in layer.kind else 'conv',
-        'x'.join(map(str, layer.output_shape)), layer.parameters,
-        layer.multiply_adds / 1e6, _weights(layer.weights),
+        name, width, 'depthwise' if 'DEPTHWISE' in convolution.kind else 'conv',
+        'x'.join(map(str, convolution.output_shape)), layer.parameters,
+        convolution.multiply_adds / 1e6, _weights(layer.weights),
         'float' if output is None else '{} {}, step {:.4g}'.format(
             output.dtype, _ends(output), output.scale)))
-  values = sum(layer.parameters for layer in layers.values())
-  options = contents.options
-  return lines + ['', '{} {}, {:,} bytes'.format(
-      contents.model.kind, contents.model.path, contents.size_bytes),
+  lines += [
+      '', '{} {}, {:,} bytes'.format(
+          contents.model.kind, contents.model.path, contents.size_bytes),
       '  {} layers, {:,} parameters, {:.2f} billion multiply-adds at '
       '{}x{}'.format(
-          len(layers), values,
-          sum(layer.multiply_adds for layer in layers.values()) / 1e9,
-          *options.crop_size),
+          len(layers), sum(layer.parameters for layer in layers.values()),
+          sum(layer.convolution.multiply_adds
+              for layer in layers.values()) / 1e9, *options.crop_size),
       '  {} classes, output stride {}, decoder at {}{}'.format(
           options.num_classes, options.output_stride,
           ','.join(map(str, options.decoder_output_stride)) or 'none',
-          ', quantization-aware' if options.is_quantized else '')
-  ] + ([] if options.label_map is None else [
-      '  classes: ' + some_of(options.label_map.names[1:], limit=_MOST_CLASSES)
-  ]) + [
-      '  ' + ', '.join('{} {}'.format(count, name)
-                       for name, count in sorted(contents.counts.items()))
-  ] + of_clipping(contents)
+          ', quantization-aware' if options.is_quantized else '')]
+  if options.label_map:
+    lines.append('  classes: ' + some_of(
+        options.label_map.names[1:], limit=_MOST_CLASSES))
+  lines.append('  ' + ', '.join(
+      '{} {}'.format(count, name)
+      for name, count in sorted(contents.counts.items())))
+  return lines + of_clipping(contents)
 
 
 def _weights(values):
