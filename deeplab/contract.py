@@ -4,7 +4,7 @@ Node names, variable scopes, input range, classes, record keys and shard names.
 Needs no TensorFlow.
 """
 import re
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 # --- Classes ---------------------------------------------------------------
 
@@ -197,3 +197,22 @@ MAX_PIXELS = 2 ** 26
 # Values of a tensor in a graph: 1 GB of float32. The logits of 151 classes at
 # 1024x1024 have 60 % of it; those of the published graph, 3 %.
 MAX_TENSOR_VALUES = 2 ** 28
+
+
+def size_problem(sides: Optional[Sequence[Optional[int]]],
+                 shown: Any) -> Optional[str]:
+  """Returns what is wrong with the size of a tensor in a graph, or None.
+
+  Args:
+    sides: of its shape; None: unknown. The batch, the first axis, may be.
+    shown: the shape, for the message.
+  """
+  if sides is None or None in sides[1:]:
+    return 'a tensor of no fixed size, {}; expected one'.format(shown)
+  values = 1
+  for side in sides:
+    values *= 1 if side is None else side
+  if not 0 < values <= MAX_TENSOR_VALUES:
+    return 'a tensor of {} values, {}; expected 1 to {}'.format(
+        values, shown, MAX_TENSOR_VALUES)
+  return None

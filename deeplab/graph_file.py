@@ -249,19 +249,8 @@ def _constant_bytes(node):
 
 
 def _size_problem(shape):
-  """Returns what is wrong with a tensor's shape, or None.
-
-  The batch, the first axis, may be open.
-  """
-  if shape.rank is None or None in shape.as_list()[1:]:
-    return 'a tensor of no fixed size, {}; expected one'.format(shape)
-  values = 1
-  for side in shape.as_list():
-    values *= 1 if side is None else side
-  if not 0 < values <= contract.MAX_TENSOR_VALUES:
-    return 'a tensor of {} values, {}; expected 1 to {}'.format(
-        values, shape, contract.MAX_TENSOR_VALUES)
-  return None
+  return contract.size_problem(
+      None if shape.rank is None else shape.as_list(), shape)
 
 
 def _check_size_inputs(node, nodes):

@@ -232,17 +232,14 @@ def _check_constant(tensor):
   if size is None:
     raise InputError('{} is of type {}; expected numbers'.format(
         shown, tensor.data_type))
-  values = _product(tensor.dims)
+  # Of Python's int, which does not overflow.
+  values = np.prod(tensor.dims, dtype=object)
   listed = sum(map(len, (
       tensor.float_data, tensor.int32_data, tensor.int64_data)))
   if min(tensor.dims, default=0) < 0 or (len(tensor.raw_data), listed) not in (
       (values * size, 0), (0, values)):
     raise InputError('{} holds {} bytes and {} values for the shape {}'.format(
         shown, len(tensor.raw_data), listed, list(tensor.dims)))
-
-
-def _product(numbers):
-  return np.prod(list(numbers), dtype=object)  # of Python's int: no overflow
 
 
 def _check_results(model):
@@ -256,17 +253,11 @@ def _check_results(model):
         errors.one_line(str(error))[:200]))
   shapes = _shapes(graph)
   for node in graph.node:
-    shown = 'node {} ({})'.format(ascii(node.name)[1:-1], node.op_type)
-    for shape in (shapes.get(name) for name in node.output if name):
-      # The batch, the first axis, may be open.
-      if shape is None or None in shape[1:]:
-        raise InputError('{} gives a tensor of no fixed size, {}; expected '
-                         'one'.format(shown, shape))
-      values = _product(side for side in shape if side is not None)
-      if not 1 <= values <= contract.MAX_TENSOR_VALUES:
-        raise InputError(
-            '{} gives a tensor of {} values, {}; expected 1 to {}'.format(
-                shown, values, shape, contract.MAX_TENSOR_VALUES))
+    for name in filter(None, node.output):
+      problem = contract.size_problem(shapes.get(name), shapes.get(name))
+      if problem:
+        raise InputError('node {} ({}) gives {}'.format(
+            ascii(node.name)[1:-1], node.op_type, problem))
 
 
 def _shapes(graph):

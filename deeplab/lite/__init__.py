@@ -1,1 +1,1 @@
-"""TFLite models: made, taken apart, and run."""
+"""TFLite models: conversion, parsing and evaluation."""

@@ -100,31 +100,32 @@ def variables_of(kind):
             if not entry['name'].endswith(('/Adam', '/Adam_1'))}
 
 
-def test_a_float_run_goes_to_the_other_tensorflow_and_its_graph_back(
-    pythons, data, tmp_path):
-  for step, name in enumerate(('tf1', 'modern'), 1):
-    done = train(pythons[name], data, tmp_path, step)
-    assert step == 1 or 'RESUMING from step 1' in done.stderr
-    written = {name.replace('/Momentum', '') for name, unused_shape
-               in tf.train.list_variables(str(tmp_path))}
-    assert written <= variables_of('float') and 'global_step' in written
-  reports = {name: evaluate(python, data, tmp_path)
+def names_in(folder):
+  return {name for name, unused_shape in tf.train.list_variables(str(folder))}
+
+
+def test_a_run_goes_to_the_other_tensorflow_and_back(pythons, data, tmp_path):
+  floats, quantized = tmp_path / 'float', tmp_path / 'quantized'
+  train(pythons['tf1'], data, floats, 1)
+  written = {name.replace('/Momentum', '') for name in names_in(floats)}
+  assert written <= variables_of('float') and 'global_step' in written
+  reports = {name: evaluate(python, data, floats)
              for name, python in pythons.items()}
-  assert reports['tf1']['step'] == reports['modern']['step'] == 2
+  assert reports['tf1']['step'] == reports['modern']['step'] == 1
   agree(reports['tf1'], reports['modern'], 0.001)
-  scripts.run('export_model.py', '--checkpoint_path={}'.format(tmp_path),
-              '--export_path={}'.format(tmp_path), '--train_crop_size=65,65',
+  scripts.run('export_model.py', '--checkpoint_path={}'.format(floats),
+              '--export_path={}'.format(floats), '--train_crop_size=65,65',
               *MODEL, python=pythons['modern'])
-  agree(evaluate_graph(pythons['tf1'], data, str(tmp_path / 'freeze.pb')),
+  agree(evaluate_graph(pythons['tf1'], data, str(floats / 'freeze.pb')),
         reports['tf1'], 0.001)
 
-
-def test_a_quantized_run_goes_to_the_other_tensorflow(
-    pythons, data, tmp_path):
-  for step, name in enumerate(['modern', 'tf1'], 1):
-    train(pythons[name], data, tmp_path, step, QUANTIZED)
-    assert {name for name, unused_shape in tf.train.list_variables(
-        str(tmp_path))} == variables_of('qat')
+  train(pythons['modern'], data, quantized, 1, QUANTIZED,
+        '--tf_initial_checkpoint={}'.format(
+            tf.train.latest_checkpoint(str(floats))))
+  assert names_in(quantized) == variables_of('qat')
+  done = train(pythons['tf1'], data, quantized, 2, QUANTIZED)
+  assert 'RESUMING from step 1' in done.stderr
+  assert names_in(quantized) == variables_of('qat')
 
 
 def test_a_modern_export_regenerates_the_published_quantized_file(
