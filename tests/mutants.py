@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant("'depthwise_weights', [3, 3, channels(inputs), 1],",
         "'depthwise_weights', [3, 3, channels(inputs), 1], "
         'regularizer=slim.l2_regularizer(style.weight_decay),',
-        'test_regularized_weights_are_the_references'),
+        'test_variables_and_regularized_weights_are_the_published_ones'),
     # Weights rounded in the wide range.
     Mutant('num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
         'test_every_tensorflow_takes_the_steps_of_the_reference'),

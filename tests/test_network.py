@@ -76,17 +76,6 @@ def test_outputs_and_gradients_match_the_reference(size, golden_dir, request):
   np.testing.assert_allclose(norms, golden['grad_norms'], rtol=largest)
 
 
-def test_regularized_weights_are_the_references(golden_dir):
-  golden = np.load(os.path.join(golden_dir, 'network65.npz'))
-  with tf.Graph().as_default():
-    deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), TINY, weight_decay=1.0)
-    ours = [loss.op.name for loss in
-            tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)]
-  assert sorted(name.split('/weights/')[0] for name in ours) == sorted(
-      str(name).split('/kernel/')[0] for name in golden['regularized'])
-  assert len(ours) == 41
-
-
 QUANTIZATIONS = [options.LAYERS] + (
     [options.CONTRIB] if quantize.has_contrib() else [])
 
@@ -118,17 +107,23 @@ def test_quantized_logits_match_the_reference(implementation, reference_dir):
   np.testing.assert_allclose(steps, np.round(steps), atol=2e-3)
 
 
-def test_model_variables_are_the_published_ones(golden_dir):
+def test_variables_and_regularized_weights_are_the_published_ones(golden_dir):
   with open(os.path.join(golden_dir, 'variables_float.json')) as content:
     published = {entry['name']: entry['shape'] for entry in json.load(content)
                  if not entry['name'].endswith(
                      contract.TRAINING_VARIABLE_ENDINGS)}
+  golden = np.load(os.path.join(golden_dir, 'network65.npz'))
   with tf.Graph().as_default():
-    deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), TINY)
+    deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), TINY, weight_decay=1.0)
     ours = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     assert set(tf.model_variables()) == set(tf.global_variables())
+    regularized = [loss.op.name for loss in
+                   tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)]
   assert ours == published
   assert len(ours) == 297
+  assert sorted(name.split('/weights/')[0] for name in regularized) == sorted(
+      str(name).split('/kernel/')[0] for name in golden['regularized'])
+  assert len(regularized) == 41
 
 
 @pytest.mark.slow

@@ -229,26 +229,29 @@ def assert_near(actual, expected, tolerance, what, absolute=1e-12):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('scope, decay', [
-    ('MobilenetV2/Conv', 0.997), ('concat_projection', 0.9997)])
-def test_moving_averages_follow_the_batch(scope, decay, golden_dir,
-                                          dropout_keeps_all):
+def test_moving_averages_follow_the_batch(golden_dir, dropout_keeps_all):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
+  decays = {'MobilenetV2/Conv': 0.997, 'concat_projection': 0.9997}
   with golden_step(golden, 'momentum_batch_norm') as step, (
       tf.Session(config=processors.config(grappler=False))) as session:
     golden_session(session)
     graph = tf.get_default_graph()
-    norm = graph.get_operation_by_name(scope + '/BatchNorm/FusedBatchNormV3')
-    averages = {v.op.name.split('/')[-1]: v for v in tf.global_variables()
-                if v.op.name.startswith(scope + '/BatchNorm/moving_')}
-    values, before = session.run([norm.inputs[0], averages])
+    inputs = {scope: graph.get_operation_by_name(
+        scope + '/BatchNorm/FusedBatchNormV3').inputs[0] for scope in decays}
+    averages = {v.op.name: v for v in tf.global_variables()
+                if v.op.name.split('/BatchNorm/moving_')[0] in decays}
+    inputs, before = session.run([inputs, averages])
     session.run(step.train_op)
     after = session.run(averages)
-  values = values.reshape([-1, values.shape[-1]]).astype(np.float64)
-  for name, statistic in (('moving_mean', values.mean(axis=0)),
-                          ('moving_variance', values.var(axis=0, ddof=1))):
-    assert_near(after[name] - before[name].astype(np.float64),
-                (1 - decay) * (statistic - before[name]), 1e-3, name)
+  assert len(averages) == 4
+  for scope, decay in decays.items():
+    values = inputs[scope].reshape(
+        [-1, inputs[scope].shape[-1]]).astype(np.float64)
+    for kind, statistic in (('mean', values.mean(axis=0)),
+                            ('variance', values.var(axis=0, ddof=1))):
+      name = '{}/BatchNorm/moving_{}'.format(scope, kind)
+      assert_near(after[name] - before[name].astype(np.float64),
+                  (1 - decay) * (statistic - before[name]), 1e-3, name)
 
 
 def test_initial_values_have_their_spread():
