@@ -40,6 +40,9 @@ class Done(NamedTuple):
 class Listener:
   """Acts after each step."""
 
+  def begin(self, session: tf.Session, step: int) -> None:
+    """Acts before the first step; `step` steps were done before."""
+
   def fetches(self) -> Dict[str, Any]:
     """Returns more tensors to fetch in the next step, by name."""
     return {}
@@ -51,13 +54,12 @@ class Listener:
 class Log(Listener):
   """Shows progress, and logs losses, learning rate and pace."""
 
-  def __init__(self, options: options_lib.TrainOptions, first_step: int,
-               bar: progress.Bar, writer: Optional[events.Writer]):
-    """Begins to measure the pace.
+  def __init__(self, options: options_lib.TrainOptions, bar: progress.Bar,
+               writer: Optional[events.Writer]):
+    """Remembers the arguments.
 
     Args:
       options: the number of steps, and how often to log.
-      first_step: steps done before this run.
       bar: is moved on.
       writer: of events; None: this host writes none.
     """
@@ -65,7 +67,15 @@ class Log(Listener):
     self._bar = bar
     self._writer = writer
     self._losses: Deque[float] = collections.deque(maxlen=_RUNNING_STEPS)
-    self._logged, self._logged_step = time.time(), first_step
+    self._logged, self._logged_step = 0.0, 0
+
+  def begin(self, session, step):
+    """Begins to measure the pace."""
+    self._logged, self._logged_step = time.time(), step
+    if self._writer:
+      # TensorBoard drops what a run that was cut off had written after it.
+      self._writer.add(
+          step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
   def after_step(self, session, done):
     """Moves the bar, and logs every so many steps."""
@@ -120,22 +130,24 @@ class Samples(Listener):
   """Writes a picture of predictions every so many steps."""
 
   def __init__(self, tensors: Dict[str, tf.Tensor], every_steps: int,
-               first_step: int, classes: label_map.LabelMap,
-               writer: events.Writer):
+               classes: label_map.LabelMap, writer: events.Writer):
     """Remembers the arguments.
 
     Args:
       tensors: arguments of visualize.prediction_sheet, by name.
       every_steps: number of steps between two pictures.
-      first_step: steps done before this run.
       classes: colours and names of the labels.
       writer: of events.
     """
     self._tensors = tensors
     self._every_steps = every_steps
-    self._step = first_step
     self._classes = classes
     self._writer = writer
+    self._step = 0
+
+  def begin(self, session, step):
+    """Begins to count."""
+    self._step = step
 
   def fetches(self):
     """Asks for the predictions, if the step is one of those."""
@@ -168,18 +180,23 @@ class Checkpoints(Listener):
     self._interval_secs = interval_secs
     self._host = host
     self._request = request
-    self._saved = time.time()
+    self._saved = 0.0
 
-  def save(self, session: tf.Session, step: int) -> None:
-    """Saves a checkpoint."""
-    with self._host.delaying_the_end(), self._request.held():
-      self._keeper.save(session, step)
+  def begin(self, session, step):
+    """Saves, if no checkpoint is there."""
     self._saved = time.time()
+    if not self._keeper.newest:
+      self._save(session, step)
 
   def after_step(self, session, done):
     """Saves, if it is time."""
     if done.is_last or time.time() - self._saved >= self._interval_secs:
-      self.save(session, done.step)
+      self._save(session, done.step)
+
+  def _save(self, session, step):
+    with self._host.delaying_the_end(), self._request.held():
+      self._keeper.save(session, step)
+    self._saved = time.time()
 
 
 class Profile:

@@ -74,6 +74,8 @@ class Loop:
       InputError: a loss or gradient is not finite.
     """
     started = time.time()
+    for listener in listeners:
+      listener.begin(session, first_step)
     done = listeners_lib.Done(first_step, float('nan'), False, {})
     while not done.is_last:
       results = self._run_step(session, done, listeners)

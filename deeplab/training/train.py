@@ -198,15 +198,12 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
         options.training_number_of_steps, 'training', unit='step',
         done=first_step, logs=False))
     listeners: List[listeners_lib.Listener] = [
-        listeners_lib.Log(options, first_step, bar, writer)]
+        listeners_lib.Log(options, bar, writer)]
     if keeper and writer:
-      listeners += _listeners_of_chief(
-          options, first_step, written, model_options.classes, writer)
-      saves = listeners_lib.Checkpoints(
-          keeper, options.save_interval_secs, host, request)
-      if not keeper.newest:
-        saves.save(session, first_step)
-      listeners.append(saves)
+      listeners += _writing_listeners(
+          written, options, model_options.classes, writer)
+      listeners.append(listeners_lib.Checkpoints(
+          keeper, options.save_interval_secs, host, request))
     loop = loop_lib.Loop(step, names, options, host, request, keeper)
     result = loop.run(session, first_step, listeners)
     if resumed:
@@ -329,15 +326,11 @@ def _summary_op(batch, step, model_options, with_images):
   return tf.summary.merge(summaries)
 
 
-def _listeners_of_chief(options, first_step, tensors, classes, writer):
+def _writing_listeners(tensors, options, classes, writer):
   """Returns the listeners that write summaries and pictures."""
-  # TensorBoard drops what a run that was cut off had written after it.
-  writer.add(first_step, session_log=tf.SessionLog(
-      status=tf.SessionLog.START))
   found: List[listeners_lib.Listener] = [listeners_lib.Summaries(
       tensors['summary'], options.save_summaries_secs, writer)]
   if 'sample' in tensors:
     found.append(listeners_lib.Samples(
-        tensors['sample'], options.save_predictions_steps, first_step, classes,
-        writer))
+        tensors['sample'], options.save_predictions_steps, classes, writer))
   return found
