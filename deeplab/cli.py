@@ -97,7 +97,7 @@ def parse(script: script_flags.Script, argv: List[str],
 
 
 def _with_flag_files(arguments, flag_values):
-  """Returns arguments with those of files in place of --flagfile."""
+  """Replaces --flagfile by the arguments in the file."""
   try:
     return flag_values.read_flags_from_files(arguments)
   except flags.CantOpenFlagFileError as error:
@@ -149,11 +149,11 @@ def in_flags(
 
 
 def _as_flag(option, flag_values):
-  """Returns the flag that sets an option, as one writes it.
+  """Returns the flag that sets an option, as users write it.
 
-  Several flags may set it: the one that was given counts. Shared code may name
-  a path by an option of another script: then a flag with that value counts, or
-  the path stands alone.
+  If several flags set it, the given one counts. Shared code may name a path by
+  an option of another script: then a flag with that value counts, or the path
+  stands alone.
   """
   ours = list(map(flag_values.__getitem__, flag_values))
   found = [flag for flag in ours
@@ -173,7 +173,7 @@ def _as_flag(option, flag_values):
 
 
 def _in_log(record):
-  """Puts flags in place of the options in a line of the log; keeps it."""
+  """A log filter that replaces options by flags."""
   if isinstance(record.args, tuple):
     record.args = tuple(map(_logged, record.args))
   return True
@@ -190,7 +190,7 @@ def _logged(value):
 
 def reason_of(
     error: Exception, flag_values: flags.FlagValues) -> Optional[str]:
-  """Returns what to say of an error; None of one that is a defect of the suite.
+  """Returns the message about an error; None if it is a defect of the suite.
 
   Args:
     error: what a script's main raised.
@@ -285,8 +285,7 @@ def run(main: Callable[..., None],
       environment.refuse(problem)
     environment.pool_memory()
     if environment.address_space_limit() is not None:
-      # That the memory is out is said in a line. Where all threads are does not
-      # matter then.
+      # If memory is out, one line says so; stacks of all threads do not help.
       faulthandler.disable()
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_in_log)
@@ -299,7 +298,7 @@ def run(main: Callable[..., None],
         if script.needs_tensorflow:
           quiet.import_tensorflow()
       main(**arguments)
-      # Now, where it can still be said what could not be shown.
+      # Here a failure can still be reported.
       sys.stdout.flush()
     except Exception as error:
       reason = None if flags.FLAGS.debug else reason_of(error, flags.FLAGS)

@@ -19,18 +19,18 @@ from deeplab.fields import required
 
 OUTPUT_STRIDES = (8, 16, 32)
 DECODER_OUTPUT_STRIDES = (4, 8, 16)
-# Who puts fake quantization into the network; see deeplab.nets.quantize.
+# Implementations of fake quantization; see deeplab.nets.quantize.
 CONTRIB = 'contrib'
 LAYERS = 'layers'
-# What a graph is converted to, and the input of what calibration makes.
+# Kinds of TFLite files without calibration, and inputs with it.
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
-# What a checkpoint is exported as.
+# Formats of an exported checkpoint.
 FROZEN_GRAPH = 'frozen_graph'
 SAVED_MODEL = 'saved_model'
 ONNX = 'onnx'
-# How LoadGen issues queries, how many, and which of its two runs is made.
+# LoadGen's scenarios, numbers of queries, and runs.
 SINGLE_STREAM = 'SingleStream'
 OFFLINE = 'Offline'
 QUICK = 'quick'
@@ -41,10 +41,10 @@ ACCURACY = 'accuracy'
 # The environments that the published numbers are reproduced in.
 TENSORFLOW_1_2 = 'tf'
 MODERN = 'modern'
-# How preprocessed images are named.
+# Names of preprocessed images.
 NUMBERED = 'numbered'
 MLPERF_APP = 'mlperf_app'
-# What becomes of a record that cannot be used.
+# Treatment of a record that cannot be used.
 FAIL = 'fail'
 SKIP = 'skip'
 
@@ -261,7 +261,7 @@ class ModelOptions(NamedTuple):
 
 @options
 class PreprocessOptions(NamedTuple):
-  """From a decoded image to the network's input size."""
+  """Resizing, cropping and padding to the network's input size."""
   crop_size: Tuple[int, int] = _CROP_SIZE
   min_resize_value: Optional[int] = field(
       None, 'Wanted length of the shorter side, in pixels; none: no resizing.',
@@ -328,7 +328,7 @@ class PreprocessOptions(NamedTuple):
 
 @options
 class DatasetOptions(NamedTuple):
-  """Which records are read, and how they are batched."""
+  """Records to read, and their batches."""
   dataset_dir: str = required('Folder with the TFRecord shards.', remote=True)
   split: str = required('Split to read.', choices=contract.SPLITS)
   batch_size: int = field(1, 'Images in a batch.', least=1, most=4096)
@@ -347,7 +347,7 @@ class DatasetOptions(NamedTuple):
 
 @options
 class BuildOptions(NamedTuple):
-  """From folders of images and labels to the shards of one split."""
+  """Builds the shards of one split from folders of images and labels."""
   split: str = required('Split to write.', choices=contract.SPLITS)
   # Checked below, under the names that these have beside other splits' ones.
   image_folder: str = required('Folder with the images.', remote=True)
@@ -374,7 +374,7 @@ class BuildOptions(NamedTuple):
 
 @options
 class PreprocessedOptions(NamedTuple):
-  """From records to a folder of preprocessed images and annotations."""
+  """Writes preprocessed images and annotations of records to a folder."""
   output_dir: str = required(
       'Folder in which images/ and annotations/ are made.')
   image_list: Optional[str] = field(
@@ -543,7 +543,7 @@ class DistributionOptions(NamedTuple):
 
 @options
 class LaunchOptions(NamedTuple):
-  """Which tasks are started on one machine."""
+  """Starts several tasks on one machine."""
   hosts: int = field(
       2, 'Number of processes, each as a host of its own.', least=1, most=64)
 
@@ -553,7 +553,7 @@ class LaunchOptions(NamedTuple):
 
 @options
 class EvalOptions(NamedTuple):
-  """What becomes of the scores."""
+  """Outputs of an evaluation."""
   eval_logdir: Optional[str] = field(
       None, 'Folder for TensorBoard events.', remote=True)
   report_json: Optional[str] = field(
@@ -568,7 +568,7 @@ class EvalOptions(NamedTuple):
 
 @options
 class CheckpointEvalOptions(NamedTuple):
-  """Which checkpoints are evaluated, and when."""
+  """Checkpoints to evaluate, and when."""
   checkpoint_dir: str = required(
       'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True,
       remote=True)
@@ -586,7 +586,7 @@ class CheckpointEvalOptions(NamedTuple):
 
 @options
 class GraphEvalOptions(NamedTuple):
-  """Which exported graph is evaluated."""
+  """Exported graph to evaluate."""
   path: str = required(
       'Frozen graph to evaluate; or a SavedModel, which is a folder; or an '
       'ONNX file.')
@@ -596,7 +596,7 @@ class GraphEvalOptions(NamedTuple):
 
 @options
 class TfliteEvalOptions(NamedTuple):
-  """Which TFLite file is evaluated, on what, and how it is run."""
+  """TFLite file to evaluate, its images and its interpreters."""
   net_file: str = required('TFLite file to evaluate.')
   test_dir: str = _TEST_DIR
   val_label_dir: Optional[str] = _VAL_LABEL_DIR
@@ -626,7 +626,7 @@ class TfliteEvalOptions(NamedTuple):
 
 @options
 class MergeOptions(NamedTuple):
-  """From the reports of shards to that of the whole."""
+  """Merges the reports of shards."""
   report_json: str = required(
       'File for the report of all shards together.', remote=True)
 
@@ -636,7 +636,7 @@ class MergeOptions(NamedTuple):
 
 @options
 class LoadgenOptions(NamedTuple):
-  """What LoadGen runs, on what, and by which rules."""
+  """Model, images and rules of LoadGen's runs."""
   model: str = required(
       'Model to run: a TFLite file, a frozen graph or a checkpoint.')
   output_dir: str = required(
@@ -682,7 +682,7 @@ class LoadgenOptions(NamedTuple):
 
 @options
 class ReproduceOptions(NamedTuple):
-  """From downloads to the published numbers, or not quite."""
+  """Reproduces the published numbers from downloads."""
   output_dir: str = field(
       './reproduced', 'Folder for downloads, records, models, reports and '
       'RESULTS.md. The same command goes on where it was stopped.')
@@ -717,7 +717,7 @@ class AccuracyLogOptions(NamedTuple):
 
 @options
 class ExportOptions(NamedTuple):
-  """From a checkpoint to a frozen graph, or to other formats."""
+  """Exports a checkpoint as a frozen graph or in other formats."""
   checkpoint_path: str = required(
       'Folder with checkpoints, of which the newest is taken; or one.',
       in_utf8=True, remote=True)
@@ -745,7 +745,7 @@ class ExportOptions(NamedTuple):
 
 @options
 class ConversionOptions(NamedTuple):
-  """From a frozen graph to a TFLite file, without calibration."""
+  """Converts a frozen graph to a TFLite file without calibration."""
   graph_def: str = _GRAPH_DEF
   out_tflite: str = _OUT_TFLITE
   mode: str = required(
@@ -768,7 +768,7 @@ class ConversionOptions(NamedTuple):
 
 @options
 class CalibrationOptions(NamedTuple):
-  """From a frozen graph to a TFLite file, with ranges measured on images."""
+  """Converts a frozen graph to a TFLite file, with calibration images."""
   dataset_dir: str = required(
       'Folder with the calibration images img_N.png, as '
       'gen_preprocessed_data.py writes it.')
@@ -786,7 +786,7 @@ class CalibrationOptions(NamedTuple):
 
 @options
 class RebuildOptions(NamedTuple):
-  """From a TFLite file to a checkpoint."""
+  """Rebuilds a checkpoint from a TFLite file."""
   tflite: str = required('TFLite file to rebuild from.')
   output_dir: str = required(
       'Folder for the checkpoint; must not hold one already.', in_utf8=True)
@@ -800,7 +800,7 @@ class RebuildOptions(NamedTuple):
 
 @options
 class OverlayOptions(NamedTuple):
-  """From pictures of any shape to the same with labels laid over."""
+  """Lays predicted labels over pictures of any shape."""
   model: str = _MODEL
   pictures: str = required('A picture, or a folder of pictures: JPEG or PNG.')
   output_dir: str = required('Folder for the results; made where missing.')
@@ -820,7 +820,7 @@ class OverlayOptions(NamedTuple):
 
 @options
 class ComparisonOptions(NamedTuple):
-  """Which images models are compared on, and what is made of it."""
+  """Compares models on the same images."""
   output_dir: str = required(
       'Folder for the page index.html, its charts and pictures as PNG, and '
       'comparison.json; that of an earlier comparison is replaced.')
@@ -853,7 +853,7 @@ class ComparisonOptions(NamedTuple):
 
 @options
 class InspectionOptions(NamedTuple):
-  """Which model is looked into."""
+  """Inspects a model."""
   model: str = _MODEL
   other: Optional[str] = field(
       None, 'Another model, to be compared with it tensor by tensor.')

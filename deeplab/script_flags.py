@@ -63,7 +63,7 @@ class Group(NamedTuple):
 
 
 class Script(NamedTuple):
-  """What a script's command line takes."""
+  """The command line of a script."""
   # Keyword argument of the script's main: the flags it is made from.
   groups: Mapping[str, Group] = {}
   # Names from environment.ENVIRONMENTS, the recommended one first, and
