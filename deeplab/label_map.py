@@ -153,20 +153,21 @@ def _colour(index):
 # --- Files -----------------------------------------------------------------
 
 
+class _MapError(InputError):
+  """What is wrong with a map, without the name of its file."""
+
+
 class _Entry(NamedTuple):
-  """An id of a class, as some line has it."""
-  number: object
-  trained: object
-  name: object
+  """An id of a class; a value may be of any type until it is checked."""
+  id: Any
+  label: Any
+  name: Any
   # Where it stands, for messages.
   place: str
 
 
 def read(path: str) -> LabelMap:
-  """Reads a label map, as JSON or as CSV; see the module.
-
-  Args:
-    path: the file.
+  """Reads a label map from a file of JSON or CSV; see the module.
 
   Raises:
     InputError: there is no such file, or it is no label map.
@@ -185,10 +186,6 @@ def read(path: str) -> LabelMap:
     return _from_entries(_entries_of_csv(text))
   except _MapError as error:
     raise InputError('{}: {}', given, str(error))
-
-
-class _MapError(InputError):
-  """What is wrong with a map, without the name of its file."""
 
 
 def from_json(content: Any) -> LabelMap:
@@ -228,17 +225,16 @@ def _entries_of_json(content):
   classes = content.get('classes') if isinstance(content, dict) else None
   if not isinstance(classes, list):
     raise _MapError('expected {"classes": [{"class": 1, "name": "...", "ids": '
-                   '[...]}, ...]}')
+                    '[...]}, ...]}')
   entries = []
-  for position, one in enumerate(classes):
-    place = 'entry {}'.format(position + 1)
+  for position, one in enumerate(classes, 1):
+    place = 'entry {}'.format(position)
     if not isinstance(one, dict) or set(one) - {'class', 'name', 'ids'}:
-      raise _MapError('{} of classes: expected class, name and ids'.format(
-          place))
+      raise _MapError(place + ' of classes: expected class, name and ids')
     ids = one.get('ids')
     if not isinstance(ids, list) or not ids:
-      raise _MapError('{} of classes: expected ids, a list of at least one '
-                     'number'.format(place))
+      raise _MapError(
+          place + ' of classes: expected ids, a list of at least one number')
     entries += [_Entry(number, one.get('class'), one.get('name'), place)
                 for number in ids]
   return entries
@@ -254,18 +250,19 @@ def _entries_of_csv(text):
       if not any(cells) or cells[0].startswith('#'):
         continue
       place = 'line {}'.format(rows.line_num)
+      problem = ''
       if header is None:
         header = cells
         if header != _COLUMNS:
-          raise _MapError('{} is {}; expected {}'.format(
-              place, errors.printable(','.join(cells))[:_LONGEST_NAME],
-              ','.join(_COLUMNS)))
+          problem = 'is ' + _shown(','.join(cells))
       elif len(cells) != len(_COLUMNS):
-        raise _MapError('{} has {} columns; expected {}'.format(
-            place, len(cells), ','.join(_COLUMNS)))
+        problem = 'has {} columns'.format(len(cells))
       else:
         entries.append(_Entry(_number(cells[0]), _number(cells[1]), cells[2],
                               place))
+      if problem:
+        raise _MapError('{} {}; expected {}'.format(
+            place, problem, ','.join(_COLUMNS)))
   except csv.Error as error:
     raise _MapError('line {}: {}; expected {}'.format(
         rows.line_num, error, ','.join(_COLUMNS)))
@@ -273,76 +270,65 @@ def _entries_of_csv(text):
 
 
 def _number(cell):
-  """Returns a cell's whole number; the cell itself where it is none."""
+  """Returns the whole number that a cell holds, or the cell if it is none."""
   # int() takes '1_0' and digits of other scripts too.
   return int(cell) if re.fullmatch('-?[0-9]{1,9}', cell) else cell
 
 
-# --- Checks ----------------------------------------------------------------
-
-
 def _from_entries(entries):
   """Makes a LabelMap of _Entry's, or raises _MapError."""
-  names: Dict[int, str] = {contract.IGNORE_LABEL: contract.CLASS_NAMES[
-      contract.IGNORE_LABEL]}
+  names = {contract.IGNORE_LABEL: contract.CLASS_NAMES[contract.IGNORE_LABEL]}
+  ids: Dict[int, List[int]] = {contract.IGNORE_LABEL: []}
   places: Dict[int, str] = {}
-  ids: Dict[int, List[int]] = {}
   for entry in entries:
-    index = _checked_class(entry)
-    number = _checked_id(entry, places)
-    places[number] = entry.place
-    _check_name(entry, index, names)
-    names[index] = entry.name
-    ids.setdefault(index, []).append(number)
+    problem = _problem(entry, names, places)
+    if problem:
+      raise _MapError('{}: {}'.format(entry.place, problem))
+    places[entry.id] = entry.place
+    names[entry.label] = entry.name
+    ids.setdefault(entry.label, []).append(entry.id)
   count = max(names)
   if not count:
     raise _MapError('lists no class; expected at least class 1')
-  missing = sorted(set(range(count + 1)) - set(names))
+  missing = sorted(set(range(count)) - set(names))
   if missing:
     raise _MapError('no id of class {}, but of class {}; expected classes 1, '
                     '2, ... without a gap'.format(missing[0], count))
-  return LabelMap(
-      tuple(names[index] for index in range(count + 1)),
-      # That some id is not listed, or is as class 0, means the same.
-      ((),) + tuple(tuple(sorted(ids[index]))
-                    for index in range(1, count + 1)))
+  # An id that is listed as class 0 is the same as one that is not listed.
+  ids[contract.IGNORE_LABEL] = []
+  classes = range(count + 1)
+  return LabelMap(tuple(names[index] for index in classes),
+                  tuple(tuple(sorted(ids[index])) for index in classes))
 
 
-def _checked_class(entry):
-  if not _is_number(entry.trained, MOST_CLASSES):
-    raise _MapError('{}: class {}: expected a whole number from 0 to {}'.format(
-        entry.place, _shown(entry.trained), MOST_CLASSES))
-  return entry.trained
+def _problem(entry, names, places):
+  """Returns what is wrong with an entry, by itself or beside earlier ones.
 
-
-def _checked_id(entry, places):
-  if not _is_number(entry.number, NUM_IDS - 1):
-    raise _MapError('{}: id {}: expected a whole number from 0 to {}'.format(
-        entry.place, _shown(entry.number), NUM_IDS - 1))
-  if entry.number in places:
-    raise _MapError('{}: id {} is listed twice, first in {}'.format(
-        entry.place, entry.number, places[entry.number]))
-  return entry.number
-
-
-def _is_number(value, most):
-  return type(value) is int and 0 <= value <= most
-
-
-def _check_name(entry, index, names):
-  """Refuses a name that is none, or that contradicts an earlier one."""
+  Args:
+    entry: _Entry.
+    names: of the classes before it.
+    places: where the ids before it stand.
+  """
   name = entry.name
-  if (not isinstance(name, str) or not name.strip() or name != name.strip() or
+  for word, number, most in (
+      ('class', entry.label, MOST_CLASSES), ('id', entry.id, NUM_IDS - 1)):
+    if type(number) is not int or not 0 <= number <= most:
+      return '{} {}: expected a whole number from 0 to {}'.format(
+          word, _shown(number), most)
+  if entry.id in places:
+    return 'id {} is listed twice, first in {}'.format(
+        entry.id, places[entry.id])
+  problem = ''
+  if (not isinstance(name, str) or not name or name != name.strip() or
       len(name) > _LONGEST_NAME or not name.isprintable()):
-    raise _MapError(
-        '{}: class {} is called {}; expected a name of 1 to {} visible '
-        'characters'.format(entry.place, index, _shown(name), _LONGEST_NAME))
-  if names.get(index, name) != name:
-    raise _MapError('{}: class {} is called {}, and before {}'.format(
-        entry.place, index, name, names[index]))
-  if name in names.values() and index not in names:
-    raise _MapError('{}: class {} is called {}, as another class is'.format(
-        entry.place, index, name))
+    problem = '; expected a name of 1 to {} visible characters'.format(
+        _LONGEST_NAME)
+  elif names.get(entry.label, name) != name:
+    problem = ', and before ' + names[entry.label]
+  elif entry.label not in names and name in names.values():
+    problem = ', as another class is'
+  return problem and 'class {} is called {}{}'.format(
+      entry.label, _shown(name), problem)
 
 
 def _shown(value):

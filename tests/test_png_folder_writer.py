@@ -249,17 +249,17 @@ def spoil(five):
 
 def test_bad_records_are_left_out_and_counted(generate, five, tmp_path, caplog):
   paths = spoil(five)
-  with pytest.raises(InputError, match=paths[1] + ': record 0 is not a tf.Exa'):
+  with pytest.raises(InputError, match=paths[0] + ': record 0 fails its CRC'):
     generate()
-  assert not (tmp_path / 'out').exists()
+  assert not files(tmp_path / 'out')
   summary = generate('--on_bad_record=skip')
-  assert values(tmp_path / 'out') == [1, 2, 4]
-  assert (summary.pairs, summary.skipped) == (3, 2)
+  assert values(tmp_path / 'out') == [2, 4]
+  assert (summary.pairs, summary.skipped) == (2, 3)
   assert png_folder_writer.summary_line(summary).endswith(
-      '; 2 bad records left out')
+      '; 3 bad records left out')
   manifest = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
-  assert (manifest['count'], manifest['skipped']) == (3, 2)
-  assert '2 records of val left out: {}: record 0 fails its CRC'.format(
+  assert (manifest['count'], manifest['skipped']) == (2, 3)
+  assert '3 records of val left out: {}: record 0 fails its CRC'.format(
       paths[0]) in caplog.text
 
 

@@ -26,7 +26,6 @@ from deeplab import contract
 from deeplab import options
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read
-from deeplab.data import framing
 from deeplab.data import png_folder
 from deeplab.data import splits
 from deeplab.data import synthetic
@@ -123,9 +122,8 @@ def records_in(folder):
   for name in contract.SPLITS:
     split = splits.open_split(options.DatasetOptions(
         dataset_dir=str(folder), split=name, verify_records=True))
-    found += [hashlib.sha1(framing.read(
-        record.path, record.offset).data).hexdigest()
-              for record in split.records]
+    found += [hashlib.sha1(data).hexdigest() for path in split.paths
+              for data in tf.io.tf_record_iterator(path)]
   return found
 
 

@@ -15,6 +15,7 @@ from typing import (
   Union,
 )
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
@@ -24,7 +25,6 @@ from deeplab import memory
 from deeplab import options as options_lib
 from deeplab import tf_texts
 from deeplab.data import decoding
-from deeplab.data import framing
 from deeplab.data import preprocess
 from deeplab.data import records
 from deeplab.data import splits
@@ -41,6 +41,8 @@ _SHUFFLED_RECORDS = 4096
 _PARALLEL_CALLS = machine.usable_cores()
 # Of a batch: three channels of float32, and an int32 for the label.
 _BYTES_PER_PIXEL = 16
+# Names of images that are read at a time.
+_NAMES_AT_A_TIME = 1024
 # Batches that wait, ready, while the network works on another one.
 _BATCHES_AHEAD = 2
 
@@ -105,7 +107,7 @@ class Batches:
         dataset_options, ('the network', model_map))
     self.label_map = self._split.label_map
     self.split = dataset_options.split
-    self.num_images = len(self._split.records)
+    self.num_images = self._split.count
     self.num_skipped = self._split.skipped
     if names is not None:
       self._check_names(names)
@@ -116,7 +118,7 @@ class Batches:
 
   def __iter__(self) -> Iterator[Dict[str, Any]]:
     done = 0
-    with contextlib.closing(_elements(self._make_dataset)) as elements:
+    with contextlib.closing(decoding.elements(self._make_dataset)) as elements:
       while True:
         with explaining_read_errors(
             # What is bad is left out: it would not be found to be the reason.
@@ -164,7 +166,7 @@ class Batches:
 
   def _records(self):
     """Returns the dataset of the wanted records, serialized."""
-    dataset = _paths_of(self._split).flat_map(_reader_of(self._split))
+    dataset = _shards_of(self._split).flat_map(_reader_of(self._split))
     if self._names is not None:
       dataset = dataset.filter(lambda serialized: tf.reduce_any(
           tf.equal([contract.bytes_of_name(name) for name in self._names],
@@ -173,8 +175,15 @@ class Batches:
 
   def _check_names(self, wanted):
     """Raises InputError unless each wanted name is in the records once."""
-    found = collections.Counter(
-        contract.image_name(record.filename) for record in self._split.records)
+    def make_dataset():
+      dataset = _shards_of(self._split).flat_map(_reader_of(self._split))
+      return dataset.map(_image_name).batch(_NAMES_AT_A_TIME)
+
+    with explaining_read_errors(
+        self._split.paths, largest_id=self.label_map.largest_id):
+      found = collections.Counter(
+          contract.text_of_name(name)
+          for some in decoding.elements(make_dataset) for name in some)
     for problem, names in (
         ('not in', [name for name in wanted if not found[name]]),
         ('more than once in', [
@@ -196,39 +205,13 @@ class Batches:
       return dataset.take(self.batch_size).map(self._decode)
 
     try:
-      for element in _elements(make_dataset):
+      for element in decoding.elements(make_dataset):
         problem = _excess(element, self._preprocess_options)
         if problem:
           return problem
     except tf.errors.OpError:
       pass  # splits.diagnose, which comes next, says what is wrong
     return None
-
-
-def _elements(make_dataset):
-  """Yields a dataset's elements as dicts of NumPy arrays.
-
-  Nothing is left on the caller's stack of default graphs between elements.
-
-  Args:
-    make_dataset: function that builds the dataset in the default graph.
-  """
-  graph = tf.Graph()
-  with graph.as_default():
-    iterator = _iterator(make_dataset())
-    element = iterator.get_next()
-  # It would take all memory of a GPU, which it does not use.
-  session = tf.Session(graph=graph, config=decoding.cpu_only())
-  try:
-    session.run(iterator.initializer)
-    while True:
-      try:
-        value = session.run(element)
-      except tf.errors.OutOfRangeError:
-        return
-      yield value
-  finally:
-    session.close()
 
 
 def _excess(element, options):
@@ -313,7 +296,7 @@ def training_batches(
     # An endless dataset has no remainder: this makes the batch size static.
     dataset = dataset.batch(batch_size, drop_remainder=True)
     dataset = dataset.prefetch(_BATCHES_AHEAD)
-    iterator = _iterator(dataset)
+    iterator = decoding.make_iterator(dataset)
     tf.add_to_collection(
         tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
     return iterator.get_next()
@@ -327,7 +310,7 @@ def _shuffled_records(split, seed, first):
     seed: of the order.
     first: number of records to leave out: whole epochs of them are not read.
   """
-  epoch, position = divmod(first, len(split.records))
+  epoch, position = divmod(first, split.count)
 
   @tf.autograph.experimental.do_not_convert
   def one_epoch(number):
@@ -335,8 +318,8 @@ def _shuffled_records(split, seed, first):
     seeds = tf.cast(tf.random.stateless_uniform(
         [2], tf.stack([tf.constant(seed, tf.int64), number]), 0, 2 ** 31 - 1,
         tf.int32), tf.int64)
-    count = len(split.paths)
-    dataset = _paths_of(split).shuffle(count, seed=seeds[0])
+    count = len(split.shards)
+    dataset = _shards_of(split).shuffle(count, seed=seeds[0])
     dataset = dataset.interleave(_reader_of(split), cycle_length=count)
     # Within an epoch: a buffer that held several epochs of a small set would
     # show some images often and others never.
@@ -349,41 +332,30 @@ def _shuffled_records(split, seed, first):
 # --- Reading ---------------------------------------------------------------
 
 
-def _iterator(dataset):
-  """Returns an iterator, to initialize, that runs a dataset as it is written.
-
-  TensorFlow 2.21's tuner finds nothing to tune in a fixed number of parallel
-  calls; yet with it, every third iterator makes them one after the other.
-  """
-  options = tf.data.Options()
-  if hasattr(options, 'autotune'):
-    options.autotune.enabled = False
-    dataset = dataset.with_options(options)
-  return tf.data.make_initializable_iterator(dataset)
-
-
-def _paths_of(split):
-  """Returns the dataset of a split's paths, as the file system has them."""
-  return tf.data.Dataset.from_tensor_slices(
-      [os.fsencode(path) for path in split.paths])
+def _shards_of(split):
+  """Returns the dataset of (path, number of records, which of them are kept)."""
+  shards = split.shards
+  kept = np.ones([len(shards), max(shard.readable for shard in shards)], bool)
+  for index, shard in enumerate(shards):
+    kept[index, list(shard.bad)] = False
+  return tf.data.Dataset.from_tensor_slices((
+      [os.fsencode(shard.path) for shard in shards],
+      np.array([shard.readable for shard in shards], np.int64), kept))
 
 
 def _reader_of(split):
-  """Returns a function from a shard's path to a dataset of its records."""
-  if not split.skipped:
-    return tf.data.TFRecordDataset
+  """Returns a function from an element of _shards_of to its records' dataset."""
+  @tf.autograph.experimental.do_not_convert
+  def read(path, readable, kept):
+    found = tf.data.TFRecordDataset(path)
+    if not split.skipped:
+      return found
+    both = tf.data.Dataset.zip((
+        found.take(readable), tf.data.Dataset.from_tensor_slices(kept)))
+    return both.filter(lambda unused_data, is_kept: is_kept).map(
+        lambda data, unused_is_kept: data)
 
-  # TensorFlow reads nothing of a shard after a record that is damaged.
-  def sound_records(path):
-    path = os.fsdecode(path)
-    for record in split.records:
-      if record.path == path:
-        frame = framing.read(path, record.offset)
-        frame.check()
-        yield frame.data
-
-  return lambda path: tf.data.Dataset.from_generator(
-      sound_records, tf.string, tf.TensorShape([]), args=(path,))
+  return read
 
 
 def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):

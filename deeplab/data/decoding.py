@@ -1,13 +1,13 @@
 """From a serialized tf.Example to tensors, inside a graph."""
 import contextlib
-from typing import Dict
+from typing import Any, Callable, Dict, Iterator
 
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import tf_texts
-from deeplab.data import examples
 from deeplab.data import image_header
+from deeplab.data import pairs
 from deeplab.data import records
 from deeplab.errors import InputError
 
@@ -17,11 +17,11 @@ def decode(serialized: tf.Tensor,
            ) -> Dict[str, tf.Tensor]:
   """Decodes a serialized tf.Example.
 
-  The graph fails on what the builder refuses; examples.check_content says in
-  words what is wrong.
+  The graph fails on what the builder refuses; check_content says in words what
+  is wrong.
 
   Args:
-    serialized: scalar string tensor, of which examples.check_form was asked.
+    serialized: scalar string tensor.
     largest_id: the largest that a label may hold.
 
   Returns:
@@ -73,18 +73,83 @@ class Decoder(contextlib.AbstractContextManager):
     self._session = tf.Session(graph=graph, config=cpu_only())
 
   def check(self, data: bytes) -> None:
-    """Raises InputError where `decode` fails, in words after 'record N'."""
-    form = examples.check_form(data)
+    """Raises InputError if `decode` fails, in words after 'record N'."""
     try:
       self._session.run(self._done, {self._serialized: data})
     except tf.errors.OpError as error:
-      # It tells more than TensorFlow, where it finds something.
-      examples.check_content(data, self._largest_id)
-      raise InputError('({}): {}'.format(
-          form.filename, tf_texts.message(error).split('\n')[0]))
+      # It tells more than TensorFlow, if it finds something.
+      name = check_content(data, self._largest_id)
+      raise InputError('{}: {}'.format(
+          name, tf_texts.message(error).split('\n')[0]))
 
   def __exit__(self, *unused_exception):
     self._session.close()
+
+
+def check_content(
+    data: bytes, largest_id: int = contract.LARGEST_LABEL_ON_DISK) -> str:
+  """Decodes an example as the builder decodes files.
+
+  Args:
+    data: a record's.
+    largest_id: the largest that a label may hold.
+
+  Returns:
+    The name of its image, as messages have it.
+
+  Raises:
+    InputError: in words that go after 'record N'.
+  """
+  example = records.parse(data)
+  name = records.name_in_messages(example.filename)
+  image = pairs.image_facts(
+      example.image_encoded, '{}: {}'.format(name, contract.KEY_IMAGE))
+  label = pairs.decode_label(
+      example.label_encoded, '{}: {}'.format(name, contract.KEY_LABEL),
+      largest_id=largest_id)
+  if image.size != label.size:
+    raise InputError('{}: image {}x{}, label {}x{}'.format(
+        name, *image.size, *label.size))
+  return name
+
+
+def elements(make_dataset: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
+  """Yields a dataset's elements as NumPy arrays.
+
+  Nothing is left on the caller's stack of default graphs between elements.
+
+  Args:
+    make_dataset: function that builds the dataset in the default graph.
+  """
+  graph = tf.Graph()
+  with graph.as_default():
+    iterator = make_iterator(make_dataset())
+    element = iterator.get_next()
+  # It would take all memory of a GPU, which it does not use.
+  session = tf.Session(graph=graph, config=cpu_only())
+  try:
+    session.run(iterator.initializer)
+    while True:
+      try:
+        value = session.run(element)
+      except tf.errors.OutOfRangeError:
+        return
+      yield value
+  finally:
+    session.close()
+
+
+def make_iterator(dataset: tf.data.Dataset) -> tf.data.Iterator:
+  """Returns an iterator, to initialize, that runs a dataset as it is written.
+
+  TensorFlow 2.21's tuner finds nothing to tune in a fixed number of parallel
+  calls; yet with it, every third iterator makes them one after the other.
+  """
+  options = tf.data.Options()
+  if hasattr(options, 'autotune'):
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
+  return tf.data.make_initializable_iterator(dataset)
 
 
 def cpu_only() -> tf.ConfigProto:

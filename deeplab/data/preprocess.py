@@ -1,12 +1,15 @@
 """From a decoded image and label to the network's input size.
 
-Graph operations: they work in a session of their own and inside tf.data.
-Resize to a range, then (training) scale at random, pad at the bottom and on
-the right, then (training) crop and flip at random. Images stay float32 RGB in
-[0, 255].
+The operations work in a session of their own and inside tf.data. They resize to
+a range, then (training) scale at random, pad at the bottom and on the right,
+then (training) crop and flip at random.
 
-Randomness comes in as numbers in [0, 1), so that a caller who derives them
-from a seed gets the same result whatever runs in parallel.
+Unless a function says otherwise, an image is float32 [height, width, 3], RGB in
+[0, 255], and a label is an integer [height, width, 1] or None; results have the
+types of the arguments.
+
+Random numbers are arguments in [0, 1). A caller that derives them from a seed
+gets the same result whatever runs in parallel.
 """
 from typing import Optional, Tuple
 
@@ -26,16 +29,15 @@ def for_evaluation(
   """Brings an image and its label to the crop size, without randomness.
 
   Args:
-    image: [height, width, 3] RGB in [0, 255], any numeric type.
-    label: [height, width, 1], any integer type, ids as on disk; or None.
+    image: of any numeric type.
+    label: of any integer type, ids as on disk; or None.
     options: PreprocessOptions.
     label_map: which ids are which class.
 
   Returns:
-    (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
-    [crop_height, crop_width, 1], classes, or None without a label.
-    An image that is larger than the crop after resizing fails when it is
-    evaluated, with tf.errors.InvalidArgumentError.
+    (image, label): float32 [crop_height, crop_width, 3] and int32 [crop_height,
+    crop_width, 1], classes. An image that is larger than the crop after
+    resizing fails when it is evaluated, with tf.errors.InvalidArgumentError.
   """
   image = _image(image)
   shape = tf.shape(image)
@@ -58,15 +60,14 @@ def for_training(
   """Brings an image and its label to the crop size, augmented at random.
 
   Args:
-    image: [height, width, 3] RGB in [0, 255], any numeric type.
-    label: [height, width, 1], any integer type, ids as on disk.
+    image: as for `for_evaluation`.
+    label: as for `for_evaluation`, not None.
     options: PreprocessOptions.
-    seed: two integers, int64 [2]; equal seeds give equal results.
+    seed: int64 [2]; equal seeds give equal results.
     label_map: which ids are which class.
 
   Returns:
-    (image, label): float32 [crop_height, crop_width, 3] in [0, 255] and int32
-    [crop_height, crop_width, 1], classes.
+    (image, label) as from `for_evaluation`.
   """
   # For the scale, the row and the column of the crop, and the flip.
   draws = tf.random.stateless_uniform([4], seed)
@@ -108,16 +109,7 @@ def resized_size(height: tf.Tensor, width: tf.Tensor,
 
 def resized_size_of(height: int, width: int,
                     options: options_lib.PreprocessOptions) -> Tuple[int, int]:
-  """Computes what `resized_size` does, in NumPy, for error messages.
-
-  Args:
-    height: int, pixels.
-    width: int, pixels.
-    options: PreprocessOptions.
-
-  Returns:
-    (height, width): ints, pixels.
-  """
+  """Computes in NumPy what `resized_size` does, for error messages."""
   if options.min_resize_value is None:
     return int(height), int(width)
   # Every step in float32, as in the graph: a product just below a whole number
@@ -143,14 +135,14 @@ def resize_to_range(
   `resize_factor` both sides are multiples of it, plus one.
 
   Args:
-    image: [height, width, 3], any numeric type.
-    label: integer [height, width, 1], or None.
+    image: of any numeric type.
+    label: a label or None.
     options: PreprocessOptions; without `min_resize_value` nothing is resized.
 
   Returns:
-    (image, label), resized: float32, and the type that the label had. More than
-    contract.MAX_PIXELS, as without a limit a narrow image gets, fail when they
-    are evaluated, with tf.errors.InvalidArgumentError.
+    (image, label), resized; the image is float32. If it would have more than
+    contract.MAX_PIXELS, which a narrow image can without a limit, the graph
+    fails with tf.errors.InvalidArgumentError.
   """
   if options.min_resize_value is None:
     return tf.cast(image, tf.float32), label
@@ -171,16 +163,8 @@ def random_scale(
   """Scales by a factor between the least and the greatest one.
 
   The factors are evenly spaced, `scale_factor_step_size` apart, both ends
-  included; with a step of 0 any factor of the range is as likely.
-
-  Args:
-    image: float32 [height, width, 3].
-    label: integer [height, width, 1], or None.
-    options: PreprocessOptions.
-    draw: float32 scalar in [0, 1) that picks the factor.
-
-  Returns:
-    (image, label), scaled, sides rounded down; types as given.
+  included. With a step of 0 all factors of the range are equally likely. Sides
+  are rounded down.
   """
   low, high = options.min_scale_factor, options.max_scale_factor
   if low == high == 1.0:
@@ -201,13 +185,7 @@ def pad_to_crop(
 ) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Pads at the bottom and on the right to at least the crop size.
 
-  Args:
-    image: float32 [height, width, 3] in [0, 255]; padded with mid-grey.
-    label: integer [height, width, 1], or None; padded with the ignored label.
-    options: PreprocessOptions.
-
-  Returns:
-    (image, label), no side shorter than the crop; types as given.
+  The image is padded with mid-grey, the label with the ignored class.
   """
   missing = tf.maximum(options.crop_size - tf.shape(image)[:2], 0)
   paddings = [[0, missing[0]], [0, missing[1]], [0, 0]]
@@ -225,16 +203,13 @@ def random_crop(
     image: tf.Tensor, label: tf.Tensor, *,
     options: options_lib.PreprocessOptions, draws: tf.Tensor
 ) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Cuts one window of the crop size out of the image and out of the label.
+  """Cuts the same window of the crop size out of an image and its label.
 
   Args:
-    image: float32 [height, width, 3], no side shorter than the crop.
-    label: integer [height, width, 1].
+    image: no side is shorter than the crop.
+    label: of the same size.
     options: PreprocessOptions.
-    draws: float32 [2] in [0, 1) that pick the row and the column.
-
-  Returns:
-    (image, label) of the crop size; types as given.
+    draws: float32 [2], for the row and the column.
   """
   # A draw is at most 1 - 2**-23, so that its product with n stays below n.
   positions = tf.shape(image)[:2] - options.crop_size + 1
@@ -246,16 +221,7 @@ def random_crop(
 
 def random_flip(image: tf.Tensor, label: tf.Tensor, *,
                 draw: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Mirrors left and right where the draw is below 0.5.
-
-  Args:
-    image: float32 [height, width, 3].
-    label: integer [height, width, 1].
-    draw: float32 scalar in [0, 1).
-
-  Returns:
-    (image, label), of the same shapes and types.
-  """
+  """Mirrors left and right if the draw is below 0.5."""
   return tf.cond(
       draw < 0.5,
       lambda: (tf.reverse(image, [1]), tf.reverse(label, [1])),
@@ -263,7 +229,7 @@ def random_flip(image: tf.Tensor, label: tf.Tensor, *,
 
 
 def _image(image):
-  """Returns an image as a tensor of its own type; its rank must be right."""
+  """Returns an image as a tensor, with its rank checked."""
   image = tf.convert_to_tensor(image)
   image.shape.assert_is_compatible_with([None, None, 3])
   return image
@@ -311,8 +277,7 @@ def _scale_factors(options):
 def _resize(image, label, size):
   """Resizes, bilinear for the image and nearest neighbour for the label.
 
-  Of whatever type the image is, the result is float32, and computed in float32:
-  to cast it before would take time and change no bit.
+  The image becomes float32: a cast before would take time and change no bit.
   """
   image = tf.squeeze(tf.image.resize_bilinear(
       tf.expand_dims(image, 0), size, align_corners=True), [0])

@@ -14,9 +14,7 @@ know that it is whole and of the same set as the others:
      ...}
 
 The builder adds pairs left out, the seed of the order, the share of each class
-and, where it was given one, the label map. The first releases wrote a number of
-shards in place of the list: of their sets the number of pairs is compared. The
-reference's have no such file.
+and, if it was given one, the label map. The reference's sets have no such file.
 """
 import contextlib
 import errno
@@ -33,6 +31,7 @@ from typing import (
   Tuple,
 )
 
+from google.protobuf import message as protobuf_message
 import tensorflow.compat.v1 as tf
 
 from deeplab import contract
@@ -88,6 +87,40 @@ def _int_feature(value):
   return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
+class Parsed(NamedTuple):
+  """What readers take of a tf.Example; the images are not decoded."""
+  image_encoded: bytes
+  label_encoded: bytes
+  # contract.KEY_FILENAME as it stands there; empty: none.
+  filename: bytes
+
+
+def parse(data: bytes) -> Parsed:
+  """Parses a serialized tf.Example.
+
+  Raises:
+    InputError: it is another thing; in words that go after 'record N'.
+  """
+  try:
+    features = tf.train.Example.FromString(data).features.feature
+  except protobuf_message.DecodeError:
+    raise InputError('is not a tf.Example')
+  filename = b''.join(features[contract.KEY_FILENAME].bytes_list.value[:1])
+  images = []
+  for key in (contract.KEY_IMAGE, contract.KEY_LABEL):
+    values = features[key].bytes_list.value
+    if len(values) != 1:
+      raise InputError('{}: {} holds {} values of bytes, expected 1'.format(
+          name_in_messages(filename), key, len(values)))
+    images.append(values[0])
+  return Parsed(*images, filename)
+
+
+def name_in_messages(filename: bytes) -> str:
+  """Returns the name of a record's image as it stands after 'record N'."""
+  return '({})'.format(contract.text_of_name(filename) or 'no name')
+
+
 def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
   """Parses one serialized tf.Example inside a graph.
 
@@ -95,23 +128,32 @@ def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
     serialized: scalar string tensor.
 
   Returns:
-    Dict of scalar tensors: 'image_encoded', 'label_encoded' and 'filename'
-    (string), 'height' and 'width' (int64, pixels; 0 where not recorded).
+    Dict of scalar string tensors, named as in Parsed. The graph fails if it is
+    no such example.
   """
-  features = tf.io.parse_single_example(serialized, {
-      contract.KEY_IMAGE: tf.io.FixedLenFeature((), tf.string),
-      contract.KEY_LABEL: tf.io.FixedLenFeature((), tf.string),
-      contract.KEY_FILENAME: tf.io.FixedLenFeature((), tf.string, ''),
-      contract.KEY_HEIGHT: tf.io.FixedLenFeature((), tf.int64, 0),
-      contract.KEY_WIDTH: tf.io.FixedLenFeature((), tf.int64, 0),
-  })
+  # Not tf.io.parse_single_example: its error has the data in its text, with
+  # which TensorFlow 1.15 ends with a segmentation fault.
+  features, = _decode_proto(serialized, 'Example', 'features').values
+  entries, = _decode_proto(features[0], 'Features', 'feature').values
+  keys, found = _decode_proto(
+      entries, 'Features.FeatureEntry', 'key', 'value').values
+  wanted = tf.stack([
+      tf.strings.reduce_join(tf.boolean_mask(found, tf.equal(keys, key)))
+      for key in (
+          contract.KEY_IMAGE, contract.KEY_LABEL, contract.KEY_FILENAME)])
+  lists, = _decode_proto(wanted, 'Feature', 'bytes_list').values
+  contents = _decode_proto(lists[:, 0], 'BytesList', 'value')
+  one_of_each = tf.reduce_all(tf.equal(contents.sizes[:2], 1))
+  with tf.control_dependencies([tf.Assert(
+      one_of_each, ['no image and label', contents.sizes])]):
+    values = contents.values[0][:, 0]
   return {
-      'image_encoded': features[contract.KEY_IMAGE],
-      'label_encoded': features[contract.KEY_LABEL],
-      'filename': features[contract.KEY_FILENAME],
-      'height': features[contract.KEY_HEIGHT],
-      'width': features[contract.KEY_WIDTH],
-  }
+      name: values[index] for index, name in enumerate(Parsed._fields)}
+
+
+def _decode_proto(serialized, message, *fields):
+  return tf.io.decode_proto(
+      serialized, 'tensorflow.' + message, fields, [tf.string] * len(fields))
 
 
 # --- Writing ---------------------------------------------------------------
@@ -285,8 +327,8 @@ class Description(NamedTuple):
   """What SPLIT.json says."""
   path: str
   pairs: int
-  # By name; None: not said, in a file of an earlier release.
-  shards: Optional[Dict[str, ShardFacts]]
+  # By name.
+  shards: Dict[str, ShardFacts]
   # None: built without one.
   label_map: Optional[label_maps.LabelMap]
 
@@ -333,7 +375,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
         'build_ade20k_data.py'.format(
             split, dataset_dir,
             some_of(sorted(storage.names_in(dataset_dir))) or 'nothing'))
-  if description and description.shards is not None:
+  if description:
     _check_described(dataset_dir, shards, description)
   else:
     _check_whole(dataset_dir, split, shards)
@@ -419,13 +461,9 @@ def _parse_description(path, split, content):
     raise ValueError
   pairs = _count(content['pairs'])
   label_map = label_maps.optional_from_json(content, path)
-  shards = content['shards']
-  if not isinstance(shards, list):
-    _count(shards)
-    return Description(path, pairs, None, label_map)
   found = [ShardFacts(
       str(shard['name']), _count(shard['records']), _count(shard['bytes']),
-      str(shard['sha256'])) for shard in shards]
+      str(shard['sha256'])) for shard in content['shards']]
   wanted: Set[Tuple[str, int, int]] = {
       (split, index, len(found)) for index in range(len(found))}
   if wanted != {contract.parse_shard_name(shard.name) for shard in found} or (

@@ -1,14 +1,17 @@
 """The records of a split that are to be read: all, or those that are sound.
 
-Before TensorFlow is given a record, the form of each is looked at. With
-DatasetOptions.verify_records, or where bad records are to be left out, each is
-decoded too.
+At the start, the sizes and counts of shards are compared with SPLIT.json. With
+DatasetOptions.verify_records, or if bad records are to be left out, every
+record is read and decoded first. Otherwise TensorFlow finds a bad record when
+it is used; `diagnose` says which one it was.
 """
-import functools
+import contextlib
 import itertools
 import logging
 import os
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import tensorflow.compat.v1 as tf
 
 from deeplab import contract
 from deeplab import errors
@@ -19,42 +22,52 @@ from deeplab import parallel
 from deeplab import progress
 from deeplab import storage
 from deeplab.data import decoding
-from deeplab.data import examples
 from deeplab.data import framing
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_messages
 
 _LOG = logging.getLogger(__name__)
 _REBUILD = 'rebuild this shard with build_ade20k_data.py'
-# Bad records that are named where they are left out.
+# Bad records that are named if they are left out.
 _NAMED = 20
 
 
-class Record(NamedTuple):
-  """One record to read."""
-  # The shard that it is in; its number there, counted from 0; framing.Frame's
-  # offset.
+class Shard(NamedTuple):
+  """What is to be read of a shard."""
   path: str
-  number: int
-  offset: int
-  # The image's file name as recorded, which may have a folder.
-  filename: str
+  # Number of records before the first one that TensorFlow cannot read.
+  readable: int
+  # Positions among these of records that are left out, counted from 0.
+  bad: Tuple[int, ...] = ()
+
+  @property
+  def count(self) -> int:
+    """Number of records to read."""
+    return self.readable - len(self.bad)
 
 
 class Split(NamedTuple):
   """What is to be read of a split."""
-  # All shards.
-  paths: Tuple[str, ...]
-  # In order.
-  records: Tuple[Record, ...]
-  # How many others there are, or were.
+  shards: Tuple[Shard, ...]
+  # Number of records that are left out.
   skipped: int
-  # What tells whether the shards are still the same files.
+  # Tells whether the shards are still the same files.
   state: Tuple[storage.State, ...]
   # Which ids of the labels are which class.
   label_map: label_maps.LabelMap
+
+  @property
+  def paths(self) -> Tuple[str, ...]:
+    """Paths of all shards."""
+    return tuple(shard.path for shard in self.shards)
+
+  @property
+  def count(self) -> int:
+    """Number of records to read."""
+    return sum(shard.count for shard in self.shards)
 
 
 def label_map_of(
@@ -98,52 +111,38 @@ def open_split(
       unless those are left out; label maps that differ.
   """
   shard_set = records.find(options.dataset_dir, options.split)
+  description = shard_set.description
   label_map = label_map_of(options, *others)
   state = state_of(shard_set.paths)
-  scans = [_scan(path) for path in progress.shown(
-      shard_set.paths, 'reading ' + options.split, unit='shard')]
+  if not description:
+    _LOG.info('%s has no %s: whether records are missing is not known',
+              options.dataset_dir, contract.description_name(options.split))
   skips = options.on_bad_record == options_lib.SKIP
-  if not skips:
-    _refuse_any(scans)
-  _say_what_is_not_known(options, shard_set.description)
-  if shard_set.description:
-    scans = _compared(scans, shard_set.description)
+  expected = {path: _expected(path, description, skips)
+              for path in shard_set.paths}
+  total = sum(expected.values())
+  shards = [Shard(path, count) for path, count in expected.items()]
+  problems: List[Message] = []
   if skips or options.verify_records:
-    scans = _decoded(scans, options.split, label_map.largest_id)
-    if not skips:
-      _refuse_any(scans)
-  if options.verify_records:
-    _compare_checksums(scans, shard_set.description)
-  found = tuple(record for scan in scans for record in scan.records)
-  skipped = sum(scan.skipped for scan in scans)
+    shards, problems = _sound(
+        expected, label_map.largest_id, 'checking ' + options.split)
+  if problems and not skips:
+    raise InputError('{}; {}{}', problems[0], _REBUILD, '' if not problems[1:]
+                     else ' (and {} more bad ones)'.format(len(problems) - 1))
+  if options.verify_records and description:
+    _compare_checksums(shards, description)
+  skipped = total - sum(shard.count for shard in shards)
   if skipped:
-    _LOG.warning(
-        '%s of %s left out: %s', _counted(skipped), options.split,
-        some_messages(_problems(scans), limit=_NAMED))
-  if not found:
+    _LOG.warning('%s of %s left out: %s', progress.counted(skipped, 'record'),
+                 options.split, some_messages(problems, limit=_NAMED))
+  if skipped == total:
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(shard_set.paths, found, skipped, state, label_map)
-
-
-def _counted(count):
-  return '1 record' if count == 1 else '{} records'.format(count)
-
-
-def _problems(scans):
-  return [problem for scan in scans for problem in scan.problems]
-
-
-def _refuse_any(scans):
-  problems = _problems(scans)
-  if problems:
-    more = len(problems) - 1
-    raise InputError('{}; {}{}', problems[0], _REBUILD, '' if not more else
-                     ' (and {} more bad ones)'.format(more))
+  return Split(tuple(shards), skipped, state, label_map)
 
 
 def state_of(paths: Sequence[str]) -> Tuple[storage.State, ...]:
-  """Returns what changes where files are replaced or written to.
+  """Returns what changes if files are replaced or written to.
 
   Raises:
     InputError: a file cannot be looked at any more.
@@ -154,157 +153,121 @@ def state_of(paths: Sequence[str]) -> Tuple[storage.State, ...]:
     raise InputError(errors.of_system(error))
 
 
-# --- Looking at every record -----------------------------------------------
+# --- Sizes, counts and checksums -------------------------------------------
 
 
-class _Scan(NamedTuple):
-  """What a look at one shard found."""
-  path: str
-  # Sound as far as they were looked at.
-  records: List[Record]
-  # 'PATH: record N ...' of the others that were found.
-  problems: List[errors.Message]
-  # Whether the end of the file was reached, from record to record.
-  is_whole: bool
-  # Records that are not in `records`, those included that were not found.
-  skipped: int
-
-
-def _scan(path: str) -> _Scan:
-  """Looks at the framing of a shard, and at the form of its examples."""
-  found: List[Record] = []
-  problems: List[errors.Message] = []
-  frames = framing.frames(path)
-  number = 0
-  while True:
-    try:
-      frame = next(frames, None)
-    except InputError as error:
-      problems.append(_problem(path, number, error))
-      return _Scan(path, found, problems, False, len(problems))
-    except OSError as error:
-      raise InputError(errors.of_system(error))
-    if frame is None:
-      return _Scan(path, found, problems, True, len(problems))
-    try:
-      found.append(Record(path, number, frame.offset, _filename(frame)))
-    except InputError as error:
-      problems.append(_problem(path, number, error))
-    number += 1
-
-
-def _filename(frame):
-  """Returns what an example calls its image, or raises InputError."""
-  try:
-    return examples.check_form(frame.data).filename
-  except InputError:
-    frame.check()  # where it has been damaged since, that is what to say
-    raise
-
-
-def _problem(path, number, error):
-  return errors.Message('{}: record {} {}', path, number, error)
-
-
-def _decoded(scans, split, largest_id):
-  """Decodes every record; returns the scans without those that fail."""
-  with decoding.Decoder(largest_id) as decoder:
-    checked, problems = parallel.check_all(
-        functools.partial(_check_content, decoder=decoder),
-        [record for scan in scans for record in scan.records],
-        title='checking ' + split, unit='record')
-  outcomes, reasons = iter(checked), iter(problems)
-  result = []
-  for scan in scans:
-    # In the order of the scans, as many as there are.
-    sound = [record for record in itertools.islice(
-        outcomes, len(scan.records)) if record]
-    bad = len(scan.records) - len(sound)
-    result.append(scan._replace(
-        records=sound, skipped=scan.skipped + bad,
-        problems=scan.problems + list(itertools.islice(reasons, bad))))
-  return result
-
-
-def _check_content(record: Record, decoder: decoding.Decoder) -> Record:
-  """Returns a record; raises InputError where it cannot be decoded."""
-  try:
-    frame = framing.read(record.path, record.offset)
-    frame.check()
-    decoder.check(frame.data)
-  except InputError as error:
-    raise InputError('{}', _problem(record.path, record.number, error))
-  return record
-
-
-# --- What SPLIT.json says --------------------------------------------------
-
-
-def _compared(scans, description):
-  """Holds scans against a description.
+def _expected(path, description, skips):
+  """Returns the number of records that a shard should have.
 
   Args:
-    scans: list of _Scan.
-    description: records.Description.
-
-  Returns:
-    The scans; where the end of a shard cannot be read, what it lacks is
-    counted as left out.
+    path: of the shard.
+    description: records.Description, or None.
+    skips: whether bad records are left out, and not refused.
 
   Raises:
-    InputError: a shard that can be read, but is not the one described.
+    InputError: the shard is not the one that is described, or it is damaged.
   """
-  if description.shards is None:
-    return _compared_in_all(scans, description)
-  name = os.path.basename(description.path)
-  result = []
-  for scan in scans:
-    facts = description.shards[os.path.basename(scan.path)]
-    found = len(scan.records) + scan.skipped
-    size = storage.size(scan.path)
-    if scan.is_whole and (found, size) != (facts.records, facts.bytes) or (
-        found > facts.records):
-      raise InputError('{}: {} in {} bytes, but {} says {} in {}; {}'.format(
-          scan.path, _counted(found), size, name, facts.records, facts.bytes,
-          records.BUILD_AGAIN))
-    result.append(scan._replace(skipped=facts.records - len(scan.records)))
-  return result
-
-
-def _compared_in_all(scans, description):
-  """The same where only the number of all records is known."""
-  found = sum(len(scan.records) + scan.skipped for scan in scans)
-  lost = description.pairs - found
-  broken = [scan for scan in scans if not scan.is_whole]
-  if lost < 0 or lost and not broken:
-    raise InputError('{}: {} in the shards, but {} are described; {}'.format(
-        description.path, _counted(found), description.pairs,
+  tally = framing.tally(path)
+  if tally.problem and not skips:
+    raise InputError('{}: record {} {}; {}'.format(
+        path, tally.records, tally.problem, _REBUILD))
+  if not description:
+    return tally.records + bool(tally.problem)
+  facts = description.shards[os.path.basename(path)]
+  if tally.records > facts.records or not tally.problem and (
+      (tally.records, tally.bytes) != (facts.records, facts.bytes)):
+    raise InputError('{}: {} in {} bytes, but {} says {} in {}; {}'.format(
+        path, progress.counted(tally.records, 'record'), tally.bytes,
+        os.path.basename(description.path), facts.records, facts.bytes,
         records.BUILD_AGAIN))
-  return [scan._replace(skipped=scan.skipped + lost)
-          if broken and scan is broken[0] else scan for scan in scans]
+  return facts.records
 
 
-def _say_what_is_not_known(options, description):
-  """Logs what cannot be checked of an older set."""
-  if description is None:
-    _LOG.info('%s has no %s: whether records are missing is not known',
-              options.dataset_dir,
-              contract.description_name(options.split))
-  elif description.shards is None:
-    _LOG.info('%s is of an earlier release: it has no checksums, and the '
-              'records of all shards together', description.path)
-
-
-def _compare_checksums(scans, description):
-  """Raises InputError where a shard that looks sound is another one."""
-  if description is None or description.shards is None:
-    return
-  for scan in progress.shown(scans, 'checksums', unit='shard'):
-    wanted = description.shards[os.path.basename(scan.path)].sha256
-    # Where records are bad, that is why.
-    if not scan.problems and files.sha256_of(scan.path) != wanted:
+def _compare_checksums(shards, description):
+  """Raises InputError if a shard without a bad record is another one."""
+  for shard in progress.shown(shards, 'checksums', unit='shard'):
+    wanted = description.shards[os.path.basename(shard.path)]
+    if shard.count == wanted.records and (
+        files.sha256_of(shard.path) != wanted.sha256):
       raise InputError('{}: not the checksum that {} says; {}'.format(
-          scan.path, os.path.basename(description.path), records.BUILD_AGAIN))
+          shard.path, os.path.basename(description.path), records.BUILD_AGAIN))
+
+
+# --- Every record ----------------------------------------------------------
+
+
+class _Record(NamedTuple):
+  """A record as TensorFlow reads it."""
+  path: str
+  # Counted from 0 in each shard.
+  number: int
+  data: bytes
+  # Why it and those after it cannot be read; '': it has been read.
+  unreadable: str = ''
+
+
+def _records_of(path: str) -> Iterator[_Record]:
+  """Yields the records of a shard up to the first that cannot be read."""
+  tally = framing.tally(path)
+  problem = tally.problem
+  numbers = itertools.count()
+  try:
+    for data in decoding.elements(lambda: tf.data.TFRecordDataset(
+        [os.fsencode(path)]).take(tally.records)):
+      yield _Record(path, next(numbers), data)
+  except tf.errors.DataLossError:
+    problem = 'fails its CRC'
+  if problem:
+    yield _Record(path, next(numbers), b'', problem)
+
+
+def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
+             ) -> Iterator[Tuple[_Record, Optional[Message]]]:
+  """Yields records without their data, and what is wrong with each."""
+  def check(record):
+    problem = None
+    try:
+      if record.unreadable:
+        raise InputError(record.unreadable)
+      decoder.check(record.data)
+    except InputError as error:
+      problem = Message('{}: record {} {}', record.path, record.number, error)
+    return record._replace(data=b''), problem
+
+  found = itertools.chain.from_iterable(map(_records_of, paths))
+  with decoding.Decoder(largest_id) as decoder, (
+      parallel.mapped_in_threads(check, found)) as checked:
+    yield from progress.shown(checked, title, unit='record', total=total)
+
+
+def _sound(expected: Dict[str, int], largest_id: int, title: str
+           ) -> Tuple[List[Shard], List[Message]]:
+  """Decodes every record of some shards.
+
+  Args:
+    expected: number of records by path.
+    largest_id: the largest that a label may hold.
+    title: what to call the progress.
+
+  Returns:
+    (shards, problems): the records to read, and what is wrong with others.
+  """
+  shards = {path: Shard(path, count) for path, count in expected.items()}
+  problems = []
+  for record, problem in _checked(
+      list(expected), largest_id, sum(expected.values()), title):
+    shard = shards[record.path]
+    if record.unreadable:
+      shards[shard.path] = shard._replace(readable=record.number)
+      lost = shard.readable - record.number - 1
+      if lost > 0:
+        problem = Message('{}, so {} after it cannot be read', problem,
+                          progress.counted(lost, 'record'))
+    elif problem:
+      shards[shard.path] = shard._replace(bad=shard.bad + (record.number,))
+    if problem:
+      problems.append(problem)
+  return list(shards.values()), problems
 
 
 # --- Diagnosis -------------------------------------------------------------
@@ -312,8 +275,7 @@ def _compare_checksums(scans, description):
 
 def diagnose(
     paths: Sequence[str],
-    largest_id: int = contract.LARGEST_LABEL_ON_DISK
-) -> Optional[errors.Message]:
+    largest_id: int = contract.LARGEST_LABEL_ON_DISK) -> Optional[Message]:
   """Looks for the record that made TensorFlow fail.
 
   Args:
@@ -321,19 +283,13 @@ def diagnose(
     largest_id: the largest that a label may hold.
 
   Returns:
-    One line that names shard, record (counted from 0) and defect; None where
-    every record is sound.
+    One line that names shard, record (counted from 0) and defect; None if every
+    record is sound.
   """
-  scans = [_scan(path) for path in paths]
-  problems = _problems(scans)
-  found = [record for scan in scans for record in scan.records]
-  if not problems:
-    with decoding.Decoder(largest_id) as decoder, parallel.mapped_in_threads(
-        functools.partial(_check_content, decoder=decoder), found) as checked:
-      try:
-        for _ in progress.shown(checked, 'looking for the record',
-                                unit='record', total=len(found)):
-          pass
-      except InputError as error:
-        problems.append(error)
-  return errors.Message('{}; {}', problems[0], _REBUILD) if problems else None
+  total = sum(framing.tally(path).records for path in paths)
+  with contextlib.closing(_checked(
+      paths, largest_id, total, 'looking for the record')) as checked:
+    for _, problem in checked:
+      if problem:
+        return Message('{}; {}', problem, _REBUILD)
+  return None
