@@ -27,6 +27,7 @@ from deeplab import files
 from deeplab import inputs
 from deeplab import label_map as label_maps
 from deeplab import parallel
+from deeplab import progress
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -321,9 +322,10 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
     raise InputError('no annotation of {} holds a class id of 1..{}'.format(
         len(found), last))
   if any(above):
-    _LOG.info('%d pixels of %d annotations have labels above %d and are '
-              'ignored, as in the MLPerf Mobile app', sum(above),
-              np.count_nonzero(above), last)
+    _LOG.info(
+        'labels above %d are ignored, as in the MLPerf Mobile app: %s of %s',
+        last, progress.counted(sum(above), 'pixel'),
+        progress.counted(np.count_nonzero(above), 'annotation'))
   return sum(above)
 
 
