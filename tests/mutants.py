@@ -90,8 +90,8 @@ MUTANTS = (
     Mutant('problem = read.not_finite_in(written)', 'problem = None',
         'test_weights_that_are_not_finite_are_not_saved'),
     # Shards are not held against their description.
-    Mutant('scans = _compared(scans, shard_set.description)', 'pass',
-        'test_a_shard_cut_between_records_is_named'),
+    Mutant('(tally.records, tally.bytes) != (facts.records, facts.bytes)',
+        'False', 'test_a_shard_cut_between_records_is_named'),
     # A build that leaves no marker.
     Mutant('facts) _mark(markers)', 'facts)',
         'test_killed_at_any_change_readers_see_one_set_or_refuse'),
