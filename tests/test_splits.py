@@ -139,7 +139,7 @@ def test_records_of_another_form_are_left_out(tmp_path):
 def test_a_sound_set_is_read_whole(described, tmp_path):
   for options in ({}, {'verify_records': True}, {'on_bad_record': 'skip'}):
     split = open_val(tmp_path, **options)
-    assert (split.count, split.skipped) == (6, 0)
+    assert (split.num_records, split.skipped) == (6, 0)
     assert split.paths == tuple(described)
     assert numbers(tmp_path, **options) == [0, 1, 2, 3, 4, 5]
 

@@ -107,7 +107,7 @@ class Batches:
         dataset_options, ('the network', model_map))
     self.label_map = self._split.label_map
     self.split = dataset_options.split
-    self.num_images = self._split.count
+    self.num_images = self._split.num_records
     self.num_skipped = self._split.skipped
     if names is not None:
       self._check_names(names)
@@ -310,7 +310,7 @@ def _shuffled_records(split, seed, first):
     seed: of the order.
     first: number of records to leave out: whole epochs of them are not read.
   """
-  epoch, position = divmod(first, split.count)
+  epoch, position = divmod(first, split.num_records)
 
   @tf.autograph.experimental.do_not_convert
   def one_epoch(number):
@@ -333,7 +333,7 @@ def _shuffled_records(split, seed, first):
 
 
 def _shards_of(split):
-  """Returns the dataset of (path, number of records, which of them are kept)."""
+  """Returns the dataset of (path, readable records, which of them to read)."""
   shards = split.shards
   kept = np.ones([len(shards), max(shard.readable for shard in shards)], bool)
   for index, shard in enumerate(shards):
@@ -344,7 +344,7 @@ def _shards_of(split):
 
 
 def _reader_of(split):
-  """Returns a function from an element of _shards_of to its records' dataset."""
+  """Returns a function from an element of _shards_of to its records."""
   @tf.autograph.experimental.do_not_convert
   def read(path, readable, kept):
     found = tf.data.TFRecordDataset(path)

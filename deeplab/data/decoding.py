@@ -1,6 +1,6 @@
 """From a serialized tf.Example to tensors, inside a graph."""
 import contextlib
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Generator
 
 import tensorflow.compat.v1 as tf
 
@@ -113,7 +113,7 @@ def check_content(
   return name
 
 
-def elements(make_dataset: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
+def elements(make_dataset: Callable[[], tf.data.Dataset]) -> Generator[Any, None, None]:
   """Yields a dataset's elements as NumPy arrays.
 
   Nothing is left on the caller's stack of default graphs between elements.

@@ -113,7 +113,7 @@ def parse(data: bytes) -> Parsed:
       raise InputError('{}: {} holds {} values of bytes, expected 1'.format(
           name_in_messages(filename), key, len(values)))
     images.append(values[0])
-  return Parsed(*images, filename)
+  return Parsed(images[0], images[1], filename)
 
 
 def name_in_messages(filename: bytes) -> str:

@@ -9,7 +9,16 @@ import contextlib
 import itertools
 import logging
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+  Dict,
+  Generator,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import tensorflow.compat.v1 as tf
 
@@ -44,7 +53,7 @@ class Shard(NamedTuple):
   bad: Tuple[int, ...] = ()
 
   @property
-  def count(self) -> int:
+  def num_records(self) -> int:
     """Number of records to read."""
     return self.readable - len(self.bad)
 
@@ -65,9 +74,9 @@ class Split(NamedTuple):
     return tuple(shard.path for shard in self.shards)
 
   @property
-  def count(self) -> int:
+  def num_records(self) -> int:
     """Number of records to read."""
-    return sum(shard.count for shard in self.shards)
+    return sum(shard.num_records for shard in self.shards)
 
 
 def label_map_of(
@@ -131,7 +140,7 @@ def open_split(
                      else ' (and {} more bad ones)'.format(len(problems) - 1))
   if options.verify_records and description:
     _compare_checksums(shards, description)
-  skipped = total - sum(shard.count for shard in shards)
+  skipped = total - sum(shard.num_records for shard in shards)
   if skipped:
     _LOG.warning('%s of %s left out: %s', progress.counted(skipped, 'record'),
                  options.split, some_messages(problems, limit=_NAMED))
@@ -187,7 +196,7 @@ def _compare_checksums(shards, description):
   """Raises InputError if a shard without a bad record is another one."""
   for shard in progress.shown(shards, 'checksums', unit='shard'):
     wanted = description.shards[os.path.basename(shard.path)]
-    if shard.count == wanted.records and (
+    if shard.num_records == wanted.records and (
         files.sha256_of(shard.path) != wanted.sha256):
       raise InputError('{}: not the checksum that {} says; {}'.format(
           shard.path, os.path.basename(description.path), records.BUILD_AGAIN))
@@ -222,7 +231,7 @@ def _records_of(path: str) -> Iterator[_Record]:
 
 
 def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
-             ) -> Iterator[Tuple[_Record, Optional[Message]]]:
+             ) -> Generator[Tuple[_Record, Optional[Message]], None, None]:
   """Yields records without their data, and what is wrong with each."""
   def check(record):
     problem = None
