@@ -222,8 +222,8 @@ def test_folders_of_the_app_are_taken(model, folder, caplog):
   with caplog.at_level('INFO'):
     report = evaluate(model, folder)
   assert report.matrix.tolist() == expected.matrix.tolist()
-  assert ('labels above 31 are ignored, as in the MLPerf Mobile app: 5 pixels of '
-          '2 annotations' in caplog.text)
+  assert ('labels above 31 are ignored, as in the MLPerf Mobile app: 5 pixels '
+          'of 2 annotations' in caplog.text)
   raw.write_bytes(bytes(19))
   with pytest.raises(InputError, match='img_2.raw has 19 bytes; expected 20, '
                      'one for each pixel of its image'):

@@ -113,7 +113,8 @@ def check_content(
   return name
 
 
-def elements(make_dataset: Callable[[], tf.data.Dataset]) -> Generator[Any, None, None]:
+def elements(make_dataset: Callable[[], tf.data.Dataset]
+             ) -> Generator[Any, None, None]:
   """Yields a dataset's elements as NumPy arrays.
 
   Nothing is left on the caller's stack of default graphs between elements.
