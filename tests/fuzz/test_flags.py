@@ -42,7 +42,7 @@ def command_lines(draw):
   return script, draw(strategies.lists(words, max_size=5))
 
 
-@fuzz.given(command_lines(), examples=500)
+@fuzz.given(command_lines(), examples=150)
 def test_any_command_line(drawn):
   script, arguments = drawn
   values = flags.FlagValues()

@@ -70,7 +70,7 @@ def bounded(test):
   return measured
 
 
-@fuzz.given(damaged(model_bytes()), examples=1000)
+@fuzz.given(damaged(model_bytes()), examples=150)
 @bounded
 def test_tflite_models(content):
   try:
@@ -120,7 +120,7 @@ SERIALIZED = GRAPH.SerializeToString(deterministic=True)
 OPERATORS = sorted(graph_file._OPERATORS)
 
 
-@fuzz.given(content=damaged(SERIALIZED), examples=400)
+@fuzz.given(content=damaged(SERIALIZED), examples=150)
 def test_frozen_graphs_of_damaged_bytes(path, content):
   load(path, content)
 
@@ -170,7 +170,7 @@ def rewired(draw):
   return graph_def.SerializeToString()
 
 
-@fuzz.given(content=rewired(), examples=400)
+@fuzz.given(content=rewired(), examples=150)
 def test_frozen_graphs_of_other_nodes(path, content):
   load(path, content)
   assert os.path.exists(str(path))

@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp('fuzz')
 
 
-@fuzz.given(content=MODEL_FILES, examples=400)
+@fuzz.given(content=MODEL_FILES, examples=150)
 def test_options_of_a_model(folder, content):
   (folder / contract.MODEL_OPTIONS_FILE).write_bytes(content)
   try:
@@ -76,7 +76,7 @@ def test_options_of_a_model(folder, content):
 
 
 @fuzz.given(content=files(almost({'split': 'val', 'geometry': 'x'})),
-            examples=300)
+            examples=150)
 def test_manifests(folder, content):
   (folder / contract.PREPROCESSED_MANIFEST).write_bytes(content)
   try:
@@ -89,7 +89,7 @@ def test_manifests(folder, content):
 
 @fuzz.given(content=files(almost({
     'miou': 0.5, 'pixel_accuracy': 0.25, 'images': 3, 'seconds': 1.5})),
-            examples=300)
+            examples=150)
 def test_reports(folder, content):
   path = folder / 'report.json'
   path.write_bytes(content)

@@ -41,7 +41,7 @@ def exact_sides(height, width, options):
   return [side * scale for side in (height, width)]
 
 
-@fuzz.given(SIDES, SIDES, resizings(2000), examples=500)
+@fuzz.given(SIDES, SIDES, resizings(2000), examples=150)
 def test_the_size_is_that_of_exact_arithmetic(height, width, options):
   if options is None:
     return
