@@ -1,8 +1,8 @@
 """LoadGen's mlperf_log_accuracy.json: the responses of a run, and their score.
 
-A log is a JSON list with a line for each response, of which the data is, in
-hexadecimal, a class map: a byte a pixel. Those of 2000 images are 1 GB, so no
-more than a line of it is ever in memory. Needs neither LoadGen nor TensorFlow.
+A log is a JSON list with a line for each response. Its data is a class map in
+hexadecimal, a byte for each pixel. The log of 2000 images has 1 GB, so only one
+line is in memory at a time. Needs neither LoadGen nor TensorFlow.
 """
 import itertools
 import json
@@ -41,7 +41,7 @@ class Response(NamedTuple):
   sample: int
   # The class map: height * width bytes, row by row.
   data: bytes
-  # Where its line begins in the file, in bytes.
+  # Offset of its line in the file, in bytes.
   offset: int
 
 
@@ -58,7 +58,7 @@ def responses(path: str, size: Tuple[int, int],
     name: the option with the path, for messages; '': the path.
 
   Yields:
-    Response, as many as there are.
+    Each Response.
 
   Raises:
     InputError: no such file; or it is cut, or not as LoadGen writes it.

@@ -1,7 +1,7 @@
-"""Counts first, scores second: a confusion matrix and what is read off it.
+"""The confusion matrix, and the scores that are computed from it.
 
-The same matrix serves checkpoints, frozen graphs and TFLite models, so one set
-of predictions has one set of scores, whichever script made it.
+Every kind of model uses the same matrix, so one set of predictions has one set
+of scores, whichever script made it.
 """
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from deeplab.errors import InputError
 
 
 class Scores(NamedTuple):
-  """What a confusion matrix says; every score is in [0, 1], or NaN.
+  """The scores of a confusion matrix; each is in [0, 1], or NaN.
 
   With I(c) the pixels of class c that are predicted c, and U(c) the pixels
   that are labelled or predicted c (both among the labelled pixels alone),

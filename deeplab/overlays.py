@@ -1,4 +1,4 @@
-"""Pictures of any shape, with what a model sees in them laid over."""
+"""Predictions of a model, laid over pictures of any shape."""
 import contextlib
 import glob
 import logging
@@ -22,7 +22,7 @@ from deeplab.errors import some_of
 _LOG = logging.getLogger(__name__)
 SUMMARY = 'overlays.json'
 _OVERLAY, _LABELS = '.overlay.png', '.labels.png'
-# What a legend needs to be read, in pixels: pictures may be 1 pixel wide.
+# Least width of a legend in pixels; pictures may be 1 pixel wide.
 _LEAST_LEGEND = 240
 # Width of a picture at which the legend's letters are twice as large.
 _LEGEND_STEP = 1200
@@ -32,10 +32,10 @@ _LEAST_SHARE = 5e-4
 
 
 class Result(NamedTuple):
-  """What was made."""
+  """The pictures that were made."""
   # Paths of the pictures that were written, in order.
   overlays: List[str]
-  # As in the summary file.
+  # Content of the summary file.
   summary: Dict[str, Any]
 
 
@@ -44,17 +44,11 @@ def make(options: options_lib.OverlayOptions) -> Result:
 
   For each picture NAME it writes NAME.overlay.png and, if asked for,
   NAME.labels.png, both of the picture's own size; the legend is below it. All
-  of them appear in the end.
-
-  Args:
-    options: OverlayOptions.
-
-  Returns:
-    What was made.
+  files appear together at the end.
 
   Raises:
-    InputError: a model or pictures that cannot be used, or another file has a
-      name that is needed.
+    InputError: the model or the pictures cannot be used, or another file has
+      the name of an output.
   """
   model = any_model.find(options.model)
   paths = pictures.list_pictures(options.pictures)
@@ -92,7 +86,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
 
 
 def _make_one(path, folder, options, fitter, predictor, label_map):
-  """Writes the files of one picture; returns what the summary says of it."""
+  """Writes the files of one picture; returns its entry in the summary."""
   picture = pictures.read(path, exif_rotation=options.exif_rotation)
   fitted = fitter.fit(picture)
   labels = predictor.predict(fitted.image[np.newaxis])[0]
@@ -142,7 +136,7 @@ def _with_legend(painted: np.ndarray, classes: List[int],
 
 
 def summary_lines(result: Result, most: int = 10) -> List[str]:
-  """Describes a Result in lines of text, for people.
+  """Returns human-readable lines about a Result.
 
   Args:
     result: from `make`.

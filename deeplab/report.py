@@ -1,7 +1,7 @@
-"""What was evaluated, how, and with what result: as a table and as JSON.
+"""Reports of evaluations, as a table and as JSON.
 
-A report holds a confusion matrix and the circumstances it was counted in;
-every score is read off the matrix. Nothing here runs a model.
+A report holds a confusion matrix and how it was counted; every score is
+computed from the matrix. Nothing here runs a model.
 """
 import json
 import logging
@@ -42,35 +42,35 @@ FROZEN_GRAPH = 'frozen graph'
 SAVED_MODEL = 'SavedModel'
 ONNX = 'ONNX file'
 TFLITE = 'tflite'
-# The responses of a LoadGen run, whatever made them.
+# The responses of a LoadGen run.
 ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
-# Whether a file is a report.
+# Tests whether a file is a report.
 IS_REPORT = files.json_with('confusion_matrix', 'pixel_accuracy')
 
 # The three means in the order of all tables: field of metrics.Scores, name, and
-# which classes they count.
+# the classes that count.
 MEANS = (
     ('miou', 'mIoU', 'every class seen, reference eval.py'),
     ('miou_kept_classes', 'mIoU, kept',
      'without class {ignored}, reference TFLite script'),
     ('miou_mlperf_app', 'mIoU, app',
      'sum over {classes} classes / {classes}, MLPerf mobile app'))
-# Which mean the published figures of a kind are, where it is not `miou`.
+# The mean of the published figures of a kind, if it is not `miou`.
 _PUBLISHED_AS = {
     TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
     ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
 
 
 class Shard(NamedTuple):
-  """Which shard of an evaluation a report covers."""
+  """The shard of an evaluation that a report covers."""
   # Counted from 0.
   number: int
   # Number of shards.
   of: int
-  # What all shards have in common, by name, as JSON: checksums of the model and
-  # of the images, and the options.
+  # Facts that all shards share, by name: checksums of the model and of the
+  # images, and the options.
   evaluation: Dict[str, Any]
 
 
@@ -78,11 +78,11 @@ class Report(NamedTuple):
   """One evaluation; build it with keywords."""
   # CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX, TFLITE or ACCURACY_LOG.
   kind: str
-  # What was evaluated: a checkpoint's prefix or a file.
+  # A checkpoint's prefix, or the file.
   path: str
   # The checkpoint's global step; None: not a checkpoint.
   step: Optional[int]
-  # 'train' or 'val', or whatever names the images.
+  # 'train' or 'val', or another name of the images.
   split: str
   # Number of images, all counted in the matrix.
   images: int
@@ -90,7 +90,7 @@ class Report(NamedTuple):
   seconds: float
   # How images were resized and padded, from PreprocessOptions.geometry.
   geometry: str
-  # What ran the model, such as 'TensorFlow 1.15.5'.
+  # The interpreter, such as 'TensorFlow 1.15.5'.
   runtime: str
   # [num_classes, num_classes] integer, from metrics.confusion_matrix.
   matrix: np.ndarray
@@ -115,15 +115,11 @@ class Report(NamedTuple):
 
 
 def table(report: Report) -> str:
-  """Lays a report out for people.
+  """Returns a human-readable table.
 
-  Args:
-    report: the evaluation.
-
-  Returns:
-    Lines of at most 80 columns (but for long paths and names), without a final
-    newline: a line for each class, then the circumstances and the scores. A
-    star marks the mean to compare with the published figures.
+  It has a line for each class, then the circumstances and the scores, and no
+  final newline. Lines have at most 80 columns, except for long paths and names.
+  A star marks the mean to compare with the published figures.
   """
   scores = report.scores
   names = class_names(report)
@@ -180,15 +176,12 @@ def _published(report):
 
 
 def class_names(report: Report) -> Sequence[str]:
-  """Names all classes of a report."""
+  """Returns the names of all classes of a report."""
   return label_maps.of_model(len(report.matrix), report.label_map).names
 
 
 def to_json(report: Report) -> Dict[str, Any]:
   """Returns a report as a dict that json can write; NaN becomes None.
-
-  Args:
-    report: the evaluation.
 
   Returns:
     The report's fields, the shard only if it is one, the label map only if it
@@ -213,7 +206,7 @@ def to_json(report: Report) -> Dict[str, Any]:
 
 
 def from_json(content: Any) -> Report:
-  """Makes a Report of what to_json returned.
+  """Returns the Report of which to_json made this content.
 
   Raises:
     InputError: it is something else.
@@ -268,11 +261,11 @@ def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
 
 def check_outputs(eval_options: options_lib.EvalOptions,
                   picture_folders: Iterable[str] = ()) -> None:
-  """Checks that everything that is asked for can be written in the end.
+  """Checks before the work that every output can be written.
 
   Args:
-    eval_options: what is asked for.
-    picture_folders: folders whose pictures are evaluated.
+    eval_options: paths of the outputs.
+    picture_folders: folders of the pictures that are evaluated.
 
   Raises:
     InputError: a folder or file that cannot be written to.

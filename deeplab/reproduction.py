@@ -30,7 +30,7 @@ from deeplab.errors import some_of
 RESULTS = 'RESULTS.md'
 TOLERANCE = 0.002
 _VAL_IMAGES = download.ADE20K_PAIRS['validation']
-# What a whole run takes on 2 processors, from BENCHMARKS.md.
+# Time of a whole run on 2 processors, from BENCHMARKS.md.
 _HOURS = {options_lib.TENSORFLOW_1_2: '6 hours', options_lib.MODERN: '1 hour'}
 _GIGABYTES = 4.3
 

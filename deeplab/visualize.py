@@ -22,16 +22,16 @@ _ROWS = 256
 _GAP = 8  # between the pictures of a sheet, and around them
 _LINE_HEIGHT = 18  # of headings and of legend entries
 _SWATCH = 12  # side of a legend's square of colour
-# Of a legend entry: square, class id and name.
+# Width of a legend entry: square, class id and name.
 _ENTRY_WIDTH = 112
 _LETTER_WIDTH = 6
 _CELL = 20  # side of a cell of a matrix, wide enough for three digits
 _NAME_WIDTH = 100  # of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
-# Of a cell with all pixels of its row; paler ones have fewer.
+# Colour of a cell with all pixels of its row; paler cells have fewer.
 _CELL_COLOUR = (8, 81, 156)
-# From this share on, what is written on a cell is white.
+# Text on cells with at least this share is white.
 _DARK = 0.5
 
 
