@@ -290,16 +290,6 @@ def test_options_come_back_as_they_were_written(tmp_path):
   assert written['model']['decoder_output_stride'] == [4]
 
 
-@pytest.mark.parametrize('delay_step', [-1, 0])
-def test_options_of_earlier_versions_are_understood(tmp_path, delay_step):
-  (tmp_path / 'model_options.json').write_text(json.dumps({
-      'model': {'decoder_output_stride': [4], 'num_classes': 32},
-      'quantize_delay_step': delay_step, 'optimizer': 'adam'}))
-  assert compatibility.read_options(str(tmp_path))[:2] == (
-      options.ModelOptions(decoder_output_stride=(4,),
-                           quantize_delay_step=delay_step), 'adam')
-
-
 @pytest.mark.parametrize('change, words', [
     ({'decoder_output_stride': ()},
      'decoder_output_stride: checkpoint was trained with 4, got None'),
@@ -351,7 +341,6 @@ def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
     ('{"model": {}, "training": 1}', 'expected a dict as training'),
     ('{"model": {"colour": 1}}', 'unknown ModelOptions colour'),
     ('{"model": {}, "optimizer": []}', 'optimizer=: expected momentum'),
-    ('{"model": {}, "quantize_delay_step": "0"}', 'quantize_delay_step=0: exp'),
     ('{"model": {"num_classes": null}}', 'num_classes='),
     ('{"model": {"depth_multiplier": 1e400}}', 'depth_multiplier=')])
 def test_an_unreadable_options_file_is_named(tmp_path, content, problem):

@@ -169,10 +169,6 @@ def _options_from_json(content):
   if not isinstance(content, dict) or not isinstance(
       content.get('model'), dict):
     raise InputError('expected a dict that has a dict as model')
-  fields = dict(content['model'])
-  # Earlier versions wrote it beside the model.
-  if 'quantize_delay_step' in content:
-    fields['quantize_delay_step'] = content['quantize_delay_step']
   optimizer = content.get('optimizer')
   if optimizer is not None:
     definition = definitions(options_lib.TrainOptions)['optimizer']
@@ -181,8 +177,8 @@ def _options_from_json(content):
   if not isinstance(recipe, dict):
     raise InputError('expected a dict as training')
   return WrittenOptions(
-      options_lib.from_json(options_lib.ModelOptions, fields), optimizer,
-      recipe)
+      options_lib.from_json(options_lib.ModelOptions, content['model']),
+      optimizer, recipe)
 
 
 def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,

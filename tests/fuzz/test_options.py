@@ -52,7 +52,7 @@ def files(*contents):
 
 MODEL = options.to_json(options.ModelOptions(decoder_output_stride=(4,)))
 MODEL_FILES = files(almost(MODEL).flatmap(lambda model: almost({
-    'model': model, 'optimizer': 'adam', 'quantize_delay_step': 0})))
+    'model': model, 'optimizer': 'adam'})))
 
 
 @pytest.fixture(scope='module')
