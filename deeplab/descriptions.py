@@ -7,7 +7,7 @@ A description has the checksums of its files, and is ignored beside others.
 """
 import hashlib
 import os
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from deeplab import contract
 from deeplab import inputs
@@ -57,41 +57,25 @@ def name_of(path: str) -> str:
   return name
 
 
-def read_beside(path: str) -> Optional[Dict[str, Any]]:
-  """Returns the description of a model file, or None if it has none.
+def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
+  """Returns the label map in the description of a model file, or None.
 
   Args:
     path: the model file, or a SavedModel's folder; it need not exist.
 
   Raises:
-    InputError: the description cannot be read.
+    InputError: the description, or its label map, cannot be read.
   """
   described = of_tflite(path) if path.endswith(_TFLITE) else of_graph(path)
-  name = name_of(path)
-  if storage.is_folder(path):
-    path = os.path.join(path, contract.SAVED_MODEL_FILE)
-  if not (storage.is_file(described) and storage.is_file(path)):
+  file = os.path.join(path, contract.SAVED_MODEL_FILE) if (
+      storage.is_folder(path)) else path
+  if not (storage.is_file(described) and storage.is_file(file)):
     return None
   content = inputs.read_json(described, described, _KIND)
   checksums = content.get('sha1') if isinstance(content, dict) else None
   if not isinstance(checksums, dict) or checksums.get(
-      name) != sha1(inputs.read(path, path, 'a model')):
-    return None
-  return content
-
-
-def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
-  """Returns the label map in the description of a model file, or None.
-
-  Args:
-    path: as for read_beside.
-
-  Raises:
-    InputError: the description, or its label map, cannot be read.
-  """
-  content = read_beside(path)
-  if content is None:
-    return None
+      name_of(path)) != sha1(inputs.read(file, file, 'a model')):
+    return None  # It is of other files.
   model, output = content.get('model'), content.get('output')
   found = label_maps.optional_from_json(
       model if isinstance(model, dict) else content, path)
