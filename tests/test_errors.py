@@ -3,7 +3,7 @@ import pytest
 
 from deeplab import errors
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
 def test_some_of():

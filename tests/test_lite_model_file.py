@@ -9,7 +9,7 @@ from deeplab.errors import InputError
 from deeplab.lite import interpreters
 from deeplab.lite import model_file
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
 def vector(builder, start, values, prepend):

@@ -10,7 +10,7 @@ import pytest
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 SIZE = (6, 8)  # height, width
 
 
