@@ -5,7 +5,7 @@ r"""Measures the suite in several environments, and compares.
       --output_json=benchmarks.json --output_md=BENCHMARKS.md
 
 Add --only=float_step,evaluation to measure some groups only, --list to see
-which there are, --quick to see in a minute or two that everything works.
+which there are, --quick to see in some minutes that everything works.
 An environment that is not in .venvs is left out; NAME=PYTHON names its
 interpreter. All files are made in a temporary folder, on painted pictures and
 random weights: no data set and no checkpoint is needed. Leave the machine
