@@ -137,7 +137,7 @@ MUTANTS = (
     Mutant('classes = [contract.IGNORE_LABEL] * NUM_IDS',
         'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
     # Map: of a description of another file.
-    Mutant('checksums.get( name) != sha1(', 'checksums.get( name) == sha1(',
+    Mutant('name_of(path)) != sha1(', 'name_of(path)) == sha1(',
         'test_a_description_is_of_the_file_with_its_checksum'),
     # A SavedModel that is not checked.
     Mutant('graph_file.checked(path, found[0].graph_def)', 'found[0].graph_def',
