@@ -221,15 +221,16 @@ def test_replaces_shards_of_another_count(folders):
 # --- What is accepted ------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', [
-    'a.jpg', 'a.JPG', 'a.jpeg', 'a.Jpeg', 'a.png', 'a.PNG', 'a.b.jpg'])
-def test_takes_images_of_any_spelling(folders, name):
-  folders.add_image(name)
-  folders.add_label(os.path.splitext(name)[0] + '.png')
-  features = read(folders.build().shards)
-  assert [feature['image/filename'].decode() for feature in features] == [name]
-  assert features[0]['image/format'] == (
-      b'png' if name.lower().endswith('png') else b'jpeg')
+def test_takes_images_of_any_spelling(folders):
+  names = ['a.jpg', 'b.JPG', 'c.jpeg', 'd.Jpeg', 'e.png', 'f.PNG', 'g.b.jpg']
+  for name in names:
+    folders.add_image(name)
+    folders.add_label(os.path.splitext(name)[0] + '.png')
+  formats = {feature['image/filename'].decode(): feature['image/format']
+             for feature in read(folders.build().shards)}
+  assert formats == {
+      name: b'png' if name.lower().endswith('png') else b'jpeg'
+      for name in names}
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
@@ -450,30 +451,36 @@ def test_skip_bad_does_not_accept_that_nothing_is_left(folders):
     folders.build(skip_bad=True)
 
 
-def test_names_folders_in_which_images_are_not_searched(folders):
-  (folders.images / 'town').mkdir()
-  with pytest.raises(InputError, match='0 other files; folders inside it are '
-                     'not searched: town'):
+def add_one(folders, image, label, **save):
+  folders.add_image(image)
+  folders.add_label(label, **save)
+
+
+@pytest.mark.parametrize('prepare, message', [
+    (lambda f: (f.images / 'town').mkdir(),
+     '0 other files; folders inside it are not searched: town'),
+    (lambda f: f.add_image('a.gif'), re.escape(
+        'no *.jpg, *.jpeg or *.png in train_image_folder=') + '.*1 other fil'),
+    (lambda f: f.add_image('a_seg.png'), 'a_seg.png: this is the full ADE20K; '
+     'use ADEChallengeData2016'),
+    (lambda f: add_one(f, 'x_leftImg8bit.png', 'x_gtFine.png'),
+     'train_label_folder=.*: no label has the name of an image; expected '
+     'x_leftImg8bit.png for x_leftImg8bit.png, found x_gtFine.png'),
+    (lambda f: add_one(f, 'a.jpg', 'a.png', values=[0, 32, 150]),
+     'no label of 1 holds a class id of 1..31'),
+])
+def test_refuses_folders_that_cannot_be_meant(folders, prepare, message):
+  prepare(folders)
+  with pytest.raises(InputError, match=message):
     folders.build()
+  assert not folders.output.exists() or folders.written() == []
 
 
-def test_names_labels_that_have_no_image_s_name(folders):
-  folders.add_image('x_leftImg8bit.png')
-  folders.add_label('x_gtFine.png')
-  with pytest.raises(InputError, match='train_label_folder=.*: no label has the'
-                     ' name of an image; expected x_leftImg8bit.png for '
-                     'x_leftImg8bit.png, found x_gtFine.png'):
+def test_refuses_an_output_dir_that_is_a_file(folders):
+  folders.add_pairs(1)
+  folders.output.write_text('x')
+  with pytest.raises(InputError, match='output_dir=.*out: '):
     folders.build()
-
-
-def test_refuses_labels_without_a_kept_class(folders):
-  for name in ('a', 'b'):
-    folders.add_image(name + '.jpg')
-    folders.add_label(name + '.png', values=[0, 32, 150])
-  with pytest.raises(InputError, match='no label of 2 holds a class id of '
-                     '1..31'):
-    folders.build()
-  assert folders.written() == []
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -493,29 +500,6 @@ def test_refuses_one_folder_for_both(folders):
   folders.add_image()
   with pytest.raises(InputError, match='labels are expected in another folder'):
     folders.build(label_folder=str(folders.images))
-
-
-def test_refuses_a_folder_without_images(folders):
-  folders.add_image('a.gif')
-  with pytest.raises(InputError, match=re.escape(
-      'no *.jpg, *.jpeg or *.png in train_image_folder=') +
-                     '.*1 other files'):
-    folders.build()
-
-
-def test_names_the_full_ade20k(folders):
-  folders.add_image('a.jpg')
-  folders.add_image('a_seg.png')
-  with pytest.raises(InputError, match='a_seg.png: this is the full ADE20K; '
-                     'use ADEChallengeData2016'):
-    folders.build()
-
-
-def test_refuses_an_output_dir_that_is_a_file(folders):
-  folders.add_pairs(1)
-  folders.output.write_text('x')
-  with pytest.raises(InputError, match='output_dir=.*out: '):
-    folders.build()
 
 
 def test_a_description_of_others_is_not_replaced(folders):
@@ -697,12 +681,8 @@ def test_script_says_flags_inside_lists_of_problems(tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     ([], '--train_image_folder=./ADE20K/ADEChallengeData2016/images/training: '
      'no such folder'),
-    (['--val_image_folder=gone'], '--val_image_folder=gone: no such folder'),
     (['--val_image_folder=.', '--val_image_label_folder=gone'],
      '--val_image_label_folder=gone: no such folder'),
-    (['--train_images_folder=x'],
-     'unknown flag --train_images_folder; did you mean --train_image_folder?'),
-    (['--image_format=gif'], '--image_format=gif'),
 ])
 def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
   result = run(tmp_path, *arguments)
