@@ -105,9 +105,13 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
       label_folder=options.label_folder) for options in splits]
   checked, refusals = [], []
   for options, label_map, (found, ignored) in zip(splits, maps, listings):
-    _make_folder(options.output_dir)
+    given = option('output_dir', options.output_dir)
+    try:
+      storage.make_folder(options.output_dir)
+    except OSError as error:
+      raise InputError('{}: {}', given, error.strerror)
     files.check_outputs(
-        option('output_dir', options.output_dir),
+        given,
         os.path.join(options.output_dir,
                      contract.description_name(options.split)),
         ours=files.json_with('pairs', 'shards'))
@@ -187,28 +191,11 @@ def split_evenly(items: List[_Item], count: int) -> List[List[_Item]]:
   return [items[first:last] for first, last in zip(bounds, bounds[1:])]
 
 
-def _make_folder(folder):
-  try:
-    storage.make_folder(folder)
-  except OSError as error:
-    raise InputError('{}: {}', option('output_dir', folder), error.strerror)
-
-
 # --- Checking --------------------------------------------------------------
 
 
 def _check_all(found, options, label_map):
-  """Decodes pairs.
-
-  Args:
-    found: list of pairs.Pair.
-    options: options.BuildOptions.
-    label_map: label_map.LabelMap.
-
-  Returns:
-    (facts, problems): a dict from image name to pairs.PairFacts, and a list
-    of messages in the order of `found`.
-  """
+  """Decodes pairs; returns their facts by image name, and problems in order."""
   image_format = 'jpeg' if options.image_format == 'jpg' else (
       options.image_format)
   # a.jpg and a.png both have the label a.png.
@@ -234,13 +221,7 @@ def _stem(pair):
 
 
 def _report(problems, total, options):
-  """Writes all problems to a file; raises InputError unless they may be.
-
-  Args:
-    problems: list of messages.
-    total: number of pairs.
-    options: options.BuildOptions.
-  """
+  """Writes all problems to a file; raises InputError unless they may be."""
   path = os.path.join(
       options.output_dir, '{}-problems.txt'.format(options.split))
   if not problems:
@@ -336,10 +317,8 @@ def summary_line(summary: BuildSummary,
 def histogram_table(summaries: Sequence[BuildSummary]) -> List[str]:
   """Returns lines with each class's share of the pixels of each split.
 
-  Classes without a pixel are named in the last line.
-
-  Args:
-    summaries: list of BuildSummary, at least one, all of the same classes.
+  Classes without a pixel are named in the last line. All splits have the same
+  classes.
   """
   names = summaries[0].label_map.names
   layout = '{{:>2}}  {{:<{}}}'.format(max(10, *map(len, names)))

@@ -262,14 +262,10 @@ def check_manifest(paths: Sequence[str]) -> None:
 
 def origin(pairs: Sequence[pairs_lib.Pair],
            size: Tuple[int, int]) -> Dict[str, Any]:
-  """Says where pairs are from, as a report does.
+  """Returns the 'split' and 'geometry' of pairs for a report.
 
-  Args:
-    pairs: of `list_pairs`.
-    size: (height, width) of the images, in pixels.
-
-  Returns:
-    'split' and 'geometry', from the manifest if there is one.
+  They come from the manifest if there is one, else from the folder and from
+  (height, width) of the images, in pixels.
   """
   images = os.path.dirname(pairs[0].image_path)
   manifest = read_manifest(folder_of(pairs))
@@ -330,11 +326,7 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
 
 
 def _check_pair(pair, size, label_map):
-  """Returns the pixels of an annotation with a class, and above the last one.
-
-  Raises:
-    InputError: with the name of the file at fault first.
-  """
+  """Returns the pixels of an annotation with a class, and those above them."""
   image = read_image_file(pair.image_path, pair.name)
   if (image.height, image.width) != tuple(size):
     raise InputError('{} is {}x{}; the model takes {}x{} (height x '
@@ -385,13 +377,9 @@ def read_pair(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
               ) -> Tuple[np.ndarray, np.ndarray]:
   """Reads an image and its annotation, given that `check` accepted them.
 
-  Args:
-    pair: pairs.Pair.
-    num_classes: number of classes, the ignored one included.
-
   Returns:
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
-    [0, num_classes).
+    [0, num_classes), where 0 is the ignored class.
   """
   image = read_image(pair)
   return image, read_label(pair, image.shape[:2], num_classes)
