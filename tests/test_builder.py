@@ -616,8 +616,11 @@ def test_bytes_depend_on_no_order_and_no_number_of_workers(
   _, options = two
   builder.build(options)
   scandir = os.scandir
+  inputs = [str(folder) for folders in two[0]
+            for folder in (folders.images, folders.labels)]
   monkeypatch.setattr(
-      os, 'scandir', lambda folder: reversed(list(scandir(folder))))
+      os, 'scandir', lambda folder: reversed(list(scandir(folder)))
+      if folder in inputs else scandir(folder))
   builder.build([one._replace(output_dir=str(tmp_path / 'other'), num_workers=5)
                  for one in options])
   monkeypatch.undo()
