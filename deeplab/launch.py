@@ -4,6 +4,9 @@ For trying out what several hosts do; each task is a process of its own. Needs
 no TensorFlow.
 """
 import contextlib
+import ctypes
+import functools
+import os
 import signal
 import socket
 import subprocess
@@ -23,6 +26,8 @@ _POLL_SECS = 0.2
 # within a minute), and then to save.
 _NOTICE_SECS = 90.0
 _SAVE_SECS = 60.0
+# Of prctl(2): the signal that Linux sends when the process's parent dies.
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Failure(NamedTuple):
@@ -73,7 +78,9 @@ def run(script: str, arguments: Sequence[str],
            '--task={}'.format(task)],
           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
           # This process passes Ctrl-C on, once.
-          start_new_session=True))
+          start_new_session=True,
+          preexec_fn=functools.partial(
+              _end_with_parent, ctypes.CDLL(None), os.getpid())))
     for task, process in enumerate(tasks):
       for pipe, stream in ((process.stdout, sys.stdout),
                            (process.stderr, sys.stderr)):
@@ -91,6 +98,13 @@ def run(script: str, arguments: Sequence[str],
       process.wait()
     for printer in printers:
       printer.join()
+
+
+def _end_with_parent(libc, parent):
+  """Makes a new task save and end if the launcher is killed."""
+  libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+  if os.getppid() != parent:  # it was killed before that
+    os._exit(1)
 
 
 def _free_ports(count: int) -> List[int]:

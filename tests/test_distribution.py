@@ -324,6 +324,25 @@ def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
       '[0] saved', '[1] saved']
 
 
+def test_tasks_of_a_launcher_that_is_killed_save_and_end(tmp_path):
+  path = script(
+      tmp_path, 'def end(*unused):\n'
+      '  open("saved-{}".format(task), "w").close()\n'
+      '  sys.exit()\n'
+      'signal.signal(signal.SIGTERM, end)\nprint("ready", flush=True)\n'
+      'time.sleep(600)\n')
+  launcher = subprocess.Popen(
+      [sys.executable, '-c', 'import sys; sys.path.insert(0, sys.argv[1]); '
+       'from deeplab import launch; launch.run(sys.argv[2], [], 2)',
+       scripts.REPOSITORY, path], cwd=str(tmp_path), stdout=subprocess.PIPE)
+  assert {launcher.stdout.readline() for _ in range(2)} == {
+      b'[0] ready\n', b'[1] ready\n'}
+  launcher.kill()
+  launcher.communicate()
+  while len(list(tmp_path.glob('saved-*'))) < 2:
+    time.sleep(0.05)
+
+
 @pytest.mark.parametrize('words, expected', [
     (['--hosts=0', '--'], '--hosts=0: expected a whole number from 1 to 64'),
     (['--', '--task=1'], '--task=1: given by this script, to each task its'),
