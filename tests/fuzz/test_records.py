@@ -127,6 +127,14 @@ def assert_expected(found, numbers):
       np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_not_damaged_is_read():
+  """Otherwise the tests below would show nothing."""
+  found = in_a_set(lambda folder: elements(val_of(folder)), SHARD)
+  assert [name for name, _, _ in found] == [
+      'image_0.jpg', 'image_1.jpg', 'image_2.jpg']
+  DECODER.check(EXAMPLES[0])
+
+
 @fuzz.given(damaged(SHARD), examples=15)
 def test_elements_are_the_same_or_refused(content):
   found = in_a_set(lambda folder: elements(val_of(folder)), content)
