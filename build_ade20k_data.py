@@ -23,9 +23,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import contract
-from deeplab import script_flags
+from deeplab import constants
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(splits):
@@ -34,16 +34,16 @@ def main(splits):
   summaries = builder.build(splits)
   for options, summary in zip(splits, summaries):
     print(builder.summary_line(summary, options))
-  for split in contract.SPLITS:
+  for split in constants.SPLITS:
     if split not in [summary.split for summary in summaries]:
       print('{0}: left out (no --{0}_image_folder given, and its default does '
             'not exist)'.format(split))
   print('Share of pixels ("other" holds {}):'.format(
       'every id that {} does not list'.format(splits[0].label_map)
       if splits[0].label_map else 'ids 0 and {} to {}'.format(
-          contract.NUM_CLASSES, contract.LARGEST_LABEL_ON_DISK)))
+          constants.NUM_CLASSES, constants.LARGEST_LABEL_ON_DISK)))
   print('\n'.join(builder.histogram_table(summaries)))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.BUILD)
+  runner.run(main, script_flags.BUILD)

@@ -14,15 +14,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(**options):
-  from deeplab import evaluation
+  from deeplab.evaluation import evaluate
 
-  evaluation.evaluate_checkpoints(**options)
+  evaluate.evaluate_checkpoints(**options)
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.EVAL)
+  runner.run(main, script_flags.EVAL)

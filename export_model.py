@@ -19,14 +19,14 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(**options):
-  from deeplab import export
+  from deeplab.export import freeze
 
-  result = export.export(**options)
+  result = freeze.export(**options)
   print('{}: {} nodes, {:.1f} MB, from {}'.format(
       ', '.join(result.paths), result.nodes, result.size / 1e6,
       result.checkpoint))
@@ -37,4 +37,4 @@ def main(**options):
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.EXPORT)
+  runner.run(main, script_flags.EXPORT)

@@ -20,8 +20,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(dataset_options, preprocess_options, options):
@@ -39,4 +39,4 @@ def main(dataset_options, preprocess_options, options):
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.PREPROCESSED)
+  runner.run(main, script_flags.PREPROCESSED)

@@ -12,16 +12,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(options):
-  from deeplab.lite import conversion
+  from deeplab.export import tflite_conversion
 
-  result = conversion.post_training_quantize(options)
-  print('\n'.join(conversion.summary_lines(result)))
+  result = tflite_conversion.post_training_quantize(options)
+  print('\n'.join(tflite_conversion.summary_lines(result)))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.POST_TRAINING_QUANT)
+  runner.run(main, script_flags.POST_TRAINING_QUANT)

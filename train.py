@@ -16,8 +16,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(**options):
@@ -34,4 +34,4 @@ def main(**options):
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.TRAIN)
+  runner.run(main, script_flags.TRAIN)

@@ -1,6 +1,6 @@
 """User-input errors and how their messages are formatted.
 
-A message names an option by its field. deeplab.cli shows the flag instead.
+A message names an option by its field. deeplab.cli.runner shows its flag.
 """
 import os
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence

@@ -18,33 +18,33 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import files
-from deeplab import script_flags
-from deeplab.benchmark import cases
-from deeplab.benchmark import driver
-from deeplab.benchmark import results
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.storage import files
+from deeplab.tools.benchmark import cases
+from deeplab.tools.benchmark import driver
+from deeplab.tools.benchmark import results
 
 _MOST_ROUNDS = 1000
 
 
 def define_flags(flag_values):
   for define, name, default, text in (
-      (cli.flags.DEFINE_list, 'environments', list(cases.ENVIRONMENTS),
+      (runner.flags.DEFINE_list, 'environments', list(cases.ENVIRONMENTS),
        'Environments to measure in, as in .venvs; or NAME=PYTHON.'),
-      (cli.flags.DEFINE_list, 'only', [],
+      (runner.flags.DEFINE_list, 'only', [],
        'Groups of cases to measure; none: all.'),
-      (cli.flags.DEFINE_integer, 'rounds', None,
+      (runner.flags.DEFINE_integer, 'rounds', None,
        'How often each case is measured; not given: 3, or 1 with --quick.'),
-      (cli.flags.DEFINE_boolean, 'quick', False,
+      (runner.flags.DEFINE_boolean, 'quick', False,
        'Measure next to nothing, to try the script.'),
-      (cli.flags.DEFINE_boolean, 'list', False,
+      (runner.flags.DEFINE_boolean, 'list', False,
        'List groups and cases, and measure nothing.'),
-      (cli.flags.DEFINE_string, 'output_json', None,
+      (runner.flags.DEFINE_string, 'output_json', None,
        'File for settings and measurements.'),
-      (cli.flags.DEFINE_string, 'output_md', None,
+      (runner.flags.DEFINE_string, 'output_md', None,
        'File for the same as Markdown.')):
     define(name, default, text, flag_values=flag_values)
 
@@ -103,4 +103,4 @@ def measure(flag_values, groups, pythons, rounds):
 
 
 if __name__ == '__main__':
-  cli.run(main, SCRIPT)
+  runner.run(main, SCRIPT)

@@ -14,16 +14,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(models, options):
-  from deeplab.comparison import run
+  from deeplab.tools.comparison import run
 
   streams.show(*run.summary_lines(run.compare(models, options)))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.COMPARE)
+  runner.run(main, script_flags.COMPARE)

@@ -12,17 +12,17 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(options):
-  from deeplab.lite import conversion
+  from deeplab.export import tflite_conversion
 
-  result = conversion.convert(options)
-  streams.show(*conversion.summary_lines(result))
+  result = tflite_conversion.convert(options)
+  streams.show(*tflite_conversion.summary_lines(result))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.CONVERT_TFLITE)
+  runner.run(main, script_flags.CONVERT_TFLITE)

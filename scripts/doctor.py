@@ -15,11 +15,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import doctor  # found through the line above
-from deeplab import environment  # found through the line above
 from deeplab import errors  # found through the line above
-from deeplab import stops  # found through the line above
-from deeplab import streams  # found through the line above
+from deeplab.system import environment  # found through the line above
+from deeplab.system import signals  # found through the line above
+from deeplab.system import streams  # found through the line above
+from deeplab.tools import doctor  # found through the line above
 
 
 def parser():
@@ -56,12 +56,12 @@ def main(arguments):
 
 if __name__ == '__main__':
   try:
-    with stops.raised(), streams.checked():
+    with signals.raised(), streams.checked():
       status = main(sys.argv[1:])
   except errors.InputError as error:
     environment.refuse(str(error))
   except streams.OutputError as error:
     environment.refuse(errors.of_system(error))
-  except stops.Stopped as stopped:
+  except signals.Stopped as stopped:
     environment.refuse('stopped by ' + stopped.name, stopped.status)
   sys.exit(status)

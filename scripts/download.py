@@ -6,10 +6,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import contract  # found through the line above
-from deeplab import environment  # found through the line above
+from deeplab import constants  # found through the line above
 from deeplab import errors  # found through the line above
 from deeplab.data import download  # found through the line above
+from deeplab.system import environment  # found through the line above
 
 _ADE20K = """Downloads ADE20K (SceneParse150) and converts it into TFRecords.
 
@@ -93,19 +93,19 @@ def ade20k(arguments):
   if _has_records(records):
     print('{} is complete; remove it to convert again'.format(records))
     return
-  os.execv(sys.executable, [
-      sys.executable, os.path.join(download.ROOT, 'build_ade20k_data.py')])
+  script = os.path.join(environment.REPOSITORY, 'build_ade20k_data.py')
+  os.execv(sys.executable, [sys.executable, script])
 
 
 def _has_records(folder):
-  names = [contract.description_name(split) for split in contract.SPLITS] + [
-      contract.shard_name(split, index) for split in contract.SPLITS
-      for index in range(contract.NUM_SHARDS)]
+  names = [constants.description_name(split) for split in constants.SPLITS] + [
+      constants.shard_name(split, index) for split in constants.SPLITS
+      for index in range(constants.NUM_SHARDS)]
   # The markers of a run that was stopped go last.
   return all(os.path.isfile(os.path.join(folder, name)) for name in names) and (
       not any(os.path.exists(os.path.join(
-          folder, contract.incomplete_name(split)))
-              for split in contract.SPLITS))
+          folder, constants.incomplete_name(split)))
+              for split in constants.SPLITS))
 
 
 def published(arguments):
@@ -115,7 +115,7 @@ def published(arguments):
       help='{}; default: all'.format(', '.join(download.PUBLISHED_FOLDERS)))
   parser.add_argument(
       '--output_dir', metavar='DIR',
-      default=os.path.join(download.ROOT, 'checkpoints'),
+      default=os.path.join(environment.REPOSITORY, 'checkpoints'),
       help='where to put the folders; default: checkpoints/ beside scripts/')
   options = parser.parse_args(arguments)
   for folder in options.folders:

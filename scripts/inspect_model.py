@@ -20,16 +20,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(options):
-  from deeplab.inspection import run
+  from deeplab.tools.inspection import run
 
   streams.show(*run.inspect(options).lines)
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.INSPECT)
+  runner.run(main, script_flags.INSPECT)

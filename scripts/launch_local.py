@@ -14,15 +14,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import environment
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import environment
 
 
 def main(options, arguments):
-  from deeplab import launch
+  from deeplab.distribution import launch_local
 
-  failure = launch.run(
+  failure = launch_local.run(
       os.path.join(sys.path[0], 'train.py'), arguments, options.hosts)
   if failure:
     environment.refuse(str(failure), failure.status)
@@ -35,5 +35,5 @@ if __name__ == '__main__':
         'expected -- before the flags of train.py; for example: '
         'launch_local.py --hosts=2 -- --dataset_dir=... --train_logdir=...')
   end = (words + ['--']).index('--')
-  cli.run(lambda options: main(options, words[end + 1:]),
+  runner.run(lambda options: main(options, words[end + 1:]),
           script_flags.LAUNCH, argv=words[:end])

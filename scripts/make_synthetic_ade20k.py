@@ -10,9 +10,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags  # found through the line above
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags  # found through the line above
+from deeplab.system import streams
 
 
 def main(options):
@@ -24,4 +24,4 @@ def main(options):
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.SYNTHETIC)
+  runner.run(main, script_flags.SYNTHETIC)

@@ -13,15 +13,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(reports, options):
-  from deeplab import merging
+  from deeplab.evaluation import merging
 
   merging.merge(reports, options)
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.MERGE)
+  runner.run(main, script_flags.MERGE)

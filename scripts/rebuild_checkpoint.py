@@ -13,15 +13,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(options):
-  from deeplab import rebuild
+  from deeplab.export import rebuild_checkpoint
 
-  result = rebuild.rebuild(options)
+  result = rebuild_checkpoint.rebuild(options)
   streams.show('{}: {} checkpoint, {} weights in {} layers'.format(
       result.checkpoint,
       'quantization-aware' if result.model_options.is_quantized else 'float',
@@ -37,4 +37,4 @@ def main(options):
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.REBUILD)
+  runner.run(main, script_flags.REBUILD)

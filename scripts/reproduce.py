@@ -12,17 +12,17 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(options):
-  from deeplab import reproduction
+  from deeplab.mlperf import reproduce
 
-  content = reproduction.run(options)
-  streams.show(reproduction.summary_line(content, options.output_dir))
+  content = reproduce.run(options)
+  streams.show(reproduce.summary_line(content, options.output_dir))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.REPRODUCE)
+  runner.run(main, script_flags.REPRODUCE)

@@ -12,15 +12,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(options, eval_options):
-  from deeplab import accuracy_log
+  from deeplab.mlperf import accuracy_log
 
   accuracy_log.score_log(options, eval_options)
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.SCORE_LOG)
+  runner.run(main, script_flags.SCORE_LOG)

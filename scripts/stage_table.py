@@ -11,15 +11,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
 
 
 def main(stages):
-  from deeplab import report
+  from deeplab.evaluation import report
 
   print(report.stage_table(stages))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.STAGE_TABLE)
+  runner.run(main, script_flags.STAGE_TABLE)

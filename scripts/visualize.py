@@ -12,16 +12,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab import cli  # found through the line above
-from deeplab import script_flags
-from deeplab import streams
+from deeplab.cli import runner  # found through the line above
+from deeplab.cli import script_flags
+from deeplab.system import streams
 
 
 def main(options):
-  from deeplab import overlays
+  from deeplab.tools import overlays
 
   streams.show(*overlays.summary_lines(overlays.make(options)))
 
 
 if __name__ == '__main__':
-  cli.run(main, script_flags.VISUALIZE)
+  runner.run(main, script_flags.VISUALIZE)

@@ -12,7 +12,7 @@ if REPOSITORY not in sys.path:
 
 def pytest_configure(config):
   """Does what every script does before TensorFlow is loaded."""
-  from deeplab import environment
+  from deeplab.system import environment
   environment.pool_memory()
   # A shell has what it runs in the background ignore Ctrl-C, and all that is
   # started from there.

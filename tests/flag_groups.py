@@ -1,8 +1,8 @@
 """Flags without which a script has no options, for tests of all scripts."""
 from absl import flags
 
-from deeplab import cli
-from deeplab import script_flags
+from deeplab.cli import runner
+from deeplab.cli import script_flags
 
 REQUIRED = {
     'build_ade20k_data.py': [],
@@ -37,7 +37,7 @@ def parsed(script, *arguments, flag_values=None):
   """Returns the FlagValues of a script's command line."""
   values = flags.FlagValues() if flag_values is None else flag_values
   script_flags.SCRIPTS[script].define_flags(values)
-  cli.parse(script_flags.SCRIPTS[script], [script] + list(arguments), values)
+  runner.parse(script_flags.SCRIPTS[script], [script] + list(arguments), values)
   return values
 
 

@@ -147,10 +147,10 @@ def _import_what_scripts_import():
 
   # In a script, its own folder.
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-  from deeplab import quiet
+  from deeplab.system import silence
 
   known = set(flags.FLAGS)
-  quiet.silence_tensorflow()
+  silence.silence_tensorflow()
   variables = set(os.environ)
   import tensorflow.compat.v1  # noqa: F401
   import tf_slim  # noqa: F401

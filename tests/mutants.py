@@ -40,10 +40,10 @@ MUTANTS = (
         'test_probabilities_are_averaged_over_scales_not_logits'),
     # Padding without taking mid-grey off.
     Mutant(
-        'image = (tf.pad(image - contract.PADDING_VALUE, paddings) + '
-        'contract.PADDING_VALUE)',
+        'image = (tf.pad(image - constants.PADDING_VALUE, paddings) + '
+        'constants.PADDING_VALUE)',
         'image = tf.pad(image, paddings, '
-        'constant_values=contract.PADDING_VALUE)',
+        'constant_values=constants.PADDING_VALUE)',
         'test_padding_rounds_as_the_reference_does'),
     # TFLite pixels rounded otherwise.
     Mutant('return (images - 127.5) / 127.5', 'return images / 127.5 - 1.0',
@@ -55,7 +55,7 @@ MUTANTS = (
     Mutant("(('own', own), ('union', union))", "(('union', union),)",
         'test_concatenations_have_the_union_of_their_ranges'),
     # Ignored label counts in the loss.
-    Mutant('tf.not_equal(part_labels, contract.IGNORE_LABEL)',
+    Mutant('tf.not_equal(part_labels, constants.IGNORE_LABEL)',
         'tf.not_equal(part_labels, -1)', 'test_ignored_pixels_count_nothing'),
     # Loss without aligned corners.
     Mutant('logits, size, align_corners=True)',
@@ -134,13 +134,14 @@ MUTANTS = (
         'tf.expand_dims(label, 0), size)',
         'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
     # Map: ids that are not listed are a class.
-    Mutant('classes = [contract.IGNORE_LABEL] * NUM_IDS',
+    Mutant('classes = [constants.IGNORE_LABEL] * NUM_IDS',
         'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
     # Map: of a description of another file.
     Mutant('name_of(path)) != sha1(', 'name_of(path)) == sha1(',
         'test_a_description_is_of_the_file_with_its_checksum'),
     # A SavedModel that is not checked.
-    Mutant('graph_file.checked(path, found[0].graph_def)', 'found[0].graph_def',
+    Mutant(
+        'frozen_graph.checked(path, found[0].graph_def)', 'found[0].graph_def',
         'test_saved_models_that_are_not_safe_are_refused'),
     # A folder that is lost between two.
     Mutant('os.replace(former, path) raise', 'raise',

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 import tensorflow.compat.v1 as tf
 
-from deeplab import environment
-from deeplab import options
+from deeplab.config import options
 from deeplab.data import records
 from deeplab.nets import mobilenet_v2
+from deeplab.system import environment
 from deeplab.training import loop
 from deeplab.training import train as train_lib
 

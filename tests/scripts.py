@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from deeplab import cli
-from deeplab import script_flags
+from deeplab.cli import runner
+from deeplab.cli import script_flags
 from tests import forkserver
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -127,7 +127,7 @@ def flags_of(script):
   specification.loader.exec_module(module)
   if hasattr(module, 'parser'):  # one that runs without absl
     return set(re.findall(r'--(\w+)', module.parser().format_help()))
-  values = cli.flags.FlagValues()
+  values = runner.flags.FlagValues()
   script_flags.SCRIPTS.get(
       script, getattr(module, 'SCRIPT', None)).define_flags(values)
   # What cli.run defines for every script, and absl's own for its log.

@@ -2,10 +2,10 @@
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import descriptions
-from deeplab import files
-from deeplab import label_map as label_maps
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.models import metadata
+from deeplab.storage import files
 
 SIZE = (33, 33)
 # Classes of one's own, and others of the same number.
@@ -27,7 +27,7 @@ def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2),
     The path, a str.
   """
   with tf.Graph().as_default() as graph:
-    images = tf.placeholder(tf.float32, input_shape, name=contract.INPUT_NODE)
+    images = tf.placeholder(tf.float32, input_shape, name=constants.INPUT_NODE)
     # Channels in the order of their classes, as far apart as those.
     count = num_classes or max(classes) + 1
     spread = np.full([1, 1, input_shape[-1], count], 0, np.float32)
@@ -36,13 +36,13 @@ def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2),
     biases[list(classes)] = 0
     net = tf.nn.bias_add(
         tf.nn.conv2d(images, spread, strides=1, padding='SAME'), biases)
-    tf.argmax(net, 3, output_type=tf.int32, name=contract.OUTPUT_NODE)
+    tf.argmax(net, 3, output_type=tf.int32, name=constants.OUTPUT_NODE)
     path.write_bytes(graph.as_graph_def().SerializeToString())
   return str(path)
 
 
 def describe(path, label_map):
   """Writes beside a graph, as export_model.py does, what its classes are."""
-  files.write_json(descriptions.of_graph(str(path)), {
+  files.write_json(metadata.of_graph(str(path)), {
       'model': label_maps.json_entry(label_map),
-      'sha1': {path.name: descriptions.sha1(path.read_bytes())}})
+      'sha1': {path.name: metadata.sha1(path.read_bytes())}})

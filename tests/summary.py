@@ -19,7 +19,7 @@ RESULTS = ('passed', 'failed', 'skipped')
 
 def pytest_terminal_summary(terminalreporter):
   """Writes the counts of this run; pytest calls it at its end."""
-  from deeplab import environment
+  from deeplab.system import environment
   stats = terminalreporter.stats
   skipped = stats.get('skipped', [])
   content = {

@@ -1,13 +1,13 @@
 """What files and graphs promise each other, where rounding is the promise."""
 import numpy as np
 
-from deeplab import contract
+from deeplab import constants
 
 PIXELS = np.arange(256, dtype=np.float32)
 
 
 def test_pixels_are_scaled_as_the_graph_scales_them():
-  scaled = contract.scale_to_model_range(PIXELS)
+  scaled = constants.scale_to_model_range(PIXELS)
   assert scaled.dtype == np.float32
   np.testing.assert_array_equal(
       scaled, PIXELS * np.float32(2.0 / 255.0) - np.float32(1))
@@ -16,26 +16,26 @@ def test_pixels_are_scaled_as_the_graph_scales_them():
 
 def test_pixels_are_scaled_as_the_tflite_scripts_divide_them():
   """In float64, as post_training_quant.py, or in float32, as the other one."""
-  scaled = contract.scale_as_tflite_scripts(PIXELS)
+  scaled = constants.scale_as_tflite_scripts(PIXELS)
   assert scaled.dtype == np.float32
   np.testing.assert_array_equal(
       scaled, (PIXELS.astype(np.uint8) / 127.5 - 1).astype(np.float32))
   np.testing.assert_array_equal(
       scaled, (PIXELS - np.float32(127.5)) / np.float32(127.5))
   # The two maps differ, in the last bit alone.
-  difference = np.abs(scaled - contract.scale_to_model_range(PIXELS))
+  difference = np.abs(scaled - constants.scale_to_model_range(PIXELS))
   assert 0 < difference.max() < 2e-7
 
 
 def test_class_names_and_colours_are_complete():
-  assert contract.NUM_CLASSES == len(contract.PALETTE) == 32
-  assert len(set(contract.CLASS_NAMES)) == len(set(contract.PALETTE)) == 32
-  assert contract.CLASS_NAMES[1] == 'wall'
-  assert contract.CLASS_NAMES[31] == 'armchair'
+  assert constants.NUM_CLASSES == len(constants.PALETTE) == 32
+  assert len(set(constants.CLASS_NAMES)) == len(set(constants.PALETTE)) == 32
+  assert constants.CLASS_NAMES[1] == 'wall'
+  assert constants.CLASS_NAMES[31] == 'armchair'
 
 
 def test_shard_names():
-  name = contract.shard_name('val', 3)
+  name = constants.shard_name('val', 3)
   assert name == 'val-00003-of-00004.tfrecord'
-  assert contract.parse_shard_name(name) == ('val', 3, 4)
-  assert contract.parse_shard_name('val-notes.txt') is None
+  assert constants.parse_shard_name(name) == ('val', 3, 4)
+  assert constants.parse_shard_name('val-notes.txt') is None

@@ -11,9 +11,9 @@ import re
 
 import pytest
 
-from deeplab import contract
-from deeplab import environment
-from deeplab import script_flags
+from deeplab import constants
+from deeplab.cli import script_flags
+from deeplab.system import environment
 from tests import readme
 from tests import scripts
 
@@ -128,7 +128,7 @@ def test_links_within_the_repository_lead_somewhere():
 def test_class_table_is_the_contracts():
   cells = re.findall(r'(\d+) ([a-z]+) \|', readme.section('Classes'))
   assert cells == [(str(index), name)
-                   for index, name in enumerate(contract.CLASS_NAMES)]
+                   for index, name in enumerate(constants.CLASS_NAMES)]
 
 
 def test_environment_table_names_what_is_installed():

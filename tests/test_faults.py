@@ -10,11 +10,11 @@ import sys
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import cli
 from deeplab import errors
-from deeplab import script_flags
-from deeplab import stops
+from deeplab.cli import runner
+from deeplab.cli import script_flags
 from deeplab.errors import InputError
+from deeplab.system import signals
 from tests import names
 from tests import scripts
 
@@ -61,7 +61,7 @@ WAITING = ['with files.replacing("made") as (temporary,):',
            '  time.sleep(60)']
 
 
-@pytest.mark.parametrize('number', stops.SIGNALS)
+@pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_ends_a_script_in_order(tmp_path, number):
   process = start(tmp_path, WAITING)
   assert process.stdout.readline() == b'ready\n'
@@ -99,29 +99,29 @@ def test_signals_that_are_ignored_stay_ignored(tmp_path):
 
 
 def test_handlers_are_put_back():
-  before = [signal.getsignal(number) for number in stops.SIGNALS]
-  with pytest.raises(stops.Stopped) as caught, stops.raised():
+  before = [signal.getsignal(number) for number in signals.SIGNALS]
+  with pytest.raises(signals.Stopped) as caught, signals.raised():
     os.kill(os.getpid(), signal.SIGTERM)
     signal.pause()
   assert (caught.value.name, caught.value.status) == ('SIGTERM', 143)
-  assert [signal.getsignal(number) for number in stops.SIGNALS] == before
+  assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_a_second_signal_ends_what_the_first_one_asked_to_end():
-  for first in stops.SIGNALS:
-    with stops.raised(), stops.Request() as request:
+  for first in signals.SIGNALS:
+    with signals.raised(), signals.Request() as request:
       os.kill(os.getpid(), first)
       assert request.name == first.name
       with request.held():
         os.kill(os.getpid(), signal.SIGHUP)
       assert request.name == 'SIGHUP'
-      with pytest.raises(stops.Stopped, match='SIGTERM') as caught:
+      with pytest.raises(signals.Stopped, match='SIGTERM') as caught:
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
       assert caught.value.status == 143
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
-    with stops.Request() as request:
+    with signals.Request() as request:
       os.kill(os.getpid(), signal.SIGHUP)
     assert request.name is None
   finally:
@@ -135,9 +135,9 @@ NO_FLAGS = script_flags.Script()
 
 
 def flags_of(script, *arguments):
-  values = cli.flags.FlagValues()
+  values = runner.flags.FlagValues()
   script.define_flags(values)
-  cli.parse(script, ['script'] + list(arguments), values)
+  runner.parse(script, ['script'] + list(arguments), values)
   return values
 
 
@@ -145,17 +145,17 @@ def flags_of(script, *arguments):
     MemoryError(), tf.errors.ResourceExhaustedError(
         None, None, 'OOM when allocating tensor with shape[9]\n\t [[x]]')])
 def test_a_lack_of_memory_names_what_to_lower(error):
-  assert cli.reason_of(error, flags_of(script_flags.TRAIN)) == (
+  assert runner.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'out of memory; lower one of --train_batch_size, --train_crop_size')
-  assert cli.reason_of(error, flags_of(script_flags.BUILD)) == (
+  assert runner.reason_of(error, flags_of(script_flags.BUILD)) == (
       'out of memory; lower one of --num_workers')
-  assert cli.reason_of(error, flags_of(NO_FLAGS)) == 'out of memory'
+  assert runner.reason_of(error, flags_of(NO_FLAGS)) == 'out of memory'
 
 
 def test_a_full_disk_is_no_lack_of_memory():
   error = tf.errors.ResourceExhaustedError(
       None, None, 'x.ckpt; No space left on device\n\t [[node save]]')
-  assert cli.reason_of(error, flags_of(script_flags.TRAIN)) == (
+  assert runner.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'x.ckpt; No space left on device')
 
 
@@ -180,26 +180,26 @@ def test_the_systems_errors_name_the_flag(path, said):
   values = flags_of(script_flags.EVAL, '--eval_logdir=/a',
                     '--dataset_dir=/a/b', '--eval_split=val')
   error = OSError(20, 'Not a directory', path)
-  assert cli.reason_of(error, values) == said
+  assert runner.reason_of(error, values) == said
 
 
 def test_the_systems_errors_have_words():
   values = flags_of(NO_FLAGS)
-  assert cli.reason_of(OSError('no locks here'), values) == 'no locks here'
-  assert cli.reason_of(OSError(), values) == 'OSError'
+  assert runner.reason_of(OSError('no locks here'), values) == 'no locks here'
+  assert runner.reason_of(OSError(), values) == 'OSError'
 
 
 def test_a_defect_is_not_explained_away():
   values = flags_of(NO_FLAGS)
   for defect in (ValueError('x'), KeyError('x'), RuntimeError('x')):
-    assert cli.reason_of(defect, values) is None
+    assert runner.reason_of(defect, values) is None
 
 
 def test_a_name_that_an_encoding_lacks_names_the_flag():
   values = flags_of(script_flags.EVAL, '--dataset_dir=d\udcff')
   with pytest.raises(UnicodeEncodeError) as caught:
     values.dataset_dir.encode('utf-8')
-  assert cli.reason_of(caught.value, values) == (
+  assert runner.reason_of(caught.value, values) == (
       '--dataset_dir=d\udcff: not a name in UTF-8, and no other can be used '
       'here')
 
@@ -233,9 +233,9 @@ def test_any_name_is_printed(tmp_path, env):
 def test_a_long_text_of_another_program_is_one_line(tmp_path):
   assert errors.one_line('a:\n  b\tc\n') == 'a: b c'
   error = tf.errors.InternalError(None, None, 'in converted code:\n\n    x.py')
-  assert cli.reason_of(error, flags_of(NO_FLAGS)) == (
+  assert runner.reason_of(error, flags_of(NO_FLAGS)) == (
       'in converted code: x.py')
   with pytest.raises(InputError) as caught:
     flags_of(NO_FLAGS, '--flagfile=a\nb')
-  assert cli.in_flags(caught.value, flags_of(NO_FLAGS)) == (
+  assert runner.in_flags(caught.value, flags_of(NO_FLAGS)) == (
       '--flagfile=a\nb: No such file or directory')

@@ -6,20 +6,20 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import cli
-from deeplab import contract
-from deeplab import evaluation
-from deeplab import fields
-from deeplab import options as options_lib
-from deeplab import report
-from deeplab import script_flags
+from deeplab import constants
+from deeplab.cli import runner
+from deeplab.cli import script_flags
+from deeplab.config import fields
+from deeplab.config import options as options_lib
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import png_folder
 from deeplab.data import png_folder_writer
 from deeplab.errors import InputError
-from deeplab.lite import conversion
-from deeplab.lite import evaluation as lite_evaluation
+from deeplab.evaluation import evaluate as evaluate_lib
+from deeplab.evaluation import report
+from deeplab.evaluation import tflite as lite_evaluation
+from deeplab.export import tflite_conversion
 from tests import flag_groups
 from tests import names
 from tests import scripts
@@ -59,7 +59,7 @@ def test_the_chain(tmp_path, monkeypatch, name):
   if '\n' not in name:  # which ends a name in a list
     path = os.path.join(folder, 'list')
     with open(path, 'wb') as content:
-      content.write(contract.bytes_of_name(name + '.png\n'))
+      content.write(constants.bytes_of_name(name + '.png\n'))
     wanted = png_folder_writer.read_image_list(path)
     assert wanted == [name + '.png']
 
@@ -77,7 +77,7 @@ def test_the_chain(tmp_path, monkeypatch, name):
   assert report.read(evaluate(folder, graph, data)).images == 2
 
   model = os.path.join(folder, 'x.tflite')
-  conversion.convert(options_lib.ConversionOptions(
+  tflite_conversion.convert(options_lib.ConversionOptions(
       graph_def=graph, out_tflite=model, mode='float', **NODES))
   result = lite_evaluation.evaluate(
       options_lib.TfliteEvalOptions(
@@ -91,7 +91,7 @@ def test_the_chain(tmp_path, monkeypatch, name):
 def evaluate(folder, graph, data):
   """Evaluates a graph; returns the report's path."""
   path = os.path.join(folder, 'pb.json')
-  evaluation.evaluate_frozen_graph(
+  evaluate_lib.evaluate_frozen_graph(
       graph_options=options_lib.GraphEvalOptions(path=graph, **NODES),
       dataset_options=data, preprocess_options=CROP,
       options=options_lib.EvalOptions(
@@ -142,7 +142,7 @@ def test_folders_of_checkpoints_are_refused_by_their_flags():
             '--{}={}'.format(flag, names.ANY[1])])
     with pytest.raises(InputError) as caught:
       script_flags.SCRIPTS[script].arguments(values)
-    assert cli.in_flags(caught.value, values) == (
+    assert runner.in_flags(caught.value, values) == (
         '--{}=x\udcff: expected a name in UTF-8, in a locale that has it (such '
         'as C.UTF-8)'.format(flag))
 

@@ -5,12 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from deeplab import files
-from deeplab import options as options_lib
-from deeplab import report
-from deeplab import streams
+from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.evaluation import report
+from deeplab.models import interface
+from deeplab.storage import files
+from deeplab.system import streams
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -197,7 +198,7 @@ def test_a_report_replaces_a_report_alone(path, content):
   with pytest.raises(InputError, match='is no file that this command writes'):
     report.check_outputs(options_lib.EvalOptions(report_json=path))
   report.write('report.json', report.Report(
-      kind=report.TFLITE, path='x', step=None, split='val', images=1,
+      kind=interface.TFLITE, path='x', step=None, split='val', images=1,
       seconds=1., geometry='', runtime='', matrix=np.eye(32, dtype=int)))
   report.check_outputs(options_lib.EvalOptions(report_json='report.json'))
   with pytest.raises(InputError, match='is a folder of pictures'):
@@ -208,6 +209,6 @@ def test_a_names_line_breaks_and_escapes_are_shown_not_obeyed(capsys):
   streams.show('a\nRESULT {}', '\033[31mred', 'é')
   assert capsys.readouterr().out == 'a\\nRESULT {}\n\\x1b[31mred\né\n'
   assert 'RESULT' not in [line[:6] for line in report.table(report.Report(
-      kind=report.TFLITE, path='x\nRESULT {}', step=None, split='val',
+      kind=interface.TFLITE, path='x\nRESULT {}', step=None, split='val',
       images=1, seconds=1., geometry='', runtime='',
       matrix=np.eye(32, dtype=int))).split('\n')]

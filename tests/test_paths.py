@@ -9,10 +9,10 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import cli
-from deeplab import script_flags
+from deeplab.cli import runner
+from deeplab.cli import script_flags
+from deeplab.config.options import BuildOptions
 from deeplab.data import builder
-from deeplab.options import BuildOptions
 from tests import flag_groups
 from tests import scripts
 from tests.test_lite_model_file import model_bytes
@@ -127,7 +127,7 @@ def reason(home, monkeypatch, script, flag, path):
   before = sorted(os.listdir(str(home)))
   with pytest.raises(Exception) as caught:
     module.main(**script_flags.SCRIPTS[script].arguments(values))
-  line = cli.reason_of(caught.value, values)
+  line = runner.reason_of(caught.value, values)
   assert line and '\n' not in line and '[Errno' not in line, caught.value
   # A folder for what is written may be made; nothing else.
   shutil.rmtree('out', ignore_errors=True)

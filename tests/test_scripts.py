@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from deeplab import environment
+from deeplab.system import environment
 from tests import scripts
 from tests import summary
 

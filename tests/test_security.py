@@ -11,9 +11,11 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import graph_file
-from deeplab import predictors
+from deeplab import constants
+from deeplab.config.options import BuildOptions
+from deeplab.config.options import CalibrationOptions
+from deeplab.config.options import DatasetOptions
+from deeplab.config.options import PreprocessOptions
 from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import decoding
@@ -21,11 +23,9 @@ from deeplab.data import pairs
 from deeplab.data import png_folder
 from deeplab.data import records
 from deeplab.errors import InputError
-from deeplab.lite import conversion
-from deeplab.options import BuildOptions
-from deeplab.options import CalibrationOptions
-from deeplab.options import DatasetOptions
-from deeplab.options import PreprocessOptions
+from deeplab.export import tflite_conversion
+from deeplab.models import frozen_graph
+from deeplab.models import predictors
 from tests import scripts
 
 TF1, TF2, MODERN = pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern
@@ -88,7 +88,7 @@ def writing(path):
 
 def load(path, graph_def):
   path = write_graph(path, graph_def)
-  return graph_file.import_graph(path, graph_file.read_graph_def(path))
+  return frozen_graph.import_graph(path, frozen_graph.read_graph_def(path))
 
 
 def load_refusal(tmp_path, graph_def):
@@ -326,9 +326,9 @@ def test_devices_of_another_machine_are_forgotten(tmp_path):
 @everywhere
 def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
   path = write_graph(tmp_path / 'x.pb', make_graph())
-  monkeypatch.setattr(contract, 'MAX_FILE_BYTES', 10)
+  monkeypatch.setattr(constants, 'MAX_FILE_BYTES', 10)
   size = os.path.getsize(path)
-  assert refusal(graph_file.read_graph_def, path) == (
+  assert refusal(frozen_graph.read_graph_def, path) == (
       '{}: {} bytes; expected a frozen graph of at most 10'.format(path, size))
   assert refusal(pairs.read_file, path) == (
       '{}: {} bytes; expected an image of at most 10'.format(path, size))
@@ -424,7 +424,7 @@ def test_calibration_refuses(preprocessed_folder, tmp_path):
   path = preprocessed_folder / 'images' / 'img_0.png'
   save(path, png_bomb())
   message = refusal(
-      conversion.post_training_quantize, CalibrationOptions(
+      tflite_conversion.post_training_quantize, CalibrationOptions(
           dataset_dir=str(preprocessed_folder),
           graph_def=write_graph(tmp_path / 'x.pb', make_graph()), sample_num=1,
           out_tflite=str(tmp_path / 'x.tflite'), input_type='uint8',
@@ -496,7 +496,7 @@ def test_records_are_refused(tmp_path):
 @everywhere
 def test_the_largest_image_in_records_is_read(monkeypatch):
   for most in (SIDE * SIDE, SIDE * SIDE - 1):
-    monkeypatch.setattr(contract, 'MAX_PIXELS', most)
+    monkeypatch.setattr(constants, 'MAX_PIXELS', most)
     with decoding.Decoder() as decoder:
       for file_format in ('PNG', 'JPEG'):
         record = example(picture(file_format), LABEL).SerializeToString()

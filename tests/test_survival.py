@@ -22,10 +22,10 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options
+from deeplab import constants
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read
+from deeplab.config import options
 from deeplab.data import png_folder
 from deeplab.data import splits
 from deeplab.data import synthetic
@@ -119,7 +119,7 @@ def build_words(inputs, seed):
 def records_in(folder):
   """Returns hashes of the records of both splits, as readers find them."""
   found = []
-  for name in contract.SPLITS:
+  for name in constants.SPLITS:
     split = splits.open_split(options.DatasetOptions(
         dataset_dir=str(folder), split=name, verify_records=True))
     found += [hashlib.sha1(data).hexdigest() for path in split.paths

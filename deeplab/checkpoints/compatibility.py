@@ -3,19 +3,19 @@ import logging
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from deeplab import contract
+from deeplab import constants
 from deeplab import errors
-from deeplab import files
-from deeplab import inputs
-from deeplab import label_map as label_maps
-from deeplab import options as options_lib
-from deeplab import storage
 from deeplab.checkpoints import read
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
+from deeplab.config.fields import definitions
 from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_of
-from deeplab.fields import definitions
+from deeplab.storage import checked_read
+from deeplab.storage import files
+from deeplab.storage import remote
 
 _LOG = logging.getLogger(__name__)
 # Model options that an evaluation may change: they change no variable, and the
@@ -42,7 +42,7 @@ def check_fits(
   missing = sorted(set(graph_variables) - set(stored))
   unused = sorted(name for name in set(stored) - set(graph_variables)
                   if read.is_model_variable(name) and
-                  not name.startswith(contract.DROPOUT_SCOPE + '/'))
+                  not name.startswith(constants.DROPOUT_SCOPE + '/'))
   reshaped = other_shapes(stored, graph_variables)
   problems = []
   if missing:
@@ -82,11 +82,11 @@ def _likely_option(missing, unused, reshaped, stored):
     return any(name.startswith(scope) for name in names)
 
   classes = stored.get('logits/semantic/weights', [None])[-1]
-  has_decoder = in_scope(contract.DECODER_SCOPE, stored)
-  wants_decoder = in_scope(contract.DECODER_SCOPE, missing)
-  drops_decoder = in_scope(contract.DECODER_SCOPE, unused)
+  has_decoder = in_scope(constants.DECODER_SCOPE, stored)
+  wants_decoder = in_scope(constants.DECODER_SCOPE, missing)
+  drops_decoder = in_scope(constants.DECODER_SCOPE, unused)
   for is_likely, hint, *options in (
-      (not in_scope(contract.BACKBONE_SCOPE, stored),
+      (not in_scope(constants.BACKBONE_SCOPE, stored),
        'it is not a checkpoint of this network'),
       (any(map(read.is_quantization_variable, unused)),
        'it was trained quantization-aware: add {}',
@@ -97,7 +97,7 @@ def _likely_option(missing, unused, reshaped, stored):
        'was it trained with {}?', option('decoder_output_stride', 4)),
       (wants_decoder and not has_decoder,
        'it has no decoder: drop {}', option('decoder_output_stride')),
-      (in_scope(contract.LOGITS_SCOPE, reshaped),
+      (in_scope(constants.LOGITS_SCOPE, reshaped),
        'it has {} classes: give {}', classes, option('num_classes', classes)),
       (True, 'was it trained with other options of the network, such as {} or '
        '{}?', option('depth_multiplier'), option('atrous_rates'))):
@@ -127,7 +127,7 @@ def write_options(folder: str, model_options: options_lib.ModelOptions, *,
              'optimizer': optimizer}
   if recipe:
     content['training'] = recipe
-  files.write_json(os.path.join(folder, contract.MODEL_OPTIONS_FILE), content)
+  files.write_json(os.path.join(folder, constants.MODEL_OPTIONS_FILE), content)
 
 
 def read_options(folder: str) -> Optional[WrittenOptions]:
@@ -136,10 +136,10 @@ def read_options(folder: str) -> Optional[WrittenOptions]:
   Raises:
     InputError: write_options did not write the file.
   """
-  path = os.path.join(folder, contract.MODEL_OPTIONS_FILE)
-  if not storage.exists(path):
+  path = os.path.join(folder, constants.MODEL_OPTIONS_FILE)
+  if not remote.exists(path):
     return None
-  content = inputs.read_json(
+  content = checked_read.read_json(
       path, path,
       'options as train.py writes them; remove the file to do without')
   try:
@@ -160,7 +160,7 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
     InputError: the options beside them cannot be read.
   """
   written = read_options(
-      path if storage.is_folder(path) else os.path.dirname(path))
+      path if remote.is_folder(path) else os.path.dirname(path))
   return (written.model.label_map or label_maps.ADE20K) if written else None
 
 
@@ -307,10 +307,10 @@ def options_by_variables(
   Raises:
     InputError: the variables are of another network.
   """
-  logits = contract.LOGITS_SCOPE + '/' + contract.SEMANTIC_SCOPE + '/weights'
+  logits = constants.LOGITS_SCOPE + '/' + constants.SEMANTIC_SCOPE + '/weights'
   if len(stored.get(logits, [])) != 4:
     raise InputError('{}: lacks {}; it is not of this network', path, logits)
-  decoder = any(name.startswith(contract.DECODER_SCOPE + '/')
+  decoder = any(name.startswith(constants.DECODER_SCOPE + '/')
                 for name in stored)
   return options_lib.ModelOptions(
       num_classes=stored[logits][-1],

@@ -9,10 +9,10 @@ import zipfile
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import storage
 from deeplab.checkpoints import read
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.storage import remote
 
 _LOG = logging.getLogger(__name__)
 # The file in which TensorFlow lists a folder's checkpoints.
@@ -103,7 +103,7 @@ class Newest:
     states = []
     for part in parts_of(prefix):
       with contextlib.suppress(FileNotFoundError):
-        states.append((part, storage.state(part)))
+        states.append((part, remote.state(part)))
     key = tuple(states)
     if key not in self._damages:
       self._damages[key] = read.damage_of(prefix)
@@ -125,7 +125,7 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
     InputError: no checkpoint is there, or none that can be read.
   """
   given = option(name, path)
-  if storage.is_folder(path):
+  if remote.is_folder(path):
     newest = Newest(path, strict=strict)
     found = newest.find()
     if not found:
@@ -152,7 +152,7 @@ def _refuse_other_kinds(given, path):
     raise InputError('{}: is an archive; unpack it and give the folder that '
                      'holds its *.index file', given)
   kind = _MODEL_FILES.get(os.path.splitext(path)[1])
-  if kind and storage.exists(path):
+  if kind and remote.exists(path):
     raise InputError('{}: is {}, which cannot be trained; expected a '
                      'checkpoint: a folder or the *.index file in it', given,
                      kind)
@@ -214,7 +214,7 @@ def _listing(folder):
 
 def _state(folder):
   """Reads the state file: (CheckpointState or None, problem or None)."""
-  if not storage.exists(os.path.join(folder, STATE)):
+  if not remote.exists(os.path.join(folder, STATE)):
     return None, None
   try:
     # Returns None for a file that is not in the text format.
@@ -234,6 +234,6 @@ def _names_in(state):
 def _entries(folder):
   """Returns the names in a folder; none if it does not exist."""
   try:
-    return storage.names_in(folder)
+    return remote.names_in(folder)
   except (FileNotFoundError, NotADirectoryError):
     return []

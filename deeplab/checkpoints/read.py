@@ -8,10 +8,10 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import storage
-from deeplab import tf_texts
+from deeplab import constants
 from deeplab.errors import InputError
+from deeplab.storage import remote
+from deeplab.system import tf_errors
 
 _STEP = re.compile(r'-(\d+)$')
 # Glob metacharacters: TensorFlow treats a prefix as a pattern.
@@ -32,7 +32,7 @@ def damage_of(prefix: str) -> Optional[str]:
   Every block of the index and every variable has a checksum.
   """
   index = prefix + '.index'
-  if not storage.exists(index):
+  if not remote.exists(index):
     return 'there is no ' + os.path.basename(index)
   try:
     with _reader(prefix) as reader:
@@ -121,7 +121,7 @@ def without_patterns(prefix: str) -> Iterator[str]:
   if not _PATTERN.search(prefix):
     yield prefix
     return
-  if storage.is_remote(prefix):
+  if remote.is_remote(prefix):
     raise InputError('{}: expected a name without [ ] * ? and \\', prefix)
   folder, name = os.path.split(os.path.abspath(prefix))
   with tempfile.TemporaryDirectory() as links:
@@ -132,18 +132,18 @@ def without_patterns(prefix: str) -> Iterator[str]:
 
 def _in_one_line(error):
   # Some file systems give no text.
-  return (tf_texts.message(error).strip().split('\n')[0] or
+  return (tf_errors.message(error).strip().split('\n')[0] or
           type(error).__name__)
 
 
 def is_model_variable(name: str) -> bool:
   """Whether inference needs a variable, judging by its name."""
-  return not name.endswith(contract.TRAINING_VARIABLE_ENDINGS)
+  return not name.endswith(constants.TRAINING_VARIABLE_ENDINGS)
 
 
 def is_quantization_variable(name: str) -> bool:
   """Whether fake quantization added a variable, judging by its name."""
-  return any(mark in name for mark in contract.QUANTIZATION_VARIABLE_MARKS)
+  return any(mark in name for mark in constants.QUANTIZATION_VARIABLE_MARKS)
 
 
 def is_weight(name: str) -> bool:

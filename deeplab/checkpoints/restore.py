@@ -4,7 +4,7 @@ from typing import Callable, Iterable, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from deeplab.checkpoints import compatibility
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read
@@ -90,7 +90,7 @@ def _check_initial(prefix, stored, wanted):
   given = option('tf_initial_checkpoint', prefix)
   shapes = {variable.op.name: variable.shape.as_list() for variable in wanted}
   backbone = [name for name in shapes
-              if name.startswith(contract.BACKBONE_SCOPE) and
+              if name.startswith(constants.BACKBONE_SCOPE) and
               read.is_weight(name)]
   missing = sorted(set(backbone) - set(stored))
   if missing:
@@ -99,7 +99,7 @@ def _check_initial(prefix, stored, wanted):
         'another network?', given, len(missing), len(backbone),
         some_of(missing))
   for name, problem in compatibility.other_shapes(stored, shapes).items():
-    if name.startswith(contract.LOGITS_SCOPE):
+    if name.startswith(constants.LOGITS_SCOPE):
       raise InputError(
           '{}: checkpoint has {} classes, the model {}: add {}', given,
           stored[name][-1], shapes[name][-1],
@@ -114,7 +114,7 @@ def _check_unused(prefix, stored, variables):
   """
   unused = sorted(stored - {variable.op.name for variable in variables})
   given = option('tf_initial_checkpoint', prefix)
-  if any(name.startswith(contract.DECODER_SCOPE) for name in unused):
+  if any(name.startswith(constants.DECODER_SCOPE) for name in unused):
     raise InputError(
         '{}: has {} that this network does not use; add {} to keep the '
         'decoder, or {} to train without one', given,

@@ -12,12 +12,12 @@ from typing import Iterator, List, Optional, Sequence
 import tensorflow.compat.v1 as tf
 
 from deeplab import errors
-from deeplab import files
-from deeplab import storage
-from deeplab import tf_texts
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read
 from deeplab.errors import InputError
+from deeplab.storage import files
+from deeplab.storage import remote
+from deeplab.system import tf_errors
 
 _LOG = logging.getLogger(__name__)
 _STEM = 'model.ckpt'
@@ -44,9 +44,9 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
     InputError: the checkpoint cannot be read back, or is not finite.
     OSError, tf.errors.OpError: it cannot be written.
   """
-  folder, name = os.path.split(storage.absolute(prefix))
+  folder, name = os.path.split(remote.absolute(prefix))
   # In the order of renaming: data, then the index, then the state file.
-  paths = list(map(storage.absolute, more)) + [
+  paths = list(map(remote.absolute, more)) + [
       os.path.join(folder, name + ending)
       for ending in ('.data-00000-of-00001', '.index')]
   state = os.path.join(folder, find.STATE)
@@ -130,7 +130,7 @@ class Keeper:
 
   def _what_is_kept(self):
     """Says which checkpoint a run that ends now leaves."""
-    if self.newest and storage.exists(
+    if self.newest and remote.exists(
         os.path.join(self._folder, self.newest + '.index')):
       return '{} is kept, the steps after it are lost'.format(self.newest)
     return 'no checkpoint is kept, all steps are lost'
@@ -139,7 +139,7 @@ class Keeper:
     """Removes a checkpoint; without its index, it is none."""
     for path in find.parts_of(os.path.join(self._folder, name)):
       try:
-        storage.remove(path)
+        remote.remove(path)
       except OSError as error:
         _LOG.warning('an old checkpoint stays: %s', errors.of_system(error))
 
@@ -177,7 +177,7 @@ def remove_leftovers(folder: str) -> None:
 
 def _identity(folder):
   """Returns what differs if another folder has taken a folder's place."""
-  if storage.is_remote(folder):
+  if remote.is_remote(folder):
     return folder
   status = os.stat(folder)
   return status.st_dev, status.st_ino
@@ -188,4 +188,4 @@ def _reason(error):
     return errors.of_system(error)
   if isinstance(error, InputError):
     return str(error)
-  return tf_texts.why_not_written(error)
+  return tf_errors.why_not_written(error)

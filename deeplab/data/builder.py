@@ -19,14 +19,10 @@ from typing import (
   TypeVar,
 )
 
-from deeplab import contract
+from deeplab import constants
 from deeplab import errors
-from deeplab import files
-from deeplab import label_map as label_maps
-from deeplab import options as options_lib
-from deeplab import parallel
-from deeplab import progress
-from deeplab import storage
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
 from deeplab.data import pairs as pairs_lib
 from deeplab.data import records
 from deeplab.errors import InputError
@@ -34,6 +30,10 @@ from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import printable
 from deeplab.errors import some_messages
+from deeplab.storage import files
+from deeplab.storage import remote
+from deeplab.system import parallel
+from deeplab.system import progress
 
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
@@ -107,13 +107,13 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   for options, label_map, (found, ignored) in zip(splits, maps, listings):
     given = option('output_dir', options.output_dir)
     try:
-      storage.make_folder(options.output_dir)
+      remote.make_folder(options.output_dir)
     except OSError as error:
       raise InputError('{}: {}', given, error.strerror)
     files.check_outputs(
         given,
         os.path.join(options.output_dir,
-                     contract.description_name(options.split)),
+                     constants.description_name(options.split)),
         ours=files.json_with('pairs', 'shards'))
     try:
       checked.append(_check(options, label_map, found, ignored))
@@ -139,7 +139,7 @@ def _check(options, label_map, found, ignored):
   good = [pair for pair in shuffled(found, options.shuffle_seed)
           if pair.name in facts]
   checked = _Checked(
-      options, label_map, split_evenly(good, contract.NUM_SHARDS), facts,
+      options, label_map, split_evenly(good, constants.NUM_SHARDS), facts,
       len(problems), ignored, tuple(map(sum, zip(
           *(facts[pair.name].class_pixels for pair in good)))))
   _check_classes(checked)
@@ -153,7 +153,7 @@ def _check_classes(split):
         '{}: no label of {} holds {}',
         option(split.options.split + '_label_folder',
                split.options.label_folder),
-        len(split.good), 'a class id of 1..{}'.format(contract.NUM_CLASSES - 1)
+        len(split.good), 'a class id of 1..{}'.format(constants.NUM_CLASSES - 1)
         if split.label_map == label_maps.ADE20K else
         Message('an id that {} lists',
                 option('label_map', split.options.label_map)))
@@ -225,8 +225,8 @@ def _report(problems, total, options):
   path = os.path.join(
       options.output_dir, '{}-problems.txt'.format(options.split))
   if not problems:
-    if storage.exists(path):
-      storage.remove(path)  # an earlier run's
+    if remote.exists(path):
+      remote.remove(path)  # an earlier run's
     return
   # Also where bad pairs are left out: summary_line says to look there.
   files.write_text(path, ''.join(
@@ -248,7 +248,7 @@ def _check_room(checked):
         os.path.getsize(path) for pair in split.good
         for path in (pair.image_path, pair.label_path))
   for output_dir, size in needed.items():
-    free = storage.free_bytes(output_dir)
+    free = remote.free_bytes(output_dir)
     if size > free:
       raise InputError('need {} free in {}, have {}'.format(
           _size_text(size), output_dir, _size_text(free)))

@@ -18,12 +18,9 @@ from typing import (
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import label_map as label_maps
-from deeplab import machine
-from deeplab import memory
-from deeplab import options as options_lib
-from deeplab import tf_texts
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
 from deeplab.data import decoding
 from deeplab.data import preprocess
 from deeplab.data import records
@@ -32,13 +29,16 @@ from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.system import hardware
+from deeplab.system import memory
+from deeplab.system import tf_errors
 
 # Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
 # builder has put them into the shards in random order already.
 _SHUFFLED_RECORDS = 4096
 # Elements that are decoded and preprocessed at a time. TensorFlow 1.15's
 # AUTOTUNE lets finished ones pile up: gigabytes after some hundred images.
-_PARALLEL_CALLS = machine.usable_cores()
+_PARALLEL_CALLS = hardware.usable_cores()
 # Of a batch: three channels of float32, and an int32 for the label.
 _BYTES_PER_PIXEL = 16
 # Names of images that are read at a time.
@@ -132,7 +132,7 @@ class Batches:
         # The channel is there for the graph's operations on images.
         batch['label'] = batch['label'][:, :, :, 0]
         batch['filename'] = [
-            contract.text_of_name(name) for name in batch['filename']]
+            constants.text_of_name(name) for name in batch['filename']]
         yield batch
     if done != self.num_images or (
         splits.state_of(self._split.paths) != self._split.state):
@@ -169,7 +169,7 @@ class Batches:
     dataset = _shards_of(self._split).flat_map(_reader_of(self._split))
     if self._names is not None:
       dataset = dataset.filter(lambda serialized: tf.reduce_any(
-          tf.equal([contract.bytes_of_name(name) for name in self._names],
+          tf.equal([constants.bytes_of_name(name) for name in self._names],
                    _image_name(serialized))))
     return dataset
 
@@ -182,7 +182,7 @@ class Batches:
     with explaining_read_errors(
         self._split.paths, largest_id=self.label_map.largest_id):
       found = collections.Counter(
-          contract.text_of_name(name)
+          constants.text_of_name(name)
           for some in decoding.elements(make_dataset) for name in some)
     for problem, names in (
         ('not in', [name for name in wanted if not found[name]]),
@@ -225,7 +225,7 @@ def _excess(element, options):
   limit = min(crop_height, crop_width)
   return Message(
       '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger crop)',
-      contract.text_of_name(element['filename']), height, width, resized,
+      constants.text_of_name(element['filename']), height, width, resized,
       crop_height, crop_width, option('min_resize_value', limit),
       option('max_resize_value', limit))
 
@@ -377,7 +377,7 @@ def _image_name(serialized):
 def explaining_read_errors(
     paths: Sequence[str],
     first_guess: Optional[Callable[[], Union[str, Message, None]]] = None,
-    largest_id: int = contract.LARGEST_LABEL_ON_DISK
+    largest_id: int = constants.LARGEST_LABEL_ON_DISK
 ) -> Iterator[None]:
   """Turns a failure to read records into an InputError that names the record.
 
@@ -396,7 +396,7 @@ def explaining_read_errors(
   try:
     yield
   except tf.errors.OpError as error:
-    if not tf_texts.is_of_input(error):
+    if not tf_errors.is_of_input(error):
       raise
     reason = first_guess() if first_guess else None
     reason = reason or splits.diagnose(paths, largest_id)

@@ -4,16 +4,16 @@ from typing import Any, Callable, Dict, Generator
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import tf_texts
+from deeplab import constants
 from deeplab.data import image_header
 from deeplab.data import pairs
 from deeplab.data import records
 from deeplab.errors import InputError
+from deeplab.system import tf_errors
 
 
 def decode(serialized: tf.Tensor,
-           largest_id: int = contract.LARGEST_LABEL_ON_DISK
+           largest_id: int = constants.LARGEST_LABEL_ON_DISK
            ) -> Dict[str, tf.Tensor]:
   """Decodes a serialized tf.Example.
 
@@ -58,7 +58,7 @@ class Decoder(contextlib.AbstractContextManager):
   Threads can share one.
   """
 
-  def __init__(self, largest_id: int = contract.LARGEST_LABEL_ON_DISK):
+  def __init__(self, largest_id: int = constants.LARGEST_LABEL_ON_DISK):
     """Builds the graph.
 
     Args:
@@ -80,14 +80,14 @@ class Decoder(contextlib.AbstractContextManager):
       # It tells more than TensorFlow, if it finds something.
       name = check_content(data, self._largest_id)
       raise InputError('{}: {}'.format(
-          name, tf_texts.message(error).split('\n')[0]))
+          name, tf_errors.message(error).split('\n')[0]))
 
   def __exit__(self, *unused_exception):
     self._session.close()
 
 
 def check_content(
-    data: bytes, largest_id: int = contract.LARGEST_LABEL_ON_DISK) -> str:
+    data: bytes, largest_id: int = constants.LARGEST_LABEL_ON_DISK) -> str:
   """Decodes an example as the builder decodes files.
 
   Args:
@@ -103,9 +103,9 @@ def check_content(
   example = records.parse(data)
   name = records.name_in_messages(example.filename)
   image = pairs.image_facts(
-      example.image_encoded, '{}: {}'.format(name, contract.KEY_IMAGE))
+      example.image_encoded, '{}: {}'.format(name, constants.KEY_IMAGE))
   label = pairs.decode_label(
-      example.label_encoded, '{}: {}'.format(name, contract.KEY_LABEL),
+      example.label_encoded, '{}: {}'.format(name, constants.KEY_LABEL),
       largest_id=largest_id)
   if image.size != label.size:
     raise InputError('{}: image {}x{}, label {}x{}'.format(

@@ -17,12 +17,11 @@ import zipfile
 import zlib
 
 from deeplab import errors
-from deeplab import inputs
-from deeplab import locks
 from deeplab.errors import InputError
+from deeplab.storage import checked_read
+from deeplab.storage import locks
+from deeplab.system import environment
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
 # What is made in the current folder, where the other scripts look for it.
 ADE20K = 'ADE20K'
 ZIP = 'ADEChallengeData2016.zip'
@@ -41,7 +40,8 @@ ADE20K_PAIRS = {'training': 20210, 'validation': 2000}
 PUBLISHED_FOLDERS = ('float', 'post_train_quant', 'quantize_aware_training')
 PUBLISHED_URL = ('https://raw.githubusercontent.com/mlcommons/mobile_open/main/'
                  'vision/deeplab/models_and_code/checkpoints')
-PUBLISHED_LIST = os.path.join(ROOT, 'checkpoints', 'git-blob-sha1.txt')
+PUBLISHED_LIST = os.path.join(
+    environment.REPOSITORY, 'checkpoints', 'git-blob-sha1.txt')
 
 # Attempts in one run, as long as each brings something.
 _ATTEMPTS = 5
@@ -262,7 +262,7 @@ def published(path: str = PUBLISHED_LIST) -> Dict[str, str]:
     InputError: there is no such file, or a line is wrong.
   """
   sums: Dict[str, str] = {}
-  text = inputs.read_text(path, path, 'a list of published files')
+  text = checked_read.read_text(path, path, 'a list of published files')
   for number, line in enumerate(text.splitlines(), 1):
     words = line.split()
     if not words or line.startswith('#'):

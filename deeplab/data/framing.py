@@ -6,10 +6,10 @@ data, 4 of the data's checksum.
 import struct
 from typing import NamedTuple
 
-from deeplab import contract
+from deeplab import constants
 from deeplab import errors
-from deeplab import storage
 from deeplab.errors import InputError
+from deeplab.storage import remote
 
 _HEADER = struct.Struct('<QI')
 _LENGTH_BYTES = 8
@@ -18,7 +18,7 @@ _CHECKSUM_BYTES = 4
 _COMPRESSED = (b'\x1f\x8b', b'\x78\x01', b'\x78\x5e', b'\x78\x9c',
                b'\x78\xda')
 # A record holds an image and a label.
-_MOST_BYTES = 2 * contract.MAX_FILE_BYTES
+_MOST_BYTES = 2 * constants.MAX_FILE_BYTES
 # CRC-32C with its bits reversed, and how TFRecords mask a checksum.
 _POLYNOMIAL = 0x82f63b78
 _MASK_DELTA = 0xa282ead8
@@ -47,8 +47,8 @@ def tally(path: str) -> Tally:
   count = 0
   problem = ''
   try:
-    size = storage.size(path)
-    with storage.reading(path) as shard:
+    size = remote.size(path)
+    with remote.reading(path) as shard:
       position = 0
       while position < size and not problem:
         shard.seek(position)

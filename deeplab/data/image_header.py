@@ -5,7 +5,7 @@ header's size they only hold against what an integer can count.
 """
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from deeplab.data import pairs
 
 # Where the header of a PNG has width and height, 4 bytes each.
@@ -33,7 +33,7 @@ def checked(encoded: tf.Tensor) -> tf.Tensor:
                    lambda: tf.image.extract_jpeg_shape(encoded)[:2])
   pixels = tf.reduce_prod(tf.cast(size, tf.int64))
   # Sides of 2 ** 31 and more are below 0 here.
-  small = tf.reduce_all(size > 0) & (pixels <= contract.MAX_PIXELS)
+  small = tf.reduce_all(size > 0) & (pixels <= constants.MAX_PIXELS)
   with tf.control_dependencies([tf.Assert(small, ['too many pixels', size])]):
     return tf.identity(encoded)
 

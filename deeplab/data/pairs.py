@@ -21,8 +21,8 @@ from PIL import Image
 from PIL import JpegImagePlugin
 from PIL import PngImagePlugin
 
-from deeplab import contract
-from deeplab import label_map as label_maps
+from deeplab import constants
+from deeplab.config import label_map as label_maps
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
@@ -58,7 +58,7 @@ _PNG_COLOR_TYPES = {
 SIXTEEN_BITS = ('I', 'I;16', 'I;16B', 'I;16L')
 _ORIENTATION = 0x0112  # number of the field in EXIF
 _TURN = 'turn the image files first, such as by `mogrify -auto-orient`'
-_LARGEST_ID = contract.LARGEST_LABEL_ON_DISK
+_LARGEST_ID = constants.LARGEST_LABEL_ON_DISK
 
 
 class Pair(NamedTuple):
@@ -218,9 +218,9 @@ def read_file(path: str) -> bytes:
         os.path.basename(path), 'folder' if stat.S_ISDIR(status.st_mode)
         else 'pipe or device'))
   size = status.st_size
-  if size > contract.MAX_FILE_BYTES:
+  if size > constants.MAX_FILE_BYTES:
     raise InputError('{}: {} bytes; expected an image of at most {}'.format(
-        path, size, contract.MAX_FILE_BYTES))
+        path, size, constants.MAX_FILE_BYTES))
   with open(path, 'rb') as source:
     return source.read()
 
@@ -331,9 +331,9 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
     raise InputError('{}: truncated {}'.format(name, kind))
   with _explained(name, kind, header=True):
     image = _DECODERS[image_format](io.BytesIO(data))
-  if image.width * image.height > contract.MAX_PIXELS:
+  if image.width * image.height > constants.MAX_PIXELS:
     raise InputError('{}: {} of {}x{} pixels; expected at most {}'.format(
-        name, kind, image.width, image.height, contract.MAX_PIXELS))
+        name, kind, image.width, image.height, constants.MAX_PIXELS))
   with _explained(name, kind):
     if image_format == PNG:
       # Checksums of PNG chunks, which load() does not look at. An image that

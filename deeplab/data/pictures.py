@@ -13,8 +13,7 @@ from typing import List, NamedTuple, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import options as options_lib
-from deeplab import parallel
+from deeplab.config import options as options_lib
 from deeplab.data import decoding
 from deeplab.data import pairs
 from deeplab.data import png_folder
@@ -22,6 +21,7 @@ from deeplab.data import preprocess
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_messages
+from deeplab.system import parallel
 
 _LOG = logging.getLogger(__name__)
 # Values of EXIF's orientation, and how pixels get from where they are stored to

@@ -22,17 +22,17 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, cast
 import numpy as np
 from PIL import Image
 
-from deeplab import contract
-from deeplab import files
-from deeplab import inputs
-from deeplab import label_map as label_maps
-from deeplab import parallel
-from deeplab import progress
+from deeplab import constants
+from deeplab.config import label_map as label_maps
 from deeplab.data import pairs as pairs_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_messages
 from deeplab.errors import some_of
+from deeplab.storage import checked_read
+from deeplab.storage import files
+from deeplab.system import parallel
+from deeplab.system import progress
 
 _LOG = logging.getLogger(__name__)
 _RAW = '.raw'
@@ -67,10 +67,10 @@ def image_folder(folder: str, name: str) -> str:
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder; gen_preprocessed_data.py makes one',
                      option(name, folder))
-  inner = os.path.join(folder, contract.PREPROCESSED_IMAGES)
+  inner = os.path.join(folder, constants.PREPROCESSED_IMAGES)
   if os.path.isdir(inner):
     folder = inner
-  marker = os.path.join(parent_of(folder), contract.INCOMPLETE)
+  marker = os.path.join(parent_of(folder), constants.INCOMPLETE)
   if os.path.exists(marker):
     raise InputError(
         '{}: gen_preprocessed_data.py did not finish writing it; run that '
@@ -155,7 +155,7 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
   if val_label_dir is None:
     val_label_dir = os.path.join(
         parent_of(os.path.dirname(paths[0])),
-        contract.PREPROCESSED_ANNOTATIONS)
+        constants.PREPROCESSED_ANNOTATIONS)
   if not os.path.isdir(val_label_dir):
     raise InputError(
         '{}: no such folder', option('val_label_dir', val_label_dir))
@@ -195,7 +195,7 @@ def _check_names(found, val_label_dir):
 
 def manifest_path(folder: str) -> str:
   """Returns the path of FOLDER's manifest."""
-  return os.path.join(folder, contract.PREPROCESSED_MANIFEST)
+  return os.path.join(folder, constants.PREPROCESSED_MANIFEST)
 
 
 def read_label_map(folder: str) -> Optional[label_maps.LabelMap]:
@@ -216,7 +216,7 @@ def read_manifest(folder: str) -> Dict[str, Any]:
   if not os.path.exists(path):
     return {}
   kind = 'the manifest that gen_preprocessed_data.py writes'
-  content = inputs.read_json(path, path, kind)
+  content = checked_read.read_json(path, path, kind)
   if not isinstance(content, dict) or not all(
       isinstance(content.get(name, ''), str) for name in _TOLD
   ) or not _is_listing(content.get('images', [])):
@@ -243,7 +243,7 @@ def check_manifest(paths: Sequence[str]) -> None:
   folder = parent_of(images)
   listed = read_manifest(folder).get('images')
   if listed is None or not os.path.basename(
-      os.path.abspath(images)) == contract.PREPROCESSED_IMAGES:
+      os.path.abspath(images)) == constants.PREPROCESSED_IMAGES:
     return
   wanted = [entry['name'] for entry in listed]
   found = list(map(os.path.basename, paths))
@@ -257,7 +257,7 @@ def check_manifest(paths: Sequence[str]) -> None:
         '{}: lists {} images, but the folder {}; run gen_preprocessed_data.py '
         'again, or remove {} if this is on purpose'.format(
             manifest_path(folder), len(wanted), ' and '.join(problems),
-            contract.PREPROCESSED_MANIFEST))
+            constants.PREPROCESSED_MANIFEST))
 
 
 def origin(pairs: Sequence[pairs_lib.Pair],
@@ -272,7 +272,7 @@ def origin(pairs: Sequence[pairs_lib.Pair],
   return {
       'split': manifest.get('split', images),
       'geometry': manifest.get('geometry', '{}x{}, no {}'.format(
-          size[0], size[1], contract.PREPROCESSED_MANIFEST))}
+          size[0], size[1], constants.PREPROCESSED_MANIFEST))}
 
 
 def identity(pairs: Sequence[pairs_lib.Pair]) -> str:
@@ -335,7 +335,7 @@ def _check_pair(pair, size, label_map):
   if image.mode != 'RGB':
     raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
   # With its folder: the image has the same name.
-  name = os.path.join(contract.PREPROCESSED_ANNOTATIONS,
+  name = os.path.join(constants.PREPROCESSED_ANNOTATIONS,
                       os.path.basename(pair.label_path))
   label = _read_label_file(pair.label_path, name, image.size)
   pairs_lib.check_sizes(pair.name, image.size, label.size)
@@ -373,7 +373,7 @@ def _read_label_file(path, name, size):
   return Image.frombytes('L', size, content)
 
 
-def read_pair(pair: pairs_lib.Pair, num_classes: int = contract.NUM_CLASSES
+def read_pair(pair: pairs_lib.Pair, num_classes: int = constants.NUM_CLASSES
               ) -> Tuple[np.ndarray, np.ndarray]:
   """Reads an image and its annotation, given that `check` accepted them.
 
@@ -391,9 +391,9 @@ def read_image(pair: pairs_lib.Pair) -> np.ndarray:
 
 
 def read_label(pair: pairs_lib.Pair, size: Tuple[int, int],
-               num_classes: int = contract.NUM_CLASSES) -> np.ndarray:
+               num_classes: int = constants.NUM_CLASSES) -> np.ndarray:
   """Reads the annotation alone, of (height, width); see read_pair."""
   path = cast(str, pair.label_path)  # list_pairs wants one
   label = np.array(_read_label_file(path, path, size[::-1]), np.int32)
-  label[label >= num_classes] = contract.IGNORE_LABEL
+  label[label >= num_classes] = constants.IGNORE_LABEL
   return label

@@ -22,28 +22,28 @@ from typing import (
 
 import numpy as np
 
-from deeplab import contract
-from deeplab import files
-from deeplab import inputs
-from deeplab import label_map as label_maps
-from deeplab import options as options_lib
-from deeplab import parallel
-from deeplab import progress
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
 from deeplab.data import png
 from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.storage import checked_read
+from deeplab.storage import files
+from deeplab.system import parallel
+from deeplab.system import progress
 
 if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
   from deeplab.data import dataset
 
 # Least digits of a number in a name. ADE20K's own names have eight.
 _DIGITS = {options_lib.NUMBERED: 1, options_lib.MLPERF_APP: 8}
-_FOLDERS = (contract.PREPROCESSED_IMAGES, contract.PREPROCESSED_ANNOTATIONS)
+_FOLDERS = (constants.PREPROCESSED_IMAGES, constants.PREPROCESSED_ANNOTATIONS)
 # Patterns of all files in the output folder; the last one appears last.
 _OUTPUTS = tuple(folder + '/img_[0-9]*.png' for folder in _FOLDERS) + (
-    contract.PREPROCESSED_MANIFEST,)
+    constants.PREPROCESSED_MANIFEST,)
 
 
 class WriteSummary(NamedTuple):
@@ -85,7 +85,7 @@ def read_image_list(path: str) -> List[str]:
     InputError: no such file, no text, no name, or a name that comes twice.
   """
   given = option('image_list', path)
-  text = inputs.read_text(
+  text = checked_read.read_text(
       path, given, 'the file name of an image on each line')
   names = [line.strip() for line in text.splitlines() if line.strip()]
   if not names:
@@ -138,7 +138,7 @@ def write(batches: 'dataset.Batches', *,
   if options.manifest:
     files.check_outputs(option('manifest', options.manifest), options.manifest,
                         inputs=[options.image_list], ours=is_manifest,
-                        example=contract.PREPROCESSED_MANIFEST)
+                        example=constants.PREPROCESSED_MANIFEST)
   _check_may_write(folder, options.overwrite)
   entries: List[Tuple[int, Dict[str, Any]]] = []
   with _explaining_write_errors(folder, entries), files.replacing_own(
@@ -194,7 +194,7 @@ def _check_foreign(folder):
   """Raises InputError where a folder holds files that no run wrote."""
   foreign = [
       os.path.relpath(path, folder) for path in _present(folder)
-      if not contract.is_preprocessed_name(os.path.basename(path))]
+      if not constants.is_preprocessed_name(os.path.basename(path))]
   if foreign:
     raise InputError(
         '{} holds {} files that are not img_N.png: {}; give another folder',
@@ -230,7 +230,7 @@ def _elements(batches, names):
   numbers = names and {name: index for index, name in enumerate(names)}
   for batch in batches:
     for place, filename in enumerate(batch['filename']):
-      source = contract.image_name(filename)
+      source = constants.image_name(filename)
       yield _Element(
           number=numbers[source] if names else next(count),
           image=batch['image'][place], label=batch['label'][place],
@@ -247,7 +247,7 @@ class _PairWriter:
 
   def __call__(self, element):
     """Returns (number, entry of the manifest)."""
-    name = contract.preprocessed_name(element.number, self._digits)
+    name = constants.preprocessed_name(element.number, self._digits)
     # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
     # numbers, and does not round them; the padding becomes 127.
     for folder, array in zip(_FOLDERS, (element.image, element.label)):

@@ -16,9 +16,9 @@ from typing import Optional, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import label_map as label_maps
-from deeplab import options as options_lib
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
 
 
 def for_evaluation(
@@ -149,7 +149,7 @@ def resize_to_range(
   shape = tf.shape(image)
   size = resized_size(shape[0], shape[1], options)
   pixels = tf.reduce_prod(tf.cast(size, tf.int64))
-  few = tf.Assert(pixels <= contract.MAX_PIXELS, [
+  few = tf.Assert(pixels <= constants.MAX_PIXELS, [
       'too many pixels after resizing; set a max_resize_value', shape, size])
   with tf.control_dependencies([few]):
     size = tf.identity(size)
@@ -192,10 +192,10 @@ def pad_to_crop(
   # Parity: research/deeplab's core/preprocess_utils.py, pad_to_bounding_box,
   # pads the difference from mid-grey with 0. That rounds the image's last bit,
   # to which scores of quantized models are sensitive.
-  image = (tf.pad(image - contract.PADDING_VALUE, paddings) +
-           contract.PADDING_VALUE)
+  image = (tf.pad(image - constants.PADDING_VALUE, paddings) +
+           constants.PADDING_VALUE)
   if label is not None:
-    label = tf.pad(label, paddings, constant_values=contract.IGNORE_LABEL)
+    label = tf.pad(label, paddings, constant_values=constants.IGNORE_LABEL)
   return image, label
 
 
@@ -242,8 +242,8 @@ def _classes(label, label_map):
   label = tf.cast(label, tf.int32)
   label.shape.assert_is_compatible_with([None, None, 1])
   if label_map == label_maps.ADE20K:
-    ignored = tf.fill(tf.shape(label), contract.IGNORE_LABEL)
-    return tf.where(label < contract.NUM_CLASSES, label, ignored)
+    ignored = tf.fill(tf.shape(label), constants.IGNORE_LABEL)
+    return tf.where(label < constants.NUM_CLASSES, label, ignored)
   return tf.gather(tf.constant(label_map.table, tf.int32), label)
 
 

@@ -34,17 +34,17 @@ from typing import (
 from google.protobuf import message as protobuf_message
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from deeplab import errors
-from deeplab import files
-from deeplab import inputs
-from deeplab import label_map as label_maps
-from deeplab import locks
-from deeplab import storage
+from deeplab.config import label_map as label_maps
 from deeplab.data import framing
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.storage import checked_read
+from deeplab.storage import files
+from deeplab.storage import locks
+from deeplab.storage import remote
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
 
@@ -67,14 +67,14 @@ def make_example(*, image_bytes: bytes, label_bytes: bytes, filename: str,
     width: pixels.
   """
   feature = {
-      contract.KEY_IMAGE: _bytes_feature(image_bytes),
-      contract.KEY_FILENAME: _bytes_feature(contract.bytes_of_name(filename)),
-      contract.KEY_IMAGE_FORMAT: _bytes_feature(image_format.encode('ascii')),
-      contract.KEY_HEIGHT: _int_feature(height),
-      contract.KEY_WIDTH: _int_feature(width),
-      contract.KEY_CHANNELS: _int_feature(3),
-      contract.KEY_LABEL: _bytes_feature(label_bytes),
-      contract.KEY_LABEL_FORMAT: _bytes_feature(label_format.encode('ascii')),
+      constants.KEY_IMAGE: _bytes_feature(image_bytes),
+      constants.KEY_FILENAME: _bytes_feature(constants.bytes_of_name(filename)),
+      constants.KEY_IMAGE_FORMAT: _bytes_feature(image_format.encode('ascii')),
+      constants.KEY_HEIGHT: _int_feature(height),
+      constants.KEY_WIDTH: _int_feature(width),
+      constants.KEY_CHANNELS: _int_feature(3),
+      constants.KEY_LABEL: _bytes_feature(label_bytes),
+      constants.KEY_LABEL_FORMAT: _bytes_feature(label_format.encode('ascii')),
   }
   return tf.train.Example(features=tf.train.Features(feature=feature))
 
@@ -105,9 +105,9 @@ def parse(data: bytes) -> Parsed:
     features = tf.train.Example.FromString(data).features.feature
   except protobuf_message.DecodeError:
     raise InputError('is not a tf.Example')
-  filename = b''.join(features[contract.KEY_FILENAME].bytes_list.value[:1])
+  filename = b''.join(features[constants.KEY_FILENAME].bytes_list.value[:1])
   images = []
-  for key in (contract.KEY_IMAGE, contract.KEY_LABEL):
+  for key in (constants.KEY_IMAGE, constants.KEY_LABEL):
     values = features[key].bytes_list.value
     if len(values) != 1:
       raise InputError('{}: {} holds {} values of bytes, expected 1'.format(
@@ -118,7 +118,7 @@ def parse(data: bytes) -> Parsed:
 
 def name_in_messages(filename: bytes) -> str:
   """Returns the name of a record's image as it stands after 'record N'."""
-  return '({})'.format(contract.text_of_name(filename) or 'no name')
+  return '({})'.format(constants.text_of_name(filename) or 'no name')
 
 
 def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
@@ -140,7 +140,7 @@ def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
   wanted = tf.stack([
       tf.strings.reduce_join(tf.boolean_mask(found, tf.equal(keys, key)))
       for key in (
-          contract.KEY_IMAGE, contract.KEY_LABEL, contract.KEY_FILENAME)])
+          constants.KEY_IMAGE, constants.KEY_LABEL, constants.KEY_FILENAME)])
   lists, = _decode_proto(wanted, 'Feature', 'bytes_list').values
   contents = _decode_proto(lists[:, 0], 'BytesList', 'value')
   one_of_each = tf.reduce_all(tf.equal(contents.sizes[:2], 1))
@@ -209,11 +209,12 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
   Raises:
     InputError: a file cannot be written, or another process writes there.
   """
-  paths = [[os.path.join(content.output_dir, contract.shard_name(
+  paths = [[os.path.join(content.output_dir, constants.shard_name(
       content.split, index, len(content.shards)))
             for index in range(len(content.shards))] for content in contents]
   descriptions = [
-      os.path.join(content.output_dir, contract.description_name(content.split))
+      os.path.join(
+          content.output_dir, constants.description_name(content.split))
       for content in contents]
   markers = [_marker(content.output_dir, content.split) for content in contents]
   state = 'temporary files removed, nothing published'
@@ -252,7 +253,7 @@ def _unmark(contents, paths, markers):
   for content, kept in zip(contents, paths):
     _remove_others(content, kept)
   for marker in markers:
-    storage.remove(marker)
+    remote.remove(marker)
 
 
 def _write_shard(path, examples):
@@ -293,7 +294,7 @@ def _write_problem(error):
 
 
 def _marker(folder, split):
-  return os.path.join(folder, contract.incomplete_name(split))
+  return os.path.join(folder, constants.incomplete_name(split))
 
 
 def _mark(markers):
@@ -301,14 +302,14 @@ def _mark(markers):
   made: List[str] = []
   try:
     for marker in markers:
-      if not storage.exists(marker):
+      if not remote.exists(marker):
         made.append(marker)
         files.write_text(
             marker, 'build_ade20k_data.py has not finished writing here.\n')
   except BaseException:
     for marker in made:
       with contextlib.suppress(OSError):
-        storage.remove(marker)
+        remote.remove(marker)
     raise
 
 
@@ -317,7 +318,7 @@ def _remove_others(content, kept):
   for name in _shards_in(content.output_dir, content.split):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
-      storage.remove(path)
+      remote.remove(path)
 
 
 # --- Finding ---------------------------------------------------------------
@@ -361,10 +362,10 @@ def find(dataset_dir: str, split: str) -> ShardSet:
       shard that is not of the set; no record in any shard; a build that was not
       finished.
   """
-  if not storage.is_folder(dataset_dir):
+  if not remote.is_folder(dataset_dir):
     raise InputError(
         '{}: no such folder', option('dataset_dir', dataset_dir))
-  if storage.exists(_marker(dataset_dir, split)):
+  if remote.exists(_marker(dataset_dir, split)):
     raise InputError('{}: the building of {} was not finished; {}'.format(
         dataset_dir, split, BUILD_AGAIN))
   shards = _shards_in(dataset_dir, split)
@@ -374,17 +375,17 @@ def find(dataset_dir: str, split: str) -> ShardSet:
         'no {}-*-of-*.tfrecord in {} (found: {}); run '
         'build_ade20k_data.py'.format(
             split, dataset_dir,
-            some_of(sorted(storage.names_in(dataset_dir))) or 'nothing'))
+            some_of(sorted(remote.names_in(dataset_dir))) or 'nothing'))
   if description:
     _check_described(dataset_dir, shards, description)
   else:
     _check_whole(dataset_dir, split, shards)
   paths = tuple(os.path.join(dataset_dir, name) for name in shards)
   for path in paths:
-    if not storage.is_file(path):
+    if not remote.is_file(path):
       raise InputError('{}: expected a file; {}'.format(path, BUILD_AGAIN))
   # A file without records has no byte: the format has no file header.
-  if not any(map(storage.size, paths)):
+  if not any(map(remote.size, paths)):
     raise InputError(
         '{} has 0 records in {} ({} empty shards); run '
         'build_ade20k_data.py'.format(split, dataset_dir, len(paths)))
@@ -394,8 +395,8 @@ def find(dataset_dir: str, split: str) -> ShardSet:
 def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
   """Returns (index, count) of a split's shards by name, of whatever set."""
   found = {}
-  for name in sorted(storage.names_in(folder)):
-    parsed = contract.parse_shard_name(name)
+  for name in sorted(remote.names_in(folder)):
+    parsed = constants.parse_shard_name(name)
     if parsed and parsed[0] == split:
       found[name] = parsed[1:]
   return found
@@ -431,7 +432,7 @@ def _check_whole(folder, split, shards):
   missing = sorted(
       set(range(counts[0])) - {index for index, _ in shards.values()})
   if missing:
-    names = [contract.shard_name(split, index, counts[0]) for index in missing]
+    names = [constants.shard_name(split, index, counts[0]) for index in missing]
     raise InputError('{}: {} missing; {}'.format(
         folder, some_of(names), BUILD_AGAIN))
 
@@ -442,12 +443,13 @@ def read_description(folder: str, split: str) -> Optional[Description]:
   Raises:
     InputError: there is one that cannot be read.
   """
-  path = os.path.join(folder, contract.description_name(split))
-  if not (storage.exists(path) or os.path.islink(path)):
+  path = os.path.join(folder, constants.description_name(split))
+  if not (remote.exists(path) or os.path.islink(path)):
     return None
   try:
     return _parse_description(
-        path, split, inputs.read_json(path, path, 'a description of shards'))
+        path, split,
+        checked_read.read_json(path, path, 'a description of shards'))
   except OSError as error:
     raise InputError(errors.of_system(error))
   except (InputError, ValueError, KeyError, TypeError):
@@ -466,7 +468,7 @@ def _parse_description(path, split, content):
       str(shard['sha256'])) for shard in content['shards']]
   wanted: Set[Tuple[str, int, int]] = {
       (split, index, len(found)) for index in range(len(found))}
-  if wanted != {contract.parse_shard_name(shard.name) for shard in found} or (
+  if wanted != {constants.parse_shard_name(shard.name) for shard in found} or (
       pairs != sum(shard.records for shard in found)):
     raise ValueError
   return Description(

@@ -22,14 +22,10 @@ from typing import (
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from deeplab import errors
-from deeplab import files
-from deeplab import label_map as label_maps
-from deeplab import options as options_lib
-from deeplab import parallel
-from deeplab import progress
-from deeplab import storage
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
 from deeplab.data import decoding
 from deeplab.data import framing
 from deeplab.data import records
@@ -37,6 +33,10 @@ from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import some_messages
+from deeplab.storage import files
+from deeplab.storage import remote
+from deeplab.system import parallel
+from deeplab.system import progress
 
 _LOG = logging.getLogger(__name__)
 _REBUILD = 'rebuild this shard with build_ade20k_data.py'
@@ -64,7 +64,7 @@ class Split(NamedTuple):
   # Number of records that are left out.
   skipped: int
   # Tells whether the shards are still the same files.
-  state: Tuple[storage.State, ...]
+  state: Tuple[remote.State, ...]
   # Which ids of the labels are which class.
   label_map: label_maps.LabelMap
 
@@ -125,7 +125,7 @@ def open_split(
   state = state_of(shard_set.paths)
   if not description:
     _LOG.info('%s has no %s: whether records are missing is not known',
-              options.dataset_dir, contract.description_name(options.split))
+              options.dataset_dir, constants.description_name(options.split))
   skips = options.on_bad_record == options_lib.SKIP
   expected = {path: _expected(path, description, skips)
               for path in shard_set.paths}
@@ -150,14 +150,14 @@ def open_split(
   return Split(tuple(shards), skipped, state, label_map)
 
 
-def state_of(paths: Sequence[str]) -> Tuple[storage.State, ...]:
+def state_of(paths: Sequence[str]) -> Tuple[remote.State, ...]:
   """Returns what changes if files are replaced or written to.
 
   Raises:
     InputError: a file cannot be looked at any more.
   """
   try:
-    return tuple(map(storage.state, paths))
+    return tuple(map(remote.state, paths))
   except OSError as error:
     raise InputError(errors.of_system(error))
 
@@ -284,7 +284,7 @@ def _sound(expected: Dict[str, int], largest_id: int, title: str
 
 def diagnose(
     paths: Sequence[str],
-    largest_id: int = contract.LARGEST_LABEL_ON_DISK) -> Optional[Message]:
+    largest_id: int = constants.LARGEST_LABEL_ON_DISK) -> Optional[Message]:
   """Looks for the record that made TensorFlow fail.
 
   Args:

@@ -11,13 +11,13 @@ from typing import Tuple
 import numpy as np
 from PIL import Image
 
-from deeplab import contract
-from deeplab import files
-from deeplab import inputs
-from deeplab import options as options_lib
-from deeplab import progress
+from deeplab import constants
+from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.storage import checked_read
+from deeplab.storage import files
+from deeplab.system import progress
 
 DATASET_FOLDER = 'ADEChallengeData2016'
 # Says that the pictures beside it may be replaced: they are not ADE20K.
@@ -53,7 +53,7 @@ def label_of(name: str) -> int:
   """Returns the ADE20K id of one of this module's classes."""
   if name in _LABELS_ABOVE_KEPT:
     return _LABELS_ABOVE_KEPT[name]
-  return contract.CLASS_NAMES.index(name)
+  return constants.CLASS_NAMES.index(name)
 
 
 def make_dataset(options: options_lib.SyntheticOptions) -> str:
@@ -88,7 +88,7 @@ def make_dataset(options: options_lib.SyntheticOptions) -> str:
 
 def _is_marker(path):
   try:
-    return inputs.read_text(path, path, 'text') == _MARKER_TEXT
+    return checked_read.read_text(path, path, 'text') == _MARKER_TEXT
   except InputError:
     return False
 
@@ -105,7 +105,7 @@ def _paint_all(folder, counts, long_side, seed):
       # A seed for each: how many are painted before does not matter.
       image, label = paint_scene(
           np.random.RandomState(
-              [seed, contract.SPLITS.index(split), index]), long_side)
+              [seed, constants.SPLITS.index(split), index]), long_side)
       stem = 'ADE_{}_{:08d}'.format(split, index)
       Image.fromarray(image).save(
           os.path.join(images, stem + '.jpg'), quality=_JPEG_QUALITY)

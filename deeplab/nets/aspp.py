@@ -3,8 +3,8 @@ from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options as options_lib
+from deeplab import constants
+from deeplab.config import options as options_lib
 from deeplab.nets import layers
 
 _DROPOUT_KEEP_PROBABILITY = 0.9
@@ -30,10 +30,10 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
   # This order is that of the channels which the trained projection expects.
   branches = [
       _image_pooling(features, options, style),
-      layers.conv2d(features, depth, 1, scope=contract.ASPP_SCOPE + '0',
+      layers.conv2d(features, depth, 1, scope=constants.ASPP_SCOPE + '0',
                     style=style)]
   for index, rate in enumerate(options.atrous_rates, 1):
-    scope = contract.ASPP_SCOPE + str(index)
+    scope = constants.ASPP_SCOPE + str(index)
     if options.aspp_with_separable_conv:
       branch = layers.separable_conv2d(
           features, depth, rate=rate, scope=scope, style=style)
@@ -44,11 +44,11 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
   outputs = tf.concat(branches, 3)
   if not options.aspp_with_concat_projection:
     return outputs
-  scope = contract.CONCAT_PROJECTION_SCOPE
+  scope = constants.CONCAT_PROJECTION_SCOPE
   outputs = layers.conv2d(outputs, depth, 1, scope=scope, style=style)
   return layers.dropout(
       outputs, keep_probability=_DROPOUT_KEEP_PROBABILITY,
-      is_training=is_training, scope=contract.DROPOUT_SCOPE, seed=dropout_seed,
+      is_training=is_training, scope=constants.DROPOUT_SCOPE, seed=dropout_seed,
       fake_quant=style.fake_quant, replica=style.replica)
 
 
@@ -66,5 +66,5 @@ def _image_pooling(features, options, style):
         padding='VALID', name='AvgPool')
   pooled = layers.conv2d(
       pooled, options.aspp_convs_filters, 1,
-      scope=contract.IMAGE_POOLING_SCOPE, style=style)
+      scope=constants.IMAGE_POOLING_SCOPE, style=style)
   return layers.resize_bilinear(pooled, features.shape[1:3].as_list())

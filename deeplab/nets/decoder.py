@@ -3,8 +3,8 @@ from typing import Mapping
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options as options_lib
+from deeplab import constants
+from deeplab.config import options as options_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
@@ -31,7 +31,7 @@ def refine(features: tf.Tensor, end_points: Mapping[str, tf.Tensor],
   """
   # From coarse to fine: each stage refines what the one before it made.
   strides = sorted(options.decoder_output_stride, reverse=True)
-  with tf.variable_scope(contract.DECODER_SCOPE):
+  with tf.variable_scope(constants.DECODER_SCOPE):
     for stage, stride in enumerate(strides):
       # Parity: research/deeplab's model.py, refine_by_decoder, gives the first
       # stage no number of its own.

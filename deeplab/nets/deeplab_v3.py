@@ -3,9 +3,9 @@ from typing import Iterable, Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options as options_lib
-from deeplab import replicas
+from deeplab import constants
+from deeplab.config import options as options_lib
+from deeplab.distribution import replicas
 from deeplab.nets import aspp
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import decoder
@@ -68,9 +68,9 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
   if options.decoder_output_stride:
     features = decoder.refine(features, end_points, options, style)
   if not options.decoder_output_is_logits:
-    with tf.variable_scope(contract.LOGITS_SCOPE):
+    with tf.variable_scope(constants.LOGITS_SCOPE):
       features = layers.conv2d(
-          features, options.num_classes, 1, scope=contract.SEMANTIC_SCOPE,
+          features, options.num_classes, 1, scope=constants.SEMANTIC_SCOPE,
           style=layers.Style(
               initializer=tf.truncated_normal_initializer(
                   stddev=_LOGITS_STDDEV),
@@ -91,7 +91,7 @@ def predictions(class_logits: tf.Tensor,
     Where options.prediction_with_upsampled_logits, the logits are resized
     bilinearly before the arg max; else the labels are, to the nearest.
   """
-  name = contract.OUTPUT_NODE
+  name = constants.OUTPUT_NODE
   if options.prediction_with_upsampled_logits:
     # Parity: mobile_open's model.py, predict_labels, aligns no corners here,
     # which converters want; research/deeplab's does, and so does the loss.
@@ -159,4 +159,4 @@ def multi_scale_predictions(
       probabilities.append(tf.nn.softmax(outputs))
   average = tf.add_n(probabilities) / float(len(probabilities))
   return tf.argmax(average, 3, output_type=tf.int32,
-                   name=contract.OUTPUT_NODE)
+                   name=constants.OUTPUT_NODE)

@@ -10,7 +10,7 @@ from typing import Callable, Mapping, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import replicas
+from deeplab.distribution import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import gradients
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from deeplab import replicas
+from deeplab.distribution import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import gradients

@@ -7,8 +7,8 @@ from typing import Dict, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import replicas
+from deeplab import constants
+from deeplab.distribution import replicas
 from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
@@ -91,9 +91,9 @@ def mobilenet_v2(
     return make_divisible(filters * depth_multiplier, divisible_by, smallest)
 
   end_points = {}
-  with tf.variable_scope(contract.BACKBONE_SCOPE):
+  with tf.variable_scope(constants.BACKBONE_SCOPE):
     # A node of its own, as whoever uses the frozen graph feeds it.
-    with tf.name_scope(contract.BACKBONE_SCOPE):
+    with tf.name_scope(constants.BACKBONE_SCOPE):
       net = tf.identity(images, 'input')
     net = layers.conv2d(net, width(_STEM_FILTERS), 3, stride=2, scope='Conv',
                         style=style)

@@ -16,8 +16,8 @@ from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import options as options_lib
-from deeplab import replicas
+from deeplab.config import options as options_lib
+from deeplab.distribution import replicas
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.nets import fake_quant as fake_quant_lib

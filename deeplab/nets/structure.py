@@ -5,7 +5,7 @@ from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import options as options_lib
+from deeplab.config import options as options_lib
 from deeplab.nets import deeplab_v3
 
 _CONVOLUTIONS = {'Conv2D': 'CONV_2D',

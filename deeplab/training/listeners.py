@@ -7,15 +7,15 @@ from typing import Any, Deque, Dict, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import distribution
-from deeplab import events
-from deeplab import files
-from deeplab import label_map
-from deeplab import options as options_lib
-from deeplab import progress
-from deeplab import stops
-from deeplab import visualize
 from deeplab.checkpoints import saver
+from deeplab.config import label_map
+from deeplab.config import options as options_lib
+from deeplab.distribution import hosts
+from deeplab.evaluation import tensorboard
+from deeplab.evaluation import visualize
+from deeplab.storage import files
+from deeplab.system import progress
+from deeplab.system import signals
 
 _LOG = logging.getLogger(__name__)
 # Steps to profile, counted from the start of this run. The first ones include
@@ -55,7 +55,7 @@ class Log(Listener):
   """Shows progress, and logs losses, learning rate and pace."""
 
   def __init__(self, options: options_lib.TrainOptions, bar: progress.Bar,
-               writer: Optional[events.Writer]):
+               writer: Optional[tensorboard.Writer]):
     """Remembers the arguments.
 
     Args:
@@ -106,7 +106,8 @@ class Log(Listener):
 class Summaries(Listener):
   """Writes a summary every so many seconds."""
 
-  def __init__(self, summary_op: tf.Tensor, secs: float, writer: events.Writer):
+  def __init__(self, summary_op: tf.Tensor, secs: float,
+               writer: tensorboard.Writer):
     self._summary_op = summary_op
     self._secs = secs
     self._writer = writer
@@ -130,7 +131,7 @@ class Samples(Listener):
   """Writes a picture of predictions every so many steps."""
 
   def __init__(self, tensors: Dict[str, tf.Tensor], every_steps: int,
-               classes: label_map.LabelMap, writer: events.Writer):
+               classes: label_map.LabelMap, writer: tensorboard.Writer):
     """Remembers the arguments.
 
     Args:
@@ -158,7 +159,7 @@ class Samples(Listener):
     """Writes the picture, if there is one."""
     self._step = done.step
     if 'sample' in done.results:
-      self._writer.add(done.step, summary=tf.Summary(value=[events.picture(
+      self._writer.add(done.step, summary=tf.Summary(value=[tensorboard.picture(
           'samples/predictions', visualize.prediction_sheet(
               label_map=self._classes, **done.results['sample']))]))
 
@@ -167,7 +168,7 @@ class Checkpoints(Listener):
   """Saves between steps: in the middle of one, weights would be of two."""
 
   def __init__(self, keeper: saver.Keeper, interval_secs: float,
-               host: distribution.SingleHost, request: stops.Request):
+               host: hosts.SingleHost, request: signals.Request):
     """Remembers the arguments.
 
     Args:

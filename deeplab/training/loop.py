@@ -5,12 +5,12 @@ from typing import NamedTuple, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import distribution
-from deeplab import options as options_lib
-from deeplab import stops
+from deeplab import constants
 from deeplab.checkpoints import saver
+from deeplab.config import options as options_lib
+from deeplab.distribution import hosts
 from deeplab.errors import InputError
+from deeplab.system import signals
 from deeplab.training import listeners as listeners_lib
 from deeplab.training import mixed_precision
 from deeplab.training import step as step_lib
@@ -40,7 +40,7 @@ class Loop:
 
   def __init__(self, step: step_lib.TrainStep, batch_names: tf.Variable,
                options: options_lib.TrainOptions,
-               host: distribution.SingleHost, request: stops.Request,
+               host: hosts.SingleHost, request: signals.Request,
                keeper: Optional[saver.Keeper]):
     """Remembers the arguments.
 
@@ -105,7 +105,7 @@ class Loop:
     for listener in listeners:
       fetches.update(listener.fetches())
     feeds = {step.signals: [
-        number.name == self._request.name for number in stops.SIGNALS]}
+        number.name == self._request.name for number in signals.SIGNALS]}
     try:
       return self._profile.run(session, fetches, feeds)
     except tf.errors.InvalidArgumentError as error:
@@ -120,6 +120,6 @@ class Loop:
     return ('{} is inf or NaN at step {} (batch: {}; learning rate {:g}; last '
             'finite loss {:.4f}); {} kept'.format(
                 what, last.step + 1,
-                ', '.join(map(contract.text_of_name, names)), rate, last.loss,
+                ', '.join(map(constants.text_of_name, names)), rate, last.loss,
                 self._keeper.newest if self._keeper
                 else 'the last checkpoint of task 0'))

@@ -3,7 +3,7 @@ from typing import Callable, NamedTuple, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from deeplab.nets import layers
 
 # Avoids division by zero if every pixel is ignored, as in some crops.
@@ -51,7 +51,7 @@ def sum_over_pixels(
       tf.split(logits, parts), tf.split(labels, parts)):
     part_labels = tf.reshape(part_labels, [-1])
     is_kept = tf.cast(
-        tf.not_equal(part_labels, contract.IGNORE_LABEL), tf.float32)
+        tf.not_equal(part_labels, constants.IGNORE_LABEL), tf.float32)
     weights = is_kept
     if len(label_weights) == 1:
       weights *= label_weights[0]

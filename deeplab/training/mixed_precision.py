@@ -10,10 +10,10 @@ from typing import Any, Iterable, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import options as options_lib
-from deeplab import predictors
+from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.models import predictors
 
 NOT_FINITE = 'Gradient is inf or nan.'
 

@@ -3,8 +3,8 @@ from typing import Dict, Iterable, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options as options_lib
+from deeplab import constants
+from deeplab.config import options as options_lib
 
 
 def learning_rate(options: options_lib.TrainOptions,
@@ -62,5 +62,5 @@ def gradient_multipliers(
 def last_layer_scopes(options: options_lib.TrainOptions) -> Tuple[str, ...]:
   """Returns the scopes of the last layers."""
   if options.last_layers_contain_logits_only:
-    return (contract.LOGITS_SCOPE,)
-  return contract.LAST_LAYER_SCOPES
+    return (constants.LOGITS_SCOPE,)
+  return constants.LAST_LAYER_SCOPES

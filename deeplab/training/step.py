@@ -3,12 +3,12 @@ from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import distribution
-from deeplab import options as options_lib
-from deeplab import stops
+from deeplab import constants
+from deeplab.config import options as options_lib
+from deeplab.distribution import hosts
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
+from deeplab.system import signals as signals_lib
 from deeplab.training import losses
 from deeplab.training import mixed_precision
 from deeplab.training import schedules
@@ -43,7 +43,7 @@ def build_step(
     images: tf.Tensor, labels: tf.Tensor,
     model_options: options_lib.ModelOptions,
     options: options_lib.TrainOptions,
-    host: Optional[distribution.SingleHost] = None) -> TrainStep:
+    host: Optional[hosts.SingleHost] = None) -> TrainStep:
   """Builds network, loss and update.
 
   Args:
@@ -57,7 +57,7 @@ def build_step(
   Returns:
     The step's tensors.
   """
-  host = host or distribution.SingleHost()
+  host = host or hosts.SingleHost()
   replicas = host.replicas()
   global_step = tf.train.get_or_create_global_step()
   logits, sums = _forward(
@@ -74,7 +74,7 @@ def build_step(
       optimizer, total_loss, options, colocate=host.clones > 1)
   averages = replicas[0].changes()
   signals = tf.placeholder_with_default(
-      tf.zeros([len(stops.SIGNALS)]), [len(stops.SIGNALS)])
+      tf.zeros([len(signals_lib.SIGNALS)]), [len(signals_lib.SIGNALS)])
   of_host = [total_loss, cross_entropy, signals, gradients,
              [change for _, change in averages]]
   total_loss, cross_entropy, signals_of_all, gradients, changes = (
@@ -116,7 +116,7 @@ def _forward(replicas, images, labels, model_options, options, global_step):
   for replica, (replica_images, replica_labels) in zip(replicas, rows):
     with replica.scope():
       logits.append(deeplab_v3.logits(
-          contract.scale_to_model_range(replica_images), model_options,
+          constants.scale_to_model_range(replica_images), model_options,
           weight_decay=options.weight_decay, is_training=True,
           train_batch_norm=options.fine_tune_batch_norm,
           fold_batch_norm=is_fused, dropout_seed=dropout_seed,

@@ -9,28 +9,28 @@ from typing import List, Optional
 
 import tensorflow.compat.v1 as tf
 
-from deeplab import distribution
-from deeplab import events
-from deeplab import files
-from deeplab import label_map
-from deeplab import locks
-from deeplab import options as options_lib
-from deeplab import predictors
-from deeplab import progress
-from deeplab import stops
-from deeplab import storage
 from deeplab.checkpoints import compatibility
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read
 from deeplab.checkpoints import restore as restore_lib
 from deeplab.checkpoints import saver
+from deeplab.config import label_map
+from deeplab.config import options as options_lib
 from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.data import splits
+from deeplab.distribution import hosts
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.evaluation import tensorboard
+from deeplab.models import predictors
 from deeplab.nets import deeplab_v3
 from deeplab.nets import quantize
+from deeplab.storage import files
+from deeplab.storage import locks
+from deeplab.storage import remote
+from deeplab.system import progress
+from deeplab.system import signals
 from deeplab.training import listeners as listeners_lib
 from deeplab.training import loop as loop_lib
 from deeplab.training import mixed_precision
@@ -87,9 +87,9 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   _LOG.info('training with %s', predictors.runtime())
   with contextlib.ExitStack() as stack:
     if distribution_options.task == 0:
-      storage.make_folder(options.train_logdir)
+      remote.make_folder(options.train_logdir)
       stack.enter_context(_alone_in(options.train_logdir))
-    host = stack.enter_context(distribution.joined(distribution_options))
+    host = stack.enter_context(hosts.joined(distribution_options))
     if options.mixed_precision:
       mixed_precision.configure(host.config)
     stack.enter_context(tf.Graph().as_default())
@@ -181,11 +181,11 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
   # errors of the last save. Its summaries are of a batch of their own; here
   # they belong to a step, and a seed decides everything.
   with contextlib.ExitStack() as stack:
-    request = stack.enter_context(stops.Request())
+    request = stack.enter_context(signals.Request())
     stack.enter_context(dataset.explaining_read_errors(
         paths, largest_id=splits.label_map_of(dataset_options).largest_id))
     writer = stack.enter_context(
-        events.Writer(options.train_logdir)) if host.is_chief else None
+        tensorboard.Writer(options.train_logdir)) if host.is_chief else None
     session = stack.enter_context(tf.Session(host.target, config=host.config))
     if writer:
       writer.add(first_step, graph_def=(
@@ -233,7 +233,7 @@ def _recipe(dataset_options, preprocess_options, options, paths):
             for given in (dataset_options, preprocess_options, options)
             for name, value in given._asdict().items()
             if name not in _OF_ONE_TASK}
-  recipe['records'] = [(os.path.basename(path), storage.size(path))
+  recipe['records'] = [(os.path.basename(path), remote.size(path))
                        for path in paths]
   return json.loads(json.dumps(recipe))
 

@@ -3,8 +3,8 @@ from absl import flags
 from hypothesis import strategies
 import pytest
 
-from deeplab import cli
-from deeplab import script_flags
+from deeplab.cli import runner
+from deeplab.cli import script_flags
 from deeplab.errors import InputError
 from tests import flag_groups
 from tests import fuzz
@@ -51,4 +51,4 @@ def test_any_command_line(drawn):
                        flag_values=values)
     script_flags.SCRIPTS[script].arguments(values)
   except InputError as error:
-    assert cli.in_flags(error, values)
+    assert runner.in_flags(error, values)

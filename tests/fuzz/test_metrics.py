@@ -4,7 +4,7 @@ import math
 from hypothesis import strategies
 import numpy as np
 
-from deeplab import metrics
+from deeplab.evaluation import metrics
 from tests import fuzz
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import graph_file
 from deeplab.errors import InputError
-from deeplab.lite import layers
-from deeplab.lite import model_file
+from deeplab.models import frozen_graph
+from deeplab.models import tflite
+from deeplab.models import tflite_layers
 from tests import fuzz
 from tests.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
@@ -74,7 +74,7 @@ def bounded(test):
 @bounded
 def test_tflite_models(content):
   try:
-    model = model_file.parse(content, 'x')
+    model = tflite.parse(content, 'x')
   except InputError as error:
     assert str(error).startswith('x: ')
     return
@@ -84,7 +84,7 @@ def test_tflite_models(content):
       tensor.real_values()
   model.operation_counts()
   with pytest.raises(InputError, match='^x: not a model of this network: '):
-    layers.model_options(model, 'x')
+    tflite_layers.model_options(model, 'x')
 
 
 def changed(net):
@@ -104,8 +104,8 @@ def load(path, content):
   """Reads a graph and has TensorFlow load it; InputError names the file."""
   path.write_bytes(content)
   try:
-    graph_def = graph_file.read_graph_def(str(path))
-    graph_file.import_graph(str(path), graph_def)
+    graph_def = frozen_graph.read_graph_def(str(path))
+    frozen_graph.import_graph(str(path), graph_def)
   except InputError as error:
     assert str(error).startswith('{}: '.format(path))
 
@@ -117,7 +117,7 @@ def path(tmp_path_factory):
 
 GRAPH = make_graph(changed)
 SERIALIZED = GRAPH.SerializeToString(deterministic=True)
-OPERATORS = sorted(graph_file._OPERATORS)
+OPERATORS = sorted(frozen_graph._OPERATORS)
 
 
 @fuzz.given(content=damaged(SERIALIZED), examples=150)

@@ -5,12 +5,12 @@ import math
 from hypothesis import strategies
 import pytest
 
-from deeplab import contract
-from deeplab import options
-from deeplab import report
+from deeplab import constants
 from deeplab.checkpoints import compatibility
+from deeplab.config import options
 from deeplab.data import png_folder
 from deeplab.errors import InputError
+from deeplab.evaluation import report
 from tests import fuzz
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 
 @fuzz.given(content=MODEL_FILES, examples=150)
 def test_options_of_a_model(folder, content):
-  (folder / contract.MODEL_OPTIONS_FILE).write_bytes(content)
+  (folder / constants.MODEL_OPTIONS_FILE).write_bytes(content)
   try:
     model_options, optimizer, recipe = compatibility.read_options(str(folder))
   except InputError:
@@ -78,7 +78,7 @@ def test_options_of_a_model(folder, content):
 @fuzz.given(content=files(almost({'split': 'val', 'geometry': 'x'})),
             examples=150)
 def test_manifests(folder, content):
-  (folder / contract.PREPROCESSED_MANIFEST).write_bytes(content)
+  (folder / constants.PREPROCESSED_MANIFEST).write_bytes(content)
   try:
     manifest = png_folder.read_manifest(str(folder))
   except InputError:

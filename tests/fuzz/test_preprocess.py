@@ -5,9 +5,9 @@ from hypothesis import strategies
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from deeplab.config.options import PreprocessOptions
 from deeplab.data import preprocess
 from deeplab.errors import InputError
-from deeplab.options import PreprocessOptions
 from tests import fuzz
 
 SIDES = strategies.one_of(strategies.integers(1, 4000),

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab.config.options import DatasetOptions
+from deeplab.config.options import PreprocessOptions
 from deeplab.data import dataset
 from deeplab.data import decoding
 from deeplab.data import records
 from deeplab.data import splits
 from deeplab.errors import InputError
-from deeplab.options import DatasetOptions
-from deeplab.options import PreprocessOptions
 from tests import fuzz
 from tests import record_sets
 

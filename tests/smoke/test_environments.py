@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import options
+from deeplab.config import options
 from deeplab.data import builder
 from deeplab.data import synthetic
-from deeplab.lite import conversion
-from deeplab.lite import model_file
+from deeplab.export import tflite_conversion
+from deeplab.models import tflite
 from tests import scripts
 
 pytestmark = [pytest.mark.extended, pytest.mark.tf1]
@@ -131,15 +131,15 @@ def test_a_run_goes_to_the_other_tensorflow_and_back(pythons, data, tmp_path):
 def test_a_modern_export_regenerates_the_published_quantized_file(
     pythons, reference_dir, tmp_path):
   """What the modern converter makes of it, test_lite_conversion checks."""
-  published = model_file.read(os.path.join(reference_dir, 'freeze_qat.tflite'))
+  published = tflite.read(os.path.join(reference_dir, 'freeze_qat.tflite'))
   scripts.run(
       'export_model.py', '--export_path={}'.format(tmp_path), QUANTIZED,
       '--checkpoint_path=' + os.path.join(reference_dir, 'checkpoint_qat'),
       '--train_crop_size=512,512', *MODEL, python=pythons['modern'])
   path = str(tmp_path / 'freeze_qat.tflite')
-  conversion.convert(options.ConversionOptions(
+  tflite_conversion.convert(options.ConversionOptions(
       graph_def=str(tmp_path / 'freeze.pb'), out_tflite=path, mode='qat'))
-  ours = model_file.read(path)
+  ours = tflite.read(path)
   assert ours.operators == published.operators
   assert os.path.getsize(path) == pytest.approx(2348952, abs=16)
   for mine, theirs in zip(ours.tensors, published.tensors):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from deeplab import options
+from deeplab.config import options
 from deeplab.data import builder
 from tests import processors
 from tests import scripts

@@ -7,7 +7,7 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
+from deeplab import constants
 from tests import scripts
 
 pytestmark = pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a_damaged_shard_is_named(data, tmp_path):
   for name in os.listdir(data):
     with open(os.path.join(data, name), 'rb') as content:
       shard = bytearray(content.read())
-    if name == contract.shard_name('train', 1):
+    if name == constants.shard_name('train', 1):
       shard[40] ^= 255
     (tmp_path / name).write_bytes(bytes(shard))
   line = scripts.refusal('train.py', *train_arguments(

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from deeplab import environment
-from deeplab import loadgen
+from deeplab.mlperf import loadgen
+from deeplab.system import environment
 from tests import lite_models
 from tests import readme
 from tests import scripts

@@ -9,8 +9,8 @@ import re
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import label_map
-from deeplab import options
+from deeplab.config import label_map
+from deeplab.config import options
 from deeplab.nets import deeplab_v3
 from tests import golden_weights
 from tests import readme

@@ -15,8 +15,8 @@ import time
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import contract
-from deeplab import options
+from deeplab import constants
+from deeplab.config import options
 from deeplab.nets import deeplab_v3
 from tests import readme
 from tests import scripts
@@ -169,8 +169,8 @@ def test_no_command_is_left_out():
 
 def test_build_and_train_commands_run(records, trained):
   assert sorted(path.name for path in records.glob('*.tfrecord')) == sorted(
-      contract.shard_name(split, index)
-      for split in contract.SPLITS for index in range(4))
+      constants.shard_name(split, index)
+      for split in constants.SPLITS for index in range(4))
   folder, output = trained
   assert (folder / 'model.ckpt-1.index').exists()
   assert (folder / 'model_options.json').exists()

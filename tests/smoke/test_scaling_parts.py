@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import options
+from deeplab.config import options
 from deeplab.nets import deeplab_v3
 from tests import lite_models
 from tests import readme
@@ -63,7 +63,7 @@ def checkpoint(shell):
 
 
 def test_reports_of_shards_add_up(shell):
-  """tests/test_lite_evaluation.py shows that the sum is the whole."""
+  """test_lite_evaluation.py shows that the sum is the whole."""
   folder = shell.folder / 'preprocessed'
   for kind, shape in (('images', (65, 65, 3)), ('annotations', (65, 65))):
     (folder / kind).mkdir(parents=True)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab import export
-from deeplab import options
-from deeplab.lite import model_file
+from deeplab.config import options
+from deeplab.export import freeze
+from deeplab.models import tflite
 from tests import readme
 from tests import scripts
 
@@ -55,7 +55,7 @@ def shell(tmp_path_factory, reference_dir, ade20k_sample_dir):
   (folder / 'photos').symlink_to(
       os.path.join(ade20k_sample_dir, 'images', 'validation'))
   checkpoint = os.path.join(reference_dir, 'checkpoint_float')
-  export.export(MODEL, options.ExportOptions(
+  freeze.export(MODEL, options.ExportOptions(
       checkpoint_path=checkpoint, export_path=str(folder / 'float.pb')))
   arguments = ['--{}_image{}folder={}'.format(
       split, label, os.path.join(ade20k_sample_dir, kind, where))
@@ -149,7 +149,7 @@ def test_a_sum_is_taken_for_a_term_where_it_takes_its_place(
       str(tmp_path / 'x.pb'), ['in'], ['out'])
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: [[image]]
-  model = model_file.parse(converter.convert(), 'x')
+  model = tflite.parse(converter.convert(), 'x')
   _, output, _ = [
       model.tensors[operator.outputs[0]] for operator in model.operators
       if operator.kind == 'CONV_2D']

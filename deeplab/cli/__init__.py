@@ -1,0 +1,1 @@
+"""Command lines: flags, errors, exit statuses."""

@@ -1,0 +1,1 @@
+"""Options and label maps."""

@@ -1,0 +1,226 @@
+"""Pictures of labels: colours, overlays, legends and sheets to compare.
+
+Arrays in, arrays or Pillow images out; needs no TensorFlow.
+"""
+from typing import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.errors import InputError
+from deeplab.storage import files
+
+COLUMNS = ('image', 'label', 'prediction')
+
+# Rows that are painted at a time, because blending takes several times the
+# memory of a picture.
+_ROWS = 256
+# Sizes in pixels.
+_GAP = 8  # between the pictures of a sheet, and around them
+_LINE_HEIGHT = 18  # of headings and of legend entries
+_SWATCH = 12  # side of a legend's square of colour
+# Width of a legend entry: square, class id and name.
+_ENTRY_WIDTH = 112
+_LETTER_WIDTH = 6
+_CELL = 20  # side of a cell of a matrix, wide enough for three digits
+_NAME_WIDTH = 100  # of the names beside a matrix
+_TEXT_COLOUR = (32, 32, 32)
+_BACKGROUND = (255, 255, 255)
+# Colour of a cell with all pixels of its row; paler cells have fewer.
+_CELL_COLOUR = (8, 81, 156)
+# Text on cells with at least this share is white.
+_DARK = 0.5
+
+
+def colour(labels: np.ndarray,
+           label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
+  """Paints every class in its colour; ADE20K's are SceneParse150's.
+
+  Args:
+    labels: [height, width] integer, classes.
+    label_map: names the classes.
+
+  Returns:
+    [height, width, 3] uint8 RGB.
+
+  Raises:
+    InputError: a value is no class.
+  """
+  for value in (labels.min(), labels.max()):
+    if not 0 <= value < label_map.num_classes:
+      raise InputError('label {}: expected a class in 0..{}'.format(
+          value, label_map.num_classes - 1))
+  return np.array(label_map.palette, np.uint8)[labels]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.6,
+            label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
+  """Lays the colours of classes over an image.
+
+  Args:
+    image: [height, width, 3] RGB in [0, 255], uint8 or float.
+    labels: [height, width] integer, classes; pixels of the ignored class show
+      the image alone.
+    opacity: weight of the colours, in [0, 1].
+    label_map: names the classes.
+
+  Returns:
+    [height, width, 3] uint8 RGB, rounded to the nearest.
+
+  Raises:
+    InputError: a value is no class.
+  """
+  painted = colour(labels, label_map)
+  for start in range(0, len(painted), _ROWS):
+    rows = slice(start, start + _ROWS)
+    weight = opacity * (labels[rows] != constants.IGNORE_LABEL)
+    weight = weight[..., np.newaxis].astype(np.float32)
+    blend = (image[rows].astype(np.float32) * (1.0 - weight) +
+             painted[rows] * weight)
+    painted[rows] = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+  return painted
+
+
+def legend(classes: Iterable[int], width: int,
+           label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
+  """Draws the colour, id and name of classes, in rows.
+
+  Args:
+    classes: drawn in increasing order.
+    width: width of the picture, in pixels; a row has as many entries as fit.
+    label_map: names the classes.
+
+  Returns:
+    RGB, `width` wide and as high as needed.
+  """
+  classes = sorted(set(classes))
+  texts = ['{} {}'.format(index, label_map.names[index]) for index in classes]
+  entry = max([_ENTRY_WIDTH] + [
+      _SWATCH + 2 * _GAP + _LETTER_WIDTH * len(text) for text in texts])
+  columns = max(1, (width - _GAP) // entry)
+  rows = -(-len(classes) // columns)
+  picture = Image.new('RGB', (width, rows * _LINE_HEIGHT + _GAP), _BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+  for place, (index, text) in enumerate(zip(classes, texts)):
+    left = _GAP + place % columns * entry
+    top = place // columns * _LINE_HEIGHT
+    draw.rectangle((left, top, left + _SWATCH - 1, top + _SWATCH - 1),
+                   fill=label_map.palette[index])
+    draw.text((left + _SWATCH + _GAP // 2, top), text, fill=_TEXT_COLOUR)
+  return picture
+
+
+def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
+          classes: Iterable[int],
+          label_map: label_maps.LabelMap = label_maps.ADE20K,
+          least_width: int = 0) -> Image.Image:
+  """Puts pictures side by side, with titles above and a legend below.
+
+  Args:
+    rows: for each row its pictures, which have one size: [height, width, 3]
+      uint8 RGB.
+    titles: one for each column.
+    classes: classes in the legend.
+    label_map: names the classes.
+    least_width: least width of a column in pixels, so that its title fits.
+
+  Returns:
+    RGB.
+  """
+  column = max([least_width] + [row[0].shape[1] for row in rows]) + _GAP
+  height = sum(row[0].shape[0] + _GAP for row in rows)
+  key = legend(classes, _GAP + len(titles) * column, label_map)
+  made = Image.new('RGB', (key.width, _LINE_HEIGHT + height + key.height),
+                   _BACKGROUND)
+  draw = ImageDraw.Draw(made)
+  for place, title in enumerate(titles):
+    draw.text((_GAP + place * column, _GAP // 2), title, fill=_TEXT_COLOUR)
+  top = _LINE_HEIGHT
+  for row in rows:
+    for place, picture in enumerate(row):
+      made.paste(Image.fromarray(picture), (_GAP + place * column, top))
+    top += row[0].shape[0] + _GAP
+  made.paste(key, (0, top))
+  return made
+
+
+def prediction_sheet(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray], opacity: float = 0.6,
+    label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
+  """Puts images, labels and predictions side by side, with a legend below.
+
+  Args:
+    images: at least one [height, width, 3], RGB in [0, 255], uint8 or float.
+      Sizes may differ between images.
+    labels: [height, width] integer, one for each image.
+    predictions: [height, width] integer, one for each image.
+    opacity: weight of the classes' colours over the image, in [0, 1].
+    label_map: names the classes.
+
+  Returns:
+    RGB: a row for each image, in the columns of COLUMNS.
+
+  Raises:
+    InputError: a value is no class.
+  """
+  rows = [[overlay(image, label, 0.0, label_map),
+           overlay(image, label, opacity, label_map),
+           overlay(image, prediction, opacity, label_map)]
+          for image, label, prediction in zip(images, labels, predictions)]
+  present = {index for array in [*labels, *predictions]
+             for index in np.unique(array).tolist()}
+  return sheet(
+      rows, COLUMNS, present - {constants.IGNORE_LABEL}, label_map)
+
+
+def confusion_matrix(
+    matrix: np.ndarray, names: Sequence[str]) -> Image.Image:
+  """Draws a confusion matrix; rows are labels and columns are predictions.
+
+  A cell shows the percentage of its row's pixels. It is empty if there is no
+  such pixel, and 0 if there is less than half a percent.
+
+  Args:
+    matrix: [num_classes, num_classes] integer, from metrics.confusion_matrix.
+    names: names of the classes.
+
+  Returns:
+    RGB.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  shares = matrix / np.maximum(1.0, matrix.sum(axis=1, keepdims=True))
+  left = _GAP + max([_NAME_WIDTH] + [
+      _LETTER_WIDTH * (len(name) + 4) for name in names])
+  top = _GAP + 2 * _LINE_HEIGHT
+  side = len(names) * _CELL + _GAP
+  picture = Image.new('RGB', (left + side, top + side), _BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+  draw.text((_GAP, _GAP), 'percent of the pixels of a class (row) that are '
+            'predicted as another (column)', fill=_TEXT_COLOUR)
+  for index, name in enumerate(names):
+    draw.text((_GAP, top + index * _CELL + _GAP // 2),
+              '{:>2} {}'.format(index, name), fill=_TEXT_COLOUR)
+    draw.text((left + index * _CELL + _GAP // 2, top - _LINE_HEIGHT),
+              '{:>2}'.format(index), fill=_TEXT_COLOUR)
+  colours = np.rint(
+      _BACKGROUND + shares[..., np.newaxis] * np.subtract(
+          _CELL_COLOUR, _BACKGROUND)).astype(int)
+  for row, column in np.argwhere(matrix):
+    x, y = left + column * _CELL, top + row * _CELL
+    share = shares[row, column]
+    # A line is left between cells.
+    draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2),
+                   fill=tuple(colours[row, column].tolist()))
+    draw.text((x + 1, y + _GAP // 2), '{:>3.0f}'.format(100 * share),
+              fill=_BACKGROUND if share > _DARK else _TEXT_COLOUR)
+  return picture
+
+
+def save(path: str, picture: Image.Image) -> None:
+  """Writes a PNG atomically; an existing file is replaced."""
+  with files.replacing(path) as (temporary,):
+    picture.save(temporary, format='PNG')

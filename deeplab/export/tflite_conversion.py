@@ -1,0 +1,329 @@
+"""Conversion of frozen graphs to TFLite, in float or in 8 bits.
+
+Ranges for 8 bits come from quantization-aware training, or are measured on
+calibration images. The result depends on the version of TensorFlow, whose
+converter it is: 1.15 made the published float and quantization-aware files, 2.2
+the one that was quantized after training.
+"""
+import logging
+import os
+import sys
+import tempfile
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from deeplab import constants
+from deeplab import errors
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
+from deeplab.data import png_folder
+from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.errors import some_messages
+from deeplab.models import frozen_graph
+from deeplab.models import metadata
+from deeplab.models import tflite
+from deeplab.storage import files
+from deeplab.system import parallel
+from deeplab.system import progress
+from deeplab.system import tf_errors
+
+_LOG = logging.getLogger(__name__)
+# What the types of fake quantization's nodes begin with.
+_FAKE_QUANTIZATION = 'FakeQuant'
+# Operators whose result has the range of their first input.
+_SAME_RANGE = ('BatchToSpaceND', 'Identity', 'Reshape', 'ResizeBilinear',
+               'SpaceToBatchND')
+
+
+class ConversionResult(NamedTuple):
+  """What was written."""
+  path: str
+  # Size in bytes.
+  size: int
+  # Number of tensors, and of operators by kind.
+  tensors: int
+  operations: Dict[str, int]
+  # Descriptions, such as 'uint8 1x512x512x3, scale 0.0078125, ...'.
+  input: str
+  output: str
+  seconds: float
+
+
+def convert(options: options_lib.ConversionOptions) -> ConversionResult:
+  """Converts a frozen graph that needs no calibration.
+
+  Writes a description beside the TFLite file, with '.json' added to its name.
+
+  Args:
+    options: ConversionOptions; the mode must match the graph.
+
+  Raises:
+    InputError: the graph is not what the mode says, lacks a node, or cannot be
+      converted.
+  """
+  started = time.time()
+  _check_outputs(options.out_tflite, options.graph_def)
+  quantized = options.mode == options_lib.QUANTIZATION_AWARE
+  converter = _converter(_load(options, quantized=quantized), options)
+  description: Dict[str, Any] = {'mode': options.mode}
+  if quantized:
+    stats = options.quantized_input_stats
+    converter.inference_type = tf.uint8
+    converter.quantized_input_stats = {options.input_node: stats}
+    description['quantized_input_stats'] = stats
+  return _publish(_run(converter, options.graph_def), options, description,
+                  started)
+
+
+def post_training_quantize(
+    options: options_lib.CalibrationOptions) -> ConversionResult:
+  """Quantizes a float graph to 8 bits, with ranges measured on images.
+
+  Writes a description beside the TFLite file, with '.json' added to its name.
+
+  Args:
+    options: CalibrationOptions.
+
+  Raises:
+    InputError: there are too few images, or they do not fit the graph; or the
+      graph is quantization-aware, lacks a node, or cannot be converted.
+  """
+  started = time.time()
+  _check_outputs(options.out_tflite, options.graph_def, options.dataset_dir)
+  graph = _load(options, quantized=False)
+  paths = _calibration_images(options, graph)
+  converter = _converter(graph, options)
+  # With representative data it means 8 bits for activations, too.
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.representative_dataset = lambda: representative_data(paths)
+  converter.inference_input_type = {
+      'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
+  # Parity: mobile_open's post_training_quant.py asks for it, although labels,
+  # being int32, are never quantized.
+  converter.inference_output_type = tf.uint8
+  content = _run(converter, options.graph_def)
+  return _publish(content, options, {
+      'mode': 'post-training quantization',
+      'calibration': {'folder': os.path.dirname(paths[0]),
+                      'images': [os.path.basename(path) for path in paths],
+                      'sha1': metadata.sha1_of_files(*paths)}}, started)
+
+
+# --- The graph -------------------------------------------------------------
+
+
+def _load(options, *, quantized):
+  """Returns the graph that options name, checked, as a tf.Graph."""
+  path = options.graph_def
+  graph_def = frozen_graph.read_graph_def(path)
+  frozen_graph.check_nodes(path, graph_def, input_node=options.input_node,
+                         output_node=options.output_node)
+  is_quantized = any(
+      node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
+  if is_quantized and not quantized:
+    raise InputError(
+        '{}: quantization-aware graph (it has {} nodes): use '
+        'scripts/convert_tflite.py {}', path, _FAKE_QUANTIZATION,
+        option('mode', options_lib.QUANTIZATION_AWARE))
+  if quantized and not is_quantized:
+    raise InputError(
+        '{}: float graph (it has no {} nodes), but {}: use {}, or export with '
+        '{}', path, _FAKE_QUANTIZATION, option('mode', options.mode),
+        option('mode', options_lib.FLOAT), option('quantize_delay_step', 0))
+  graph = frozen_graph.import_graph(path, graph_def)
+  shape = graph.get_tensor_by_name(options.input_node + ':0').shape
+  if not shape.is_fully_defined() or shape.rank != 4 or (
+      shape.as_list()[3] != constants.CHANNELS):
+    raise InputError('{}: {} has shape {}, expected [batch, height, width, 3]',
+                     path, option('input_node', options.input_node), shape)
+  return graph
+
+
+def _converter(graph, options):
+  """Returns TensorFlow's converter of a graph."""
+  source, labels = (graph.get_tensor_by_name(node + ':0')
+                    for node in (options.input_node, options.output_node))
+  # 1.15's converter quantizes concatenations by itself.
+  graph_def = (graph.as_graph_def() if tf.__version__.startswith('1.')
+               else with_quantized_concatenations(graph))
+  return tf.lite.TFLiteConverter(graph_def, [source], [labels])
+
+
+# --- Concatenations --------------------------------------------------------
+
+
+def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
+  """Returns a graph in which ConcatV2 has the union of its inputs' ranges.
+
+  TensorFlow 1.15's converter gives a concatenation of fake-quantized tensors
+  the union of their ranges. 2.21's gives it the range of the last one, and
+  clips the others. With fake quantization to the union in front of a ConcatV2,
+  2.21 stores what 1.15 does. The input's own range is repeated before it:
+  otherwise 2.21 stores the operators before, such as a ResizeBilinear, in the
+  union's range, too.
+
+  Args:
+    graph: a frozen graph; without fake quantization, nothing changes.
+  """
+  graph_def = graph.as_graph_def()
+  nodes = {node.name: node for node in graph_def.node}
+  for operation in graph.get_operations():
+    union = _range_of(operation.outputs[0]) if (
+        operation.type == 'ConcatV2') else None
+    if not union:
+      continue
+    for position, tensor in enumerate(list(operation.inputs)[:-1]):
+      own = _range_of(tensor)
+      if own == union:
+        continue
+      inputs = nodes[operation.name].input
+      for kind, limits in (('own', own), ('union', union)):
+        fake_quant = graph_def.node.add(
+            op='FakeQuantWithMinMaxArgs', input=[inputs[position]],
+            name='{}/{}_range_{}'.format(operation.name, kind, position))
+        fake_quant.attr['min'].f, fake_quant.attr['max'].f = limits
+        inputs[position] = fake_quant.name
+  return graph_def
+
+
+def _range_of(tensor):
+  """Returns (lowest, highest) by fake quantization; None: there is none."""
+  kind, inputs = tensor.op.type, list(tensor.op.inputs)
+  if kind == 'FakeQuantWithMinMaxVars':
+    return tuple(float(tf.get_static_value(limit)) for limit in inputs[1:])
+  if kind == 'FakeQuantWithMinMaxArgs':
+    return tensor.op.get_attr('min'), tensor.op.get_attr('max')
+  if kind in _SAME_RANGE:
+    return _range_of(inputs[0])
+  if kind == 'ConcatV2':
+    ranges = [_range_of(part) for part in inputs[:-1]]
+    if None not in ranges:
+      return tuple(limit(ends) for limit, ends in zip((min, max), zip(*ranges)))
+  return None
+
+
+def _run(converter, path):
+  """Converts the graph of a file: returns the content of the TFLite file."""
+  _make_converter_program_findable()
+  _LOG.info('converting %s', path)
+  # 2.2 advertises its own converter there. Nothing else may be silenced:
+  # calibration logs its progress meanwhile.
+  adverts = logging.getLogger('absl')
+  level = adverts.level
+  adverts.setLevel(logging.WARNING)
+  try:
+    return converter.convert()
+  except OSError as error:
+    # It passes graph and model to a program in files.
+    raise InputError(
+        '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
+            path, tf.__version__, tempfile.gettempdir(),
+            errors.of_system(error)))
+  except Exception as error:  # the converter's own error has no public name
+    raise InputError('{}: TensorFlow {} cannot convert this graph: {}'.format(
+        path, tf.__version__, tf_errors.why_not_converted(error)))
+  finally:
+    adverts.setLevel(level)
+
+
+def _make_converter_program_findable():
+  """Puts this interpreter's folder of programs on PATH.
+
+  TensorFlow 1.15 and 2.2 look for their converter, toco_from_protos, on PATH
+  only, and do not find it if the environment is not activated.
+  """
+  folder = os.path.dirname(sys.executable)
+  search = os.environ.get('PATH', '').split(os.pathsep)
+  if folder not in search:
+    os.environ['PATH'] = os.pathsep.join([folder] + search)
+
+
+# --- Calibration images ----------------------------------------------------
+
+
+def _calibration_images(options, graph):
+  """Lists the first images of a folder; checks their number, size and kind."""
+  height, width = graph.get_tensor_by_name(
+      options.input_node + ':0').shape.as_list()[1:3]
+  paths = png_folder.image_paths(options.dataset_dir, 'dataset_dir')
+  png_folder.check_manifest(paths)
+  if len(paths) < options.sample_num:
+    raise InputError(
+        '{}: {} images, expected at least {}',
+        option('dataset_dir', options.dataset_dir), len(paths),
+        option('sample_num', options.sample_num))
+  paths = paths[:options.sample_num]
+
+  def check(path):
+    image = png_folder.read_image_file(path, path)
+    if image.size != (width, height) or image.mode != 'RGB':
+      raise InputError(
+          '{}: {}x{} {}, expected {}x{} RGB, like the input of {} (height x '
+          'width)', path, image.height, image.width, image.mode, height, width,
+          option('graph_def'))
+
+  unused_results, problems = parallel.check_all(
+      check, paths, title='checking', unit='image')
+  if problems:
+    raise InputError('{}', some_messages(problems))
+  return paths
+
+
+def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
+  """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
+  for path in progress.shown(paths, 'calibrating', unit='image'):
+    pixels = np.asarray(png_folder.read_image_file(path, path), np.float32)
+    yield [constants.scale_as_tflite_scripts(pixels[np.newaxis])]
+
+
+# --- The result ------------------------------------------------------------
+
+
+def _check_outputs(path, graph_def, *images):
+  """Checks that both files can be written, before any work."""
+  given = option('out_tflite', path)
+  inputs = [graph_def, metadata.of_graph(graph_def), *images]
+  files.check_outputs(given, path, inputs=inputs, example='freeze.tflite')
+  files.check_outputs(given, metadata.of_tflite(path), inputs=inputs,
+                      ours=files.json_with('graph_def_sha1'))
+
+
+def _publish(content, options, description, started):
+  """Writes a model and its description; returns a ConversionResult."""
+  path, graph_path = options.out_tflite, options.graph_def
+  model = tflite.parse(content, path)
+  source, labels = (model.tensors[places[0]].describe()
+                    for places in (model.inputs, model.outputs))
+  result = ConversionResult(
+      path=path, size=len(content), tensors=len(model.tensors),
+      operations=model.operation_counts(), input=source, output=labels,
+      seconds=time.time() - started)
+  label_map = metadata.label_map_beside(graph_path)
+  if label_map:
+    description.update(label_maps.json_entry(label_map))
+  description = dict(
+      description, graph_def=graph_path,
+      graph_def_sha1=metadata.sha1_of_files(graph_path),
+      # A run may be killed when one of the two files has its name.
+      sha1={os.path.basename(path): metadata.sha1(content)},
+      tensorflow=tf.__version__, input=source, output=labels,
+      operations=result.operations)
+  # The model is the last to appear.
+  files.write_all({metadata.of_tflite(path): files.json_bytes(description),
+                   path: content})
+  return result
+
+
+def summary_lines(result: ConversionResult) -> List[str]:
+  """Describes a ConversionResult in lines of text, for people."""
+  return [
+      '{}: {} bytes, {} operators, {} tensors, {:.0f} s'.format(
+          result.path, result.size, sum(result.operations.values()),
+          result.tensors, result.seconds),
+      '  ' + ', '.join('{} {}'.format(count, kind) for kind, count
+                       in sorted(result.operations.items())),
+      '  from {} to {}'.format(result.input, result.output)]

@@ -1,1 +1,0 @@
-"""TFLite models: conversion, parsing and evaluation."""

@@ -1,0 +1,1 @@
+"""LoadGen, its log and the published numbers."""

@@ -1,0 +1,256 @@
+"""LoadGen's mlperf_log_accuracy.json: the responses of a run, and their score.
+
+A log is a JSON list with a line for each response. Its data is a class map in
+hexadecimal, a byte for each pixel. The log of 2000 images has 1 GB, so only one
+line is in memory at a time. Needs neither LoadGen nor TensorFlow.
+"""
+import itertools
+import json
+import os
+from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+
+from deeplab import constants
+from deeplab.config import options as options_lib
+from deeplab.data import pairs as pairs_lib
+from deeplab.data import png_folder
+from deeplab.errors import InputError
+from deeplab.errors import Message
+from deeplab.errors import Option
+from deeplab.errors import option
+from deeplab.errors import some_of
+from deeplab.evaluation import counting
+from deeplab.evaluation import metrics
+from deeplab.evaluation import report as report_lib
+from deeplab.storage import checked_read
+from deeplab.storage import files
+
+NAME = 'mlperf_log_accuracy.json'
+# The file that loadgen.py writes above the folder of the log.
+SUMMARY = 'summary.json'
+_KIND = 'an ' + NAME + ' of LoadGen'
+# Bytes of a line beside its data: numbers, names and blanks.
+_FRAME_BYTES = 512
+Name = Union[str, Option]
+
+
+class Response(NamedTuple):
+  """One response in a log."""
+  # Number of the image; LoadGen's qsl_idx.
+  sample: int
+  # The class map: height * width bytes, row by row.
+  data: bytes
+  # Offset of its line in the file, in bytes.
+  offset: int
+
+
+# --- Reading ---------------------------------------------------------------
+
+
+def responses(path: str, size: Tuple[int, int],
+              name: Name = '') -> Iterator[Response]:
+  """Reads a log, response by response.
+
+  Args:
+    path: the log.
+    size: (height, width) of the class maps.
+    name: the option with the path, for messages; '': the path.
+
+  Yields:
+    Each Response.
+
+  Raises:
+    InputError: no such file; or it is cut, or not as LoadGen writes it.
+  """
+  name = name or path
+  checked_read.check(path, name, _KIND)
+  most = 2 * size[0] * size[1] + _FRAME_BYTES
+  with open(path, 'rb') as log:
+    if log.readline(most).strip() != b'[':
+      raise InputError('{}: line 1 is not "["; expected {}', name, _KIND)
+    for number in itertools.count(2):
+      offset = log.tell()
+      line = log.readline(most)
+      if line.strip() == b']':
+        return
+      if not line.endswith(b'\n'):
+        raise InputError(
+            '{}: line {}: {}', name, number, 'longer than any class map of '
+            '{}x{}'.format(*size) if len(line) == most else
+            'the log is cut off there; run again')
+      yield _response(line, size, offset, Message('{}: line {}', name, number))
+
+
+def _response(line, size, offset, place):
+  """Returns the Response of a line; messages begin with its `place`."""
+  try:
+    content = json.loads(line.decode('ascii').strip().rstrip(','))
+    data = bytes.fromhex(content['data'])
+    sample = content['qsl_idx']
+    if type(sample) is not int or sample < 0:
+      raise ValueError
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise InputError('{}: expected {{"seq_id": N, "qsl_idx": N, "data": HEX}}',
+                     place)
+  if not data:
+    raise InputError(
+        '{}: "data" is empty: there is no class map in the log. The MLPerf '
+        'Mobile app writes such logs; its own result has the score', place)
+  if len(data) != size[0] * size[1]:
+    raise InputError(
+        '{}: {} bytes of image {}; expected a class map of {}x{}', place,
+        len(data), sample, *size)
+  return Response(sample, data, offset)
+
+
+# --- The score -------------------------------------------------------------
+
+
+def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
+          runtime: str, name: Name) -> report_lib.Report:
+  """Scores all class maps of a log against the labels.
+
+  Args:
+    path: the log of a run in accuracy mode.
+    pairs: image N of the log is the N-th.
+    size: (height, width) of the class maps.
+    runtime: description of the program that made the log.
+    name: the path of the log, or the option with it, for messages.
+
+  Returns:
+    The report.
+
+  Raises:
+    InputError: the log cannot be read; or it has not one response for each
+      image, or one that is no class map.
+  """
+  counts = counting.total(
+      _counted(path, pairs, size, name), num_images=len(pairs))
+  return report_lib.Report(
+      kind=report_lib.ACCURACY_LOG, path=path, step=None,
+      images=counts.images, seconds=counts.seconds, runtime=runtime,
+      matrix=counts.matrix, **png_folder.origin(pairs, size))
+
+
+def _counted(path, pairs, size, name):
+  """Yields the Counts of one response after the other."""
+  seen = set()
+  for response in responses(path, size, name):
+    sample = response.sample
+    if sample >= len(pairs):
+      raise InputError('{}: has image {}; expected 0 to {}, as there are {}',
+                       name, sample, len(pairs) - 1, len(pairs))
+    if sample in seen:
+      raise InputError('{}: has image {} ({}) more than once', name, sample,
+                       pairs[sample].name)
+    seen.add(sample)
+    predictions = np.frombuffer(response.data, np.uint8).reshape(size)
+    if predictions.max() >= constants.NUM_CLASSES:
+      raise InputError('{}: image {} ({}): class {}; expected 0 to {}', name,
+                       sample, pairs[sample].name, predictions.max(),
+                       constants.NUM_CLASSES - 1)
+    yield counting.Counts(metrics.confusion_matrix(
+        png_folder.read_label(pairs[sample], size), predictions), 1, {})
+  missing = [pairs[sample].name for sample in range(len(pairs))
+             if sample not in seen]
+  if missing:
+    raise InputError('{}: lacks {} of {} images: {}', name, len(missing),
+                     len(pairs), some_of(missing))
+
+
+def score_log(options: options_lib.AccuracyLogOptions,
+              eval_options: options_lib.EvalOptions) -> report_lib.Report:
+  """Scores the log of an earlier run, and publishes the report.
+
+  Raises:
+    InputError: the log or the images cannot be used, or do not belong together.
+  """
+  path = options.accuracy_log
+  pairs = png_folder.list_pairs(options.test_dir, options.val_label_dir).pairs
+  report_lib.check_outputs(eval_options, png_folder.folders_in(pairs))
+  size = png_folder.size_of(pairs)
+  png_folder.check(pairs, size)
+  _check_summary(path, pairs)
+  report = score(path, pairs, size, name=option('accuracy_log', path),
+                 runtime='whatever wrote the log; unofficial')
+  report_lib.publish(report, {}, eval_options)
+  return report
+
+
+def _check_summary(path, pairs):
+  """Raises InputError unless a log is of these images, in this order.
+
+  The summary that loadgen.py left beside the log says so. Without one, both
+  orders in use must be the same: numbers in names count as numbers here, and as
+  letters in the app.
+  """
+  summary = os.path.join(os.path.dirname(os.path.dirname(
+      os.path.abspath(path))), SUMMARY)
+  try:
+    with open(summary, encoding='utf-8') as content:
+      found = json.load(content)
+    checksum, images = found['accuracy']['log_sha256'], dict(found['images'])
+  except (OSError, ValueError, KeyError, TypeError):
+    names = [pair.name for pair in pairs]
+    exchanged = [two for two in zip(names, names[1:]) if two[0] > two[1]]
+    if exchanged:
+      raise InputError(
+          '{}: no {} above its folder says which image is which: loadgen.py '
+          'takes {} before {}, the app does not; put the log back, or take a '
+          'folder that gen_preprocessed_data.py made with {}',
+          option('accuracy_log', path), SUMMARY, *exchanged[0],
+          option('layout', 'mlperf_app'))
+    return
+  if os.path.isfile(path) and files.sha256_of(path) != checksum:
+    raise InputError('{}: has changed since LoadGen wrote it: its SHA-256 is '
+                     'not that in ../{}', option('accuracy_log', path), SUMMARY)
+  # Earlier releases wrote no checksum of the images.
+  if images.get('sha256') not in (None, png_folder.identity(pairs)):
+    raise InputError(
+        '{}: holds other images or labels than the log is of, by ../{}: those '
+        'of {}', option('test_dir', os.path.dirname(pairs[0].image_path)),
+        SUMMARY, images.get('folder'))
+
+
+# --- Comparing -------------------------------------------------------------
+
+
+def compare(path: str, sampled: str, size: Tuple[int, int]) -> Dict[str, int]:
+  """Compares the responses of a performance run with those of an accuracy run.
+
+  Args:
+    path: the log of the accuracy run.
+    sampled: the log of the performance run, with some responses.
+    size: (height, width) of the class maps.
+
+  Returns:
+    'responses': number of responses in `sampled`. 'samples': number of their
+    images. 'bytes': number of their bytes. 'different', 'different_bytes': how
+    many responses and bytes differ from those in `path`.
+
+  Raises:
+    InputError: a log cannot be read; or `sampled` has no response, or has an
+      image that `path` lacks.
+  """
+  # Deviates: MLCommons' script for TEST01 compares one byte of each response,
+  # in which two class maps rarely differ.
+  offsets = {response.sample: response.offset
+             for response in responses(path, size)}
+  samples, unequal = set(), []
+  with open(path, 'rb') as log:
+    for response in responses(sampled, size):
+      if response.sample not in offsets:
+        raise InputError('{}: has image {}, which {} lacks', sampled,
+                         response.sample, path)
+      samples.add(response.sample)
+      log.seek(offsets[response.sample])
+      expected = _response(log.readline(), size, 0, Message(path)).data
+      unequal.append(int(np.count_nonzero(
+          np.frombuffer(expected, np.uint8) !=
+          np.frombuffer(response.data, np.uint8))))
+  if not samples:
+    raise InputError('{}: has no response to compare', sampled)
+  return {'responses': len(unequal), 'different': sum(map(bool, unequal)),
+          'different_bytes': sum(unequal), 'samples': len(samples),
+          'bytes': len(unequal) * size[0] * size[1]}

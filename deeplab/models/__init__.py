@@ -1,0 +1,1 @@
+"""Model files of any kind, opened as a Predictor."""

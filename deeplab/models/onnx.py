@@ -1,0 +1,334 @@
+"""ONNX files: converted from frozen graphs, read as data, checked, and run.
+
+tf2onnx converts, and onnxruntime runs, without TensorFlow; the modern
+environment has both. The checks are those of frozen graphs (see `graph_file`):
+a file may hold only the operators to which networks like this one are
+converted, and constants and results of bounded size, all in this one file.
+"""
+import importlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from deeplab import constants as constants_lib
+from deeplab import errors
+from deeplab.errors import InputError
+from deeplab.errors import Option
+from deeplab.models import exported
+from deeplab.storage import checked_read
+from deeplab.system import environment
+
+if TYPE_CHECKING:
+  import tensorflow.compat.v1 as tf
+
+# Packages that are needed, for messages, and the versions that were tried.
+_CONVERTER = ('tf2onnx', '1.17.0')
+_FORMAT = ('onnx', '1.23.2')
+_RUNTIME = ('onnxruntime', '1.32.0')
+# The first version with all operators in the form in which runtimes are
+# fastest; all recent runtimes read it.
+_OPSET = 17
+_KIND = 'an ONNX file, as export_model.py writes it'
+_OUR_DOMAINS = ('', 'ai.onnx')
+# The operators to which tf2onnx converts the graphs of export_model.py, and
+# those that other versions of it use instead. None reads a file or holds a
+# graph.
+_OPERATORS = frozenset((
+    'Add', 'ArgMax', 'AveragePool', 'BatchNormalization', 'Cast', 'Clip',
+    'Concat', 'Constant', 'Conv', 'DepthToSpace', 'DequantizeLinear', 'Div',
+    'Expand', 'Flatten', 'Gather', 'GlobalAveragePool', 'Identity', 'Max',
+    'Min', 'Mul', 'Pad', 'QuantizeLinear', 'ReduceMean', 'Relu', 'Reshape',
+    'Resize', 'ReverseSequence', 'Shape', 'Slice', 'Softmax', 'SpaceToDepth',
+    'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'))
+_LARGEST_ATTRIBUTE = 2 ** 16
+# Fields of an attribute that hold its name and plain values.
+_ATTRIBUTE_FIELDS = frozenset((
+    'name', 'doc_string', 'type', 'f', 'i', 's', 'floats', 'ints', 'strings'))
+
+
+class OnnxFile(NamedTuple):
+  """An ONNX file that is safe to run."""
+  content: bytes
+  input_name: str
+  # A side of None is open.
+  input_shape: Tuple[Optional[int], ...]
+  output_name: str
+
+
+# --- Packages --------------------------------------------------------------
+
+
+def check_converter(given: Option) -> None:
+  """Raises InputError if a package for the conversion is missing.
+
+  Args:
+    given: the option that asks for it, for the message.
+  """
+  _check_packages(given, _FORMAT, _CONVERTER)
+
+
+def _check_packages(name, *packages):
+  missing = [package for package in packages
+             if not environment.installed_version(package[0])]
+  if missing:
+    raise InputError(
+        '{}: needs {}; use .venvs/modern/bin/python, or, with Python 3.10 or '
+        'newer, python -m pip install {}', name,
+        ' and '.join(package for package, _ in missing),
+        ' '.join('{}=={}'.format(*package) for package in missing))
+
+
+# --- Conversion ------------------------------------------------------------
+
+
+def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
+            output_node: str, classes: Sequence[str]) -> bytes:
+  """Returns a frozen graph as the content of an ONNX file.
+
+  Args:
+    path: the file to write, for messages.
+    graph_def: the graph.
+    input_node: a placeholder, for images; becomes contract.INPUT_NAME.
+    output_node: the node that gives labels; becomes contract.OUTPUT_NAME.
+    classes: names of the classes.
+
+  Raises:
+    InputError: the graph cannot be converted.
+  """
+  import onnx
+  import tf2onnx
+  names = {input_node + ':0': constants_lib.INPUT_NAME,
+           output_node + ':0': constants_lib.OUTPUT_NAME}
+  logging.disable(logging.WARNING)  # It warns of what it could not optimize.
+  try:
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph_def, input_names=[input_node + ':0'],
+        output_names=[output_node + ':0'], opset=_OPSET,
+        tensors_to_rename=names)
+    # It lists domains of its own, which no operator uses.
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid('', _OPSET))
+    _resize_to_sizes(onnx, model)
+    model.doc_string = (
+        '{}: RGB in [-1, 1]; {}: classes'.format(*names.values()))
+    onnx.helper.set_model_props(model, {
+        'input_range': '[-1, 1]', 'classes': json.dumps(list(classes))})
+    onnx.checker.check_model(model)
+    _check(model)
+    _check_results(model)
+  except Exception as error:  # both packages raise whatever they like
+    raise InputError('{}: tf2onnx {} cannot convert this graph: {}'.format(
+        path, environment.installed_version(_CONVERTER[0]),
+        errors.one_line(str(error))[:200]))
+  finally:
+    logging.disable(logging.NOTSET)
+  # Deterministic: maps have no order of their own.
+  return model.SerializeToString(deterministic=True)
+
+
+def _resize_to_sizes(onnx, model):
+  """Gives each Resize sizes instead of scales, in place.
+
+  A scale is rounded to float32, and runtimes compute 5 * 6.6 = 32.
+  """
+  for node in model.graph.node:
+    if node.op_type != 'Resize' or not node.input[2]:
+      continue
+    # Inferred again each time, because another Resize may give the input. Not
+    # strictly: those not done yet contradict the shape of the output.
+    shapes = _shapes(onnx.shape_inference.infer_shapes(
+        model, data_prop=True).graph)
+    scales = onnx.numpy_helper.to_array(next(
+        one for one in model.graph.initializer if one.name == node.input[2]))
+    sizes = np.rint(shapes[node.input[0]] * scales).astype(np.int64)
+    name = node.name + '_sizes'
+    model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, name))
+    node.input[1:] = ['', '', name]
+
+
+# --- Reading ---------------------------------------------------------------
+
+
+def read(path: str) -> OnnxFile:
+  """Reads an ONNX file that is safe to run.
+
+  Args:
+    path: the file.
+
+  Raises:
+    InputError: there is no such file, it is no ONNX file, or it holds what a
+      network like this one does not.
+  """
+  content = checked_read.read(path, path, _KIND)
+  _check_packages(path, _FORMAT)
+  import onnx
+  model = onnx.ModelProto()
+  try:
+    model.ParseFromString(content)
+  except Exception:  # protobuf's DecodeError has no stable public name
+    raise InputError('{}: not an ONNX file'.format(path))
+  try:
+    _check(model)
+    _check_results(model)
+    return OnnxFile(content, *_interface(model.graph))
+  except InputError as error:
+    raise InputError('{}: {}'.format(path, error))
+
+
+def _check(model):
+  """Raises InputError, without the file's name, if a model is not safe."""
+  graph = model.graph
+  if not graph.node:
+    raise InputError('not an ONNX file (no nodes)')
+  for found in (model.functions, model.training_info, graph.sparse_initializer):
+    if found:
+      raise InputError('holds {}; expected nodes and constants alone; '
+                       'refused'.format(type(found[0]).__name__))
+  for tensor in graph.initializer:
+    _check_constant(tensor)
+  for node in graph.node:
+    shown = 'node {}'.format(ascii(node.name)[1:-1])
+    if node.domain not in _OUR_DOMAINS:
+      raise InputError(
+          '{} is of the domain {}; expected operators of ONNX; refused'.format(
+              shown, ascii(node.domain)))
+    if node.op_type not in _OPERATORS:
+      raise InputError(
+          '{} is the operator {}, which no network like this one has; '
+          'refused'.format(shown, ascii(node.op_type)[1:-1]))
+    for attribute in node.attribute:
+      _check_attribute(shown, node, attribute)
+
+
+def _check_attribute(shown, node, attribute):
+  """Raises InputError for a graph, a type, a large number, a bad constant."""
+  name = '{} ({}) has the attribute {}'.format(
+      shown, node.op_type, ascii(attribute.name)[1:-1])
+  fields = {field.name for field, _ in attribute.ListFields()}
+  is_constant = (node.op_type, attribute.name) == ('Constant', 'value')
+  if not fields <= _ATTRIBUTE_FIELDS | ({'t'} if is_constant else set()):
+    raise InputError(
+        name + ', of a kind that no network like this one has; refused')
+  for number in [attribute.i] + list(attribute.ints):
+    if abs(number) > _LARGEST_ATTRIBUTE:
+      raise InputError('{} of {}; expected at most {}'.format(
+          name, number, _LARGEST_ATTRIBUTE))
+  if is_constant:
+    _check_constant(attribute.t)
+
+
+def _check_constant(tensor):
+  """Raises InputError if a constant is in another file, or of another size."""
+  import onnx
+  shown = 'constant {}'.format(ascii(tensor.name)[1:-1])
+  types = onnx.TensorProto
+  if tensor.data_location == types.EXTERNAL or tensor.external_data:
+    raise InputError('{} is in another file; expected all in this one; '
+                     'refused'.format(shown))
+  size = {types.FLOAT: 4, types.INT64: 8, types.INT32: 4, types.UINT8: 1,
+          types.INT8: 1, types.BOOL: 1}.get(tensor.data_type)
+  if size is None:
+    raise InputError('{} is of type {}; expected numbers'.format(
+        shown, tensor.data_type))
+  # Of Python's int, which does not overflow.
+  values = np.prod(tensor.dims, dtype=object)
+  listed = sum(map(len, (
+      tensor.float_data, tensor.int32_data, tensor.int64_data)))
+  if min(tensor.dims, default=0) < 0 or (len(tensor.raw_data), listed) not in (
+      (values * size, 0), (0, values)):
+    raise InputError('{} holds {} bytes and {} values for the shape {}'.format(
+        shown, len(tensor.raw_data), listed, list(tensor.dims)))
+
+
+def _check_results(model):
+  """Raises InputError if a result is too large, or of no known size."""
+  import onnx
+  try:
+    graph = onnx.shape_inference.infer_shapes(
+        model, check_type=True, strict_mode=True, data_prop=True).graph
+  except Exception as error:  # of several kinds
+    raise InputError('not a sound model: {}'.format(
+        errors.one_line(str(error))[:200]))
+  shapes = _shapes(graph)
+  for node in graph.node:
+    for name in filter(None, node.output):
+      problem = constants_lib.size_problem(shapes.get(name), shapes.get(name))
+      if problem:
+        raise InputError('node {} ({}) gives {}'.format(
+            ascii(node.name)[1:-1], node.op_type, problem))
+
+
+def _shapes(graph):
+  """Returns the shapes of a graph's values by name.
+
+  An open side is None; a shape of unknown rank, too.
+  """
+  shapes = {}
+  for value in list(graph.value_info) + list(graph.input) + list(graph.output):
+    tensor = value.type.tensor_type
+    shapes[value.name] = [
+        side.dim_value if side.HasField('dim_value') else None
+        for side in tensor.shape.dim] if tensor.HasField('shape') else None
+  return shapes
+
+
+def _interface(graph):
+  """Returns (input's name, its shape, output's name), or raises InputError."""
+  import onnx
+  constants = {tensor.name for tensor in graph.initializer}
+  given = [value for value in graph.input if value.name not in constants]
+  for what, found, wanted, described in (
+      ('inputs', given, (onnx.TensorProto.FLOAT,), 'one, of float32'),
+      ('outputs', list(graph.output),
+       (onnx.TensorProto.INT32, onnx.TensorProto.INT64),
+       'one, of integers')):
+    if len(found) != 1 or found[0].type.tensor_type.elem_type not in wanted:
+      raise InputError('{} {}: {}; expected {}'.format(
+          len(found), what, errors.some_of(
+              [ascii(value.name) for value in found]), described))
+  name = given[0].name
+  return name, tuple(_shapes(graph)[name] or ()), graph.output[0].name
+
+
+# --- Running ---------------------------------------------------------------
+
+
+class OnnxPredictor(exported.ExportedPredictor):
+  """Runs an ONNX file, whose input is in [-1, 1]."""
+
+  def __init__(self, path: str, num_threads: int = 0):
+    """Loads the file.
+
+    Args:
+      path: the file.
+      num_threads: threads of the runtime; 0: its own choice.
+
+    Raises:
+      InputError: the file is no ONNX file, holds what such a network does not,
+        takes no images, or onnxruntime is missing.
+    """
+    _check_packages(path, _FORMAT, _RUNTIME)
+    found = read(path)
+    super().__init__(path, found.input_shape)
+    runtime = importlib.import_module(_RUNTIME[0])
+    self.runtime = '{} {}, CPU'.format(
+        _RUNTIME[0], environment.installed_version(_RUNTIME[0]))
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 3  # errors
+    settings.intra_op_num_threads = num_threads
+    try:
+      self._session: Any = runtime.InferenceSession(
+          found.content, settings, providers=['CPUExecutionProvider'])
+    except Exception as error:  # its classes have no stable public name
+      raise InputError('{}: {} cannot load this model: {}'.format(
+          path, self.runtime, errors.one_line(str(error))[:200]))
+    self._names = (found.input_name, found.output_name)
+
+  def _run(self, inputs: np.ndarray) -> np.ndarray:
+    return self._session.run([self._names[1]], {self._names[0]: inputs})[0]
+
+  def close(self) -> None:
+    """Frees the session."""
+    self._session = None

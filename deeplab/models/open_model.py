@@ -1,0 +1,224 @@
+"""Opens a model file of any kind, which its content tells.
+
+TensorFlow is imported only for the kinds that need it: a TFLite file can be run
+where there is an interpreter and nothing else.
+"""
+import logging
+import os
+import re
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.config import options as options_lib
+from deeplab.errors import InputError
+from deeplab.errors import option
+from deeplab.models import interface
+from deeplab.models import metadata
+
+_LOG = logging.getLogger(__name__)
+EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
+            'TFLite file')
+# Number of bytes that tell the kind of a file.
+_BEGINNING = 8
+_TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
+# The field `node` of a GraphDef, which comes first: 1, with a length.
+_GRAPH_DEF_NODE = b'\n'
+# The field `ir_version` of an ONNX file: 1, a number; a GraphDef has none.
+_ONNX_VERSION = b'\x08'
+_CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
+
+
+class ModelFile(NamedTuple):
+  """A model on disk, of a known kind, not opened yet."""
+  # interface.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX or TFLITE.
+  kind: str
+  # The prefix of a checkpoint, the folder of a SavedModel, or the file.
+  path: str
+
+
+def find(path: str, name: str = 'model') -> ModelFile:
+  """Finds out what kind of model a path leads to.
+
+  Args:
+    path: a file; a SavedModel's folder, or the file in it; or a checkpoint's
+      prefix, any of its files, or a folder with checkpoints, of which the
+      newest that can be read is taken.
+    name: the option with this path, for messages.
+
+  Raises:
+    InputError: there is nothing, or something else.
+    OSError: it cannot be read.
+  """
+  servable = saved_model_folder(path)
+  if servable:
+    return ModelFile(interface.SAVED_MODEL, servable)
+  if os.path.isfile(path) and not _CHECKPOINT_PART.search(path):
+    return ModelFile(_kind_of_file(path, name), path)
+  if os.path.exists(path) and not os.path.isdir(path) and (
+      not os.path.isfile(path)):
+    raise InputError('{}: is a device or a pipe; expected {}',
+                     option(name, path), EXPECTED)
+  from deeplab.checkpoints import find as find_lib
+  if not os.path.exists(path) and not find_lib.parts_of(path):
+    raise InputError('{}: no such file; expected {}', option(name, path),
+                     EXPECTED)
+  return ModelFile(interface.CHECKPOINT, find_lib.find(path, name))
+
+
+def saved_model_folder(path: str) -> Optional[str]:
+  """Returns the folder of a SavedModel, given it or the file in it, or None."""
+  folder, name = os.path.split(path)
+  if name == constants.SAVED_MODEL_FILE and os.path.isfile(path):
+    return folder or os.curdir
+  inner = os.path.join(path, constants.SAVED_MODEL_FILE)
+  return path if os.path.isfile(inner) else None
+
+
+def file_of(model: ModelFile) -> str:
+  """Returns the file whose content identifies a model.
+
+  The index of a checkpoint has the checksums of all variables.
+  """
+  if model.kind == interface.SAVED_MODEL:
+    return os.path.join(model.path, constants.SAVED_MODEL_FILE)
+  return model.path + ('.index' if model.kind == interface.CHECKPOINT else '')
+
+
+def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
+  """Returns the label map beside a model, or None.
+
+  Raises:
+    InputError: what is beside the model cannot be read.
+  """
+  if model.kind == interface.CHECKPOINT:
+    from deeplab.checkpoints import compatibility
+    return compatibility.label_map_of(model.path)
+  return metadata.label_map_beside(model.path)
+
+
+def classes_of(model: ModelFile, predictor: interface.Predictor,
+               given: Optional[str] = None) -> label_maps.LabelMap:
+  """Returns names and colours for the classes of a model.
+
+  The log says if they are assumed.
+
+  Args:
+    model: from `find`.
+    predictor: the opened model.
+    given: the user's label map; None: use the one beside the model.
+
+  Raises:
+    InputError: a label map that cannot be read, or has other classes.
+  """
+  known = label_maps.read(given) if given else label_map_of(model)
+  number = predictor.num_classes or (known or label_maps.ADE20K).num_classes
+  if given and known and known.num_classes != number:
+    raise InputError('{}: has {} classes; {} has {}', option(
+        'label_map', given), known.num_classes, model.path, number)
+  found = label_maps.of_model(number, known)
+  if found != known:
+    _LOG.warning(
+        '%s has no label map: %s', model.path, "ADE20K's names are assumed"
+        if found == label_maps.ADE20K else
+        'its {} classes are shown as numbers'.format(number))
+  return found
+
+
+def is_onnx(path: str) -> bool:
+  """Whether a file begins as ONNX files do; OSError: it cannot be read."""
+  return _beginning(path)[:1] == _ONNX_VERSION
+
+
+def _beginning(path):
+  with open(path, 'rb') as content:
+    return content.read(_BEGINNING)
+
+
+def _kind_of_file(path, name):
+  beginning = _beginning(path)
+  if beginning[4:] == _TFLITE_IDENTIFIER:
+    return interface.TFLITE
+  if beginning[:1] == _GRAPH_DEF_NODE:
+    return interface.FROZEN_GRAPH
+  if beginning[:1] == _ONNX_VERSION:
+    return interface.ONNX
+  raise InputError('{}: {}; expected {}', option(name, path),
+                   'begins with {!r}'.format(beginning) if beginning
+                   else 'an empty file', EXPECTED)
+
+
+def open_predictor(model: ModelFile, *,
+                   crop_size: Optional[Tuple[int, int]] = None,
+                   num_threads: int = 1,
+                   nodes: Sequence[str] = ()) -> interface.Predictor:
+  """Opens a model to label images.
+
+  Args:
+    model: from `find`.
+    crop_size: (height, width) of the images it will get. None: what the file
+      says; a checkpoint without model_options.json beside it gets the default.
+    num_threads: threads to run a TFLite or ONNX file, if it can have several.
+    nodes: names of the input and the output of a frozen graph; (): as
+      export_model.py names them.
+
+  Returns:
+    A predictor; its input_size is the size of the images that it takes.
+
+  Raises:
+    InputError: the file cannot be used, or takes images of another size.
+  """
+  predictor = _opened(model, crop_size, num_threads, nodes)
+  if crop_size and predictor.input_size != tuple(crop_size):
+    predictor.close()
+    raise InputError(
+        '{} takes images of {}x{}, but {}', model.path, *predictor.input_size,
+        option('crop_size', crop_size))
+  return predictor
+
+
+def _opened(model, crop_size, num_threads, nodes):
+  """Opens a model of any kind; see open_predictor."""
+  if model.kind == interface.TFLITE:
+    from deeplab.models import interpreters
+    return interpreters.TflitePredictor(model.path, num_threads=num_threads)
+  if model.kind == interface.ONNX:
+    from deeplab.models import onnx
+    return onnx.OnnxPredictor(model.path, num_threads=num_threads)
+  from deeplab.models import predictors
+  if model.kind == interface.FROZEN_GRAPH:
+    return predictors.open_frozen_graph(model.path, *nodes)
+  if model.kind == interface.SAVED_MODEL:
+    return predictors.open_saved_model(model.path)
+  predictor = predictors.CheckpointPredictor(
+      model_options(model.path, crop_size))
+  try:
+    predictor.restore(model.path)
+  except BaseException:
+    predictor.close()
+    raise
+  return predictor
+
+
+def model_options(
+    prefix: str, crop_size: Optional[Tuple[int, int]] = None
+) -> options_lib.ModelOptions:
+  """Returns the structure of a checkpoint's network.
+
+  Args:
+    prefix: checkpoint prefix.
+    crop_size: (height, width) of the images; None: those of training.
+
+  Returns:
+    What model_options.json beside it says. Without that file: what the names
+    and shapes of the variables do, the rest as published.
+
+  Raises:
+    InputError: either cannot be read.
+  """
+  from deeplab.checkpoints import compatibility
+  from deeplab.checkpoints import read
+  written = compatibility.read_options(os.path.dirname(prefix))
+  options = written[0] if written else compatibility.options_by_variables(
+      read.variables_in(prefix), prefix)
+  return options._replace(crop_size=crop_size) if crop_size else options

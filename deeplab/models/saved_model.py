@@ -1,0 +1,127 @@
+"""SavedModels: folders with a frozen graph and a signature.
+
+They are written and read as data, with the checks of frozen graphs (see
+`graph_file`), and never by TensorFlow's own loader, which restores variables
+and runs operators that the file names.
+"""
+import os
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from deeplab import constants
+from deeplab.errors import InputError
+from deeplab.errors import some_of
+from deeplab.models import frozen_graph
+from deeplab.storage import checked_read
+
+# TensorFlow and its tools find the graph and the signature by these names.
+_TAG = 'serve'
+_SIGNATURE = 'serving_default'
+_METHOD = 'tensorflow/serving/predict'
+_SCHEMA_VERSION = 1
+_KIND = 'a SavedModel, as export_model.py writes it'
+# Names that TensorFlow's own SavedModels have in their folders.
+_PARTS = (constants.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
+          'fingerprint.pb', 'keras_metadata.pb')
+
+
+class SavedModel(NamedTuple):
+  """A graph that is safe to load, and the nodes of its signature."""
+  graph_def: tf.GraphDef
+  input_node: str
+  output_node: str
+
+
+def content_of(graph_def: tf.GraphDef, input_node: str,
+               output_node: str) -> bytes:
+  """Returns the content of SAVED_MODEL_FILE for a frozen graph.
+
+  Args:
+    graph_def: the graph.
+    input_node: a placeholder, for images; the signature's contract.INPUT_NAME.
+    output_node: the node that gives labels; its contract.OUTPUT_NAME.
+  """
+  saved = saved_model_pb2.SavedModel(
+      saved_model_schema_version=_SCHEMA_VERSION)
+  meta_graph = saved.meta_graphs.add()
+  meta_graph.meta_info_def.tags.append(_TAG)
+  meta_graph.meta_info_def.tensorflow_version = tf.__version__
+  meta_graph.graph_def.CopyFrom(graph_def)
+  signature = meta_graph.signature_def[_SIGNATURE]
+  signature.method_name = _METHOD
+  graph = frozen_graph.import_graph(constants.SAVED_MODEL_FILE, graph_def)
+  for entry, node in (
+      (signature.inputs[constants.INPUT_NAME], input_node),
+      (signature.outputs[constants.OUTPUT_NAME], output_node)):
+    tensor = graph.get_tensor_by_name(node + ':0')
+    entry.name = tensor.name
+    entry.dtype = tensor.dtype.as_datatype_enum
+    entry.tensor_shape.CopyFrom(tensor.shape.as_proto())
+  # Deterministic: maps have no order of their own.
+  return saved.SerializeToString(deterministic=True)
+
+
+def read(folder: str) -> SavedModel:
+  """Reads a SavedModel whose graph is safe to load.
+
+  Args:
+    folder: the folder with SAVED_MODEL_FILE.
+
+  Raises:
+    InputError: it is none, has no signature of images to labels, or holds what
+      a network like this one does not, such as variables.
+  """
+  path = os.path.join(folder, constants.SAVED_MODEL_FILE)
+  content = checked_read.read(path, path, _KIND)
+  saved = saved_model_pb2.SavedModel()
+  try:
+    saved.ParseFromString(content)
+  except Exception:  # protobuf's DecodeError has no stable public name
+    raise InputError('{}: not a SavedModel'.format(path))
+  found = [meta_graph for meta_graph in saved.meta_graphs
+           if _TAG in meta_graph.meta_info_def.tags]
+  if len(found) != 1:
+    raise InputError('{}: {} graphs to serve; expected 1, in {}'.format(
+        path, len(found), _KIND))
+  graph_def = frozen_graph.checked(path, found[0].graph_def)
+  if _SIGNATURE not in found[0].signature_def:
+    raise InputError('{}: no signature {} (found: {})'.format(
+        path, _SIGNATURE, some_of(sorted(map(
+            ascii, found[0].signature_def))) or 'none'))
+  signature = found[0].signature_def[_SIGNATURE]
+  names = {node.name for node in graph_def.node}
+  nodes = []
+  for what, entries in (
+      ('input', signature.inputs), ('output', signature.outputs)):
+    if len(entries) != 1:
+      raise InputError('{}: the signature {} has {} {}s; expected 1'.format(
+          path, _SIGNATURE, len(entries), what))
+    (entry,) = entries.values()
+    node, separator, index = entry.name.rpartition(':')
+    if not separator or index != '0':
+      raise InputError('{}: the signature names the {} {}; expected '
+                       'NODE:0'.format(path, what, ascii(entry.name)))
+    if node not in names:
+      raise InputError('{}: the signature names the node {}, which there is '
+                       'not'.format(path, ascii(node)))
+    nodes.append(node)
+  return SavedModel(graph_def, *nodes)
+
+
+def check_replaceable(folder: str) -> None:
+  """Refuses to write a SavedModel over a folder of something else.
+
+  Raises:
+    InputError: naming what is there.
+  """
+  if not os.path.lexists(folder):
+    return
+  if not os.path.isdir(folder):
+    raise InputError('{}: is a file; expected a folder for the SavedModel, or '
+                     'nothing'.format(folder))
+  others = sorted(set(os.listdir(folder)) - set(_PARTS))
+  if others:
+    raise InputError('{} holds {}, which is no part of a SavedModel; expected '
+                     'nothing else there'.format(folder, some_of(others)))

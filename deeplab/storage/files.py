@@ -1,0 +1,461 @@
+"""Atomic writes: files and folders get their names once they are complete.
+
+They are written to a hidden folder beside their place first. A lock on that
+folder shows whether the writer is alive, so that the next run can remove what a
+killed one left.
+"""
+import concurrent.futures
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from typing import (
+  Any,
+  Callable,
+  Dict,
+  Iterable,
+  Iterator,
+  List,
+  Mapping,
+  Optional,
+  Sequence,
+  Union,
+)
+
+from deeplab import constants
+from deeplab import errors
+from deeplab.errors import InputError
+from deeplab.storage import checked_read as inputs_lib
+from deeplab.storage import locks
+from deeplab.storage import remote
+
+_PREFIX, _SUFFIX = '.deeplab-', '.tmp'
+_READ_BYTES = 2 ** 20
+# Errors of file systems that cannot sync.
+_CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
+                errno.EROFS)
+# A file system with a journal writes it once for all that wait for it.
+_SYNCED_AT_A_TIME = 16
+
+
+# --- Writing ---------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(*paths: str) -> Iterator[List[str]]:
+  """Context that gives temporary paths, which are renamed at its end.
+
+  If the block fails, what was written is removed and the old files stay.
+  Several files are renamed in their order, once all are complete and on the
+  disk: the last one may say that the others are there. A folder replaces a
+  folder with all its content. Missing folders are made. Remote files are
+  written on this machine and uploaded at the end.
+
+  Args:
+    *paths: files or folders.
+
+  Yields:
+    The temporary paths, at which nothing exists yet.
+
+  Raises:
+    OSError: a file cannot be written; the error names the final path.
+  """
+  parents = {folder for folder in map(_folder_of, paths)
+             if not remote.is_remote(folder)}
+  with _temporaries(paths) as temporaries:
+    yield temporaries
+    _sync(_tree(*temporaries))
+    for number, (temporary, path) in enumerate(zip(temporaries, paths)):
+      if 0 < number == len(paths) - 1:
+        _sync(parents)
+      try:
+        _publish(temporary, path)
+      except OSError as error:
+        if number:
+          raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
+                        'again'.format(error.strerror, len(paths),
+                                       errors.some_of(paths[:number])), path)
+        raise
+    _sync(parents)
+
+
+@contextlib.contextmanager
+def replacing_own(
+    given: errors.Option, folder: str, names: Sequence[str],
+    ours: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
+  """Context with a folder to write to, whose files move to another at its end.
+
+  Files that an earlier run wrote there are replaced, or removed if this run
+  does not write them. All other files stay. If the block fails, the folder
+  stays as it was. While files move, the folder has a file INCOMPLETE, which
+  stays if that is interrupted; the next run replaces all.
+
+  Args:
+    given: the option that names the folder, for messages.
+    folder: destination; made if missing. It may be `.` or a link.
+    names: glob patterns of all files that the block may write, relative to the
+      folder. The last one is the name of a file that says who wrote the
+      others; it moves last.
+    ours: function of that file's path, which says whether an earlier run wrote
+      it, and with it all files that match the patterns.
+
+  Yields:
+    The path of a new, empty folder.
+
+  Raises:
+    InputError: another run writes there, or it has a file of a name that this
+      run needs, which no earlier run wrote.
+    OSError: a file cannot be written; the error names the final path.
+  """
+  check_folder(given, folder)
+  root = os.path.realpath(folder)
+  with locks.alone(given, root), _hidden_folder(root) as new, (
+      _naming_final_paths([new], [root])):
+    replaced = _replaceable(given, root, names, ours)
+    yield new
+    _sync(_tree(new))
+    written = [os.path.relpath(os.path.join(inner, name), new)
+               for inner, _, found in os.walk(new) for name in found]
+    written.sort(key=lambda name: (name == names[-1], name))
+    _refuse_foreign(given, [
+        name for name in written if not _is_plain(root, name) or
+        name not in replaced and os.path.lexists(os.path.join(root, name))])
+    incomplete = os.path.join(root, constants.INCOMPLETE)
+    _write(incomplete, b'A run has not finished writing here.\n')
+    _sync([incomplete])
+    targets = [os.path.join(root, name) for name in written]
+    for name, target in zip(written, targets):
+      _make_folder(_folder_of(target))
+      os.replace(os.path.join(new, name), target)
+    for name in replaced.difference(written):
+      os.remove(os.path.join(root, name))
+    _sync(map(_folder_of, targets))
+    os.remove(incomplete)
+
+
+def write_json(path: str, content: Any) -> None:
+  """Writes JSON; see `replacing`."""
+  write_bytes(path, json_bytes(content))
+
+
+def write_text(path: str, text: str) -> None:
+  """Writes text as UTF-8; see `replacing`."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: str, content: bytes) -> None:
+  """Writes bytes; see `replacing`."""
+  write_all({path: content})
+
+
+def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
+  """Writes several files, from path to bytes; see `replacing`.
+
+  A dict in place of bytes is a folder, from the names of its files to their
+  bytes.
+  """
+  with replacing(*contents) as temporaries:
+    for temporary, content in zip(temporaries, contents.values()):
+      if isinstance(content, bytes):
+        _write(temporary, content)
+        continue
+      os.mkdir(temporary)
+      for name, inner in content.items():
+        _write(os.path.join(temporary, name), inner)
+
+
+def json_bytes(content: Any) -> bytes:
+  """Returns JSON as files have it, the same for the same content."""
+  return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
+
+
+def digest(content: Any) -> str:
+  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
+  return hashlib.sha256(json_bytes(content)).hexdigest()
+
+
+def sha256_of(path: str) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal."""
+  checksum = hashlib.sha256()
+  with remote.reading(path) as source:
+    for part in iter(lambda: source.read(_READ_BYTES), b''):
+      checksum.update(part)
+  return checksum.hexdigest()
+
+
+# --- Checks before long work -----------------------------------------------
+
+
+def check_outputs(
+    given: errors.Option, *paths: str, inputs: Iterable[Optional[str]] = (),
+    ours: Optional[Callable[[str], bool]] = None, example: str = '') -> None:
+  """Checks that files can be written, by trying; makes missing folders.
+
+  Args:
+    given: the option that names them, for the message.
+    *paths: the files.
+    inputs: files and folders that the command reads; None and '' do not count.
+      An output may not be an input, nor replace a file in an input folder.
+    ours: function of the path of a file that exists, which says whether the
+      suite wrote it; others are not replaced. None: any file is replaced.
+    example: a file name to suggest if a folder was given.
+
+  Raises:
+    InputError: a file may not be replaced or cannot be written.
+  """
+  read = [os.path.realpath(path) for path in inputs if path]
+  for path in paths:
+    named = '' if path == given.text else path + ' '
+    if remote.is_folder(path) or path.endswith(os.sep):
+      raise InputError(
+          '{}: {}is a folder, expected the name of a file{}', given, named,
+          ', such as {}'.format(os.path.join(path, example))
+          if example else '')
+    if remote.is_remote(path) or not os.path.isfile(path):
+      continue  # a device or a pipe is refused below
+    # An empty file has nothing to lose.
+    is_ours = not os.path.getsize(path) or ours is not None and ours(path)
+    real = os.path.realpath(path)
+    if real in read or not is_ours and any(
+        real.startswith(os.path.join(each, '')) for each in read):
+      raise InputError('{}: {}is an input of this command; give another name',
+                       given, named)
+    if ours and not is_ours:
+      raise InputError(
+          '{}: {}exists and is no file that this command writes; give another '
+          'name or remove it', given, named)
+  try:
+    with _temporaries(paths) as temporaries:
+      for temporary, path in zip(temporaries, paths):
+        # A full disk takes an empty file.
+        _write(temporary, b'\n')
+        if remote.is_remote(path):
+          remote.make_folder(_folder_of(path))
+  except OSError as error:
+    raise InputError('{}: {}', given, error.strerror if (
+        error.filename in (None, given.text)) else errors.of_system(error))
+
+
+def check_folder(given: errors.Option, folder: str, *,
+                 inputs: Iterable[Optional[str]] = ()) -> None:
+  """Checks that a folder can be written to; makes it if it is missing.
+
+  Args:
+    given: the option that names it, for the message.
+    folder: the folder.
+    inputs: folders with pictures that the command reads; the next run would
+      take the output for pictures.
+
+  Raises:
+    InputError: the folder is a file or an input, or cannot be written to.
+  """
+  if remote.exists(folder) and not remote.is_folder(folder):
+    raise InputError('{}: is a file, expected a folder', given)
+  if os.path.realpath(folder) in [
+      os.path.realpath(path) for path in inputs if path]:
+    raise InputError('{}: is a folder of pictures that this command reads; '
+                     'give another folder', given)
+  check_outputs(given, os.path.join(folder, 'x'))
+
+
+def json_with(*keys: str) -> Callable[[str], bool]:
+  """Returns a function that says whether a file is JSON with some keys.
+
+  Args:
+    *keys: of the object in the file; 'a.b' is a key of the object at key a.
+  """
+  def found(path):
+    try:
+      content = inputs_lib.read_json(path, path, 'JSON')
+      for key in keys:
+        value = content
+        for name in key.split('.'):
+          value = value[name]
+    except (InputError, OSError, LookupError, TypeError):
+      return False
+    return True
+
+  return found
+
+
+def _replaceable(given, root, names, ours):
+  """Returns the names, from root, of an earlier run's files; see above."""
+  found = {os.path.relpath(path, root) for name in names
+           for path in glob.glob(os.path.join(glob.escape(root), name))}
+  foreign = [name for name in sorted(
+      found.union(map(os.path.dirname, names))) if not _is_plain(root, name)]
+  if not foreign and not ours(os.path.join(root, names[-1])) and not (
+      os.path.exists(os.path.join(root, constants.INCOMPLETE))):
+    foreign = sorted(found)
+  _refuse_foreign(given, foreign)
+  return found
+
+
+def _is_plain(root, name):
+  """Whether no link leads from a folder's real path to a name in it."""
+  path = os.path.normpath(os.path.join(root, name))
+  return os.path.realpath(path) == path
+
+
+def _refuse_foreign(given, names):
+  if names:
+    raise InputError(
+        '{}: holds {}, which no earlier run of this command wrote there; give '
+        'another folder or remove it', given, errors.some_of(names))
+
+
+# --- The hidden folder -----------------------------------------------------
+
+
+def remove_leftovers(folder: str) -> None:
+  """Removes hidden folders of killed processes from a folder.
+
+  They stay on a file system that cannot lock folders.
+  """
+  for name in os.listdir(folder):
+    if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+      path = os.path.join(folder, name)
+      with contextlib.suppress(OSError), locks.exclusive(path):
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _hidden_folder(parent: str) -> Iterator[str]:
+  """Context with a new, locked folder, removed at its end."""
+  _make_folder(parent)
+  remove_leftovers(parent)
+  with contextlib.ExitStack() as stack:
+    while True:
+      # Beside the target: a rename cannot cross file systems.
+      folder = tempfile.mkdtemp(dir=parent, prefix=_PREFIX, suffix=_SUFFIX)
+      stack.callback(shutil.rmtree, folder, ignore_errors=True)
+      try:
+        stack.enter_context(locks.exclusive(folder))
+      except (BlockingIOError, FileNotFoundError):
+        continue  # another run removes it as a leftover
+      except OSError:
+        break  # a file system without locks
+      if os.path.exists(folder):
+        break
+    yield folder
+
+
+@contextlib.contextmanager
+def _temporaries(paths: Sequence[str]) -> Iterator[List[str]]:
+  """Context with a temporary path for each path."""
+  folders: Dict[str, str] = {}
+  temporaries: List[str] = []
+  with _naming_final_paths(temporaries, paths), (
+      contextlib.ExitStack()) as stack:
+    for path in paths:
+      _refuse_devices(path)
+      parent = _folder_of(path)
+      if parent not in folders:
+        folders[parent] = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=_PREFIX)
+            if remote.is_remote(path) else _hidden_folder(parent))
+      # The same name, which may be as long as names can be.
+      temporaries.append(os.path.join(folders[parent], os.path.basename(path)))
+    yield temporaries
+
+
+@contextlib.contextmanager
+def _naming_final_paths(temporaries, paths):
+  """Context whose OSErrors name final paths, not the temporary ones."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is not None and (
+        error.filename is None or _PREFIX in str(error.filename)):
+      # A write does not say its file: it is the last one that was begun.
+      found = [path for temporary, path in zip(temporaries, paths)
+               if (os.path.lexists(temporary) if error.filename is None else
+                   (str(error.filename) + os.sep).startswith(
+                       temporary + os.sep))]
+      error.filename, error.filename2 = (found or paths)[-1], None
+    raise
+
+
+def _refuse_devices(path: str) -> None:
+  """Raises OSError for a device or a pipe, which a rename would replace."""
+  with contextlib.suppress(FileNotFoundError):
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+      raise OSError(errno.EINVAL, 'is a device or a pipe, expected the name of '
+                    'a file', path)
+
+
+# --- Steps -----------------------------------------------------------------
+
+
+def _publish(temporary: str, path: str) -> None:
+  """Renames or uploads a temporary file or folder."""
+  if remote.is_remote(path):
+    remote.make_folder(_folder_of(path))
+    remote.upload(temporary, path)
+    return
+  if not (os.path.isdir(temporary) and os.path.isdir(path)):
+    os.replace(temporary, path)
+    return
+  # In the hidden folder, which is removed in the end.
+  former = temporary + '.former'
+  os.replace(path, former)
+  try:
+    os.replace(temporary, path)
+  except BaseException:  # a signal, too
+    os.replace(former, path)
+    raise
+
+
+def _folder_of(path: str) -> str:
+  return os.path.dirname(path) or os.curdir
+
+
+def _make_folder(folder: str) -> None:
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except FileExistsError:
+    raise NotADirectoryError(
+        errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+
+
+def _write(path: str, content: bytes) -> None:
+  with open(path, 'wb') as out:
+    out.write(content)
+
+
+def _tree(*paths: str) -> Iterator[str]:
+  """Yields files and folders, with all that is in them but links."""
+  for path in paths:
+    if not os.path.isdir(path):
+      yield path
+    for folder, _, names in os.walk(path):
+      inner = [os.path.join(folder, name) for name in names]
+      yield from (path for path in inner if not os.path.islink(path))
+      yield folder
+
+
+def _sync(paths: Iterable[str]) -> None:
+  """Makes files and folders, without their content, reach the disk.
+
+  Otherwise a machine that loses its power may keep names and lose bytes.
+  """
+  with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
+    for _ in pool.map(_sync_one, set(paths)):
+      pass
+
+
+def _sync_one(path: str) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in _CANNOT_SYNC:
+      raise
+  finally:
+    os.close(descriptor)

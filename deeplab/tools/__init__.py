@@ -1,0 +1,1 @@
+"""Tools about models and machines."""

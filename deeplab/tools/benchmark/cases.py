@@ -1,0 +1,272 @@
+"""The table of cases, the files they need, and the goals."""
+import time
+from typing import (
+  Any,
+  Callable,
+  Container,
+  Dict,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
+
+from deeplab.system import environment
+
+ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
+
+# A work is a function in this package: 'module.function'. It gets Sizes, a
+# function from the parts of a name to a path, and settings as keyword
+# arguments. It returns seconds for each item and details for the table, or
+# None if it makes a file.
+Paths = Callable[..., str]
+Measured = Tuple[float, str]
+
+
+class Sizes(NamedTuple):
+  """How much work a measurement is."""
+  # Side of the network's input and longer side of the pictures, in pixels.
+  side: int = 512
+  picture_side: int = 683
+  # Images in a training step.
+  batch: int = 4
+  # Pictures that are built and preprocessed: so many that the start of a script
+  # does not count.
+  pictures: int = 192
+  # Pictures that are evaluated.
+  evaluated: int = 32
+  # Pictures to calibrate on.
+  calibration: int = 4
+  # Images of the two runs whose memory is compared.
+  few: int = 40
+  many: int = 400
+  # A measurement repeats its work until so many seconds have passed.
+  seconds: float = 6.0
+
+
+QUICK = Sizes(side=65, picture_side=96, batch=4, pictures=6, evaluated=4,
+              calibration=2, few=4, many=8, seconds=0.0)
+
+
+class Case(NamedTuple):
+  """A measurement in one environment."""
+  group: str
+  name: str
+  environment: str
+  work: str
+  settings: Dict[str, Any]
+  # The result is in seconds for each of these.
+  item: str
+
+  @property
+  def key(self) -> str:
+    """Names the case on one line."""
+    return '{}/{}/{}'.format(self.group, self.environment, self.name)
+
+
+class Group(NamedTuple):
+  """Cases that are compared."""
+  name: str
+  title: str
+  item: str
+  # Keys of FILES, in the order to make them.
+  files: Tuple[str, ...]
+  # (name, environments, work, settings). Environments in a tuple are all
+  # measured; of a list, the first one that exists.
+  rows: Sequence[
+      Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]]
+  # None: as many as are asked for.
+  most_rounds: Optional[int] = None
+
+
+class Goal(NamedTuple):
+  """A wanted ratio of two cases, given by their keys."""
+  text: str
+  case: str
+  against: str
+  # 'at least': so many times faster; 'under': of what the other one takes.
+  sense: str
+  bound: float
+  # 'seconds' or 'peak_bytes'.
+  quantity: str = 'seconds'
+  # Why it may not be met.
+  reason: str = ''
+
+
+_BOTH = ('tf1', 'modern')
+_PTQ = ('tf2', 'modern')
+_ANY = ('tf1', 'modern', 'tf2')
+_TRAIN = 'network.train_step'
+_LITE = 'lite.predict'
+# The reference's loss, and TensorFlow's default way with memory.
+_AS_REFERENCE = {'one_hot': True, 'pooled': False}
+
+# Files that cases need, each made once: work, settings, and the environments
+# that can make it, the preferred one first.
+FILES: Dict[str, Tuple[str, Dict[str, Any], Tuple[str, ...]]] = {
+    'pictures': ('images.paint', {}, _ANY),
+    'records': ('images.build', {}, _ANY),
+    'preprocessed': ('images.write', {}, _ANY),
+    'float graph': ('graphs.export', {'quantized': False}, _ANY),
+    'qat graph': ('graphs.export', {'quantized': True}, _BOTH),
+    'float model': ('graphs.convert', {'quantized': False}, _ANY),
+    'qat model': ('graphs.convert', {'quantized': True}, _BOTH),
+    'ptq model': ('graphs.quantize', {}, _PTQ),
+}
+# What each is made from comes before it.
+_RECORDS = ('pictures', 'records')
+_PREPROCESSED = _RECORDS + ('preprocessed',)
+_FLOAT_MODEL = ('float graph', 'float model')
+_QAT_MODEL = ('qat graph', 'qat model')
+_PTQ_MODEL = _PREPROCESSED + ('float graph', 'ptq model')
+
+
+def _lite_group(kind, title, files):
+  """The group of one TFLite file in every interpreter."""
+  rows = [('1 thread', ('tf2', 'modern'), _LITE, {'model': kind, 'threads': 1}),
+          # 2.2's interpreter has no other number of threads.
+          ('2 threads', ('modern',), _LITE, {'model': kind, 'threads': 2})]
+  return Group('tflite_' + kind, 'TFLite interpreter, ' + title, 'image',
+               files, rows)
+
+
+GROUPS = (
+    Group('float_step', 'Training step, float (documented flags)', 'step',
+          (), [
+              ('one-hot loss', ('tf1',), _TRAIN, _AS_REFERENCE),
+              ('one-hot loss, pooled memory', ('tf1',), _TRAIN,
+               {'one_hot': True}),
+              ('memory not pooled', ('tf1',), _TRAIN, {'pooled': False}),
+              ('not fused', ('modern',), _TRAIN, {'fused': False}),
+              ('fused', ('tf1',), _TRAIN, {'fused': True}),
+              ('suite', _BOTH, _TRAIN, {})]),
+    Group('qat_step', 'Training step, quantization-aware (documented flags)',
+          'step', (), [
+              ('contrib, one-hot loss', ('tf1',), _TRAIN,
+               dict(_AS_REFERENCE, quantization='contrib')),
+              ('contrib', ('tf1',), _TRAIN, {'quantization': 'contrib'}),
+              ('layers', _BOTH, _TRAIN, {'quantization': 'layers'}),
+              ('layers, fused', ('tf1',), _TRAIN,
+               {'quantization': 'layers', 'fused': True})]),
+    Group('evaluation', 'Evaluation of a checkpoint', 'image',
+          _RECORDS + ('float graph',), [
+              ('forward pass', _BOTH, 'network.forward', {}),
+              ('forward pass, 8 at a time', _BOTH, 'network.forward',
+               {'batch': 8}),
+              ('frozen graph', _BOTH, 'network.forward', {'frozen': True}),
+              ('evaluation', _BOTH, 'network.evaluate', {})]),
+    Group('ptq', 'Post-training quantization: calibration and conversion',
+          'image', _PREPROCESSED + _FLOAT_MODEL, [
+              ('calibration', _PTQ, 'graphs.calibrate', {}),
+              ('calibration, an image more', _PTQ, 'graphs.calibrate_more',
+               {}),
+              ('a pass of the kernels that it runs', _PTQ,
+               'graphs.predict_as_calibrated', {})]),
+    _lite_group('float', 'float file', _FLOAT_MODEL),
+    _lite_group('ptq', 'file quantized after training', _PTQ_MODEL),
+    _lite_group('qat', 'quantization-aware file', _QAT_MODEL),
+    Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
+          _PREPROCESSED + _FLOAT_MODEL, [
+              ('few images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
+               {'images': 'few'}),
+              ('many images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
+               {'images': 'many'})], most_rounds=1),
+    Group('preprocessing', 'gen_preprocessed_data.py', 'image', _RECORDS, [
+              ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
+              ('suite', _BOTH, 'images.preprocess', {})]),
+    Group('records', 'build_ade20k_data.py', 'image', ('pictures',),
+          [('suite', _BOTH, 'images.build_again', {})]),
+    Group('cores', 'Training step, float, on one core and on two', 'step',
+          (), [
+              ('1 core', ['modern', 'tf1'], _TRAIN, {'cores': 1}),
+              ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
+    Group('hosts', 'Training by several processes that share this machine',
+          'image', _RECORDS, [
+              ('processes: {}'.format(hosts), ['modern', 'tf1'],
+               'network.train_on_hosts', {'hosts': hosts})
+              for hosts in (1, 2, 4)]),
+)
+
+GOALS = (
+    Goal('evaluation per image, tf1, in forward passes',
+         'evaluation/tf1/evaluation', 'evaluation/tf1/forward pass',
+         'under', 1.15),
+    Goal('evaluation per image, modern, in passes of the frozen graph',
+         'evaluation/modern/evaluation', 'evaluation/modern/frozen graph',
+         'under', 1.05),
+    Goal('float step, tf1, against one-hot loss',
+         'float_step/tf1/suite', 'float_step/tf1/one-hot loss',
+         'at least', 1.15),
+    Goal('float step, modern, against one-hot loss in tf1',
+         'float_step/modern/suite', 'float_step/tf1/one-hot loss',
+         'at least', 2.8),
+    Goal('float step, modern, against one that is not fused',
+         'float_step/modern/suite', 'float_step/modern/not fused',
+         'at least', 1.3),
+    Goal('QAT step, modern, in float steps',
+         'qat_step/modern/layers', 'float_step/modern/suite', 'under', 1.15,
+         reason='the ranges and the rounding of activations are passes of '
+         'their own'),
+    Goal('QAT step of layers, tf1, fused, in fused float steps',
+         'qat_step/tf1/layers, fused', 'float_step/tf1/fused', 'under', 1.15),
+    Goal('QAT step, modern, against contrib and one-hot loss in tf1',
+         'qat_step/modern/layers', 'qat_step/tf1/contrib, one-hot loss',
+         'at least', 2.5),
+    Goal('calibration, an image more, modern, in passes of its kernels',
+         'ptq/modern/calibration, an image more',
+         'ptq/modern/a pass of the kernels that it runs', 'under', 1.5,
+         reason='the calibrator looks at every value by itself, one after the '
+         'other, and nothing that TensorFlow offers changes that: '
+         'docs/quantization_calibration.md'),
+    Goal('TFLite PTQ, modern, 2 threads, against tf2, 1 thread',
+         'tflite_ptq/modern/2 threads', 'tflite_ptq/tf2/1 thread',
+         'at least', 300),
+    Goal('TFLite evaluation memory, many images against few',
+         'tflite_memory/*/many images', 'tflite_memory/*/few images',
+         'under', 1.05, 'peak_bytes'),
+    Goal('gen_preprocessed_data, tf1, against one image at a time',
+         'preprocessing/tf1/suite', 'preprocessing/tf1/one at a time',
+         'at least', 3),
+    Goal('gen_preprocessed_data, modern, against one image at a time',
+         'preprocessing/modern/suite', 'preprocessing/modern/one at a time',
+         'at least', 3),
+)
+
+
+def cases_of(group: Group, environments: Container[str]) -> List[Case]:
+  """Lists the cases of a Group in the environments that exist."""
+  found = []
+  for name, wanted, work, settings in group.rows:
+    present = [each for each in wanted if each in environments]
+    if isinstance(wanted, list):
+      present = present[:1]
+    found += [Case(group.name, name, environment, work, settings, group.item)
+              for environment in present]
+  return found
+
+
+def seconds_each(function: Callable[[], object], seconds: float,
+                 items: float = 1,
+                 before: Callable[[], object] = lambda: None) -> float:
+  """Calls a function until time is up, at least once.
+
+  Args:
+    function: takes no arguments.
+    seconds: how long to go on calling it.
+    items: number of things that one call does.
+    before: called before each call; its time does not count.
+
+  Returns:
+    Seconds for each item, by the wall clock.
+  """
+  calls = 0
+  passed = 0.0
+  while not calls or passed < seconds:
+    before()
+    started = time.perf_counter()
+    function()
+    passed += time.perf_counter() - started
+    calls += 1
+  return passed / (calls * items)

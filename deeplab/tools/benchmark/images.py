@@ -1,0 +1,115 @@
+"""Pictures, records and preprocessed images: made, and measured."""
+import itertools
+import os
+import shutil
+
+import numpy as np
+from PIL import Image
+import tensorflow.compat.v1 as tf
+
+from deeplab.config import options as options_lib
+from deeplab.data import builder
+from deeplab.data import dataset
+from deeplab.data import png_folder_writer
+from deeplab.data import preprocess as preprocess_lib
+from deeplab.data import records
+from deeplab.data import synthetic
+from deeplab.tools.benchmark import cases
+from deeplab.tools.benchmark import network
+
+# The splits that are preprocessed, and evaluated.
+_MANY, _FEW = 'train', 'val'
+# As gen_preprocessed_data.py compresses.
+_COMPRESSION = 1
+
+
+def paint(sizes: cases.Sizes, paths: cases.Paths) -> None:
+  """Makes the file 'pictures'."""
+  synthetic.make_dataset(options_lib.SyntheticOptions(
+      output_dir=paths('pictures'), train_images=sizes.pictures,
+      val_images=sizes.evaluated, long_side=sizes.picture_side))
+
+
+def build(unused_sizes: cases.Sizes, paths: cases.Paths) -> None:
+  """Makes the file 'records'."""
+  for split in (_MANY, _FEW):
+    _build(paths, paths('records'), split)
+
+
+def build_again(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures build_ade20k_data.py, for each picture."""
+  return _measured(_build, sizes, paths, paths('built'), _MANY)
+
+
+def _measured(function, sizes, paths, folder, *arguments):
+  """Measures how long a function takes to make a folder of all pictures."""
+  def make():
+    function(paths, folder, *arguments)
+
+  def remove():
+    shutil.rmtree(folder, ignore_errors=True)
+
+  remove()
+  make()
+  return cases.seconds_each(
+      make, sizes.seconds, sizes.pictures, before=remove), ''
+
+
+def _build(paths, output_dir, split):
+  source = paths('pictures', synthetic.DATASET_FOLDER)
+  name = {_MANY: 'training', _FEW: 'validation'}[split]
+  builder.build([options_lib.BuildOptions(
+      split=split, output_dir=output_dir,
+      image_folder=os.path.join(source, 'images', name),
+      label_folder=os.path.join(source, 'annotations', name))])
+
+
+def write(sizes: cases.Sizes, paths: cases.Paths) -> None:
+  """Makes the file 'preprocessed'."""
+  _write(paths, paths('preprocessed'), _preprocess_options(sizes))
+
+
+def preprocess(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures gen_preprocessed_data.py, for each picture."""
+  return _measured(
+      _write, sizes, paths, paths('written'), _preprocess_options(sizes))
+
+
+def _write(paths, folder, options):
+  png_folder_writer.write(
+      dataset.batches(
+          options_lib.DatasetOptions(paths('records'), _MANY), options),
+      split=_MANY, preprocess_options=options,
+      options=options_lib.PreprocessedOptions(folder))
+
+
+def _preprocess_options(sizes):
+  return network.preprocess_options(sizes)._replace(resize_factor=1)
+
+
+def preprocess_one_by_one(
+    sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+  """Measures the same in a loop, without any parallel work."""
+  return _measured(_write_one_by_one, sizes, paths, paths('written'),
+                   _preprocess_options(sizes))
+
+
+def _write_one_by_one(paths, folder, options):
+  os.makedirs(folder)
+  with tf.Graph().as_default():
+    serialized = tf.placeholder(tf.string, [])
+    example = records.parse_example(serialized)
+    image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
+    label = tf.image.decode_png(example['label_encoded'], channels=1)
+    # As research/deeplab does, before anything else.
+    pair = preprocess_lib.for_evaluation(
+        tf.cast(image, tf.float32), tf.cast(label, tf.int32), options)
+    with tf.Session() as session:
+      for number, record in enumerate(itertools.chain.from_iterable(
+          tf.io.tf_record_iterator(path)
+          for path in records.find_shards(paths('records'), _MANY))):
+        image, label = session.run(pair, {serialized: record})
+        for kind, array in (('image', image), ('label', label[:, :, 0])):
+          Image.fromarray(array.astype(np.uint8)).save(
+              os.path.join(folder, '{}_{}.png'.format(kind, number)),
+              compress_level=_COMPRESSION)

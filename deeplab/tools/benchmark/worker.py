@@ -1,0 +1,71 @@
+"""The script that does one work of `cases`, in a process of its own.
+
+It takes a job as JSON and the path to write its answer to. It is started by its
+path, so that it uses the package around it, whatever the current folder has.
+"""
+import functools
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.dirname(os.path.realpath(__file__))))))
+
+from deeplab.system import environment  # found through the line above
+from deeplab.system import silence
+from deeplab.tools.benchmark import cases
+
+_PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
+
+
+def _work(job):
+  """Does the work of a job.
+
+  Args:
+    job: dict with 'work', 'settings', 'sizes', 'folder'. If its setting
+      'pooled' is False, TensorFlow allocates memory in its own way; 'cores' is
+      the number of processors that this process may use.
+
+  Returns:
+    (seconds for each item, details), or None.
+  """
+  settings = dict(job['settings'])
+  # The process that started this one may have set it.
+  os.environ[environment.MEMORY_POOL] = (
+      'true' if settings.pop('pooled', True) else 'false')
+  cores = settings.pop('cores', None)
+  if cores:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+  module, name = job['work'].split('.')
+  function = getattr(
+      importlib.import_module('deeplab.benchmark.' + module), name)
+  return function(cases.Sizes(**job['sizes']), functools.partial(
+      os.path.join, job['folder']), **settings)
+
+
+def _versions():
+  """Returns a dict from package to version."""
+  versions = {'Python': platform.python_version(),
+              'TensorFlow': environment.tensorflow_version()}
+  for package in _PACKAGES:
+    versions[package] = environment.installed_version(package)
+  return {name: version for name, version in versions.items() if version}
+
+
+def main() -> None:
+  """Does the work, and writes the answer."""
+  silence.silence_tensorflow()
+  seconds, detail = _work(json.loads(sys.argv[1])) or (None, '')
+  peak = 1024 * max(  # Linux counts in KiB
+      resource.getrusage(who).ru_maxrss
+      for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+  with open(sys.argv[2], 'w') as answer:
+    json.dump({'seconds': seconds, 'detail': detail, 'peak_bytes': peak,
+               'versions': _versions()}, answer)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,169 @@
+"""Charts of a comparison, as PNG; needs matplotlib."""
+import io
+import logging
+from typing import Any, Dict, List, NamedTuple
+
+import numpy as np
+
+from deeplab.config import label_map as label_maps
+
+# Of models, in order: the palette of Okabe and Ito, which colour-blind people
+# can tell apart.
+COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
+           '#8c6d31', '#555555')
+_SCORES = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
+           'miou_mlperf_app': 'mIoU, app', 'pixel_accuracy': 'pixel accuracy'}
+_INK, _FAINT = '#1a1a1a', '#d8d8d8'
+# Resolution of the page and of the files.
+_PAGE_DPI, _DPI = 96, 160
+_STYLE: Any = {
+    'font.size': 9, 'font.family': 'DejaVu Sans', 'axes.edgecolor': '#888888',
+    'axes.labelcolor': _INK, 'text.color': _INK, 'xtick.color': _INK,
+    'ytick.color': _INK, 'axes.spines.top': False, 'axes.spines.right': False,
+    'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True,
+    # Names of models may hold a dollar sign.
+    'text.parse_math': False,
+    'legend.frameon': False, 'figure.facecolor': 'white'}
+
+
+class Chart(NamedTuple):
+  """One chart."""
+  # Of its file, without ending.
+  name: str
+  title: str
+  # A sentence for those who do not see it.
+  text: str
+  png: bytes = b''
+  # In pixels of a page.
+  width: int = 0
+
+
+def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
+         ) -> List[Chart]:
+  """Draws all charts.
+
+  Args:
+    scores: of each model, by name, as in comparison.json.
+    label_map: of the classes.
+  """
+  # It logs when it makes its cache of fonts.
+  logging.getLogger('matplotlib').setLevel(logging.WARNING)
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+  names, models = list(scores), list(scores.values())
+  labelled = [index for index, one in enumerate(models[0]['classes'])
+              if one['iou']['value'] is not None]
+  texts = [_class_text(index, label_map) for index in labelled]
+  matrices = [np.array(model['confusion_matrix']) for model in models]
+  seen = np.sum(matrices, axis=0)
+  classes = [index for index in range(len(seen))
+             if seen[index].any() or seen[:, index].any()]
+
+  def of_classes(name):
+    return [[model['classes'][index][name] for index in labelled]
+            for model in models]
+
+  with pyplot.rc_context(_STYLE):
+    return [
+        _bars(pyplot, Chart(
+            'scores', 'Scores with intervals',
+            'Score of each model, with its interval over images.'),
+              list(_SCORES.values()), names,
+              [[model[name] for name in _SCORES] for model in models]),
+        _bars(pyplot, Chart(
+            'iou', 'IoU by class',
+            'IoU of each class that is labelled, by model.'), texts, names,
+              of_classes('iou')),
+        _bars(pyplot, Chart(
+            'iou_differences', 'Difference of IoU by class', 'Difference of '
+            'IoU to the first model, with intervals over images.'), texts,
+              ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
+              of_classes('iou_difference')[1:], first_colour=1)
+    ] + [_confusion(pyplot, matrix, name, index, classes, label_map)
+         for index, (name, matrix) in enumerate(zip(names, matrices))]
+
+
+def colour(index: int) -> str:
+  """Returns the colour of a model, by its position, as HTML writes it."""
+  return COLOURS[index % len(COLOURS)]
+
+
+def _finished(pyplot, figure, chart):
+  """Returns a Chart with the picture of a figure, and closes that."""
+  out = io.BytesIO()
+  # Without a date and versions: equal inputs give equal bytes.
+  figure.savefig(out, format='png', dpi=_DPI, bbox_inches='tight',
+                 metadata={'Software': None})
+  width = int(figure.get_figwidth() * _PAGE_DPI)
+  pyplot.close(figure)
+  return chart._replace(png=out.getvalue(), width=width)
+
+
+def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
+  """Draws a group of bars for each text, one bar for each name.
+
+  Args:
+    pyplot: matplotlib's.
+    chart: without its picture.
+    texts: beside the groups.
+    names: in the legend.
+    intervals: [names, texts] of dicts with value, low and high.
+    first_colour: position of the first name's colour.
+  """
+  figure, axes = pyplot.subplots(
+      figsize=(7.4, 1 + 0.15 * len(texts) * (len(names) + 0.7)))
+  height = 0.8 / len(names)
+  for index, (name, row) in enumerate(zip(names, intervals)):
+    values, low, high = (
+        np.array([one[end] for one in row], np.float64)  # None becomes NaN
+        for end in ('value', 'low', 'high'))
+    places = np.arange(len(texts)) + (index + 0.5) * height - 0.4
+    # No whisker without an interval.
+    whiskers = np.nan_to_num([values - low, high - values])
+    axes.barh(places, values, height, label=name,
+              color=colour(first_colour + index))
+    axes.errorbar(values, places, xerr=np.maximum(whiskers, 0), fmt='none',
+                  ecolor='#555555', elinewidth=0.8, capsize=2)
+  axes.set_yticks(range(len(texts)), texts)
+  axes.set_ylim(len(texts) - 0.4, -0.6)
+  axes.grid(axis='y', visible=False)
+  if first_colour:
+    axes.axvline(0, color=_INK, linewidth=0.8)
+    reach = max(0.05, *map(abs, axes.get_xlim()))
+    axes.set_xlim(-reach, reach)
+  else:
+    axes.set_xlim(0, 1)
+  axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0),
+              ncol=min(3, len(names)), fontsize=9)
+  return _finished(pyplot, figure, chart)
+
+
+def _class_text(index, label_map):
+  return '{} {}'.format(index, label_map.names[index])
+
+
+def _confusion(pyplot, matrix, name, index, classes, label_map):
+  """Draws a confusion matrix in shares of each label's pixels."""
+  matrix = matrix[np.ix_(classes, classes)].astype(np.float64)
+  totals = matrix.sum(axis=1, keepdims=True)
+  # Rows without a label are NaN, which has no colour.
+  shares = np.divide(matrix, totals, out=np.full_like(matrix, np.nan),
+                     where=totals > 0)
+  side = min(6.0, 2.2 + 0.2 * len(classes))
+  figure, axes = pyplot.subplots(figsize=(side, side))
+  image = axes.imshow(100 * shares, cmap='Blues', vmin=0, vmax=100)
+  texts = [_class_text(one, label_map) for one in classes]
+  axes.set_xticks(range(len(classes)), texts, rotation=90, fontsize=7)
+  axes.set_yticks(range(len(classes)), texts, fontsize=7)
+  axes.grid(visible=False)
+  axes.set_xlabel('prediction')
+  axes.set_ylabel('label')
+  axes.set_facecolor(_FAINT)
+  bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+  bar.set_label("% of the label's pixels", fontsize=8)
+  bar.outline.set_visible(False)
+  return _finished(pyplot, figure, Chart(
+      'confusion_{}'.format(index + 1), name,
+      "Confusion matrix of {}: predictions of each label's pixels.".format(
+          name)))

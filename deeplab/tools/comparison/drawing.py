@@ -1,0 +1,136 @@
+"""Pictures of single images, and of where models differ."""
+import base64
+import io
+from typing import List, Sequence, Set, Tuple
+
+import numpy as np
+from PIL import Image
+
+from deeplab import constants
+from deeplab.config import label_map as label_maps
+from deeplab.evaluation import visualize
+from deeplab.tools.comparison import counts as counts_lib
+
+# Colours of pixels on which two models differ; colour-blind people can tell
+# them apart.
+FIRST_RIGHT = (0, 114, 178)
+OTHER_RIGHT = (230, 159, 0)
+NONE_RIGHT = (204, 51, 153)
+DIFFERENT = (213, 94, 0)
+# Pixels on which they agree are gray: brightness times one plus the other.
+_DIMMED, _GROUND = 0.45, 120
+# Width in pixels that a title needs.
+_TITLE_WIDTH = 160
+_THUMBNAIL_SIZE = (256, 384)  # at most
+_JPEG_QUALITY = 82
+
+
+# A picture of an image: title, and [height, width, 3] uint8 RGB.
+Panel = Tuple[str, np.ndarray]
+
+
+def panels(shown: counts_lib.Shown, names: Sequence[str],
+           label_map: label_maps.LabelMap = label_maps.ADE20K
+           ) -> List[Panel]:
+  """Paints an image, its label, all predictions, and where they differ.
+
+  Args:
+    shown: the image.
+    names: of the models.
+    label_map: what the classes are.
+  """
+  def overlay(labels):
+    return visualize.overlay(shown.image, labels, label_map=label_map)
+
+  found = [('image', shown.image)]
+  if shown.label is not None:
+    found.append(('label', overlay(shown.label)))
+  found += [(name, overlay(prediction))
+            for name, prediction in zip(names, shown.predictions)]
+  return found + [
+      ('{} against {}'.format(name, names[0]), difference_map(shown, index))
+      for index, name in enumerate(names) if index]
+
+
+def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
+  """Paints where the first model and another one differ.
+
+  Args:
+    shown: the image.
+    other: position of the other model.
+
+  Returns:
+    [height, width, 3] uint8 RGB: the image in dim gray, and the pixels on which
+    they differ in FIRST_RIGHT, OTHER_RIGHT or NONE_RIGHT; in DIFFERENT where
+    there is no label.
+  """
+  first, second = shown.predictions[0], shown.predictions[other]
+  gray = shown.image.mean(axis=2, keepdims=True) * _DIMMED + _GROUND
+  painted = np.repeat(gray, 3, axis=2).astype(np.uint8)
+  different = first != second
+  label = shown.label
+  if label is None:
+    painted[different] = DIFFERENT
+    return painted
+  labelled = different & (label != constants.IGNORE_LABEL)
+  painted[different & ~labelled] = DIFFERENT
+  painted[labelled] = NONE_RIGHT
+  painted[labelled & (first == label)] = FIRST_RIGHT
+  painted[labelled & (second == label)] = OTHER_RIGHT
+  return painted
+
+
+def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
+  """Returns the colours of difference_map, and their meaning.
+
+  Args:
+    first: name of the first model.
+    labelled: whether there are labels.
+  """
+  if not labelled:
+    return [(DIFFERENT, 'they differ')]
+  return [(FIRST_RIGHT, 'only {} is right'.format(first)),
+          (OTHER_RIGHT, 'only the other one is right'),
+          (NONE_RIGHT, 'both are wrong, in different ways'),
+          (DIFFERENT, 'they differ where there is no label')]
+
+
+def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
+  """Returns the classes that have a colour in pictures of these images."""
+  found: Set[int] = {constants.IGNORE_LABEL}
+  for one in shown:
+    for labels in one.predictions + (
+        [] if one.label is None else [one.label]):
+      found.update(map(int, np.unique(labels)))
+  return sorted(found - {constants.IGNORE_LABEL})
+
+
+def sheet(found: Sequence[Panel], classes: Sequence[int],
+          label_map: label_maps.LabelMap = label_maps.ADE20K
+          ) -> Image.Image:
+  """Puts panels of one size side by side, with titles and a legend below.
+
+  Args:
+    found: at least one.
+    classes: in the legend.
+    label_map: what the classes are.
+  """
+  return visualize.sheet(
+      [[pixels for _, pixels in found]], [title for title, _ in found],
+      classes, label_map, least_width=_TITLE_WIDTH)
+
+
+def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:
+  """Returns a small picture as a data URI, and its (width, height)."""
+  image = Image.fromarray(pixels)
+  # It never enlarges.
+  image.thumbnail(_THUMBNAIL_SIZE)
+  out = io.BytesIO()
+  image.save(out, 'JPEG', quality=_JPEG_QUALITY)
+  return data_uri(out.getvalue(), 'image/jpeg'), image.size
+
+
+def data_uri(content: bytes, kind: str) -> str:
+  """Returns a file as the address that it is inlined by."""
+  return 'data:{};base64,{}'.format(
+      kind, base64.b64encode(content).decode('ascii'))

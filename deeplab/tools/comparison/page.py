@@ -1,0 +1,94 @@
+"""A comparison as one HTML file that needs nothing else.
+
+page.html is its template, with styles and the script that sorts tables. Charts
+and pictures are inlined. The page forbids itself to load anything.
+"""
+import os
+from typing import Any, Dict, List
+
+from deeplab import constants
+from deeplab import errors
+from deeplab.config import label_map as label_maps
+from deeplab.tools.comparison import charts as charts_lib
+from deeplab.tools.comparison import counts as counts_lib
+from deeplab.tools.comparison import drawing
+from deeplab.tools.comparison import statistics as statistics_lib
+
+_NONE = '–'  # an en dash, if there is no number
+# Rows of the table of images; the rest is in the JSON.
+_MOST_ROWS = 2000
+_OTHER_SCORES = {
+    'miou_kept_classes': 'mIoU, kept', 'miou_mlperf_app': 'mIoU, app',
+    'pixel_accuracy': 'pixel accuracy', 'mean_class_accuracy': 'class accuracy'}
+
+
+def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
+           charts: List[charts_lib.Chart], sheets: List[str]) -> str:
+  """Returns the page.
+
+  Args:
+    numbers: content of comparison.json.
+    counts: with the images to show.
+    charts: all charts.
+    sheets: paths, from the page, of the images to show in full size.
+  """
+  import jinja2
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+      autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+      lstrip_blocks=True, finalize=_printable)
+  environment.filters.update(
+      hex=lambda colour: '#{:02x}{:02x}{:02x}'.format(*colour),
+      png_uri=lambda png: drawing.data_uri(png, 'image/png'),
+      sort_key=lambda value: '' if value is None else value)
+  names = [model['name'] for model in numbers['models']]
+  scores = numbers.get('scores', {})
+  classes = _labelled_classes(scores[names[0]]) if scores else []
+  return environment.get_template('page.html').render(
+      numbers=numbers, names=names, scores=scores, label_map=counts.label_map,
+      title='Comparison of {} and {}'.format(', '.join(names[:-1]), names[-1]),
+      other_scores=_OTHER_SCORES,
+      is_ade20k=counts.label_map == label_maps.ADE20K,
+      is_few=numbers['images'] < statistics_lib.FEW_IMAGES,
+      classes=classes, absent=counts.label_map.num_classes - 1 - len(classes),
+      charts={chart.name: chart for chart in charts},
+      shown=_shown(counts, names, sheets),
+      classes_shown=drawing.classes_shown(counts.shown),
+      map_legend=drawing.map_legend(names[0], bool(scores)),
+      # Python's sort keeps the order of equal ones.
+      images=sorted(numbers['by_image'], key=lambda image: (
+          -image['differing']))[:_MOST_ROWS],
+      confusions=statistics_lib.confusions, colour=charts_lib.colour,
+      score=_score, signed=lambda value: _score(value, '{:+.4f}'),
+      percent=_percent, verdict=lambda difference: statistics_lib.verdict(
+          difference, numbers['images']))
+
+
+def _labelled_classes(scores):
+  """Returns (class, share of the labelled pixels) of labelled classes."""
+  pixels = [one['pixels'] for one in scores['classes']]
+  return [(index, count / sum(pixels)) for index, count in enumerate(pixels)
+          if index != constants.IGNORE_LABEL and count]
+
+
+def _shown(counts, names, sheets):
+  """Returns the images that differ most, with their panels."""
+  return [
+      {'name': shown.name, 'differing': shown.differing, 'sheet': sheet,
+       'panels': [(title, *drawing.thumbnail(pixels)) for title, pixels in
+                  drawing.panels(shown, names, counts.label_map)]}
+      for shown, sheet in zip(counts.shown, sheets)]
+
+
+def _printable(value):
+  """Escapes what is no visible character; names may hold anything."""
+  # Not markup, which is a subclass of str.
+  return errors.printable(value) if type(value) is str else value
+
+
+def _score(value, form='{:.4f}'):
+  return _NONE if value is None else form.format(value).replace('-', '−')
+
+
+def _percent(value):
+  return _NONE if value is None else '{:.2f} %'.format(100 * value)

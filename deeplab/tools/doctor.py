@@ -1,0 +1,360 @@
+"""What this machine can run of the suite, and the command to run next.
+
+scripts/setup.sh says which environments there are. Needs no package, and no
+more than Python 3.6.
+"""
+import ctypes
+import glob
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import Any, Dict, List, Optional, Tuple
+
+from deeplab import constants
+from deeplab import errors
+from deeplab.data import download
+from deeplab.storage import checked_read
+from deeplab.system import environment
+from deeplab.system import hardware
+from deeplab.system import memory
+
+_GIB = 2 ** 30
+# States of an environment, of scripts/setup.sh.
+READY, UNTESTED, OUTDATED, MISSING = 'ready', 'untested', 'outdated', 'missing'
+_STATE_TEXTS = {
+    READY: 'ready',
+    UNTESTED: 'ready, but for what tests need',
+    OUTDATED: 'not usable: unfinished, moved, or made for other requirements',
+    MISSING: 'not made yet'}
+_SETUP_SECONDS = 120
+# Training at the documented size is killed below it.
+_LEAST_MEMORY = 4 * _GIB
+_VERIFIED = 'verified'
+
+
+# Fields of a line of scripts/setup.sh --state: 'tensorflow' is the version that
+# the environment has or would have, 'python' that of its Python ('-': there is
+# none that runs), 'base' and 'base_path' the Python to make it from ('-': none
+# found), and 'wanted' the versions of Python that would do, in words.
+_FIELDS = ('name', 'state', 'tensorflow', 'python', 'base', 'base_path',
+           'wanted')
+# Findings are dicts and lists, as --json prints them.
+Findings = Dict[str, Any]
+
+
+def examine(root: str, data_dir: str, published_dir: str) -> Findings:
+  """Examines this machine; takes some seconds.
+
+  Args:
+    root: the repository.
+    data_dir: folder of ADE20K, or of its TFRecords.
+    published_dir: folder of the published files.
+
+  Returns:
+    Dict of 'machine' (texts by name), 'problems' (a line for each thing that
+    keeps something from running), 'environments' (of environments_of), 'gpu'
+    (gpu_of each, by environment), 'data' (of data_set), 'published' (by path:
+    'verified', 'missing' or 'another file'), 'usable' (whether the suite runs
+    here, once the steps are done) and 'steps' (of next_steps).
+
+  Raises:
+    InputError: the repository lacks its list of published files.
+  """
+  environments, problem = environments_of(root)
+  gpus, no_gpu = hardware.gpus()
+  extensions = hardware.vector_extensions()
+  available = memory.available_bytes()
+  problems = [problem] if problem else []
+  if sys.platform != 'linux':
+    problems.append(
+        'the system is {}: the suite is for Linux'.format(sys.platform))
+  if extensions and 'avx' not in extensions:
+    problems.append('the processor has no AVX: TensorFlow cannot start')
+  usable = not problems and any(
+      found['runs'] or found['base'] != '-' for found in environments)
+  if available is not None and available < _LEAST_MEMORY:
+    problems.append('{} of memory available: training wants {} or more'.format(
+        _gib(available), _gib(_LEAST_MEMORY)))
+  data = data_set(data_dir)
+  facts = {
+      'system': '{}, Python {}'.format(
+          platform.platform(), platform.python_version()),
+      'processor': hardware.processor(),
+      'cores': '{}, {} usable by this process'.format(
+          os.cpu_count(), hardware.usable_cores()),
+      'vectors': ', '.join(extensions) or 'not known',
+      'memory': _gib(hardware.memory_bytes()) + (
+          '' if available is None else ', {} available'.format(
+              _gib(available))),
+      'disk': '{:.1f} GB free for {}'.format(
+          data['free_bytes'] / 1e9, data['folder']),
+      'GPU': '; '.join('{} ({}, driver {}{})'.format(
+          gpu.name, gpu.memory, gpu.driver, gpu.capability and
+          ', compute capability ' + gpu.capability) for gpu in gpus) or
+             'none: {}'.format(no_gpu)}
+  findings = {
+      'machine': facts, 'problems': problems, 'environments': environments,
+      'gpu': {found['name']: gpu_of(root, found, gpus)
+              for found in environments},
+      'data': data, 'published': download.state_of_published(published_dir),
+      'usable': usable}
+  findings['steps'] = next_steps(findings)
+  return findings
+
+
+def environments_of(
+    root: str) -> Tuple[List[Dict[str, Any]], Optional[str]]:
+  """Asks scripts/setup.sh.
+
+  Returns:
+    (environments: dicts of _FIELDS and 'runs', whether scripts run in it; its
+    error or None).
+  """
+  try:
+    done = subprocess.run(
+        ['bash', os.path.join(root, 'scripts', 'setup.sh'), '--state'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True, timeout=_SETUP_SECONDS)
+  except subprocess.TimeoutExpired as error:
+    return [], str(error)
+  except OSError as error:
+    return [], errors.of_system(error)
+  if done.returncode:
+    return [], done.stderr.strip().split('\n')[0]
+  environments: List[Dict[str, Any]] = [
+      dict(zip(_FIELDS, line.split('\t')))
+      for line in done.stdout.splitlines()]
+  for found in environments:
+    found['runs'] = found['state'] in (READY, UNTESTED)
+  return environments, None
+
+
+def gpu_of(root: str, found: Dict[str, Any],
+           gpus: List[hardware.Gpu]) -> Tuple[bool, str]:
+  """Says whether an environment would use the first GPU.
+
+  Args:
+    root: the repository.
+    found: the environment.
+    gpus: of machine.gpus.
+
+  Returns:
+    (whether it would, why or why not).
+  """
+  cuda = environment.CUDA[found['name']]
+  if cuda is None:
+    return False, 'TensorFlow {} is built without CUDA: processor only'.format(
+        found['tensorflow'])
+  needs = 'CUDA {}, driver {} or newer'.format(
+      cuda.version, '.'.join(map(str, cuda.driver)))
+  if not gpus:
+    return False, 'no GPU; one needs ' + needs
+  gpu = gpus[0]
+  if _numbers(gpu.driver) < cuda.driver:
+    return False, 'driver {} is too old; needs {}'.format(gpu.driver, needs)
+  capability = _numbers(gpu.capability)
+  if capability and not (
+      cuda.first <= capability and (
+          cuda.last is None or capability <= cuda.last)):
+    return False, 'has no kernels for {} (compute capability {})'.format(
+        gpu.name, gpu.capability)
+  if not _has_cuda(root, found['name'], cuda.version):
+    return False, 'the libraries of CUDA {} are not installed'.format(
+        cuda.version)
+  return True, 'uses {}'.format(gpu.name)
+
+
+def _has_cuda(root, name, version):
+  """Whether TensorFlow would find CUDA: as packages, or on the system."""
+  if glob.glob(os.path.join(root, '.venvs', name, 'lib', 'python*',
+                            'site-packages', 'nvidia', 'cuda_runtime')):
+    return True
+  libraries = ['libcudart.so.' + version]
+  if not version.startswith('10.'):
+    libraries.append('libcudart.so.' + version.split('.')[0])
+  for library in libraries:
+    try:
+      ctypes.CDLL(library)
+      return True
+    except OSError:
+      pass
+  return False
+
+
+def data_set(folder: str) -> Dict[str, Any]:
+  """Counts the files of ADE20K.
+
+  Args:
+    folder: ADE20K as the download makes it, its pairs, or TFRecords.
+
+  Returns:
+    Dict of 'folder', 'counts' (by 'images/training' and so on: number of files
+    found, and expected), 'has_pairs', 'records_dir' (where TFRecords are, or
+    would be), 'records' (by split: such as '3 pairs in 4 shards'),
+    'has_records', 'missing_bytes' (what downloading, unpacking and converting
+    would add) and 'free_bytes'.
+  """
+  inner = os.path.join(folder, download.DATA)
+  pairs = inner if os.path.isdir(inner) else folder
+  counts = {}
+  for split, expected in download.ADE20K_PAIRS.items():
+    for kind, ending in (('images', '.jpg'), ('annotations', '.png')):
+      name = '{}/{}'.format(kind, split)
+      counts[name] = (len(glob.glob(os.path.join(
+          glob.escape(pairs), kind, split, '*' + ending))), expected)
+  has_pairs = all(found == expected for found, expected in counts.values())
+  records_dir = folder if glob.glob(os.path.join(
+      glob.escape(folder), '*-*.tfrecord')) else os.path.join(
+          folder, download.RECORDS)
+  records = {split: _records(records_dir, split) for split in constants.SPLITS}
+  has_records = all(complete for _, complete in records.values())
+  has_archive = os.path.isfile(os.path.join(folder, download.ZIP))
+  existing = os.path.abspath(folder)
+  while not os.path.isdir(existing):
+    existing = os.path.dirname(existing)
+  return {
+      'folder': folder, 'counts': counts, 'has_pairs': has_pairs,
+      'records_dir': records_dir,
+      'records': {split: text for split, (text, _) in records.items()},
+      'has_records': has_records,
+      'missing_bytes': download.ADE20K_BYTES * [
+          has_archive or has_pairs, has_pairs, has_records].count(False),
+      'free_bytes': shutil.disk_usage(existing).free}
+
+
+def _records(folder, split):
+  """Returns (text, whether all shards and their description are there)."""
+  shards = sum(os.path.isfile(os.path.join(
+      folder, constants.shard_name(split, index)))
+               for index in range(constants.NUM_SHARDS))
+  path = os.path.join(folder, constants.description_name(split))
+  try:
+    pairs = checked_read.read_json(path, path, 'a description')['pairs']
+  except (errors.InputError, OSError, LookupError, TypeError):
+    pairs = None
+  if not isinstance(pairs, int):
+    pairs = None
+  if pairs is not None and shards == constants.NUM_SHARDS and (
+      not os.path.exists(
+          os.path.join(folder, constants.incomplete_name(split)))):
+    return '{} pairs in {} shards'.format(pairs, shards), True
+  if not shards and pairs is None:
+    return 'none', False
+  return 'incomplete: {} of {} shards{}'.format(
+      shards, constants.NUM_SHARDS,
+      ', without a description' if pairs is None else ''), False
+
+
+def next_steps(findings: Findings) -> List[Dict[str, str]]:
+  """Returns what to do, in order: dicts of 'why' and 'command'.
+
+  The commands are for bash, in the repository's folder.
+  """
+  steps: List[Dict[str, str]] = []
+
+  def add(why, command):
+    steps.append({'why': why, 'command': command})
+
+  if not findings['usable']:
+    add('get what is missing; this says how', './scripts/setup.sh all')
+    return steps
+  environments = findings['environments']
+  makeable = [found['name'] for found in environments
+              if not found['runs'] and found['base'] != '-']
+  running = [found['name'] for found in environments if found['runs']]
+  if len(makeable) == len(environments):
+    add('make the environments', './scripts/setup.sh all')
+  else:
+    for name in makeable:
+      add('make the environment ' + name, './scripts/setup.sh ' + name)
+  for found in environments:
+    name = found['name']
+    if found['state'] == UNTESTED:
+      add('install what tests need into ' + name, './scripts/setup.sh ' + name)
+    if name == 'modern' and 'not installed' in findings['gpu'][name][1]:
+      add('add CUDA to modern', '.venvs/modern/bin/python -m pip install '
+          "'tensorflow[and-cuda]=={}'".format(found['tensorflow']))
+  add('try every step on painted images; no data set needed',
+      './scripts/demo.sh')
+  if set(findings['published'].values()) != {_VERIFIED}:
+    add('get the published models, verified', './scripts/fetch_checkpoints.sh')
+  data = findings['data']
+  if not data['has_records']:
+    missing, free = data['missing_bytes'], data['free_bytes']
+    add('get ADE20K and make TFRecords of it: {:.1f} GB more, {:.1f} GB are '
+        'free{}'.format(missing / 1e9, free / 1e9,
+                        '' if missing < free else ': TOO LITTLE'),
+        './download_and_convert_ade20k.sh')
+  # tf2 does not evaluate checkpoints.
+  names = [name for name in running or makeable if name != 'tf2'] or ['tf1']
+  add('evaluate the published float checkpoint',
+      '.venvs/{}/bin/python eval.py --checkpoint_dir=checkpoints/float '
+      '--max_number_of_evaluations=1 --dataset_dir={} --eval_logdir=log '
+      '--min_resize_value=512 --max_resize_value=512 --resize_factor=16 '
+      '--output_stride=16 --decoder_output_stride=4'.format(
+          names[0], shlex.quote(data['records_dir'])))
+  return steps
+
+
+def page(findings: Findings, root: str) -> str:
+  """Returns the findings as text for people, without a final newline.
+
+  Args:
+    findings: of examine.
+    root: the repository, where the commands are to be run.
+  """
+  data, published = findings['data'], findings['published']
+  verified = list(published.values()).count(_VERIFIED)
+  sections = [
+      ('machine', list(findings['machine'].items())),
+      ('environments', [(found['name'], _environment_text(found))
+                        for found in findings['environments']]),
+      ('GPU, by environment', [
+          (name, why) for name, (_, why) in findings['gpu'].items()]),
+      ('ADE20K in ' + data['folder'], [
+          (name, '{} of {} files'.format(*count))
+          for name, count in data['counts'].items()] + [
+              (name + ' records', text)
+              for name, text in data['records'].items()]),
+      ('published models', [
+          (_VERIFIED, '{} of {} files'.format(verified, len(published)))] + [
+              ('DAMAGED', name) for name, state in published.items()
+              if state not in (_VERIFIED, 'missing')])]
+  lines = []
+  for title, rows in sections:
+    lines += [title] + ['  {:<22} {}'.format(*row) for row in rows] + ['']
+  if findings['problems']:
+    lines += ['problems'] + [
+        '  ' + text for text in findings['problems']] + ['']
+  lines.append('next, in ' + root)
+  for number, step in enumerate(findings['steps'], 1):
+    lines += ['  {}. {}:'.format(number, step['why']),
+              '     ' + step['command']]
+  runs = any(found['runs'] for found in findings['environments'])
+  return '\n'.join(lines + ['', 'this machine ' + (
+      'cannot run the suite as it is' if not findings['usable'] else
+      'can run the suite' if runs else
+      'can run the suite once an environment is made; none is usable now')])
+
+
+def _environment_text(found):
+  text = 'TensorFlow {}: {}'.format(
+      found['tensorflow'], _STATE_TEXTS[found['state']])
+  if found['runs']:
+    return '{} (Python {})'.format(text, found['python'])
+  if found['base'] == '-':
+    return '{}; found no Python {}'.format(text, found['wanted'])
+  return '{}; can be made with {}'.format(text, found['base_path'])
+
+
+def _gib(bytes_):
+  return '{:.1f} GiB'.format(bytes_ / _GIB)
+
+
+def _numbers(version):
+  """Returns '535.104.05' as (535, 104, 5); () if it is no version."""
+  return tuple(map(int, re.findall(r'\d+', version)))

@@ -1,0 +1,230 @@
+"""From options to a description of a model, or of two, as lines and JSON."""
+import os
+from typing import Any, Dict, List, NamedTuple
+
+import numpy as np
+
+from deeplab.config import label_map as label_maps_lib
+from deeplab.config import options as options_lib
+from deeplab.errors import option
+from deeplab.errors import some_of
+from deeplab.models import open_model
+from deeplab.storage import files
+from deeplab.tools.inspection import activations
+from deeplab.tools.inspection import contents as contents_lib
+from deeplab.tools.inspection import difference as difference_lib
+
+# Lines and classes that are listed; all are in the JSON.
+_MOST_LINES, _MOST_CLASSES = 12, 10
+
+
+class Result(NamedTuple):
+  """Findings."""
+  # Human-readable.
+  lines: List[str]
+  # As in the JSON file.
+  numbers: Dict[str, Any]
+
+
+def inspect(options: options_lib.InspectionOptions) -> Result:
+  """Looks into a model, and compares it with another one if there is one.
+
+  Args:
+    options: InspectionOptions.
+
+  Returns:
+    The findings; they are also written, if the options ask for it.
+
+  Raises:
+    InputError: a model or images that cannot be used.
+  """
+  model = open_model.find(options.model)
+  other = open_model.find(options.other, 'other') if options.other else None
+  if options.report_json:
+    files.check_outputs(
+        option('report_json', options.report_json), options.report_json,
+        inputs=(options.model, options.other, options.test_dir),
+        ours=files.json_with('model.layers'), example='model.json')
+  first = _read(model, options)
+  lines = of_contents(first)
+  numbers: Dict[str, Any] = {'model': contents_lib.to_json(first)}
+  if other:
+    second = _read(other, options)
+    difference = difference_lib.between(first, second)
+    names = [os.path.basename(one.path) for one in (model, other)]
+    if names[0] == names[1]:
+      names = ['the first', 'the second']
+    lines += ['', '{} and {}:'.format(model.path, other.path)]
+    lines += _of_classes(model, other, names)
+    lines += of_difference(difference, *names)
+    lines += of_clipping(second)
+    numbers.update(other=contents_lib.to_json(second), difference=difference)
+  if options.report_json:
+    files.write_json(options.report_json, numbers)
+  return Result(lines, numbers)
+
+
+def _read(model, options):
+  """Returns Contents, with shares of clipped values if there are images."""
+  found = contents_lib.read(model, options.crop_size)
+  if options.test_dir and found.clipping:
+    found = found._replace(clipping=tuple(activations.measure(
+        found.clipping, model.path, options.test_dir, options.sample_num)))
+  return found
+
+
+# --- Lines for people ------------------------------------------------------
+
+
+def of_contents(contents: contents_lib.Contents) -> List[str]:
+  """Describes a model: a line for each layer, then sums."""
+  layers, options = contents.layers, contents.options
+  width = max(len(name) for name in layers)
+  lines = ['{:<{}}  {:<9}  {:>11}  {:>10}  {:>10}  {:<25}  {}'.format(
+      'layer', width, 'kind', 'output', 'parameters', 'M mult-add', 'weights',
+      'output range')]
+  for name, layer in layers.items():
+    output, convolution = contents.activations.get(name), layer.convolution
+    lines.append('{:<{}}  {:<9}  {:>11}  {:>10,}  {:>10.1f}  {:<25}  {}'.format(
+        name, width, 'depthwise' if 'DEPTHWISE' in convolution.kind else 'conv',
+        'x'.join(map(str, convolution.output_shape)), layer.parameters,
+        convolution.multiply_adds / 1e6, _weights(layer.weights),
+        'float' if output is None else '{} {}, step {:.4g}'.format(
+            output.dtype, _ends(output), output.scale)))
+  lines += [
+      '', '{} {}, {:,} bytes'.format(
+          contents.model.kind, contents.model.path, contents.size_bytes),
+      '  {} layers, {:,} parameters, {:.2f} billion multiply-adds at '
+      '{}x{}'.format(
+          len(layers), sum(layer.parameters for layer in layers.values()),
+          sum(layer.convolution.multiply_adds
+              for layer in layers.values()) / 1e9, *options.crop_size),
+      '  {} classes, output stride {}, decoder at {}{}'.format(
+          options.num_classes, options.output_stride,
+          ','.join(map(str, options.decoder_output_stride)) or 'none',
+          ', quantization-aware' if options.is_quantized else '')]
+  if options.label_map:
+    lines.append('  classes: ' + some_of(
+        options.label_map.names[1:], limit=_MOST_CLASSES))
+  lines.append('  ' + ', '.join(
+      '{} {}'.format(count, name)
+      for name, count in sorted(contents.counts.items())))
+  return lines + of_clipping(contents)
+
+
+def _weights(values):
+  if values.scales is None:
+    return '{} {:+.3g}..{:+.3g}'.format(
+        values.dtype, values.real.min(), values.real.max())
+  return '{} step {:.3g}{}'.format(
+      values.dtype, values.scales.min(), '..{:.3g}'.format(
+          values.scales.max()) if values.scales.size > 1 else '')
+
+
+def _of_classes(model, other, names):
+  """Names a class that differs; the weights are compared all the same."""
+  one, another = map(open_model.label_map_of, (model, other))
+  found = one and another and label_maps_lib.difference(one, another)
+  return ['of other classes: id {} is {} in {}, {} in {}'.format(
+      found[0], found[1], names[0], found[2], names[1])] if found else []
+
+
+def of_difference(difference: Dict[str, Any], first: str, second: str
+                  ) -> List[str]:
+  """Describes how two models differ.
+
+  Args:
+    difference: between them; see the module of that name.
+    first: what to call the first one.
+    second: what to call the second one.
+  """
+  lines = [_judgement(difference)]
+  if difference['unmatched']:
+    lines.append('not in both: ' + ', '.join(difference['unmatched']))
+  if difference['verdict'] == difference_lib.OTHER:
+    # None: not finite.
+    apart = sorted(
+        ((np.inf if layer['weights']['relative'] is None else
+          layer['weights']['relative'], name)
+         for name, layer in difference['layers'].items()), reverse=True)
+    lines.append('furthest apart, relative to all weights of the layer:')
+    lines += _first(['  {:<60} {:.4f}'.format(name, relative)
+                     for relative, name in apart])
+  return lines + _of_activations(difference['activations'], first, second)
+
+
+def _judgement(difference):
+  """Says in a line whether the weights are the same."""
+  steps, not_finite = difference['steps'], difference['not_finite']
+  if difference['verdict'] == difference_lib.EQUAL:
+    line = 'the same weights: all {weights:,} are equal'.format(**difference)
+  elif difference['verdict'] == difference_lib.ROUNDED:
+    line = ('the same weights but for rounding: {differing:,} of {weights:,} '
+            'differ').format(**difference)
+    if steps is not None:
+      line += ' as stored, by up to {} steps'.format(steps)
+    line += ', none by more than half a step of each'
+  else:
+    line = ('other weights: {differing:,} of {weights:,} differ, '
+            '{beyond_rounding:,} of them by more than rounding').format(
+                **difference)
+    if not_finite:
+      line += ', and {:,} are NaN or infinite'.format(not_finite)
+  biases = [name for name, layer in difference['layers'].items()
+            if layer['biases']['verdict'] == difference_lib.OTHER]
+  if biases:
+    line += '; but other biases in ' + some_of(biases)
+  if difference['activations']['differing'] or (
+      difference['activations']['unmatched']):
+    line += '; but other activations'
+  return line
+
+
+def _of_activations(found, first, second):
+  """Describes activations that are quantized otherwise."""
+  lines = []
+  if found['unmatched']:
+    lines = ['activations of one model only:'] + _first(
+        ['  ' + name for name in found['unmatched']])
+  changed = found['differing']
+  if changed:
+    lines.append(
+        '{} of {} activations differ in scale or zero point: {}, {}'.format(
+            len(changed), found['compared'], first, second))
+    lines += _first([
+        '  {:<{}}  {}'.format(name, max(map(len, changed)), ', '.join(
+            '{scale:.4g} (zero point {zero_point}, up to {high:.4g})'.format(
+                **to) for to in changed[name]))
+        # The largest changes of a scale first.
+        for name in sorted(changed, key=lambda name: _ratio(*changed[name]))])
+  elif found['compared']:
+    lines.append('the same scale and zero point: all {} activations'.format(
+        found['compared']))
+  return lines
+
+
+def _ratio(first, second):
+  """Returns the ratio of two scales, the smaller one to the larger one."""
+  low, high = sorted((first['scale'], second['scale']))
+  return low / high if high else 1.0
+
+
+def of_clipping(contents: contents_lib.Contents) -> List[str]:
+  """Names the outputs that are narrower than their inputs' range."""
+  return [
+      'CLIPPED in {}: {} ({}) holds {}, but its input {} has {}{}'.format(
+          contents.model.path, one.name, one.kind, _ends(one.output),
+          one.input_name, _ends(one.input), '' if one.share is None else
+          ': {:.3f} % of the values are clipped'.format(100 * one.share))
+      for one in contents.clipping]
+
+
+def _ends(to):
+  return '{:.4g}..{:.4g}'.format(to.low, to.high)
+
+
+def _first(lines):
+  """Returns the first lines, and how many there are more."""
+  more = len(lines) - _MOST_LINES
+  return lines[:_MOST_LINES] + (
+      ['  and {} more'.format(more)] if more > 0 else [])

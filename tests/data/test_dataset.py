@@ -1,0 +1,529 @@
+"""Batches from shards: order, values, seeds, and errors that name a record."""
+import io
+import json
+import os
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow.compat.v1 as tf
+
+from deeplab.config.options import DatasetOptions
+from deeplab.config.options import EvalOptions
+from deeplab.config.options import PreprocessOptions
+from deeplab.data import dataset
+from deeplab.data import records
+from deeplab.data import splits
+from deeplab.errors import InputError
+from deeplab.evaluation import evaluate
+from deeplab.evaluation import report as report_lib
+from deeplab.models import interface
+from deeplab.system import memory
+from tests import record_sets
+
+# Both environments read records.
+pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+
+
+def encode(array, file_format):
+  out = io.BytesIO()
+  Image.fromarray(array).save(out, file_format)
+  return out.getvalue()
+
+
+def example(name, image, label, **bytes_of):
+  """A tf.Example; `image_bytes`, `label_bytes` replace the PNG encoding."""
+  return records.make_example(
+      image_bytes=bytes_of.get('image_bytes') or encode(image, 'PNG'),
+      label_bytes=bytes_of.get('label_bytes') or encode(label, 'PNG'),
+      filename=name, image_format='png', label_format='png',
+      height=image.shape[0], width=image.shape[1])
+
+
+def numbered(number, height=3, width=4):
+  """An image all of one value, and a label of the same."""
+  return example(
+      'image_{}.png'.format(number),
+      np.full([height, width, 3], number, np.uint8),
+      np.full([height, width], number, np.uint8))
+
+
+def split_options(folder, batch_size=2, split='val', seed=None):
+  return DatasetOptions(dataset_dir=str(folder), split=split,
+                        batch_size=batch_size, seed=seed)
+
+
+CROP = PreprocessOptions(crop_size=(4, 5))
+
+
+@pytest.fixture
+def five(tmp_path):
+  """A folder with images 1 to 5 as both splits, in shards of 2, 0, 1 and 2."""
+  for split in ('train', 'val'):
+    records.write_shards(output_dir=str(tmp_path), split=split, shards=[
+        [numbered(1), numbered(2, height=2)], [], [numbered(3, width=5)],
+        [numbered(4), numbered(5)]])
+  return tmp_path
+
+
+def write_val(folder, *examples):
+  return records.write_shards(
+      output_dir=str(folder), split='val', shards=[examples])
+
+
+@pytest.mark.parametrize('make', [
+    lambda folder: list(dataset.batches(split_options(folder), CROP)),
+    lambda folder: dataset.training_batches(split_options(folder), CROP),
+])
+def test_parallel_calls_are_left_as_they_are(five, monkeypatch, make):
+  """TensorFlow 2.21 makes some of them one after the other where it tunes."""
+  tuned, real = [], tf.data.make_initializable_iterator
+
+  def make_iterator(made_of):
+    known = hasattr(tf.data.Options(), 'autotune')
+    tuned.append(known and made_of.options().autotune.enabled)
+    return real(made_of)
+
+  monkeypatch.setattr(tf.data, 'make_initializable_iterator', make_iterator)
+  with tf.Graph().as_default():
+    make(five)
+  assert tuned == [False]
+
+
+# --- Evaluation ------------------------------------------------------------
+
+
+def test_batches_keep_the_order_and_the_last_partial_batch(five):
+  val = dataset.batches(split_options(five), CROP)
+  assert val.num_images == 5
+  found = list(val)
+  assert [batch['filename'] for batch in found] == [
+      ['image_1.png', 'image_2.png'], ['image_3.png', 'image_4.png'],
+      ['image_5.png']]
+  assert [batch['height'].tolist() for batch in found] == [[3, 2], [3, 3], [3]]
+  assert [batch['width'].tolist() for batch in found] == [[4, 4], [5, 4], [4]]
+  assert [batch['image'].shape for batch in found] == [
+      (2, 4, 5, 3), (2, 4, 5, 3), (1, 4, 5, 3)]
+  assert found[0]['image'].dtype == np.float32
+  assert found[0]['label'].dtype == np.int32
+  np.testing.assert_array_equal(found[0]['label'][1], [
+      [2, 2, 2, 2, 0], [2, 2, 2, 2, 0], [0] * 5, [0] * 5])
+  np.testing.assert_array_equal(found[0]['image'][1, :, :, 0], [
+      [2, 2, 2, 2, 127.5], [2, 2, 2, 2, 127.5], [127.5] * 5, [127.5] * 5])
+
+
+def test_batches_can_be_iterated_again_and_left_early(five):
+  val = dataset.batches(split_options(five, batch_size=1), CROP)
+  for batch in val:
+    assert batch['filename'] == ['image_1.png']
+    break
+  assert [batch['filename'][0] for batch in val] == [
+      'image_{}.png'.format(number) for number in range(1, 6)]
+
+
+def test_two_iterations_at_once_do_not_mix(five):
+  val = dataset.batches(split_options(five, batch_size=1), CROP)
+  for one, other in zip(val, val):
+    assert one['filename'] == other['filename']
+
+
+def test_batches_leave_the_callers_graph_alone(five):
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    for _ in dataset.batches(split_options(five), CROP):
+      assert tf.get_default_graph() is graph
+      assert tf.get_default_session() is session
+    assert not graph.get_operations()
+
+
+def test_formats_are_recognized_by_content(tmp_path):
+  rng = np.random.RandomState(0)
+  image = rng.randint(0, 256, [8, 8, 3]).astype(np.uint8)
+  gray = np.full([8, 8], 77, np.uint8)
+  with_alpha = np.concatenate([image, image[:, :, :1]], axis=2)
+  label = rng.randint(0, 32, [8, 8]).astype(np.uint8)
+  jpeg = encode(image, 'JPEG')
+  write_val(
+      tmp_path, example('png', image, label),
+      example('jpeg', image, label, image_bytes=jpeg),
+      example('gray', image, label, image_bytes=encode(gray, 'JPEG')),
+      example('alpha', image, label, image_bytes=encode(with_alpha, 'PNG')))
+  found, = dataset.batches(
+      split_options(tmp_path, 4), PreprocessOptions(crop_size=(8, 8)))
+  with tf.Graph().as_default(), tf.Session() as session:
+    decoded_jpeg = session.run(tf.image.decode_jpeg(jpeg))
+  for index, expected in enumerate([
+      image, decoded_jpeg, np.stack([gray] * 3, axis=2), image]):
+    np.testing.assert_array_equal(found['image'][index], expected)
+    np.testing.assert_array_equal(found['label'][index], label)
+
+
+def test_real_images(ade20k_sample_dir, tmp_path):
+  names = ['ADE_val_00000001', 'ADE_val_00000002']
+  examples, sizes, expected_images, expected_labels = [], [], [], []
+  for name in names:
+    path = os.path.join(ade20k_sample_dir, '{}', 'validation', name + '.{}')
+    contents = []
+    for folder, extension in (('images', 'jpg'), ('annotations', 'png')):
+      with open(path.format(folder, extension), 'rb') as source:
+        contents.append(source.read())
+    image, label = [np.array(Image.open(io.BytesIO(x))) for x in contents]
+    examples.append(example(name, image, label, image_bytes=contents[0],
+                            label_bytes=contents[1]))
+    sizes.append(label.shape)
+    expected_images.append(image)
+    expected_labels.append(np.where(label < 32, label, 0))
+  write_val(tmp_path, *examples)
+  side = max(max(size) for size in sizes)
+  found, = dataset.batches(
+      split_options(tmp_path), PreprocessOptions(crop_size=(side, side)))
+  assert found['filename'] == names
+  for index, (height, width) in enumerate(sizes):
+    assert (found['height'][index], found['width'][index]) == (height, width)
+    np.testing.assert_array_equal(
+        found['label'][index, :height, :width], expected_labels[index])
+    # TensorFlow's fast DCT and Pillow's exact one are about 1 apart on these;
+    # a shift by one pixel would make more than 5.
+    difference = (found['image'][index, :height, :width] -
+                  expected_images[index].astype(np.float32))
+    assert np.abs(difference).mean() < 2
+
+
+# --- Evaluation: bad input -------------------------------------------------
+
+
+@pytest.mark.parametrize('options, message', [
+    (CROP, r'^image_7.png is 4x6 but the crop is 4x5; set '
+           r'min_resize_value=4 max_resize_value=4 \(or a larger crop\)$'),
+    (CROP._replace(min_resize_value=4),
+     r'^image_7.png is 4x6 after resizing but the crop is 4x5; '),
+])
+def test_image_larger_than_the_crop_is_named(tmp_path, options, message):
+  small = [numbered(number, height=4) for number in range(7)]
+  write_val(tmp_path, *(small + [numbered(7, height=4, width=6), numbered(8)]))
+  read = []
+  with pytest.raises(InputError, match=message):
+    for batch in dataset.batches(split_options(tmp_path), options):
+      read.extend(batch['filename'])
+  assert len(read) == 6
+
+
+def bad_example(defect):
+  image, label = np.zeros([3, 4, 3], np.uint8), np.zeros([3, 4], np.uint8)
+  if defect == 'truncated':
+    return example('bad', image, label,
+                   image_bytes=encode(image, 'JPEG')[:200])
+  if defect == 'sizes':
+    return example('bad', image, label[:2])
+  assert defect == 'empty'
+  return tf.train.Example()
+
+
+@pytest.mark.parametrize('defect', ['truncated', 'sizes', 'empty'])
+def test_record_that_cannot_be_decoded_is_named(tmp_path, defect):
+  paths = write_val(tmp_path, numbered(1), numbered(2), bad_example(defect))
+  with pytest.raises(InputError) as caught:
+    list(dataset.batches(split_options(tmp_path, 1), CROP))
+  assert str(caught.value).startswith('{}: record 2 '.format(paths[0]))
+
+
+def damage(path):
+  """Changes a byte of the last record's data."""
+  with open(path, 'rb') as source:
+    content = bytearray(source.read())
+  content[-20] ^= 255
+  with open(path, 'wb') as out:
+    out.write(bytes(content))
+
+
+def test_damaged_record_is_named(five):
+  path = str(five / 'val-00003-of-00004.tfrecord')
+  damage(path)
+  with pytest.raises(InputError) as caught:
+    list(dataset.batches(split_options(five), CROP))
+  assert str(caught.value).startswith('{}: record 1 '.format(path))
+
+
+def test_records_that_vanish_are_noticed(five):
+  val = dataset.batches(split_options(five), CROP)
+  open(str(five / 'val-00003-of-00004.tfrecord'), 'wb').close()
+  with pytest.raises(InputError, match='read 3 records of val, expected 5'):
+    list(val)
+
+
+@pytest.mark.parametrize('kind', ['rgb', 'jpeg', 'value'])
+def test_labels_are_checked_while_they_are_read(tmp_path, kind):
+  """Without the time that verify_records takes."""
+  content, words = record_sets.bad_labels()[kind]
+  names = [record_sets.write(
+      tmp_path / '{}-00000-of-00001.tfrecord'.format(split), [
+          record_sets.example(0),
+          record_sets.example(1, label_bytes=content)])
+           for split in ('train', 'val')]
+  options = PreprocessOptions(crop_size=(6, 8))
+  with pytest.raises(InputError) as training:
+    with dataset.explaining_read_errors([names[0]]):
+      train_steps(tmp_path, 1, 2, options=options)
+  with pytest.raises(InputError) as evaluation:
+    list(dataset.batches(split_options(tmp_path), options))
+  for name, caught in zip(names, (training, evaluation)):
+    message = str(caught.value)
+    assert message.startswith('{}: record 1 (image_1.jpg): '.format(name))
+    assert words in message
+
+
+def test_records_that_are_replaced_meanwhile_are_noticed(five):
+  val = dataset.batches(split_options(five), CROP)
+  path = str(five / 'val-00000-of-00004.tfrecord')
+  record_sets.write(path, [numbered(number).SerializeToString()
+                           for number in (2, 1)])
+  with pytest.raises(InputError, match='have the files changed'):
+    list(val)
+
+
+# --- Evaluation: bad records left out, memory ------------------------------
+
+
+def spoil(folder, split):
+  """Damages three of the five records; returns their numbers."""
+  path = str(folder / (split + '-{:05d}-of-00004.tfrecord'))
+  record_sets.flip(path.format(0), record_sets.spans(path.format(0))[1][1] - 9)
+  record_sets.write(path.format(2), [b'\xff\xfe'])
+  record_sets.cut(path.format(3), record_sets.spans(path.format(3))[1][0] + 9)
+  os.remove(str(folder / (split + '.json')))
+  return [2, 3, 5]
+
+
+def test_bad_records_are_left_out(five):
+  spoil(five, 'val')
+  val = dataset.batches(
+      split_options(five)._replace(on_bad_record='skip'), CROP)
+  assert (val.num_images, val.num_skipped, val.split) == (2, 3, 'val')
+  for _ in range(2):
+    batch, = val
+    assert batch['filename'] == ['image_1.png', 'image_4.png']
+    assert batch['label'][:, 0, 0].tolist() == [1, 4]
+
+
+def test_listed_images_that_are_left_out_are_named(five):
+  spoil(five, 'val')
+  options = split_options(five)._replace(on_bad_record='skip')
+  val = dataset.batches(options, CROP, names=['image_4.png'])
+  assert [batch['filename'] for batch in val] == [['image_4.png']]
+  with pytest.raises(InputError, match='1 of 2 listed images are not in the 2 '
+                     'good records of val in .*: image_5.png'):
+    dataset.batches(options, CROP, names=['image_5.png', 'image_1.png'])
+
+
+def test_the_report_says_how_many_were_left_out(five):
+  class Ones(interface.Predictor):
+    def predict(self, images):
+      return np.ones(images.shape[:3], np.int32)
+
+    def close(self):
+      pass
+
+  spoil(five, 'val')
+  report = evaluate.evaluate(
+      Ones(), dataset.batches(
+          split_options(five)._replace(on_bad_record='skip'), CROP),
+      CROP, EvalOptions(report_json=str(five / 'report.json')),
+      kind=interface.FROZEN_GRAPH)
+  assert (report.images, report.skipped) == (2, 3)
+  content = json.loads((five / 'report.json').read_text())
+  assert (content['images'], content['skipped']) == (2, 3)
+  assert ' a second; 3 bad ones left out\n' in report_lib.table(report)
+
+
+def test_a_batch_is_no_larger_than_the_split(five):
+  val = dataset.batches(split_options(five, batch_size=4096), CROP)
+  assert val.batch_size == 5
+  assert [len(batch['filename']) for batch in val] == [5]
+
+
+@pytest.mark.parametrize('read', [dataset.batches, dataset.training_batches])
+def test_batches_that_the_memory_does_not_hold_are_refused(
+    five, monkeypatch, read):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
+  large = PreprocessOptions(crop_size=(8192, 8192))
+  with pytest.raises(InputError, match='batch_size=1 of crop_size=8192,8192: '
+                     'needs about 3.0 GiB of memory, 1.0 GiB are available'):
+    read(split_options(five, batch_size=1), large)
+  # Of one batch, no more than that one.
+  assert dataset.batches(split_options(five, batch_size=5),
+                         large._replace(crop_size=(1800, 1800)))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4000, 3), (3, 4000)])
+def test_images_of_extreme_shapes(tmp_path, size):
+  path = record_sets.write(tmp_path / 'val-00000-of-00001.tfrecord', [
+      record_sets.example(image_bytes=record_sets.picture(size=size),
+                          label_bytes=record_sets.label(size=size))])
+  resized = PreprocessOptions(
+      crop_size=(65, 65), min_resize_value=65, max_resize_value=65)
+  for factor in (None, 64):
+    batch, = dataset.batches(split_options(tmp_path), resized._replace(
+        resize_factor=factor))
+    assert batch['image'].shape == (1, 65, 65, 3)
+    assert (batch['label'] == 1).sum() >= 65
+  if size != (1, 1):
+    # 65x86666: no memory is taken for it.
+    unlimited = resized._replace(max_resize_value=None)
+    with pytest.raises(InputError, match='is (65x86666|86666x65) after resizi'):
+      list(dataset.batches(split_options(tmp_path), unlimited))
+    os.rename(path, path.replace('val', 'train'))
+    with pytest.raises(tf.errors.InvalidArgumentError,
+                       match='too many pixels after resizing'):
+      train_steps(tmp_path, 1, 1, options=unlimited._replace(
+          min_resize_value=500))
+
+
+def test_other_errors_are_not_explained(five, monkeypatch):
+  monkeypatch.setattr(splits, 'diagnose', lambda *unused: 'searched')
+  paths = records.find_shards(str(five), 'val')
+  with tf.Graph().as_default(), tf.Session() as session:
+    value = tf.placeholder(tf.float32, [])
+    checked = tf.check_numerics(value, 'not finite')
+    with pytest.raises(tf.errors.InvalidArgumentError, match='not finite'):
+      with dataset.explaining_read_errors(paths):
+        session.run(checked, {value: np.nan})
+
+
+def test_read_error_without_an_explanation_passes(five, monkeypatch):
+  monkeypatch.setattr(splits, 'diagnose', lambda *unused: None)
+  damage(str(five / 'val-00003-of-00004.tfrecord'))
+  with pytest.raises(tf.errors.DataLossError):
+    list(dataset.batches(split_options(five), CROP))
+
+
+@pytest.mark.parametrize('read', [dataset.batches, dataset.training_batches])
+def test_bad_options_are_refused(five, read):
+  with pytest.raises(InputError, match='split=test: expected train or val'):
+    read(split_options(five, split='test'), CROP)
+  with pytest.raises(InputError, match='min_resize_value=0'):
+    read(split_options(five), CROP._replace(min_resize_value=0))
+
+
+# --- Training --------------------------------------------------------------
+
+AUGMENTED = CROP._replace(min_scale_factor=0.5, max_scale_factor=2.0,
+                          scale_factor_step_size=0.25)
+
+
+def train_steps(folder, count, batch_size=5, seed=None, options=AUGMENTED,
+                before=0):
+  """Returns `count` batches, initialized as training does it."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    tensors = dataset.training_batches(
+        split_options(folder, batch_size, 'train', seed), options, before)
+    session.run(tf.tables_initializer())
+    return [session.run(tensors) for _ in range(count)]
+
+
+def names_of(steps):
+  return [[name.decode('utf-8') for name in step['filename']]
+          for step in steps]
+
+
+def test_training_tensors_have_static_shapes(five):
+  with tf.Graph().as_default():
+    tensors = dataset.training_batches(
+        split_options(five, 2, 'train'), AUGMENTED)
+  assert {name: (tensor.dtype, tensor.shape.as_list())
+          for name, tensor in tensors.items()} == {
+              'image': (tf.float32, [2, 4, 5, 3]),
+              'label': (tf.int32, [2, 4, 5, 1]),
+              'filename': (tf.string, [2]),
+              'height': (tf.int32, [2]), 'width': (tf.int32, [2])}
+
+
+def test_each_epoch_has_every_record_once_in_a_new_order(tmp_path):
+  # One shard, so that the order of shards cannot make the difference.
+  records.write_shards(
+      output_dir=str(tmp_path), split='train',
+      shards=[[numbered(number) for number in range(1, 6)]])
+  names = names_of(train_steps(tmp_path, 4, seed=1))
+  for epoch in names:
+    assert sorted(epoch) == [
+        'image_{}.png'.format(number) for number in range(1, 6)]
+  assert len({tuple(epoch) for epoch in names}) > 1
+
+
+def test_an_image_is_augmented_anew_each_time(five):
+  areas = {(step['label'] == 1).sum() for step in train_steps(five, 8, seed=1)}
+  assert len(areas) > 2
+
+
+def test_batch_may_be_larger_than_the_split(five):
+  step, = train_steps(five, 1, batch_size=12)
+  numbers = {int(name[6:-4]) for name in names_of([step])[0]}
+  assert numbers == {1, 2, 3, 4, 5}
+  assert step['image'].shape == (12, 4, 5, 3)
+
+
+def test_image_label_and_name_stay_together(five):
+  for step in train_steps(five, 3):
+    for index, name in enumerate(names_of([step])[0]):
+      label = step['label'][index]
+      assert set(np.unique(label)) <= {0, int(name[6:-4])}
+      np.testing.assert_array_equal(
+          step['image'][index], np.where(label > 0, label, 127.5) *
+          np.ones([1, 1, 3]))
+
+
+def test_a_seed_makes_runs_equal(five):
+  first = train_steps(five, 5, batch_size=3, seed=7)
+  again = train_steps(five, 5, batch_size=3, seed=7)
+  for one, other in zip(first, again):
+    assert sorted(one) == sorted(other)
+    for name in one:
+      np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_run_goes_on_where_an_earlier_one_was_stopped(five):
+  whole = train_steps(five, 9, batch_size=3, seed=2 ** 32 - 1)
+  for before in (1, 4, 5, 8):  # at 5, an epoch begins
+    rest = train_steps(five, 9 - before, batch_size=3, seed=2 ** 32 - 1,
+                       before=before)
+    for one, other in zip(whole[before:], rest):
+      for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_no_epoch_that_is_over_is_read_again(five, monkeypatch):
+  """A late step would else cost the reading of all before it."""
+  skipped = []
+  skip = tf.data.Dataset.skip
+  monkeypatch.setattr(tf.data.Dataset, 'skip', lambda self, count: (
+      skipped.append(count), skip(self, count))[1])
+  train_steps(five, 1, batch_size=4, seed=3, before=10 ** 9 + 2)
+  assert skipped == [4 * (10 ** 9 + 2) % 5]
+
+
+@pytest.mark.parametrize('seeds', [(7, 8), (None, None)])
+def test_other_runs_differ(five, seeds):
+  first, second = [train_steps(five, 5, seed=seed) for seed in seeds]
+  assert any(not np.array_equal(one['label'], other['label'])
+             for one, other in zip(first, second))
+
+
+def test_bad_training_records_are_left_out(five):
+  bad = {'image_{}.png'.format(number) for number in spoil(five, 'train')}
+  with tf.Graph().as_default(), tf.Session() as session:
+    tensors = dataset.training_batches(
+        split_options(five, 4, 'train', 1)._replace(on_bad_record='skip'),
+        AUGMENTED)
+    session.run(tf.tables_initializer())
+    for _ in range(3):
+      names = [name.decode() for name in session.run(tensors)['filename']]
+      assert sorted(names) == ['image_1.png'] * 2 + ['image_4.png'] * 2
+      assert not bad & set(names)
+
+
+def test_damaged_training_record_is_named(five):
+  path = str(five / 'train-00003-of-00004.tfrecord')
+  damage(path)
+  paths = records.find_shards(str(five), 'train')
+  with pytest.raises(InputError) as caught:
+    with dataset.explaining_read_errors(paths):
+      train_steps(five, 2)
+  assert str(caught.value).startswith('{}: record 1 '.format(path))

@@ -1,0 +1,390 @@
+"""scripts/reproduce.sh: its steps, when they are done again, and RESULTS.md."""
+import collections
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deeplab.config import options as options_lib
+from deeplab.errors import InputError
+from deeplab.evaluation import report as report_lib
+from deeplab.mlperf import reproduce
+from tests import readme
+from tests import scripts
+
+NAMES = [
+    'records', 'preprocess val', 'preprocess train', 'export: Float',
+    'convert: Float', 'export: Quantization-aware training',
+    'convert: Quantization-aware training', 'quantize after training',
+    'evaluate, published: Float checkpoint',
+    'evaluate, published: Quantization-aware training checkpoint',
+    'evaluate, published: Quantization-aware training TFLite',
+    'evaluate, made here: Float frozen graph',
+    'evaluate, made here: Float TFLite',
+    'evaluate, made here: Quantization-aware training frozen graph',
+    'evaluate, made here: Quantization-aware training TFLite',
+    'evaluate, made here: Post-training quantization TFLite']
+
+
+def matrix_of(score, value):
+  """A confusion matrix that has a value as one of its scores."""
+  # What is not right is predicted 0, a class of its own to one of the scores.
+  ratio = value * 32 / 31 if score == 'miou' else value
+  matrix = np.zeros([32, 32], int)
+  matrix[np.arange(1, 32), np.arange(1, 32)] = round(ratio * 1e6)
+  matrix[1:, 0] = 1e6 - round(ratio * 1e6)
+  return matrix
+
+
+class Fake:
+  """Does steps by making their outputs.
+
+  Attributes:
+    done, commands: of steps, in order.
+  """
+
+  def __init__(self):
+    self.done, self.commands = [], []
+    self.difference, self.fails, self.makes_nothing = 0.0, None, False
+
+  def __call__(self, step, command, folder):
+    assert os.path.isdir(folder)
+    if self.fails and self.fails in step.name:
+      return 3
+    self.done.append(step.name)
+    self.commands.append(command)
+    if self.makes_nothing:
+      return 0
+    path = step.output
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path.endswith('.json'):
+      figure, = [figure for figure in reproduce.FIGURES
+                 if path.endswith(figure.path.replace('/', '_') + '.json')]
+      report_lib.write(path, report_lib.Report(
+          kind='', path='', step=None, split='val', images=2, seconds=7.0,
+          geometry='some geometry', runtime='some interpreter',
+          matrix=matrix_of(
+              figure.score, figure.published[-1] + self.difference)))
+      return 0
+    if '.' not in os.path.basename(path):  # a folder
+      os.makedirs(path, exist_ok=True)
+      path = os.path.join(path, 'file')
+    with open(path, 'w') as output:
+      output.write(step.name)
+    return 0
+
+  def take(self):
+    """Returns the names of the steps since the last time."""
+    done, self.done = self.done, []
+    return done
+
+
+@pytest.fixture
+def fake(monkeypatch):
+  """As if all environments were there."""
+  monkeypatch.setattr(
+      reproduce, '_version', '{0} has TensorFlow'.format)
+  made = Fake()
+  monkeypatch.setattr(reproduce, '_execute', made)
+  return made
+
+
+@pytest.fixture
+def sample(tmp_path):
+  """(sample, folder of some published files)."""
+  for split, names in (('training', ['1.jpg']),
+                       ('validation', ['1.jpg', '2.png', 'x.txt'])):
+    folder = tmp_path / 'sample' / 'images' / split
+    folder.mkdir(parents=True)
+    for name in names:
+      (folder / name).write_text('')
+  for name in ('float/model.ckpt-200000.index',
+               'quantize_aware_training/model.ckpt-100000.index',
+               'quantize_aware_training/freeze_qat.tflite'):
+    path = tmp_path / 'published' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('hello\n')
+  return str(tmp_path / 'sample'), str(tmp_path / 'published')
+
+
+def options(tmp_path, **changes):
+  return options_lib.ReproduceOptions(
+      output_dir=str(tmp_path / 'out'), **changes)
+
+
+@pytest.fixture
+def run_sample(tmp_path, sample):
+  def run(**changes):
+    return reproduce.run(options(
+        tmp_path, sample=sample[0], published=sample[1], **changes))
+  return run
+
+
+def results_of(tmp_path):
+  return (tmp_path / 'out' / 'RESULTS.md').read_text()
+
+
+# --- Steps -----------------------------------------------------------------
+
+
+def test_a_sample_goes_through_every_kind_of_step(
+    tmp_path, run_sample, fake, capsys):
+  content = run_sample()
+  assert fake.done == NAMES
+  assert len(content['rows']) == 8
+  output = capsys.readouterr().out
+  assert output.startswith('16 steps, in ')
+  assert 'SAMPLE of 2 images' in output.split('\n== 1 of 16')[0]
+  text = results_of(tmp_path)
+  assert '**SAMPLE of 2 images: the scores say nothing of the published' in text
+  assert '| yes |' not in text and '| NO |' not in text
+  assert text.count('| sample |') == 8
+  assert '- tf1: tf1 has TensorFlow\n- tf2: tf2 has TensorFlow\n' in text
+  assert '| quantize_aware_training/freeze_qat.tflite | another file |' in text
+  assert '| float/freeze.pb | missing |' in text
+  with open(str(tmp_path / 'out' / 'results.json')) as written:
+    assert json.load(written) == json.loads(json.dumps(content))
+  # Scripts know the flags, and each runs in its environment.
+  in_environments = collections.defaultdict(set)
+  for python, script, *arguments in fake.commands:
+    script = os.path.relpath(script, scripts.REPOSITORY)
+    in_environments[script].add(python.split(os.sep)[-3])
+    assert {word[2:].split('=')[0] for word in arguments} <= (
+        scripts.flags_of(script))
+  assert in_environments == {
+      'build_ade20k_data.py': {'tf1'}, 'gen_preprocessed_data.py': {'tf1'},
+      'export_model.py': {'tf1'}, 'scripts/convert_tflite.py': {'tf1'},
+      'eval.py': {'tf1'}, 'eval_pb.py': {'tf1'},
+      'post_training_quant.py': {'tf2'},
+      'segmentation_inference_eval_seg_tflite.py': {'tf2'}}
+  commands = '\n'.join(map(' '.join, fake.commands))
+  # One calibration image is all that there is.
+  assert commands.count('--sample_num=1\n') == 1
+  assert commands.count('--quantize_delay_step=0') == 2
+  assert commands.count('--resize_factor=16') == 4
+
+
+# --- Done before, or not ---------------------------------------------------
+
+EVALUATED_CHECKPOINT = 'evaluate, published: Float checkpoint'
+
+
+def append(*path):
+  with open(os.path.join(*map(str, path)), 'a') as grown:
+    grown.write('other')
+
+
+def test_only_what_has_changed_is_done_again(
+    tmp_path, run_sample, fake, sample, monkeypatch, capsys):
+  def done_again(**changes):
+    """Returns (steps that were done, what is said to have changed)."""
+    run_sample(**changes)
+    printed = capsys.readouterr().out
+    assert printed.count('(done before)') == 16 - len(fake.done)
+    return fake.take(), set(re.findall('have changed: (.*)\\)', printed))
+
+  run_sample()
+  fake.take()
+  capsys.readouterr()
+  out = tmp_path / 'out'
+  journal = json.loads((out / 'steps.json').read_text())
+  journal['steps'][EVALUATED_CHECKPOINT].update(
+      when='2001-02-03 04:05', commit='abc')
+  (out / 'steps.json').write_text(json.dumps(journal))
+  assert done_again() == ([], set())
+  before = results_of(tmp_path)
+  # A row has the time of its own step.
+  assert ('| Float | checkpoint | published | 2001-02-03 04:05 | abc | '
+          'float/model.ckpt-200000 | ') in before
+  assert before.count('2001-02-03') == 1
+  # What is made of a damaged output comes out the same, and is kept.
+  (out / 'reports' / 'published_float_model.ckpt-200000.json').write_text('')
+  assert done_again() == ([EVALUATED_CHECKPOINT], {'output'})
+  (out / 'made' / 'float' / 'freeze.tflite').unlink()
+  assert done_again() == (['convert: Float'], {'output'})
+  (out / 'preprocessed' / 'val' / 'file').unlink()
+  assert done_again() == (['preprocess val'], {'output'})
+  assert results_of(tmp_path).split('## Measured')[0] == (
+      before.split('## Measured')[0])
+  # Another published file, and a sample that has grown.
+  append(sample[1], 'float', 'model.ckpt-200000.index')
+  assert done_again() == (['export: Float', EVALUATED_CHECKPOINT], {'inputs'})
+  append(sample[0], 'images', 'validation', '3.jpg')
+  assert done_again() == (['records'], {'inputs'})
+  append(sample[0], 'images', 'training', '2.jpg')
+  # As many images as there are.
+  assert done_again() == (
+      ['records', 'quantize after training'], {'inputs', 'command'})
+  # Other code: of one script, of the library, or of an environment.
+  checksum = reproduce._checksum
+  monkeypatch.setattr(reproduce, '_checksum', lambda path: (
+      checksum(path) + 'x' * path.endswith('eval_pb.py')))
+  assert done_again() == ([
+      'evaluate, made here: {} frozen graph'.format(model)
+      for model in ('Float', 'Quantization-aware training')], {'code'})
+  monkeypatch.setattr(reproduce, '_checksum', lambda path: (
+      'x' if path.endswith('deeplab') else checksum(path)))
+  assert len(done_again()[0]) == 16
+  monkeypatch.setattr(reproduce, '_version', '{0} is newer'.format)
+  assert done_again() == (NAMES, {'environment'})
+
+
+def test_a_step_that_fails_is_where_the_next_run_begins(
+    tmp_path, run_sample, fake):
+  fake.fails = 'export: Quant'
+  with pytest.raises(InputError) as error:
+    run_sample()
+  assert str(error.value) == (
+      'step 6 of 16: export: Quantization-aware training ended with status '
+      '3; what it says is above; the same command goes on from there')
+  assert not (tmp_path / 'out' / 'RESULTS.md').exists()
+  fake.fails, fake.makes_nothing = None, True
+  with pytest.raises(InputError, match='step 6 of 16: .* left no .*freeze.pb'):
+    run_sample()
+  fake.makes_nothing = False
+  fake.take()
+  run_sample()
+  assert fake.take() == NAMES[5:]
+
+
+# --- The whole data set ----------------------------------------------------
+
+
+def test_the_whole_is_judged(tmp_path, fake, capsys):
+  fake.difference = 0.0019
+  content = reproduce.run(options(tmp_path))
+  assert fake.done[:4] == [
+      'published files', 'ADE20K', 'records', 'preprocess val']
+  assert fake.commands[0] == [
+      os.path.join(scripts.REPOSITORY, 'scripts', 'fetch_checkpoints.sh'),
+      '--output_dir={}'.format(tmp_path / 'out' / 'checkpoints')]
+  assert fake.commands[1] == [
+      os.path.join(scripts.REPOSITORY, 'download_and_convert_ade20k.sh'),
+      '--download_only']
+  text = '\n'.join(map(' '.join, fake.commands))
+  assert '--image_list=' in text and '--sample_num=500\n' in text
+  assert len(content['rows']) == 12
+  assert all(row['within_tolerance'] for row in content['rows'])
+  text = results_of(tmp_path)
+  assert 'SAMPLE' not in text and text.count('| yes |') == 12
+  for line in (
+      '| Float | checkpoint | published | mIoU | 0.5528 | 0.5547 | +0.0019 |',
+      '| Float | TFLite | published | mIoU, app | 0.5501 / 0.5509 | 0.5528 |',
+      '| Quantization-aware training | TFLite | made here | mIoU, kept | '):
+    assert line in text
+  output = capsys.readouterr().out
+  assert 'takes about 6 hours on 2 processors, and 4.3 GB of disk' in output
+  assert reproduce.summary_line(content, 'out') == (
+      '12 of 12 scores are within 0.002 of the published ones: out/RESULTS.md')
+
+
+def test_what_is_off_is_said(tmp_path, fake):
+  fake.difference = -0.0021
+  content = reproduce.run(options(tmp_path))
+  text = results_of(tmp_path)
+  # Of two figures the nearer one counts: 0.5509 - 0.0021 is near the other.
+  assert text.count('| NO |') == 10 and text.count('| yes |') == 2
+  assert reproduce.summary_line(content, 'out').startswith('2 of 12')
+
+
+def test_published_figures_are_the_readmes():
+  cells = [[cell.strip() for cell in line.split('|')[1:-1]]
+           for line in readme.section('Published models').splitlines()
+           if line.startswith('|')]
+  shown = {(row[0], name): tuple(map(float, cell.split('/')))
+           for row in cells[2:] for name, cell in zip(cells[0][1:], row[1:])
+           if cell}
+  columns = {'checkpoint': 'ckpt', 'frozen graph': 'pb',
+             'TFLite': 'TFLite, {}'}
+  for figure in reproduce.FIGURES:
+    assert shown[figure.model, columns[figure.form].format(
+        figure.measured)] == figure.published
+
+
+# --- Processes -------------------------------------------------------------
+
+
+def test_downloads_run_in_an_environment_s_python(tmp_path, monkeypatch):
+  monkeypatch.delenv('PYTHON', raising=False)
+  for role, expected in (('shell', sys.executable), ('network', '')):
+    reproduce._execute(
+        reproduce.Step('', role, [], [], ''),
+        ['sh', '-c', 'printf %s "$PYTHON" > python'], str(tmp_path))
+    assert (tmp_path / 'python').read_text() == expected
+
+
+def test_a_stop_ends_the_step_too(tmp_path):
+  class StopError(Exception):
+    pass
+
+  def stop(*unused):
+    if (tmp_path / 'ready').exists():
+      raise StopError
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+  script = tmp_path / 'step.sh'
+  script.write_text('trap "echo ended > ended; exit" TERM\n'
+                    'touch ready\n'
+                    'for _ in $(seq 300); do sleep 0.2; done\n')
+  before = signal.signal(signal.SIGALRM, stop)
+  try:
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with pytest.raises(StopError):
+      reproduce._execute(reproduce.Step('', 'network', [], [], ''),
+                            ['sh', str(script)], str(tmp_path))
+  finally:
+    signal.signal(signal.SIGALRM, before)
+  # It was asked to end, and waited for.
+  assert (tmp_path / 'ended').exists()
+
+
+# --- Refusals --------------------------------------------------------------
+
+
+def test_a_folder_of_another_run_or_of_somebody_is_refused(
+    tmp_path, run_sample, fake):
+  run_sample()
+  another = 'output_dir=.*: was begun with another'
+  with pytest.raises(InputError, match=another):
+    run_sample(environment='modern')
+  with pytest.raises(InputError, match=another):
+    reproduce.run(options(tmp_path))
+  (tmp_path / 'out' / 'steps.json').unlink()
+  before = results_of(tmp_path)
+  with pytest.raises(InputError, match='output_dir=.*: holds something else'):
+    run_sample()
+  assert results_of(tmp_path) == before
+
+
+def test_what_is_missing_is_named(tmp_path, sample, monkeypatch):
+  for changes, message in (
+      ({'sample': str(tmp_path)}, 'sample=.*: no image in images/validation'),
+      ({'sample': sample[0], 'published': str(tmp_path)},
+       'published={}: has no float/model.ckpt-200000, '
+       'quantize_aware_training/model.ckpt-100000$'.format(tmp_path)),
+      ({'zip': '/no/such'}, 'zip=/no/such: no such file'),
+      ({'zip': 'x', 'sample': 'y'}, 'zip=x and sample=y: expected one')):
+    with pytest.raises(InputError, match=message):
+      reproduce.run(options(tmp_path, **changes))
+  assert not (tmp_path / 'out').exists()
+  monkeypatch.setattr(reproduce.download, 'ROOT', str(tmp_path))
+  with pytest.raises(InputError, match='^{}/.venvs/tf1/bin/python: does not '
+                     'run; ./scripts/setup.sh tf1 makes it$'.format(tmp_path)):
+    reproduce.run(options(tmp_path))
+
+
+def test_the_script_explains_itself_and_refuses():
+  script = os.path.join(scripts.REPOSITORY, 'scripts', 'reproduce.sh')
+  text = subprocess.check_output([script, '--help'], universal_newlines=True)
+  for flag in options_lib.ReproduceOptions._definitions:
+    assert '--{}='.format(flag) in text
+  done = subprocess.run([script, 'sample'], stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT, universal_newlines=True)
+  assert (done.returncode, done.stdout) == (
+      2, 'ERROR reproduce.sh: unknown argument sample; expected '
+      '--FLAG=VALUE or --help\n')

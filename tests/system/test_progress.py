@@ -1,0 +1,128 @@
+"""Progress: whole lines on a terminal and in a file, and few of the latter."""
+import io
+import logging
+import re
+import types
+
+import pytest
+
+from deeplab.system import progress
+
+_LOG = logging.getLogger('deeplab.somewhere')
+
+
+class Terminal(io.StringIO):
+
+  def isatty(self):
+    return True
+
+  def shown(self):
+    """Returns what is on its lines in the end."""
+    return [line.rstrip('\r').split('\r')[-1].rstrip()
+            for line in self.getvalue().split('\n')]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A list with the time; a test sets it."""
+  now = [1000.0]
+  monkeypatch.setattr(progress.time, 'time', lambda: now[0])
+  return now
+
+
+def standard_error(monkeypatch, stream):
+  """Has progress find a stream as standard error; pytest changes sys itself."""
+  monkeypatch.setattr(progress, 'sys', types.SimpleNamespace(stderr=stream))
+  return stream
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+  return standard_error(monkeypatch, Terminal())
+
+
+# --- In a file -------------------------------------------------------------
+
+
+@pytest.fixture
+def stderr(monkeypatch):
+  """What standard error gets where it is no terminal."""
+  return standard_error(monkeypatch, io.StringIO())
+
+
+def test_a_log_has_a_line_now_and_then(clock, stderr, caplog):
+  caplog.set_level('INFO')
+  for item in progress.shown(iter(range(100)), 'checking', unit='pair',
+                             total=100):
+    clock[0] += 10
+    del item
+  lines = [record.getMessage() for record in caplog.records]
+  assert lines[:2] == ['checking: 3 of 100 pairs, 00:16:10 left',
+                       'checking: 6 of 100 pairs, 00:15:40 left']
+  assert len(lines) == 33
+  assert stderr.getvalue() == ''
+
+
+def test_short_work_and_work_with_lines_of_its_own_get_no_lines(
+    clock, stderr, caplog):
+  caplog.set_level('INFO')
+  for _ in progress.shown([1, 2, 3], 'checking', unit='pair'):
+    clock[0] += 9
+  with progress.Bar(9, 'training', unit='step', logs=False) as bar:
+    clock[0] += 1000
+    bar.update(loss='1')
+  assert caplog.records == [] and stderr.getvalue() == ''
+
+
+def test_time_left_is_of_what_this_run_did(clock, stderr, caplog):
+  del stderr
+  caplog.set_level('INFO')
+  with progress.Bar(1000, 'writing', unit='query', done=900) as bar:
+    clock[0] += 100
+    bar.update(50)
+  assert caplog.messages == ['writing: 950 of 1000 queries, 00:01:40 left']
+
+
+def test_counts():
+  assert [progress.counted(count, unit) for count, unit in (
+      (1, 'image'), (0, 'image'), (2, 'query'))] == [
+          '1 image', '0 images', '2 queries']
+
+
+def test_durations():
+  assert progress.duration(0.4) == '00:00:00'
+  assert progress.duration(86399) == '23:59:59'
+  assert progress.duration(86400) == '1.0 days'
+
+
+# --- On a terminal ---------------------------------------------------------
+
+
+def test_a_bar_says_how_much_is_done_and_more(terminal):
+  with progress.Bar(4, 'training', unit='step', done=2) as bar:
+    bar.update()
+    bar.update(loss='0.5000')
+  last, end = terminal.shown()
+  assert re.match(r'training: 100%\|.*\| 4/4 \[.*loss=0\.5000\]$', last)
+  assert end == ''
+
+
+def test_a_line_of_the_log_is_not_written_into_a_bar(terminal, clock, caplog):
+  caplog.set_level('INFO')
+  handler = logging.StreamHandler(terminal)
+  root = logging.getLogger()
+  root.addHandler(handler)
+  try:
+    with progress.Bar(4, 'writing', unit='pair') as bar:
+      bar.update()
+      clock[0] += 1000
+      _LOG.info('a line')
+      bar.update(3)
+    _LOG.info('the next')
+  finally:
+    root.removeHandler(handler)
+  first, bar, last, end = terminal.shown()
+  # The bar's own line is all that there is of it, and it says it once.
+  assert (first, last, end) == ('a line', 'the next', '')
+  assert '4/4' in bar
+  assert not handler.filters
