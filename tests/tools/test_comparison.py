@@ -124,9 +124,12 @@ def test_labels_are_of_the_classes_of_the_models(folder, tmp_path):
                     [record_sets.example(0)])
   given = options_of(dataset_dir=str(tmp_path))
   assert samples_lib.read(given, SIZE, own).label_map == own
+  shard = {'name': 'val-00000-of-00001.tfrecord', 'records': 1, 'sha256': '',
+           'bytes': (tmp_path / 'val-00000-of-00001.tfrecord').stat().st_size}
   files.write_json(
       str(tmp_path / 'val.json'),
-      {'split': 'val', 'pairs': 1, 'shards': 1, 'label_map': other.to_json()})
+      {'split': 'val', 'pairs': 1, 'shards': [shard],
+       'label_map': other.to_json()})
   with pytest.raises(InputError, match='2 a <way>, but 1 built by the network'):
     samples_lib.read(given, SIZE, own)
 
