@@ -31,9 +31,10 @@ def start(tmp_path, body, *, env=None, ignored=()):
   script = tmp_path / 'script.py'
   script.write_text(
       'import os, signal, sys, time\nsys.path.insert(0, sys.argv.pop())\n'
-      'from deeplab import cli, files\nimport logging\n'
+      'from deeplab.cli import runner\n'
+      'from deeplab.storage import files\nimport logging\n'
       'def main():\n{}'
-      'cli.run(main)\n'.format(
+      'runner.run(main)\n'.format(
           ''.join('  {}\n'.format(line) for line in body)), encoding='utf-8')
 
   def ignore():
@@ -221,7 +222,7 @@ def test_any_name_is_printed(tmp_path, env):
   status, output, problems = run(tmp_path, [
       r'print("\udcff \u00e9 \u6728")',
       r'logging.info("%s", "log\nged\udcff\u6728")',
-      r'raise cli.InputError("a\n\udcff\x1b\u6728: bad")'], env=env)
+      r'raise runner.InputError("a\n\udcff\x1b\u6728: bad")'], env=env)
   assert status == 2
   assert output.startswith('\\udcff ') and output.count('\n') == 1
   logged, line = problems.splitlines()

@@ -413,7 +413,7 @@ def _version(name):
   """Returns the versions of Python and TensorFlow in an environment."""
   program = (
       'import platform, sys; sys.path.insert(0, sys.argv[1]); '
-      'from deeplab import environment; print("Python", '
+      'from deeplab.system import environment; print("Python", '
       'platform.python_version() + ", TensorFlow", '
       'environment.tensorflow_version())')
   try:

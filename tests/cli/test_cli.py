@@ -298,7 +298,8 @@ def test_a_script_runs_as_cli_promises(tmp_path):
   script.write_text("""
 import faulthandler, logging, os, resource, sys
 sys.path.insert(0, sys.argv.pop(1))
-from deeplab import cli, errors, script_flags
+from deeplab import errors
+from deeplab.cli import runner, script_flags
 
 def main(**options):
   logging.warning('%s and %d', errors.option('batch_size', 3), 4)
@@ -306,7 +307,7 @@ def main(**options):
   raise errors.InputError('bad')
 
 resource.setrlimit(resource.RLIMIT_AS, (2 ** 40, 2 ** 40))
-cli.run(main, script_flags.EVAL_PB)
+runner.run(main, script_flags.EVAL_PB)
 """)
   done = subprocess.run(
       [sys.executable, str(script), scripts.REPOSITORY, '--dataset_dir=d',

@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
                        shards=[[numbered(1)] * 500])
   program = textwrap.dedent("""
       import resource
-      from deeplab import options
+      from deeplab.config import options
       from deeplab.data import dataset
       from deeplab.data import png_folder_writer
 

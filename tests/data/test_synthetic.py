@@ -152,7 +152,7 @@ def test_script_needs_no_tensorflow(monkeypatch):
   assert 'needs TensorFlow 1.15' in environment.problem_with(('tf1',))
   imports = subprocess.run(
       [sys.executable, '-c', 'import sys; import deeplab.data.synthetic; '
-       'import deeplab.script_flags; print("tensorflow" in sys.modules)'],
+       'import deeplab.cli.script_flags; print("tensorflow" in sys.modules)'],
       cwd=scripts.REPOSITORY, stdout=subprocess.PIPE, universal_newlines=True,
       timeout=120)
   assert imports.stdout == 'False\n'

@@ -333,7 +333,8 @@ def test_tasks_of_a_launcher_that_is_killed_save_and_end(tmp_path):
       'time.sleep(600)\n')
   launcher = subprocess.Popen(
       [sys.executable, '-c', 'import sys; sys.path.insert(0, sys.argv[1]); '
-       'from deeplab import launch; launch.run(sys.argv[2], [], 2)',
+       'from deeplab.distribution import launch_local; '
+       'launch_local.run(sys.argv[2], [], 2)',
        scripts.REPOSITORY, path], cwd=str(tmp_path), stdout=subprocess.PIPE)
   assert {launcher.stdout.readline() for _ in range(2)} == {
       b'[0] ready\n', b'[1] ready\n'}
@@ -367,12 +368,12 @@ def waiting(seconds, text):
   process = subprocess.Popen([
       sys.executable, '-c', """
 import ctypes, os, signal, sys
-from deeplab import stops
-stops._ACT_SECS = {}
+from deeplab.system import signals
+signals._ACT_SECS = {}
 signal.signal(signal.SIGTERM, lambda *unused: None)
 mutex = ctypes.create_string_buffer(64)
 lock = ctypes.CDLL(None).pthread_mutex_lock
-with stops.heard_while_waiting(lambda number: os._exit(100 + number)):
+with signals.heard_while_waiting(lambda number: os._exit(100 + number)):
   lock(mutex)
   print('waits', flush=True)
 """.format(seconds) + text], stdout=subprocess.PIPE, cwd=scripts.REPOSITORY)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 _BEGIN = """
 import os, sys
 sys.path.insert(0, {!r})
-from deeplab import files
+from deeplab.storage import files
 with files.replacing(*sys.argv[1:]) as temporaries:
   for temporary in temporaries[:-1]:
     with open(temporary, 'w') as out:

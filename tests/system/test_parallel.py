@@ -93,7 +93,8 @@ def test_a_defect_of_a_check_is_no_problem_of_the_item():
 SCRIPT = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv.pop())
-from deeplab import cli, parallel
+from deeplab.cli import runner
+from deeplab.system import parallel
 
 def work(unused_item):
   print(os.getpid(), flush=True)
@@ -105,7 +106,7 @@ def main():
       future.result()
 
 if __name__ == '__main__':
-  cli.run(main)
+  runner.run(main)
 """
 
 
@@ -159,7 +160,8 @@ def test_a_worker_whose_main_process_died_before_it_began_ends():
   gone = subprocess.Popen([sys.executable, '-c', ''])
   gone.wait()
   worker = subprocess.Popen(
-      [sys.executable, '-c', 'import sys, time; from deeplab import parallel; '
+      [sys.executable, '-c',
+       'import sys, time; from deeplab.system import parallel; '
        'parallel._Parent(int(sys.argv[1])).serve(); time.sleep(60)',
        str(gone.pid)],
       cwd=scripts.REPOSITORY, start_new_session=True)

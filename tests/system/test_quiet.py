@@ -19,8 +19,8 @@ def import_quietly(folder, tensorflow):
   done = subprocess.run(
       [sys.executable, '-c',
        'import sys\nsys.path[:0] = sys.argv[1:]\n'
-       'from deeplab import quiet\n'
-       'quiet.silence_tensorflow()\nquiet.import_tensorflow()\nsys.stderr.write("end\\n")',
+       'from deeplab.system import silence\n'
+       'silence.silence_tensorflow()\nsilence.import_tensorflow()\nsys.stderr.write("end\\n")',
        scripts.REPOSITORY, str(folder)],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
   return done.returncode, [line[:5] for line in done.stderr.splitlines()]

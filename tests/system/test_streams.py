@@ -12,14 +12,14 @@ pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 _SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from deeplab import cli
+from deeplab.cli import runner
 
 def main():
   with open('written', 'w') as out:
     out.write('whole')
     print('written: 5 bytes\\nin a file')
 
-cli.run(main)
+runner.run(main)
 """
 
 

@@ -39,7 +39,7 @@ def test_every_work_and_every_goal_of_the_table_exists():
   for work in works:
     module, name = work.split('.')
     assert callable(getattr(
-        importlib.import_module('deeplab.benchmark.' + module), name))
+        importlib.import_module('deeplab.tools.benchmark.' + module), name))
   keys = set()
   for group in cases.GROUPS:
     for case in cases.cases_of(group, cases.ENVIRONMENTS):

@@ -829,7 +829,7 @@ def test_a_full_disk_takes_events_not_steps(tmp_path, run, caplog):
 _HOLD = """
 import sys
 sys.path.insert(0, {!r})
-from deeplab import locks
+from deeplab.storage import locks
 with locks.exclusive(sys.argv[1]):
   print('held', flush=True)
   sys.stdin.read()

@@ -41,7 +41,7 @@ def _work(job):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   module, name = job['work'].split('.')
   function = getattr(
-      importlib.import_module('deeplab.benchmark.' + module), name)
+      importlib.import_module('deeplab.tools.benchmark.' + module), name)
   return function(cases.Sizes(**job['sizes']), functools.partial(
       os.path.join, job['folder']), **settings)
 
