@@ -15,7 +15,7 @@ from deeplab.config.options import BuildOptions
 from deeplab.data import builder
 from tests import flag_groups
 from tests import scripts
-from tests.test_lite_model_file import model_bytes
+from tests.models.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
 
 # What can be there instead: at first what is neither file nor folder.

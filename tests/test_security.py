@@ -512,9 +512,10 @@ def test_the_largest_image_in_records_is_read(monkeypatch):
 # Names, and the only files that may use them.
 RESERVED = dict(
     {'JpegImageFile': ['data/pairs.py'], 'PngImageFile': ['data/pairs.py'],
-     'import_graph_def': ['graph_file.py'],
-     'saved_model_pb2': ['saved_model_file.py'],
-     'InferenceSession': ['onnx_file.py'], 'ModelProto': ['onnx_file.py']},
+     'import_graph_def': ['models/frozen_graph.py'],
+     'saved_model_pb2': ['models/saved_model_file.py'],
+     'InferenceSession': ['models/onnx_file.py'],
+     'ModelProto': ['models/onnx_file.py']},
     **dict.fromkeys((
         'ImageFile', 'import_meta_graph', 'MetaGraphDef', 'saved_model',
         'decode_image', 'decode_gif', 'decode_bmp', 'decode_webp', 'py_func',

@@ -14,8 +14,8 @@ from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.models import metadata
-from deeplab.models import onnx
-from deeplab.models import saved_model
+from deeplab.models import onnx_file
+from deeplab.models import saved_model_file
 from deeplab.nets import deeplab_v3
 from deeplab.storage import files
 
@@ -57,7 +57,7 @@ def export(model_options: options_lib.ModelOptions,
       cannot be written, or a package that a format needs is missing.
   """
   if options_lib.ONNX in options.formats:
-    onnx.check_converter(option('formats', options_lib.ONNX))
+    onnx_file.check_converter(option('formats', options_lib.ONNX))
   _check_scales(model_options, options)
   prefix = find.find(options.checkpoint_path, 'checkpoint_path',
                             strict=options.strict_checkpoint)
@@ -136,7 +136,7 @@ def _check_outputs(export_path, named, models, inference_graph):
   files.check_outputs(given, description,
                       ours=files.json_with('checkpoint', 'model'))
   if folder:
-    saved_model.check_replaceable(folder)
+    saved_model_file.check_replaceable(folder)
   others = [path for kind, path in _model_paths(named, _FORMATS).items()
             if kind not in models and os.path.exists(path)]
   if others:
@@ -169,9 +169,9 @@ def _content_of(graph_def, kind, path, model_options):
     # Deterministic: a graph's attributes have no order of their own.
     return graph_def.SerializeToString(deterministic=True)
   if kind == options_lib.SAVED_MODEL:
-    return saved_model.content_of(
+    return saved_model_file.content_of(
         graph_def, constants.IMAGE_NODE, constants.OUTPUT_NODE)
-  return onnx.convert(
+  return onnx_file.convert(
       path, graph_def, input_node=constants.IMAGE_NODE,
       output_node=constants.OUTPUT_NODE, classes=model_options.classes.names)
 

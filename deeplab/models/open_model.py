@@ -183,8 +183,8 @@ def _opened(model, crop_size, num_threads, nodes):
     from deeplab.models import interpreters
     return interpreters.TflitePredictor(model.path, num_threads=num_threads)
   if model.kind == interface.ONNX:
-    from deeplab.models import onnx
-    return onnx.OnnxPredictor(model.path, num_threads=num_threads)
+    from deeplab.models import onnx_file
+    return onnx_file.OnnxPredictor(model.path, num_threads=num_threads)
   from deeplab.models import predictors
   if model.kind == interface.FROZEN_GRAPH:
     return predictors.open_frozen_graph(model.path, *nodes)

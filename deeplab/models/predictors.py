@@ -9,7 +9,7 @@ from deeplab.config import options as options_lib
 from deeplab.models import exported
 from deeplab.models import frozen_graph
 from deeplab.models import interface
-from deeplab.models import saved_model
+from deeplab.models import saved_model_file
 from deeplab.nets import batch_norm
 from deeplab.nets import deeplab_v3
 
@@ -126,4 +126,4 @@ def open_frozen_graph(path: str, input_node: str = constants.INPUT_NODE,
 
 def open_saved_model(path: str) -> GraphPredictor:
   """Opens the SavedModel in a folder; its signature names the nodes."""
-  return GraphPredictor(path, *saved_model.read(path))
+  return GraphPredictor(path, *saved_model_file.read(path))

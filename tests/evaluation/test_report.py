@@ -12,6 +12,7 @@ from deeplab.data import download
 from deeplab.errors import InputError
 from deeplab.evaluation import published
 from deeplab.evaluation import report as reports
+from deeplab.models import interface
 from deeplab.system import streams
 from tests import scripts
 
@@ -19,7 +20,7 @@ from tests import scripts
 def small_report(**changes):
   """Returns a report on five classes; class 3 and 4 have no labelled pixel."""
   report = reports.Report(
-      kind=reports.CHECKPOINT, path='log/model.ckpt-600', step=600,
+      kind=interface.CHECKPOINT, path='log/model.ckpt-600', step=600,
       split='val', images=4, seconds=8.0,
       geometry='resized to 512..512, factor 16, padded to 512x512',
       runtime='TensorFlow 1.15.5',
@@ -59,8 +60,8 @@ def test_table():
 
 
 @pytest.mark.parametrize('kind, marked, files', [
-    (reports.CHECKPOINT, 'mIoU ', 'checkpoints and graphs'),
-    (reports.TFLITE, 'mIoU, kept', 'TFLite files on x86'),
+    (interface.CHECKPOINT, 'mIoU ', 'checkpoints and graphs'),
+    (interface.TFLITE, 'mIoU, kept', 'TFLite files on x86'),
     (reports.ACCURACY_LOG, 'mIoU, app', 'TFLite files on a device')])
 def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
   report = small_report(kind=kind, matrix=np.eye(32, dtype=np.int64))
@@ -77,11 +78,11 @@ def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
 
 
 @pytest.mark.parametrize('file, kind, path, marked, figures', [
-    ('float/model.ckpt-200000.index', reports.CHECKPOINT, 'x', 'mIoU ',
+    ('float/model.ckpt-200000.index', interface.CHECKPOINT, 'x', 'mIoU ',
      '0.5528'),
-    ('quantize_aware_training/freeze_qat.tflite', reports.TFLITE, 'x.index',
+    ('quantize_aware_training/freeze_qat.tflite', interface.TFLITE, 'x.index',
      'mIoU, kept', '0.5483'),
-    ('float/freeze.tflite', reports.TFLITE, 'x.index', 'mIoU, app',
+    ('float/freeze.tflite', interface.TFLITE, 'x.index', 'mIoU, app',
      '0.5501 / 0.5509')])
 def test_the_published_figure_of_a_file_is_known_by_its_content(
     tmp_path, monkeypatch, file, kind, path, marked, figures):

@@ -17,10 +17,10 @@ from deeplab.evaluation import evaluate as evaluate_lib
 from deeplab.export import freeze
 from deeplab.models import interface
 from deeplab.models import metadata
-from deeplab.models import onnx as onnx_lib
+from deeplab.models import onnx_file
 from deeplab.models import open_model
 from deeplab.models import predictors
-from deeplab.models import saved_model
+from deeplab.models import saved_model_file
 from deeplab.storage import files
 from deeplab.system import environment
 from tests import readme
@@ -79,7 +79,7 @@ def test_a_saved_model_is_the_frozen_graph_with_a_signature(exported):
   assert (exported.path, folder) == (
       graph, graph.replace('.pb', '_saved_model'))
   assert names_in(folder) == ['saved_model.pb']
-  found = saved_model.read(folder)
+  found = saved_model_file.read(folder)
   with open(graph, 'rb') as content:
     assert found.graph_def == tf.GraphDef.FromString(content.read())
   batch = images()
@@ -121,8 +121,8 @@ def content_in(path):
 @MODERN
 def test_formats_can_be_had_alone_and_replace_older_ones(
     checkpoint, exported, tmp_path, monkeypatch):
-  monkeypatch.setattr(onnx_lib, 'check_converter', lambda given: None)
-  monkeypatch.setattr(onnx_lib, 'convert', lambda *_, **__: b'onnx')
+  monkeypatch.setattr(onnx_file, 'check_converter', lambda given: None)
+  monkeypatch.setattr(onnx_file, 'convert', lambda *_, **__: b'onnx')
   folder = tmp_path / 'x_saved_model'
   (folder / 'variables').mkdir(parents=True)
   (folder / 'saved_model.pb').write_bytes(b'old')
@@ -215,7 +215,7 @@ def small_graph(add=None):
 def saved(folder, change=None):
   """Writes a SavedModel of a small graph, changed."""
   content = saved_model_pb2.SavedModel.FromString(
-      saved_model.content_of(small_graph(), 'in', 'out'))
+      saved_model_file.content_of(small_graph(), 'in', 'out'))
   if change:
     change(content, content.meta_graphs[0])
   (folder / 'saved_model.pb').write_bytes(content.SerializeToString())
@@ -265,7 +265,7 @@ def test_saved_models_that_are_not_safe_are_refused(tmp_path, change, words):
 def test_a_saved_model_may_have_more_tags(tmp_path):
   folder = saved(
       tmp_path, lambda content, graph: graph.meta_info_def.tags.append('gpu'))
-  assert saved_model.read(folder).output_node == 'out'
+  assert saved_model_file.read(folder).output_node == 'out'
 
 
 def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
@@ -277,16 +277,16 @@ def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
     tf.saved_model.simple_save(
         session, folder, {'images': net}, {'labels': labels})
   with pytest.raises(InputError, match='is the operator .*Var'):
-    saved_model.read(folder)
+    saved_model_file.read(folder)
 
 
 def test_what_is_no_saved_model_is_refused(tmp_path):
   # TensorFlow 1.15's protobuf takes a text for what it understood of it.
   (tmp_path / 'saved_model.pb').write_bytes(b'text of no use')
   with pytest.raises(InputError, match='not a SavedModel|0 graphs to serve'):
-    saved_model.read(str(tmp_path))
+    saved_model_file.read(str(tmp_path))
   with pytest.raises(InputError, match='no such file; expected a SavedModel'):
-    saved_model.read(str(tmp_path / 'none'))
+    saved_model_file.read(str(tmp_path / 'none'))
 
 
 # --- Evaluation ------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_the_packages_that_are_named_are_those_of_the_environment():
   with open(os.path.join(
       scripts.REPOSITORY, 'requirements-modern.txt')) as pinned:
     lines = pinned.read().splitlines()
-  for package in (onnx_lib._FORMAT, onnx_lib._CONVERTER, onnx_lib._RUNTIME):
+  for package in (onnx_file._FORMAT, onnx_file._CONVERTER, onnx_file._RUNTIME):
     # One package has another version for an older Python.
     assert '{}=={}'.format(*package) in [line.split(';')[0] for line in lines]
 
@@ -611,7 +611,7 @@ def test_onnx_files_that_are_not_safe_are_refused(tmp_path, change, words):
   path = tmp_path / 'x.onnx'
   path.write_bytes(onnx_of(change))
   with pytest.raises(InputError, match=words) as caught:
-    onnx_lib.OnnxPredictor(str(path))
+    onnx_file.OnnxPredictor(str(path))
   assert str(caught.value).startswith('{}: '.format(path))
   assert '\n' not in str(caught.value)
 
@@ -622,15 +622,15 @@ def test_onnx_files_of_others_are_run_or_refused(tmp_path):
   path.write_bytes(onnx_of(lambda onnx, model: None))
   assert labels_of(str(path), images()).min() >= 0
   path.write_bytes(onnx_of(enlarge(2.0)))
-  assert onnx_lib.read(str(path)).input_shape == (1, 33, 33, 3)
+  assert onnx_file.read(str(path)).input_shape == (1, 33, 33, 3)
   path.write_bytes(b'\x08\x08text of no use')
   with pytest.raises(InputError, match='not an ONNX file'):
-    onnx_lib.read(str(path))
+    onnx_file.read(str(path))
   with pytest.raises(InputError, match='no such file; expected an ONNX file'):
-    onnx_lib.read(str(tmp_path / 'none.onnx'))
+    onnx_file.read(str(tmp_path / 'none.onnx'))
   # The runtime's own refusal takes one line, too.
   path.write_bytes(onnx_of(
       lambda onnx, model: setattr(model, 'ir_version', 9999)))
   with pytest.raises(InputError, match='x.onnx: .*') as caught:
-    onnx_lib.OnnxPredictor(str(path))
+    onnx_file.OnnxPredictor(str(path))
   assert '\n' not in str(caught.value)

@@ -15,7 +15,7 @@ from deeplab.models import frozen_graph
 from deeplab.models import tflite
 from deeplab.models import tflite_layers
 from tests import fuzz
-from tests.test_lite_model_file import model_bytes
+from tests.models.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
 
 pytestmark = [

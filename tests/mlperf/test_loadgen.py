@@ -16,7 +16,7 @@ from deeplab.mlperf import accuracy_log
 from deeplab.mlperf import loadgen
 from deeplab.models import interface
 from deeplab.models import open_model
-from deeplab.models import saved_model
+from deeplab.models import saved_model_file
 from deeplab.system import environment
 from tests import lite_models
 from tests import scripts
@@ -191,7 +191,7 @@ def test_a_saved_model_through_the_script(model, folder, tmp_path):
     tf.argmax(images, 3, output_type=tf.int32, name=constants.OUTPUT_NODE)
   (tmp_path / 'saved').mkdir()
   (tmp_path / 'saved' / constants.SAVED_MODEL_FILE).write_bytes(
-      saved_model.content_of(
+      saved_model_file.content_of(
           graph.as_graph_def(), constants.INPUT_NODE, constants.OUTPUT_NODE))
   done = scripts.run(
       SCRIPT, '--model={}'.format(tmp_path / 'saved'),

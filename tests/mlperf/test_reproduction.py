@@ -372,7 +372,7 @@ def test_what_is_missing_is_named(tmp_path, sample, monkeypatch):
     with pytest.raises(InputError, match=message):
       reproduce.run(options(tmp_path, **changes))
   assert not (tmp_path / 'out').exists()
-  monkeypatch.setattr(reproduce.download, 'ROOT', str(tmp_path))
+  monkeypatch.setattr(reproduce.environment, 'REPOSITORY', str(tmp_path))
   with pytest.raises(InputError, match='^{}/.venvs/tf1/bin/python: does not '
                      'run; ./scripts/setup.sh tf1 makes it$'.format(tmp_path)):
     reproduce.run(options(tmp_path))
