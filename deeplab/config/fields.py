@@ -40,7 +40,7 @@ class Field(NamedTuple):
   choices: Tuple[Union[int, str], ...] = ()
   # Whether TensorFlow gets the text, which takes names in UTF-8 only.
   in_utf8: bool = False
-  # Whether the text may be a remote path; see `storage`.
+  # Whether the text may be a remote path; see storage.remote.
   remote: bool = False
   # Fewest elements of a tuple of any length.
   fewest: int = 0

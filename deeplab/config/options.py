@@ -50,7 +50,7 @@ SKIP = 'skip'
 
 # --- Bounds ----------------------------------------------------------------
 
-# Side of an image in pixels: contract.MAX_PIXELS is the area of such a square.
+# Side of an image in pixels: constants.MAX_PIXELS is the area of such a square.
 _LARGEST_SIDE = 8192
 # The limit of the longer side may be meant never to apply.
 _LARGEST_RESIZE = 2 * _LARGEST_SIDE

@@ -368,7 +368,7 @@ def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):
 
 
 def _image_name(serialized):
-  """contract.image_name of a serialized tf.Example, inside a graph."""
+  """constants.image_name of a serialized tf.Example, inside a graph."""
   filename = records.parse_example(serialized)['filename']
   return tf.strings.regex_replace(filename, '.*/', '')
 

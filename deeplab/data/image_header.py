@@ -24,7 +24,7 @@ def checked(encoded: tf.Tensor) -> tf.Tensor:
     encoded: scalar string tensor, the bytes of a file.
 
   Returns:
-    The same tensor: a JPEG or PNG of at most contract.MAX_PIXELS.
+    The same tensor: a JPEG or PNG of at most constants.MAX_PIXELS.
   """
   is_png, is_jpeg = _is(pairs.PNG, encoded), _is(pairs.JPEG, encoded)
   known = tf.Assert(is_png | is_jpeg, ['neither JPEG nor PNG'])

@@ -141,7 +141,7 @@ def resize_to_range(
 
   Returns:
     (image, label), resized; the image is float32. If it would have more than
-    contract.MAX_PIXELS, which a narrow image can without a limit, the graph
+    constants.MAX_PIXELS, which a narrow image can without a limit, the graph
     fails with tf.errors.InvalidArgumentError.
   """
   if options.min_resize_value is None:

@@ -91,7 +91,7 @@ class Parsed(NamedTuple):
   """What readers take of a tf.Example; the images are not decoded."""
   image_encoded: bytes
   label_encoded: bytes
-  # contract.KEY_FILENAME as it stands there; empty: none.
+  # constants.KEY_FILENAME as it stands there; empty: none.
   filename: bytes
 
 

@@ -1,7 +1,7 @@
 """Evaluation of checkpoints and of exported graphs on records.
 
 TFLite files are evaluated on PNG files, in processes of their own: see
-`lite.evaluation`. Both count with `counting`.
+`evaluation.tflite`. Both count with `counting`.
 """
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""A predictor (see `counting`) of an exported model, in any format.
+"""A predictor of an exported model, in any format.
 
 Its input is in [-1, 1], and usually in a batch of fixed size. Needs no
 TensorFlow.

@@ -1,4 +1,4 @@
-"""A predictor (see `counting`) that runs a TFLite file.
+"""A predictor that runs a TFLite file.
 
 Any TFLite interpreter will do: LiteRT's, TensorFlow's or tflite_runtime's. It
 is imported when the first predictor is made.

@@ -1,7 +1,7 @@
 """ONNX files: converted from frozen graphs, read as data, checked, and run.
 
 tf2onnx converts, and onnxruntime runs, without TensorFlow; the modern
-environment has both. The checks are those of frozen graphs (see `graph_file`):
+environment has both. The checks are those of frozen graphs (see `frozen_graph`):
 a file may hold only the operators to which networks like this one are
 converted, and constants and results of bounded size, all in this one file.
 """
@@ -90,8 +90,8 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
   Args:
     path: the file to write, for messages.
     graph_def: the graph.
-    input_node: a placeholder, for images; becomes contract.INPUT_NAME.
-    output_node: the node that gives labels; becomes contract.OUTPUT_NAME.
+    input_node: a placeholder, for images; becomes constants.INPUT_NAME.
+    output_node: the node that gives labels; becomes constants.OUTPUT_NAME.
     classes: names of the classes.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Predictors (see `counting`) that run a checkpoint or an exported graph."""
+"""Predictors that run a checkpoint or an exported graph."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 

@@ -1,7 +1,7 @@
 """SavedModels: folders with a frozen graph and a signature.
 
 They are written and read as data, with the checks of frozen graphs (see
-`graph_file`), and never by TensorFlow's own loader, which restores variables
+`frozen_graph`), and never by TensorFlow's own loader, which restores variables
 and runs operators that the file names.
 """
 import os
@@ -40,8 +40,8 @@ def content_of(graph_def: tf.GraphDef, input_node: str,
 
   Args:
     graph_def: the graph.
-    input_node: a placeholder, for images; the signature's contract.INPUT_NAME.
-    output_node: the node that gives labels; its contract.OUTPUT_NAME.
+    input_node: a placeholder, for images; the signature's constants.INPUT_NAME.
+    output_node: the node that gives labels; its constants.OUTPUT_NAME.
   """
   saved = saved_model_pb2.SavedModel(
       saved_model_schema_version=_SCHEMA_VERSION)

@@ -33,7 +33,7 @@ def sum_over_pixels(
   Args:
     logits: [batch, height', width', num_classes] float32.
     labels: [batch, height, width, 1] int32 in [0, num_classes);
-      contract.IGNORE_LABEL counts nothing.
+      constants.IGNORE_LABEL counts nothing.
     label_weights: loss weight of each class, or one for all; (): 1.
     is_fused: compute loss and gradient together, in fewer passes over the
       resized logits, the largest tensor of a training step. Values differ by
