@@ -1,7 +1,7 @@
 """ONNX files: converted from frozen graphs, read as data, checked, and run.
 
 tf2onnx converts, and onnxruntime runs, without TensorFlow; the modern
-environment has both. The checks are those of frozen graphs (see `frozen_graph`):
+environment has both. The checks are those of frozen graphs (`frozen_graph`):
 a file may hold only the operators to which networks like this one are
 converted, and constants and results of bounded size, all in this one file.
 """
