@@ -1,1 +1,1 @@
-"""From image files to TFRecords, and from TFRecords to batches."""
+"""Image files to TFRecords, and TFRecords to batches."""

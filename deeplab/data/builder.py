@@ -1,8 +1,7 @@
-"""From a folder of images and a folder of labels to the shards of a split.
+"""Builds the shards of a split from a folder of images and one of labels.
 
-Every pair of every split is decoded before the first byte is written, so that
-all problems are reported at once and a failed build leaves older shards, of
-whatever split, as they were.
+Every pair of every split is decoded before the first byte is written. So all
+problems are reported at once, and a failed build changes no older shard.
 """
 import collections
 import logging
@@ -40,19 +39,19 @@ _Item = TypeVar('_Item')
 
 
 class BuildSummary(NamedTuple):
-  """What was built from a split."""
+  """The result of building one split."""
   split: str
   # Pairs in the shards.
   pairs: int
-  # Pairs left out because they are bad.
+  # Bad pairs that were skipped.
   skipped: int
   # Files in the image folder that are not images.
   ignored: int
   # Paths of the shards.
   shards: Tuple[str, ...]
-  # Pixels of each class; at index 0 those of every label that is none.
+  # Pixels of each class; index 0 counts the labels that are no class.
   class_pixels: Tuple[int, ...]
-  # Duration of the build, with that of other splits, in seconds.
+  # Duration of the build of all splits, in seconds.
   seconds: float
   label_map: label_maps.LabelMap = label_maps.ADE20K
 
@@ -65,7 +64,7 @@ class _Checked(NamedTuple):
   """A split whose pairs have been decoded."""
   options: options_lib.BuildOptions
   label_map: label_maps.LabelMap
-  # Pairs of each shard that can be used, in the order of the records.
+  # Good pairs of each shard, in the order of the records.
   shards: List[List[pairs_lib.Pair]]
   # By the pair's name.
   facts: Dict[str, pairs_lib.PairFacts]
@@ -81,25 +80,25 @@ class _Checked(NamedTuple):
 
 
 def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
-  """Builds the shards of splits, and a description of each in {split}.json.
+  """Builds the shards of splits, and describes each in {split}.json.
 
-  Images are stored as they are on disk. The order of pairs depends on their
-  names and on the seed only.
+  The files' bytes are stored unchanged. The order of pairs depends only on
+  their names and the seed.
 
   Args:
-    splits: BuildOptions of each split, once.
+    splits: BuildOptions, one for each split.
 
   Returns:
-    A BuildSummary of each.
+    A BuildSummary for each split.
 
   Raises:
-    InputError: a folder or a pair of any split cannot be used, or there is no
-      room; older shards, of all splits, are as they were then.
+    InputError: a folder or a pair of any split cannot be used, or the disk
+      has no room. Older shards are then unchanged.
   """
   start = time.time()
   maps = [label_maps.read(options.label_map) if options.label_map is not None
           else label_maps.ADE20K for options in splits]
-  # All folders before the first split's minutes of work.
+  # All folders are listed first, because checking a split takes minutes.
   listings = [pairs_lib.list_pairs(
       split=options.split, image_folder=options.image_folder,
       label_folder=options.label_folder) for options in splits]
@@ -135,7 +134,7 @@ def _check(options, label_map, found, ignored):
   """Decodes all pairs of a split; returns _Checked."""
   facts, problems = _check_all(found, options, label_map)
   _report(problems, len(found), options)
-  # Shuffled first: a pair that is left out does not change the order of others.
+  # Shuffling comes first, so that a skipped pair does not reorder others.
   good = [pair for pair in shuffled(found, options.shuffle_seed)
           if pair.name in facts]
   checked = _Checked(
@@ -160,7 +159,7 @@ def _check_classes(split):
 
 
 def _warn(split):
-  """Logs what is probably not meant, in a split that can be built."""
+  """Logs warnings about probable mistakes in a split."""
   name = split.options.split
   for warning in pairs_lib.warnings(
       {pair.name: split.facts[pair.name].image for pair in split.good}):
@@ -186,7 +185,7 @@ def shuffled(items: Iterable[_Item], seed: int) -> List[_Item]:
 
 
 def split_evenly(items: List[_Item], count: int) -> List[List[_Item]]:
-  """Splits a list into count lists whose lengths differ by one at most."""
+  """Splits a list into lists whose lengths differ by at most one."""
   bounds = [index * len(items) // count for index in range(count + 1)]
   return [items[first:last] for first, last in zip(bounds, bounds[1:])]
 
@@ -198,7 +197,7 @@ def _check_all(found, options, label_map):
   """Decodes pairs; returns their facts by image name, and problems in order."""
   image_format = 'jpeg' if options.image_format == 'jpg' else (
       options.image_format)
-  # a.jpg and a.png both have the label a.png.
+  # Both a.jpg and a.png have the label a.png.
   users = collections.Counter(_stem(pair) for pair in found)
 
   def check(pair):
@@ -221,14 +220,14 @@ def _stem(pair):
 
 
 def _report(problems, total, options):
-  """Writes all problems to a file; raises InputError unless they may be."""
+  """Writes all problems to a file; raises InputError unless allowed."""
   path = os.path.join(
       options.output_dir, '{}-problems.txt'.format(options.split))
   if not problems:
     if remote.exists(path):
       remote.remove(path)  # an earlier run's
     return
-  # Also where bad pairs are left out: summary_line says to look there.
+  # The file is also needed if bad pairs are skipped: summary_line names it.
   files.write_text(path, ''.join(
       printable(str(problem)) + '\n' for problem in problems))
   if options.skip_bad and len(problems) < total:
@@ -241,7 +240,7 @@ def _report(problems, total, options):
 
 
 def _check_room(checked):
-  """Raises InputError unless copies of all pairs fit on the disk."""
+  """Raises InputError if the disk has no room for all pairs."""
   needed: Dict[str, int] = collections.Counter()
   for split in checked:
     needed[split.options.output_dir] += sum(
@@ -279,8 +278,8 @@ def _examples(shard, facts, bar):
     yield records.make_example(
         image_bytes=pairs_lib.read_file(pair.image_path),
         label_bytes=pairs_lib.label_bytes(pair),
-        # Deviates: the reference stored the absolute path, which tells a
-        # reader nothing on another machine, and makes shards differ.
+        # Deviates: the reference stored the absolute path, which is useless on
+        # another machine and makes shards differ.
         filename=pair.name,
         # Deviates: the reference wrote 'png' for JPEG data.
         image_format=fact.image.format, label_format='png',
@@ -289,7 +288,7 @@ def _examples(shard, facts, bar):
 
 
 def _description(split):
-  """Returns what {split}.json says beside what it says of the shards."""
+  """Returns the facts that {split}.json holds in addition to the shards."""
   shares = _shares(split.class_pixels)
   return dict(
       label_maps.json_entry(split.label_map),
@@ -302,7 +301,7 @@ def _description(split):
 
 def summary_line(summary: BuildSummary,
                  options: options_lib.BuildOptions) -> str:
-  """Says in one line what was built, and what was not."""
+  """Returns a line about the pairs that were built and skipped."""
   line = '{}: {} pairs in {} shards in {} ({:.1f} s)'.format(
       summary.split, summary.pairs, len(summary.shards), options.output_dir,
       summary.seconds)
@@ -317,8 +316,7 @@ def summary_line(summary: BuildSummary,
 def histogram_table(summaries: Sequence[BuildSummary]) -> List[str]:
   """Returns lines with each class's share of the pixels of each split.
 
-  Classes without a pixel are named in the last line. All splits have the same
-  classes.
+  The last line names classes without a pixel. All splits have the same classes.
   """
   names = summaries[0].label_map.names
   layout = '{{:>2}}  {{:<{}}}'.format(max(10, *map(len, names)))

@@ -1,4 +1,4 @@
-"""From shards to batches: NumPy batches to evaluate, tensors to train on."""
+"""Reads shards as batches: NumPy arrays to evaluate, tensors to train on."""
 import collections
 import contextlib
 import functools
@@ -33,17 +33,17 @@ from deeplab.system import hardware
 from deeplab.system import memory
 from deeplab.system import tf_errors
 
-# Records are shuffled while encoded: at some 50 kB each, about 200 MB. The
-# builder has put them into the shards in random order already.
+# Size of the shuffle buffer, of encoded records: at some 50 kB each, about 200
+# MB. The shards are in random order already.
 _SHUFFLED_RECORDS = 4096
-# Elements that are decoded and preprocessed at a time. TensorFlow 1.15's
-# AUTOTUNE lets finished ones pile up: gigabytes after some hundred images.
+# Elements decoded and preprocessed in parallel. TensorFlow 1.15's AUTOTUNE lets
+# finished ones pile up: gigabytes after some hundred images.
 _PARALLEL_CALLS = hardware.usable_cores()
-# Of a batch: three channels of float32, and an int32 for the label.
+# A batch has three channels of float32, and an int32 for the label.
 _BYTES_PER_PIXEL = 16
-# Names of images that are read at a time.
+# Number of image names that are read at a time.
 _NAMES_AT_A_TIME = 1024
-# Batches that wait, ready, while the network works on another one.
+# Batches prefetched while the network works on another one.
 _BATCHES_AHEAD = 2
 
 
@@ -57,43 +57,40 @@ def batches(dataset_options: options_lib.DatasetOptions,
   """Reads a split as NumPy batches, in the order of its records.
 
   Args:
-    dataset_options: DatasetOptions; the seed is not used.
-    preprocess_options: PreprocessOptions.
-    names: file names of the only images to read, without a folder, in any
-      order; None: all.
-    model_map: what the classes of the network are that is to be evaluated;
-      None: not said.
+    dataset_options: the split; the seed is not used.
+    preprocess_options: size of the images.
+    names: file names of the images to read, without a folder, in any order;
+      None: all.
+    model_map: label map of the network to evaluate; None: unknown.
 
   Returns:
-    Batches, which can be iterated any number of times.
+    Batches, which can be iterated repeatedly.
 
   Raises:
-    InputError: see splits.open_split; names that are not in the records once
-      each; batches that the memory does not hold.
+    InputError: see splits.open_split; or a name is not in the records exactly
+      once, or the batches do not fit into memory.
   """
   return Batches(dataset_options, preprocess_options, names, model_map)
 
 
 class Batches:
-  """A split as NumPy batches; see `batches`.
+  """A split as NumPy batches.
 
-  Iterating decodes and preprocesses in background threads, ahead of the
-  consumer, on the CPU, in a graph and session of its own. Each batch is a dict
-  of:
+  Iterating decodes and preprocesses ahead in background threads on the CPU, in
+  its own graph and session. Each batch is a dict of:
     'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
     'label': int32 [batch, crop_height, crop_width], classes of the label map.
     'filename': list of str.
     'height', 'width': int32 [batch], pixels, before any resizing.
-  The last batch may be smaller. A record that cannot be used raises InputError
-  that names it.
+  The last batch may be smaller. An InputError names a record that cannot be
+  used.
 
   Attributes:
     split: 'train' or 'val'.
     num_images: the number of images to read.
-    num_skipped: the number of records of the split that are left out as bad.
-    batch_size: images in a batch, but for the last one; never more than there
-      are.
-    label_map: what the classes are.
+    num_skipped: the number of bad records that are skipped.
+    batch_size: images in a batch except the last; at most num_images.
+    label_map: the label map of the classes.
   """
 
   def __init__(self, dataset_options: options_lib.DatasetOptions,
@@ -121,7 +118,7 @@ class Batches:
     with contextlib.closing(decoding.elements(self._make_dataset)) as elements:
       while True:
         with explaining_read_errors(
-            # What is bad is left out: it would not be found to be the reason.
+            # If bad records are skipped, they cannot be the reason.
             () if self.num_skipped else self._split.paths,
             functools.partial(self._too_large_image, done),
             self.label_map.largest_id):
@@ -129,7 +126,7 @@ class Batches:
         if batch is None:
           break
         done += len(batch['filename'])
-        # The channel is there for the graph's operations on images.
+        # The graph's image operations need the channel; consumers do not.
         batch['label'] = batch['label'][:, :, :, 0]
         batch['filename'] = [
             constants.text_of_name(name) for name in batch['filename']]
@@ -142,8 +139,7 @@ class Batches:
                            self._dataset_options.split, self.num_images))
 
   def _make_dataset(self):
-    # It has no Python control flow on tensors; the search for some takes longer
-    # than the work.
+    # AutoGraph's search for control flow takes longer than the function.
     @tf.autograph.experimental.do_not_convert
     def read(serialized):
       element = self._decode(serialized)
@@ -151,7 +147,7 @@ class Batches:
           element['image'], element['label'], self._preprocess_options,
           self.label_map)
       if self.batch_size == 1:
-        # To batch it would copy it.
+        # This avoids the copy that batching makes.
         element = {name: value[tf.newaxis] for name, value in element.items()}
       return element
 
@@ -196,9 +192,9 @@ class Batches:
                         self._dataset_options.dataset_dir, some_of(names)))
 
   def _too_large_image(self, start):
-    """Describes an image of the batch at record `start` that exceeds the crop.
+    """Describes an image larger than the crop in the batch at record `start`.
 
-    Returns None where there is none, or where the records cannot be read.
+    Returns None if there is none, or if the records cannot be read.
     """
     def make_dataset():
       dataset = self._records().skip(start)
@@ -210,12 +206,12 @@ class Batches:
         if problem:
           return problem
     except tf.errors.OpError:
-      pass  # splits.diagnose, which comes next, says what is wrong
+      pass  # splits.diagnose, which comes next, finds the problem
     return None
 
 
 def _excess(element, options):
-  """Says how a decoded element exceeds the crop; None where it does not."""
+  """Describes how a decoded element exceeds the crop; None: it fits."""
   height, width = preprocess.resized_size_of(
       element['height'], element['width'], options)
   crop_height, crop_width = options.crop_size
@@ -240,22 +236,21 @@ def training_batches(
     share: Tuple[int, int] = (0, 1)) -> Dict[str, tf.Tensor]:
   """Adds an endless, shuffled and augmented input to the default graph.
 
-  The iterator's initializer is put among the graph's TABLE_INITIALIZERS, which
-  tf.tables_initializer runs. With a seed the batches are the same in every run,
-  and go on where an earlier run was stopped; each epoch has an order of its
-  own.
+  The iterator's initializer is added to the graph's TABLE_INITIALIZERS, which
+  tf.tables_initializer runs. With a seed, the batches are the same in every run
+  and continue after an earlier run's; each epoch has its own order.
 
   Args:
-    dataset_options: DatasetOptions; batch_size may exceed the record count.
-    preprocess_options: PreprocessOptions.
-    batches_before: number of batches that earlier runs have had; of no effect
+    dataset_options: the split; batch_size may exceed the record count.
+    preprocess_options: size and augmentation of the images.
+    batches_before: number of batches that earlier runs consumed; ignored
       without a seed.
-    share: (which, of how many): equal shares into which each batch is cut, of
-      which this input has one. Other records are read and not decoded: with
-      the same seed, shares together are the batches that one input has.
+    share: (index, count): each batch is divided into `count` equal shares, and
+      this input yields one of them. Other records are read but not decoded.
+      With the same seed, all shares together equal a single input's batches.
 
   Returns:
-    Dict of tensors, batch being the number of images of the share:
+    Dict of tensors; `batch` is the number of images in the share:
       'image': float32 [batch, crop_height, crop_width, 3], RGB in [0, 255].
       'label': int32 [batch, crop_height, crop_width, 1], classes of
         splits.label_map_of.
@@ -263,20 +258,20 @@ def training_batches(
       'height', 'width': int32 [batch], pixels, before any resizing.
 
   Raises:
-    InputError: see splits.open_split; batches that the memory does not hold.
+    InputError: see splits.open_split; or batches do not fit into memory.
   """
   seed = dataset_options.seed
   which, shares = share
   batch_size = dataset_options.batch_size // shares
   first = batches_before * dataset_options.batch_size
   if seed is None:
-    # Another order than that of earlier runs: there is no going on in it.
+    # Without a seed the order is new, so nothing can be continued.
     seed, first = random.SystemRandom().randrange(2 ** 31), 0
 
   @tf.autograph.experimental.do_not_convert
   def read(index, serialized):
     element = decoding.decode(serialized, split.label_map.largest_id)
-    # A seed for each position makes the result independent of thread timing.
+    # One seed for each position makes results independent of thread timing.
     element['image'], element['label'] = preprocess.for_training(
         element['image'], element['label'], preprocess_options,
         tf.stack([tf.constant(seed, tf.int64), index]), split.label_map)
@@ -293,7 +288,7 @@ def training_batches(
     if shares > 1:
       dataset = dataset.filter(is_of_share)
     dataset = dataset.map(read, _PARALLEL_CALLS)
-    # An endless dataset has no remainder: this makes the batch size static.
+    # An endless dataset has no remainder; this makes the batch size static.
     dataset = dataset.batch(batch_size, drop_remainder=True)
     dataset = dataset.prefetch(_BATCHES_AHEAD)
     iterator = decoding.make_iterator(dataset)
@@ -303,26 +298,26 @@ def training_batches(
 
 
 def _shuffled_records(split, seed, first):
-  """Repeats serialized records for ever, each once an epoch, shuffled.
+  """Repeats serialized records endlessly; shuffles each epoch.
 
   Args:
     split: a splits.Split.
-    seed: of the order.
-    first: number of records to leave out: whole epochs of them are not read.
+    seed: seed of the order.
+    first: number of records to skip; whole epochs are not read.
   """
   epoch, position = divmod(first, split.num_records)
 
   @tf.autograph.experimental.do_not_convert
   def one_epoch(number):
-    # The order of an epoch follows from its number, whatever came before it.
+    # The order of an epoch depends only on the seed and its number.
     seeds = tf.cast(tf.random.stateless_uniform(
         [2], tf.stack([tf.constant(seed, tf.int64), number]), 0, 2 ** 31 - 1,
         tf.int32), tf.int64)
     count = len(split.shards)
     dataset = _shards_of(split).shuffle(count, seed=seeds[0])
     dataset = dataset.interleave(_reader_of(split), cycle_length=count)
-    # Within an epoch: a buffer that held several epochs of a small set would
-    # show some images often and others never.
+    # Shuffled within an epoch: a buffer with several epochs of a small set
+    # would repeat some images and drop others.
     return dataset.shuffle(_SHUFFLED_RECORDS, seed=seeds[1])
 
   epochs = tf.data.Dataset.range(epoch, 2 ** 62)
@@ -333,7 +328,7 @@ def _shuffled_records(split, seed, first):
 
 
 def _shards_of(split):
-  """Returns the dataset of (path, readable records, which of them to read)."""
+  """Returns the dataset of (path, readable records, mask of wanted ones)."""
   shards = split.shards
   kept = np.ones([len(shards), max(shard.readable for shard in shards)], bool)
   for index, shard in enumerate(shards):
@@ -359,7 +354,7 @@ def _reader_of(split):
 
 
 def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):
-  """Raises InputError where so many batches, or a few, cannot be held."""
+  """Raises InputError if the batches do not fit into memory."""
   pixels = batch_size * crop_size[0] * crop_size[1]
   memory.check(
       pixels * _BYTES_PER_PIXEL * min(batches, _BATCHES_AHEAD + 1),
@@ -368,7 +363,7 @@ def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):
 
 
 def _image_name(serialized):
-  """constants.image_name of a serialized tf.Example, inside a graph."""
+  """Returns constants.image_name of a serialized tf.Example, as a tensor."""
   filename = records.parse_example(serialized)['filename']
   return tf.strings.regex_replace(filename, '.*/', '')
 
@@ -381,14 +376,14 @@ def explaining_read_errors(
 ) -> Iterator[None]:
   """Turns a failure to read records into an InputError that names the record.
 
-  To be wrapped around code that runs a graph with `batches` or
-  `training_batches` in it. Errors with another cause pass as they are.
+  Wrap it around code that runs a graph with `batches` or `training_batches`.
+  Other errors pass unchanged.
 
   Args:
-    paths: list of shards, as from records.find_shards.
-    first_guess: function without arguments that returns a line of explanation
-      or None, asked before all shards are searched; or None.
-    largest_id: the largest that a label may hold.
+    paths: shards from records.find_shards.
+    first_guess: returns a line of explanation or None; called before all shards
+      are searched.
+    largest_id: largest id that a label may hold.
 
   Raises:
     InputError: instead of a tf.errors.OpError raised by the input.

@@ -1,4 +1,4 @@
-"""From a serialized tf.Example to tensors, inside a graph."""
+"""Decodes a serialized tf.Example to tensors, inside a graph."""
 import contextlib
 from typing import Any, Callable, Dict, Generator
 
@@ -17,8 +17,8 @@ def decode(serialized: tf.Tensor,
            ) -> Dict[str, tf.Tensor]:
   """Decodes a serialized tf.Example.
 
-  The graph fails on what the builder refuses; check_content says in words what
-  is wrong.
+  The graph fails on examples that the builder refuses; check_content describes
+  the problem.
 
   Args:
     serialized: scalar string tensor.
@@ -26,15 +26,15 @@ def decode(serialized: tf.Tensor,
 
   Returns:
     Dict: 'image' uint8 [height, width, 3], RGB; 'label' uint8 [height, width,
-    1], classes as on disk; 'filename' string; 'height' and 'width' int32,
-    pixels.
+    1], ids on disk; 'filename' string; 'height' and 'width' int32, pixels.
   """
   example = records.parse_example(serialized)
-  # The operation recognizes JPEG and PNG by content, and unlike
-  # tf.image.decode_image it sets the rank.
+  # decode_jpeg also recognizes PNG and, unlike tf.image.decode_image, sets the
+  # rank.
   image = tf.image.decode_jpeg(
       image_header.checked(example['image_encoded']), channels=3)
-  # It would make one channel of others, and 8 bits of 16.
+  # checked_label comes first because decode_png converts to one channel and 8
+  # bits.
   label = tf.image.decode_png(
       image_header.checked_label(example['label_encoded']), channels=1)
   shape = tf.shape(image)
@@ -53,9 +53,9 @@ def decode(serialized: tf.Tensor,
 
 
 class Decoder(contextlib.AbstractContextManager):
-  """Finds out whether TensorFlow decodes a record, until it is closed.
+  """Checks whether TensorFlow can decode records.
 
-  Threads can share one.
+  It is thread-safe.
   """
 
   def __init__(self, largest_id: int = constants.LARGEST_LABEL_ON_DISK):
@@ -73,11 +73,11 @@ class Decoder(contextlib.AbstractContextManager):
     self._session = tf.Session(graph=graph, config=cpu_only())
 
   def check(self, data: bytes) -> None:
-    """Raises InputError if `decode` fails, in words after 'record N'."""
+    """Raises InputError if `decode` fails; its text follows 'record N'."""
     try:
       self._session.run(self._done, {self._serialized: data})
     except tf.errors.OpError as error:
-      # It tells more than TensorFlow, if it finds something.
+      # It explains more than TensorFlow if it finds a problem.
       name = check_content(data, self._largest_id)
       raise InputError('{}: {}'.format(
           name, tf_errors.message(error).split('\n')[0]))
@@ -88,17 +88,17 @@ class Decoder(contextlib.AbstractContextManager):
 
 def check_content(
     data: bytes, largest_id: int = constants.LARGEST_LABEL_ON_DISK) -> str:
-  """Decodes an example as the builder decodes files.
+  """Decodes an example like the builder, to explain problems.
 
   Args:
-    data: a record's.
+    data: the bytes of a record.
     largest_id: the largest that a label may hold.
 
   Returns:
-    The name of its image, as messages have it.
+    The name of its image, for messages.
 
   Raises:
-    InputError: in words that go after 'record N'.
+    InputError: a problem; its text follows 'record N'.
   """
   example = records.parse(data)
   name = records.name_in_messages(example.filename)
@@ -117,7 +117,7 @@ def elements(make_dataset: Callable[[], tf.data.Dataset]
              ) -> Generator[Any, None, None]:
   """Yields a dataset's elements as NumPy arrays.
 
-  Nothing is left on the caller's stack of default graphs between elements.
+  The caller's stack of default graphs is unchanged between elements.
 
   Args:
     make_dataset: function that builds the dataset in the default graph.
@@ -126,7 +126,7 @@ def elements(make_dataset: Callable[[], tf.data.Dataset]
   with graph.as_default():
     iterator = make_iterator(make_dataset())
     element = iterator.get_next()
-  # It would take all memory of a GPU, which it does not use.
+  # A default session would allocate all memory of a GPU without using it.
   session = tf.Session(graph=graph, config=cpu_only())
   try:
     session.run(iterator.initializer)
@@ -141,10 +141,10 @@ def elements(make_dataset: Callable[[], tf.data.Dataset]
 
 
 def make_iterator(dataset: tf.data.Dataset) -> tf.data.Iterator:
-  """Returns an iterator, to initialize, that runs a dataset as it is written.
+  """Returns an initializable iterator over a dataset without autotuning.
 
-  TensorFlow 2.21's tuner finds nothing to tune in a fixed number of parallel
-  calls; yet with it, every third iterator makes them one after the other.
+  With TensorFlow 2.21's tuner, every third iterator runs a fixed number of
+  parallel calls one after the other.
   """
   options = tf.data.Options()
   if hasattr(options, 'autotune'):
@@ -154,5 +154,5 @@ def make_iterator(dataset: tf.data.Dataset) -> tf.data.Iterator:
 
 
 def cpu_only() -> tf.ConfigProto:
-  """Returns a session's configuration that leaves a GPU's memory alone."""
+  """Returns a session configuration that does not use GPUs."""
   return tf.ConfigProto(device_count={'GPU': 0})

@@ -1,7 +1,7 @@
-"""Downloads ADE20K and the published files; a pinned SHA-1 decides of each.
+"""Downloads ADE20K and the published files; checks each against a pinned SHA-1.
 
-A file gets its name once its SHA-1 is right. Until then it is NAME.part, which
-the next attempt completes. Needs no package, and no more than Python 3.6.
+A file is NAME.part until its SHA-1 is right; the next attempt resumes it. Needs
+only Python 3.6 and no package.
 """
 import hashlib
 import http.client
@@ -22,17 +22,17 @@ from deeplab.storage import checked_read
 from deeplab.storage import locks
 from deeplab.system import environment
 
-# What is made in the current folder, where the other scripts look for it.
+# Paths in the current folder, where the other scripts expect them.
 ADE20K = 'ADE20K'
 ZIP = 'ADEChallengeData2016.zip'
 DATA = 'ADEChallengeData2016'
 RECORDS = 'tfrecord'
 ADE20K_SHA1 = '219e1696abb36c8ba3a3afe7fb2f4b4606a897c7'
-# The server has had certificates that were out of date.
+# http is a fallback because the server has had expired certificates.
 ADE20K_URLS = tuple(
     scheme + '://data.csail.mit.edu/places/ADEchallenge/' + ZIP
     for scheme in ('https', 'http'))
-# Of the zip file, of what it holds, and of the records, each.
+# Size of the zip file; its contents and the records take as much each.
 ADE20K_BYTES = 0.9e9
 # Pairs of an image and a label.
 ADE20K_PAIRS = {'training': 20210, 'validation': 2000}
@@ -43,17 +43,16 @@ PUBLISHED_URL = ('https://raw.githubusercontent.com/mlcommons/mobile_open/main/'
 PUBLISHED_LIST = os.path.join(
     environment.REPOSITORY, 'checkpoints', 'git-blob-sha1.txt')
 
-# Attempts in one run, as long as each brings something.
+# Most attempts in one run; an attempt without a byte is the last.
 _ATTEMPTS = 5
-# Seconds without a byte after which an attempt ends.
+# Timeout of an attempt without a byte.
 _TIMEOUT_SECS = 60
 _SECONDS_BETWEEN_LINES = 10
 _READ_BYTES = 1 << 20
-# HTTP status if the part is as long as the file, or longer.
+# HTTP status if NAME.part is at least as long as the file.
 _RANGE_NOT_SATISFIABLE = 416
 _SHA1 = re.compile('[0-9a-f]{40}')
-# A relative path that leads nowhere else, and that no program takes for an
-# option.
+# A relative path without '..' that cannot be mistaken for an option.
 _NAME = '[A-Za-z0-9_][A-Za-z0-9._-]*'
 _PATH = re.compile('{0}(/{0})*'.format(_NAME))
 _UNPACKED = '.unpack.'
@@ -64,20 +63,20 @@ _UNPACKED = '.unpack.'
 
 def fetch(addresses: Sequence[str], path: str,
           checksum_of: Callable[[str], str], expected: str) -> None:
-  """Downloads a file, or completes what there is of it.
+  """Downloads a file, or resumes its download.
 
   Args:
-    addresses: of the file; each is tried if nothing comes from the one before.
-    path: where to put it; nothing is there.
+    addresses: URLs of the file; each is tried if the one before sends nothing.
+    path: where to put it; must not exist.
     checksum_of: function from a path to a SHA-1 in hexadecimal.
     expected: the file's SHA-1.
 
   Raises:
-    InputError: it cannot be downloaded, or it is another file.
+    InputError: it cannot be downloaded, or its SHA-1 is wrong.
     OSError: it cannot be written.
   """
   part = path + '.part'
-  # An earlier run may have ended right after the last byte.
+  # An earlier run may have been killed right after the last byte.
   if not os.path.exists(part) or checksum_of(part) != expected:
     address = _download(addresses, part)
     found = checksum_of(part)
@@ -89,7 +88,7 @@ def fetch(addresses: Sequence[str], path: str,
 
 
 def _download(addresses, part):
-  """Completes a part; returns the address that it came from."""
+  """Completes a partial file; returns the address used."""
   problem = ''
   for address in addresses:
     if problem:
@@ -107,7 +106,7 @@ def _download(addresses, part):
 
 
 def _complete(address, part):
-  """Downloads until nothing more comes; returns the problem, '' if none."""
+  """Retries while bytes arrive; returns the problem, '' if none."""
   for _ in range(_ATTEMPTS):
     before = _size(part)
     problem = _attempt(address, part)
@@ -117,7 +116,7 @@ def _complete(address, part):
 
 
 def _attempt(address, part):
-  """Makes one request for what a part lacks; returns the problem, or ''."""
+  """Requests the missing bytes once; returns the problem, or ''."""
   size = _size(part)
   request = urllib.request.Request(
       address, headers={'Range': 'bytes={}-'.format(size)} if size else {})
@@ -126,7 +125,7 @@ def _attempt(address, part):
       is_rest = response.status == http.HTTPStatus.PARTIAL_CONTENT
       with open(part, 'ab' if is_rest else 'wb') as output:
         _copy(response, output)
-      # The number of bytes that are still to come; None: the server says none.
+      # `length` is the number of missing bytes; None: the server sent none.
       return 'the connection ended early' if response.length else ''
   except urllib.error.HTTPError as error:
     if error.code == _RANGE_NOT_SATISFIABLE and size:
@@ -134,7 +133,7 @@ def _attempt(address, part):
       return _attempt(address, part)
     return 'HTTP status {}'.format(error.code)
   except (OSError, http.client.HTTPException, ValueError) as error:
-    reason = getattr(error, 'reason', error)  # inside of a URLError
+    reason = getattr(error, 'reason', error)  # a URLError wraps it
     return errors.one_line(
         errors.of_system(reason) if isinstance(reason, OSError)
         else str(reason)) or type(reason).__name__
@@ -178,17 +177,17 @@ def _check_address(address, variable):
 
 def get_ade20k(zip_file: str, addresses: Sequence[str], sha1: str,
                pairs: Dict[str, int]) -> None:
-  """Makes ADE20K/ADEChallengeData2016 in the current folder.
+  """Downloads and unpacks ADE20K/ADEChallengeData2016 in the current folder.
 
   Args:
     zip_file: a copy of the zip file; '': it is downloaded.
-    addresses: of the zip file; see `fetch`.
-    sha1: of the zip file.
-    pairs: number of pairs to expect in each split; empty: any.
+    addresses: URLs of the zip file; see `fetch`.
+    sha1: SHA-1 of the zip file.
+    pairs: expected number of pairs in each split; empty: any.
 
   Raises:
-    InputError: there is no such file, or it has other content; or another
-      run is at work in the folder.
+    InputError: there is no such file, its SHA-1 is wrong, or another run is
+      using the folder.
     OSError: something cannot be written.
   """
   for address in addresses:
@@ -219,7 +218,7 @@ def _get_pairs(zip_file, addresses, sha1, pairs):
     raise InputError('{}: has SHA-1 {}; expected {}; {}'.format(
         zip_file, found, sha1, remedy))
   for name in os.listdir(ADE20K):
-    if name.startswith(_UNPACKED):  # of a run that was killed
+    if name.startswith(_UNPACKED):  # left by a killed run
       shutil.rmtree(os.path.join(ADE20K, name))
   print('unpacking ' + zip_file, flush=True)
   with tempfile.TemporaryDirectory(dir=ADE20K, prefix=_UNPACKED) as folder:
@@ -235,7 +234,7 @@ def _get_pairs(zip_file, addresses, sha1, pairs):
 
 
 def _check_pairs(folder, pairs, remedy):
-  """Raises InputError unless a folder holds so many images and labels."""
+  """Raises InputError if the numbers of images and labels are wrong."""
   for split, expected in pairs.items():
     for kind, ending in (('images', '.jpg'), ('annotations', '.png')):
       inner = os.path.join(folder, kind, split)
@@ -256,7 +255,7 @@ def published(path: str = PUBLISHED_LIST) -> Dict[str, str]:
     path: lines of a Git blob SHA-1 and a path.
 
   Returns:
-    Dict from path, which is relative and leads nowhere else, to SHA-1.
+    Dict from path, which is relative and has no '..', to SHA-1.
 
   Raises:
     InputError: there is no such file, or a line is wrong.
@@ -293,15 +292,15 @@ def state_of_published(folder: str) -> Dict[str, str]:
 
 
 def get_published(sums: Dict[str, str], address: str, folder: str) -> None:
-  """Downloads what a folder lacks of the published files.
+  """Downloads the published files that are missing from a folder.
 
   Args:
-    sums: of `published`.
-    address: of the folder that they are in.
-    folder: where to put them. Files that are there are left alone.
+    sums: SHA-1 by path, from `published`.
+    address: URL of their folder.
+    folder: where to put them; existing files are kept.
 
   Raises:
-    InputError: files are missing at the end, or are others.
+    InputError: files are still missing, or have another SHA-1.
   """
   _check_address(address, 'CHECKPOINTS_URL')
   _check_inside(sums, folder)

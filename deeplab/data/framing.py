@@ -1,4 +1,4 @@
-"""How records lie in a shard, for checks that read no data.
+"""Counts the records of a shard without reading their data.
 
 A record is 8 bytes of length (little endian), 4 of the length's checksum, the
 data, 4 of the data's checksum.
@@ -14,24 +14,24 @@ from deeplab.storage import remote
 _HEADER = struct.Struct('<QI')
 _LENGTH_BYTES = 8
 _CHECKSUM_BYTES = 4
-# How a file begins that TensorFlow compressed by gzip or zlib.
+# First bytes of files that TensorFlow compressed by gzip or zlib.
 _COMPRESSED = (b'\x1f\x8b', b'\x78\x01', b'\x78\x5e', b'\x78\x9c',
                b'\x78\xda')
-# A record holds an image and a label.
+# Largest record: an image and a label.
 _MOST_BYTES = 2 * constants.MAX_FILE_BYTES
-# CRC-32C with its bits reversed, and how TFRecords mask a checksum.
+# Reversed polynomial of CRC-32C, and constant of TFRecord's masking.
 _POLYNOMIAL = 0x82f63b78
 _MASK_DELTA = 0xa282ead8
 _ONES = 0xffffffff
 
 
 class Tally(NamedTuple):
-  """What the lengths of a shard's records say."""
+  """Number of records in a shard, by their length fields."""
   # Size of the file.
   bytes: int
   # Number of records up to the first problem.
   records: int
-  # What is wrong with the next record, in words after 'record N'; '': nothing.
+  # Problem of the next record; its text follows 'record N'. '': none.
   problem: str
 
 
@@ -39,7 +39,7 @@ def tally(path: str) -> Tally:
   """Counts the records of a shard by their lengths.
 
   Args:
-    path: file of TFRecords that are not compressed.
+    path: file of uncompressed TFRecords.
 
   Raises:
     InputError: the file cannot be read.
@@ -63,12 +63,12 @@ def tally(path: str) -> Tally:
 
 
 def framed_size(length: int) -> int:
-  """Returns how many bytes a record of so much data takes in a file."""
+  """Returns the size in a file of a record with `length` bytes of data."""
   return _HEADER.size + length + _CHECKSUM_BYTES
 
 
 def _problem(header, position, size):
-  """Returns what is wrong with the record at a position; '': nothing."""
+  """Returns the problem of the record at a position; '': none."""
   if len(header) < _HEADER.size:
     return 'is cut short'
   length, checksum = _HEADER.unpack(header)
@@ -85,7 +85,7 @@ def _problem(header, position, size):
 
 
 def masked_checksum(data: bytes) -> int:
-  """Returns the checksum that TFRecords have of a few bytes."""
+  """Returns the masked CRC-32C of a few bytes."""
   crc = _ONES
   for byte in data:
     crc ^= byte

@@ -1,24 +1,24 @@
-"""What may be decoded inside a graph, by the first bytes of an image.
+"""Checks image headers inside a graph, before decoding.
 
-TensorFlow's decoders of JPEG and PNG take GIF too, and WebP since 2.21; a
-header's size they only hold against what an integer can count.
+TensorFlow's decoders of JPEG and PNG also accept GIF, and WebP since 2.21. They
+limit the size in a header only to avoid integer overflow.
 """
 import tensorflow.compat.v1 as tf
 
 from deeplab import constants
 from deeplab.data import pairs
 
-# Where the header of a PNG has width and height, 4 bytes each.
+# Offset and length of a PNG's width and height, 4 bytes each.
 _PNG_SIZE = (16, 8)
-# Where it has bit depth and colour type, and what these are in 8-bit gray.
+# Offset and length of bit depth and colour type; their value in 8-bit gray.
 _PNG_TYPE = (24, 2)
 _EIGHT_BIT_GRAY = b'\x08\x00'
 
 
 def checked(encoded: tf.Tensor) -> tf.Tensor:
-  """Passes an encoded image on if it is one to decode.
+  """Returns an encoded image; the graph fails if it is not allowed.
 
-  Else the graph fails; splits.diagnose finds out for which record.
+  splits.diagnose finds the record.
 
   Args:
     encoded: scalar string tensor, the bytes of a file.
@@ -32,14 +32,14 @@ def checked(encoded: tf.Tensor) -> tf.Tensor:
     size = tf.cond(is_png, lambda: _png_size(encoded),
                    lambda: tf.image.extract_jpeg_shape(encoded)[:2])
   pixels = tf.reduce_prod(tf.cast(size, tf.int64))
-  # Sides of 2 ** 31 and more are below 0 here.
+  # Sides of 2 ** 31 and more are negative here.
   small = tf.reduce_all(size > 0) & (pixels <= constants.MAX_PIXELS)
   with tf.control_dependencies([tf.Assert(small, ['too many pixels', size])]):
     return tf.identity(encoded)
 
 
 def checked_label(encoded: tf.Tensor) -> tf.Tensor:
-  """Passes an encoded label on if it is one to decode: an 8-bit gray PNG.
+  """Returns an encoded label; the graph fails if it is no 8-bit gray PNG.
 
   Args:
     encoded: scalar string tensor, the bytes of a file.

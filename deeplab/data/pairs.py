@@ -1,13 +1,11 @@
-"""Pairs of image and label on disk: listed, and decoded to be checked.
+"""Lists pairs of image and label files, and decodes them as a check.
 
-Needs Pillow but not TensorFlow. Images are decoded as TensorFlow will decode
-them later: by content, whatever the file is called, and without applying the
-EXIF orientation. Every problem is an InputError whose message starts with the
-file's name.
+Needs Pillow but not TensorFlow. Images are decoded as TensorFlow decodes them
+later: by content, not by file name, and without applying the EXIF orientation.
+Every problem is an InputError whose message starts with the file's name.
 
-Nothing else in the suite opens an image: `decode` reaches Pillow's decoders of
-JPEG and PNG and none of its others, and takes memory for a picture only when
-its header says that it is not too large.
+Nothing else in the suite opens an image: `decode` uses only Pillow's decoders
+of JPEG and PNG, and checks the size in the header before it allocates memory.
 """
 import contextlib
 import io
@@ -31,10 +29,10 @@ IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
 JPEG = 'jpeg'
 PNG = 'png'
-# How a file begins.
+# First bytes of files.
 SIGNATURES = {JPEG: b'\xff\xd8\xff', PNG: b'\x89PNG\r\n\x1a\n'}
-# Not Image.open, which first tries what other decoders make of the bytes, and
-# has a limit of its own, twice as high, that only warns.
+# Not Image.open, which tries other decoders first and only warns at its own
+# limit, which is twice as high.
 _DECODERS = {JPEG: JpegImagePlugin.JpegImageFile,
              PNG: PngImagePlugin.PngImageFile}
 # The last chunk of a PNG file, which is always the same.
@@ -43,18 +41,18 @@ _PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'
 # depth, colour type and, after two bytes that are always 0, interlacing.
 _PNG_CHUNK = struct.Struct('>I4s')
 _PNG_HEADER = struct.Struct('>IIBBxxB')
-# Colour types of a PNG header, and the samples that a pixel has by each.
+# Colour types of a PNG header, and the number of samples of a pixel.
 _PNG_GRAY = 0
 _PNG_PALETTE = 3
 _PNG_SAMPLES = {_PNG_GRAY: 1, 2: 3, _PNG_PALETTE: 1, 4: 2, 6: 4}
-# Of interlaced images, the pixels of each pass: first column, first row, and
-# steps from one to the next.
+# Pixels of each pass of interlaced images: first column, first row, and the
+# steps in both directions.
 _PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
                (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_COLOR_TYPES = {
     _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
     4: 'gray with alpha', 6: 'RGB with alpha'}
-# Modes in which Pillow has 16-bit gray.
+# Pillow's modes for 16-bit gray.
 SIXTEEN_BITS = ('I', 'I;16', 'I;16B', 'I;16L')
 _ORIENTATION = 0x0112  # number of the field in EXIF
 _TURN = 'turn the image files first, such as by `mogrify -auto-orient`'
@@ -62,7 +60,7 @@ _LARGEST_ID = constants.LARGEST_LABEL_ON_DISK
 
 
 class Pair(NamedTuple):
-  """An image file and its label file, not opened yet."""
+  """An image file and its label file."""
   # File name of the image without its folder.
   name: str
   image_path: str
@@ -71,12 +69,12 @@ class Pair(NamedTuple):
 
 
 class ImageFacts(NamedTuple):
-  """What decoding an image told about it."""
+  """Properties of a decoded image."""
   # JPEG or PNG, by content.
   format: str
   # (width, height) in pixels, as stored.
   size: Tuple[int, int]
-  # EXIF's number; 1: viewers show the image as it is stored.
+  # EXIF orientation; 1: viewers show the image as stored.
   orientation: int
   # Smallest and largest value of the upper 8 bits of a 16-bit image; None: it
   # has 8 bits or fewer.
@@ -84,9 +82,9 @@ class ImageFacts(NamedTuple):
 
 
 class PairFacts(NamedTuple):
-  """What decoding a pair told about it."""
+  """Properties of a decoded pair."""
   image: ImageFacts
-  # Pixels of each class; at index 0 those of every label that is none.
+  # Pixels of each class; index 0 counts the labels that are no class.
   class_pixels: Tuple[int, ...]
 
 
@@ -95,8 +93,8 @@ def list_pairs(*, split: str, image_folder: str,
   """Lists the pairs of two folders by name; opens no file.
 
   The label of `a.b.jpg` is `a.b.png`. Hidden files and files that are not
-  images are passed over. What only has the name of an image, such as a link
-  that leads nowhere, is listed; check_pair refuses it.
+  images are ignored. Anything with the name of an image, such as a broken link,
+  is listed; check_pair refuses it.
 
   Args:
     split: 'train' or 'val', for messages that name the options.
@@ -117,7 +115,7 @@ def list_pairs(*, split: str, image_folder: str,
   labels = {os.path.splitext(name)[0]: name
             for name in _files(label_folder, labels_given)
             if name.lower().endswith('.png')}
-  # Each PNG would be its own label.
+  # If they were the same, each PNG would be its own label.
   if os.path.samefile(image_folder, label_folder):
     raise InputError(
         '{}: the labels are expected in another folder', images_given)
@@ -146,7 +144,7 @@ def list_pairs(*, split: str, image_folder: str,
 def _files(folder, given):
   """Returns the names in a folder that are not hidden, sorted.
 
-  Of what is no file, only those that look like an image's.
+  Entries that are not files are included only if named like images.
   """
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder (./download_and_convert_ade20k.sh '
@@ -163,7 +161,7 @@ def _files(folder, given):
 
 
 def has_image_name(name: str) -> bool:
-  """Whether a file name ends as that of an image."""
+  """Returns whether a file name has an image's extension."""
   return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
@@ -175,12 +173,9 @@ def check_pair(pair: Pair, *, image_format: Optional[str] = None,
 
   Args:
     pair: a Pair.
-    image_format: 'jpeg' or 'png', the only format to accept; None: both.
-    palette_labels: take the indices of a palette label as class ids.
-    label_map: which ids are which class.
-
-  Returns:
-    PairFacts.
+    image_format: the format to accept, 'jpeg' or 'png'; None: both.
+    palette_labels: use the indices of a palette label as class ids.
+    label_map: maps ids to classes.
 
   Raises:
     InputError: the pair cannot be used; the message starts with a file name.
@@ -212,7 +207,7 @@ def read_file(path: str) -> bytes:
     raise InputError('{}: {}'.format(
         os.path.basename(path), 'a link that leads nowhere'
         if os.path.islink(path) else 'no such file'))
-  # To open a pipe is to wait for who writes into it.
+  # Opening a pipe would block until something writes to it.
   if not stat.S_ISREG(status.st_mode):
     raise InputError('{}: a {}, expected a file'.format(
         os.path.basename(path), 'folder' if stat.S_ISDIR(status.st_mode)
@@ -231,9 +226,9 @@ def check_sizes(name: str, image_size: Tuple[int, int],
 
   Args:
     name: file name of the image.
-    image_size: as stored.
-    label_size: as stored.
-    orientation: of the image; see ImageFacts.
+    image_size: size as stored.
+    label_size: size as stored.
+    orientation: the image's EXIF orientation.
   """
   if image_size != label_size:
     raise InputError('{}: image {}x{}, label {}x{}{}'.format(
@@ -250,7 +245,7 @@ def image_facts(data: bytes, name: str) -> ImageFacts:
     name: the file's name, for messages.
 
   Raises:
-    InputError: the bytes are no JPEG or PNG, damaged, or too many pixels.
+    InputError: it is no JPEG or PNG, is damaged, or has too many pixels.
   """
   image = decode(data, name)
   image_format = _format_of(data, name)
@@ -261,8 +256,8 @@ def image_facts(data: bytes, name: str) -> ImageFacts:
 
 
 def orientation_of(image: Image.Image) -> int:
-  """Returns EXIF's number for how viewers turn an image; 1: not at all."""
-  # Any bytes can stand there; Pillow raises errors of several classes.
+  """Returns the EXIF orientation; 1: viewers do not turn the image."""
+  # EXIF may hold any bytes; Pillow raises errors of several classes.
   with contextlib.suppress(Exception):
     return image.getexif().get(_ORIENTATION, 1)
   return 1
@@ -273,13 +268,13 @@ def _upper_bits(image):
   extrema = image.getextrema()
   if image.mode in SIXTEEN_BITS:
     return extrema[0] >> 8, extrema[1] >> 8
-  # Pillow has taken the upper bits of each band.
+  # Pillow keeps the upper bits of each band.
   return min(low for low, _ in extrema), max(high for _, high in extrema)
 
 
 def warnings(facts: Mapping[str, ImageFacts], *,
              orientation: bool = True) -> List[str]:
-  """Returns warnings about images that can be used, but look otherwise.
+  """Returns warnings about images that are usable but will look different.
 
   Args:
     facts: ImageFacts by file name.
@@ -311,14 +306,14 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
   Args:
     data: bytes of an image file.
     name: the file's name, for messages.
-    formats: which formats to accept, by content.
-    wanted: 'expected ...', for the message on another one.
+    formats: formats to accept, by content.
+    wanted: 'expected ...', for the message about another format.
 
   Returns:
     A loaded PIL.Image.
 
   Raises:
-    InputError: the bytes are of no such format, damaged, or too many pixels.
+    InputError: it has another format, is damaged, or has too many pixels.
   """
   image_format = _format_of(data, name)
   if image_format not in formats:
@@ -326,7 +321,7 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
         name, image_format.upper(), wanted or 'expected {}'.format(
             ' or '.join(formats).upper())))
   kind = '{} ({} bytes)'.format(image_format.upper(), len(data))
-  # Pillow does without the last chunk, TensorFlow does not.
+  # Pillow accepts a PNG without the last chunk; TensorFlow does not.
   if image_format == PNG and _PNG_END not in data:
     raise InputError('{}: truncated {}'.format(name, kind))
   with _explained(name, kind, header=True):
@@ -336,8 +331,8 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
         name, kind, image.width, image.height, constants.MAX_PIXELS))
   with _explained(name, kind):
     if image_format == PNG:
-      # Checksums of PNG chunks, which load() does not look at. An image that
-      # verify() has read cannot be loaded any more.
+      # verify() checks the PNG chunks' checksums, which load() ignores. An
+      # image cannot be loaded after verify().
       _DECODERS[image_format](io.BytesIO(data)).verify()
       _check_png_rows(data)
     image.load()
@@ -346,10 +341,10 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
 
 @contextlib.contextmanager
 def _explained(name, kind, header=False):
-  """Turns what Pillow raises on bad data into an InputError."""
+  """Turns Pillow's exceptions on bad data into InputError."""
   try:
     yield
-  # Its decoders raise exceptions of a dozen classes.
+  # Pillow's decoders raise exceptions of a dozen classes.
   except Exception as error:
     if 'truncated' in str(error).lower():
       raise InputError('{}: truncated {}'.format(name, kind))
@@ -359,9 +354,9 @@ def _explained(name, kind, header=False):
 
 
 def _check_png_rows(data):
-  """Raises ValueError where a PNG's compressed data end before its last row.
+  """Raises ValueError if a PNG's compressed data end before its last row.
 
-  Pillow fills what is missing with 0; TensorFlow refuses the image.
+  Pillow fills missing rows with 0; TensorFlow refuses the image.
 
   Args:
     data: bytes of a file whose chunks are whole.
@@ -379,14 +374,14 @@ def _check_png_rows(data):
       break
     position += length + 4  # of checksum
   wanted = _png_row_bytes(*header)
-  # No more than that: a few bytes can stand for any number.
+  # The output is limited because a few bytes can expand to any size.
   rows = zlib.decompressobj().decompress(b''.join(compressed), wanted)
   if len(rows) < wanted:
     raise ValueError('{} of {} bytes of pixels'.format(len(rows), wanted))
 
 
 def _png_row_bytes(width, height, depth, color_type, interlaced):
-  """Returns the size of a PNG's rows, each with a byte for its filter."""
+  """Returns the size of a PNG's rows in bytes, filter bytes included."""
   total = 0
   for column, row, across, down in (
       _PNG_PASSES if interlaced else ((0, 0, 1, 1),)):
@@ -399,13 +394,13 @@ def _png_row_bytes(width, height, depth, color_type, interlaced):
 
 
 def label_bytes(pair: Pair) -> bytes:
-  """Returns a label as 8-bit gray PNG, given that check_pair accepted it."""
-  label_path = cast(str, pair.label_path)  # check_pair wants one
+  """Returns a label that check_pair accepted as 8-bit gray PNG."""
+  label_path = cast(str, pair.label_path)  # check_pair requires one
   data = read_file(label_path)
   if _png_type(data) == (8, _PNG_GRAY):
     return data
   label = _decode_label(data, label_path, palette_labels=True)
-  # The indices themselves; convert('L') would give the palette's luma.
+  # These are the indices; convert('L') would give the palette's luma.
   indices = Image.frombytes('L', label.size, label.tobytes())
   out = io.BytesIO()
   indices.save(out, 'PNG')
@@ -422,7 +417,7 @@ def _format_of(data, name):
 
 def _png_type(data):
   """Returns (bit depth, colour type) from a PNG file's header."""
-  # After the signature, the chunk's length and type, width and height.
+  # They follow the signature, the chunk's length and type, and the size.
   return data[24], data[25]
 
 
@@ -434,17 +429,18 @@ def decode_label(
   Args:
     data: bytes of a file.
     name: the file's name, for messages.
-    palette_labels: take the indices of a palette as class ids.
-    largest_id: the largest that it may hold.
+    palette_labels: use the indices of a palette as class ids.
+    largest_id: largest id that it may hold.
 
   Returns:
     A loaded PIL.Image of mode L, or of mode P with palette_labels.
 
   Raises:
-    InputError: it is no 8-bit gray PNG, damaged, or holds what no class is.
+    InputError: it is no 8-bit gray PNG, is damaged, or has a value that is no
+      class.
   """
   label = _decode_label(data, name, palette_labels, largest_id)
-  # Any of 8 bits may be an id of a label map.
+  # A label map may use all 8-bit ids.
   if largest_id == _LARGEST_ID:
     _check_label_values(label.histogram(), name)
   return label
@@ -475,7 +471,7 @@ def _decode_label(data, name, palette_labels, largest_id=_LARGEST_ID):
 
 
 def _check_label_values(counts, name):
-  """Raises InputError where a histogram of 256 values is not that of labels."""
+  """Raises InputError if a histogram of 256 values has values of no label."""
   values = [value for value, count in enumerate(counts) if count]
   if values in ([0, 255], [255]):
     problem = 'only {}: a mask, not class ids'.format(

@@ -1,9 +1,9 @@
-"""Pictures of any shape: listed, read, fitted to a network, labels fitted back.
+"""Lists and reads pictures of any shape; fits them to a network and back.
 
-What a network gets of a picture is what evaluation gives it. Two things are
-otherwise than in a data set, where images are taken as they are stored: EXIF's
-orientation is applied, as whoever looks at a picture sees it so; and a picture
-of any colour type is one. Transparency is dropped, as TensorFlow drops it.
+A network gets pictures preprocessed as in evaluation. Two things differ from
+data sets, whose images are used as stored: the EXIF orientation is applied, as
+in viewers, and any colour type is allowed. Transparency is dropped, as in
+TensorFlow.
 """
 import contextlib
 import logging
@@ -24,34 +24,33 @@ from deeplab.errors import some_messages
 from deeplab.system import parallel
 
 _LOG = logging.getLogger(__name__)
-# Values of EXIF's orientation, and how pixels get from where they are stored to
-# where they are seen: whether rows become columns, then the directions of rows
-# and columns.
+# EXIF orientation to the transformation that viewers apply: whether to
+# transpose, then the directions of rows and columns.
 _TURNS = {2: (False, 1, -1), 3: (False, -1, -1), 4: (False, -1, 1),
           5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1),
           8: (True, -1, 1)}
 
 
 class Fitted(NamedTuple):
-  """A picture as a network takes it."""
-  # [height, width, 3] float32 RGB in [0, 255]; padded on the right and below.
+  """A picture in a network's input size."""
+  # [height, width, 3] float32 RGB in [0, 255], padded on the right and below.
   image: np.ndarray
-  # (height, width) of what is picture there, not padding.
+  # (height, width) without padding.
   size: Tuple[int, int]
 
 
 def list_pictures(path: str, name: str = 'pictures') -> List[str]:
-  """Returns the pictures that a path leads to.
+  """Returns the paths of the pictures at a path.
 
   Args:
-    path: a picture; or a folder, of which those directly in it are taken.
+    path: a picture; or a folder, searched without its subfolders.
     name: the option with this path, for messages.
 
   Returns:
     Paths, at least one; img_2 before img_10.
 
   Raises:
-    InputError: there is none.
+    InputError: there is no picture.
   """
   if os.path.isdir(path):
     paths = png_folder.image_paths(path, name)
@@ -67,17 +66,17 @@ def list_pictures(path: str, name: str = 'pictures') -> List[str]:
 
 def check(paths: List[str], skip_bad: bool = False
           ) -> Tuple[List[str], List[str]]:
-  """Decodes pictures, to tell which can be used before any work.
+  """Decodes pictures to find bad ones before any other work.
 
   Args:
     paths: from list_pictures.
-    skip_bad: leave out those that cannot be used, unless none can.
+    skip_bad: skip bad pictures, unless all are bad.
 
   Returns:
-    (paths, problems): those that can be used, and what is wrong with others.
+    (paths, problems): the good pictures, and the problems of the others.
 
   Raises:
-    InputError: naming the first few that cannot be used.
+    InputError: names the first few bad pictures.
   """
   def check_one(path):
     return pairs.image_facts(pairs.read_file(path), os.path.basename(path))
@@ -101,13 +100,13 @@ def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
 
   Args:
     path: a JPEG or PNG file.
-    exif_rotation: turn it as its EXIF data say that it is seen.
+    exif_rotation: apply the EXIF orientation.
 
   Returns:
     [height, width, 3] uint8 RGB.
 
   Raises:
-    InputError: it is no JPEG or PNG, damaged, or of too many pixels.
+    InputError: it is no JPEG or PNG, is damaged, or has too many pixels.
   """
   name = os.path.basename(path)
   image = pairs.decode(pairs.read_file(path), name)
@@ -121,9 +120,9 @@ def read(path: str, *, exif_rotation: bool = True) -> np.ndarray:
 
 
 def _rgb(image):
-  """Returns a PIL.Image of any mode as uint8 [height, width, 3]."""
+  """Converts a PIL.Image of any mode to uint8 [height, width, 3]."""
   if image.mode in pairs.SIXTEEN_BITS:
-    # Pillow would make 255 of all that is more.
+    # Pillow would clip values above 255.
     gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
     return np.repeat(gray[..., np.newaxis], 3, axis=2)
   if image.mode == 'P' and 'transparency' in image.info:
@@ -133,12 +132,12 @@ def _rgb(image):
 
 def geometry(crop_size: Tuple[int, int],
              resize_factor: int = 1) -> options_lib.PreprocessOptions:
-  """Returns how images become of a network's size.
+  """Returns options that resize images to a network's input size.
 
   Args:
-    crop_size: (height, width) of what the network takes. The longer side of an
-      image becomes the shorter one of these, or a little less.
-    resize_factor: 1 as in the app, 16 as eval.py is documented.
+    crop_size: (height, width) of the network's input. An image's longer side
+      becomes the shorter one of these, or a little less.
+    resize_factor: 1 as in the app, or 16 as in eval.py's documented command.
   """
   side = min(crop_size)
   return options_lib.PreprocessOptions(
@@ -147,7 +146,7 @@ def geometry(crop_size: Tuple[int, int],
 
 
 class Fitter(contextlib.AbstractContextManager):
-  """Fits pictures to a network, until it is closed."""
+  """Fits pictures to a network's input."""
 
   def __init__(self, crop_size: Tuple[int, int], resize_factor: int = 1):
     """Builds the graph; arguments as for `geometry`."""
@@ -159,7 +158,7 @@ class Fitter(contextlib.AbstractContextManager):
       self._session = tf.Session(graph=graph, config=decoding.cpu_only())
 
   def fit(self, picture: np.ndarray) -> Fitted:
-    """Resizes and pads a picture; [height, width, 3] uint8."""
+    """Resizes and pads a picture, [height, width, 3] uint8."""
     return Fitted(
         self._session.run(self._image, {self._picture: picture}),
         preprocess.resized_size_of(
@@ -175,16 +174,15 @@ class Fitter(contextlib.AbstractContextManager):
 
 def labels_as_seen(labels: np.ndarray, fitted_size: Tuple[int, int],
                    size: Tuple[int, int]) -> np.ndarray:
-  """Brings labels of a fitted picture to the picture's own size.
+  """Resizes labels of a fitted picture to the picture's own size.
 
   Args:
-    labels: [height, width] integer, of Fitted.image.
+    labels: [height, width] integer, labels of Fitted.image.
     fitted_size: Fitted.size.
     size: (height, width) of the picture, in pixels.
 
   Returns:
-    uint8 of that size: of each pixel the label of the nearest one; corners are
-    corners, as when the picture was fitted.
+    uint8 of `size`, by nearest neighbour with aligned corners.
   """
   rows, columns = (
       np.rint(np.linspace(0, fitted - 1, own)).astype(np.int64)

@@ -1,17 +1,17 @@
-"""Folders of preprocessed pairs: listed, checked, read.
+"""Lists, checks and reads folders of preprocessed pairs.
 
     FOLDER/images/img_N.png       8-bit RGB, as large as the network's input
     FOLDER/annotations/img_N.png  8-bit gray, class ids 0..31
     FOLDER/manifest.json          which image of the data set each img_N is
 
 Folders of the MLPerf Mobile app are read, too: JPEG images, and annotations as
-bare bytes (.raw) with any ids. As in the app, ids above 31 are ignored.
+raw bytes (.raw) with any ids. Ids above 31 are ignored, as in the app.
 
-With classes of one's own, the manifest has the label map, and annotations hold
-classes, not what that map calls ids.
+If the classes are not ADE20K's, the manifest has the label map, and annotations
+hold classes, not that map's ids.
 
-png_folder_writer writes them. Needs Pillow but not TensorFlow, so that a
-TFLite model can be evaluated where there is an interpreter and nothing else.
+png_folder_writer writes the folders. Needs Pillow but not TensorFlow, so that
+evaluating a TFLite model requires only an interpreter.
 """
 import collections
 import logging
@@ -37,12 +37,12 @@ from deeplab.system import progress
 _LOG = logging.getLogger(__name__)
 _RAW = '.raw'
 _VOID = 255
-# What a manifest tells a report.
+# Fields of a manifest that reports copy.
 _TOLD = ('split', 'geometry')
 
 
 class Listing(NamedTuple):
-  """Images and their annotations, not opened yet."""
+  """Images and their annotations."""
   # img_2 before img_10.
   pairs: Tuple[pairs_lib.Pair, ...]
   # Files in the folder of images that are not images.
@@ -55,14 +55,14 @@ class Listing(NamedTuple):
 
 
 def image_folder(folder: str, name: str) -> str:
-  """Finds the folder of images, given it or the one that holds it.
+  """Finds the folder of images.
 
   Args:
     folder: FOLDER/images or FOLDER.
     name: the option with this value, such as 'test_dir', for messages.
 
   Raises:
-    InputError: no such folder, or one whose writing was not finished.
+    InputError: there is no such folder, or it is incomplete.
   """
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder; gen_preprocessed_data.py makes one',
@@ -79,17 +79,17 @@ def image_folder(folder: str, name: str) -> str:
 
 
 def parent_of(folder: str) -> str:
-  """Returns the folder above FOLDER/images, however that is written."""
+  """Returns FOLDER of any spelling of FOLDER/images."""
   return os.path.dirname(os.path.abspath(folder))
 
 
 def folder_of(pairs: Sequence[pairs_lib.Pair]) -> str:
-  """Returns the folder that has the folder of these pairs' images."""
+  """Returns the FOLDER of some pairs."""
   return parent_of(os.path.dirname(pairs[0].image_path))
 
 
 def folders_in(pairs: Sequence[pairs_lib.Pair]) -> List[str]:
-  """Returns the folder of these pairs' images, and that of annotations."""
+  """Returns the folders of some pairs' images and annotations."""
   return [os.path.dirname(path) for path in (
       pairs[0].image_path, pairs[0].label_path) if path]
 
@@ -105,7 +105,7 @@ def image_paths(folder: str, name: str) -> List[str]:
     List of paths, at least one.
 
   Raises:
-    InputError: no such folder, no image in it, or not finished.
+    InputError: there is no such folder, no image in it, or it is incomplete.
   """
   return _list_images(folder, name)[0]
 
@@ -123,21 +123,21 @@ def _list_images(folder, name):
 
 
 def _visible_files(folder):
-  """Returns names in a folder; of what is no file, those of images only."""
+  """Returns the visible files and image names in a folder."""
   return [entry.name for entry in os.scandir(folder)
           if not entry.name.startswith('.') and (
               entry.is_file() or pairs_lib.has_image_name(entry.name))]
 
 
 def _natural(name):
-  """Sort key by which numbers in names count as numbers."""
+  """Returns a sort key that compares numbers in names by value."""
   parts = re.split(r'(\d+)', name)
   parts[1::2] = map(int, parts[1::2])
   return parts, name
 
 
 def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
-  """Lists images with their annotations, which have the same name.
+  """Lists images with the annotations of the same name.
 
   Args:
     test_dir: FOLDER/images or FOLDER.
@@ -165,7 +165,7 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
         option('val_label_dir', val_label_dir))
   annotations = {
       os.path.splitext(name)[0]: os.path.join(val_label_dir, name)
-      # Reversed, so that a .png takes the place of a .raw.
+      # The order is reversed so that a .png overrides a .raw.
       for name in sorted(_visible_files(val_label_dir), reverse=True)
       if name.lower().endswith(('.png', _RAW))}
   found = [pairs_lib.Pair(
@@ -180,7 +180,7 @@ def _stem(path):
 
 
 def _check_names(found, val_label_dir):
-  """Raises InputError unless every image has an annotation of its own."""
+  """Raises InputError unless every image has its own annotation."""
   missing = [pair.name for pair in found if pair.label_path is None]
   if missing:
     raise InputError(
@@ -199,19 +199,19 @@ def manifest_path(folder: str) -> str:
 
 
 def read_label_map(folder: str) -> Optional[label_maps.LabelMap]:
-  """Returns what the classes of FOLDER are; None where no manifest says so.
+  """Returns the label map of FOLDER; None: there is no manifest.
 
   Raises:
     InputError: the manifest is damaged.
   """
   manifest = read_manifest(folder)
   found = label_maps.optional_from_json(manifest, manifest_path(folder))
-  # A manifest that has no word of classes is of ADE20K's.
+  # A manifest without a label map has ADE20K's classes.
   return found or (label_maps.ADE20K if manifest else None)
 
 
 def read_manifest(folder: str) -> Dict[str, Any]:
-  """Returns the manifest of FOLDER as a dict; {} where there is none."""
+  """Returns the manifest of FOLDER as a dict; {}: there is none."""
   path = manifest_path(folder)
   if not os.path.exists(path):
     return {}
@@ -231,13 +231,13 @@ def _is_listing(images):
 
 
 def check_manifest(paths: Sequence[str]) -> None:
-  """Checks that FOLDER/images has the images of its manifest, and no others.
+  """Checks that FOLDER/images has exactly the images in its manifest.
 
   Args:
-    paths: from `image_paths`; those of another folder are not checked.
+    paths: paths from `image_paths`; folders not named images are not checked.
 
   Raises:
-    InputError: naming the first few images that are missing or not listed.
+    InputError: names the first few images that are missing or not listed.
   """
   images = os.path.dirname(paths[0])
   folder = parent_of(images)
@@ -264,8 +264,8 @@ def origin(pairs: Sequence[pairs_lib.Pair],
            size: Tuple[int, int]) -> Dict[str, Any]:
   """Returns the 'split' and 'geometry' of pairs for a report.
 
-  They come from the manifest if there is one, else from the folder and from
-  (height, width) of the images, in pixels.
+  They come from the manifest, or else from the folder and from `size`, the
+  (height, width) of the images in pixels.
   """
   images = os.path.dirname(pairs[0].image_path)
   manifest = read_manifest(folder_of(pairs))
@@ -289,19 +289,19 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
           label_map: label_maps.LabelMap = label_maps.ADE20K) -> int:
   """Decodes pairs and checks that a model can be evaluated on them.
 
-  Labels above the last class are ignored, and the log says how many there are.
+  Labels above the last class are ignored, and their number is logged.
 
   Args:
-    found: sequence of pairs.Pair.
+    found: the pairs.
     size: (height, width) of the model's input, in pixels.
-    label_map: what the classes are.
+    label_map: the label map of the classes.
 
   Returns:
     Number of pixels with a label above the last class.
 
   Raises:
-    InputError: pairs that cannot be used, the first few named with the reason;
-      no annotation at all with a class; or a manifest that says other classes.
+    InputError: pairs cannot be used (names the first few with the reason), no
+      annotation has a class, or the manifest has other classes.
   """
   folder = folder_of(found)
   label_maps.agreed((manifest_path(folder), read_label_map(folder)),
@@ -326,7 +326,7 @@ def check(found: Sequence[pairs_lib.Pair], size: Tuple[int, int],
 
 
 def _check_pair(pair, size, label_map):
-  """Returns the pixels of an annotation with a class, and those above them."""
+  """Counts the pixels of an annotation with a class, and above the last."""
   image = read_image_file(pair.image_path, pair.name)
   if (image.height, image.width) != tuple(size):
     raise InputError('{} is {}x{}; the model takes {}x{} (height x '
@@ -334,7 +334,7 @@ def _check_pair(pair, size, label_map):
                                      *size))
   if image.mode != 'RGB':
     raise InputError('{} is {}; expected RGB'.format(pair.name, image.mode))
-  # With its folder: the image has the same name.
+  # The folder is included because the image has the same name.
   name = os.path.join(constants.PREPROCESSED_ANNOTATIONS,
                       os.path.basename(pair.label_path))
   label = _read_label_file(pair.label_path, name, image.size)
@@ -363,7 +363,7 @@ def read_image_file(path: str, name: str) -> Image.Image:
 
 
 def _read_label_file(path, name, size):
-  """Returns a loaded PIL.Image of a PNG, or of bytes of (width, height)."""
+  """Loads a PNG, or raw bytes of (width, height), as a PIL.Image."""
   content = pairs_lib.read_file(path)
   if not path.lower().endswith(_RAW):
     return pairs_lib.decode(content, name, formats=(pairs_lib.PNG,))
@@ -375,7 +375,7 @@ def _read_label_file(path, name, size):
 
 def read_pair(pair: pairs_lib.Pair, num_classes: int = constants.NUM_CLASSES
               ) -> Tuple[np.ndarray, np.ndarray]:
-  """Reads an image and its annotation, given that `check` accepted them.
+  """Reads an image and its annotation that `check` accepted.
 
   Returns:
     (image, label): uint8 [height, width, 3] RGB, and int32 [height, width] in
@@ -386,14 +386,14 @@ def read_pair(pair: pairs_lib.Pair, num_classes: int = constants.NUM_CLASSES
 
 
 def read_image(pair: pairs_lib.Pair) -> np.ndarray:
-  """Reads the image alone; see read_pair."""
+  """Reads only the image; see read_pair."""
   return np.array(read_image_file(pair.image_path, pair.name))
 
 
 def read_label(pair: pairs_lib.Pair, size: Tuple[int, int],
                num_classes: int = constants.NUM_CLASSES) -> np.ndarray:
-  """Reads the annotation alone, of (height, width); see read_pair."""
-  path = cast(str, pair.label_path)  # list_pairs wants one
+  """Reads only the annotation, of (height, width); see read_pair."""
+  path = cast(str, pair.label_path)  # list_pairs requires one
   label = np.array(_read_label_file(path, path, size[::-1]), np.int32)
   label[label >= num_classes] = constants.IGNORE_LABEL
   return label

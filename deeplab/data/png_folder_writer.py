@@ -1,7 +1,7 @@
 """Writes batches as a folder of preprocessed pairs; see `png_folder`.
 
-All files get their names in the end. If that is interrupted, the folder has a
-file INCOMPLETE.
+All files get their final names at the end. If that is interrupted, the folder
+has a file INCOMPLETE.
 """
 import collections
 import contextlib
@@ -35,10 +35,10 @@ from deeplab.storage import files
 from deeplab.system import parallel
 from deeplab.system import progress
 
-if TYPE_CHECKING:  # it needs TensorFlow, which this module does without
+if TYPE_CHECKING:  # it imports TensorFlow, which is not needed here
   from deeplab.data import dataset
 
-# Least digits of a number in a name. ADE20K's own names have eight.
+# Minimum number of digits in a name. ADE20K's own names have eight.
 _DIGITS = {options_lib.NUMBERED: 1, options_lib.MLPERF_APP: 8}
 _FOLDERS = (constants.PREPROCESSED_IMAGES, constants.PREPROCESSED_ANNOTATIONS)
 # Patterns of all files in the output folder; the last one appears last.
@@ -47,12 +47,12 @@ _OUTPUTS = tuple(folder + '/img_[0-9]*.png' for folder in _FOLDERS) + (
 
 
 class WriteSummary(NamedTuple):
-  """What was written."""
+  """The result of writing a folder."""
   folder: str
   split: str
   # Number of pairs.
   pairs: int
-  # Number of records left out because they are bad.
+  # Number of bad records that were skipped.
   skipped: int
   geometry: str
   # Duration, in seconds.
@@ -66,23 +66,24 @@ class _Element(NamedTuple):
   image: np.ndarray
   # int32 [height, width], classes.
   label: np.ndarray
-  # File name in the data set, and size there in pixels.
+  # File name in the data set, and original size in pixels.
   source: str
   source_height: int
   source_width: int
 
 
 def read_image_list(path: str) -> List[str]:
-  """Reads the names of images, one a line; blanks around them do not count.
+  """Reads the names of images, one on each line; strips blanks.
 
   Args:
-    path: text file; lines may end as on Windows.
+    path: text file; CRLF line ends are allowed.
 
   Returns:
-    List of str, in the order of the lines.
+    The names in order.
 
   Raises:
-    InputError: no such file, no text, no name, or a name that comes twice.
+    InputError: there is no such file, it is no text, or has no name or a
+      duplicate.
   """
   given = option('image_list', path)
   text = checked_read.read_text(
@@ -106,19 +107,16 @@ def write(batches: 'dataset.Batches', *,
   """Writes batches as a folder of pairs, with a manifest.
 
   Args:
-    batches: dataset.Batches.
-    names: file names of the batches' images in the order of their numbers;
-      None: numbered as they come.
+    batches: the pairs.
+    names: file names of the images in the order of their numbers; None: number
+      them in order of arrival.
     split: 'train' or 'val', for the manifest.
-    preprocess_options: PreprocessOptions of the batches, for the manifest.
-    options: PreprocessedOptions.
-
-  Returns:
-    A WriteSummary.
+    preprocess_options: options of the batches, for the manifest.
+    options: the folder and its layout.
 
   Raises:
-    InputError: the folder holds other files, cannot be written or is full, or
-      a record cannot be used.
+    InputError: the folder holds other files or cannot be written, the disk is
+      full, or a record cannot be used.
   """
   started = time.time()
   folder = options.output_dir
@@ -145,7 +143,7 @@ def write(batches: 'dataset.Batches', *,
       given, folder, _OUTPUTS, lambda unused_path: options.overwrite) as new:
     for entry in _write_pairs(new, batches, names, options):
       entries.append(entry)
-    # They come as the records do; numbers are those of a list of names.
+    # Entries are in the order of records; numbers follow the list of names.
     entries.sort(key=lambda entry: entry[0])
     manifest = dict(facts, count=len(entries),
                     images=[entry for _, entry in entries])
@@ -158,7 +156,7 @@ def write(batches: 'dataset.Batches', *,
 
 
 def summary_line(summary: WriteSummary) -> str:
-  """Says in one line what was written."""
+  """Returns a line about the files written."""
   return '{}: {} pairs in {} ({}; {:.1f} s){}'.format(
       summary.split, summary.pairs, summary.folder, summary.geometry,
       summary.seconds, '; {} bad records left out'.format(summary.skipped)
@@ -167,7 +165,7 @@ def summary_line(summary: WriteSummary) -> str:
 
 @contextlib.contextmanager
 def _explaining_write_errors(folder, entries):
-  """Turns an OSError into an InputError that says how far the writing got."""
+  """Turns an OSError into an InputError with the number of pairs written."""
   try:
     yield
   except OSError as error:
@@ -191,7 +189,7 @@ def _check_may_write(folder, overwrite):
 
 
 def _check_foreign(folder):
-  """Raises InputError where a folder holds files that no run wrote."""
+  """Raises InputError if a folder holds files that no run wrote."""
   foreign = [
       os.path.relpath(path, folder) for path in _present(folder)
       if not constants.is_preprocessed_name(os.path.basename(path))]
@@ -202,7 +200,7 @@ def _check_foreign(folder):
 
 
 def _present(folder):
-  """Returns the paths in the two folders, hidden files left out."""
+  """Returns the paths in both folders, without hidden files."""
   paths = []
   for name in _FOLDERS:
     inner = os.path.join(folder, name)
@@ -248,8 +246,8 @@ class _PairWriter:
   def __call__(self, element):
     """Returns (number, entry of the manifest)."""
     name = constants.preprocessed_name(element.number, self._digits)
-    # Parity: mobile_open's gen_preprocessed_data.py cuts values off to whole
-    # numbers, and does not round them; the padding becomes 127.
+    # Parity: mobile_open's gen_preprocessed_data.py truncates values and does
+    # not round them; the padding becomes 127.
     for folder, array in zip(_FOLDERS, (element.image, element.label)):
       with open(os.path.join(self._folder, folder, name), 'wb') as out:
         out.write(png.encode(array.astype(np.uint8)))

@@ -1,15 +1,14 @@
-"""From a decoded image and label to the network's input size.
+"""Brings decoded images and labels to the network's input size.
 
-The operations work in a session of their own and inside tf.data. They resize to
-a range, then (training) scale at random, pad at the bottom and on the right,
-then (training) crop and flip at random.
+The steps are: resize to a range; in training, scale at random; pad at the
+bottom and on the right; in training, crop and flip at random.
 
-Unless a function says otherwise, an image is float32 [height, width, 3], RGB in
-[0, 255], and a label is an integer [height, width, 1] or None; results have the
-types of the arguments.
+By default an image is float32 [height, width, 3], RGB in [0, 255], and a label
+is an integer [height, width, 1] or None; results have the types of the
+arguments.
 
-Random numbers are arguments in [0, 1). A caller that derives them from a seed
-gets the same result whatever runs in parallel.
+Random numbers are arguments in [0, 1). If the caller derives them from a seed,
+results do not depend on parallel execution.
 """
 from typing import Optional, Tuple
 
@@ -29,20 +28,20 @@ def for_evaluation(
   """Brings an image and its label to the crop size, without randomness.
 
   Args:
-    image: of any numeric type.
-    label: of any integer type, ids as on disk; or None.
-    options: PreprocessOptions.
-    label_map: which ids are which class.
+    image: an image of any numeric type.
+    label: ids on disk, of any integer type; or None.
+    options: size and resizing.
+    label_map: maps ids to classes.
 
   Returns:
     (image, label): float32 [crop_height, crop_width, 3] and int32 [crop_height,
-    crop_width, 1], classes. An image that is larger than the crop after
-    resizing fails when it is evaluated, with tf.errors.InvalidArgumentError.
+    crop_width, 1], classes. The graph fails with tf.errors.InvalidArgumentError
+    if a resized image is larger than the crop.
   """
   image = _image(image)
   shape = tf.shape(image)
   size = resized_size(shape[0], shape[1], options)
-  # Before memory is taken for what cannot be used.
+  # Checked before memory is allocated.
   fits = tf.Assert(tf.reduce_all(size <= options.crop_size),
                    ['larger than the crop', size])
   with tf.control_dependencies([fits]):
@@ -60,16 +59,16 @@ def for_training(
   """Brings an image and its label to the crop size, augmented at random.
 
   Args:
-    image: as for `for_evaluation`.
-    label: as for `for_evaluation`, not None.
-    options: PreprocessOptions.
+    image: as in `for_evaluation`.
+    label: as in `for_evaluation`, not None.
+    options: size and augmentation.
     seed: int64 [2]; equal seeds give equal results.
-    label_map: which ids are which class.
+    label_map: maps ids to classes.
 
   Returns:
     (image, label) as from `for_evaluation`.
   """
-  # For the scale, the row and the column of the crop, and the flip.
+  # The draws are for the scale, the crop's row and column, and the flip.
   draws = tf.random.stateless_uniform([4], seed)
   image = _image(image)
   image, label = resize_to_range(image, label, options)
@@ -83,7 +82,7 @@ def for_training(
 
 def resized_size(height: tf.Tensor, width: tf.Tensor,
                  options: options_lib.PreprocessOptions) -> tf.Tensor:
-  """Computes the size an image is resized to before it is padded.
+  """Computes the size of an image after resizing, before padding.
 
   Args:
     height: int32 scalar, pixels.
@@ -102,17 +101,17 @@ def resized_size(height: tf.Tensor, width: tf.Tensor,
   limit = _longest_side(options)
   if limit is not None:
     scale = tf.where(tf.floor(longer * scale) > limit, limit / longer, scale)
-  # Deviates: the reference fails on a side that comes out as 0.
+  # Deviates: the reference fails if a side becomes 0.
   size = tf.maximum(tf.cast(tf.floor(sides * scale), tf.int32), 1)
   return _up_to_factor(size, options)
 
 
 def resized_size_of(height: int, width: int,
                     options: options_lib.PreprocessOptions) -> Tuple[int, int]:
-  """Computes in NumPy what `resized_size` does, for error messages."""
+  """Computes `resized_size` in NumPy, for error messages."""
   if options.min_resize_value is None:
     return int(height), int(width)
-  # Every step in float32, as in the graph: a product just below a whole number
+  # All steps use float32, like the graph: a product just below a whole number
   # would be rounded down differently in float64.
   sides = np.array([height, width], np.float32)
   scale = np.float32(options.min_resize_value) / sides.min()
@@ -130,19 +129,19 @@ def resize_to_range(
 ) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
   """Resizes to a range of sizes and keeps the aspect ratio.
 
-  The shorter side becomes `min_resize_value`, unless the longer one would
-  exceed `max_resize_value`: then that becomes `max_resize_value`. With a
+  The shorter side becomes `min_resize_value`. If the longer side would exceed
+  `max_resize_value`, it becomes `max_resize_value` instead. With a
   `resize_factor` both sides are multiples of it, plus one.
 
   Args:
-    image: of any numeric type.
+    image: an image of any numeric type.
     label: a label or None.
-    options: PreprocessOptions; without `min_resize_value` nothing is resized.
+    options: the range; without `min_resize_value` nothing is resized.
 
   Returns:
-    (image, label), resized; the image is float32. If it would have more than
-    constants.MAX_PIXELS, which a narrow image can without a limit, the graph
-    fails with tf.errors.InvalidArgumentError.
+    (image, label), resized; the image is float32. The graph fails with
+    tf.errors.InvalidArgumentError if it would have more than
+    constants.MAX_PIXELS, which is possible for a narrow image without a limit.
   """
   if options.min_resize_value is None:
     return tf.cast(image, tf.float32), label
@@ -160,11 +159,10 @@ def random_scale(
     image: tf.Tensor, label: Optional[tf.Tensor], *,
     options: options_lib.PreprocessOptions, draw: tf.Tensor
 ) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
-  """Scales by a factor between the least and the greatest one.
+  """Scales by a random factor from the options' range.
 
-  The factors are evenly spaced, `scale_factor_step_size` apart, both ends
-  included. With a step of 0 all factors of the range are equally likely. Sides
-  are rounded down.
+  The factors are `scale_factor_step_size` apart, both ends included. With a
+  step of 0 the distribution is uniform. Sides are rounded down.
   """
   low, high = options.min_scale_factor, options.max_scale_factor
   if low == high == 1.0:
@@ -183,15 +181,15 @@ def pad_to_crop(
     image: tf.Tensor, label: Optional[tf.Tensor],
     options: options_lib.PreprocessOptions
 ) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
-  """Pads at the bottom and on the right to at least the crop size.
+  """Pads at the bottom and on the right, to at least the crop size.
 
   The image is padded with mid-grey, the label with the ignored class.
   """
   missing = tf.maximum(options.crop_size - tf.shape(image)[:2], 0)
   paddings = [[0, missing[0]], [0, missing[1]], [0, 0]]
   # Parity: research/deeplab's core/preprocess_utils.py, pad_to_bounding_box,
-  # pads the difference from mid-grey with 0. That rounds the image's last bit,
-  # to which scores of quantized models are sensitive.
+  # pads the difference from mid-grey with 0. This rounds the image's last bit,
+  # which affects the scores of quantized models.
   image = (tf.pad(image - constants.PADDING_VALUE, paddings) +
            constants.PADDING_VALUE)
   if label is not None:
@@ -203,15 +201,15 @@ def random_crop(
     image: tf.Tensor, label: tf.Tensor, *,
     options: options_lib.PreprocessOptions, draws: tf.Tensor
 ) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Cuts the same window of the crop size out of an image and its label.
+  """Crops an image and its label to the same random window.
 
   Args:
     image: no side is shorter than the crop.
-    label: of the same size.
-    options: PreprocessOptions.
+    label: a label of the same size.
+    options: the crop size.
     draws: float32 [2], for the row and the column.
   """
-  # A draw is at most 1 - 2**-23, so that its product with n stays below n.
+  # A draw is at most 1 - 2**-23, so its product with n is below n.
   positions = tf.shape(image)[:2] - options.crop_size + 1
   top_left = tf.cast(draws * tf.cast(positions, tf.float32), tf.int32)
   begin = tf.concat([top_left, [0]], axis=0)
@@ -221,7 +219,7 @@ def random_crop(
 
 def random_flip(image: tf.Tensor, label: tf.Tensor, *,
                 draw: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Mirrors left and right if the draw is below 0.5."""
+  """Flips horizontally if the draw is below 0.5."""
   return tf.cond(
       draw < 0.5,
       lambda: (tf.reverse(image, [1]), tf.reverse(label, [1])),
@@ -236,7 +234,7 @@ def _image(image):
 
 
 def _classes(label, label_map):
-  """Makes classes of ids on disk: int32 of the same shape, or None of None."""
+  """Maps ids on disk to int32 classes of the same shape; None to None."""
   if label is None:
     return None
   label = tf.cast(label, tf.int32)
@@ -253,13 +251,13 @@ def _longest_side(options):
   if limit is None:
     return None
   if factor is not None:
-    # Rounding up to the factor must not lead past the limit.
+    # Rounding up to the factor must not exceed the limit.
     limit -= (limit - 1) % factor
   return float(limit)
 
 
 def _up_to_factor(size, options):
-  """Raises an integer array or tensor to a multiple of the factor, plus 1."""
+  """Rounds an array or tensor up to a multiple of the factor, plus 1."""
   factor = options.resize_factor
   if factor is None:
     return size
@@ -267,9 +265,9 @@ def _up_to_factor(size, options):
 
 
 def _scale_factors(options):
-  """Returns the scale factors to choose from, evenly spaced, as an array."""
+  """Returns an array of the evenly spaced scale factors."""
   low, high = options.min_scale_factor, options.max_scale_factor
-  # The margin keeps the last one where (1.9 - 0.5) / 0.1 is just below 14.
+  # The margin keeps the last factor: (1.9 - 0.5) / 0.1 is just below 14.
   steps = int((high - low) / options.scale_factor_step_size + 1e-6)
   return np.linspace(low, high, steps + 1)
 
@@ -277,7 +275,7 @@ def _scale_factors(options):
 def _resize(image, label, size):
   """Resizes, bilinear for the image and nearest neighbour for the label.
 
-  The image becomes float32: a cast before would take time and change no bit.
+  The image becomes float32; a cast before would be slower and change no bit.
   """
   image = tf.squeeze(tf.image.resize_bilinear(
       tf.expand_dims(image, 0), size, align_corners=True), [0])
@@ -288,7 +286,7 @@ def _resize(image, label, size):
 
 
 def _with_crop_shape(image, label, options):
-  """Sets the static shapes, checked when the tensors are evaluated."""
+  """Sets static shapes; the graph checks them."""
   height, width = options.crop_size
   image = tf.ensure_shape(image, [height, width, 3])
   if label is not None:

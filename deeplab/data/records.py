@@ -1,11 +1,11 @@
-r"""TFRecord shards of tf.Example: written, described and found.
+r"""Writes, describes and finds TFRecord shards of tf.Example.
 
     SPLIT-0000N-of-00004.tfrecord  the records
-    SPLIT.json                     what the shards are, written last
-    SPLIT.INCOMPLETE               there while the others get their names
+    SPLIT.json             description of the shards, written last
+    SPLIT.INCOMPLETE       marker while the others are renamed
 
-SPLIT.json is an object; `shards` has an entry for each shard, by which readers
-know that it is whole and of the same set as the others:
+`shards` in SPLIT.json has an entry for each shard. Readers use it to check that
+the shard is complete and belongs to the same set as the others:
 
     {"split": "val",
      "pairs": 2000,
@@ -13,8 +13,8 @@ know that it is whole and of the same set as the others:
                  "bytes": 23154021, "sha256": "..."}, ...],
      ...}
 
-The builder adds pairs left out, the seed of the order, the share of each class
-and, if it was given one, the label map. The reference's sets have no such file.
+The builder adds the skipped pairs, the seed of the order, the share of each
+class and, if given, the label map. The reference's sets have no such file.
 """
 import contextlib
 import errno
@@ -55,7 +55,7 @@ BUILD_AGAIN = 'run build_ade20k_data.py again'
 def make_example(*, image_bytes: bytes, label_bytes: bytes, filename: str,
                  image_format: str, label_format: str, height: int,
                  width: int) -> tf.train.Example:
-  """Makes the tf.train.Example of one pair.
+  """Builds the tf.train.Example of one pair.
 
   Args:
     image_bytes: bytes of a JPEG or PNG file.
@@ -88,10 +88,10 @@ def _int_feature(value):
 
 
 class Parsed(NamedTuple):
-  """What readers take of a tf.Example; the images are not decoded."""
+  """Fields of a tf.Example that readers use; images are not decoded."""
   image_encoded: bytes
   label_encoded: bytes
-  # constants.KEY_FILENAME as it stands there; empty: none.
+  # The stored constants.KEY_FILENAME; empty: none.
   filename: bytes
 
 
@@ -99,7 +99,7 @@ def parse(data: bytes) -> Parsed:
   """Parses a serialized tf.Example.
 
   Raises:
-    InputError: it is another thing; in words that go after 'record N'.
+    InputError: it is no such example; the text follows 'record N'.
   """
   try:
     features = tf.train.Example.FromString(data).features.feature
@@ -117,7 +117,7 @@ def parse(data: bytes) -> Parsed:
 
 
 def name_in_messages(filename: bytes) -> str:
-  """Returns the name of a record's image as it stands after 'record N'."""
+  """Formats the name of a record's image, to follow 'record N'."""
   return '({})'.format(constants.text_of_name(filename) or 'no name')
 
 
@@ -128,11 +128,11 @@ def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
     serialized: scalar string tensor.
 
   Returns:
-    Dict of scalar string tensors, named as in Parsed. The graph fails if it is
-    no such example.
+    Dict of scalar string tensors, named as in Parsed. The graph fails if the
+    example is malformed.
   """
-  # Not tf.io.parse_single_example: its error has the data in its text, with
-  # which TensorFlow 1.15 ends with a segmentation fault.
+  # Not tf.io.parse_single_example: its error text contains the data, which
+  # crashes TensorFlow 1.15 with a segmentation fault.
   features, = _decode_proto(serialized, 'Example', 'features').values
   entries, = _decode_proto(features[0], 'Features', 'feature').values
   keys, found = _decode_proto(
@@ -160,17 +160,17 @@ def _decode_proto(serialized, message, *fields):
 
 
 class Content(NamedTuple):
-  """What a split is to hold."""
+  """The content of a split to write."""
   output_dir: str  # exists
   split: str
-  # Of each shard, its records; taken once.
+  # Records of each shard; iterated once.
   shards: Sequence[Iterable[tf.train.Example]]
-  # What else the description says.
+  # Other facts for the description.
   facts: Mapping[str, object] = {}
 
 
 class ShardFacts(NamedTuple):
-  """What a description says of a shard."""
+  """Description of a shard."""
   name: str
   records: int
   bytes: int
@@ -185,26 +185,26 @@ def write_shards(
   Args:
     output_dir: an existing folder.
     split: 'train' or 'val'.
-    shards: list of iterables of tf.train.Example, one a shard.
+    shards: the records of each shard.
 
   Returns:
-    List of the shards' paths.
+    The shards' paths.
   """
   return write_splits([Content(output_dir, split, shards)])[0]
 
 
 def write_splits(contents: Sequence[Content]) -> List[List[str]]:
-  """Writes shards and description of splits: all of them, or none.
+  """Writes shards and descriptions of splits: all of them, or none.
 
-  Everything is on the disk under other names before the first file gets its
-  own. Whoever reads a split sees the older set or the new one, whole, or,
-  where this is killed in between, SPLIT.INCOMPLETE, which readers refuse.
+  All files are complete on disk under temporary names before the first one is
+  renamed. Readers find the complete old or new set. If this process is killed
+  in between, they find SPLIT.INCOMPLETE and refuse the split.
 
   Args:
-    contents: of each split, once.
+    contents: the content of each split.
 
   Returns:
-    Of each split, list of the shards' paths.
+    The shards' paths of each split.
 
   Raises:
     InputError: a file cannot be written, or another process writes there.
@@ -249,7 +249,7 @@ def _unfinished(contents):
 
 
 def _unmark(contents, paths, markers):
-  """Has readers see what is there, once nothing else is."""
+  """Removes stale shards, then the INCOMPLETE marker."""
   for content, kept in zip(contents, paths):
     _remove_others(content, kept)
   for marker in markers:
@@ -262,7 +262,7 @@ def _write_shard(path, examples):
   try:
     with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
       for example in examples:
-        # The same bytes for the same pair, on every run.
+        # Deterministic, so that every run writes the same bytes.
         data = example.SerializeToString(deterministic=True)
         writer.write(data)
         count += 1
@@ -298,7 +298,7 @@ def _marker(folder, split):
 
 
 def _mark(markers):
-  """Makes files; where one cannot be made, none is there that was not."""
+  """Creates marker files; if one fails, removes those it created."""
   made: List[str] = []
   try:
     for marker in markers:
@@ -314,7 +314,7 @@ def _mark(markers):
 
 
 def _remove_others(content, kept):
-  """Removes a split's shards that are not of the set that is there now."""
+  """Removes a split's shards that are not in `kept`."""
   for name in _shards_in(content.output_dir, content.split):
     path = os.path.join(content.output_dir, name)
     if path not in kept:
@@ -325,7 +325,7 @@ def _remove_others(content, kept):
 
 
 class Description(NamedTuple):
-  """What SPLIT.json says."""
+  """Content of SPLIT.json."""
   path: str
   pairs: int
   # By name.
@@ -338,7 +338,7 @@ class ShardSet(NamedTuple):
   """The shards of one split."""
   # In order.
   paths: Tuple[str, ...]
-  # None: there is none, as of the reference's sets.
+  # None: not described, like the reference's sets.
   description: Optional[Description]
 
 
@@ -348,19 +348,18 @@ def find_shards(dataset_dir: str, split: str) -> List[str]:
 
 
 def find(dataset_dir: str, split: str) -> ShardSet:
-  """Finds the shards of a split and checks that they are one set, whole.
+  """Finds the shards of a split and checks that they are one complete set.
 
   Args:
     dataset_dir: folder with the shards of one or more splits.
     split: 'train' or 'val'.
 
   Returns:
-    A ShardSet; no shard has been opened.
+    A ShardSet; no shard is opened.
 
   Raises:
-    InputError: no such folder; no shard of the split; a shard is missing; a
-      shard that is not of the set; no record in any shard; a build that was not
-      finished.
+    InputError: there is no such folder, no shard of the split or no record; a
+      shard is missing or belongs to another set; or a build was not finished.
   """
   if not remote.is_folder(dataset_dir):
     raise InputError(
@@ -384,7 +383,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
   for path in paths:
     if not remote.is_file(path):
       raise InputError('{}: expected a file; {}'.format(path, BUILD_AGAIN))
-  # A file without records has no byte: the format has no file header.
+  # A file without records is empty: the format has no file header.
   if not any(map(remote.size, paths)):
     raise InputError(
         '{} has 0 records in {} ({} empty shards); run '
@@ -393,7 +392,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
 
 
 def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
-  """Returns (index, count) of a split's shards by name, of whatever set."""
+  """Returns (index, count) of a split's shards of any set, by name."""
   found = {}
   for name in sorted(remote.names_in(folder)):
     parsed = constants.parse_shard_name(name)
@@ -403,7 +402,7 @@ def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
 
 
 def _check_described(folder, shards, description):
-  """Checks that the shards are those that the description names."""
+  """Checks that the shards are the described ones."""
   wanted = description.shards
   missing = sorted(set(wanted) - set(shards))
   if missing:
@@ -418,7 +417,7 @@ def _check_described(folder, shards, description):
 
 
 def _check_whole(folder, split, shards):
-  """Checks that names cover 0..count-1 once."""
+  """Checks that the indices are 0..count-1."""
   outside = [name for name, (index, count) in shards.items()
              if index >= count]
   if outside:
@@ -438,10 +437,10 @@ def _check_whole(folder, split, shards):
 
 
 def read_description(folder: str, split: str) -> Optional[Description]:
-  """Returns the Description of a split; None where there is no file.
+  """Returns the Description of a split; None: there is no file.
 
   Raises:
-    InputError: there is one that cannot be read.
+    InputError: the file cannot be read.
   """
   path = os.path.join(folder, constants.description_name(split))
   if not (remote.exists(path) or os.path.islink(path)):

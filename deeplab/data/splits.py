@@ -1,9 +1,9 @@
-"""The records of a split that are to be read: all, or those that are sound.
+"""Selects the records of a split to read: all, or only the good ones.
 
-At the start, the sizes and counts of shards are compared with SPLIT.json. With
-DatasetOptions.verify_records, or if bad records are to be left out, every
-record is read and decoded first. Otherwise TensorFlow finds a bad record when
-it is used; `diagnose` says which one it was.
+First, the sizes and counts of shards are compared with SPLIT.json. With
+DatasetOptions.verify_records, or if bad records are skipped, every record is
+read and decoded before use. Otherwise TensorFlow fails at a bad record, and
+`diagnose` finds it.
 """
 import contextlib
 import itertools
@@ -40,16 +40,16 @@ from deeplab.system import progress
 
 _LOG = logging.getLogger(__name__)
 _REBUILD = 'rebuild this shard with build_ade20k_data.py'
-# Bad records that are named if they are left out.
+# Most skipped records to name in the log.
 _NAMED = 20
 
 
 class Shard(NamedTuple):
-  """What is to be read of a shard."""
+  """The records to read from a shard."""
   path: str
-  # Number of records before the first one that TensorFlow cannot read.
+  # Number of records before the first unreadable one.
   readable: int
-  # Positions among these of records that are left out, counted from 0.
+  # Positions of skipped records among them, counted from 0.
   bad: Tuple[int, ...] = ()
 
   @property
@@ -59,13 +59,13 @@ class Shard(NamedTuple):
 
 
 class Split(NamedTuple):
-  """What is to be read of a split."""
+  """The records to read from a split."""
   shards: Tuple[Shard, ...]
-  # Number of records that are left out.
+  # Number of skipped records.
   skipped: int
-  # Tells whether the shards are still the same files.
+  # State of the shards' files, to notice changes.
   state: Tuple[remote.State, ...]
-  # Which ids of the labels are which class.
+  # Maps ids of the labels to classes.
   label_map: label_maps.LabelMap
 
   @property
@@ -83,14 +83,14 @@ def label_map_of(
     options: options_lib.DatasetOptions,
     *others: Tuple[label_maps.Source, Optional[label_maps.LabelMap]]
 ) -> label_maps.LabelMap:
-  """Finds out what the classes of a split are; opens no shard.
+  """Returns the label map of a split; opens no shard.
 
   Args:
     options: folder, split, label_map.
-    *others: who else says what they are, as for label_map.agreed.
+    *others: other sources of the label map, for label_maps.agreed.
 
   Raises:
-    InputError: a label map that cannot be used, or two that differ.
+    InputError: a label map cannot be used, or two differ.
   """
   sources: List[
       Tuple[label_maps.Source, Optional[label_maps.LabelMap]]] = []
@@ -106,18 +106,18 @@ def label_map_of(
 def open_split(
     options: options_lib.DatasetOptions,
     *others: Tuple[label_maps.Source, Optional[label_maps.LabelMap]]) -> Split:
-  """Finds the records of a split, and checks them as far as is asked for.
+  """Finds the records of a split, and checks them as the options require.
 
   Args:
     options: folder, split, verify_records, on_bad_record, label_map.
-    *others: who else says what the classes are; see label_map_of.
+    *others: other sources of the label map; see label_map_of.
 
   Returns:
     A Split with at least one record.
 
   Raises:
-    InputError: shards that are not one whole set; a record that cannot be used,
-      unless those are left out; label maps that differ.
+    InputError: the shards are not one complete set, a record is bad and bad
+      ones are not skipped, or label maps differ.
   """
   shard_set = records.find(options.dataset_dir, options.split)
   description = shard_set.description
@@ -151,10 +151,10 @@ def open_split(
 
 
 def state_of(paths: Sequence[str]) -> Tuple[remote.State, ...]:
-  """Returns what changes if files are replaced or written to.
+  """Returns a state that changes if files are replaced or modified.
 
   Raises:
-    InputError: a file cannot be looked at any more.
+    InputError: a file is no longer accessible.
   """
   try:
     return tuple(map(remote.state, paths))
@@ -169,12 +169,12 @@ def _expected(path, description, skips):
   """Returns the number of records that a shard should have.
 
   Args:
-    path: of the shard.
+    path: path of the shard.
     description: records.Description, or None.
-    skips: whether bad records are left out, and not refused.
+    skips: whether bad records are skipped, not refused.
 
   Raises:
-    InputError: the shard is not the one that is described, or it is damaged.
+    InputError: the shard is not the described one, or is damaged.
   """
   tally = framing.tally(path)
   if tally.problem and not skips:
@@ -193,7 +193,7 @@ def _expected(path, description, skips):
 
 
 def _compare_checksums(shards, description):
-  """Raises InputError if a shard without a bad record is another one."""
+  """Raises InputError if a good shard has another checksum."""
   for shard in progress.shown(shards, 'checksums', unit='shard'):
     wanted = description.shards[os.path.basename(shard.path)]
     if shard.num_records == wanted.records and (
@@ -206,17 +206,17 @@ def _compare_checksums(shards, description):
 
 
 class _Record(NamedTuple):
-  """A record as TensorFlow reads it."""
+  """A record."""
   path: str
   # Counted from 0 in each shard.
   number: int
   data: bytes
-  # Why it and those after it cannot be read; '': it has been read.
+  # Why it and the following records cannot be read; '': it is readable.
   unreadable: str = ''
 
 
 def _records_of(path: str) -> Iterator[_Record]:
-  """Yields the records of a shard up to the first that cannot be read."""
+  """Yields the records of a shard up to the first unreadable one."""
   tally = framing.tally(path)
   problem = tally.problem
   numbers = itertools.count()
@@ -232,7 +232,7 @@ def _records_of(path: str) -> Iterator[_Record]:
 
 def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
              ) -> Generator[Tuple[_Record, Optional[Message]], None, None]:
-  """Yields records without their data, and what is wrong with each."""
+  """Yields records without their data, and the problem of each or None."""
   def check(record):
     problem = None
     try:
@@ -251,15 +251,15 @@ def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
 
 def _sound(expected: Dict[str, int], largest_id: int, title: str
            ) -> Tuple[List[Shard], List[Message]]:
-  """Decodes every record of some shards.
+  """Decodes every record of the expected shards.
 
   Args:
     expected: number of records by path.
-    largest_id: the largest that a label may hold.
-    title: what to call the progress.
+    largest_id: largest id that a label may hold.
+    title: title of the progress bar.
 
   Returns:
-    (shards, problems): the records to read, and what is wrong with others.
+    (shards, problems): the records to read, and the problems of others.
   """
   shards = {path: Shard(path, count) for path, count in expected.items()}
   problems = []
@@ -285,15 +285,15 @@ def _sound(expected: Dict[str, int], largest_id: int, title: str
 def diagnose(
     paths: Sequence[str],
     largest_id: int = constants.LARGEST_LABEL_ON_DISK) -> Optional[Message]:
-  """Looks for the record that made TensorFlow fail.
+  """Finds the record that made TensorFlow fail.
 
   Args:
-    paths: list of shards.
-    largest_id: the largest that a label may hold.
+    paths: the shards.
+    largest_id: largest id that a label may hold.
 
   Returns:
-    One line that names shard, record (counted from 0) and defect; None if every
-    record is sound.
+    One line that names shard, record (counted from 0) and problem; None: every
+    record is good.
   """
   total = sum(framing.tally(path).records for path in paths)
   with contextlib.closing(_checked(

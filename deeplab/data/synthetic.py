@@ -1,9 +1,9 @@
-"""Small painted scenes in ADE20K's folder layout, for demos and tests.
+"""Paints small scenes in ADE20K's folder layout, for demos and tests.
 
-Indoor and outdoor scenes of a dozen classes. Every class has a colour of its
-own, varied by instance, shading and grain, so that a small network learns
-them in a few hundred steps. Ids above 31 and unlabelled pixels occur as in
-ADE20K. The scenes say nothing about how well a model does on photographs.
+The scenes have a dozen classes. Every class has its own colour, varied by
+instance, shading and grain, so a small network learns them in a few hundred
+steps. Ids above 31 and unlabelled pixels occur as in ADE20K. Scores on these
+scenes do not predict scores on photographs.
 """
 import os
 from typing import Tuple
@@ -20,7 +20,7 @@ from deeplab.storage import files
 from deeplab.system import progress
 
 DATASET_FOLDER = 'ADEChallengeData2016'
-# Says that the pictures beside it may be replaced: they are not ADE20K.
+# Marks a folder whose pictures may be replaced: they are not ADE20K.
 _MARKER = 'synthetic.txt'
 _MARKER_TEXT = 'Painted by make_synthetic_ade20k.py; not ADE20K.\n'
 _SPLIT_FOLDERS = {'train': 'training', 'val': 'validation'}
@@ -59,17 +59,17 @@ def label_of(name: str) -> int:
 def make_dataset(options: options_lib.SyntheticOptions) -> str:
   """Paints a data set and publishes it when it is complete.
 
-  The files of an earlier run are replaced; all others in the folder stay.
+  Replaces the files of an earlier run and keeps all others in the folder.
 
   Args:
-    options: SyntheticOptions; picture i of a split depends on seed, size and i
-      only.
+    options: counts, size and seed; picture i of a split depends only on seed,
+      size and i.
 
   Returns:
     The path of the ADEChallengeData2016 folder.
 
   Raises:
-    InputError: another file has a name that is needed.
+    InputError: a file that no run wrote has a needed name.
   """
   folder = os.path.join(options.output_dir, DATASET_FOLDER)
   if os.path.isdir(folder) and not _is_marker(
@@ -94,7 +94,7 @@ def _is_marker(path):
 
 
 def _paint_all(folder, counts, long_side, seed):
-  """Writes the pictures of both splits; counts is a dict by split."""
+  """Writes the pictures of both splits; counts are by split."""
   for split, count in counts.items():
     images, labels = (os.path.join(folder, kind, _SPLIT_FOLDERS[split])
                       for kind in ('images', 'annotations'))
@@ -102,7 +102,7 @@ def _paint_all(folder, counts, long_side, seed):
     os.makedirs(labels)
     for index in progress.shown(range(1, count + 1), 'painting ' + split,
                                 unit='pair'):
-      # A seed for each: how many are painted before does not matter.
+      # Each picture has its own seed, so the counts do not matter.
       image, label = paint_scene(
           np.random.RandomState(
               [seed, constants.SPLITS.index(split), index]), long_side)
@@ -119,7 +119,7 @@ def paint_scene(random: np.random.RandomState,
   """Paints one scene.
 
   Args:
-    random: numpy RandomState.
+    random: source of randomness.
     long_side: longer side, in pixels; the other is 60 to 100 % of it.
 
   Returns:
@@ -189,7 +189,7 @@ def _paint_indoors(canvas):
 
 
 class _Canvas:
-  """An image and its label, painted together; coordinates are fractions."""
+  """Paints an image and its label together; coordinates are fractions."""
 
   def __init__(self, random, size):
     self.random = random
@@ -223,7 +223,7 @@ class _Canvas:
     self.label[mask] = label_of(name)
 
   def shaded(self):
-    """Returns the image as uint8 under light that comes from one side."""
+    """Returns the image as uint8, lit from one side."""
     slope_x, slope_y = self.random.uniform(-0.15, 0.15, 2)
     light = 1 + slope_x * (self._x - 0.5) + slope_y * (self._y - 0.5)
     return np.clip(self._image * light[..., np.newaxis], 0, 255).astype(

@@ -1,7 +1,6 @@
-"""A predictor of an exported model, in any format.
+"""Base class for predictors of exported models, whatever their format.
 
-Its input is in [-1, 1], and usually in a batch of fixed size. Needs no
-TensorFlow.
+Inputs are in [-1, 1]; the batch size is usually fixed. Needs no TensorFlow.
 """
 from typing import Optional, Sequence, Tuple, cast
 
@@ -13,17 +12,17 @@ from deeplab.models import interface
 
 
 class ExportedPredictor(interface.Predictor):
-  """What the formats share; each has a class that runs it."""
+  """Pads batches and scales inputs; subclasses run the model."""
 
   def __init__(self, path: str, shape: Optional[Sequence[Optional[int]]]):
     """Checks the input.
 
     Args:
       path: the file or folder.
-      shape: of its input; None: of unknown rank. A side of None is open.
+      shape: shape of the input; None: unknown rank. A None side is dynamic.
 
     Raises:
-      InputError: it takes no images of a fixed size.
+      InputError: the input is not a batch of images of a fixed size.
     """
     self.description = path
     shape = list(shape or ())
@@ -35,7 +34,7 @@ class ExportedPredictor(interface.Predictor):
     self._batch_size = shape[0]
 
   def _run(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns integer labels of a batch of the size that the model takes.
+    """Returns integer labels of a batch of the model's own size.
 
     Args:
       inputs: [batch, height, width, 3] float32 RGB in [-1, 1].
@@ -43,16 +42,16 @@ class ExportedPredictor(interface.Predictor):
     raise NotImplementedError
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Returns images in [-1, 1]; see interface.Predictor."""
+    """Returns images in [-1, 1]."""
     return constants.scale_to_model_range(images)
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of such images; see interface.Predictor."""
+    """Returns int32 labels of prepared images."""
     size = self._batch_size or len(inputs)
-    # The last batch may be short: its last image fills it.
+    # A short last batch is padded with its last image.
     padded = np.concatenate(
         [inputs] + [inputs[-1:]] * (-len(inputs) % size))
     outputs = [self._run(padded[start:start + size])
                for start in range(0, len(padded), size)]
-    # An ArgMax that another tool exported may give int64.
+    # ArgMax may return int64 in files from other tools.
     return np.concatenate(outputs)[:len(inputs)].astype(np.int32)

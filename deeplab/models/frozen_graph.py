@@ -1,9 +1,9 @@
-"""Frozen graphs: read as data, and checked before TensorFlow loads them.
+"""Reads frozen graphs as data and checks them before TensorFlow loads them.
 
-A GraphDef is a program: TensorFlow has operators that write files and that run
-Python. So a file is refused unless it holds only operators of networks like
-this one, and constants and results of bounded size. How the operators' own code
-handles odd numbers is not checked: see docs/security.md.
+A GraphDef is a program: TensorFlow has operators that write files or run
+Python. A file is refused unless all its operators are known and its constants
+and results have a bounded size. The operators' own code is not checked for how
+it handles odd numbers: see docs/security.md.
 """
 import contextlib
 import re
@@ -17,8 +17,8 @@ from deeplab.errors import some_of
 from deeplab.storage import checked_read
 from deeplab.system import tf_errors
 
-# The operators of graphs of export_model.py, with any options, on TensorFlow
-# 1.15 and 2.21.
+# Operators in export_model.py's graphs, with any options, on TensorFlow 1.15
+# and 2.21.
 _EXPORTED_OPERATORS = frozenset((
     'Add', 'AddN', 'AddV2', 'ArgMax', 'AvgPool', 'BatchToSpaceND', 'BiasAdd',
     'ConcatV2', 'Const', 'Conv2D', 'DepthwiseConv2dNative',
@@ -26,33 +26,33 @@ _EXPORTED_OPERATORS = frozenset((
     'Placeholder', 'RealDiv', 'Relu', 'Relu6', 'Reshape', 'ResizeBilinear',
     'ResizeNearestNeighbor', 'ReverseV2', 'Rsqrt', 'Softmax', 'SpaceToBatchND',
     'Squeeze', 'StridedSlice', 'Sub'))
-# Those that other tools and older versions write in their place.
+# Operators that other tools and older versions write instead.
 _OTHER_OPERATORS = frozenset((
     'Cast', 'ExpandDims', 'FakeQuantWithMinMaxArgs',
     'FakeQuantWithMinMaxVarsPerChannel', 'FusedBatchNorm', 'FusedBatchNormV2',
     'Mean', 'Pad'))
 _OPERATORS = _EXPORTED_OPERATORS | _OTHER_OPERATORS
-# Positions of the inputs that say how large, or along which axis. TensorFlow
-# computes them while it loads a graph, before any size can be checked.
+# Positions of inputs that give a size or an axis. TensorFlow computes them
+# while it loads a graph, before any size can be checked.
 _SIZE_INPUTS = {
     'ArgMax': (1,), 'BatchToSpaceND': (1, 2), 'ConcatV2': (-1,),
     'ExpandDims': (1,), 'Mean': (1,), 'Pad': (1,), 'Reshape': (1,),
     'ResizeBilinear': (1,), 'ResizeNearestNeighbor': (1,), 'ReverseV2': (1,),
     'SpaceToBatchND': (1, 2), 'StridedSlice': (1, 2, 3)}
-# Those of them whose inputs are axes. TensorFlow 1.15 takes memory for as many
-# axes as an input says, and has crashed at an attribute of 2 ** 62.
+# Operators above whose inputs are axes. TensorFlow 1.15 allocates memory for as
+# many axes as an input claims, and crashed at an attribute of 2 ** 62.
 _AXIS_INPUTS = frozenset(('ArgMax', 'ConcatV2', 'ExpandDims', 'Mean',
                           'ReverseV2'))
 _MOST_AXES = 8
 _LARGEST_ATTRIBUTE = 2 ** 16
-# Types of values, and the field in which a tensor lists them one by one.
+# Bytes per value of each type, and the tensor field that lists the values.
 _TYPES = {
     dtype.as_datatype_enum: (dtype.size, field) for dtype, field in (
         (tf.float32, 'float_val'), (tf.int32, 'int_val'),
         (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
-# TensorFlow's own rule, which it applies later.
+# TensorFlow checks the same pattern later.
 _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
-# The only hidden attribute of frozen graphs: which nodes share a device.
+# The only hidden attribute of frozen graphs: nodes that share a device.
 _COLOCATION = '_class'
 
 
@@ -63,7 +63,7 @@ def read_graph_def(path: str) -> tf.GraphDef:
     path: the .pb file.
 
   Raises:
-    InputError: there is no such file, or as from `checked`.
+    InputError: there is no such file, or `checked` refuses it.
   """
   content = checked_read.read(
       path, path, 'a frozen graph',
@@ -77,15 +77,14 @@ def read_graph_def(path: str) -> tf.GraphDef:
 
 
 def checked(path: str, graph_def: tf.GraphDef) -> tf.GraphDef:
-  """Returns a graph that is safe to load, and removes its nodes' devices.
+  """Checks that a graph is safe to load, and removes its nodes' devices.
 
   Args:
     path: its file, for messages.
-    graph_def: the graph; changed.
+    graph_def: the graph; changed in place.
 
   Raises:
-    InputError: the graph is not frozen, or holds what a network like this one
-      does not.
+    InputError: the graph is not frozen, or is not safe to load.
   """
   if not graph_def.node:
     raise InputError('{}: not a frozen GraphDef (no nodes)'.format(path))
@@ -94,7 +93,7 @@ def checked(path: str, graph_def: tf.GraphDef) -> tf.GraphDef:
   except InputError as error:
     raise InputError('{}: {}'.format(path, error))
   for node in graph_def.node:
-    # They are of the machine that trained; and 1.15 compiles for some of them.
+    # Devices name the training machine, and 1.15 compiles for some of them.
     node.ClearField('device')
   return graph_def
 
@@ -104,7 +103,7 @@ def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
 
   Args:
     path: its file, for messages.
-    graph_def: what `checked` returned.
+    graph_def: returned by `checked`.
 
   Raises:
     InputError: this TensorFlow cannot load it, or a result is too large.
@@ -117,7 +116,7 @@ def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
           path, tf.__version__, tf_errors.why_not_imported(error)))
   for operation in graph.get_operations():
     for index, output in enumerate(operation.outputs):
-      # The others are working memory, some of it of no known size.
+      # Other outputs are working memory, some of unknown size.
       problem = (index == 0 or output.consumers()) and _size_problem(
           output.shape)
       if problem:
@@ -127,7 +126,7 @@ def import_graph(path: str, graph_def: tf.GraphDef) -> tf.Graph:
 
 
 def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
-  """Refuses a graph that lacks a node, and names those that may be meant.
+  """Checks that a graph has the named nodes.
 
   Args:
     path: the graph's file, for the message.
@@ -135,7 +134,7 @@ def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
     **wanted: options, such as input_node, and the nodes that they name.
 
   Raises:
-    InputError: naming the first node that is missing.
+    InputError: names the first missing node, and suggests others.
   """
   read = {name.split(':')[0].lstrip('^')
           for node in graph_def.node for name in node.input}
@@ -189,7 +188,7 @@ def _check(graph_def):
 
 @contextlib.contextmanager
 def _naming(node):
-  """Names the node in an InputError about it."""
+  """Adds the node's name to an InputError."""
   try:
     yield
   except InputError as error:
@@ -197,7 +196,7 @@ def _naming(node):
 
 
 def _check_attribute(node, name, value):
-  """Raises InputError if a node may not have an attribute."""
+  """Raises InputError if an attribute is not allowed."""
   kind = value.WhichOneof('value')
   shown = 'has the attribute {}'.format(ascii(name)[1:-1])
   for number in [value.i] if kind == 'i' else value.list.i:
@@ -219,9 +218,9 @@ def _check_attribute(node, name, value):
 
 
 def _constant_bytes(node):
-  """Returns the size of a Const once it is in memory.
+  """Returns the size of a Const in memory, in bytes.
 
-  A shape of any size may come with a single value, or with none.
+  A shape of any size may come with a single value or none.
 
   Raises:
     InputError: its value does not match its shape or type.
@@ -275,5 +274,5 @@ def _check_size_inputs(node, nodes):
 
 
 def _node_of(given, nodes):
-  """Returns the node that gives the only input, or None."""
+  """Returns the node of the only input, or None."""
   return nodes.get(given[0].split(':')[0]) if given else None

@@ -1,4 +1,4 @@
-"""What every opened model offers, and the kinds of model files.
+"""The interface of opened models, and the kinds of model files.
 
 Needs no TensorFlow.
 """
@@ -16,13 +16,13 @@ TFLITE = 'tflite'
 
 
 class Predictor(contextlib.AbstractContextManager):
-  """An opened model, which labels images until it is closed.
+  """An opened model that labels images.
 
   Attributes:
-    description: path of the model: a checkpoint's prefix, or a file.
-    input_size: (height, width) of the images that it takes, in pixels.
-    runtime: name of the interpreter, for people.
-    num_classes: number of classes of the model; None: not known.
+    description: path of the model: a checkpoint prefix, or a file.
+    input_size: (height, width) of its input, in pixels.
+    runtime: human-readable name of the interpreter.
+    num_classes: number of classes of the model; None: unknown.
   """
 
   description = ''
@@ -37,16 +37,16 @@ class Predictor(contextlib.AbstractContextManager):
       images: [batch, height, width, 3] float32 RGB in [0, 255].
 
     Returns:
-      [batch, height, width] int32, classes.
+      [batch, height, width] int32 classes.
     """
     return self.predict_prepared(self.prepare(images))
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Converts images to what predict_prepared takes; not timed by LoadGen."""
+    """Converts images for predict_prepared; LoadGen does not time this."""
     return images
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Labels images that `prepare` has converted."""
+    """Labels images that `prepare` converted."""
     raise NotImplementedError
 
   def close(self) -> None:

@@ -1,7 +1,7 @@
-"""A predictor that runs a TFLite file.
+"""Runs TFLite files.
 
-Any TFLite interpreter will do: LiteRT's, TensorFlow's or tflite_runtime's. It
-is imported when the first predictor is made.
+The interpreter is LiteRT's, TensorFlow's or tflite_runtime's. It is imported
+when the first predictor is created.
 """
 import importlib
 import inspect
@@ -20,18 +20,17 @@ from deeplab.storage import checked_read
 from deeplab.system import environment
 from deeplab.system import silence
 
-# How far from [-1, 1] or [0, 255] the real values of pixels 0 and 255 may be
-# for a quantized input to take pixels as they are, relative to the range.
+# A quantized input takes pixels unchanged if the real values of pixels 0 and
+# 255 are this close to [-1, 1] or [0, 255], relative to the range.
 _RANGE_TOLERANCE = 0.01
-# How the interpreter names the operator of a delegate.
+# Operator name that the interpreter gives a delegate.
 _DELEGATE = 'DELEGATE'
 
 
 def read(path: str) -> Tuple[bytes, tflite.Model]:
-  """Reads a file that an interpreter is to run: returns its bytes, parsed too.
+  """Reads a TFLite file; returns its bytes and the parsed model.
 
-  An interpreter follows the offsets in a file, and may crash on a damaged one,
-  so the file is parsed first.
+  An interpreter may crash on a damaged file, so the file is parsed first.
 
   Raises:
     InputError: there is no such file, it is not a whole TFLite file, or it has
@@ -45,12 +44,12 @@ def read(path: str) -> Tuple[bytes, tflite.Model]:
 
 
 class TflitePredictor(interface.Predictor):
-  """Runs a TFLite file, from images to labels.
+  """Runs a TFLite file.
 
   Attributes:
-    input_text: type and range of the input, for people.
+    input_text: human-readable type and range of the input.
     interpreter_text: the interpreter and its kernels.
-    num_threads: threads of the interpreter; 1 if it cannot have several.
+    num_threads: threads of the interpreter; 1 if it supports no more.
   """
 
   def __init__(self, path: str, *, is_float_input: Optional[bool] = None,
@@ -62,29 +61,29 @@ class TflitePredictor(interface.Predictor):
       is_float_input: whether the caller expects a float input; None: no
         expectation.
       is_input_0_255: whether the input is in [0, 255], not in [-1, 1]; None:
-        [-1, 1] for a float input, pixels as they are for a quantized one.
-      num_threads: of the interpreter, if it can have several.
+        [-1, 1] for a float input, unchanged pixels for a quantized one.
+      num_threads: threads of the interpreter, if it supports several.
 
     Raises:
-      InputError: the file is no TFLite model that makes labels of images, or
-        its input is not what the caller expects.
+      InputError: the file is not a TFLite model from images to labels, or its
+        input is not of the expected type or range.
     """
     self.description = path
     content, model = read(path)
     self.num_classes = model.num_classes()
     interpreter_class, name = _interpreter_class()
-    # Those of TensorFlow 1.15 and 2.2 have one thread.
+    # The interpreters of TensorFlow 1.15 and 2.2 have one thread.
     threads = {'num_threads': num_threads} if 'num_threads' in (
         inspect.signature(interpreter_class).parameters) else {}
     self.num_threads = threads.get('num_threads', 1)
     try:
       with silence.without_notices(), warnings.catch_warnings():
-        # TensorFlow's says that it has moved to LiteRT.
+        # TensorFlow's interpreter warns that it has moved to LiteRT.
         warnings.simplefilter('ignore')
         self._interpreter = interpreter_class(
             model_content=content, **threads)
         self._interpreter.allocate_tensors()
-        # These fail if the name of a tensor is not UTF-8.
+        # These calls fail if the name of a tensor is not UTF-8.
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
     except (ValueError, RuntimeError) as error:
@@ -109,7 +108,7 @@ class TflitePredictor(interface.Predictor):
       raise InputError('{}: input has shape {}; expected [1, height, width, '
                        '{}]'.format(self.description, inputs,
                                     constants.CHANNELS))
-    # Interpreters take an open side for 1; only newer ones report it.
+    # Interpreters show a dynamic side as 1; only newer ones report it.
     given = list(self._input.get('shape_signature', inputs))
     if -1 in given[1:3] or inputs[1:3] == [1, 1]:
       raise InputError(
@@ -127,7 +126,7 @@ class TflitePredictor(interface.Predictor):
               outputs, inputs[:3]))
 
   def _choose_conversion(self, is_input_0_255):
-    """Returns a function from pixels to the input, and the input in words."""
+    """Returns a function from pixels to the input, and a description."""
     dtype = np.dtype(self._input['dtype'])
     scale, zero_point = self._input['quantization']
     if dtype == np.float32:
@@ -174,11 +173,11 @@ class TflitePredictor(interface.Predictor):
           option('is_input_0_255', False))
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
-    """Returns images as the file takes them; see the base class."""
+    """Returns images in the type and range of the file's input."""
     return self._convert(images.astype(np.float32))
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of what `prepare` made; see the base class."""
+    """Returns int32 labels of prepared images."""
     labels = []
     for pixels in inputs:
       self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
@@ -198,16 +197,16 @@ def _unchanged(images):
 
 
 def _is_range(ends, wanted):
-  """Whether two real values are the ends of a range, nearly."""
+  """Returns whether two real values are about the ends of a range."""
   return np.allclose(
       ends, wanted, rtol=0, atol=_RANGE_TOLERANCE * (wanted[1] - wanted[0]))
 
 
 def _interpreter_class():
-  """Returns the best interpreter there is, and its name with its version.
+  """Returns the best installed interpreter, and its name with version.
 
-  LiteRT goes first: TensorFlow's own interpreter is no longer kept up. The old
-  ones, which the published scores are of, run where LiteRT does not exist.
+  LiteRT is first because TensorFlow's own interpreter is no longer maintained.
+  The old ones, which gave the published scores, run if LiteRT is not available.
   """
   litert, tflite_runtime = environment.TFLITE_PACKAGES
   tensorflow = environment.tensorflow_version()
@@ -227,7 +226,7 @@ def _interpreter_class():
 
 
 def _kernels(interpreter):
-  """Names the kernels that run a model, as far as the interpreter tells."""
+  """Returns the names of the kernels, if the interpreter lists them."""
   # Interpreters that cannot list their operators have no default delegate.
   list_operators = getattr(interpreter, '_get_ops_details', list)
   operators = [operator['op_name'] for operator in list_operators()]

@@ -1,9 +1,9 @@
-"""JSON files beside models, which describe what those were made from.
+"""JSON files beside models that describe how the models were made.
 
     freeze.json         beside freeze.pb, freeze_saved_model/ and freeze.onnx
     model.tflite.json   beside model.tflite
 
-A description has the checksums of its files, and is ignored beside others.
+A description has checksums of its model files. It is ignored if they differ.
 """
 import hashlib
 import os
@@ -50,7 +50,7 @@ def sha1_of_files(*paths: str) -> str:
 
 
 def name_of(path: str) -> str:
-  """Returns the name of a file, or of the one in a SavedModel's folder."""
+  """Returns the name of a file, or of the file in a SavedModel's folder."""
   name = os.path.basename(path.rstrip(os.sep))
   if name.endswith(constants.SAVED_MODEL_SUFFIX):
     return name + '/' + constants.SAVED_MODEL_FILE
@@ -75,11 +75,11 @@ def label_map_beside(path: str) -> Optional[label_maps.LabelMap]:
   checksums = content.get('sha1') if isinstance(content, dict) else None
   if not isinstance(checksums, dict) or checksums.get(
       name_of(path)) != sha1(checked_read.read(file, file, 'a model')):
-    return None  # It is of other files.
+    return None  # It describes other files.
   model, output = content.get('model'), content.get('output')
   found = label_maps.optional_from_json(
       model if isinstance(model, dict) else content, path)
-  # ADE20K's label map is left out; its names are not.
+  # For ADE20K, the names are stored but not the label map.
   if found is None and isinstance(output, dict) and output.get(
       'classes') == list(constants.CLASS_NAMES):
     return label_maps.ADE20K

@@ -1,9 +1,8 @@
-"""ONNX files: converted from frozen graphs, read as data, checked, and run.
+"""Converts frozen graphs to ONNX; reads, checks and runs ONNX files.
 
-tf2onnx converts, and onnxruntime runs, without TensorFlow; the modern
-environment has both. The checks are those of frozen graphs (`frozen_graph`):
-a file may hold only the operators to which networks like this one are
-converted, and constants and results of bounded size, all in this one file.
+tf2onnx converts, and onnxruntime runs without TensorFlow; the modern
+environment has both. Files are checked like frozen graphs: only known
+operators, and constants and results of bounded size, all in this one file.
 """
 import importlib
 import json
@@ -23,18 +22,16 @@ from deeplab.system import environment
 if TYPE_CHECKING:
   import tensorflow.compat.v1 as tf
 
-# Packages that are needed, for messages, and the versions that were tried.
+# Required packages and tested versions, for messages.
 _CONVERTER = ('tf2onnx', '1.17.0')
 _FORMAT = ('onnx', '1.23.2')
 _RUNTIME = ('onnxruntime', '1.32.0')
-# The first version with all operators in the form in which runtimes are
-# fastest; all recent runtimes read it.
+# The first opset whose operators all run fast; all recent runtimes read it.
 _OPSET = 17
 _KIND = 'an ONNX file, as export_model.py writes it'
 _OUR_DOMAINS = ('', 'ai.onnx')
-# The operators to which tf2onnx converts the graphs of export_model.py, and
-# those that other versions of it use instead. None reads a file or holds a
-# graph.
+# Operators that tf2onnx, in several versions, writes for the graphs of
+# export_model.py. None of them reads a file or holds a graph.
 _OPERATORS = frozenset((
     'Add', 'ArgMax', 'AveragePool', 'BatchNormalization', 'Cast', 'Clip',
     'Concat', 'Constant', 'Conv', 'DepthToSpace', 'DequantizeLinear', 'Div',
@@ -43,7 +40,7 @@ _OPERATORS = frozenset((
     'Resize', 'ReverseSequence', 'Shape', 'Slice', 'Softmax', 'SpaceToDepth',
     'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'))
 _LARGEST_ATTRIBUTE = 2 ** 16
-# Fields of an attribute that hold its name and plain values.
+# Attribute fields for the name and plain values.
 _ATTRIBUTE_FIELDS = frozenset((
     'name', 'doc_string', 'type', 'f', 'i', 's', 'floats', 'ints', 'strings'))
 
@@ -52,7 +49,7 @@ class OnnxFile(NamedTuple):
   """An ONNX file that is safe to run."""
   content: bytes
   input_name: str
-  # A side of None is open.
+  # A None side is dynamic.
   input_shape: Tuple[Optional[int], ...]
   output_name: str
 
@@ -64,7 +61,7 @@ def check_converter(given: Option) -> None:
   """Raises InputError if a package for the conversion is missing.
 
   Args:
-    given: the option that asks for it, for the message.
+    given: the option that needs it, for the message.
   """
   _check_packages(given, _FORMAT, _CONVERTER)
 
@@ -85,13 +82,13 @@ def _check_packages(name, *packages):
 
 def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
             output_node: str, classes: Sequence[str]) -> bytes:
-  """Returns a frozen graph as the content of an ONNX file.
+  """Converts a frozen graph to the content of an ONNX file.
 
   Args:
     path: the file to write, for messages.
     graph_def: the graph.
-    input_node: a placeholder, for images; becomes constants.INPUT_NAME.
-    output_node: the node that gives labels; becomes constants.OUTPUT_NAME.
+    input_node: placeholder of the images; becomes constants.INPUT_NAME.
+    output_node: node of the labels; becomes constants.OUTPUT_NAME.
     classes: names of the classes.
 
   Raises:
@@ -101,13 +98,13 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
   import tf2onnx
   names = {input_node + ':0': constants_lib.INPUT_NAME,
            output_node + ':0': constants_lib.OUTPUT_NAME}
-  logging.disable(logging.WARNING)  # It warns of what it could not optimize.
+  logging.disable(logging.WARNING)  # tf2onnx logs missed optimizations.
   try:
     model, _ = tf2onnx.convert.from_graph_def(
         graph_def, input_names=[input_node + ':0'],
         output_names=[output_node + ':0'], opset=_OPSET,
         tensors_to_rename=names)
-    # It lists domains of its own, which no operator uses.
+    # tf2onnx lists its own domains, which no operator uses.
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid('', _OPSET))
     _resize_to_sizes(onnx, model)
@@ -118,26 +115,26 @@ def convert(path: str, graph_def: 'tf.GraphDef', *, input_node: str,
     onnx.checker.check_model(model)
     _check(model)
     _check_results(model)
-  except Exception as error:  # both packages raise whatever they like
+  except Exception as error:  # both packages raise many classes
     raise InputError('{}: tf2onnx {} cannot convert this graph: {}'.format(
         path, environment.installed_version(_CONVERTER[0]),
         errors.one_line(str(error))[:200]))
   finally:
     logging.disable(logging.NOTSET)
-  # Deterministic: maps have no order of their own.
+  # Serialization is made deterministic because maps have no order.
   return model.SerializeToString(deterministic=True)
 
 
 def _resize_to_sizes(onnx, model):
-  """Gives each Resize sizes instead of scales, in place.
+  """Replaces the scales of each Resize by sizes, in place.
 
-  A scale is rounded to float32, and runtimes compute 5 * 6.6 = 32.
+  A scale is rounded to float32: runtimes compute 5 * 6.6 = 32.
   """
   for node in model.graph.node:
     if node.op_type != 'Resize' or not node.input[2]:
       continue
-    # Inferred again each time, because another Resize may give the input. Not
-    # strictly: those not done yet contradict the shape of the output.
+    # Shapes are inferred each time because a Resize may feed another. Inference
+    # is not strict: scales left contradict the output's shape.
     shapes = _shapes(onnx.shape_inference.infer_shapes(
         model, data_prop=True).graph)
     scales = onnx.numpy_helper.to_array(next(
@@ -158,8 +155,8 @@ def read(path: str) -> OnnxFile:
     path: the file.
 
   Raises:
-    InputError: there is no such file, it is no ONNX file, or it holds what a
-      network like this one does not.
+    InputError: there is no such file, it is no ONNX file, or it is not safe to
+      run.
   """
   content = checked_read.read(path, path, _KIND)
   _check_packages(path, _FORMAT)
@@ -203,7 +200,7 @@ def _check(model):
 
 
 def _check_attribute(shown, node, attribute):
-  """Raises InputError for a graph, a type, a large number, a bad constant."""
+  """Raises InputError if an attribute is not allowed."""
   name = '{} ({}) has the attribute {}'.format(
       shown, node.op_type, ascii(attribute.name)[1:-1])
   fields = {field.name for field, _ in attribute.ListFields()}
@@ -220,7 +217,7 @@ def _check_attribute(shown, node, attribute):
 
 
 def _check_constant(tensor):
-  """Raises InputError if a constant is in another file, or of another size."""
+  """Raises InputError if a constant is in another file or the wrong size."""
   import onnx
   shown = 'constant {}'.format(ascii(tensor.name)[1:-1])
   types = onnx.TensorProto
@@ -232,7 +229,7 @@ def _check_constant(tensor):
   if size is None:
     raise InputError('{} is of type {}; expected numbers'.format(
         shown, tensor.data_type))
-  # Of Python's int, which does not overflow.
+  # Python's int does not overflow.
   values = np.prod(tensor.dims, dtype=object)
   listed = sum(map(len, (
       tensor.float_data, tensor.int32_data, tensor.int64_data)))
@@ -243,12 +240,12 @@ def _check_constant(tensor):
 
 
 def _check_results(model):
-  """Raises InputError if a result is too large, or of no known size."""
+  """Raises InputError if a result is too large or of unknown size."""
   import onnx
   try:
     graph = onnx.shape_inference.infer_shapes(
         model, check_type=True, strict_mode=True, data_prop=True).graph
-  except Exception as error:  # of several kinds
+  except Exception as error:  # onnx raises several classes
     raise InputError('not a sound model: {}'.format(
         errors.one_line(str(error))[:200]))
   shapes = _shapes(graph)
@@ -261,9 +258,9 @@ def _check_results(model):
 
 
 def _shapes(graph):
-  """Returns the shapes of a graph's values by name.
+  """Returns the shapes of a graph's values: dict by name.
 
-  An open side is None; a shape of unknown rank, too.
+  None is a dynamic side, or a shape of unknown rank.
   """
   shapes = {}
   for value in list(graph.value_info) + list(graph.input) + list(graph.output):
@@ -303,11 +300,11 @@ class OnnxPredictor(exported.ExportedPredictor):
 
     Args:
       path: the file.
-      num_threads: threads of the runtime; 0: its own choice.
+      num_threads: threads of the runtime; 0: it chooses.
 
     Raises:
-      InputError: the file is no ONNX file, holds what such a network does not,
-        takes no images, or onnxruntime is missing.
+      InputError: the file is no ONNX file, is not safe to run or takes no
+        images; or onnxruntime is missing.
     """
     _check_packages(path, _FORMAT, _RUNTIME)
     found = read(path)

@@ -1,7 +1,7 @@
-"""Opens a model file of any kind, which its content tells.
+"""Opens model files; the content of a file tells its kind.
 
-TensorFlow is imported only for the kinds that need it: a TFLite file can be run
-where there is an interpreter and nothing else.
+TensorFlow is imported only for the kinds that need it: a TFLite file needs only
+an interpreter.
 """
 import logging
 import os
@@ -19,35 +19,35 @@ from deeplab.models import metadata
 _LOG = logging.getLogger(__name__)
 EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
             'TFLite file')
-# Number of bytes that tell the kind of a file.
+# Number of bytes read to recognize the kind of a file.
 _BEGINNING = 8
 _TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
-# The field `node` of a GraphDef, which comes first: 1, with a length.
+# The first field of a GraphDef: number 1 (`node`), with a length.
 _GRAPH_DEF_NODE = b'\n'
-# The field `ir_version` of an ONNX file: 1, a number; a GraphDef has none.
+# The first field of an ONNX file: number 1 (`ir_version`), an integer.
 _ONNX_VERSION = b'\x08'
 _CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
 class ModelFile(NamedTuple):
-  """A model on disk, of a known kind, not opened yet."""
+  """A model on disk of a known kind."""
   # interface.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL, ONNX or TFLITE.
   kind: str
-  # The prefix of a checkpoint, the folder of a SavedModel, or the file.
+  # A checkpoint prefix, the folder of a SavedModel, or a file.
   path: str
 
 
 def find(path: str, name: str = 'model') -> ModelFile:
-  """Finds out what kind of model a path leads to.
+  """Finds the model at a path, and its kind.
 
   Args:
-    path: a file; a SavedModel's folder, or the file in it; or a checkpoint's
-      prefix, any of its files, or a folder with checkpoints, of which the
-      newest that can be read is taken.
+    path: a file; a SavedModel's folder, or the file in it; or a checkpoint
+      prefix, one of its files, or a folder of checkpoints, from which the
+      newest readable one is chosen.
     name: the option with this path, for messages.
 
   Raises:
-    InputError: there is nothing, or something else.
+    InputError: nothing is there, or it is no model.
     OSError: it cannot be read.
   """
   servable = saved_model_folder(path)
@@ -67,7 +67,7 @@ def find(path: str, name: str = 'model') -> ModelFile:
 
 
 def saved_model_folder(path: str) -> Optional[str]:
-  """Returns the folder of a SavedModel, given it or the file in it, or None."""
+  """Returns the folder of a SavedModel, or None; `path` may be its file."""
   folder, name = os.path.split(path)
   if name == constants.SAVED_MODEL_FILE and os.path.isfile(path):
     return folder or os.curdir
@@ -76,7 +76,7 @@ def saved_model_folder(path: str) -> Optional[str]:
 
 
 def file_of(model: ModelFile) -> str:
-  """Returns the file whose content identifies a model.
+  """Returns the file whose checksum identifies a model.
 
   The index of a checkpoint has the checksums of all variables.
   """
@@ -89,7 +89,7 @@ def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
   """Returns the label map beside a model, or None.
 
   Raises:
-    InputError: what is beside the model cannot be read.
+    InputError: the file beside the model cannot be read.
   """
   if model.kind == interface.CHECKPOINT:
     from deeplab.checkpoints import compatibility
@@ -99,17 +99,17 @@ def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:
 
 def classes_of(model: ModelFile, predictor: interface.Predictor,
                given: Optional[str] = None) -> label_maps.LabelMap:
-  """Returns names and colours for the classes of a model.
+  """Returns the label map of a model.
 
-  The log says if they are assumed.
+  Logs a notice if it is assumed.
 
   Args:
     model: from `find`.
     predictor: the opened model.
-    given: the user's label map; None: use the one beside the model.
+    given: the user's label map; None: the one beside the model.
 
   Raises:
-    InputError: a label map that cannot be read, or has other classes.
+    InputError: the label map cannot be read, or has other classes.
   """
   known = label_maps.read(given) if given else label_map_of(model)
   number = predictor.num_classes or (known or label_maps.ADE20K).num_classes
@@ -126,7 +126,7 @@ def classes_of(model: ModelFile, predictor: interface.Predictor,
 
 
 def is_onnx(path: str) -> bool:
-  """Whether a file begins as ONNX files do; OSError: it cannot be read."""
+  """Returns whether a file begins like ONNX; OSError: unreadable."""
   return _beginning(path)[:1] == _ONNX_VERSION
 
 
@@ -156,14 +156,14 @@ def open_predictor(model: ModelFile, *,
 
   Args:
     model: from `find`.
-    crop_size: (height, width) of the images it will get. None: what the file
-      says; a checkpoint without model_options.json beside it gets the default.
-    num_threads: threads to run a TFLite or ONNX file, if it can have several.
-    nodes: names of the input and the output of a frozen graph; (): as
-      export_model.py names them.
+    crop_size: (height, width) of the images. None: the size in the file; the
+      default for a checkpoint without model_options.json beside it.
+    num_threads: threads for a TFLite or ONNX file, if supported.
+    nodes: names of the input and the output of a frozen graph; (): the names
+      that export_model.py gives.
 
   Returns:
-    A predictor; its input_size is the size of the images that it takes.
+    The predictor.
 
   Raises:
     InputError: the file cannot be used, or takes images of another size.
@@ -203,18 +203,18 @@ def _opened(model, crop_size, num_threads, nodes):
 def model_options(
     prefix: str, crop_size: Optional[Tuple[int, int]] = None
 ) -> options_lib.ModelOptions:
-  """Returns the structure of a checkpoint's network.
+  """Returns the options that build a checkpoint's network.
 
   Args:
     prefix: checkpoint prefix.
-    crop_size: (height, width) of the images; None: those of training.
+    crop_size: (height, width) of the images; None: as in training.
 
   Returns:
-    What model_options.json beside it says. Without that file: what the names
-    and shapes of the variables do, the rest as published.
+    The options in model_options.json beside it. Without that file, options from
+    the names and shapes of the variables, and the published values.
 
   Raises:
-    InputError: either cannot be read.
+    InputError: the checkpoint or the options cannot be read.
   """
   from deeplab.checkpoints import compatibility
   from deeplab.checkpoints import read

@@ -15,22 +15,22 @@ from deeplab.nets import deeplab_v3
 
 
 def runtime() -> str:
-  """Names what runs the network here, such as 'TensorFlow 1.15.5, CPU'."""
+  """Returns the runtime's name, such as 'TensorFlow 1.15.5, CPU'."""
   count = gpus()
   return 'TensorFlow {}, {}'.format(
       tf.__version__, '{} GPU'.format(count) if count else 'CPU')
 
 
 def gpus() -> int:
-  """Returns the number of GPUs that TensorFlow sees here."""
+  """Returns the number of GPUs that TensorFlow sees."""
   return len(tf.config.experimental.list_physical_devices('GPU'))
 
 
 class CheckpointPredictor(interface.Predictor):
-  """The network with a checkpoint's weights; the graph is built once."""
+  """Runs checkpoints of one structure; the graph is built once."""
 
   def __init__(self, model_options: options_lib.ModelOptions):
-    """Builds the graph of a structure; `restore` gives it weights."""
+    """Builds the graph; `restore` loads the weights."""
     self._options = model_options
     self.input_size = model_options.crop_size
     self.runtime = runtime()
@@ -55,8 +55,8 @@ class CheckpointPredictor(interface.Predictor):
       prefix: checkpoint prefix.
 
     Raises:
-      InputError: the checkpoint is not this graph's, cannot be read, or has a
-        weight that is inf or NaN.
+      InputError: the checkpoint does not fit the graph, cannot be read, or has
+        a weight that is inf or NaN.
     """
     compatibility.check_options(prefix, self._options)
     compatibility.check_fits(prefix, self._variables)
@@ -64,7 +64,7 @@ class CheckpointPredictor(interface.Predictor):
     self.description = prefix
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images; see interface.Predictor."""
+    """Returns int32 labels of images."""
     return self._session.run(self._predictions, {self._images: inputs})
 
   def close(self) -> None:
@@ -73,7 +73,7 @@ class CheckpointPredictor(interface.Predictor):
 
 
 class GraphPredictor(exported.ExportedPredictor):
-  """A graph that TensorFlow runs; its input is in [-1, 1]."""
+  """Runs a frozen graph whose input is in [-1, 1]."""
 
   def __init__(self, path: str, graph_def: tf.GraphDef, input_node: str,
                output_node: str):
@@ -81,12 +81,12 @@ class GraphPredictor(exported.ExportedPredictor):
 
     Args:
       path: its file, for messages.
-      graph_def: a graph that graph_file has checked.
-      input_node: name of the node that images are fed to.
-      output_node: name of the node that gives labels.
+      graph_def: a graph that frozen_graph.checked returned.
+      input_node: name of the input node.
+      output_node: name of the node of the labels.
 
     Raises:
-      InputError: TensorFlow cannot load it, or its input is no image.
+      InputError: TensorFlow cannot load it, or it takes no images.
     """
     graph = frozen_graph.import_graph(path, graph_def)
     self._images = graph.get_tensor_by_name(input_node + ':0')
@@ -106,7 +106,7 @@ class GraphPredictor(exported.ExportedPredictor):
 
 
 def _classes_of(operation):
-  """Returns the number of classes that an ArgMax chooses from, or None."""
+  """Returns the number of classes of an ArgMax, or None."""
   while operation.type in ('Identity', 'Cast', 'Reshape', 'Squeeze'):
     operation = operation.inputs[0].op
   if operation.type != 'ArgMax' or operation.inputs[0].shape.rank is None:
@@ -125,5 +125,5 @@ def open_frozen_graph(path: str, input_node: str = constants.INPUT_NODE,
 
 
 def open_saved_model(path: str) -> GraphPredictor:
-  """Opens the SavedModel in a folder; its signature names the nodes."""
+  """Opens a SavedModel's folder; its signature names the nodes."""
   return GraphPredictor(path, *saved_model_file.read(path))

@@ -1,8 +1,7 @@
 """SavedModels: folders with a frozen graph and a signature.
 
-They are written and read as data, with the checks of frozen graphs (see
-`frozen_graph`), and never by TensorFlow's own loader, which restores variables
-and runs operators that the file names.
+They are written and read as data and checked like frozen graphs. TensorFlow's
+own loader is not used: it restores variables and runs operators from the file.
 """
 import os
 from typing import NamedTuple
@@ -16,19 +15,19 @@ from deeplab.errors import some_of
 from deeplab.models import frozen_graph
 from deeplab.storage import checked_read
 
-# TensorFlow and its tools find the graph and the signature by these names.
+# Names by which TensorFlow's tools find the graph and the signature.
 _TAG = 'serve'
 _SIGNATURE = 'serving_default'
 _METHOD = 'tensorflow/serving/predict'
 _SCHEMA_VERSION = 1
 _KIND = 'a SavedModel, as export_model.py writes it'
-# Names that TensorFlow's own SavedModels have in their folders.
+# File and folder names inside TensorFlow's own SavedModels.
 _PARTS = (constants.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
           'fingerprint.pb', 'keras_metadata.pb')
 
 
 class SavedModel(NamedTuple):
-  """A graph that is safe to load, and the nodes of its signature."""
+  """A checked graph and the nodes of its signature."""
   graph_def: tf.GraphDef
   input_node: str
   output_node: str
@@ -36,12 +35,12 @@ class SavedModel(NamedTuple):
 
 def content_of(graph_def: tf.GraphDef, input_node: str,
                output_node: str) -> bytes:
-  """Returns the content of SAVED_MODEL_FILE for a frozen graph.
+  """Builds the content of SAVED_MODEL_FILE from a frozen graph.
 
   Args:
     graph_def: the graph.
-    input_node: a placeholder, for images; the signature's constants.INPUT_NAME.
-    output_node: the node that gives labels; its constants.OUTPUT_NAME.
+    input_node: placeholder of the images; INPUT_NAME in the signature.
+    output_node: node of the labels; OUTPUT_NAME in the signature.
   """
   saved = saved_model_pb2.SavedModel(
       saved_model_schema_version=_SCHEMA_VERSION)
@@ -59,7 +58,7 @@ def content_of(graph_def: tf.GraphDef, input_node: str,
     entry.name = tensor.name
     entry.dtype = tensor.dtype.as_datatype_enum
     entry.tensor_shape.CopyFrom(tensor.shape.as_proto())
-  # Deterministic: maps have no order of their own.
+  # Serialization is made deterministic because maps have no order.
   return saved.SerializeToString(deterministic=True)
 
 
@@ -70,8 +69,8 @@ def read(folder: str) -> SavedModel:
     folder: the folder with SAVED_MODEL_FILE.
 
   Raises:
-    InputError: it is none, has no signature of images to labels, or holds what
-      a network like this one does not, such as variables.
+    InputError: it is no SavedModel, has no signature from images to labels, has
+      variables, or is not safe to load.
   """
   path = os.path.join(folder, constants.SAVED_MODEL_FILE)
   content = checked_read.read(path, path, _KIND)
@@ -111,10 +110,10 @@ def read(folder: str) -> SavedModel:
 
 
 def check_replaceable(folder: str) -> None:
-  """Refuses to write a SavedModel over a folder of something else.
+  """Checks that a folder holds nothing but a SavedModel.
 
   Raises:
-    InputError: naming what is there.
+    InputError: names the other file.
   """
   if not os.path.lexists(folder):
     return

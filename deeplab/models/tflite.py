@@ -1,7 +1,6 @@
-"""Reads what a TFLite file holds: tensors, operators, inputs and outputs.
+"""Parses TFLite files: tensors, operators, inputs and outputs.
 
-The file itself is parsed, so any TensorFlow will do, and no interpreter has to
-know its operators.
+Needs no interpreter, so any TensorFlow version will do.
 """
 import collections
 import struct
@@ -40,26 +39,26 @@ class Tensor(NamedTuple):
   """One tensor; a real value is scale * (stored value - zero point)."""
   name: str
   shape: Tuple[int, ...]
-  # None: a type that this suite's models do not have.
+  # None: a type not used by this suite's models.
   dtype: Optional[np.dtype]
-  # As many as the quantization has: none, one, or one for each channel.
+  # None, one, or one for each channel.
   scales: Tuple[float, ...] = ()
   zero_points: Tuple[int, ...] = ()
-  # Axis of the channels, where there are several scales.
+  # Axis of the channels if there are several scales.
   axis: int = 0
-  # Constants, as stored; None: computed when the model runs.
+  # Stored constants; None: computed when the model runs.
   data: Optional[np.ndarray] = None
 
   def real_values(self) -> np.ndarray:
-    """Returns the constants as float64, of the tensor's shape.
+    """Returns the constants as float64, in the tensor's shape.
 
     float64 holds the product of a float32 scale and an 8 bit value exactly.
     """
-    # Asked of constants only.
+    # Only called for constants.
     values = cast(np.ndarray, self.data).astype(np.float64)
     if not self.scales:
       return values
-    # Several scales go along the axis of the channels; one is for all.
+    # Several scales broadcast along the axis of the channels.
     along = [1] * values.ndim
     if len(self.scales) > 1:
       along[self.axis] = -1
@@ -77,16 +76,16 @@ class Tensor(NamedTuple):
 
 
 class Operator(NamedTuple):
-  """One step of the computation."""
+  """One operator."""
   # Such as 'CONV_2D'.
   kind: str
-  # Positions in Model.tensors; -1: an optional input that is left out.
+  # Positions in Model.tensors; -1: an omitted optional input.
   inputs: Tuple[int, ...]
   outputs: Tuple[int, ...]
 
 
 class Model(NamedTuple):
-  """A file's only graph, operators in the order in which they run."""
+  """A file's only graph; operators in order of execution."""
   tensors: Tuple[Tensor, ...]
   operators: Tuple[Operator, ...]
   # Positions in tensors.
@@ -94,7 +93,7 @@ class Model(NamedTuple):
   outputs: Tuple[int, ...]
 
   def num_classes(self) -> Optional[int]:
-    """Returns how many classes the only output tells apart; None: unknown."""
+    """Returns the number of classes of the only output; None: unknown."""
     output = self.tensors[self.outputs[0]]
     if len(output.shape) == 4:  # logits
       return output.shape[-1]
@@ -113,7 +112,7 @@ def read(path: str) -> Model:
   """Reads a TFLite file.
 
   Raises:
-    InputError: there is no such file, or as from `parse`.
+    InputError: there is no such file, or `parse` refuses it.
   """
   return parse(checked_read.read(path, path, 'a TFLite model'), path)
 
@@ -121,13 +120,12 @@ def read(path: str) -> Model:
 def parse(content: bytes, name: Union[str, Option]) -> Model:
   """Parses the bytes of a TFLite file.
 
-  Refuses custom operators, which are looked up by name: TensorFlow's
-  interpreter finds all operators of TensorFlow under 'Flex...', also those that
-  write files.
+  Refuses custom operators, because TensorFlow's interpreter runs any TensorFlow
+  operator under the name 'Flex...', including ones that write files.
 
   Args:
     content: the bytes.
-    name: the file's path, or the option with it, for messages.
+    name: the path, or the option with it, for messages.
 
   Raises:
     InputError: the bytes are not a whole TFLite file, or it has custom
@@ -143,7 +141,7 @@ def parse(content: bytes, name: Union[str, Option]) -> Model:
     if custom is None:
       return _parse_model(model, content)
   except (struct.error, IndexError, TypeError, ValueError, AttributeError):
-    # An offset leads to nowhere.
+    # An offset is out of range.
     raise InputError('{}: damaged or cut off TFLite model ({} bytes)', name,
                      len(content))
   raise InputError(
@@ -155,7 +153,7 @@ def _custom_operator(model):
   """Returns the name of the first custom operator, or None."""
   for index in range(model.OperatorCodesLength()):
     code = model.OperatorCodes(index)
-    # Old interpreters read one field, new ones the larger of the two.
+    # Old interpreters read one field; new ones use the larger of two.
     if tflite.BuiltinOperator.CUSTOM in _builtin_codes(code):
       name = (code.CustomCode() or b'').decode('utf-8', 'replace')
       # ascii() keeps control characters from the terminal.
@@ -164,18 +162,18 @@ def _custom_operator(model):
 
 
 def _builtin_codes(code):
-  # Files from before 2020 have the narrow field only; new ones have both.
+  # Files from before 2020 have only the narrow field; new ones have both.
   # BuiltinCode() of the package tflite returns either.
   return (code.DeprecatedBuiltinCode(),
           _number(code, 10, number_types.Int32Flags))
 
 
 def _number(table, place, kind):
-  """Returns a field that the package tflite changes, or lacks in Python 3.7.
+  """Reads a field that the tflite package changes, or lacks in Python 3.7.
 
   Args:
     table: one of the package's tables.
-    place: of the field in the table's vtable.
+    place: position of the field in the table's vtable.
     kind: one of flatbuffers' number types.
   """
   offset = table._tab.Offset(place)
@@ -191,7 +189,7 @@ def _parse_model(model, content):
     operator = graph.Operators(index)
     code = max(_builtin_codes(model.OperatorCodes(operator.OpcodeIndex())))
     operators.append(Operator(
-        # Newer TensorFlows have operators that the package does not know.
+        # The package does not know the operators of newer TensorFlows.
         kind=tflite.BUILTIN_OPCODE2NAME.get(code, str(code)),
         inputs=_positions(operator.InputsAsNumpy()),
         outputs=_positions(operator.OutputsAsNumpy())))
@@ -202,7 +200,7 @@ def _parse_model(model, content):
 
 
 def _check_positions(model):
-  """Raises ValueError where something is said to be where no tensor is."""
+  """Raises ValueError if a tensor's position is out of range."""
   lists = [(model.inputs, 0), (model.outputs, 0)]
   for operator in model.operators:
     lists += [(operator.inputs, -1), (operator.outputs, 0)]
@@ -241,8 +239,8 @@ def _bytes_of(buffer, content):
   """Returns the uint8 array that a buffer holds; it may be empty."""
   if buffer.DataLength():
     return buffer.DataAsNumpy()
-  # Some writers put buffers behind the flatbuffer: at the schema's
-  # Buffer.offset, which is valid if above 1, with Buffer.size bytes.
+  # Some writers put buffers after the flatbuffer, at the schema's Buffer.offset
+  # (valid if above 1), with Buffer.size bytes.
   offset, size = (_number(buffer, place, number_types.Uint64Flags)
                   for place in (6, 8))
   if offset <= 1:

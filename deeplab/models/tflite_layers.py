@@ -1,4 +1,4 @@
-"""The network's layers in a TFLite file: which, and what they compute."""
+"""Finds the network's layers, and their weights, in a TFLite file."""
 import os
 from typing import Any, Dict, NamedTuple
 
@@ -20,13 +20,13 @@ _LAST_DECODER_LAYER = constants_lib.DECODER_SCOPE + '/decoder_conv1_pointwise'
 
 
 class Layer(NamedTuple):
-  """A convolution; what it computes is gain * (input * weights) + offset."""
-  # float64, of the shape of the variable.
+  """A convolution: gain * (input * weights) + offset."""
+  # float64, in the variable's shape.
   weights: np.ndarray
   # float64 [channels].
   gain: np.ndarray
   offset: np.ndarray
-  # As the file has them.
+  # In the file's own form.
   stored_weights: tflite.Tensor
   stored_biases: tflite.Tensor
   output: tflite.Tensor
@@ -37,18 +37,18 @@ def read(model: tflite.Model, network: structure.Structure,
   """Collects the layers of a model.
 
   Args:
-    model: of a file.
-    network: what it is a model of.
+    model: the parsed file.
+    network: its structure.
     path: the file, for messages.
 
   Returns:
-    By scope, in the file's order.
+    Dict from scope to Layer, in the file's order.
 
   Raises:
-    InputError: it is of another network, or its weights are computed.
+    InputError: it is another network, or its weights are not constants.
   """
   layers: Dict[str, Layer] = {}
-  # Tensor to constant: files of float16 weights compute float32 of them.
+  # Tensor to constant: float16 weights are cast to float32 in the file.
   sources: Dict[int, int] = {}
   for operator in model.operators:
     if operator.kind == 'DEQUANTIZE':
@@ -67,10 +67,10 @@ def read(model: tflite.Model, network: structure.Structure,
 
 def model_options(
     model: tflite.Model, path: str) -> options_lib.ModelOptions:
-  """Reads off a model which ModelOptions it was built with.
+  """Infers the ModelOptions of a model.
 
   Raises:
-    InputError: it is of another network.
+    InputError: it is another network.
   """
   outputs = {}
   for operator in model.operators:
@@ -88,7 +88,7 @@ def model_options(
         '{}: not a model of this network: no layer {}; its layers are '
         '{}'.format(path, _LAST_BACKBONE_LAYER if logits else _LOGITS,
                     some_of(sorted(outputs)) or 'without names'))
-  # Any: it may be of any length; the options say so.
+  # Its type is Any because a shape may have any length; options check it.
   crop_size: Any = model.tensors[model.inputs[0]].shape[1:3]
   decoder = shape_of(_LAST_DECODER_LAYER)
   try:
@@ -102,20 +102,20 @@ def model_options(
 
 
 def _stride(crop_size, shape, strides):
-  """Returns the stride at which a crop has a map of this shape."""
+  """Returns the stride that reduces a crop to this shape."""
   return min(strides, key=lambda stride: abs(
       shape[1] - layers_lib.scale_dimension(crop_size[0], 1.0 / stride)))
 
 
 def _convolution(model, operator, scope, sources, path):
-  """Reads a convolution: a Layer."""
+  """Returns the Layer of a convolution."""
   weights, biases = [model.tensors[sources.get(position, position)]
                      for position in operator.inputs[1:3]]
   for tensor in (weights, biases):
     if tensor.data is None:
       raise InputError('{}: {} of {} is computed, expected constants'.format(
           path, tensor.name.split(';')[0], scope))
-  # From [output, height, width, input], or [1, height, width, channel].
+  # Stored as [output, height, width, input], or [1, height, width, channel].
   values = np.transpose(weights.real_values(), [1, 2, 3, 0])
   offset = biases.real_values()
   return Layer(values, np.ones_like(offset), offset, weights, biases,
@@ -123,7 +123,7 @@ def _convolution(model, operator, scope, sources, path):
 
 
 def _affine(layer, model, operator):
-  """Adds what a converter left unfolded, as 1.15 does after atrous layers."""
+  """Applies a MUL or ADD that 1.15 leaves unfolded after atrous layers."""
   constants = [model.tensors[position].real_values()
                for position in operator.inputs
                if model.tensors[position].data is not None]
