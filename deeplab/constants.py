@@ -1,15 +1,15 @@
-"""Facts that modules, files and graphs must agree on, each in one place.
+"""Values that modules, files and graphs share.
 
 Node names, variable scopes, input range, classes, record keys and shard names.
-Needs no TensorFlow.
+This module needs no TensorFlow.
 """
 import re
 from typing import Any, Optional, Sequence, Tuple
 
 # --- Classes ---------------------------------------------------------------
 
-# ADE20K (SceneParse150) ids 1..31 are kept; 0 means "other" or "unlabelled" and
-# is ignored by the loss and by the ground truth of every score. Labels of 32
+# ADE20K (SceneParse150) ids 1..31 are kept; 0 means "other" or "unlabelled".
+# The loss and every score ignore pixels whose ground truth is 0. Labels of 32
 # and above become 0 during preprocessing.
 CLASS_NAMES = (
     'other', 'wall', 'building', 'sky', 'floor', 'tree', 'ceiling', 'road',
@@ -40,13 +40,13 @@ PADDING_VALUE = 127.5
 def scale_to_model_range(images: Any) -> Any:
   """Maps images, float arrays or tensors, from [0, 255] to [-1, 1].
 
-  Parity: the network of the reference is trained and evaluated on this.
+  Parity: the reference trains and evaluates its network in this range.
   """
   return images * (2.0 / 255.0) - 1.0
 
 
 def scale_as_tflite_scripts(images: Any) -> Any:
-  """Maps float32 pixels as the reference does around TFLite files.
+  """Maps float32 pixels to [-1, 1] as the reference does for TFLite files.
 
   Parity: mobile_open's segmentation_inference_eval_seg_tflite.py computes this
   in float32. Its post_training_quant.py divides by 127.5 in float64 and casts
@@ -60,7 +60,7 @@ def scale_as_tflite_scripts(images: Any) -> Any:
 # --- Graphs ----------------------------------------------------------------
 
 IMAGE_NODE = 'ImageTensor'  # the exported graph's placeholder
-INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # what consumers feed
+INPUT_NODE = 'MobilenetV2/MobilenetV2/input'  # fed at inference
 OUTPUT_NODE = 'ArgMax'  # int32 [1, height, width]
 FROZEN_GRAPH = 'freeze.pb'
 # In other formats, these replace '.pb' in the name of the frozen graph.
@@ -85,19 +85,19 @@ BACKBONE_SCOPE = 'MobilenetV2'
 IMAGE_POOLING_SCOPE = 'image_pooling'
 ASPP_SCOPE = 'aspp'
 CONCAT_PROJECTION_SCOPE = 'concat_projection'
-# Holds variables in quantization-aware training only: ranges of its products.
+# In quantization-aware training only: the ranges of the dropout's products.
 DROPOUT_SCOPE = CONCAT_PROJECTION_SCOPE + '_dropout'
 DECODER_SCOPE = 'decoder'
 LOGITS_SCOPE = 'logits'
 SEMANTIC_SCOPE = 'semantic'
-# Layers behind the backbone, for the gradient multiplier and initialization.
+# Layers after the backbone, for the gradient multiplier and initialization.
 LAST_LAYER_SCOPES = (
     LOGITS_SCOPE, IMAGE_POOLING_SCOPE, ASPP_SCOPE, CONCAT_PROJECTION_SCOPE,
     DECODER_SCOPE)
 # Substrings of the names of variables that fake quantization adds.
 QUANTIZATION_VARIABLE_MARKS = (
     'weights_quant/', 'act_quant/', '_bypass_quant/', 'activation_Mul_quant/')
-# Endings of the names of variables that only training needs: optimizer slots,
+# Endings of the names of variables that only training needs: optimizer slots
 # and the state of the moving averages of quantization ranges.
 TRAINING_VARIABLE_ENDINGS = (
     '/Momentum', '/Adam', '/Adam_1', 'beta1_power', 'beta2_power',
@@ -155,7 +155,7 @@ def description_name(split: str) -> str:
 def incomplete_name(split: str) -> str:
   """Returns the name of the file that marks shards being renamed.
 
-  It has no dash after the split: the reference reads all files that have.
+  It has no dash after the split: the reference reads every file that has one.
   """
   return split + '.INCOMPLETE'
 
@@ -166,16 +166,16 @@ MODEL_OPTIONS_FILE = 'model_options.json'
 
 # --- Preprocessed images ---------------------------------------------------
 
-# The two folders that hold the pairs, and the files beside them.
+# The folders of images and labels, and the file beside them.
 PREPROCESSED_IMAGES = 'images'
 PREPROCESSED_ANNOTATIONS = 'annotations'
 PREPROCESSED_MANIFEST = 'manifest.json'
-# Marks a folder that is being written, or that a run left incomplete.
+# Marks a folder that a run is writing or has left incomplete.
 INCOMPLETE = 'INCOMPLETE'
 
 
 def preprocessed_name(number: int, digits: int = 1) -> str:
-  """Returns an image's file name: 'img_7.png', or with zeros in front."""
+  """Returns an image's file name: 'img_7.png', zero-padded to `digits`."""
   return 'img_{:0{}d}.png'.format(number, digits)
 
 
@@ -185,26 +185,26 @@ def is_preprocessed_name(name: str) -> bool:
 
 # --- Limits ----------------------------------------------------------------
 
-# Anything larger is refused before it takes memory: a file of a few bytes can
-# ask for any amount. This network needs far less.
+# Larger inputs are refused before memory is allocated, because a file of a few
+# bytes can ask for any amount. This network needs far less.
 
-# Bytes of a file that is read whole, and of all constants of a graph. The
-# largest published model has 9 MB.
+# Bytes of a file that is read whole, and of all constants of a graph together.
+# The largest published model has 9 MB.
 MAX_FILE_BYTES = 2 ** 29
-# Pixels of an image: 8192x8192; ADE20K's largest have some 2000 a side. As RGB
-# that is 200 MB, and each worker holds one.
+# Pixels of an image: 8192x8192. ADE20K's largest images have about 2000 a side.
+# As RGB this is 200 MB, and each worker holds one image.
 MAX_PIXELS = 2 ** 26
-# Values of a tensor in a graph: 1 GB of float32. The logits of 151 classes at
-# 1024x1024 have 60 % of it; those of the published graph, 3 %.
+# Values of a tensor in a graph: 1 GB of float32. Logits of 151 classes at
+# 1024x1024 take 60 % of it; the published graph's logits take 3 %.
 MAX_TENSOR_VALUES = 2 ** 28
 
 
 def size_problem(sides: Optional[Sequence[Optional[int]]],
                  shown: Any) -> Optional[str]:
-  """Returns what is wrong with the size of a tensor in a graph, or None.
+  """Returns the problem with the size of a tensor in a graph, or None.
 
   Args:
-    sides: of its shape; None: unknown. The batch, the first axis, may be.
+    sides: its shape; None: unknown. The first axis, the batch, may be None.
     shown: the shape, for the message.
   """
   if sides is None or None in sides[1:]:

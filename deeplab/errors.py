@@ -1,6 +1,6 @@
 """User-input errors and how their messages are formatted.
 
-A message names an option by its field. deeplab.cli.runner shows its flag.
+A message names an option by its field; deeplab.cli.runner prints its flag.
 """
 import os
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
@@ -8,9 +8,9 @@ from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
 
 class Option(NamedTuple):
   """An option in a message; made by `option`."""
-  # Its field's name, or the name of a function's argument.
+  # The name of its field, or of a function's argument.
   name: str
-  # Its value, as users write it; None: the message says the name alone.
+  # Its value, as users write it; None: the message shows only the name.
   text: Optional[str]
 
   def __str__(self):
@@ -18,45 +18,45 @@ class Option(NamedTuple):
 
 
 def option(name: str, value: Any = None) -> Option:
-  """Returns an Option for a message; None: without a value."""
+  """Returns an Option for a message; value None: the message shows no value."""
   return Option(name, None if value is None else _written(value))
 
 
 class Message:
-  """A template for str.format, and parts: options, messages, other values.
+  """A template for str.format and its values: options, messages or others.
 
-  A template without parts is the text as it is.
+  A template without values is not formatted.
   """
 
-  def __init__(self, template: str, *parts: Any):
+  def __init__(self, template: str, *values: Any):
     self._template = template
-    self._parts = parts
+    self._values = values
 
   def __str__(self):
     return self.shown(str)
 
   def shown(self, show: Callable[[Option], str]) -> str:
     """Returns the text; `show` returns the text of an option."""
-    if not self._parts:
+    if not self._values:
       return self._template
-    return self._template.format(*[_shown(part, show) for part in self._parts])
+    return self._template.format(
+        *[_shown(value, show) for value in self._values])
 
 
 class InputError(Message, Exception):
-  """Bad input: an option, a file or a folder that is not what was expected.
+  """Bad input: an option, a file or a folder that differs from the expected.
 
-  The message is one line: the problem, the value received, what was expected
-  and, if it helps, a remedy. Scripts print it without a traceback and exit with
-  status 2.
+  The message is one line: the value, the problem, the expected value, a remedy.
+  Scripts print it without a traceback and exit with status 2.
   """
 
 
 def of_system(
     error: OSError, show_path: Callable[[str], str] = str) -> str:
-  """Returns a message with file and reason, without the error's number.
+  """Returns a message with file and reason, without the error number.
 
   Args:
-    error: raised by the system.
+    error: raised by the operating system.
     show_path: returns the text to show for the file's path.
   """
   if error.strerror is None:
@@ -79,33 +79,33 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-  """Replaces line breaks in another program's text by blanks."""
+  """Replaces line breaks in another program's text with blanks."""
   return ' '.join(text.split())
 
 
 def some_of(
     items: Sequence[str], separator: str = ', ', limit: int = 3) -> str:
-  """Joins the first few texts and says how many more there are."""
+  """Joins the first few texts and adds the number of the others."""
   return separator.join(_first_few(items, limit))
 
 
 def some_messages(messages: Sequence[Message], separator: str = '; ',
                   limit: int = 3) -> Message:
-  """Joins the first few messages and says how many more there are."""
+  """Joins the first few messages and adds the number of the others."""
   return joined(separator, _first_few(messages, limit))
 
 
 def _first_few(items, limit):
-  parts = list(items[:limit])
+  first = list(items[:limit])
   if len(items) > limit:
-    parts.append('and {} more'.format(len(items) - limit))
-  return parts
+    first.append('and {} more'.format(len(items) - limit))
+  return first
 
 
-def _shown(part, show):
-  if isinstance(part, Option):
-    return show(part)
-  return part.shown(show) if isinstance(part, Message) else part
+def _shown(value, show):
+  if isinstance(value, Option):
+    return show(value)
+  return value.shown(show) if isinstance(value, Message) else value
 
 
 def _written(value):

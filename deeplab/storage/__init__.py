@@ -1,1 +1,1 @@
-"""Files that are whole or not there."""
+"""Atomic writes, checked reads, locks and remote paths."""

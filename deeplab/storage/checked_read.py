@@ -1,6 +1,6 @@
-"""Reads whole files that a user names, if they are files and not too large.
+"""Reads whole files named by a user, if they are regular and not too large.
 
-A reader would wait for a pipe, and a device may never end.
+Reading a pipe would block, and a device may never end.
 """
 import json
 import os
@@ -19,9 +19,9 @@ def read(path: str, name: Union[str, Option], kind: str,
 
   Args:
     path: the file.
-    name: the path, or the option with it, for messages.
-    kind: what it is expected to be, such as 'a frozen graph'.
-    remedy: end of the message if it is no file; '': what is expected.
+    name: the path, or the option that names it, for messages.
+    kind: the expected kind of file, such as 'a frozen graph'.
+    remedy: end of the message if it is no regular file; '': the kind.
 
   Raises:
     InputError: there is no such file, or it is too large.
@@ -38,10 +38,10 @@ def read(path: str, name: Union[str, Option], kind: str,
 
 def check(path: str, name: Union[str, Option], kind: str,
           remedy: str = '') -> None:
-  """Checks that there is a file, of any size; arguments as for `read`.
+  """Checks that a file exists, of any size; arguments as for `read`.
 
   Raises:
-    InputError: there is none.
+    InputError: it does not exist.
   """
   problem = _problem(path)
   if problem:
@@ -49,16 +49,16 @@ def check(path: str, name: Union[str, Option], kind: str,
 
 
 def read_text(path: str, name: Union[str, Option], kind: str) -> str:
-  """Returns the text of a file, as Python has names of files.
+  """Returns a file's text, decoded like Python's file names.
 
   Arguments as for `read`.
 
   Raises:
-    InputError: as from `read`, or it is no text.
+    InputError: as from `read`, or it is not text.
     OSError: it cannot be read.
   """
   # File names may be in another encoding. Editors on Windows may write a byte
-  # order mark; UTF-16 has bytes of 0.
+  # order mark. UTF-16 has zero bytes.
   text = read(path, name, kind).decode('utf-8-sig', 'surrogateescape')
   if '\0' in text:
     raise InputError('{}: not a text file in UTF-8; expected {}', name, kind)
@@ -66,10 +66,10 @@ def read_text(path: str, name: Union[str, Option], kind: str) -> str:
 
 
 def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
-  """Returns what a file of JSON holds; arguments as for `read`.
+  """Returns the content of a JSON file; arguments as for `read`.
 
   Raises:
-    InputError: as from `read_text`, or it is no JSON.
+    InputError: as from `read_text`, or it is not JSON.
     OSError: it cannot be read.
   """
   text = read_text(path, name, kind)
@@ -83,7 +83,7 @@ def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
 
 
 def _problem(path):
-  """Returns why a path cannot be read to its end, or None."""
+  """Returns why a path is not a regular file, or None."""
   if remote.is_remote(path):
     return None if remote.is_file(path) else 'no such file'
   try:

@@ -1,8 +1,8 @@
 """Atomic writes: files and folders get their names once they are complete.
 
-They are written to a hidden folder beside their place first. A lock on that
-folder shows whether the writer is alive, so that the next run can remove what a
-killed one left.
+Files are written to a hidden temporary folder beside the target first. A lock
+on it shows whether the writer is alive, so that the next run can remove the
+folder of a killed process.
 """
 import concurrent.futures
 import contextlib
@@ -39,7 +39,7 @@ _READ_BYTES = 2 ** 20
 # Errors of file systems that cannot sync.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
                 errno.EROFS)
-# A file system with a journal writes it once for all that wait for it.
+# A journaling file system writes its journal once for concurrent syncs.
 _SYNCED_AT_A_TIME = 16
 
 
@@ -48,11 +48,11 @@ _SYNCED_AT_A_TIME = 16
 
 @contextlib.contextmanager
 def replacing(*paths: str) -> Iterator[List[str]]:
-  """Context that gives temporary paths, which are renamed at its end.
+  """Context that gives temporary paths and renames them to `paths` at its end.
 
-  If the block fails, what was written is removed and the old files stay.
-  Several files are renamed in their order, once all are complete and on the
-  disk: the last one may say that the others are there. A folder replaces a
+  If the block fails, the temporary files are removed and the old files stay.
+  The files are renamed in order, once all are complete and synced to disk: the
+  last one may mark the others as complete. A folder replaces an existing
   folder with all its content. Missing folders are made. Remote files are
   written on this machine and uploaded at the end.
 
@@ -92,24 +92,24 @@ def replacing_own(
 
   Files that an earlier run wrote there are replaced, or removed if this run
   does not write them. All other files stay. If the block fails, the folder
-  stays as it was. While files move, the folder has a file INCOMPLETE, which
-  stays if that is interrupted; the next run replaces all.
+  stays as it was. While files move, the folder has a file INCOMPLETE. It stays
+  if the move is interrupted; then the next run replaces all files.
 
   Args:
     given: the option that names the folder, for messages.
     folder: destination; made if missing. It may be `.` or a link.
     names: glob patterns of all files that the block may write, relative to the
-      folder. The last one is the name of a file that says who wrote the
-      others; it moves last.
-    ours: function of that file's path, which says whether an earlier run wrote
-      it, and with it all files that match the patterns.
+      folder. The last one is the name of a file that identifies the writer of
+      the others; it moves last.
+    ours: function of that file's path. True: an earlier run wrote it, and so
+      every file that matches the patterns.
 
   Yields:
     The path of a new, empty folder.
 
   Raises:
-    InputError: another run writes there, or it has a file of a name that this
-      run needs, which no earlier run wrote.
+    InputError: another run writes there, or a file that this run would replace
+      was not written by an earlier run.
     OSError: a file cannot be written; the error names the final path.
   """
   check_folder(given, folder)
@@ -156,8 +156,7 @@ def write_bytes(path: str, content: bytes) -> None:
 def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
   """Writes several files, from path to bytes; see `replacing`.
 
-  A dict in place of bytes is a folder, from the names of its files to their
-  bytes.
+  A dict instead of bytes is a folder: it maps file names to bytes.
   """
   with replacing(*contents) as temporaries:
     for temporary, content in zip(temporaries, contents.values()):
@@ -170,12 +169,12 @@ def write_all(contents: Mapping[str, Union[bytes, Dict[str, bytes]]]) -> None:
 
 
 def json_bytes(content: Any) -> bytes:
-  """Returns JSON as files have it, the same for the same content."""
+  """Returns JSON as bytes, the same for the same content."""
   return (json.dumps(content, indent=2, sort_keys=True) + '\n').encode('utf-8')
 
 
 def digest(content: Any) -> str:
-  """Returns the SHA-256 of json_bytes of something, in hexadecimal."""
+  """Returns the SHA-256 of some content's JSON, in hexadecimal."""
   return hashlib.sha256(json_bytes(content)).hexdigest()
 
 
@@ -183,8 +182,8 @@ def sha256_of(path: str) -> str:
   """Returns the SHA-256 of a file, in hexadecimal."""
   checksum = hashlib.sha256()
   with remote.reading(path) as source:
-    for part in iter(lambda: source.read(_READ_BYTES), b''):
-      checksum.update(part)
+    for chunk in iter(lambda: source.read(_READ_BYTES), b''):
+      checksum.update(chunk)
   return checksum.hexdigest()
 
 
@@ -199,10 +198,10 @@ def check_outputs(
   Args:
     given: the option that names them, for the message.
     *paths: the files.
-    inputs: files and folders that the command reads; None and '' do not count.
+    inputs: files and folders that the command reads; None and '' are skipped.
       An output may not be an input, nor replace a file in an input folder.
-    ours: function of the path of a file that exists, which says whether the
-      suite wrote it; others are not replaced. None: any file is replaced.
+    ours: returns whether the suite wrote the existing file at a path; other
+      files are not replaced. None: any file is replaced.
     example: a file name to suggest if a folder was given.
 
   Raises:
@@ -232,7 +231,7 @@ def check_outputs(
   try:
     with _temporaries(paths) as temporaries:
       for temporary, path in zip(temporaries, paths):
-        # A full disk takes an empty file.
+        # On a full disk, an empty file could still be written.
         _write(temporary, b'\n')
         if remote.is_remote(path):
           remote.make_folder(_folder_of(path))
@@ -249,7 +248,7 @@ def check_folder(given: errors.Option, folder: str, *,
     given: the option that names it, for the message.
     folder: the folder.
     inputs: folders with pictures that the command reads; the next run would
-      take the output for pictures.
+      read the output as pictures.
 
   Raises:
     InputError: the folder is a file or an input, or cannot be written to.
@@ -264,10 +263,10 @@ def check_folder(given: errors.Option, folder: str, *,
 
 
 def json_with(*keys: str) -> Callable[[str], bool]:
-  """Returns a function that says whether a file is JSON with some keys.
+  """Returns a function that checks whether a file is JSON with these keys.
 
   Args:
-    *keys: of the object in the file; 'a.b' is a key of the object at key a.
+    *keys: keys of the top-level object; 'a.b' is a key of the object at key a.
   """
   def found(path):
     try:
@@ -284,7 +283,7 @@ def json_with(*keys: str) -> Callable[[str], bool]:
 
 
 def _replaceable(given, root, names, ours):
-  """Returns the names, from root, of an earlier run's files; see above."""
+  """Returns an earlier run's files, relative to root; see replacing_own."""
   found = {os.path.relpath(path, root) for name in names
            for path in glob.glob(os.path.join(glob.escape(root), name))}
   foreign = [name for name in sorted(
@@ -297,7 +296,7 @@ def _replaceable(given, root, names, ours):
 
 
 def _is_plain(root, name):
-  """Whether no link leads from a folder's real path to a name in it."""
+  """Whether a name below a folder's real path is reached without links."""
   path = os.path.normpath(os.path.join(root, name))
   return os.path.realpath(path) == path
 
@@ -315,7 +314,7 @@ def _refuse_foreign(given, names):
 def remove_leftovers(folder: str) -> None:
   """Removes hidden folders of killed processes from a folder.
 
-  They stay on a file system that cannot lock folders.
+  On a file system that cannot lock folders, they stay.
   """
   for name in os.listdir(folder):
     if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
@@ -359,20 +358,20 @@ def _temporaries(paths: Sequence[str]) -> Iterator[List[str]]:
         folders[parent] = stack.enter_context(
             tempfile.TemporaryDirectory(prefix=_PREFIX)
             if remote.is_remote(path) else _hidden_folder(parent))
-      # The same name, which may be as long as names can be.
+      # The same name, because a longer one may be too long.
       temporaries.append(os.path.join(folders[parent], os.path.basename(path)))
     yield temporaries
 
 
 @contextlib.contextmanager
 def _naming_final_paths(temporaries, paths):
-  """Context whose OSErrors name final paths, not the temporary ones."""
+  """Context that puts final paths in place of temporary ones in OSErrors."""
   try:
     yield
   except OSError as error:
     if error.errno is not None and (
         error.filename is None or _PREFIX in str(error.filename)):
-      # A write does not say its file: it is the last one that was begun.
+      # An error of a write has no path: the last file begun is the one.
       found = [path for temporary, path in zip(temporaries, paths)
                if (os.path.lexists(temporary) if error.filename is None else
                    (str(error.filename) + os.sep).startswith(
@@ -382,7 +381,7 @@ def _naming_final_paths(temporaries, paths):
 
 
 def _refuse_devices(path: str) -> None:
-  """Raises OSError for a device or a pipe, which a rename would replace."""
+  """Raises OSError for a device or a pipe: a rename would replace it."""
   with contextlib.suppress(FileNotFoundError):
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -402,7 +401,7 @@ def _publish(temporary: str, path: str) -> None:
   if not (os.path.isdir(temporary) and os.path.isdir(path)):
     os.replace(temporary, path)
     return
-  # In the hidden folder, which is removed in the end.
+  # It is in the hidden folder, which is removed in the end.
   former = temporary + '.former'
   os.replace(path, former)
   try:
@@ -430,7 +429,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _tree(*paths: str) -> Iterator[str]:
-  """Yields files and folders, with all that is in them but links."""
+  """Yields files and folders with all their content, except links."""
   for path in paths:
     if not os.path.isdir(path):
       yield path
@@ -441,9 +440,9 @@ def _tree(*paths: str) -> Iterator[str]:
 
 
 def _sync(paths: Iterable[str]) -> None:
-  """Makes files and folders, without their content, reach the disk.
+  """Syncs files and folders, without their content, to the disk.
 
-  Otherwise a machine that loses its power may keep names and lose bytes.
+  Otherwise a power failure may keep names but lose bytes.
   """
   with concurrent.futures.ThreadPoolExecutor(_SYNCED_AT_A_TIME) as pool:
     for _ in pool.map(_sync_one, set(paths)):

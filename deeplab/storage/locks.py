@@ -1,4 +1,4 @@
-"""Locks of folders, which end with the process that holds them."""
+"""Locks on folders, which end with the process that holds them."""
 import contextlib
 import errno
 import fcntl
@@ -11,13 +11,13 @@ from deeplab.storage import remote
 
 @contextlib.contextmanager
 def exclusive(folder: str) -> Iterator[None]:
-  """Context in which no other process holds the lock of a folder.
+  """Context that holds the exclusive lock of a folder.
 
   The kernel frees the lock when the process ends, even if it is killed.
 
   Raises:
-    BlockingIOError: another process, or another context of this one, has it.
-    OSError: no such folder, or its file system cannot lock folders.
+    BlockingIOError: another process, or another context of this one, holds it.
+    OSError: there is no such folder, or its file system cannot lock folders.
   """
   if remote.is_remote(folder):
     raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), folder)
@@ -33,10 +33,10 @@ def exclusive(folder: str) -> Iterator[None]:
 def alone(given: Union[str, errors.Option], folder: str) -> Iterator[None]:
   """Context in which no other run of the suite writes to a folder.
 
-  On a file system without locks, it does nothing.
+  It does nothing on a file system without locks.
 
   Args:
-    given: the folder or the option with it, for the message.
+    given: the folder, or the option that names it, for the message.
     folder: existing folder.
 
   Raises:

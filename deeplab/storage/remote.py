@@ -1,9 +1,9 @@
 """Local paths, and remote ones such as gs://BUCKET/NAME.
 
 Records, checkpoints and event folders may be remote. Local paths use `os`;
-paths that begin with SCHEME:// use tf.io.gfile, and import TensorFlow only
-then. An object store has no locks and no links, and a file appears there once
-it is whole.
+paths that begin with SCHEME:// use tf.io.gfile and import TensorFlow only then.
+An object store has no locks and no links, and a file appears there once it is
+complete.
 """
 import contextlib
 import errno
@@ -20,8 +20,8 @@ _REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 class State(NamedTuple):
-  """Changes if a file is replaced or written to."""
-  # 0 if files have none, as in an object store.
+  """Identifies a file's content: it changes if the file is written to."""
+  # 0 if the store has no inodes.
   inode: int
   size: int
   mtime_ns: int
@@ -34,7 +34,7 @@ def is_remote(path: str) -> bool:
 
 @contextlib.contextmanager
 def _gfile(path: str) -> Iterator[Any]:
-  """Context with tf.io.gfile, whose errors become those of the system."""
+  """Context with tf.io.gfile that converts its errors to OSError."""
   try:
     import tensorflow.compat.v1 as tf
   except ImportError:
@@ -49,7 +49,7 @@ def _gfile(path: str) -> Iterator[Any]:
 
 
 def exists(path: str) -> bool:
-  """Whether there is such a file or folder."""
+  """Whether a path is a file or folder."""
   if not is_remote(path):
     return os.path.exists(path)
   with _gfile(path) as gfile:
@@ -57,11 +57,11 @@ def exists(path: str) -> bool:
 
 
 def is_folder(path: str) -> bool:
-  """Whether there is such a folder."""
+  """Whether a path is a folder."""
   if not is_remote(path):
     return os.path.isdir(path)
   try:
-    # isdir is False if the store cannot be reached.
+    # isdir returns False if the store cannot be reached.
     with _gfile(path) as gfile:
       return bool(gfile.stat(path).is_directory)
   except FileNotFoundError:
@@ -69,7 +69,7 @@ def is_folder(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-  """Whether there is such a file, and it is no folder, device or pipe."""
+  """Whether a path is a regular file."""
   if not is_remote(path):
     return os.path.isfile(path)
   return exists(path) and not is_folder(path)
@@ -104,7 +104,7 @@ def size(path: str) -> int:
 
 
 def absolute(path: str) -> str:
-  """Returns a path that holds in any folder."""
+  """Returns a path that is valid in any working directory."""
   return path if is_remote(path) else os.path.abspath(path)
 
 
@@ -124,7 +124,7 @@ def reading(path: str) -> Iterator[BinaryIO]:
 
 
 def make_folder(folder: str) -> None:
-  """Makes a folder, and those above it, if they are missing."""
+  """Makes a folder and its missing parents."""
   if not is_remote(folder):
     os.makedirs(folder, exist_ok=True)
     return
@@ -142,7 +142,7 @@ def remove(path: str) -> None:
 
 
 def upload(source: str, path: str) -> None:
-  """Copies a file of this machine to a remote path; raises OSError."""
+  """Copies a local file to a remote path; raises OSError."""
   folder, name = os.path.split(path)
   temporary = os.path.join(
       folder, '.deeplab-{}-{}.tmp'.format(name, uuid.uuid4().hex))

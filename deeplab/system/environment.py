@@ -1,7 +1,7 @@
-"""Which interpreter and packages a script got, checked before TensorFlow loads.
+"""Checks interpreter and packages before TensorFlow is imported.
 
-Only the standard library is imported here, and by deeplab.errors, so that a
-script can say what is missing in one line instead of failing inside an import.
+This module and deeplab.errors import only the standard library, so that a
+script can report a missing package in one line instead of a traceback.
 """
 import contextlib
 import os
@@ -14,34 +14,34 @@ from deeplab import errors
 # The folder of the scripts.
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.realpath(__file__))))
-# The environments that scripts/setup.sh makes: name -> the TensorFlow series.
+# The environments that scripts/setup.sh makes, and their TensorFlow series.
 ENVIRONMENTS = {'tf1': '1.15', 'tf2': '2.2', 'modern': '2.21'}
 
 
 class Cuda(NamedTuple):
-  """What the wheel of a TensorFlow needs of a GPU and of its driver."""
-  # Of the libraries it is built for.
+  """Requirements of a TensorFlow wheel on the GPU and its driver."""
+  # Version of the CUDA libraries that the wheel is built for.
   version: str
-  # NVIDIA's oldest driver that those work with, on Linux.
+  # NVIDIA's oldest driver for these libraries on Linux.
   driver: Tuple[int, ...]
-  # Compute capabilities it has kernels for: the first one, and the last one, or
-  # None where newer ones are served too.
+  # Oldest and newest compute capability that the wheel has kernels for; None:
+  # no upper limit.
   first: Tuple[int, int]
   last: Optional[Tuple[int, int]]
 
 
-# By environment. None: the pinned wheel is built for the processor alone.
+# Keys are environments. None: the pinned wheel is built for CPUs only.
 CUDA = {'tf1': None,
         'tf2': Cuda('10.1', (418, 39), (3, 5), (7, 5)),
         'modern': Cuda('12.5', (525, 60, 13), (6, 0), None)}
-# Among a script's environments, this one stands for whatever has a TFLite
+# In a script's list of environments, this stands for anything with a TFLite
 # interpreter: every TensorFlow, or one of these packages.
 TFLITE = 'tflite'
 TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
-# Address space in GiB that a TensorFlow takes on two processors before it does
-# anything: with less it is ended in the middle, with a dump.
+# Address space in GiB that TensorFlow takes on two cores at start. With less,
+# it aborts with a core dump.
 _ADDRESS_SPACE = {'1.15': 1.6, '2.2': 2.3, '2.21': 2.7}
-# TensorFlow's own switch for pool_memory.
+# TensorFlow's environment variable for pool_memory.
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 
@@ -52,9 +52,9 @@ def refuse(message: str, status: int = 2) -> NoReturn:
 
 
 def end_process(message: str, status: int = 2) -> NoReturn:
-  """The same from any thread, whatever the others are in the middle of.
+  """Does the same from any thread and ends the process at once.
 
-  For what cannot be waited for: nothing is tidied up.
+  No temporary files are removed and no `finally` runs.
   """
   _print_error(message)
   with contextlib.suppress(OSError, ValueError):
@@ -96,11 +96,11 @@ def tensorflow_version() -> Optional[str]:
 
 
 def problem_with(environments: Sequence[str]) -> Optional[str]:
-  """Says what keeps this interpreter from serving, or returns None.
+  """Returns why this interpreter cannot run a script, or None.
 
   Args:
     environments: names from ENVIRONMENTS, the script's first choice first,
-      and TFLITE; empty where the script needs no TensorFlow.
+      and TFLITE; empty if the script needs no TensorFlow.
   """
   if not environments:
     return None
@@ -125,7 +125,7 @@ def problem_with(environments: Sequence[str]) -> Optional[str]:
 
 
 def _too_little_address_space(version):
-  """Says that a TensorFlow cannot start here, or returns None."""
+  """Returns why a TensorFlow cannot start here, or None."""
   limit = address_space_limit()
   needed = _ADDRESS_SPACE.get(_series(version), 0)
   if limit is None or limit >= needed * 2 ** 30:
@@ -140,15 +140,15 @@ def _series(version):
 
 
 def address_space_limit() -> Optional[int]:
-  """Returns the bytes that `ulimit -v` leaves a process; None: all."""
+  """Returns the bytes that `ulimit -v` allows a process; None: no limit."""
   limit = resource.getrlimit(resource.RLIMIT_AS)[0]
   return None if limit == resource.RLIM_INFINITY else limit
 
 
 def pool_memory() -> None:
-  """Has TensorFlow keep the memory that it frees, for the next step.
+  """Makes TensorFlow keep freed memory for the next step.
 
-  TensorFlow 1.15 gives it back to the system, and gets it again page by page:
-  a third of a training step. Call before TensorFlow is imported.
+  TensorFlow 1.15 returns it to the system and faults it in again page by page,
+  which takes a third of a training step. Call before TensorFlow is imported.
   """
   os.environ.setdefault(MEMORY_POOL, 'true')

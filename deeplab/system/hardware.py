@@ -1,4 +1,4 @@
-"""What this machine is: processor, memory, GPUs. Needs no package."""
+"""Describes this machine: processor, memory, GPUs. Needs no package."""
 import datetime
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from deeplab.system import environment
 
-# Those that TensorFlow's kernels choose by; as Linux calls them.
+# Flags in /proc/cpuinfo by which TensorFlow chooses its kernels.
 VECTOR_EXTENSIONS = (
     'sse4_2', 'avx', 'fma', 'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16',
     'amx_tile')
@@ -19,11 +19,11 @@ _GPU_SECONDS = 20
 class Gpu(NamedTuple):
   """A GPU, as nvidia-smi describes it."""
   name: str
-  # NVIDIA's driver, such as '535.104.05'.
+  # Version of NVIDIA's driver, such as '535.104.05'.
   driver: str
-  # Such as '81559 MiB'.
+  # Total memory, such as '81559 MiB'.
   memory: str
-  # Compute capability, such as '9.0'; '': a driver that does not say.
+  # Compute capability, such as '9.0'; '': the driver does not report it.
   capability: str
 
 
@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def vector_extensions() -> List[str]:
-  """Returns those of VECTOR_EXTENSIONS that there are; []: not known."""
+  """Returns the processor's VECTOR_EXTENSIONS; []: unknown."""
   return [flag for flag in _of_first_processor('flags').split()
           if flag in VECTOR_EXTENSIONS]
 
@@ -45,12 +45,12 @@ def usable_cores() -> int:
 
 
 def memory_bytes() -> int:
-  """Returns the size of the memory."""
+  """Returns the size of the machine's memory in bytes."""
   return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def _of_first_processor(wanted):
-  """Returns what Linux says of a processor; '' where it does not."""
+  """Returns a field of /proc/cpuinfo, or '' if it has none."""
   try:
     with open('/proc/cpuinfo') as lines:
       for line in lines:
@@ -63,13 +63,9 @@ def _of_first_processor(wanted):
 
 
 def gpus() -> Tuple[List[Gpu], Optional[str]]:
-  """Asks nvidia-smi.
-
-  Returns:
-    (GPUs, why there is none or None).
-  """
+  """Asks nvidia-smi and returns (GPUs, reason if there are none or None)."""
   failure = ''
-  # Older drivers do not know the last one.
+  # Older drivers do not know the last field.
   for names in (_GPU_QUERY, _GPU_QUERY[:-1]):
     try:
       status, text = _output_of(
@@ -92,7 +88,7 @@ def _output_of(command):
   """Returns (exit status, output) of a command; raises TimeoutExpired.
 
   A command that hangs in a driver cannot be killed, and its children keep a
-  pipe open. So the output goes to a file, and the end is not waited for.
+  pipe open. So the output goes to a file, and nothing waits for its end.
   """
   with tempfile.TemporaryFile() as output:
     process = subprocess.Popen(
@@ -108,7 +104,7 @@ def _output_of(command):
 
 
 def describe() -> Dict[str, str]:
-  """Describes the machine and the state of the suite, for a report."""
+  """Describes the machine and the suite's commit, for a report."""
   found, _ = gpus()
   return {
       'processor': processor(),
@@ -123,7 +119,7 @@ def describe() -> Dict[str, str]:
 
 
 def _commit():
-  """Returns the suite's commit, and whether there are changes to it."""
+  """Returns the suite's commit, and whether the working tree differs."""
   try:
     commit, changes = (
         subprocess.check_output(

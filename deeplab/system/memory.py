@@ -1,4 +1,4 @@
-"""Memory that is left to this process, against what a work will take."""
+"""Compares the memory available to this process with an estimate of its use."""
 import os
 import resource
 from typing import Any, Dict, Iterator, Optional
@@ -7,40 +7,39 @@ from deeplab import errors
 from deeplab.errors import InputError
 
 _GIB = 2 ** 30
-# Of both versions of control groups: folder, limit, use, and the field of
-# memory.stat with the files that the kernel keeps, which give way.
+# For both versions of control groups: folder, file with the limit, file with
+# the usage, and the field of memory.stat with the reclaimable page cache.
 _CGROUPS = (('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
             ('sys/fs/cgroup/memory', 'memory.limit_in_bytes',
              'memory.usage_in_bytes', 'total_inactive_file'))
 
 
-def check(needed_bytes: float, template: str, *parts: Any) -> None:
-  """Raises an InputError if a work needs more memory than there is.
+def check(needed_bytes: float, template: str, *values: Any) -> None:
+  """Raises an InputError if a task needs more memory than is available.
 
-  An allocation that fails in TensorFlow ends the process, or the machine's
-  kernel ends it.
+  Otherwise a failed allocation in TensorFlow, or the kernel, ends the process.
 
   Args:
-    needed_bytes: an estimate that is rather too low.
-    template: what needs it, for errors.Message.
-    *parts: what the template takes.
+    needed_bytes: a lower bound.
+    template: names the task, for errors.Message.
+    *values: values for the template.
   """
   available = available_bytes()
   if available is not None and needed_bytes > available:
     raise InputError(
         '{}: needs about {:.1f} GiB of memory, {:.1f} GiB are available',
-        errors.Message(template, *parts), needed_bytes / _GIB,
+        errors.Message(template, *values), needed_bytes / _GIB,
         available / _GIB)
 
 
 def available_bytes(root: str = '/') -> Optional[int]:
-  """Returns how much more this process may take; None if it is not known.
+  """Returns the bytes that this process can still allocate; None: unknown.
 
-  That is the least of what the machine has (without swap) and what the limits
-  of control groups and `ulimit -v` leave.
+  It is the minimum of the machine's available memory (without swap) and of the
+  limits of control groups and `ulimit -v`.
 
   Args:
-    root: folder that has proc and sys in it.
+    root: folder with proc and sys.
   """
   return min((max(0, bytes_) for bytes_ in _bounds(root)), default=None)
 
@@ -52,8 +51,8 @@ def _bounds(root: str) -> Iterator[int]:
   limit = resource.getrlimit(resource.RLIMIT_AS)[0]
   if limit != resource.RLIM_INFINITY:
     yield limit - 1024 * _fields(root, 'proc/self/status').get('VmSize:', 0)
-  # 'NUMBER:CONTROLLERS:/PATH', of the process's group; those above it count,
-  # too. In a container the path may lead nowhere, but the root's files are its.
+  # Lines are 'NUMBER:CONTROLLERS:/PATH'. Limits of parent groups apply, too. In
+  # a container the path may not exist, but the root's files are its own.
   groups = {line.split(':', 2)[-1].strip('/')
             for line in _text(root, 'proc/self/cgroup').splitlines()}
   for group in groups | {''}:
@@ -71,7 +70,7 @@ def _bounds(root: str) -> Iterator[int]:
 
 
 def _fields(*path: str) -> Dict[str, int]:
-  """Returns the numbers of a file with a name and a number on each line."""
+  """Returns the numbers of a file whose lines have a name and a number."""
   lines = [line.split() for line in _text(*path).splitlines()]
   return {words[0]: int(words[1]) for words in lines
           if len(words) > 1 and words[1].isdigit()}

@@ -1,4 +1,4 @@
-"""Work spread over threads or processes, without piling up."""
+"""Runs tasks in threads or processes, with a bounded queue."""
 import collections
 import concurrent.futures
 import contextlib
@@ -39,8 +39,8 @@ def worker_count(wanted: int, tasks: Optional[int] = None) -> int:
   """Returns how many workers to start.
 
   Args:
-    wanted: 0 means one for each core that this process may use.
-    tasks: number of tasks, which more workers would not help; None: unknown.
+    wanted: 0: one for each core that this process may use.
+    tasks: number of tasks, an upper limit; None: unknown.
   """
   count = wanted or hardware.usable_cores()
   return count if tasks is None else max(1, min(count, tasks))
@@ -51,8 +51,8 @@ def ordered_map(
     items: Iterable[_Item], *, ahead: int) -> Generator[_Result, None, None]:
   """Maps items in an executor and yields the results in the items' order.
 
-  Unlike executor.map it takes an item only when there is room for it, so that
-  memory does not grow with their number. Closing it cancels waiting items.
+  Unlike executor.map, it takes an item only when fewer than `ahead` wait,
+  so memory does not grow with their number. Closing it cancels waiting items.
 
   Args:
     executor: runs the function.
@@ -77,15 +77,15 @@ def ordered_map(
 def mapped_in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item],
     num_workers: int = 0) -> Iterator[Iterator[_Result]]:
-  """Context that gives an iterator over results; see ordered_map.
+  """Context that gives an iterator over results in the items' order.
 
-  Threads do as well as processes and copy no images, because Pillow releases
-  Python's lock while it decodes and compresses.
+  Threads are as fast as processes and copy no images, because Pillow releases
+  the GIL while it decodes and compresses.
 
   Args:
     function: maps an item to its result.
     items: taken one by one.
-    num_workers: number of threads; 0: one for each processor.
+    num_workers: number of threads; 0: one for each core.
   """
   workers = worker_count(num_workers)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool, (
@@ -96,16 +96,16 @@ def mapped_in_threads(
 
 @contextlib.contextmanager
 def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
-  """Context with an executor of processes, which end on an error.
+  """Context with an executor of processes, which are terminated on an error.
 
   Args:
-    num_workers: number of processes, at least 1.
+    num_workers: at least 1.
 
   Yields:
     The executor; its results raise BrokenProcessPool if a process dies.
   """
-  # Not the executor's `initializer`, which Python 3.6 lacks. It is called as
-  # long as the object exists.
+  # Python 3.6 lacks the executor's `initializer`. The registered call is made
+  # as long as the object exists.
   parent = _Parent(os.getpid())
   multiprocessing.util.register_after_fork(parent, _Parent.serve)
   with concurrent.futures.ProcessPoolExecutor(num_workers) as pool:
@@ -124,20 +124,20 @@ class _Parent:
     self._pid = pid
 
   def serve(self) -> None:
-    """Makes a worker leave signals to its parent, and end with it.
+    """Makes a worker ignore signals and end when its parent does.
 
-    Ctrl-C reaches all of them, but only the parent reports it.
+    Ctrl-C reaches all processes, but only the parent reports it.
     """
     for number in signals.SIGNALS:
       signal.signal(number, signal.SIG_IGN)
-    # Python 3.6 waits for ever for a worker that was killed while it held the
-    # lock of the results: there it ends in its own time.
+    # Python 3.6 waits forever for a worker that was killed while it held the
+    # lock of the results, so the worker ends by an exception there.
     signal.signal(signal.SIGTERM, signal.SIG_DFL
                   if sys.version_info >= (3, 7) else _leave)
     threading.Thread(target=self._end_with_it, daemon=True).start()
 
   def _end_with_it(self):
-    # The parent may be dead before a worker gets here.
+    # The parent may have died before the worker starts this thread.
     while os.getppid() == self._pid:
       time.sleep(_PARENT_CHECK_SECS)
     os._exit(1)
@@ -155,14 +155,14 @@ def check_all(
 
   Args:
     check: raises InputError or OSError if an item cannot be used.
-    items: what to check.
-    title: what to call the progress, such as 'checking'.
-    unit: what to call an item there.
-    num_workers: number of threads; 0: one for each processor.
+    items: its arguments.
+    title: title of the progress bar, such as 'checking'.
+    unit: an item's name there.
+    num_workers: number of threads; 0: one for each core.
 
   Returns:
-    (results, problems): what check returned for each item, None for those that
-    cannot be used; and what is wrong with these, in order.
+    (results, problems): each item's result, None if it cannot be used; and the
+    messages of the errors, in the items' order.
   """
   def check_one(item):
     try:

@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal, lines of the log elsewhere.
+"""Progress of long tasks: a bar on a terminal, log lines otherwise.
 
-Log lines clear the bar first, so that both stay whole. Needs no TensorFlow.
+Log lines clear the bar first, so that both stay intact. Needs no TensorFlow.
 """
 import logging
 import sys
@@ -11,13 +11,13 @@ import tqdm
 
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
-# Between two lines of the log; shorter work logs none.
+# Time between two log lines; shorter tasks log none.
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_A_DAY = 86400
 
 
 class Bar:
-  """A progress bar; a context, which closes it."""
+  """A progress bar, and a context that closes it."""
 
   def __init__(self, total: int, title: str, *, unit: str, done: int = 0,
                logs: bool = True):
@@ -25,10 +25,10 @@ class Bar:
 
     Args:
       total: number of units.
-      title: the work, such as 'checking'.
+      title: the task, such as 'checking'.
       unit: such as 'image'.
       done: number of units that were done before.
-      logs: False: the work writes its own lines if there is no terminal.
+      logs: False: the task writes its own log lines if there is no terminal.
     """
     self._total, self._title, self._unit = total, title, unit
     self._logs = logs
@@ -54,12 +54,12 @@ class Bar:
 
     Args:
       count: number of units.
-      **notes: shown on the bar, such as loss='0.1234'.
+      **notes: values to show on the bar, such as loss='0.1234'.
     """
     self._done += count
     if self._bar is not None:
       if notes:
-        # Shown when the bar is drawn next: not at every step of a fast loop.
+        # Shown when the bar is next redrawn, not at every step of a fast loop.
         self._bar.set_postfix(notes, refresh=False)
       self._bar.update(count)
       return
@@ -72,7 +72,7 @@ class Bar:
                 duration(pace * (self._total - self._done)))
 
   def close(self) -> None:
-    """Leaves the bar on the terminal, and a new line below it."""
+    """Leaves the bar on the terminal and starts a new line below it."""
     for handler in self._handlers:
       handler.removeFilter(self._clear)
     self._handlers = []
@@ -80,7 +80,7 @@ class Bar:
       self._bar.close()
 
   def _clear(self, unused_record):
-    """A log filter that clears the bar; the next update draws it again."""
+    """Clears the bar, as a log filter; the next update redraws it."""
     if self._bar is not None:
       self._bar.clear()
     return True
@@ -91,8 +91,8 @@ def shown(items: Iterable[_Item], title: str, *, unit: str,
   """Yields items and advances a bar.
 
   Args:
-    items: what is worked on.
-    title: the work, such as 'checking'.
+    items: any iterable.
+    title: the task, such as 'checking'.
     unit: such as 'image'.
     total: number of items; None: their len.
   """
@@ -112,7 +112,7 @@ def counted(count: int, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-  """Returns '01:02:03', or '1.5 days' from a day on."""
+  """Returns '01:02:03', or '1.5 days' for a day or more."""
   if seconds >= _SECONDS_A_DAY:
     return '{:.1f} days'.format(seconds / _SECONDS_A_DAY)
   return time.strftime('%H:%M:%S', time.gmtime(seconds))

@@ -1,4 +1,4 @@
-"""Signals that end a script in order: it removes its temporary files."""
+"""Handles signals, so that a stopped script removes its temporary files."""
 import contextlib
 import logging
 import os
@@ -8,18 +8,18 @@ import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 _LOG = logging.getLogger(__name__)
-# The system's, Ctrl-C, and that of a terminal that was closed.
+# Sent by the system, by Ctrl-C, and by a terminal that is closed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# Time to act on a signal.
+# Time for the main thread to react to a signal.
 _ACT_SECS = 5.0
 
 
 class Stopped(BaseException):
-  """A signal ends the script; no Exception, so that nothing catches it.
+  """A signal ends the script. Not an Exception, so that nothing catches it.
 
   Attributes:
     name: the signal's name, such as 'SIGTERM'.
-    status: exit status, as shells report a program that the signal ended.
+    status: exit status that shells report for a program ended by the signal.
   """
 
   def __init__(self, number: int):
@@ -32,9 +32,9 @@ class Stopped(BaseException):
 def raised() -> Iterator[None]:
   """Context in which the first of SIGNALS raises Stopped in the main thread.
 
-  Later ones are ignored, because some programs send two, except Ctrl-C, for an
-  impatient user. A signal that does not have Python's default handler keeps its
-  own: under nohup one is ignored.
+  Later ones are ignored, because some programs send two; a second Ctrl-C still
+  interrupts. A signal whose handler is not Python's default keeps its handler:
+  nohup, for example, ignores one.
   """
   owner = os.getpid()
 
@@ -61,10 +61,10 @@ def raised() -> Iterator[None]:
 class Request:
   """A context in which a signal asks for an orderly stop.
 
-  A second signal raises Stopped at once, but not while something is held.
+  A second signal raises Stopped at once, except within `held`.
 
   Attributes:
-    name: the last signal that was received, such as 'SIGTERM'; None: none.
+    name: the last signal received, such as 'SIGTERM'; None: none yet.
   """
 
   def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Request:
 
   @contextlib.contextmanager
   def held(self) -> Iterator[None]:
-    """Context that no signal interrupts, such as a save."""
+    """Context that signals do not interrupt, such as a save."""
     self._is_held = True
     try:
       yield
@@ -101,10 +101,10 @@ class Request:
 
 @contextlib.contextmanager
 def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
-  """Context of the main thread in which a second one of SIGNALS is heard.
+  """Context of the main thread that handles a second signal in another thread.
 
   Python calls handlers only when the main thread returns from native code. If
-  it waits there for other machines, it may never return.
+  that code waits for other machines, it may never return.
 
   Args:
     end: called with a second signal's number, in another thread, if the main
@@ -117,7 +117,7 @@ def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
   def listen():
     received: List[signal.Signals] = []
     while len(received) < 2:
-      # One byte for each signal that has a handler.
+      # One byte per signal that has a handler.
       numbers = hears.recv(16)
       if not numbers:
         return

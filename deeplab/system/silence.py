@@ -1,7 +1,7 @@
 """Keeps notices of TensorFlow and TFLite off standard error.
 
-Neither has a setting for it. Only this module changes state of the whole
-process: log levels, warning filters and, briefly, where standard error leads.
+Neither has a setting for it. Only this module changes global state of the
+process: log levels, warning filters and, briefly, the standard error stream.
 """
 import contextlib
 import ctypes
@@ -12,8 +12,8 @@ import sys
 from typing import Iterator
 import warnings
 
-# The beginning of notices of native code: TFLite interpreters, TensorFlow's log
-# below the level of errors, and its quantizer.
+# How notices of native code begin: TFLite interpreters, TensorFlow's log below
+# the level of errors, and TensorFlow's quantizer.
 _NOTICE = (r'^(INFO: |[IW][0-9]{4} [0-9]|WARNING: All log messages before absl|'
            r'fully_quantize: [0-9])')
 _STDERR = 2  # file descriptor
@@ -25,14 +25,14 @@ def import_tensorflow() -> None:
   Raises:
     ImportError: TensorFlow is not installed.
   """
-  # TensorFlow 2.21 writes some notices before it looks at any log level.
+  # TensorFlow 2.21 writes some notices before it reads the log level.
   with without_notices():
     import tensorflow  # noqa: F401
 
 
 def silence_tensorflow() -> None:
-  """Silences device chatter and deprecation notices of a later import."""
-  # Newer versions call it an error that there is no GPU.
+  """Silences notices about devices and deprecation of a later import."""
+  # Newer versions report a missing GPU as an error.
   os.environ.setdefault(
       'TF_CPP_MIN_LOG_LEVEL', '2' if _has_cuda_driver() else '3')
   warnings.filterwarnings('ignore', category=FutureWarning)
@@ -52,12 +52,12 @@ def _has_cuda_driver():
 def without_notices() -> Iterator[None]:
   """Filters native code's notices out of standard error.
 
-  Native libraries write to the file descriptor, past sys.stderr. The filter is
-  a process of its own: if native code aborts, its last words still appear.
+  Native libraries write to the file descriptor, not to sys.stderr. The filter
+  is a process of its own: if native code aborts, its last lines still appear.
   """
   sys.stderr.flush()
   kept = os.dup(_STDERR)
-  # In a session of its own, Ctrl-C does not end the filter.
+  # Ctrl-C does not reach a filter in its own session.
   with subprocess.Popen(
       ['grep', '-avE', '--line-buffered', _NOTICE], stdin=subprocess.PIPE,
       stdout=kept, env=dict(os.environ, LC_ALL='C'),

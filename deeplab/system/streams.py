@@ -22,9 +22,9 @@ class OutputError(OSError):
 
 @contextlib.contextmanager
 def checked() -> Iterator[None]:
-  """Context that raises OutputError, at its end at the latest, for lost output.
+  """Context that raises OutputError for lost output, at its end at the latest.
 
-  Python itself ignores a closed output, and reports a full one too late.
+  Python itself ignores a closed output and reports a full disk too late.
   """
   _open_what_is_closed()
   before = sys.stdout
@@ -32,7 +32,7 @@ def checked() -> Iterator[None]:
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(_STDOUT, 'w', closefd=False)),
         encoding=getattr(before, 'encoding', 'utf-8'),
-        # File names may be in no encoding.
+        # File names may have bytes of another encoding.
         errors='backslashreplace',
         line_buffering=os.isatty(_STDOUT))
   try:
@@ -52,7 +52,7 @@ def show(*lines: str) -> None:
 
 
 class _Output(io.FileIO):
-  """Standard output; after a failure, it discards what follows."""
+  """Standard output; after a failure, it discards all further output."""
 
   def write(self, content):
     try:
@@ -67,12 +67,12 @@ class _Output(io.FileIO):
 
 
 def _open_what_is_closed() -> None:
-  """Opens closed streams; else the next open file takes their number."""
+  """Opens closed streams, so that no other file gets their descriptor."""
   for descriptor in range(_STDERR + 1):
     try:
       os.fstat(descriptor)
     except OSError:
-      # The lowest number that is free. Writing to the output still fails.
+      # Takes the lowest free descriptor. Writing to the output still fails.
       os.open(os.devnull,
               os.O_WRONLY if descriptor == _STDERR else os.O_RDONLY)
       os.set_inheritable(descriptor, True)

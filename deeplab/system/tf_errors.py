@@ -1,7 +1,7 @@
-"""Reads TensorFlow's error messages for what no field or class of theirs says.
+"""Parses TensorFlow's error messages for facts that no field or class gives.
 
-The words change between versions: the tests of this module run on all of them.
-Needs no TensorFlow.
+The wording differs between versions: this module's tests run on all of them.
+This module needs no TensorFlow.
 """
 import re
 
@@ -12,21 +12,21 @@ from deeplab import errors
 # node, inside the dataset, or None.
 _RAISED_BY_ITERATOR = re.compile(
     r'\[\[(\{\{)?(node )?([^\s\]]*/)?IteratorGetNext')
-# The full description of an operator, before that of its node.
+# The full description of an operator, which precedes its node's description.
 _OPERATOR_IN_FULL = re.compile(r'Op<name=(\w+);.*>; NodeDef: ')
-# Nodes of the graph, and where they were made, before and after a message.
+# Nodes of the graph and their stack traces, before and after a message.
 _NODE_BEFORE = re.compile(r"\AGraph execution error:.*\nNode: '[^']*'\n", re.S)
 _NODES_AFTER = re.compile(r'\s+(\[\[|Original stack trace)')
 
 
 def message(error: Exception) -> str:
-  """Returns an error's message without the nodes that it names at length."""
+  """Returns an error's message without descriptions of nodes."""
   text = _NODES_AFTER.split(_NODE_BEFORE.sub('', str(error)), 1)[0]
   return errors.one_line(text)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-  """Whether memory is out; a full disk raises the same class of error."""
+  """Whether memory ran out; a full disk raises the same class of error."""
   return 'OOM when allocating' in str(error)
 
 
@@ -36,18 +36,18 @@ def is_of_input(error: Exception) -> bool:
 
 
 def why_not_imported(error: Exception) -> str:
-  """Returns the reason in an error of tf.import_graph_def, in one line."""
+  """Returns the reason from an error of tf.import_graph_def, in one line."""
   return _OPERATOR_IN_FULL.sub(r'\1; ', str(error).split('\n')[0])
 
 
 def why_not_converted(error: Exception) -> str:
-  """Returns the line of a TFLite converter's output with the reason."""
+  """Returns the line with the reason from a TFLite converter's output."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   errors = [line for line in lines if 'rror' in line or 'heck failed' in line]
   return (errors or lines or ['no reason given'])[-1]
 
 
 def why_not_written(error: Exception) -> str:
-  """Returns the reason for which an operation could not write a file."""
-  # After the file's temporary name.
+  """Returns why an operation could not write a file."""
+  # The reason follows the file's temporary name.
   return message(error).strip().split('\n')[0].rsplit('; ', 1)[-1]
