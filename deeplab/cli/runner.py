@@ -1,4 +1,4 @@
-"""Running a script: strict parsing, the right environment, clear errors.
+"""Runs a script: parses flags, checks the environment, reports errors.
 
 A script names its entry in deeplab.cli.script_flags and makes one call:
 
@@ -6,10 +6,9 @@ A script names its entry in deeplab.cli.script_flags and makes one call:
     if __name__ == '__main__':
       cli.run(main, script_flags.REBUILD)
 
-An unknown flag or a stray word is refused, with the nearest flag. Bad input
-becomes one line on standard error and exit status 2. If the library names an
-option, that line and the log name the flag. This module and script_flags are
-the only ones that know absl.
+An unknown flag or a stray word is refused, with the nearest flag's name. Bad
+input becomes one line on standard error and exit status 2. Options in that line
+and in the log appear as flags. Only this module and script_flags import absl.
 """
 import difflib
 import faulthandler
@@ -37,12 +36,12 @@ except ImportError:
 
 from deeplab.cli import script_flags  # needs absl
 
-# Options that take less memory when they are lower.
+# Options to lower if memory runs out.
 _MEMORY = ('batch_size', 'crop_size', 'num_workers', 'vis_images')
 _STOPPED = ('stopped by {}; what has its final name is whole, temporary files '
             'are removed')
 
-# Flags that tensorflow/models has and this suite has not, and what to do.
+# Flags of tensorflow/models that this suite lacks, and their replacement.
 _CLASSES_COME_FROM = (
     'drop it: classes come from build_ade20k_data.py --label_map; see '
     'docs/own_data.md')
@@ -70,9 +69,9 @@ def parse(script: script_flags.Script, argv: List[str],
   """Parses a command line strictly.
 
   Args:
-    script: what it takes.
-    argv: the first is the program's name.
-    flag_values: has the script's flags; see Script.define_flags.
+    script: its command line.
+    argv: begins with the program's name.
+    flag_values: with the script's flags; see Script.define_flags.
 
   Raises:
     InputError: unknown flag, stray word, bad value or missing required flag.
@@ -97,7 +96,7 @@ def parse(script: script_flags.Script, argv: List[str],
 
 
 def _with_flag_files(arguments, flag_values):
-  """Replaces --flagfile by the arguments in the file."""
+  """Replaces --flagfile with the arguments in the file."""
   try:
     return flag_values.read_flags_from_files(arguments)
   except flags.CantOpenFlagFileError as error:
@@ -109,7 +108,7 @@ def _with_flag_files(arguments, flag_values):
 
 
 def _refuse_undefok(arguments):
-  """Refuses absl's flag that lets unknown flags pass."""
+  """Refuses --undefok, absl's flag that permits unknown flags."""
   for argument in arguments:
     name, _, value = argument.lstrip('-').partition('=')
     if argument.startswith('-') and name == 'undefok':
@@ -139,7 +138,7 @@ def _stray_word(word, argv):
 
 def in_flags(
     message: errors.Message, flag_values: flags.FlagValues) -> str:
-  """Returns a message's text with the flags in place of the options.
+  """Returns a message's text with flags in place of options.
 
   Args:
     message: such as an InputError.
@@ -151,9 +150,9 @@ def in_flags(
 def _as_flag(option, flag_values):
   """Returns the flag that sets an option, as users write it.
 
-  If several flags set it, the given one counts. Shared code may name a path by
-  an option of another script: then a flag with that value counts, or the path
-  stands alone.
+  If several flags set it, a flag on the command line is preferred. Shared code
+  may name a path by an option of another script: then a flag with that value is
+  returned, or only the path.
   """
   ours = list(map(flag_values.__getitem__, flag_values))
   found = [flag for flag in ours
@@ -173,7 +172,7 @@ def _as_flag(option, flag_values):
 
 
 def _in_log(record):
-  """A log filter that replaces options by flags."""
+  """Replaces options with flags, as a log filter."""
   if isinstance(record.args, tuple):
     record.args = tuple(map(_logged, record.args))
   return True
@@ -190,10 +189,10 @@ def _logged(value):
 
 def reason_of(
     error: Exception, flag_values: flags.FlagValues) -> Optional[str]:
-  """Returns the message about an error; None if it is a defect of the suite.
+  """Returns the message about an error; None if it is a bug of the suite.
 
   Args:
-    error: what a script's main raised.
+    error: raised by a script's main.
     flag_values: parsed.
   """
   if isinstance(error, InputError):
@@ -216,7 +215,7 @@ def reason_of(
 
 
 def _path_in_flags(path, flag_values):
-  """Returns a path as the flag that gives it, or with the one it is in."""
+  """Returns a path as the flag that gives it, or gives a folder it is in."""
   wanted = os.path.abspath(path)
   found = []
   for flag in map(flag_values.__getitem__, flag_values):
@@ -227,7 +226,7 @@ def _path_in_flags(path, flag_values):
         found.append((len(given), flag.present, flag.name, flag.value))
   if not found:
     return path
-  # The innermost folder, if several are given.
+  # The innermost folder, if several flags give one.
   length, _, name, value = max(found)
   if length == len(wanted):
     return '--{}={}'.format(name, path)
@@ -254,12 +253,12 @@ def _is_tensorflows(error):
 def run(main: Callable[..., None],
         script: script_flags.Script = _NO_FLAGS,
         argv: Optional[List[str]] = None) -> None:
-  """Runs a script: parses, checks the environment, reports input errors.
+  """Runs a script: parses flags, checks the environment, reports input errors.
 
   Args:
     main: function of the script's options. It imports modules that need
-      TensorFlow itself, after the environment is known.
-    script: what its command line takes.
+      TensorFlow itself, after the environment was checked.
+    script: its command line.
     argv: command line; None: sys.argv.
   """
   argv = sys.argv if argv is None else argv
@@ -285,7 +284,7 @@ def run(main: Callable[..., None],
       environment.refuse(problem)
     environment.pool_memory()
     if environment.address_space_limit() is not None:
-      # If memory is out, one line says so; stacks of all threads do not help.
+      # One line reports that memory ran out; stacks of all threads do not help.
       faulthandler.disable()
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_in_log)
@@ -298,7 +297,7 @@ def run(main: Callable[..., None],
         if script.needs_tensorflow:
           silence.import_tensorflow()
       main(**arguments)
-      # Here a failure can still be reported.
+      # A failure here can still be reported.
       sys.stdout.flush()
     except Exception as error:
       reason = None if flags.FLAGS.debug else reason_of(error, flags.FLAGS)

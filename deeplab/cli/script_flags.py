@@ -1,4 +1,4 @@
-"""The flags of every script: one table, made from the options they set.
+"""The flags of every script, in one table made from the options they set.
 
 A script names its entry and gets its options as keyword arguments:
 
@@ -7,8 +7,8 @@ A script names its entry and gets its options as keyword arguments:
       cli.run(main, script_flags.TFLITE_EVAL)
 
 Type, default, bounds and help of a flag come from the options field that it
-sets (deeplab.config.fields). The table tells which fields have a flag, and
-which names and defaults differ from the field's. Nothing here needs TensorFlow.
+sets (deeplab.config.fields). The table lists the fields that have a flag, and
+names and defaults that differ from the field's. It needs no TensorFlow.
 """
 import functools
 import os
@@ -33,20 +33,20 @@ from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.system import environment
 
-# Flags belong to the script that asks for them, in --help too.
+# absl lists a flag only in the --help of the script that defines it.
 flags.disclaim_key_flags()
 
-# Parity: common.py and export_model.py of the reference have these lists as
-# flags that are given once for each element; others are one flag, with commas.
+# Parity: common.py and export_model.py of the reference define these lists as
+# repeated flags; other lists are one flag with commas.
 _REPEATED = ('atrous_rates', 'crop_size', 'inference_scales', 'label_weights')
 
 
 class Group(NamedTuple):
-  """The flags of one class of options."""
+  """The flags for one class of options."""
   options: type
-  # Flag names by field, where they differ from the field's name.
+  # Flag names by field, if they differ from the field's name.
   names: Mapping[str, str] = {}
-  # Defaults by field, where they differ from the field's default.
+  # Defaults by field, if they differ from the field's default.
   defaults: Mapping[str, Any] = {}
   # Fields without a flag.
   without: Collection[str] = ()
@@ -56,7 +56,7 @@ class Group(NamedTuple):
   mention: str = '{}'
 
   def flags(self) -> Dict[str, str]:
-    """Returns the flag's name for each field that has a flag."""
+    """Returns the flag names by field, for the fields that have a flag."""
     return {field: self.names.get(field, field)
             for field in fields.definitions(self.options)
             if field not in self.without and field not in self.given}
@@ -64,17 +64,17 @@ class Group(NamedTuple):
 
 class Script(NamedTuple):
   """The command line of a script."""
-  # Keyword argument of the script's main: the flags it is made from.
+  # Keyword argument of the script's main: the flags that it is made from.
   groups: Mapping[str, Group] = {}
   # Names from environment.ENVIRONMENTS, the recommended one first, and
-  # environment.TFLITE if any TFLite interpreter will do; (): no TensorFlow.
+  # environment.TFLITE if any TFLite interpreter suffices; (): no TensorFlow.
   environments: Tuple[str, ...] = ()
-  # Defines flags that set no field.
+  # Defines additional flags that set no field.
   define: Optional[Callable[[flags.FlagValues], None]] = None
-  # Makes main's keyword arguments, if they are more than an object a group.
+  # Makes main's keyword arguments, if they are not one object per group.
   make: Optional[Callable[
       [flags.FlagValues, Mapping[str, Group]], Dict[str, Any]]] = None
-  # Flag that takes the arguments that are no flags; None: they are refused.
+  # Flag that takes the positional arguments; None: they are refused.
   words: Optional[str] = None
 
   @property
@@ -109,7 +109,7 @@ class Script(NamedTuple):
 
 
 def _define_group(flag_values, group):
-  """Defines a flag for each field; one that exists sets this field too."""
+  """Defines a flag per field; an existing flag sets this field, too."""
   definitions = fields.definitions(group.options)
   for field, name in group.flags().items():
     if name not in flag_values:
@@ -146,7 +146,7 @@ def _define_flag(flag_values, name, definition, default):
 
 
 class _ElementParser(flags.ArgumentParser):
-  """Parses one element of a flag that is given once for each."""
+  """Parses one element of a repeated flag."""
 
   def __init__(self, name, kind):
     self._name = name
@@ -172,7 +172,7 @@ class _ElementParser(flags.ArgumentParser):
 
 
 def _make(flag_values, group, **given):
-  """Makes a group's options; `given` are values that no flag decides."""
+  """Makes a group's options; `given` are values of fields without a flag."""
   definitions = fields.definitions(group.options)
   values = dict(group.given, **given)
   for field, name in group.flags().items():
@@ -182,7 +182,7 @@ def _make(flag_values, group, **given):
 
 
 def _value_of(flag, definition):
-  """Returns a flag's value in the type of a field."""
+  """Returns a flag's value in the field's type."""
   value = flag.value
   if definition.is_required and not value:
     raise InputError('{} is required: {}', errors.option(definition.name),
@@ -197,17 +197,17 @@ def _value_of(flag, definition):
     raise definition.refusal(value)
 
 
-# --- What scripts share ----------------------------------------------------
+# --- Shared by several scripts ---------------------------------------------
 
 
 def _only(name, value, text):
-  """Defines a flag with one value, which the documented commands give."""
+  """Defines a flag with only one value, which documented commands use."""
   return lambda flag_values: flags.DEFINE_enum(
       name, value, [value], text, flag_values=flag_values)
 
 
 def _texts(name, text):
-  """Defines a flag that is given once for each of its texts."""
+  """Defines a repeated flag of texts."""
   return lambda flag_values: flags.DEFINE_multi_string(
       name, None, text, flag_values=flag_values)
 
@@ -221,7 +221,7 @@ _EVAL_CROP_SIZE = {'crop_size': 'eval_crop_size'}
 
 
 def _input(prefix, split, *, training=False, **defaults):
-  """Returns the groups that say which images are read, and in which size."""
+  """Returns the groups that select the images to read and their size."""
   names = {field: '{}_{}'.format(prefix, field)
            for field in ('split', 'batch_size', 'crop_size')}
   defaults['split'] = split
@@ -239,8 +239,8 @@ def _input(prefix, split, *, training=False, **defaults):
 
 def _build_group(split, folder):
   source = './ADE20K/ADEChallengeData2016/{}/' + folder
-  # Deviates: the reference's default of image_format, png, is not the format
-  # of ADE20K, and was written into the records without being looked at.
+    # Deviates: the reference's default of image_format is png, which is not
+    # ADE20K's format; it was written into the records without a check.
   return Group(
       options_lib.BuildOptions,
       names={'image_folder': split + '_image_folder',
@@ -278,7 +278,7 @@ BUILD = Script(
 SYNTHETIC = Script({
     'options': Group(options_lib.SyntheticOptions, {'long_side': 'size'})})
 
-# Deviates: the reference takes a factor of 1 whatever the flag says.
+# Deviates: the reference always uses a factor of 1 and ignores the flag.
 PREPROCESSED = Script(
     dict(_input('eval', 'val', resize_factor=1), options=Group(
         options_lib.PreprocessedOptions,
@@ -332,7 +332,7 @@ def _export_arguments(flag_values, groups):
 
 
 def _export_crop_size(flag_values):
-  """Returns the size that one of two flags gives, or both."""
+  """Returns the crop size, which either of two flags sets."""
   definition = fields.definitions(options_lib.ModelOptions)['crop_size']
   size, named_as_in_training = (
       definition.checked(_value_of(flag_values[name], definition))
@@ -349,7 +349,7 @@ def _export_crop_size(flag_values):
 
 # The documented command gives the crop size as --train_crop_size, which the
 # reference's script does not have; its own flag is --crop_size.
-# Deviates: 21 classes and stride 8 in the reference, not this model's.
+# Deviates: the reference has 21 classes and stride 8, unlike this model.
 EXPORT = Script(
     {'options': Group(options_lib.ExportOptions, {'formats': 'format'},
                       without=('preprocessing', 'num_classes')),
@@ -393,7 +393,7 @@ REBUILD = Script({'options': Group(options_lib.RebuildOptions)},
 
 
 def _stages(flag_values, unused_groups):
-  """Makes a list of (stage, path)."""
+  """Returns main's argument: a list of (stage, path)."""
   if not flag_values.report:
     raise InputError('--report is required: STAGE=FILE, for each line')
   found = []
@@ -428,14 +428,14 @@ def _comparison(flag_values, groups):
 
 
 def _named_models(given):
-  """Returns (name, path) of each --model; each has a name of its own."""
+  """Returns (name, path) of each --model; the names are unique."""
   if len(given) < 2:
     raise InputError('--model is required twice or more: NAME=PATH, for '
                      'example --model=float=freeze.tflite')
   models: List[Tuple[str, str]] = []
   for text in given:
     name, separator, path = text.partition('=')
-    # A path may have the sign in it.
+    # A path may contain '='.
     if not separator or os.path.exists(text):
       name, path = os.path.basename(os.path.normpath(text)), text
     if not (name and path):
@@ -468,7 +468,7 @@ INSPECT = Script(
 
 # --- MLPerf ----------------------------------------------------------------
 
-# Tests alone need other numbers of queries than the modes have.
+# Only tests need numbers of queries other than the modes'.
 LOADGEN = Script(
     {'options': Group(options_lib.LoadgenOptions, defaults=_TEST_DIR,
                       without=('min_queries', 'min_seconds'))},
@@ -481,7 +481,7 @@ SCORE_LOG = Script({
 
 REPRODUCE = Script({'options': Group(options_lib.ReproduceOptions)})
 
-# By path from the repository's root; scripts/benchmark.py has its own.
+# By path relative to the repository; scripts/benchmark.py defines its own.
 SCRIPTS = {
     'build_ade20k_data.py': BUILD,
     'gen_preprocessed_data.py': PREPROCESSED,
@@ -505,7 +505,7 @@ SCRIPTS = {
     'scripts/visualize.py': VISUALIZE,
 }
 
-# Fields that hold a path, mostly, or another text.
+# Fields of text; most hold a path.
 TEXT_FIELDS = frozenset(
     field for script in SCRIPTS.values() for group in script.groups.values()
     for field, definition in fields.definitions(group.options).items()

@@ -4,10 +4,10 @@
     class WalkOptions(NamedTuple):
       steps: int = fields.field(100, 'Steps to walk.', least=1, most=10 ** 6)
 
-An object of such a class is valid: making it and `_replace` check every field,
-then call the method `_check`, if the class has one, for conditions on several
-fields. A bad value raises InputError with the field's name. Flags are made from
-the same definitions; see deeplab.cli.script_flags.
+An object of such a class is valid: its constructor and `_replace` check every
+field, then call the method `_check`, if the class has one, for conditions on
+several fields. A bad value raises InputError with the field's name. Flags are
+made from the same definitions; see deeplab.cli.script_flags.
 """
 import functools
 import math
@@ -20,9 +20,9 @@ from deeplab.storage import remote as remote_lib
 
 _KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false',
           str: 'text'}
-# TensorFlow and NumPy convert a number to an int32.
+# TensorFlow and NumPy convert numbers to int32.
 _LARGEST_INT = 2 ** 31 - 1
-# Characters of a bad value that a message quotes.
+# Limit on the characters of a bad value in a message.
 _QUOTED = 60
 
 
@@ -31,24 +31,24 @@ class Field(NamedTuple):
   help: str
   default: Any = None
   is_required: bool = False
-  # Bounds of the value or, in a tuple, of each element; None: no such bound.
+  # Bounds of the value, or of each element of a tuple; None: no such bound.
   least: Optional[float] = None
   above: Optional[float] = None
   most: Optional[float] = None
   below: Optional[float] = None
-  # The only values there are; (): any within the bounds.
+  # The only values accepted; (): any within the bounds.
   choices: Tuple[Union[int, str], ...] = ()
-  # Whether TensorFlow gets the text, which takes names in UTF-8 only.
+  # Whether the text is passed to TensorFlow, which takes names in UTF-8 only.
   in_utf8: bool = False
   # Whether the text may be a remote path; see storage.remote.
   remote: bool = False
-  # Fewest elements of a tuple of any length.
+  # Minimum length of a tuple of any length.
   fewest: int = 0
   # How a tuple of fixed length is written, such as 'HEIGHT,WIDTH'.
   form: str = ''
-  # --- From name and annotation of the field.
+  # --- Derived from the field's name and annotation.
   name: str = ''
-  # int, float, bool, str or a class of options; in a tuple, of the elements;
+  # int, float, bool, str or a class of options; of a tuple, its elements' type.
   # object: not known yet.
   kind: type = object
   # Number of elements of a tuple, 0: any; None: not a tuple.
@@ -57,7 +57,7 @@ class Field(NamedTuple):
 
   @property
   def expected(self) -> str:
-    """Describes the values that the field takes."""
+    """Describes the values that the field accepts."""
     if self.choices:
       *others, last = map(str, self.choices)
       element = '{} or {}'.format(', '.join(others), last) if others else last
@@ -80,7 +80,7 @@ class Field(NamedTuple):
     """Returns the value, in the field's own type.
 
     Raises:
-      InputError: it is no value for this field.
+      InputError: the field does not accept it.
     """
     if value is None and self.is_optional:
       return None
@@ -97,7 +97,7 @@ class Field(NamedTuple):
       raise self.refusal(value)
 
   def refusal(self, value: Any) -> InputError:
-    """Returns the error about a value that the field does not take."""
+    """Returns the error for a value that the field does not accept."""
     text = ' '.join(str(errors.option('', value).text).split())
     if len(text) > _QUOTED:
       text = text[:_QUOTED] + '...'
@@ -108,12 +108,12 @@ class Field(NamedTuple):
     """Returns one value in the field's type, or raises ValueError."""
     wanted: Any = {int: numbers.Integral, float: numbers.Real}.get(
         self.kind, self.kind)
-    # To Python, a bool is a number.
+    # A Python bool is a number.
     if not isinstance(value, wanted) or (
         isinstance(value, bool) and self.kind is not bool):
       raise ValueError
     if self.kind is str and '\0' in value:
-      raise ValueError  # no file has such a name
+      raise ValueError  # no file name has a zero byte
     if self.in_utf8:
       value.encode('utf-8')
     if self.kind in (int, float):
@@ -132,8 +132,8 @@ def field(default: Any, text: str, **bounds: Any) -> Any:
   """Defines a field.
 
   Args:
-    default: value of a field that is not given.
-    text: its meaning, with its unit; the help of its flag.
+    default: value if the field is not given.
+    text: its meaning and unit; the help of its flag.
     **bounds: of Field: least, above, most, below, choices, in_utf8, remote,
       fewest, form. Without bounds, numbers are at least 0 and integers fit an
       int32.
@@ -147,7 +147,7 @@ def required(text: str, **bounds: Any) -> Any:
 
 
 def check_local(given: errors.Option, path: str) -> None:
-  """Raises InputError if a path that an option gives is a remote one."""
+  """Raises InputError if the path given by an option is remote."""
   if remote_lib.is_remote(path):
     raise InputError('{}: expected a path of this machine; copy what is there '
                      'first', given)
@@ -178,7 +178,7 @@ def options(cls: Any) -> Any:
     return made
 
   cls.__new__ = staticmethod(new_checked)
-  # _replace goes through _make.
+  # _replace calls _make.
   cls._make = classmethod(lambda cls, values: cls(*values))
   cls._definitions = defined
   return cls
@@ -190,7 +190,7 @@ def definitions(cls: Any) -> Dict[str, Field]:
 
 
 def _completed(definition, name, hint):
-  """Returns a definition with what the field's name and type hint say."""
+  """Returns a definition completed from the field's name and type hint."""
   # Not __origin__, which differs in Python 3.6.
   arguments: Tuple[Any, ...] = getattr(hint, '__args__', None) or ()
   if type(None) in arguments:

@@ -1,24 +1,24 @@
-"""Which ids on disk are which trained class, and what the classes are called.
+"""Maps ids on disk to trained classes and gives the classes names.
 
-A label map is a file of the user's, as JSON
+A label map is a file that the user writes, as JSON
 
     {"classes": [
         {"class": 1, "name": "structure", "ids": [1, 2, 6]},
         {"class": 2, "name": "ground", "ids": [4, 7, 10, 12]}]}
 
-or, with the same meaning, as CSV, where lines that begin with # do not count:
+or, with the same meaning, as CSV, in which lines that begin with # are ignored:
 
     id,class,name
     1,1,structure
     2,1,structure
     4,2,ground
 
-Ids are what labels on disk hold, 0 to 255. Classes are numbered from 1 without
-a gap. Every id that is not listed is class 0, "other": ignored by the loss and
-by the ground truth of every score. Without a file, ADE20K is the map.
+Ids are the values of labels on disk, 0 to 255. Classes are numbered from 1
+without a gap. Every id that is not listed is class 0, "other": the loss and all
+scores ignore pixels whose ground truth is 0. Without a file, ADE20K is the map.
 
-What is stored beside records, checkpoints, graphs and images is the JSON form.
-Needs neither TensorFlow nor NumPy.
+The JSON form is stored beside records, checkpoints, graphs and images.
+This module needs neither TensorFlow nor NumPy.
 """
 import csv
 import re
@@ -39,15 +39,15 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.storage import checked_read
 
-# What labels of 8 bits can hold.
+# Number of values of an 8-bit label.
 NUM_IDS = 256
-# 8 bits again: predictions and annotations are stored so, and 255 is what other
-# tools ignore.
+# Predictions and annotations are stored with 8 bits, too, and 255 is the ignore
+# label of other tools.
 MOST_CLASSES = 254
-# A name is a cell of a table, and a word in a legend.
+# A name is shown in a table's cell and in a legend.
 _LONGEST_NAME = 40
 _COLUMNS = ['id', 'class', 'name']
-# Warning about a model that learns one class alone.
+# Warning about a model that learns only one class.
 ONE_CLASS = (
     'a model of one class alone is always right, with a mIoU of 1.0 whatever '
     'its weights; if it is to tell the class from the background, list the '
@@ -56,15 +56,15 @@ _KIND = 'a label map: JSON, or lines of id,class,name'
 
 
 class LabelMap(NamedTuple):
-  """Trained classes; made by `read`, by `from_json`, or ADE20K."""
-  # By class; the first is that of what is not listed.
+  """Trained classes; made by `read` or `from_json`, or ADE20K."""
+  # By class; the first one is the ignored class.
   names: Tuple[str, ...]
-  # The ids on disk of each class, in order; none for the first.
+  # The ids on disk of each class, sorted; none for the first class.
   ids: Tuple[Tuple[int, ...], ...]
 
   @property
   def num_classes(self) -> int:
-    """Number of classes, the ignored one among them."""
+    """Number of classes, including the ignored one."""
     return len(self.names)
 
   @property
@@ -79,22 +79,22 @@ class LabelMap(NamedTuple):
   @property
   def largest_id(self) -> int:
     """The largest id that a label on disk may hold."""
-    # Data of one's own may mark with 255 what has no label, as many do. In
-    # ADE20K such an id says that the file is no label.
+    # Many data sets mark unlabelled pixels with 255. In ADE20K, an id this high
+    # shows that the file is not a label.
     return (constants.LARGEST_LABEL_ON_DISK if self == ADE20K else NUM_IDS - 1)
 
   @property
   def palette(self) -> Tuple[Tuple[int, int, int], ...]:
-    """A colour for each class, RGB in 0..255; black for the first."""
+    """A colour per class, RGB in 0..255; black for the first one."""
     if self == ADE20K:
       return constants.PALETTE
     return tuple(map(_colour, range(self.num_classes)))
 
   def counts(self, pixels: Sequence[int]) -> Tuple[int, ...]:
-    """Adds up pixels by class.
+    """Sums pixels by class.
 
     Args:
-      pixels: number of pixels of each id, NUM_IDS of them.
+      pixels: number of pixels of each of the NUM_IDS ids.
     """
     found = [0] * self.num_classes
     for index, count in zip(self.table, pixels):
@@ -102,12 +102,12 @@ class LabelMap(NamedTuple):
     return tuple(found)
 
   def class_text(self, number: int) -> str:
-    """Says which class an id is, such as '2 ground'."""
+    """Returns the class of an id as text, such as '2 ground'."""
     index = self.table[number]
     return '{} {}'.format(index, self.names[index])
 
   def to_json(self) -> Dict[str, Any]:
-    """Returns what from_json reads, as a dict that json can write."""
+    """Returns the map as a dict that json can write and from_json reads."""
     return {'classes': [
         {'class': index, 'name': self.names[index], 'ids': list(ids)}
         for index, ids in enumerate(self.ids) if index]}
@@ -119,15 +119,15 @@ ADE20K = LabelMap(
 
 
 def of_model(num_classes: int, known: Optional[LabelMap] = None) -> LabelMap:
-  """Returns the names and colours of a model's classes.
+  """Returns the label map with the names and colours of a model's classes.
 
   Args:
-    num_classes: number of classes that the model has.
+    num_classes: number of the model's classes.
     known: the label map stored with the model; None if there is none.
 
   Returns:
     `known` if it has that many classes. Otherwise ADE20K if it has that many,
-    which is an assumption; otherwise numbers as names, such as 'class 7'.
+    which is an assumption; otherwise a map with names such as 'class 7'.
   """
   for label_map in (known, ADE20K):
     if label_map and label_map.num_classes == num_classes:
@@ -139,9 +139,9 @@ def of_model(num_classes: int, known: Optional[LabelMap] = None) -> LabelMap:
 
 
 def _colour(index):
-  """Returns a class's colour: far apart for numbers that are close."""
-  # That of PASCAL VOC: bits of the number, from the lowest on, are the highest
-  # ones of red, green and blue in turn.
+  """Returns a class's colour; neighbouring classes differ strongly."""
+  # The colour map of PASCAL VOC: the index's bits, from the lowest one on, are
+  # the highest bits of red, green and blue in turn.
   red_green_blue = [0, 0, 0]
   for place in range(8):
     for channel in range(3):
@@ -154,7 +154,7 @@ def _colour(index):
 
 
 class _MapError(InputError):
-  """What is wrong with a map, without the name of its file."""
+  """A problem with a map, without the name of its file."""
 
 
 class _Entry(NamedTuple):
@@ -162,15 +162,15 @@ class _Entry(NamedTuple):
   id: Any
   label: Any
   name: Any
-  # Where it stands, for messages.
+  # Its place in the file, for messages.
   place: str
 
 
 def read(path: str) -> LabelMap:
-  """Reads a label map from a file of JSON or CSV; see the module.
+  """Reads a label map from a JSON or CSV file.
 
   Raises:
-    InputError: there is no such file, or it is no label map.
+    InputError: there is no such file, or it is not a label map.
     OSError: it cannot be read.
   """
   given = option('label_map', path)
@@ -189,24 +189,23 @@ def read(path: str) -> LabelMap:
 
 
 def from_json(content: Any) -> LabelMap:
-  """Makes a LabelMap of what LabelMap.to_json returns.
+  """Makes a LabelMap from a dict as LabelMap.to_json returns.
 
   Raises:
-    InputError: it is something else, or no map of classes; without the name of
-      a file.
+    InputError: it is not a valid map; the message has no file name.
   """
   return _from_entries(_entries_of_json(content))
 
 
 def optional_from_json(content: Any, path: str) -> Optional[LabelMap]:
-  """Reads the key `label_map` of a file of the suite's; None without it.
+  """Reads the key `label_map` of a file; returns None if it has none.
 
   Args:
-    content: what the file holds, a dict.
+    content: the file's content, a dict.
     path: the file, for messages.
 
   Raises:
-    InputError: what is there is no label map.
+    InputError: the key's value is not a label map.
   """
   if content.get('label_map') is None:
     return None
@@ -217,7 +216,7 @@ def optional_from_json(content: Any, path: str) -> Optional[LabelMap]:
 
 
 def json_entry(label_map: LabelMap) -> Dict[str, Any]:
-  """Returns what optional_from_json reads: {} for ADE20K, which goes unsaid."""
+  """Returns a dict for optional_from_json to read: {} for ADE20K."""
   return {} if label_map == ADE20K else {'label_map': label_map.to_json()}
 
 
@@ -270,13 +269,13 @@ def _entries_of_csv(text):
 
 
 def _number(cell):
-  """Returns the whole number that a cell holds, or the cell if it is none."""
-  # int() takes '1_0' and digits of other scripts too.
+  """Returns the integer in a cell, or the cell's text if it has none."""
+  # int() also accepts '1_0' and digits of other scripts.
   return int(cell) if re.fullmatch('-?[0-9]{1,9}', cell) else cell
 
 
 def _from_entries(entries):
-  """Makes a LabelMap of _Entry's, or raises _MapError."""
+  """Makes a LabelMap from _Entry objects, or raises _MapError."""
   other = constants.IGNORE_LABEL
   names = {other: constants.CLASS_NAMES[other]}
   ids: Dict[int, List[int]] = {other: []}
@@ -295,7 +294,7 @@ def _from_entries(entries):
   if missing:
     raise _MapError('no id of class {}, but of class {}; expected classes 1, '
                     '2, ... without a gap'.format(missing[0], count))
-  # An id that is listed as class 0 is the same as one that is not listed.
+  # An id listed as class 0 means the same as an id that is not listed.
   ids[constants.IGNORE_LABEL] = []
   classes = range(count + 1)
   return LabelMap(tuple(names[index] for index in classes),
@@ -303,12 +302,12 @@ def _from_entries(entries):
 
 
 def _problem(entry, names, places):
-  """Returns what is wrong with an entry, by itself or beside earlier ones.
+  """Returns the problem with an entry, alone or together with earlier ones.
 
   Args:
     entry: _Entry.
-    names: of the classes before it.
-    places: where the ids before it stand.
+    names: names of the classes before it.
+    places: places of the ids before it.
   """
   name = entry.name
   for word, number, most in (
@@ -338,20 +337,20 @@ def _shown(value):
   return text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + '...'
 
 
-# --- Several of them -------------------------------------------------------
+# --- Several label maps ----------------------------------------------------
 
-# What says which classes there are: a file, an option, or a word.
+# The source of a label map: a file, an option, or a word.
 Source = Union[str, errors.Option]
 
 
 def agreed(*sources: Tuple[Source, Optional[LabelMap]]) -> LabelMap:
-  """Returns the one map of all that have one; ADE20K where none has.
+  """Returns the label map that all sources agree on; ADE20K if none has one.
 
   Args:
-    *sources: who says so, and the map; None: says nothing.
+    *sources: pairs of a source and its map; None: it has no map.
 
   Raises:
-    InputError: two of them say different things.
+    InputError: two maps differ.
   """
   found = [(name, one) for name, one in sources if one is not None]
   for (first, mine), (second, other) in zip(found, found[1:]):
@@ -366,7 +365,7 @@ def agreed(*sources: Tuple[Source, Optional[LabelMap]]) -> LabelMap:
 
 def difference(first: LabelMap, second: LabelMap
                ) -> Optional[Tuple[int, str, str]]:
-  """Returns an id of another class, and what it is by each; None: the same."""
+  """Returns an id and its class in each map, if they differ; None: same."""
   for number in range(NUM_IDS):
     texts = first.class_text(number), second.class_text(number)
     if texts[0] != texts[1]:

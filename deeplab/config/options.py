@@ -1,8 +1,8 @@
-"""Immutable options, one class for each concern, to and from JSON.
+"""Immutable options, one class per concern, to and from JSON.
 
 Every object is a NamedTuple: build it with keywords, copy it with `_replace`.
 Both check the values; see deeplab.config.fields. Flags get their help, defaults
-and bounds from here.
+and bounds from these classes.
 """
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar
@@ -22,7 +22,7 @@ DECODER_OUTPUT_STRIDES = (4, 8, 16)
 # Implementations of fake quantization; see deeplab.nets.quantize.
 CONTRIB = 'contrib'
 LAYERS = 'layers'
-# Kinds of TFLite files without calibration, and inputs with it.
+# Kinds of TFLite files made without calibration, and input types with it.
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
@@ -38,10 +38,10 @@ FULL = 'full'
 BOTH = 'both'
 PERFORMANCE = 'performance'
 ACCURACY = 'accuracy'
-# The environments that the published numbers are reproduced in.
+# Environments to reproduce the published numbers in.
 TENSORFLOW_1_2 = 'tf'
 MODERN = 'modern'
-# Names of preprocessed images.
+# Naming schemes of preprocessed images.
 NUMBERED = 'numbered'
 MLPERF_APP = 'mlperf_app'
 # Treatment of a record that cannot be used.
@@ -52,15 +52,15 @@ SKIP = 'skip'
 
 # Side of an image in pixels: constants.MAX_PIXELS is the area of such a square.
 _LARGEST_SIDE = 8192
-# The limit of the longer side may be meant never to apply.
+# A larger limit on the longer side, which then never applies, is allowed.
 _LARGEST_RESIZE = 2 * _LARGEST_SIDE
-# Sides of the network's maps at the smallest stride.
+# Sides of the network's feature maps at the smallest stride.
 _LARGEST_MAP = _LARGEST_SIDE // min(OUTPUT_STRIDES)
 # Labels have 8 bits.
 _MOST_CLASSES = 256
-# At this width a separable layer alone has 64 million weights.
+# At this width, one separable layer has 64 million weights.
 _MOST_CHANNELS = 8192
-# A scaled image has the square of this as many pixels.
+# A scaled image has this factor squared times as many pixels.
 _LARGEST_SCALE = 16.0
 _MOST_SCALES = 1000
 # Threads, processes and hosts.
@@ -96,7 +96,7 @@ def _label_map(text):
                'given: ' + text)
 
 
-# Deviates: 513 in the reference, with which its own evaluation fails.
+# Deviates: the reference has 513, with which its own evaluation fails.
 _CROP_SIZE = field(
     (512, 512), 'HEIGHT,WIDTH of the input of the network, in pixels.', least=1,
     most=_LARGEST_SIDE, form=_SIZE)
@@ -136,13 +136,13 @@ _ALL_THREADS = field(
 
 
 def _given(options, *names):
-  """Returns several fields as they are named in messages."""
+  """Returns several fields as options for messages."""
   return [errors.option(name, getattr(options, name)) for name in names]
 
 
-def _expect(holds, template, *parts):
+def _expect(holds, template, *values):
   if not holds:
-    raise InputError(template, *parts)
+    raise InputError(template, *values)
 
 
 # --- The network -----------------------------------------------------------
@@ -152,8 +152,8 @@ def _expect(holds, template, *parts):
 class ModelOptions(NamedTuple):
   """The network's structure.
 
-  Defaults are the published model's, but for the decoder, which the documented
-  commands ask for with a flag.
+  Defaults are the published model's, except that there is no decoder: the
+  documented commands request it with a flag.
   """
   num_classes: int = field(
       constants.NUM_CLASSES, 'Number of classes, the ignored class among them.',
@@ -231,7 +231,7 @@ class ModelOptions(NamedTuple):
   def with_classes(self, classes: label_maps.LabelMap) -> 'ModelOptions':
     """Returns options of the same network with these classes.
 
-    ADE20K's leave a number of classes as it is.
+    ADE20K leaves the options unchanged.
     """
     if classes == label_maps.ADE20K:
       return self
@@ -272,7 +272,7 @@ class PreprocessOptions(NamedTuple):
   resize_factor: Optional[int] = field(
       None, 'Resized sides are multiples of this, plus one; none: any size.',
       least=1, most=_LARGEST_RESIZE)
-  # Training alone scales at random.
+  # Only training scales at random.
   min_scale_factor: float = field(
       0.5, 'Least factor of the random scaling.', above=0, most=_LARGEST_SCALE)
   max_scale_factor: float = field(
@@ -302,12 +302,12 @@ class PreprocessOptions(NamedTuple):
     if self.resize_factor is not None:
       _expect(self.resize_factor <= self.min_resize_value,
               '{}: expected at most {}', factor, least)
-      # Sides are rounded up, but not past the limit: that leaves 1 pixel.
+      # Sides are rounded up, but clipped to the limit, which leaves 1 pixel.
       _expect(not self.max_resize_value == self.resize_factor > 1,
               '{}: expected less than {}', factor, limit)
 
   def geometry(self) -> str:
-    """Describes resizing and padding in a few words, for reports."""
+    """Returns a short description of resizing and padding, for reports."""
     if self.min_resize_value is None:
       resize = 'not resized'
     else:
@@ -318,7 +318,7 @@ class PreprocessOptions(NamedTuple):
         resize, self.crop_size[0], self.crop_size[1])
 
   def to_json(self) -> Dict[str, Any]:
-    """Returns what geometry describes as a dict that json can write."""
+    """Returns the options of `geometry` as a dict that json can write."""
     return {name: value for name, value in self._asdict().items()
             if 'scale_factor' not in name}
 
@@ -349,7 +349,7 @@ class DatasetOptions(NamedTuple):
 class BuildOptions(NamedTuple):
   """Builds the shards of one split from folders of images and labels."""
   split: str = required('Split to write.', choices=constants.SPLITS)
-  # Checked below, under the names that these have beside other splits' ones.
+  # Checked below, under the names that include the split.
   image_folder: str = required('Folder with the images.', remote=True)
   label_folder: str = required('Folder with their labels.', remote=True)
   output_dir: str = required(
@@ -412,7 +412,7 @@ class SyntheticOptions(NamedTuple):
 
 @options
 class TrainOptions(NamedTuple):
-  """Optimization, initialization, and what a training run writes."""
+  """Options for optimization, initialization and outputs of a training run."""
   train_logdir: str = required(
       'Folder for checkpoints and summaries.', in_utf8=True, remote=True)
   training_number_of_steps: int = field(
@@ -478,26 +478,26 @@ class TrainOptions(NamedTuple):
   seed: Optional[int] = _TRAINING_SEED
 
   def check_with(self, model: ModelOptions, *, batch_size: int,
-                 parts: int = 1) -> None:
-    """Raises InputError if model or batch do not go with these options.
+                 replicas: int = 1) -> None:
+    """Raises InputError if model or batch do not fit these options.
 
     Args:
-      model: the network that is trained.
-      batch_size: images in a batch.
-      parts: into how many equal parts the batch is split.
+      model: the network to train.
+      batch_size: images in a batch, over all replicas.
+      replicas: number of replicas of all hosts.
     """
     given = errors.option('batch_size', batch_size)
-    _expect(batch_size % parts == 0,
+    _expect(batch_size % replicas == 0,
             '{}: expected a multiple of {}, the number of clones of all hosts',
-            given, parts)
-    # Quantization from step 0 on freezes batch norm for the whole run.
+            given, replicas)
+    # Quantization from step 0 freezes batch norm for the whole run.
     trains_batch_norm = (
         self.fine_tune_batch_norm and model.quantize_delay_step != 0)
-    _expect(not trains_batch_norm or batch_size >= 2 * parts,
+    _expect(not trains_batch_norm or batch_size >= 2 * replicas,
             '{}: expected at least {} with {} ({} or more is advised): at one '
             'image the pooled branch has a variance of 0 and the loss becomes '
-            'NaN', given, 2 * parts,
-            errors.option('fine_tune_batch_norm', True), 12 * parts)
+            'NaN', given, 2 * replicas,
+            errors.option('fine_tune_batch_norm', True), 12 * replicas)
     weights = self.label_weights
     _expect(len(weights) in (0, 1, model.num_classes),
             '{}: {} weights, expected one, or one for each of the {} classes',
@@ -507,7 +507,7 @@ class TrainOptions(NamedTuple):
 
 @options
 class DistributionOptions(NamedTuple):
-  """On which devices and hosts a run trains."""
+  """Devices and hosts of a training run."""
   num_clones: int = field(
       1, 'Parts of a batch that this host works on, each on a GPU of its own; '
       'where there is no GPU, on the processor.', least=1, most=64)
@@ -519,8 +519,8 @@ class DistributionOptions(NamedTuple):
       most=_MOST_WORKERS)
 
   @property
-  def parts(self) -> int:
-    """Parts of a batch, of all hosts."""
+  def replicas(self) -> int:
+    """Number of replicas of all hosts."""
     return self.num_clones * max(1, len(self.cluster))
 
   def _check(self):
@@ -543,7 +543,7 @@ class DistributionOptions(NamedTuple):
 
 @options
 class LaunchOptions(NamedTuple):
-  """Starts several tasks on one machine."""
+  """Starts several tasks on this machine."""
   hosts: int = field(
       2, 'Number of processes, each as a host of its own.', least=1, most=64)
 
@@ -568,7 +568,7 @@ class EvalOptions(NamedTuple):
 
 @options
 class CheckpointEvalOptions(NamedTuple):
-  """Checkpoints to evaluate, and when."""
+  """Checkpoints to evaluate, and the times between evaluations."""
   checkpoint_dir: str = required(
       'Folder to watch for checkpoints; or one checkpoint.', in_utf8=True,
       remote=True)
@@ -759,8 +759,8 @@ class ConversionOptions(NamedTuple):
   output_node: str = _OUTPUT_NODE
 
   def _check(self):
-    # With less, the network's input has a wider range than pixels have; near 0
-    # the scale stops the converter.
+    # With less, the input's range is wider than the range of pixels; the
+    # converter aborts if the scale is near 0.
     _expect(self.quantized_input_stats[1] >= 1,
             '{}: expected MEAN,DEVIATION with a deviation above 0 (1 or more)',
             *_given(self, 'quantized_input_stats'))
@@ -872,7 +872,7 @@ class InspectionOptions(NamedTuple):
 def to_json(options: NamedTuple) -> Dict[str, Any]:
   """Returns options as a dict that json can write.
 
-  It lacks a label map of None, a field that earlier releases do not know.
+  It lacks a label map of None, because earlier releases lack the field.
   """
   content = dict(options._asdict())
   label_map = content.pop('label_map', None)
@@ -884,10 +884,10 @@ def to_json(options: NamedTuple) -> Dict[str, Any]:
 
 
 def from_json(cls: Type[_Options], content: Any) -> _Options:
-  """Builds options of class cls from what was read from JSON.
+  """Builds options of class cls from a dict that was read from JSON.
 
   Raises:
-    InputError: the content is no dict of fields of cls, or a value is bad.
+    InputError: the content is not a dict of fields of cls, or a value is bad.
   """
   _expect(isinstance(content, dict), 'expected a dict of ' + cls.__name__)
   unknown = sorted(set(content) - set(definitions(cls)))

@@ -83,7 +83,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
       splits.label_map_of(dataset_options))
   distribution_options = (
       distribution_options or options_lib.DistributionOptions())
-  _check(dataset_options, model_options, options, distribution_options.parts)
+  _check(dataset_options, model_options, options, distribution_options.replicas)
   _LOG.info('training with %s', predictors.runtime())
   with contextlib.ExitStack() as stack:
     if distribution_options.task == 0:
@@ -100,7 +100,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
 def _check(dataset_options, model_options, options, replicas):
   """Refuses options that do not fit, and warns of unwise ones."""
   options.check_with(model_options, batch_size=dataset_options.batch_size,
-                     parts=replicas)
+                     replicas=replicas)
   if replicas > 1 and (
       quantize.implementation(model_options) == options_lib.CONTRIB):
     # It rewrites the graph of one finished network.

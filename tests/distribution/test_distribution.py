@@ -50,7 +50,7 @@ def test_no_such_cluster(given, words):
 def test_addresses_of_ipv6_are_taken():
   given = options_lib.DistributionOptions(
       cluster=('[::1]:4711', 'host-2.local:1'), num_clones=3)
-  assert given.parts == 6
+  assert given.replicas == 6
 
 
 @pytest.mark.tf1

@@ -424,15 +424,16 @@ def test_options_that_cannot_train_are_refused(
     changes, batch_size, replicas, words):
   with pytest.raises(InputError, match=re.escape(words)):
     options.TrainOptions(train_logdir='', **changes).check_with(
-        MODEL, batch_size=batch_size, parts=replicas)
+        MODEL, batch_size=batch_size, replicas=replicas)
 
 
 def test_frozen_batch_norm_takes_one_image_a_replica():
   given = options.TrainOptions(train_logdir='')
-  given.check_with(MODEL._replace(quantize_delay_step=0), batch_size=4, parts=4)
+  given.check_with(
+      MODEL._replace(quantize_delay_step=0), batch_size=4, replicas=4)
   with pytest.raises(InputError, match='expected at least'):
     given.check_with(
-        MODEL._replace(quantize_delay_step=5), batch_size=4, parts=4)
+        MODEL._replace(quantize_delay_step=5), batch_size=4, replicas=4)
 
 
 def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
