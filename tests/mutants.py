@@ -55,8 +55,8 @@ MUTANTS = (
     Mutant("(('own', own), ('union', union))", "(('union', union),)",
         'test_concatenations_have_the_union_of_their_ranges'),
     # Ignored label counts in the loss.
-    Mutant('tf.not_equal(part_labels, constants.IGNORE_LABEL)',
-        'tf.not_equal(part_labels, -1)', 'test_ignored_pixels_count_nothing'),
+    Mutant('tf.not_equal(chunk_labels, constants.IGNORE_LABEL)',
+        'tf.not_equal(chunk_labels, -1)', 'test_ignored_pixels_count_nothing'),
     # Loss without aligned corners.
     Mutant('logits, size, align_corners=True)',
         'logits, size, align_corners=False)',

@@ -1,1 +1,1 @@
-"""Checkpoints: finding, reading, comparing, restoring and saving them."""
+"""Finds, reads, compares, restores and saves checkpoints."""

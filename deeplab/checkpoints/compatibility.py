@@ -1,4 +1,4 @@
-"""Compares checkpoints with a graph, and with the options beside them."""
+"""Compares checkpoints with a graph and with the options beside them."""
 import logging
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
@@ -19,23 +19,23 @@ from deeplab.storage import remote
 
 _LOG = logging.getLogger(__name__)
 # Model options that an evaluation may change: they change no variable, and the
-# decay matters in training only.
+# decay is used only in training.
 _FREE_AT_EVALUATION = ('crop_size', 'output_stride', 'batch_norm_decay')
 _FREE_ON_RESUME = ('crop_size',)
-# Only whether there is any quantization decides which variables there are.
+# They add the same variables whenever quantization is on.
 _QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 
 
 def check_fits(
     prefix: str, graph_variables: Mapping[str, List[int]]) -> None:
-  """Refuses a checkpoint that is not this graph's, naming the likely option.
+  """Checks that a checkpoint fits a graph; suggests the likely wrong option.
 
   Args:
     prefix: checkpoint prefix.
     graph_variables: name and shape of the variables that the graph restores.
 
   Raises:
-    InputError: variables that are missing, of another shape, or in the
+    InputError: variables are missing, have another shape, or are in the
       checkpoint but unused by the graph.
   """
   stored = read.variables_in(prefix)
@@ -58,7 +58,7 @@ def check_fits(
 
 def other_shapes(stored: Mapping[str, Sequence[int]],
                  expected: Mapping[str, Sequence[int]]) -> Dict[str, str]:
-  """Describes variables whose shape differs from the expected: texts by name.
+  """Describes variables with other shapes than expected: texts by name.
 
   Args:
     stored: shapes in the checkpoint, by name.
@@ -77,7 +77,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def _likely_option(missing, unused, reshaped, stored):
-  """Guesses, from the variables' names, which option was wrong."""
+  """Guesses the wrong option from the names of the variables."""
   def in_scope(scope, names):
     return any(name.startswith(scope) for name in names)
 
@@ -110,19 +110,19 @@ def _likely_option(missing, unused, reshaped, stored):
 
 
 class WrittenOptions(NamedTuple):
-  """What made the checkpoints of a folder."""
+  """Options that the checkpoints of a folder were made with."""
   # The network's structure.
   model: options_lib.ModelOptions
-  # Of TrainOptions; None: made by no training, but rebuilt.
+  # From TrainOptions; None: rebuilt, not trained.
   optimizer: Optional[str]
-  # What else decides the steps of the training, by name; {}: unknown.
+  # Other options that affect the training steps, by name; {}: unknown.
   recipe: Dict[str, Any]
 
 
 def write_options(folder: str, model_options: options_lib.ModelOptions, *,
                   optimizer: Optional[str],
                   recipe: Optional[Dict[str, Any]] = None) -> None:
-  """Writes what made the checkpoints of a folder, as JSON beside them."""
+  """Writes the options of the checkpoints in a folder, as JSON beside them."""
   content = {'model': options_lib.to_json(model_options),
              'optimizer': optimizer}
   if recipe:
@@ -131,10 +131,10 @@ def write_options(folder: str, model_options: options_lib.ModelOptions, *,
 
 
 def read_options(folder: str) -> Optional[WrittenOptions]:
-  """Returns what write_options wrote in a folder; None without the file.
+  """Reads the options that write_options wrote; None if there is no file.
 
   Raises:
-    InputError: write_options did not write the file.
+    InputError: the file is not one that write_options wrote.
   """
   path = os.path.join(folder, constants.MODEL_OPTIONS_FILE)
   if not remote.exists(path):
@@ -145,13 +145,13 @@ def read_options(folder: str) -> Optional[WrittenOptions]:
   try:
     return _options_from_json(content)
   except InputError as error:
-    # By field, not by flag: the user did not give it.
+    # Named by field, not by flag, because the user gave no flag.
     raise InputError('{}: {}; remove the file to do without'.format(
         path, error))
 
 
 def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
-  """Returns the classes of checkpoints; None if they are not written.
+  """Returns the classes of checkpoints; None if they are unknown.
 
   Args:
     path: folder, prefix or file of the checkpoints; it need not exist.
@@ -165,7 +165,7 @@ def label_map_of(path: str) -> Optional[label_maps.LabelMap]:
 
 
 def _options_from_json(content):
-  """Returns WrittenOptions from what the file holds."""
+  """Returns WrittenOptions from the content of the file."""
   if not isinstance(content, dict) or not isinstance(
       content.get('model'), dict):
     raise InputError('expected a dict that has a dict as model')
@@ -187,9 +187,9 @@ def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
 
   Args:
     prefix: checkpoint prefix.
-    model_options: of the same network; returned if the checkpoint has no
-      classes of its own.
-    num_classes: the number that the user gave, or None.
+    model_options: options of the same network; returned unchanged if the
+      checkpoint has no label map of its own.
+    num_classes: the number of classes that the user gave, or None.
 
   Raises:
     InputError: the checkpoint has another number of classes.
@@ -206,10 +206,10 @@ def with_classes_of(prefix: str, model_options: options_lib.ModelOptions,
 
 def check_options(
     prefix: str, model_options: options_lib.ModelOptions) -> None:
-  """Refuses options other than those written beside the checkpoint.
+  """Checks that options equal the options written beside the checkpoint.
 
   Raises:
-    InputError: naming every option that differs.
+    InputError: names every option that differs.
   """
   written = read_options(os.path.dirname(prefix))
   if written is None:
@@ -226,12 +226,12 @@ def check_options(
 
 def check_resumable(folder: str, model_options: options_lib.ModelOptions, *,
                     optimizer: str, recipe: Dict[str, Any]) -> None:
-  """Refuses to resume a run that had another network or optimizer.
+  """Checks that a resumed run has the same network and optimizer as before.
 
-  Logs what else of its recipe differs, such as the learning rate.
+  Other differences, such as the learning rate, are logged.
 
   Raises:
-    InputError: naming what differs.
+    InputError: names every option that differs.
   """
   written = read_options(folder)
   if written is None:
@@ -282,7 +282,7 @@ def _differences(trained, given, free):
 
 
 def _rates_fit(name, trained, given):
-  """Whether atrous rates may differ: they depend on the output stride."""
+  """Whether atrous rates may differ, because the output strides do."""
   return (name == 'atrous_rates' and
           trained.output_stride != given.output_stride and
           len(trained.atrous_rates) == len(given.atrous_rates))
@@ -295,17 +295,17 @@ def _in_words(value):
 def options_by_variables(
     stored: Mapping[str, Sequence[int]], path: str
 ) -> options_lib.ModelOptions:
-  """Guesses the structure of a network from its variables.
+  """Guesses a network's structure from its variables.
 
   Args:
     stored: shapes of variables, by name.
-    path: the file that they are in, for messages.
+    path: the file with the variables, for messages.
 
   Returns:
-    Options; those that change no variable are as published.
+    Options; those that do not affect variables have the published values.
 
   Raises:
-    InputError: the variables are of another network.
+    InputError: the variables belong to another network.
   """
   logits = constants.LOGITS_SCOPE + '/' + constants.SEMANTIC_SCOPE + '/weights'
   if len(stored.get(logits, [])) != 4:

@@ -1,4 +1,4 @@
-"""Finds checkpoints: in a folder, by a prefix, or by any of their files."""
+"""Finds checkpoints in a folder, by a prefix, or by any of their files."""
 import contextlib
 import logging
 import os
@@ -19,42 +19,42 @@ _LOG = logging.getLogger(__name__)
 STATE = 'checkpoint'
 _PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 _STEP = re.compile(r'-\d+$')
-# Model files that are not checkpoints, by the ending of their names.
+# Model files that are not checkpoints, by file name extension.
 _MODEL_FILES = {'.pb': 'a frozen graph', '.tflite': 'a TFLite file',
                 '.onnx': 'an ONNX file'}
 
 
 def find_latest(folder: str) -> Optional[str]:
-  """Returns the prefix of the newest checkpoint in a folder, or None.
+  """Returns the prefix of a folder's newest checkpoint, readable or not.
 
-  It may not be readable; see `Newest`.
+  None: the folder has no checkpoint.
   """
   names, _ = _listing(folder)
   return os.path.join(folder, names[0]) if names else None
 
 
 class Newest:
-  """Finds the newest checkpoint of a folder that can be read.
+  """Finds the newest readable checkpoint of a folder.
 
-  The state file `checkpoint` says which is the newest; without a readable one,
-  it is the checkpoint with the largest step. A checkpoint of a larger step that
-  the state file does not list is newer: its save was cut off just before the
-  end.
+  The state file `checkpoint` names the newest one. Without a readable state
+  file, it is the checkpoint with the largest step. A checkpoint with a larger
+  step that the state file does not list is newer: its save was interrupted just
+  before the end.
 
-  Remembers what it has read and logged, so that a folder can be watched.
+  An object caches results and logs each problem once, for repeated calls.
 
   Attributes:
-    folder: where the checkpoints are.
-    problems: what was wrong with the folder when `find` was last called, such
-      as newer checkpoints that cannot be read; list of texts.
+    folder: folder with the checkpoints.
+    problems: texts about problems that the last `find` found, such as newer
+      checkpoints that cannot be read.
   """
 
   def __init__(self, folder: str, *, strict: bool = False):
     """Remembers the arguments.
 
     Args:
-      folder: where the checkpoints are.
-      strict: refuse a newest checkpoint that cannot be read.
+      folder: folder with the checkpoints.
+      strict: whether to refuse a newest checkpoint that cannot be read.
     """
     self.folder = folder
     self.problems: List[str] = []
@@ -63,12 +63,12 @@ class Newest:
     self._logged: List[str] = []
 
   def find(self) -> Optional[str]:
-    """Returns the newest prefix that can be read, or None.
+    """Returns the prefix of the newest readable checkpoint, or None.
 
-    Logs a line if it is not the newest of all.
+    Logs a line if a newer checkpoint cannot be read.
 
     Raises:
-      InputError: it is not, and `strict` was given.
+      InputError: a newer checkpoint cannot be read, and `strict` was given.
     """
     found = self._look()
     if self.problems and self._strict:
@@ -82,7 +82,7 @@ class Newest:
     return found and os.path.join(self.folder, found)
 
   def _look(self):
-    """Returns the name of the newest that can be read, or None."""
+    """Returns the name of the newest readable checkpoint, or None."""
     while True:
       names, problems = listing = _listing(self.folder)
       found = None
@@ -93,17 +93,17 @@ class Newest:
           found = name
           break
         self.problems.append('{} cannot be read ({})'.format(name, damage))
-      # A trainer may have replaced a damaged one in the meantime.
+      # A trainer may have replaced a damaged checkpoint in the meantime.
       if not self.problems or _listing(self.folder) == listing:
         return found
 
   def _damage(self, name):
-    """Returns damage_of a checkpoint, without reading it a second time."""
+    """Returns damage_of a checkpoint, cached by the state of its files."""
     prefix = os.path.join(self.folder, name)
     states = []
-    for part in parts_of(prefix):
+    for path in parts_of(prefix):
       with contextlib.suppress(FileNotFoundError):
-        states.append((part, remote.state(part)))
+        states.append((path, remote.state(path)))
     key = tuple(states)
     if key not in self._damages:
       self._damages[key] = read.damage_of(prefix)
@@ -114,15 +114,15 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
   """Resolves a folder, a prefix or any file of a checkpoint to a prefix.
 
   Args:
-    path: what the user gave.
+    path: a folder, prefix or file.
     name: the option's name, for the message.
-    strict: in a folder, refuse a newest checkpoint that cannot be read.
+    strict: whether to refuse a folder's newest checkpoint if it is unreadable.
 
   Returns:
-    The newest of a folder that can be read; else the one that was given.
+    The newest readable prefix of a folder; otherwise the given prefix.
 
   Raises:
-    InputError: no checkpoint is there, or none that can be read.
+    InputError: there is no checkpoint, or none that can be read.
   """
   given = option(name, path)
   if remote.is_folder(path):
@@ -146,7 +146,7 @@ def find(path: str, name: str, *, strict: bool = False) -> str:
 
 
 def _refuse_other_kinds(given, path):
-  """Refuses files that people give for a checkpoint."""
+  """Raises InputError for files that are often mistaken for a checkpoint."""
   if os.path.isfile(path) and (
       tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
     raise InputError('{}: is an archive; unpack it and give the folder that '
@@ -161,7 +161,7 @@ def _refuse_other_kinds(given, path):
 def listed(folder: str) -> Optional[List[str]]:
   """Returns the names of checkpoints in a folder's state file, oldest first.
 
-  Names have no folder: a checkpoint that was moved is beside its state file.
+  Names have no folder: a checkpoint that was moved lies beside its state file.
   None: there is no readable state file.
   """
   state, _ = _state(folder)
@@ -171,7 +171,7 @@ def listed(folder: str) -> Optional[List[str]]:
 def parts_of(prefix: str) -> List[str]:
   """Returns the paths of a checkpoint's files, the index first."""
   folder, name = os.path.split(prefix)
-  # Not by glob: a folder's name may have its metacharacters.
+  # Not by glob, because a folder's name may contain metacharacters.
   paths = [
       os.path.join(folder, entry) for entry in _entries(folder or os.curdir)
       if _PART.search(entry) and _PART.sub('', entry) == name]
@@ -179,32 +179,32 @@ def parts_of(prefix: str) -> List[str]:
 
 
 def _listing(folder):
-  """Lists a folder's checkpoints, whether or not they can be read.
+  """Lists a folder's checkpoints, readable or not.
 
   Returns:
     (names of checkpoints, newest first; problems with the state file).
   """
   state, problem = _state(folder)
   problems = [problem] if problem else []
-  parts: Dict[str, List[str]] = {}
+  endings: Dict[str, List[str]] = {}
   for entry in _entries(folder):
     match = _PART.search(entry)
     if match and match.group(1) != 'meta':
-      parts.setdefault(_PART.sub('', entry), []).append(match.group(1))
+      endings.setdefault(_PART.sub('', entry), []).append(match.group(1))
   by_step = sorted(
-      parts, key=lambda name: (read.step_of(name), name), reverse=True)
+      endings, key=lambda name: (read.step_of(name), name), reverse=True)
   if not state:
     return by_step, problems
   newest = os.path.basename(state.model_checkpoint_path)
   in_state = _names_in(state) + [newest]
-  # A save renames its data before its index.
+  # A save renames its data first, so without an index it is incomplete.
   by_step = [name for name in by_step
-             if name in in_state or 'index' in parts[name]]
+             if name in in_state or 'index' in endings[name]]
   stem = _STEP.sub('', newest)
   newer = [name for name in by_step
            if name not in in_state and _STEP.sub('', name) == stem and
            read.step_of(name) > read.step_of(newest)]
-  if newest not in parts:
+  if newest not in endings:
     problems.append('the state file {} names {}, of which there is no '
                     'file'.format(STATE, state.model_checkpoint_path))
   else:
@@ -217,7 +217,7 @@ def _state(folder):
   if not remote.exists(os.path.join(folder, STATE)):
     return None, None
   try:
-    # Returns None for a file that is not in the text format.
+    # It returns None for a file that is not in the text format.
     state = tf.train.get_checkpoint_state(folder)
   except (tf.errors.OpError, ValueError):
     state = None

@@ -1,4 +1,4 @@
-"""Reads checkpoints: what damages them, their variables and values."""
+"""Reads checkpoints, their variables and values, and finds damage."""
 import contextlib
 import os
 import re
@@ -16,7 +16,7 @@ from deeplab.system import tf_errors
 _STEP = re.compile(r'-(\d+)$')
 # Glob metacharacters: TensorFlow treats a prefix as a pattern.
 _PATTERN = re.compile(r'[][\\*?]')
-# The classes of a reader's errors differ between versions.
+# The classes of the reader's errors differ between versions.
 _READING_ERRORS = (tf.errors.OpError, LookupError, ValueError, RuntimeError)
 
 
@@ -27,9 +27,9 @@ def step_of(prefix: str) -> int:
 
 
 def damage_of(prefix: str) -> Optional[str]:
-  """Reads all of a checkpoint; returns why that fails, or None.
+  """Reads a whole checkpoint; returns why that fails, or None.
 
-  Every block of the index and every variable has a checksum.
+  Each block of the index and each variable has a checksum.
   """
   index = prefix + '.index'
   if not remote.exists(index):
@@ -45,11 +45,11 @@ def damage_of(prefix: str) -> Optional[str]:
 
 def not_finite_in(
     prefix: str, names: Optional[Iterable[str]] = None) -> Optional[str]:
-  """Returns which variable has a value that is inf or NaN, or None.
+  """Describes the first variable with a value that is inf or NaN, or None.
 
   Args:
     prefix: checkpoint prefix.
-    names: variables to look at; None: all.
+    names: variables to check; None: all.
 
   Raises:
     InputError: the files cannot be read.
@@ -63,7 +63,7 @@ def not_finite_in(
 
 
 def global_step_in(prefix: str) -> int:
-  """Returns the step in a checkpoint or, if it holds none, in its name.
+  """Returns the step stored in a checkpoint or, without one, in its name.
 
   Raises:
     InputError: the files cannot be read.
@@ -89,7 +89,7 @@ def values_in(prefix: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
 
   Args:
     prefix: checkpoint prefix.
-    names: variables that it has.
+    names: names of variables in the checkpoint.
 
   Raises:
     InputError: the files cannot be read.
@@ -100,7 +100,7 @@ def values_in(prefix: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def reading(prefix: str) -> Iterator[Any]:
-  """Context of a reader, whose errors become InputErrors."""
+  """Context that gives a reader and converts its errors to InputErrors."""
   try:
     with _reader(prefix) as reader:
       yield reader
@@ -117,7 +117,7 @@ def _reader(prefix):
 
 @contextlib.contextmanager
 def without_patterns(prefix: str) -> Iterator[str]:
-  """Context of a prefix without glob metacharacters, for TensorFlow."""
+  """Context that gives a prefix without glob metacharacters, for TensorFlow."""
   if not _PATTERN.search(prefix):
     yield prefix
     return
@@ -131,18 +131,18 @@ def without_patterns(prefix: str) -> Iterator[str]:
 
 
 def _in_one_line(error):
-  # Some file systems give no text.
+  # Some file systems give an empty message.
   return (tf_errors.message(error).strip().split('\n')[0] or
           type(error).__name__)
 
 
 def is_model_variable(name: str) -> bool:
-  """Whether inference needs a variable, judging by its name."""
+  """Whether inference needs a variable, according to its name."""
   return not name.endswith(constants.TRAINING_VARIABLE_ENDINGS)
 
 
 def is_quantization_variable(name: str) -> bool:
-  """Whether fake quantization added a variable, judging by its name."""
+  """Whether fake quantization added a variable, according to its name."""
   return any(mark in name for mark in constants.QUANTIZATION_VARIABLE_MARKS)
 
 

@@ -17,15 +17,15 @@ _LOG = logging.getLogger(__name__)
 
 def restorer(
     variables: Sequence[tf.Variable]) -> Callable[[tf.Session, str], None]:
-  """Adds operations to the default graph that restore variables.
+  """Adds operations that restore variables to the default graph.
 
   Args:
-    variables: of that graph.
+    variables: variables of that graph.
 
   Returns:
-    Function of a session and a prefix that restores them all. It raises
-    InputError if a value is missing, not finite, cannot be read, or is of
-    another type or shape.
+    Function of a session and a prefix that restores all variables. It raises
+    InputError if a value is missing, not finite or unreadable, or has another
+    type or shape.
   """
   saver_def = tf.train.Saver(variables).saver_def
   names = [variable.op.name for variable in variables]
@@ -34,7 +34,7 @@ def restorer(
     problem = read.not_finite_in(prefix, names)
     if problem:
       raise InputError('{}: {}', prefix, problem)
-    # Saver.restore would look for the prefix as for a pattern.
+    # Saver.restore would treat the prefix as a glob pattern.
     with read.reading(prefix), read.without_patterns(prefix) as literal:
       session.run(saver_def.restore_op_name,
                   {saver_def.filename_tensor_name: literal})
@@ -46,23 +46,23 @@ def initializer_from(
     path: str, variables: Sequence[tf.Variable],
     excluded_scopes: Iterable[str], *,
     strict: bool = False) -> Callable[[tf.Session], None]:
-  """Prepares to start training from a checkpoint.
+  """Prepares initialization from a checkpoint.
 
-  Restores everything that the checkpoint has, optimizer slots too, except
+  It restores all variables in the checkpoint, including optimizer slots, except
   `global_step` and the excluded scopes.
 
   Args:
     path: folder, prefix or file of the checkpoint.
     variables: the graph's global variables.
-    excluded_scopes: prefixes of names that start from their initial values.
-    strict: in a folder, refuse a newest checkpoint that cannot be read.
+    excluded_scopes: prefixes of names that keep their initial values.
+    strict: whether to refuse a folder's newest checkpoint if it is unreadable.
 
   Returns:
     Function of a session that restores.
 
   Raises:
-    InputError: no checkpoint is there, none can be read, the backbone is
-      incomplete, a decoder would go unused, or shapes differ.
+    InputError: there is no readable checkpoint, the backbone is incomplete, a
+      decoder would go unused, or shapes differ.
   """
   prefix = find.find(path, 'tf_initial_checkpoint', strict=strict)
   stored = read.variables_in(prefix)
@@ -86,7 +86,7 @@ def initializer_from(
 
 
 def _check_initial(prefix, stored, wanted):
-  """Refuses a checkpoint whose variables do not fit the wanted ones."""
+  """Checks that a checkpoint has the wanted variables and shapes."""
   given = option('tf_initial_checkpoint', prefix)
   shapes = {variable.op.name: variable.shape.as_list() for variable in wanted}
   backbone = [name for name in shapes
@@ -108,9 +108,9 @@ def _check_initial(prefix, stored, wanted):
 
 
 def _check_unused(prefix, stored, variables):
-  """Refuses to drop a decoder, and logs other weights that are not used.
+  """Raises InputError for an unused decoder; logs other unused weights.
 
-  Logits that were trained on the decoder's output mean nothing without it.
+  Logits that were trained on the decoder's output are useless without it.
   """
   unused = sorted(stored - {variable.op.name for variable in variables})
   given = option('tf_initial_checkpoint', prefix)

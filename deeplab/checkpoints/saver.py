@@ -1,7 +1,7 @@
-"""Saves checkpoints whole or not at all, and keeps only the last few.
+"""Saves checkpoints atomically and keeps only the last few.
 
-A checkpoint is written to a temporary folder, read back, and only then given
-its name: a file with the name of a checkpoint can be read.
+A checkpoint is written to a temporary folder, read back, and only then renamed:
+a file with the name of a checkpoint can be read.
 """
 import contextlib
 import logging
@@ -29,19 +29,19 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
                ) -> Iterator[List[str]]:
   """Context in which the files of a checkpoint are written.
 
-  At its end they are read back and, if no value is inf or NaN, get their names
-  and are the newest in the state file. If anything fails, none gets its name.
+  At its end they are read back, checked for inf and NaN, and renamed; the state
+  file lists them as the newest. If anything fails, none is renamed.
 
   Args:
     prefix: checkpoint prefix.
-    *more: other files that belong to it.
+    *more: other files of the checkpoint.
     older: names of checkpoints that the state file lists before it.
 
   Yields:
-    The prefix to write to, then the names to write the other files to.
+    The prefix to write to, then the paths to write the other files to.
 
   Raises:
-    InputError: the checkpoint cannot be read back, or is not finite.
+    InputError: the checkpoint cannot be read back, or a value is not finite.
     OSError, tf.errors.OpError: it cannot be written.
   """
   folder, name = os.path.split(remote.absolute(prefix))
@@ -59,21 +59,21 @@ def publishing(prefix: str, *more: str, older: Sequence[str] = ()
     problem = read.not_finite_in(written)
     if problem:
       raise InputError('{}', problem)
-    # Without the folder's name, so that the folder may be moved.
+    # Relative to the folder, so that the folder may be moved.
     tf.train.update_checkpoint_state(
         os.path.dirname(written), name, list(older) + [name])
 
 
 class Keeper:
-  """Saves a training run's checkpoints in its folder; keeps the last few."""
+  """Saves a run's checkpoints in its folder and keeps the last few."""
 
   def __init__(self, folder: str, *, max_to_keep: int,
                resumed: Optional[str] = None):
-    """Adds operations to the default graph that save its variables.
+    """Adds operations that save all variables to the default graph.
 
     Args:
       folder: an existing folder.
-      max_to_keep: checkpoints to keep; older ones of the run are removed.
+      max_to_keep: number of checkpoints to keep; older ones are removed.
       resumed: prefix of the checkpoint that the run resumes from.
     """
     self._folder = folder
@@ -83,19 +83,19 @@ class Keeper:
     self._saver = tf.train.Saver()
     self._meta_graph: Optional[bytes] = None
     self._kept = _kept_before(folder, resumed) if resumed else []
-    # Name of the checkpoint saved last, or resumed from; None: none yet.
+    # Name of the checkpoint last saved or resumed from; None: none yet.
     self.newest = os.path.basename(resumed) if resumed else None
 
   def save(self, session: tf.Session, step: int) -> None:
     """Saves a checkpoint, then removes the oldest beyond the limit.
 
     Args:
-      session: of the graph.
+      session: session of the graph.
       step: number of steps done.
 
     Raises:
-      InputError: it cannot be saved, or has a value that is inf or NaN; the
-        older checkpoints are unchanged.
+      InputError: it cannot be saved, or has a value that is inf or NaN; older
+        checkpoints are unchanged.
     """
     name = '{}-{}'.format(_STEM, step)
     prefix = os.path.join(self._folder, name)
@@ -120,7 +120,7 @@ class Keeper:
     saver_def = self._saver.saver_def
     session.run(saver_def.save_tensor_name,
                 {saver_def.filename_tensor_name: prefix})
-    # The graph of a run does not change.
+    # The graph does not change during a run.
     if self._meta_graph is None:
       with self._graph.as_default():
         self._meta_graph = self._saver.export_meta_graph().SerializeToString(
@@ -129,14 +129,14 @@ class Keeper:
       out.write(self._meta_graph)
 
   def _what_is_kept(self):
-    """Says which checkpoint a run that ends now leaves."""
+    """Returns text on the checkpoint that is left if the run ends now."""
     if self.newest and remote.exists(
         os.path.join(self._folder, self.newest + '.index')):
       return '{} is kept, the steps after it are lost'.format(self.newest)
     return 'no checkpoint is kept, all steps are lost'
 
   def _remove(self, name):
-    """Removes a checkpoint; without its index, it is none."""
+    """Removes a checkpoint, its index first: without one it is invalid."""
     for path in find.parts_of(os.path.join(self._folder, name)):
       try:
         remote.remove(path)
@@ -147,7 +147,7 @@ class Keeper:
 def _kept_before(folder, resumed):
   """Returns the names of a resumed run's checkpoints, newest last.
 
-  Those with another stem are not its own, nor are damaged ones.
+  Checkpoints with another stem and damaged ones are left out.
   """
   name = os.path.basename(resumed)
   names = [other for other in find.listed(folder) or []
@@ -157,9 +157,9 @@ def _kept_before(folder, resumed):
 
 
 def remove_leftovers(folder: str) -> None:
-  """Removes what interrupted saves have left in a folder.
+  """Removes temporary and incomplete files of interrupted saves from a folder.
 
-  Only the one process that saves there may call it.
+  Call it only in the process that saves there.
   """
   files.remove_leftovers(folder)
   names = os.listdir(folder)
@@ -176,7 +176,7 @@ def remove_leftovers(folder: str) -> None:
 
 
 def _identity(folder):
-  """Returns what differs if another folder has taken a folder's place."""
+  """Returns a value that changes if the folder is replaced by another."""
   if remote.is_remote(folder):
     return folder
   status = os.stat(folder)

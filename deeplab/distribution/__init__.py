@@ -1,1 +1,1 @@
-"""One host or many."""
+"""Hosts, replicas and collectives of a training run."""

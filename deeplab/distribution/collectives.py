@@ -1,7 +1,7 @@
-"""All-reduce over devices and hosts: the one use of TensorFlow's private parts.
+"""All-reduce over devices and hosts; the only use of TensorFlow's private API.
 
-Collective operations have no public name in the versions that the suite runs
-in. Sums are the only kind that all versions have.
+Collective operations are not public in the supported versions. Sum is the only
+reduction that all versions have.
 """
 from typing import List, Sequence
 
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import collective_ops
 
-# Group keys. A group has the same members throughout a process: one device of
+# Group keys. The members of a group are fixed within a process: one device of
 # each host, or one device of each replica.
 HOSTS = 1
 REPLICAS = 2
@@ -18,20 +18,20 @@ JOB = 'worker'
 
 def all_reduce_sum(tensors: Sequence[tf.Tensor], *, members: int, group: int,
                    instance_key: int) -> List[tf.Tensor]:
-  """Adds up tensors over all members, in one operation.
+  """Sums tensors over all members, in one all-reduce.
 
-  The operation ends once all members have run theirs. The result has the same
-  bits everywhere.
+  The operation ends once all members have run it. The result is bitwise equal
+  on all members.
 
   Args:
     tensors: of one type (float32, int64) and of static shapes, the same in all
       members.
-    members: their number; each runs this on a device of its own.
+    members: number of members; each runs this on its own device.
     group: HOSTS or REPLICAS.
-    instance_key: a number that all members give to this sum, and to no other.
+    instance_key: number that identifies this sum on all members.
 
   Returns:
-    The sums, of the same shapes.
+    The sums, with the tensors' shapes.
   """
   shapes = [tensor.shape.as_list() for tensor in tensors]
   packed = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
@@ -42,13 +42,13 @@ def all_reduce_sum(tensors: Sequence[tf.Tensor], *, members: int, group: int,
 
 
 def configure(config: tf.ConfigProto, task: int) -> None:
-  """Changes a session's configuration to that of one host of several.
+  """Adapts a session's configuration to one of several hosts.
 
   Args:
-    config: is changed.
-    task: which host it is, counted from 0.
+    config: modified in place.
+    task: index of the host.
   """
-  # Keeps the collectives of these sessions apart from those of others.
+  # Separates the collectives of this cluster from other collectives.
   config.experimental.collective_group_leader = (
       '/job:{}/replica:0/task:0'.format(JOB))
   # The operations of a host stay on its own devices.

@@ -1,8 +1,8 @@
-"""Finds out whether the other hosts of a cluster are still there.
+"""Checks whether the other hosts of a cluster are alive.
 
-A host is there as long as its TensorFlow server answers at its address, which
-it does until its process ends or is stopped. A thread asks all hosts again and
-again, because TensorFlow 1.15 itself waits for ever for one that is gone.
+A host is alive as long as its TensorFlow server answers at its address, which
+ends when its process ends or is stopped. A thread polls all hosts, because
+TensorFlow 1.15 itself waits forever for a host that is lost.
 """
 import concurrent.futures
 import logging
@@ -15,15 +15,15 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 
 _LOG = logging.getLogger(__name__)
-# Between two questions to the same host.
+# Time between two polls of the same host.
 _INTERVAL_SECS = 1.0
-# For a connection, and for each piece of the greeting.
+# Timeout for a connection, and for each read of the greeting.
 _ANSWER_SECS = 3.0
-# A host that gives no answer (it or the network has failed, or its process is
-# stopped) counts as lost after this time; one that refuses the connection, at
-# once.
+# A host that does not answer (it or the network failed, or its process is
+# stopped) is lost after this time. A host that refuses the connection is lost
+# at once.
 _SILENCE_SECS = 25.0
-# Between two lines of the log that name the hosts that are still missing.
+# Time between two log lines that name the hosts not yet started.
 _LOG_SECS = 30.0
 # gRPC servers first send a SETTINGS frame of HTTP/2 (RFC 9113, sections 3.4 and
 # 6.5): 3 bytes of length, then the type, the flags, and stream 0.
@@ -32,11 +32,11 @@ _SETTINGS = b'\x04\x00\x00\x00\x00\x00'
 
 
 class OtherServiceError(OSError):
-  """Another service has the port of a host."""
+  """Another service uses the port of a host."""
 
 
 class Heartbeat:
-  """Asks the other hosts of a cluster whether they are there."""
+  """Polls the other hosts of a cluster."""
 
   def __init__(self, addresses: Sequence[str], task: int,
                on_loss: Callable[[List[int]], None]):
@@ -44,9 +44,9 @@ class Heartbeat:
 
     Args:
       addresses: HOST:PORT of every host.
-      task: the one that asks, counted from 0.
-      on_loss: called once, in a thread of its own, with the hosts that are
-        gone.
+      task: index of this host.
+      on_loss: called once, in another thread, with the indices of the lost
+        hosts.
     """
     self._addresses = addresses
     self._others = [number for number in range(len(addresses))
@@ -56,13 +56,13 @@ class Heartbeat:
     self._lost = threading.Event()
 
   def start(self, seconds: float) -> None:
-    """Waits until all hosts are there, then begins to watch them.
+    """Waits until all hosts have started, then starts the polling thread.
 
     Args:
-      seconds: how long to wait, at most.
+      seconds: longest time to wait.
 
     Raises:
-      InputError: some did not come, or another service has their port.
+      InputError: a host did not start, or another service has its port.
     """
     given = option('cluster', self._addresses)
     deadline = time.monotonic() + seconds
@@ -88,15 +88,15 @@ class Heartbeat:
     threading.Thread(target=self._run, daemon=True).start()
 
   def stop(self) -> None:
-    """Asks no more: from now on, hosts may end."""
+    """Stops polling, so that other hosts may end."""
     self._stopped.set()
 
   def finds_loss(self, seconds: float) -> bool:
-    """Waits some seconds for the loss of a host; returns whether there was."""
+    """Waits for the loss of a host; returns whether one was lost."""
     return self._lost.wait(seconds)
 
   def names(self, tasks: Sequence[int]) -> str:
-    """Returns hosts as users know them, such as 'task 1 (host:4711)'."""
+    """Returns hosts by task and address, such as 'task 1 (host:4711)'."""
     return ' and '.join('task {} ({})'.format(task, self._addresses[task])
                         for task in tasks)
 
@@ -112,14 +112,14 @@ class Heartbeat:
               now - answered[task] >= _SILENCE_SECS]
       if lost and not self._stopped.is_set():
         self._lost.set()
-        # The other hosts ask, too. This one stays until they have, or they
-        # would take it for the lost one.
+        # The other hosts poll, too. This host stays until they have noticed, or
+        # they would report this one as lost.
         if not self._stopped.wait(2 * _INTERVAL_SECS + _ANSWER_SECS):
           self._on_loss(lost)
         return
 
   def _ask_all(self) -> Dict[int, OSError]:
-    """Asks all others at the same time; returns those without an answer."""
+    """Polls all others at the same time; returns those without an answer."""
     with concurrent.futures.ThreadPoolExecutor(len(self._others)) as pool:
       problems = pool.map(
           _ask, [self._addresses[task] for task in self._others])
@@ -130,8 +130,8 @@ class Heartbeat:
 def _ask(address: str) -> Optional[OSError]:
   """Returns why no TensorFlow server answers at an address, or None.
 
-  The operating system alone accepts a connection; only the process itself sends
-  a greeting.
+  The operating system can accept a connection for a stopped process, but only
+  the process itself sends a greeting.
   """
   host, _, port = address.rpartition(':')
   greeting = b''

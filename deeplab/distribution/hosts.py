@@ -1,7 +1,7 @@
-"""One host that trains alone, or one of several that train together.
+"""A host that trains alone, and one of several hosts that train together.
 
-Both have the same methods; on one host each is the identity. Each of several
-hosts has a TensorFlow server, which the collectives of the others reach, and a
+Both classes have the same methods; for a single host each is the identity. In
+a cluster, every host runs a TensorFlow server for the collectives and a
 Heartbeat: if a host is lost, all others end within a minute.
 """
 import contextlib
@@ -38,18 +38,18 @@ from deeplab.system import signals
 from deeplab.system import tf_errors
 
 _LOG = logging.getLogger(__name__)
-# Instance keys of this module's collectives start here. Smaller ones are those
-# that callers of `all_reduce_mean` choose.
+# Instance keys of this module's collectives start here. Callers of
+# `all_reduce_mean` use smaller ones.
 _FIRST_INSTANCE_KEY = 10
-# For all hosts to start.
+# Longest wait for all hosts to start.
 _JOIN_SECS = 600.0
-# After an error of TensorFlow, to find the lost host that may be its reason.
+# After a TensorFlow error: longest wait for the Heartbeat to find a lost host.
 _FIND_SECS = 12.0
-# For a save in progress, if another host is lost.
+# Longest wait for a save in progress if another host is lost.
 _SAVE_SECS = 30.0
 _RESUME = ('the last checkpoint of task 0 is kept: run the same command again '
            'on all hosts to resume')
-# For the server to send its last answer before it goes.
+# Time for the server to send its last answer before the process ends.
 _LAST_ANSWER_SECS = 0.5
 
 
@@ -58,10 +58,10 @@ class SingleHost:
 
   Attributes:
     hosts: number of hosts.
-    task: which of them this is, counted from 0.
+    task: index of this host.
     clones: number of replicas of each host.
-    config: of sessions.
-    target: what sessions connect to.
+    config: configuration for sessions.
+    target: target for sessions.
   """
 
   hosts = 1
@@ -74,8 +74,8 @@ class SingleHost:
 
     Args:
       clones: number of replicas of each host.
-      device: kind of their devices, such as 'GPU'.
-      config: of sessions.
+      device: kind of the replicas' devices, such as 'GPU'.
+      config: configuration for sessions.
     """
     self.clones = clones
     self._device = device
@@ -93,21 +93,21 @@ class SingleHost:
 
   def all_reduce_mean(self, tensors: Sequence[tf.Tensor],
                       instance_key: int) -> List[tf.Tensor]:
-    """Returns the means over hosts of tensors, all in one collective.
+    """Returns the means of tensors over hosts, in one all-reduce.
 
     Args:
       tensors: float32, of static shapes.
-      instance_key: below 10; each use in a graph has its own.
+      instance_key: below 10; unique in a graph.
     """
     return list(tensors)
 
   def stop_signal(self, own: Optional[str],
                   received: np.ndarray) -> Optional[str]:
-    """Returns the signal for which all hosts are to stop after this step.
+    """Returns the signal that makes all hosts stop after this step, or None.
 
     Args:
-      own: name of the signal that this host has received by now, or None.
-      received: float32, above 0 for each of stops.SIGNALS that any host had
+      own: name of the signal that this host has received, or None.
+      received: float32, above 0 for each of signals.SIGNALS that any host had
         received before the step.
     """
     return own
@@ -117,29 +117,29 @@ class SingleHost:
     return number
 
   def broadcast_variables(self, variables: Sequence[tf.Variable]) -> Any:
-    """Returns an operation that gives variables the chief's values.
+    """Returns an operation that assigns the chief's values to variables.
 
     Args:
-      variables: all of the graph, the same on every host.
+      variables: all variables of the graph, the same on every host.
     """
     return tf.no_op()
 
   def check_same_on_all_hosts(self, what: Any, value: Any) -> None:
-    """Refuses a value that is not equal on all hosts.
+    """Checks that a value is equal on all hosts.
 
     Args:
       what: its name or option, for the message.
-      value: what json can write.
+      value: a value that json can write.
 
     Raises:
-      InputError: on every host, naming those that differ from the chief.
+      InputError: raised on every host; names the hosts that differ from task 0.
     """
 
   def barrier(self) -> None:
-    """Waits for all hosts to come here; then each may end."""
+    """Waits until all hosts have called this; then each may end."""
 
   def delaying_the_end(self) -> ContextManager[Any]:
-    """Context of a save, which is finished before a lost host ends this one."""
+    """Delays termination for a lost host while a checkpoint is saved."""
     return contextlib.ExitStack()
 
 
@@ -148,15 +148,15 @@ class _MultiHost(SingleHost):
 
   def __init__(self, addresses: Sequence[str], task: int,
                **options: Any):
-    """Starts the server, and waits for the other hosts.
+    """Starts the server and waits for the other hosts.
 
     Args:
       addresses: HOST:PORT of every host.
-      task: which of them this is.
-      **options: as of SingleHost.
+      task: index of this host.
+      **options: arguments of SingleHost.
 
     Raises:
-      InputError: a port in use; hosts that do not come.
+      InputError: a port is in use, or a host did not start.
     """
     super().__init__(**options)
     self.hosts = len(addresses)
@@ -177,8 +177,8 @@ class _MultiHost(SingleHost):
           tensors, instance_key)]
 
   def stop_signal(self, own, received):
-    # A host that received a signal during a step tells the others with the
-    # next one, so that all end after the same step.
+    # A signal received during a step is reduced over hosts in the next step, so
+    # that all hosts stop after the same step.
     return signals.SIGNALS[received.argmax()].name if received.any() else None
 
   def broadcast_from_chief(self, number):
@@ -190,7 +190,7 @@ class _MultiHost(SingleHost):
       for dtype in (tf.float32, tf.int64):
         chosen = [variable for variable in variables
                   if variable.dtype.base_dtype == dtype]
-        # Exact: the other hosts add zeros.
+        # Exact, because the other hosts add zeros.
         values = self._all_reduce_sum([
             variable.read_value() if self.is_chief
             else tf.zeros_like(variable) for variable in chosen],
@@ -217,7 +217,7 @@ class _MultiHost(SingleHost):
 
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
-    """Context in which a lost host, and a second signal, end the process."""
+    """Context in which a lost host or a second signal ends the process."""
     with contextlib.ExitStack() as stack:
       stack.callback(self._heartbeat.stop)
       if threading.current_thread() is threading.main_thread():
@@ -225,9 +225,9 @@ class _MultiHost(SingleHost):
       try:
         yield
       except tf.errors.OpError:
-        # The loss of a host may be the reason, and is then found soon.
+        # If a lost host caused the error, the Heartbeat finds it soon.
         if self._heartbeat.finds_loss(_FIND_SECS):
-          threading.Event().wait()  # for _end_for_lost, in another thread
+          threading.Event().wait()  # until _end_for_lost, in another thread
         raise
 
   def delaying_the_end(self):
@@ -240,7 +240,7 @@ class _MultiHost(SingleHost):
           instance_key=instance_key)
 
   def _all_gather(self, number: int) -> np.ndarray:
-    """Returns every host's number, in their order: int64 [hosts]."""
+    """Returns every host's number in the hosts' order: int64 [hosts]."""
     row = np.zeros([self.hosts], np.int64)
     row[self.task] = number
     with tf.Graph().as_default():
@@ -250,7 +250,7 @@ class _MultiHost(SingleHost):
         return session.run(total)
 
   def _end_for_signal(self, number: int) -> NoReturn:
-    """Ends the process, whatever it waits for."""
+    """Ends the process without waiting for other hosts."""
     self._busy.acquire(timeout=_SAVE_SECS)
     environment.end_process(
         'a second {} ended this task while it waited for others; {}'.format(
@@ -266,13 +266,13 @@ class _MultiHost(SingleHost):
 
 @contextlib.contextmanager
 def joined(options: options_lib.DistributionOptions) -> Iterator[SingleHost]:
-  """Context of this host, once all others have started.
+  """Context that gives this host, once all others have started.
 
   Args:
     options: devices, cluster and task.
 
   Raises:
-    InputError: more clones than GPUs; a port in use; hosts that do not come.
+    InputError: more clones than GPUs; a port in use; a host that did not start.
   """
   clones = options.num_clones
   config = tf.ConfigProto(allow_soft_placement=True)
@@ -283,7 +283,7 @@ def joined(options: options_lib.DistributionOptions) -> Iterator[SingleHost]:
   if clones > 1:
     config.device_count['CPU'] = clones
     if not gpus:
-      _LOG.info('%s without a GPU: %d parts share the processor',
+      _LOG.info('%s without a GPU: %d replicas share the processor',
                 option('num_clones', clones), clones)
   settings = dict(
       clones=clones, device='GPU' if gpus else 'CPU', config=config)
@@ -296,10 +296,10 @@ def joined(options: options_lib.DistributionOptions) -> Iterator[SingleHost]:
 
 
 def _start_server(addresses: Sequence[str], task: int, config: tf.ConfigProto):
-  """Starts TensorFlow's server at the task's port, on all interfaces."""
+  """Starts TensorFlow's server on the task's port, on all interfaces."""
   port = int(addresses[task].rpartition(':')[2])
   given = option('cluster', addresses)
-  # TensorFlow's own message is a page long.
+  # Checked here because TensorFlow's own message is a page long.
   try:
     with socket.socket() as trial:
       trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -307,7 +307,7 @@ def _start_server(addresses: Sequence[str], task: int, config: tf.ConfigProto):
   except OSError as error:
     raise InputError('{}: port {} of task {} cannot be used here ({})', given,
                      port, task, error.strerror)
-  # Tasks reach each other; a proxy would not reach them.
+  # Tasks connect directly, because a proxy may not reach them.
   os.environ.setdefault('no_grpc_proxy', ','.join(
       address.rpartition(':')[0].strip('[]') for address in addresses))
   try:

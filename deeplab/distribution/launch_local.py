@@ -1,6 +1,6 @@
-"""Starts all tasks of a cluster on this machine; ends with the first failure.
+"""Starts all tasks of a cluster on this machine; ends after the first failure.
 
-For trying out what several hosts do; each task is a process of its own. Needs
+It is for trying out training on several hosts; each task is a process. It needs
 no TensorFlow.
 """
 import contextlib
@@ -19,21 +19,21 @@ from deeplab.errors import InputError
 from deeplab.system import signals
 
 _HOST = '127.0.0.1'
-# Flags that the launcher itself gives to each task.
+# Flags that the launcher sets for each task.
 _OWN = ('cluster', 'task')
 _POLL_SECS = 0.2
-# After one task failed, the others have so long to end by themselves (they do
-# within a minute), and then to save.
+# After the first failure, the other tasks have this time to end by themselves
+# (they do so within a minute), and then the next to save.
 _NOTICE_SECS = 90.0
 _SAVE_SECS = 60.0
-# Of prctl(2): the signal that Linux sends when the process's parent dies.
+# prctl(2): sets the signal that Linux sends when the parent process dies.
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Failure(NamedTuple):
-  """How the first task failed that did."""
+  """The first task that failed, and its exit status."""
   task: int
-  # Exit status, as shells report it.
+  # As shells report it.
   status: int
 
   def __str__(self):
@@ -47,21 +47,21 @@ class Failure(NamedTuple):
 
 def run(script: str, arguments: Sequence[str],
         hosts: int) -> Optional[Failure]:
-  """Runs a script once a task; prints what all say, each line with its task.
+  """Runs a script once per task; prints their output, each line with its task.
 
-  The first of stops.SIGNALS, which raises Stopped, goes to all tasks, which
-  save; it is raised once they have ended.
+  The first of signals.SIGNALS is passed to all tasks, which save. Stopped is
+  raised once they have ended.
 
   Args:
     script: path of train.py.
-    arguments: of the script, but for those that differ between tasks.
+    arguments: the script's arguments, except those that differ between tasks.
     hosts: number of tasks.
 
   Returns:
-    The first failure; None: all ended well.
+    The first failure; None: all tasks succeeded.
 
   Raises:
-    InputError: an argument that is not the caller's to give.
+    InputError: an argument that the launcher itself sets.
   """
   for argument in arguments:
     if argument.lstrip('-').partition('=')[0] in _OWN:
@@ -77,7 +77,7 @@ def run(script: str, arguments: Sequence[str],
           [sys.executable, script, *arguments, '--cluster=' + addresses,
            '--task={}'.format(task)],
           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-          # This process passes Ctrl-C on, once.
+          # Ctrl-C reaches only this process, which passes it on once.
           start_new_session=True,
           preexec_fn=functools.partial(
               _end_with_parent, ctypes.CDLL(None), os.getpid())))
@@ -103,7 +103,7 @@ def run(script: str, arguments: Sequence[str],
 def _end_with_parent(libc, parent):
   """Makes a new task save and end if the launcher is killed."""
   libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-  if os.getppid() != parent:  # it was killed before that
+  if os.getppid() != parent:  # the launcher died before that
     os._exit(1)
 
 
@@ -116,10 +116,10 @@ def _free_ports(count: int) -> List[int]:
 
 
 def _print_with_task(task: int, pipe: IO[bytes], stream: IO[str]):
-  """Prints lines of a pipe, each with its task's number in front."""
+  """Prints the lines of a pipe, each with its task's number in front."""
   for line in pipe:
     text = '[{}] {}'.format(task, line.decode(errors='replace').rstrip('\n'))
-    # A stream that is closed is no reason to end the tasks in the middle.
+    # A closed output stream must not end the tasks.
     with contextlib.suppress(OSError, ValueError):
       stream.write(text + '\n')
       stream.flush()
@@ -146,7 +146,7 @@ def _wait(tasks) -> Optional[Failure]:
 
 
 def _end(tasks, number):
-  """Sends a signal to the tasks that are left, and waits for them."""
+  """Sends a signal to the running tasks and waits for them."""
   for process in tasks:
     if process.poll() is None:
       process.send_signal(number)

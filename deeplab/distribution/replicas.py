@@ -1,10 +1,9 @@
 """One batch over several replicas of the network, on devices and hosts.
 
-All replicas have the same weights. Single images are treated alike in a replica
-and in the whole batch; whatever depends on the batch goes through the methods
-of a Replica, so that a step equals that of one device. Each host has a graph
-with the replicas of its devices (clones), and its own copy of all variables.
-After every step these are the same on all hosts.
+All replicas have the same weights. Results that depend on the whole batch go
+through the methods of a Replica, so that a step equals that of one device. Each
+host has a graph with the replicas of its devices (clones), and its own copy of
+all variables. After every step, the variables are equal on all hosts.
 """
 import contextlib
 import itertools
@@ -20,9 +19,9 @@ _FIRST_INSTANCE_KEY = 1000
 
 
 class Replica:
-  """The only replica: it gets the whole batch."""
+  """The only replica, which gets the whole batch."""
 
-  # Whether it is the first one that is built in its graph.
+  # Whether it is the first replica built in its graph.
   is_first = True
 
   @contextlib.contextmanager
@@ -32,49 +31,49 @@ class Replica:
 
   def extremes(self, smallest: tf.Tensor,
                largest: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Returns the extremes over all replicas.
+    """Returns the minimum and maximum over all replicas.
 
     Args:
-      smallest: float32 scalar, of this replica.
-      largest: float32 scalar, of this replica.
+      smallest: float32 scalar, this replica's minimum.
+      largest: float32 scalar, this replica's maximum.
     """
     return smallest, largest
 
   def update_once(self, update: Callable[[], Any]) -> Any:
-    """Returns the result of an update of variables that is made once a graph.
+    """Updates variables once per graph and returns the update's result.
 
     Args:
-      update: changes variables by values that are the same in all replicas.
+      update: assigns values that are the same in all replicas.
     """
     return update()
 
   def subtract(self, average: tf.Variable, change: tf.Tensor) -> None:
-    """Makes a step subtract a change, its mean over replicas, from an average.
+    """Makes a step subtract the mean of a change over replicas from an average.
 
     Args:
       average: the variable.
-      change: float32 of the same shape, of this replica.
+      change: float32 of the same shape, this replica's change.
     """
     tf.add_to_collection(
         tf.GraphKeys.UPDATE_OPS, tf.assign_sub(average, change))
 
   def changes(self) -> List[Tuple[tf.Variable, tf.Tensor]]:
-    """Returns the mean change over this host of each average, if any is left.
+    """Returns each average's mean change over this host's replicas, if any.
 
-    They are to be averaged over hosts and subtracted. Called on the first
-    replica, once all are built.
+    The caller averages them over hosts and subtracts them. It is called on the
+    first replica, once all replicas are built.
     """
     return []
 
   def random_uniform(self, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns this replica's rows of numbers drawn for the whole batch.
+    """Returns this replica's rows of random numbers for the whole batch.
 
     Args:
-      shape: int32 [rank]; the first is the number of images of the replica.
+      shape: int32 [rank]; the first element is the replica's number of images.
       seed: two integers.
 
     Returns:
-      float32 in [0, 1), of that shape.
+      float32 in [0, 1), of the given shape.
     """
     return tf.random.stateless_uniform(shape, seed)
 
@@ -83,7 +82,7 @@ ONLY = Replica()
 
 
 class _OneOfSeveral(Replica):
-  """One of several replicas: combines results, so that all act as one."""
+  """One of several replicas; combines results, so that a step equals one's."""
 
   def __init__(self, clone: int, device: Optional[str], number: int, count: int,
                first: Optional['_OneOfSeveral']):
@@ -93,10 +92,10 @@ class _OneOfSeveral(Replica):
     self._number = number
     self._count = count
     self._instance_keys = itertools.count(_FIRST_INSTANCE_KEY)
-    # Collectives of this replica that no update has waited for.
+    # Collectives of this replica that no update depends on yet.
     self._pending: List[tf.Tensor] = []
-    # The first replica notes results of updates, and averages with a change in
-    # each replica. The others come to them in the same order.
+    # The first replica records the results of updates, and per average each
+    # replica's change. The other replicas read them in the same order.
     self._updates: List[Any] = []
     self._changes: List[Tuple[tf.Variable, List[tf.Tensor]]] = []
     if first:
@@ -113,7 +112,7 @@ class _OneOfSeveral(Replica):
       yield
 
   def extremes(self, smallest, largest):
-    # TensorFlow 1.15 can only sum: each replica has a row of its own.
+    # TensorFlow 1.15 can only sum, so each replica fills its own row.
     with tf.name_scope('extremes'), tf.device(self._cpu):
       rows = tf.pad(
           tf.stack([[smallest, largest]]),
@@ -129,8 +128,8 @@ class _OneOfSeveral(Replica):
     if self.is_first:
       self._updates.append(update())
       return self._updates[-1]
-    # The first replica waits for this one's collectives; nothing reads their
-    # results here.
+    # The first replica's update waits for this replica's collectives; nothing
+    # reads their results here.
     with tf.control_dependencies(pending):
       return tf.nest.map_structure(
           tf.identity, next(self._updates_of_first))
@@ -154,14 +153,14 @@ class _OneOfSeveral(Replica):
 
 def of_host(*, hosts: int = 1, host: int = 0, clones: int = 1,
             device: str = 'CPU') -> List[Replica]:
-  """Returns the replicas of one host, to be built in this order.
+  """Returns the replicas of one host, in the order in which to build them.
 
   Args:
     hosts: number of hosts.
-    host: which one this is, counted from 0.
+    host: index of this host.
     clones: number of replicas of each host.
-    device: kind of their devices, such as 'GPU'; each of several clones has one
-      of its own.
+    device: kind of their devices, such as 'GPU'; if there are several clones,
+      each has its own device.
   """
   if hosts * clones == 1:
     return [ONLY]

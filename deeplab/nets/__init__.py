@@ -1,1 +1,1 @@
-"""The network: one module for each block of the papers."""
+"""The network: one module per block of the papers."""

@@ -13,21 +13,21 @@ _DROPOUT_KEEP_PROBABILITY = 0.9
 def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
          style: layers.Style, is_training: bool,
          dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
-  """Image pooling, a 1x1 branch and the atrous branches, joined.
+  """Joins the outputs of image pooling, a 1x1 and the atrous branches.
 
   Args:
     features: [batch, height, width, channels] float32, the backbone's output.
     options: the network's structure.
-    style: of every convolution.
+    style: style of every convolution.
     is_training: whether dropout is active.
-    dropout_seed: two integers that it follows from; None: no seed.
+    dropout_seed: two integers, the seed of dropout; None: no seed.
 
   Returns:
     [batch, height, width, aspp_convs_filters] float32; without the concat
-    projection, that times the number of branches.
+    projection, the last axis is as many times longer as there are branches.
   """
   depth = options.aspp_convs_filters
-  # This order is that of the channels which the trained projection expects.
+  # The trained projection expects the branches' channels in this order.
   branches = [
       _image_pooling(features, options, style),
       layers.conv2d(features, depth, 1, scope=constants.ASPP_SCOPE + '0',
@@ -53,11 +53,11 @@ def aspp(features: tf.Tensor, options: options_lib.ModelOptions, *,
 
 
 def _image_pooling(features, options, style):
-  """The image-level branch: average pooling, 1x1 convolution, resize back."""
+  """Computes the image-level branch: pooling, 1x1 convolution, resize."""
   scale = 1.0 / options.output_stride
   pooled_size = options.image_pooling_crop_size or options.crop_size
-  # A window of fixed size, not a mean over whatever the map has: the published
-  # graphs hold it, and an input larger than in training is pooled as then.
+  # A fixed window, not a global mean, as in the published graphs: inputs
+  # larger than in training are pooled over windows of the training size.
   window = [layers.scale_dimension(side, scale) for side in pooled_size]
   with tf.name_scope('AvgPool2D'):
     pooled = tf.nn.avg_pool(

@@ -1,7 +1,7 @@
-"""Batch norm (Ioffe and Szegedy 2015): how layers normalize.
+"""Batch norm (Ioffe and Szegedy 2015).
 
-With statistics that do not change it is a factor and an offset for each
-channel: the factor can be put into the weights of the convolution before it.
+With fixed statistics it is a factor and an offset per channel, and the factor
+can be folded into the weights of the convolution before it.
 """
 from typing import Mapping, NamedTuple, Tuple
 
@@ -9,12 +9,12 @@ import tensorflow.compat.v1 as tf
 
 
 class BatchNorm(NamedTuple):
-  """How a layer normalizes its output."""
+  """Settings of a layer's batch norm."""
   # Decay of the moving averages.
   decay: float
   # Added to the variance.
   epsilon: float
-  # True: batch statistics, and moving averages are updated.
+  # True: uses batch statistics and updates the moving averages.
   is_training: bool
   # True: moving averages are constants, and are folded into the weights.
   is_folded: bool = False
@@ -23,10 +23,10 @@ class BatchNorm(NamedTuple):
 def factor_and_offset(
     batch_norm: BatchNorm, variables: Mapping[str, tf.Tensor]
 ) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Returns what batch norm by the moving averages multiplies by, and adds.
+  """Returns the factor and the offset of batch norm with moving averages.
 
   Args:
-    batch_norm: how it normalizes.
+    batch_norm: its settings.
     variables: gamma, beta, moving_mean and moving_variance.
 
   Returns:
@@ -40,8 +40,8 @@ def factor_and_offset(
 
 
 def folds_by_default() -> bool:
-  """Whether networks fold where no one says so: with TensorFlow 2.
+  """Whether networks fold batch norm by default: with TensorFlow 2.
 
-  The reference has TensorFlow 1.15, where the graph stays the reference's.
+  With 1.15, the reference's version, the graph stays the reference's.
   """
   return not tf.__version__.startswith('1.')

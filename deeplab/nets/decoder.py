@@ -9,32 +9,32 @@ from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 
-# Section 4.1 of the paper: more would outweigh the features from ASPP.
+# Section 4.1 of the paper: more channels would outweigh the ASPP features.
 _PROJECTED_LOW_LEVEL_FILTERS = 48
 
 
 def refine(features: tf.Tensor, end_points: Mapping[str, tf.Tensor],
            options: options_lib.ModelOptions,
            style: layers.Style) -> tf.Tensor:
-  """Refines features with backbone maps of the decoder's output strides.
+  """Refines features with backbone maps at the decoder's output strides.
 
   Args:
     features: [batch, height, width, channels] float32.
-    end_points: the backbone's, by name.
+    end_points: the backbone's end points by name.
     options: the network's structure; its decoder_output_stride is not empty.
-    style: of every convolution.
+    style: style of every convolution.
 
   Returns:
     [batch, height', width', decoder_filters] float32 at the smallest of the
-    decoder's output strides; num_classes channels, not normalized and not
-    activated, where the decoder's output is logits.
+    decoder's output strides. If the decoder's output is the logits, it has
+    num_classes channels, without batch norm and activation.
   """
-  # From coarse to fine: each stage refines what the one before it made.
+  # From coarse to fine: each stage refines the output of the previous stage.
   strides = sorted(options.decoder_output_stride, reverse=True)
   with tf.variable_scope(constants.DECODER_SCOPE):
     for stage, stride in enumerate(strides):
-      # Parity: research/deeplab's model.py, refine_by_decoder, gives the first
-      # stage no number of its own.
+      # Parity: research/deeplab's model.py, refine_by_decoder, does not number
+      # the first stage.
       suffix = '0' + ('_{}'.format(stage) if stage else '')
       low_level = end_points[mobilenet_v2.DECODER_END_POINTS[stride]]
       size = [layers.scale_dimension(side, 1.0 / stride)
@@ -49,9 +49,9 @@ def refine(features: tf.Tensor, end_points: Mapping[str, tf.Tensor],
 
 
 def _merge(features, low_level, *, size, suffix, style, options, as_logits):
-  """Concatenation and two 3x3 convolutions."""
-  # Parity: research/deeplab's model.py, refine_by_decoder, resizes these before
-  # it projects the others; converters keep the order in the published files.
+  """Concatenates the maps and applies two 3x3 convolutions."""
+  # Parity: research/deeplab's model.py, refine_by_decoder, resizes the features
+  # before it projects the map; converters keep this order in published files.
   features = layers.resize_bilinear(features, size)
   low_level = layers.conv2d(
       low_level, _PROJECTED_LOW_LEVEL_FILTERS, 1,
@@ -68,10 +68,10 @@ def _merge(features, low_level, *, size, suffix, style, options, as_logits):
 
 def _merge_by_sum(features, low_level, *, size, suffix, style, options,
                   as_logits):
-  """One 3x3 convolution of the features, plus the projected map."""
+  """Applies a 3x3 convolution to the features and adds the projected map."""
   filters = options.num_classes if as_logits else options.decoder_filters
   stage = _stage_suffix(suffix)
-  # The sum is activated, or it is the logits.
+  # The sum is activated, unless it is the logits.
   linear = style._replace(activation=None)
   low_level = layers.conv2d(
       low_level, filters, 1, scope='feature_projection' + suffix,
@@ -83,7 +83,7 @@ def _merge_by_sum(features, low_level, *, size, suffix, style, options,
   net = layers.resize_bilinear(net, size) + low_level
   activation = None if as_logits else style.activation
   if style.fake_quant:
-    # Parity: contrib/quantize/python/quantize.py names the ranges so.
+    # Parity: contrib/quantize/python/quantize.py uses these names for ranges.
     return fake_quant_lib.activations(
         net, style.fake_quant, activation=activation,
         **(dict(scope='add{}/activation_AddV2_quant'.format(stage),
@@ -93,7 +93,7 @@ def _merge_by_sum(features, low_level, *, size, suffix, style, options,
 
 
 def _conv3x3(net, filters, *, scope, style, options, linear):
-  """3x3 convolution, separable or not; linear: a bias, and no more."""
+  """Applies a 3x3 convolution, separable or not; linear: only with a bias."""
   if options.decoder_use_separable_conv and not linear:
     return layers.separable_conv2d(net, filters, scope=scope, style=style)
   if linear:
@@ -102,5 +102,5 @@ def _conv3x3(net, filters, *, scope, style, options, linear):
 
 
 def _stage_suffix(suffix):
-  """'0_1' -> '_1': convolutions are numbered in the stage, not by feature."""
+  """Returns '_1' for '0_1': convolutions are numbered within their stage."""
   return suffix[1:]

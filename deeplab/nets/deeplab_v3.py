@@ -13,7 +13,7 @@ from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
 from deeplab.nets import quantize
 
-# Of research/deeplab's model.py, _get_logits and get_branch_logits.
+# From research/deeplab's model.py, _get_logits and get_branch_logits.
 _BATCH_NORM_EPSILON = 1e-5
 _LOGITS_STDDEV = 0.01
 
@@ -31,16 +31,16 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
       options.crop_size.
     options: the network's structure.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
-    is_training: whether dropout is active, and ranges of fake quantization
-      follow the values that are seen.
+    is_training: whether dropout is active and ranges of fake quantization
+      follow the values.
     train_batch_norm: whether batch norm uses batch statistics and updates its
       moving averages.
-    fold_batch_norm: whether batch norm, where it does not train, is put into
-      the weights: the same values, but for rounding, in less time. Frozen
-      graphs and their conversions want it as it is; fake quantization folds it
-      in its own way, whatever is asked for here.
-    dropout_seed: two integers that dropout follows from; None: no seed.
-    replica: which of the networks that share a batch it is.
+    fold_batch_norm: whether batch norm that is not trained is folded into the
+      weights: the same values except for rounding, in less time. Frozen graphs
+      and conversions need it unfolded. Fake quantization ignores this and folds
+      in its own way.
+    dropout_seed: two integers, the seed of dropout; None: no seed.
+    replica: the replica that this network is.
 
   Returns:
     [batch, height', width', num_classes] float32 at the decoder's output
@@ -80,7 +80,7 @@ def logits(images: tf.Tensor, options: options_lib.ModelOptions, *,
 
 def predictions(class_logits: tf.Tensor,
                 options: options_lib.ModelOptions) -> tf.Tensor:
-  """Turns logits into labels of the input's size.
+  """Converts logits to labels of the input's size.
 
   Args:
     class_logits: [batch, height', width', num_classes] float32.
@@ -88,13 +88,13 @@ def predictions(class_logits: tf.Tensor,
 
   Returns:
     [batch, height, width] int32 in [0, num_classes), of options.crop_size.
-    Where options.prediction_with_upsampled_logits, the logits are resized
-    bilinearly before the arg max; else the labels are, to the nearest.
+    With options.prediction_with_upsampled_logits, the logits are resized
+    bilinearly before the arg max; otherwise the labels are, to the nearest.
   """
   name = constants.OUTPUT_NODE
   if options.prediction_with_upsampled_logits:
-    # Parity: mobile_open's model.py, predict_labels, aligns no corners here,
-    # which converters want; research/deeplab's does, and so does the loss.
+    # Parity: mobile_open's model.py, predict_labels, does not align corners,
+    # because of converters; research/deeplab and the loss do.
     resized = layers.resize_bilinear(class_logits, options.crop_size)
     return tf.argmax(resized, 3, output_type=tf.int32, name=name)
   labels = tf.argmax(
@@ -106,7 +106,7 @@ def predictions(class_logits: tf.Tensor,
 
 def at_scale(options: options_lib.ModelOptions,
              scale: float) -> options_lib.ModelOptions:
-  """Returns the options of a network for inputs that are scaled."""
+  """Returns the options of a network for scaled inputs."""
   height, width = options.crop_size
   return options._replace(crop_size=(
       layers.scale_dimension(height, scale),
@@ -115,12 +115,12 @@ def at_scale(options: options_lib.ModelOptions,
 
 def least_memory(options: options_lib.ModelOptions, batch_size: int = 1,
                  scale: float = 1.0) -> float:
-  """Returns bytes that the network takes in any case, when it runs.
+  """Returns a lower bound on the memory the network needs, in bytes.
 
   Args:
     options: the network's structure.
     batch_size: number of images.
-    scale: of the input, before it is fed.
+    scale: scale of the input before it is fed.
   """
   channels = 3 + (options.num_classes
                   if options.prediction_with_upsampled_logits else 0)
@@ -131,19 +131,19 @@ def least_memory(options: options_lib.ModelOptions, batch_size: int = 1,
 def multi_scale_predictions(
     images: tf.Tensor, options: options_lib.ModelOptions, *,
     scales: Iterable[float], flip: bool) -> tf.Tensor:
-  """Labels from class probabilities averaged over scaled and mirrored inputs.
+  """Returns labels from probabilities averaged over scales and mirroring.
 
   Args:
     images: [batch, height, width, 3] float32 RGB in [-1, 1], of
       options.crop_size.
     options: the network's structure.
     scales: factors of the input's size.
-    flip: whether mirrored images are averaged in too.
+    flip: whether to average mirrored images, too.
 
   Returns:
     [batch, height, width] int32 in [0, num_classes).
   """
-  # The rewrite of a whole graph knows nothing of networks that share weights.
+  # The rewrite of a whole graph does not support networks that share weights.
   options = options._replace(fake_quant=options_lib.LAYERS)
   probabilities = []
   for scale in scales:

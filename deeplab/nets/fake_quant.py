@@ -1,9 +1,8 @@
-"""Fake quantization as part of the layers (Jacob et al. 2018, section 3).
+"""Fake quantization within the layers (Jacob et al. 2018, section 3).
 
-The same variables, placement and arithmetic as tf.contrib.quantize's rewrite,
-which later TensorFlow versions do not have; `quantize` chooses between the two.
-Batch norm is folded into the weights before they are rounded, as it will be in
-the converted model.
+Variables, placement and arithmetic equal tf.contrib.quantize's rewrite, which
+later TensorFlow versions lack; `quantize` chooses between the two. Batch norm
+is folded into the weights before they are rounded, as in the converted model.
 """
 from typing import Callable, Mapping, NamedTuple, Optional
 
@@ -18,22 +17,22 @@ _BITS = 8
 # Parity: contrib/quantize/python/quantize.py, ema_decay.
 _RANGE_DECAY = 0.999
 _STEP = 'fake_quantization_step'
-# Activations whose values are never below 0, by the kind of their operation.
+# Activations whose output is never below 0, and the types of their operations.
 _KINDS = {tf.nn.relu: 'Relu', tf.nn.relu6: 'Relu6'}
 
 
 class FakeQuant(NamedTuple):
-  """How layers quantize."""
-  # Whether ranges follow the values that are seen.
+  """Settings of fake quantization."""
+  # Whether ranges follow the values.
   is_training: bool
   # Step from which values are rounded and batch norm is frozen.
   delay_step: int = 0
-  # Which of the networks that share a batch it is in.
+  # The replica that the layers belong to.
   replica: replicas.Replica = replicas.ONLY
 
   @property
   def is_delayed(self) -> bool:
-    """Whether steps of training come before that."""
+    """Whether training starts before the delay step."""
     return self.is_training and self.delay_step > 0
 
 
@@ -42,21 +41,21 @@ def weights(values: tf.Tensor, fake_quant: FakeQuant) -> tf.Tensor:
 
   Args:
     values: float32, batch norm folded in.
-    fake_quant: how, and from which step on.
+    fake_quant: its settings.
 
   Returns:
     float32 of the same shape.
   """
   with tf.variable_scope('weights_quant'):
-    # Parity: contrib/quantize/python/quant_ops.py, LastValueQuantize, starts
-    # from these.
+    # Parity: initial values of contrib/quantize/python/quant_ops.py,
+    # LastValueQuantize.
     low, high = _range_variables(-6.0, 6.0)
     if fake_quant.is_training:
       # All replicas have the same weights.
       smallest, largest = _range_of(values)
       low, high = fake_quant.replica.update_once(
           lambda: (tf.assign(low, smallest), tf.assign(high, largest)))
-    # Narrow: never -128, so that two products fit into 16 bits (appendix B).
+    # Narrow: without -128, so that two products fit into 16 bits (appendix B).
     return _rounded(values, low, high, fake_quant, is_narrow=True)
 
 
@@ -69,17 +68,17 @@ def activations(
 
   Args:
     values: float32, of any shape.
-    fake_quant: how, and from which step on.
+    fake_quant: its settings.
     scope: variable scope of the range.
     initial_min: initial lower end of the range; the upper end is 6.
-    activation: applied first, outside of the scope; None: values are rounded
-      as they are.
+    activation: applied first, outside of the scope; None: no activation.
 
   Returns:
     float32 of the same shape.
   """
   kind = _KINDS.get(activation)
-  # What is rounded in every step is the only reader of the activation.
+  # If values are rounded in every step, only the rounding reads the activation,
+  # so the two gradients can be fused.
   merged = kind if (
       fake_quant.is_training and not fake_quant.is_delayed) else None
   if activation:
@@ -89,7 +88,7 @@ def activations(
   with tf.variable_scope(scope):
     low, high = _range_variables(initial_min, 6.0)
     if fake_quant.is_training:
-      # The range is that of the whole batch.
+      # The range covers the whole batch.
       smallest, largest = fake_quant.replica.extremes(
           *_range_of(values, is_positive=bool(kind)))
       low, high = fake_quant.replica.update_once(
@@ -108,8 +107,8 @@ def _rounded(values, low, high, fake_quant, *, is_narrow=False,
     values: float32, of any shape.
     low: float32 scalar, lower end of the range.
     high: float32 scalar, upper end.
-    fake_quant: how, and from which step on.
-    is_narrow: whether the lowest of the 256 values is left out.
+    fake_quant: its settings.
+    is_narrow: whether to omit the lowest of the 256 values.
     gradient: name of the rounding's gradient in training.
   """
   with gradients.instead_of(**(
@@ -131,11 +130,11 @@ def _range_variables(low, high):
 
 
 def _range_of(values, is_positive=False):
-  """Extremes of a tensor, widened to hold 0, which TFLite asks for.
+  """Returns a tensor's extremes, widened to include 0, as TFLite requires.
 
   Args:
     values: float32, of any shape.
-    is_positive: whether none of them is below 0.
+    is_positive: whether no value is below 0.
   """
   smallest = tf.constant(0.0) if is_positive else (
       tf.minimum(tf.reduce_min(values, name='BatchMin'), 0.0))
@@ -143,14 +142,14 @@ def _range_of(values, is_positive=False):
 
 
 def _follow(average, value):
-  """Moves a moving average, freed of the bias of its start at 0.
+  """Updates a moving average, corrected for the bias of its start at 0.
 
-  Kingma and Ba 2015 (Adam), section 3. Parity: names, initial values and the
-  order of the arithmetic are those of python/training/moving_averages.py,
+  Kingma and Ba 2015 (Adam), section 3. Parity: names, initial values and order
+  of the arithmetic equal those of python/training/moving_averages.py,
   _zero_debias, which contrib/quantize/python/quant_ops.py calls.
 
   Returns:
-    float32 scalar, the average after the move.
+    float32 scalar, the new average.
   """
   rate = tf.constant(1.0 - _RANGE_DECAY, tf.float32)
   with tf.variable_scope(average.op.name):
@@ -164,7 +163,7 @@ def _follow(average, value):
 
 
 def count_steps() -> None:
-  """Adds the counter of training steps; to be called in the root scope."""
+  """Adds the counter of training steps; must be called in the root scope."""
   step = tf.get_variable(
       _STEP, [], tf.int64, initializer=tf.zeros_initializer(), trainable=False)
   counted = tf.identity(tf.assign_add(step, 1), _STEP + '/count')
@@ -172,22 +171,22 @@ def count_steps() -> None:
 
 
 def _training_step():
-  """Returns the number of training steps, this one among them."""
+  """Returns the number of training steps, including this one."""
   return tf.get_default_graph().get_tensor_by_name(_STEP + '/count:0')
 
 
 def dropout(inputs: tf.Tensor, keep_probability: float, fake_quant: FakeQuant,
             draws: Optional[tf.Tensor] = None) -> tf.Tensor:
-  """Dropout in training, rounded after scaling and after masking.
+  """Applies dropout in training, rounding after scaling and after masking.
 
-  Parity: contrib/quantize/python/quantize.py takes dropout's two products for
-  activations, and gives each a range; they serve training alone.
+  Parity: contrib/quantize/python/quantize.py treats dropout's two products as
+  activations and gives each a range; the ranges are used only in training.
 
   Args:
     inputs: float32, of any shape.
-    keep_probability: share of the values that are kept.
-    fake_quant: how, and from which step on.
-    draws: numbers in [0, 1) that decide on each value; None: new ones.
+    keep_probability: share of the values to keep.
+    fake_quant: its settings.
+    draws: random number in [0, 1) for each value; None: drawn here.
 
   Returns:
     float32 of the same shape.
@@ -207,13 +206,13 @@ def dropout(inputs: tf.Tensor, keep_probability: float, fake_quant: FakeQuant,
 class Folded(NamedTuple):
   """Batch norm as it acts on a convolution: (inputs * weights) * scale + bias.
 
-  Each has one element a channel; scale is None where it is 1.
+  Each has one element per channel; scale is None if it is 1.
   """
-  # What the weights are multiplied by before they are rounded.
+  # Multiplies the weights before they are rounded.
   multiplier: tf.Tensor
-  # What the convolution's output is multiplied by.
+  # Multiplies the convolution's output.
   scale: Optional[tf.Tensor]
-  # What is added then.
+  # Added to that product.
   bias: tf.Tensor
 
 
@@ -223,38 +222,38 @@ def fold(batch_norm: batch_norm_lib.BatchNorm,
          rate: int = 1) -> Folded:
   """Folds batch norm into the weights (section 3.2 and its figure C.8).
 
-  Weights are always scaled by the moving variance, so that what is rounded
-  changes slowly. Until the delay step the batch's own statistics correct the
-  output; from then on the moving averages are used as they are.
+  Weights are always scaled by the moving variance, so that the rounded weights
+  change slowly. Until the delay step, batch statistics correct the output; from
+  then on, only the moving averages are used.
 
   Args:
-    batch_norm: how it normalizes.
+    batch_norm: its settings.
     variables: gamma, beta, moving_mean and moving_variance.
-    convolve: the convolution with plain weights.
-    fake_quant: whether it is in training, and when statistics freeze.
+    convolve: the convolution with unscaled weights.
+    fake_quant: its settings.
     rate: atrous rate of the convolution.
 
   Returns:
-    What takes the place of batch norm.
+    Factors and bias that replace batch norm.
   """
   averages = [variables['moving_mean'], variables['moving_variance']]
   with tf.name_scope('BatchNorm_Fold'):
     gamma, beta = variables['gamma'], variables['beta']
-    # Read once, and before they are moved: one step sees one value.
+    # Read once, before they are updated, so that a step uses one value.
     mean, variance = [tf.identity(average) for average in averages]
     multiplier, bias = batch_norm_lib.factor_and_offset(batch_norm, dict(
         variables, moving_mean=mean, moving_variance=variance))
-    # A delay of 0 freezes batch norm at once: it needs no statistics.
+    # A delay of 0 freezes batch norm at once: no batch statistics are needed.
     if not batch_norm.is_training or fake_quant.delay_step <= 0:
       return Folded(multiplier, None, bias)
 
     def with_batch_statistics():
       outputs = convolve()
       batch_mean, biased = tf.nn.moments(outputs, [0, 1, 2])
-      # Parity: the moving variance takes the unbiased estimate.
-      # contrib/quantize/python/fold_batch_norms.py, _GetLayerMatch, goes back
-      # from it to the biased one, but by the number of values that the
-      # convolution works on, which counts an atrous layer's padding too.
+      # Parity: the moving variance uses the unbiased estimate.
+      # contrib/quantize/python/fold_batch_norms.py, _GetLayerMatch, converts it
+      # back to the biased one, but by the number of values that the convolution
+      # processes, which includes an atrous layer's padding.
       unbiased = biased * _bessel(outputs, 1)
       reciprocal = tf.rsqrt(
           unbiased / _bessel(outputs, rate) + batch_norm.epsilon)
@@ -274,7 +273,7 @@ def fold(batch_norm: batch_norm_lib.BatchNorm,
 
 
 def _bessel(values, rate):
-  """Bessel's correction n / (n - 1) for the values of a channel.
+  """Returns Bessel's correction n / (n - 1) for the values of a channel.
 
   Args:
     values: [batch, height, width, channels], a convolution's output.

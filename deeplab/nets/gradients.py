@@ -1,7 +1,7 @@
-"""Gradients that take fewer passes over wide tensors than TensorFlow's own.
+"""Gradients that read wide tensors fewer times than TensorFlow's own.
 
-The same values, but for the order in which sums are rounded. An operation gets
-one where it is made:
+The values are the same, except for the order in which sums are rounded. An
+operation gets its gradient where it is built:
 
     with gradients.instead_of(Relu6=gradients.PASSED_ON):
       outputs = tf.nn.relu6(inputs)
@@ -13,19 +13,19 @@ from typing import Dict, Iterator, List, Optional, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# Of BiasAdd: the sums of a matrix product.
+# For BiasAdd: sums by a matrix product.
 SUMMED_BY_PRODUCT = 'DeeplabSummedByProduct'
-# Of any operation: that of its output.
+# For any operation: passes on the gradient of its output.
 PASSED_ON = 'DeeplabPassedOn'
-# Of FakeQuantWithMinMaxVars: none for the range, which is not trained.
+# For FakeQuantWithMinMaxVars: no gradient for the range, which is not trained.
 WITHIN_RANGE = 'DeeplabWithinRange'
-# The same where the operation before it is an activation whose own gradient is
-# PASSED_ON: both in one pass.
+# The same after an activation whose own gradient is PASSED_ON: both gradients
+# in one pass.
 WITHIN_RANGE_OF = {'Relu': 'DeeplabWithinRangeOfRelu',
                    'Relu6': 'DeeplabWithinRangeOfRelu6'}
 
-# Where the gradient of an activation is not 0, by its output: from the smallest
-# number above 0 that processors do not take for 0, to the largest below 6.
+# Range of an activation's output in which its gradient is not 0: from the least
+# positive normal number (processors may flush smaller ones to 0) to below 6.
 _LEAST = float(np.finfo(np.float32).tiny)
 _OF_ACTIVATION: Dict[str, Tuple[float, float]] = {
     'Relu': (_LEAST, np.inf),
@@ -37,7 +37,7 @@ def instead_of(**names: str) -> Iterator[None]:
   """Context in which operations get other gradients than TensorFlow's.
 
   Args:
-    **names: for each kind of operation, one of the names in this module.
+    **names: name of a gradient in this module, by type of operation.
   """
   with tf.get_default_graph().gradient_override_map(names):
     yield
@@ -78,17 +78,17 @@ for _kind, _name in WITHIN_RANGE_OF.items():
 
 def nudged(low: tf.Tensor, high: tf.Tensor, *, bits: int, is_narrow: bool
            ) -> Tuple[tf.Tensor, tf.Tensor]:
-  """The range that FakeQuantWithMinMaxVars makes of another one.
+  """Returns a range as FakeQuantWithMinMaxVars adjusts it.
 
-  It is moved so that 0 is one of the values that it rounds to. Parity: the
-  arithmetic is that of core/kernels/fake_quant_ops_functor.h, Nudge, and of the
-  gradient there, which has no bounds where the range is empty.
+  It is shifted so that 0 is one of the rounded values. Parity: the arithmetic
+  is that of core/kernels/fake_quant_ops_functor.h, Nudge, and of the gradient
+  there, which is unbounded if the range is empty.
 
   Args:
     low: float32 scalar, at most 0.
     high: float32 scalar, at least 0.
     bits: number of bits.
-    is_narrow: whether the lowest value is left out.
+    is_narrow: whether to omit the lowest value.
 
   Returns:
     Two float32 scalars.
@@ -107,7 +107,7 @@ def nudged(low: tf.Tensor, high: tf.Tensor, *, bits: int, is_narrow: bool
 
 def masked(gradient: tf.Tensor, values: tf.Tensor, low: tf.Tensor,
            high: tf.Tensor) -> tf.Tensor:
-  """Gradient where values are from low to high, both included, else 0.
+  """Returns the gradient if low <= value <= high, and 0 elsewhere.
 
   Args:
     gradient: float32, of any shape.
@@ -118,8 +118,8 @@ def masked(gradient: tf.Tensor, values: tf.Tensor, low: tf.Tensor,
   Returns:
     float32 of that shape.
   """
-  # An operation for another kind of rounding, which later versions have, does
-  # just this in one pass.
+  # In later versions, an operation for another kind of rounding computes this
+  # in one pass.
   in_one_pass = getattr(tf.raw_ops, 'QuantizeAndDequantizeV4Grad', None)
   if in_one_pass:
     return in_one_pass(gradients=gradient, input=values, input_min=low,

@@ -1,8 +1,8 @@
-"""The few layers the network is made of, on plain tf.nn ops.
+"""The layers of the network, on plain tf.nn ops.
 
-Variables and operations carry the names that TF-slim's layers give them, so
-that checkpoints interchange with the published ones, tf.contrib.quantize finds
-its patterns, and converted files hold the same tensor names.
+Variables and operations have the names that TF-slim's layers give them. So
+checkpoints are interchangeable with the published ones, tf.contrib.quantize
+finds its patterns, and converted files have the same tensor names.
 """
 from typing import Callable, NamedTuple, Optional, Sequence
 
@@ -17,34 +17,34 @@ from deeplab.nets import gradients
 
 
 class Style(NamedTuple):
-  """What a layer does around its convolution."""
+  """Settings around a layer's convolution."""
   # Initial values of the weights; None: Glorot uniform.
   initializer: Optional[Callable[..., tf.Tensor]] = None
-  # Factor of the L2 regularization of weights; depthwise weights have none.
+  # Factor of the L2 regularization; depthwise weights are not regularized.
   weight_decay: float = 0.0
   # None: a bias is added instead.
   batch_norm: Optional[batch_norm_lib.BatchNorm] = None
   # Such as tf.nn.relu; None: linear.
   activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
-  # Round weights and outputs to 8 bits; None: float.
+  # Rounds weights and outputs to 8 bits; None: float.
   fake_quant: Optional[fake_quant_lib.FakeQuant] = None
-  # Whether another map is added to the output before the activation. Its range
-  # then has another name and another initial value.
+  # Whether another map is added to the output before the activation. If so, its
+  # range has another name and another initial value.
   is_addend: bool = False
-  # Which of the networks that share a batch the layer is in.
+  # The replica that the layer belongs to.
   replica: replicas.Replica = replicas.ONLY
 
 
 def conv2d(inputs: tf.Tensor, filters: int, kernel_size: int, *, scope: str,
            style: Style, stride: int = 1, rate: int = 1) -> tf.Tensor:
-  """Convolution with SAME padding, then what the style asks for.
+  """Applies a convolution with SAME padding, then normalization or bias.
 
   Args:
     inputs: [batch, height, width, channels] float32.
     filters: number of output channels.
     kernel_size: side of the kernel.
     scope: variable scope.
-    style: what surrounds it.
+    style: settings of normalization, activation and quantization.
     stride: stride of both axes.
     rate: atrous rate of both axes.
 
@@ -66,7 +66,7 @@ def conv2d(inputs: tf.Tensor, filters: int, kernel_size: int, *, scope: str,
 
 def depthwise_conv2d(inputs: tf.Tensor, *, scope: str, style: Style,
                      stride: int = 1, rate: int = 1) -> tf.Tensor:
-  """3x3 depthwise convolution with SAME padding; arguments as in conv2d.
+  """Applies a 3x3 depthwise convolution; arguments as in conv2d.
 
   Returns:
     [batch, ceil(height / stride), ceil(width / stride), channels] float32.
@@ -85,7 +85,7 @@ def depthwise_conv2d(inputs: tf.Tensor, *, scope: str, style: Style,
 
 def separable_conv2d(inputs: tf.Tensor, filters: int, *, scope: str,
                      style: Style, rate: int = 1) -> tf.Tensor:
-  """3x3 depthwise, then 1x1 convolution, each normalized and activated.
+  """Applies 3x3 depthwise and 1x1 convolution, each with norm and activation.
 
   Initial values are truncated normal, standard deviation 0.33 and 0.06.
 
@@ -93,7 +93,7 @@ def separable_conv2d(inputs: tf.Tensor, filters: int, *, scope: str,
     inputs: [batch, height, width, channels] float32.
     filters: number of output channels.
     scope: prefix of the two variable scopes, '_depthwise' and '_pointwise'.
-    style: what surrounds both; its initializer is not used.
+    style: style of both; its initializer is not used.
     rate: atrous rate of the depthwise convolution.
 
   Returns:
@@ -103,8 +103,8 @@ def separable_conv2d(inputs: tf.Tensor, filters: int, *, scope: str,
       inputs, scope=scope + '_depthwise', rate=rate, style=style._replace(
           initializer=tf.truncated_normal_initializer(stddev=0.33)))
   if not style.activation:
-    # Deviates: without a node between them, tf.contrib.quantize's rewrite lets
-    # the second convolution read the first one's output as it is in float.
+    # Deviates: without a node between them, tf.contrib.quantize's rewrite makes
+    # the second convolution read the first one's output before it is rounded.
     outputs = tf.identity(outputs)
   return conv2d(
       outputs, filters, 1, scope=scope + '_pointwise', style=style._replace(
@@ -117,8 +117,8 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
   Args:
     convolve: function of weights and an operation name.
     weights: the convolution's weights.
-    output_shape: shape that a value for each output channel must have to be
-      multiplied with the weights.
+    output_shape: shape in which a vector with an element per output channel
+      broadcasts with the weights.
     name: operation name of the convolution.
     style: a Style.
     rate: atrous rate of the convolution.
@@ -149,7 +149,7 @@ def _finish(convolve, weights, output_shape, *, name, style, rate):
 
 
 def _fake_quantized(convolve, weights, output_shape, *, name, style, rate):
-  """Convolution with rounded weights, batch norm folded into them."""
+  """Convolves with rounded weights, into which batch norm is folded."""
   filters = int(np.prod(output_shape))
   if not style.batch_norm:
     weights = fake_quant_lib.weights(weights, style.fake_quant)
@@ -168,12 +168,12 @@ def _fake_quantized(convolve, weights, output_shape, *, name, style, rate):
     outputs *= folded.scale
   if style.fake_quant.is_training:
     return _offset(outputs, folded.bias, 'add_fold')
-  # The published graphs have this one.
+  # The published graphs have tf.add.
   return tf.add(outputs, folded.bias, name='add_fold')
 
 
 def _offset(outputs, offset, name=None):
-  """Adds a number to each channel; its gradient takes less time."""
+  """Adds a number to each channel, with a faster gradient than bias_add's."""
   with gradients.instead_of(BiasAdd=gradients.SUMMED_BY_PRODUCT):
     return tf.nn.bias_add(outputs, offset, name=name)
 
@@ -188,8 +188,8 @@ def _batch_norm_variables(filters, use_resource=None):
 
   Args:
     filters: number of channels.
-    use_resource: True: what was read of a variable stays as it was when the
-      variable changes; None: TensorFlow's default.
+    use_resource: True: a value that was read does not change with the variable;
+      None: TensorFlow's default.
   """
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
   return {
@@ -202,11 +202,11 @@ def _batch_norm_variables(filters, use_resource=None):
 
 
 def _batch_norm(inputs, batch_norm, replica):
-  """Fused batch norm over all axes but the last, with gamma and beta."""
+  """Applies fused batch norm over all axes except the last."""
   with tf.variable_scope('BatchNorm'):
     variables = _batch_norm_variables(channels(inputs))
-    # Named as TensorFlow 1.15 does: converters name constants after the node,
-    # and the published files have this one.
+    # The name is TensorFlow 1.15's: converters name constants after the node,
+    # and the published files have this name.
     mean, variance = variables['moving_mean'], variables['moving_variance']
     if not batch_norm.is_training:
       return tf.nn.fused_batch_norm(
@@ -224,8 +224,8 @@ def _batch_norm(inputs, batch_norm, replica):
 def _update_moving_average(average, value, batch_norm, replica):
   """Adds average -= (average - value) * (1 - decay) to the update ops."""
   with tf.name_scope('AssignMovingAvg'):
-    # Parity: python/training/moving_averages.py, assign_moving_average, takes
-    # 1 - decay in float32, from a constant for each average, which
+    # Parity: python/training/moving_averages.py, assign_moving_average,
+    # computes 1 - decay in float32, as a constant for each average, which
     # contrib/quantize/python/fold_batch_norms.py replaces to freeze it.
     rate = tf.constant(
         np.float32(1) - np.float32(batch_norm.decay), name='rate')
@@ -237,24 +237,24 @@ def dropout(
     scope: str, seed: Optional[tf.Tensor] = None,
     fake_quant: Optional[fake_quant_lib.FakeQuant] = None,
     replica: replicas.Replica = replicas.ONLY) -> tf.Tensor:
-  """Drops single values in training, scaling the others up; else identity.
+  """Zeroes random values in training and scales the others up; else identity.
 
   Args:
     inputs: float32, of any shape.
-    keep_probability: share of the values that are kept.
-    is_training: whether any are dropped.
+    keep_probability: share of the values to keep.
+    is_training: whether to drop any.
     scope: variable scope.
-    seed: two integers, from which it follows which values are dropped; None:
-      others in every step and run.
-    fake_quant: how the products are rounded; None: not at all.
-    replica: which of the networks that share a batch it is in.
+    seed: two integers that determine the dropped values; None: different ones
+      in every step and run.
+    fake_quant: settings to round the products; None: no rounding.
+    replica: the replica that the layer belongs to.
 
   Returns:
     float32 of the same shape.
   """
   with tf.variable_scope(scope):
     if not is_training:
-      # The node is in the published graphs.
+      # The published graphs have this node.
       return tf.identity(inputs)
     draws = None if seed is None else (
         replica.random_uniform(tf.shape(inputs), seed))
@@ -264,7 +264,7 @@ def dropout(
     if draws is None:
       return tf.nn.dropout(inputs, rate=1.0 - keep_probability)
     with tf.name_scope('dropout'):
-      # Named as tf.nn.dropout does, since the rewrite names its ranges so.
+      # Named as in tf.nn.dropout, because the rewrite derives names of ranges.
       scaled = tf.multiply(inputs, 1.0 / keep_probability, name='mul')
       is_kept = draws >= 1.0 - keep_probability
       return tf.multiply(scaled, tf.cast(is_kept, tf.float32), name='mul_1')
@@ -272,7 +272,7 @@ def dropout(
 
 def resize_bilinear(inputs: tf.Tensor, size: Sequence[int],
                     align_corners: bool = False) -> tf.Tensor:
-  """Bilinear resize; an input that has the size already is returned as it is.
+  """Resizes bilinearly; returns an input that already has the size unchanged.
 
   Args:
     inputs: [batch, height, width, channels] float32, static height and width.
@@ -282,8 +282,7 @@ def resize_bilinear(inputs: tf.Tensor, size: Sequence[int],
   Returns:
     [batch, size[0], size[1], channels] float32.
   """
-  # An operator that does nothing would stay in the graph, and in every file
-  # that is converted from it.
+  # A no-op resize would stay in the graph and in all files converted from it.
   if inputs.shape[1:3].as_list() == list(size):
     return inputs
   return tf.image.resize_bilinear(inputs, size, align_corners=align_corners)
@@ -295,5 +294,5 @@ def channels(tensor: tf.Tensor) -> int:
 
 
 def scale_dimension(side: int, scale: float) -> int:
-  """Length of a map's side at a scale: int((side - 1) * scale + 1)."""
+  """Returns a map's side at a scale: int((side - 1) * scale + 1)."""
   return int((float(side) - 1.0) * scale + 1.0)

@@ -1,7 +1,7 @@
 """MobileNetV2 as a backbone (Sandler et al. 2018, section 4).
 
-The classification layers are left out: the network ends with the 320 channels
-of the last inverted residual, `layer_18`.
+Without the classification layers: the network ends with the 320 channels of the
+last inverted residual, `layer_18`.
 """
 from typing import Dict, NamedTuple, Optional, Tuple
 
@@ -13,8 +13,8 @@ from deeplab.nets import batch_norm as batch_norm_lib
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 
-# Of slim's nets/mobilenet/mobilenet.py, training_scope: its own, whatever the
-# layers behind the backbone use.
+# From slim's nets/mobilenet/mobilenet.py, training_scope. The layers after the
+# backbone may use other values.
 _BATCH_NORM_DECAY = 0.997
 _BATCH_NORM_EPSILON = 1e-3
 _WEIGHTS_STDDEV = 0.09
@@ -28,7 +28,7 @@ class Block(NamedTuple):
   expansion: int = 6
 
 
-# The paper's table 2, one row a block.
+# The paper's table 2, one row per block.
 BLOCKS = (
     Block(16, expansion=1),
     Block(24, stride=2), Block(24),
@@ -39,7 +39,7 @@ BLOCKS = (
     Block(320),
 )
 
-# Backbone maps the decoder can refine with: stride -> name of the end point.
+# Backbone maps that the decoder can use: stride -> name of the end point.
 DECODER_END_POINTS = {
     4: 'layer_4/depthwise_output',
     8: 'layer_7/depthwise_output',
@@ -66,9 +66,9 @@ def mobilenet_v2(
       else 1.
     weight_decay: factor of the L2 regularization, not of depthwise weights.
     is_training: whether batch norm uses batch statistics.
-    fold_batch_norm: whether it is put into the weights where it does not.
+    fold_batch_norm: whether batch norm without training is folded.
     fake_quant: how layers quantize; None: float.
-    replica: which of the networks that share a batch it is in.
+    replica: the replica that the layers belong to.
 
   Returns:
     ([batch, height', width', 320 * depth_multiplier] float32, end points by
@@ -83,8 +83,8 @@ def mobilenet_v2(
           _BATCH_NORM_DECAY, _BATCH_NORM_EPSILON, is_training,
           is_folded=fold_batch_norm and not is_training),
       activation=tf.nn.relu6, fake_quant=fake_quant, replica=replica)
-  # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, asks
-  # for at least 8 channels at full width and for 1 below it.
+  # Parity: research/deeplab's core/feature_extractor.py, _mobilenet_v2, uses at
+  # least 8 channels at full width and at least 1 below it.
   smallest = 8 if depth_multiplier == 1.0 else 1
 
   def width(filters):
@@ -92,14 +92,14 @@ def mobilenet_v2(
 
   end_points = {}
   with tf.variable_scope(constants.BACKBONE_SCOPE):
-    # A node of its own, as whoever uses the frozen graph feeds it.
+    # A separate node, because users of the frozen graph feed it.
     with tf.name_scope(constants.BACKBONE_SCOPE):
       net = tf.identity(images, 'input')
     net = layers.conv2d(net, width(_STEM_FILTERS), 3, stride=2, scope='Conv',
                         style=style)
     # Parity: slim's nets/mobilenet/mobilenet.py, mobilenet_base: a stride that
-    # would go beyond the output stride becomes a rate for the blocks after it,
-    # not for its own.
+    # would exceed the output stride becomes a rate for the blocks after it, not
+    # for its own block.
     stride, rate = 2, 1
     for index, block in enumerate(BLOCKS):
       at_limit = stride == output_stride
@@ -117,9 +117,9 @@ def mobilenet_v2(
 
 
 def _inverted_residual(inputs, block, *, rate, scope, style):
-  """Expansion, depthwise convolution and linear projection, with a shortcut.
+  """Applies expansion, depthwise convolution and projection, with a shortcut.
 
-  The identities carry slim's node names into exported graphs.
+  The identities give exported graphs slim's node names.
   """
   channels = layers.channels(inputs)
   with tf.variable_scope(scope):
@@ -146,7 +146,7 @@ def _inverted_residual(inputs, block, *, rate, scope, style):
 
 def make_divisible(
     value: float, divisor: int, smallest: Optional[int] = None) -> int:
-  """Rounds value to a multiple of divisor, by at most a tenth downwards."""
+  """Rounds value to a multiple of divisor, down by at most a tenth."""
   smallest = divisor if smallest is None else smallest
   rounded = max(smallest, int(value + divisor / 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * value else rounded

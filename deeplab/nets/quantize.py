@@ -1,16 +1,16 @@
-"""The one place that knows how fake quantization gets into the network.
+"""Adds fake quantization to the network.
 
 Jacob et al. 2018, section 3: weights and activations are rounded to 8 bits in
-the forward pass, batch norm is folded into the weights before rounding. Two
-implementations make the same variables and the same rounding:
+the forward pass, and batch norm is folded into the weights before rounding. Two
+implementations make the same variables and round alike:
 
-    contrib  tf.contrib.quantize's rewrite of the finished network, the
-             reference's; TensorFlow 1.15 alone has it
-    layers   deeplab.nets.fake_quant, as part of each layer; a training step
-             takes less time (BENCHMARKS.md)
+    contrib  tf.contrib.quantize's rewrite of the finished network, as in the
+             reference; only TensorFlow 1.15 has it
+    layers   deeplab.nets.fake_quant, within each layer; a training step takes
+             less time (BENCHMARKS.md)
 
-Which one, and from which step on, ModelOptions say; deeplab_v3.logits does the
-rest.
+ModelOptions select the implementation and the first step; deeplab_v3.logits
+calls this module.
 """
 from typing import Optional
 
@@ -24,14 +24,14 @@ from deeplab.nets import fake_quant as fake_quant_lib
 
 
 def implementation(options: options_lib.ModelOptions) -> Optional[str]:
-  """Returns who quantizes: options.CONTRIB, options.LAYERS, or None: no one.
+  """Returns options.CONTRIB, options.LAYERS, or None: no quantization.
 
   Args:
-    options: the network's structure; without a choice, TensorFlow's own rewrite
-      is taken where there is one.
+    options: the network's structure; if they name no implementation, the
+      rewrite is used if TensorFlow has it.
 
   Raises:
-    InputError: where the rewrite is asked for, and this TensorFlow has none.
+    InputError: the rewrite is requested, but this TensorFlow has none.
   """
   if not options.is_quantized:
     return None
@@ -57,15 +57,15 @@ def for_layers(
     options: options_lib.ModelOptions,
     is_training: bool, replica: replicas.Replica = replicas.ONLY
 ) -> Optional[fake_quant_lib.FakeQuant]:
-  """Returns what every layer is to do; None: nothing.
+  """Returns the layers' settings; None: layers do not quantize.
 
-  Where layers quantize in training, their steps are counted from here on; to be
-  called in the root scope, once, before the first layer.
+  In training, this adds the counter of steps. Call it in the root scope, once,
+  before the first layer.
 
   Args:
     options: the network's structure.
-    is_training: whether ranges follow the values that are seen.
-    replica: which of the networks that share a batch it is.
+    is_training: whether ranges follow the values.
+    replica: the replica that this network is.
   """
   if implementation(options) != options_lib.LAYERS:
     return None
@@ -77,10 +77,10 @@ def for_layers(
 
 def rewritten(outputs: tf.Tensor, options: options_lib.ModelOptions,
               is_training: bool) -> tf.Tensor:
-  """Adds to the default graph what the layers did not.
+  """Applies tf.contrib.quantize's rewrite to the default graph, if selected.
 
-  To be called with the finished network, before anything reads its outputs:
-  the rewrite then sees nothing but the network.
+  Call it with the finished network, before anything reads its outputs, so that
+  the rewrite covers only the network.
 
   Args:
     outputs: the network's last tensor.
@@ -88,13 +88,13 @@ def rewritten(outputs: tf.Tensor, options: options_lib.ModelOptions,
     is_training: as in for_layers.
 
   Returns:
-    The tensor to read in place of outputs.
+    The tensor to read instead of outputs.
   """
   if implementation(options) != options_lib.CONTRIB:
     return outputs
   from tensorflow.contrib import quantize
-  # The rewrite puts its rounding between a tensor and those who read it, and
-  # gives up where no one does. An identity would count as an activation.
+  # The rewrite inserts its rounding between a tensor and its readers, so there
+  # must be one. An identity would count as an activation.
   reader = tf.stop_gradient(outputs)
   if is_training:
     quantize.experimental_create_training_graph(

@@ -1,1 +1,1 @@
-"""Training: the step's graph, and the loop around it."""
+"""Training: the graph of a step, and the loop that runs it."""

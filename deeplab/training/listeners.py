@@ -1,4 +1,4 @@
-"""Listeners act between the steps of a run: they log, write events and save."""
+"""Listeners run after each training step: they log, write events and save."""
 import collections
 import logging
 import os
@@ -21,47 +21,47 @@ _LOG = logging.getLogger(__name__)
 # Steps to profile, counted from the start of this run. The first ones include
 # set-up time.
 _PROFILED_STEPS = (5, 10, 20)
-# Number of steps whose mean loss is logged: one step's loss varies much.
+# Number of steps over which the logged loss is averaged, because it is noisy.
 _RUNNING_STEPS = 100
 
 
 class Done(NamedTuple):
-  """What a step gave."""
-  # Number of steps done after it.
+  """Results of a step."""
+  # Number of steps done, including this one.
   step: int
-  # Total loss before its update.
+  # Total loss before the update.
   loss: float
-  # Whether it is the last one of the run.
+  # Whether it is the last step of the run.
   is_last: bool
-  # All that was fetched, by name.
+  # All fetched values, by name.
   results: Dict[str, Any]
 
 
 class Listener:
-  """Acts after each step."""
+  """Runs code after each step."""
 
   def begin(self, session: tf.Session, step: int) -> None:
-    """Acts before the first step; `step` steps were done before."""
+    """Runs before the first step; `step` steps were done before."""
 
   def fetches(self) -> Dict[str, Any]:
-    """Returns more tensors to fetch in the next step, by name."""
+    """Returns additional tensors to fetch in the next step, by name."""
     return {}
 
   def after_step(self, session: tf.Session, done: Done) -> None:
-    """Acts on a step."""
+    """Runs after a step."""
 
 
 class Log(Listener):
-  """Shows progress, and logs losses, learning rate and pace."""
+  """Shows progress and logs losses, learning rate and steps per second."""
 
   def __init__(self, options: options_lib.TrainOptions, bar: progress.Bar,
                writer: Optional[tensorboard.Writer]):
     """Remembers the arguments.
 
     Args:
-      options: the number of steps, and how often to log.
-      bar: is moved on.
-      writer: of events; None: this host writes none.
+      options: the number of steps, and the logging interval.
+      bar: progress bar to advance.
+      writer: event writer; None: this host writes no events.
     """
     self._options = options
     self._bar = bar
@@ -70,15 +70,15 @@ class Log(Listener):
     self._logged, self._logged_step = 0.0, 0
 
   def begin(self, session, step):
-    """Begins to measure the pace."""
+    """Starts the clock."""
     self._logged, self._logged_step = time.time(), step
     if self._writer:
-      # TensorBoard drops what a run that was cut off had written after it.
+      # TensorBoard discards events that an interrupted run wrote after it.
       self._writer.add(
           step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
   def after_step(self, session, done):
-    """Moves the bar, and logs every so many steps."""
+    """Advances the bar, and logs at intervals."""
     self._losses.append(done.loss)
     mean = sum(self._losses) / len(self._losses)
     self._bar.update(loss='{:.4f}'.format(mean))
@@ -104,7 +104,7 @@ class Log(Listener):
 
 
 class Summaries(Listener):
-  """Writes a summary every so many seconds."""
+  """Writes a summary at intervals in seconds."""
 
   def __init__(self, summary_op: tf.Tensor, secs: float,
                writer: tensorboard.Writer):
@@ -114,21 +114,21 @@ class Summaries(Listener):
     self._fetched = 0.0
 
   def fetches(self):
-    """Asks for the summary, if it is time."""
+    """Fetches the summary if it is due."""
     if time.time() - self._fetched < self._secs:
       return {}
     self._fetched = time.time()
     return {'summary': self._summary_op}
 
   def after_step(self, session, done):
-    """Writes the summary, if there is one."""
+    """Writes the summary if it was fetched."""
     if 'summary' in done.results:
       self._writer.add(done.step, summary=tf.Summary.FromString(
           done.results['summary']))
 
 
 class Samples(Listener):
-  """Writes a picture of predictions every so many steps."""
+  """Writes a picture of predictions at intervals in steps."""
 
   def __init__(self, tensors: Dict[str, tf.Tensor], every_steps: int,
                classes: label_map.LabelMap, writer: tensorboard.Writer):
@@ -138,7 +138,7 @@ class Samples(Listener):
       tensors: arguments of visualize.prediction_sheet, by name.
       every_steps: number of steps between two pictures.
       classes: colours and names of the labels.
-      writer: of events.
+      writer: event writer.
     """
     self._tensors = tensors
     self._every_steps = every_steps
@@ -147,16 +147,16 @@ class Samples(Listener):
     self._step = 0
 
   def begin(self, session, step):
-    """Begins to count."""
+    """Stores the first step."""
     self._step = step
 
   def fetches(self):
-    """Asks for the predictions, if the step is one of those."""
+    """Fetches the predictions if a picture is due."""
     return {} if (self._step + 1) % self._every_steps else {
         'sample': self._tensors}
 
   def after_step(self, session, done):
-    """Writes the picture, if there is one."""
+    """Writes the picture if the predictions were fetched."""
     self._step = done.step
     if 'sample' in done.results:
       self._writer.add(done.step, summary=tf.Summary(value=[tensorboard.picture(
@@ -165,17 +165,17 @@ class Samples(Listener):
 
 
 class Checkpoints(Listener):
-  """Saves between steps: in the middle of one, weights would be of two."""
+  """Saves between steps, so that all weights belong to one step."""
 
   def __init__(self, keeper: saver.Keeper, interval_secs: float,
                host: hosts.SingleHost, request: signals.Request):
     """Remembers the arguments.
 
     Args:
-      keeper: saves.
+      keeper: saves the checkpoints.
       interval_secs: time between two checkpoints.
-      host: does not end during a save.
-      request: waits during a save.
+      host: delays termination during a save.
+      request: delays a second signal during a save.
     """
     self._keeper = keeper
     self._interval_secs = interval_secs
@@ -184,13 +184,13 @@ class Checkpoints(Listener):
     self._saved = 0.0
 
   def begin(self, session, step):
-    """Saves, if no checkpoint is there."""
+    """Saves if there is no checkpoint yet."""
     self._saved = time.time()
     if not self._keeper.newest:
       self._save(session, step)
 
   def after_step(self, session, done):
-    """Saves, if it is time."""
+    """Saves if a checkpoint is due."""
     if done.is_last or time.time() - self._saved >= self._interval_secs:
       self._save(session, done.step)
 
@@ -201,15 +201,15 @@ class Checkpoints(Listener):
 
 
 class Profile:
-  """Runs steps, some of them with a full trace."""
+  """Runs steps and traces some of them."""
 
   def __init__(self, folder: Optional[str]):
-    """Remembers the folder of Chrome timelines; None: no step is traced."""
+    """Stores the folder for Chrome timelines; None: no step is traced."""
     self._folder = folder
     self._steps = 0
 
   def run(self, session: tf.Session, fetches: Any, feeds: Any) -> Any:
-    """Runs a step; returns its results."""
+    """Runs a step and returns its results."""
     self._steps += 1
     if not self._folder or self._steps not in _PROFILED_STEPS:
       return session.run(fetches, feeds)

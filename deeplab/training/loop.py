@@ -1,4 +1,4 @@
-"""The loop of a run: steps until the last one or a signal."""
+"""Runs training steps until the last one or a signal."""
 import os
 import time
 from typing import NamedTuple, Optional, Sequence
@@ -15,28 +15,28 @@ from deeplab.training import listeners as listeners_lib
 from deeplab.training import mixed_precision
 from deeplab.training import step as step_lib
 
-# What is not finite, and the message of the operation that finds it.
+# Names of checked values, and the messages of the operations that check them.
 _NOT_FINITE = (('loss', step_lib.LOSS_NOT_FINITE),
                ('gradient', mixed_precision.NOT_FINITE))
 
 
 class TrainResult(NamedTuple):
-  """How a training run ended."""
+  """The result of a training run."""
   # Global step reached.
   step: int
   # Total loss of the last step.
   loss: float
-  # Steps done in this run, and the seconds they took.
+  # Number of steps in this run, and their duration.
   steps_done: int
   seconds: float
   # Name of the signal that ended the run early, or None.
   stopped_by: Optional[str]
-  # Prefix of the checkpoint of that step; None: the chief saved it.
+  # Prefix of the checkpoint of that step; None: only the chief has it.
   checkpoint: Optional[str]
 
 
 class Loop:
-  """Runs steps, and lets listeners act after each."""
+  """Runs steps and calls listeners after each."""
 
   def __init__(self, step: step_lib.TrainStep, batch_names: tf.Variable,
                options: options_lib.TrainOptions,
@@ -46,11 +46,11 @@ class Loop:
 
     Args:
       step: the tensors of a step.
-      batch_names: names of the images of the last batch.
-      options: the number of steps, and which to profile.
-      host: one of those that train together.
-      request: tells of signals.
-      keeper: of checkpoints; None: the chief has it.
+      batch_names: file names of the images of the last batch.
+      options: the number of steps, and the folder for profiles.
+      host: this host.
+      request: the signals received.
+      keeper: saves checkpoints; None: this host is not the chief.
     """
     self._step = step
     self._batch_names = batch_names
@@ -63,12 +63,12 @@ class Loop:
 
   def run(self, session: tf.Session, first_step: int,
           listeners: Sequence[listeners_lib.Listener]) -> TrainResult:
-    """Runs steps until the last one, or until a signal.
+    """Runs steps until the last one or a signal.
 
     Args:
-      session: its variables have their values.
+      session: session with initialized variables.
       first_step: number of steps done before.
-      listeners: act after each step, in this order.
+      listeners: called after each step, in this order.
 
     Raises:
       InputError: a loss or gradient is not finite.
@@ -90,7 +90,7 @@ class Loop:
     return TrainResult(
         step=done.step, loss=done.loss, steps_done=done.step - first_step,
         seconds=time.time() - started,
-        # A second signal may have come during the last save.
+        # A second signal may have arrived during the last save.
         stopped_by=stopped_by and (self._request.name or stopped_by),
         checkpoint=os.path.join(
             self._options.train_logdir, str(self._keeper.newest))

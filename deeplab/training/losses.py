@@ -8,15 +8,15 @@ from deeplab.nets import layers
 
 # Avoids division by zero if every pixel is ignored, as in some crops.
 _SMALLEST_PIXEL_COUNT = 1e-5
-# The fused loss splits a batch into at most so many parts, which run in
-# parallel: some operations on upsampled logits use one core only.
-_MOST_PARTS = 8
-# The logarithms of smaller probabilities are computed from the logits.
+# Largest number of chunks of a batch in the fused loss. They run in parallel,
+# because some operations on upsampled logits use one core only.
+_MOST_CHUNKS = 8
+# For smaller probabilities, the logarithm is computed from the logits.
 _SMALLEST_PROBABILITY = 1e-30
 
 
 class Sum(NamedTuple):
-  """The loss of some images, before the division by their pixels."""
+  """The loss of some images, before division by the number of pixels."""
   # float32 scalar, the weighted sum over pixels.
   total: tf.Tensor
   # float32 scalar, the number of pixels that are not ignored.
@@ -32,33 +32,30 @@ def sum_over_pixels(
 
   Args:
     logits: [batch, height', width', num_classes] float32.
-    labels: [batch, height, width, 1] int32 in [0, num_classes);
-      constants.IGNORE_LABEL counts nothing.
+    labels: [batch, height, width, 1] int32 in [0, num_classes); pixels with
+      constants.IGNORE_LABEL are ignored.
     label_weights: loss weight of each class, or one for all; (): 1.
     is_fused: compute loss and gradient together, in fewer passes over the
-      resized logits, the largest tensor of a training step. Values differ by
-      rounding only.
-
-  Returns:
-    A Sum.
+      resized logits, the largest tensor of a training step. Values differ only
+      by rounding.
   """
   sum_over = _fused_sum if is_fused else _sum
   batch = labels.shape.as_list()[0] or 1
-  parts = max(count for count in range(1, _MOST_PARTS + 1)
-              if batch % count == 0) if is_fused else 1
+  chunks = max(count for count in range(1, _MOST_CHUNKS + 1)
+               if batch % count == 0) if is_fused else 1
   sums, counts = [], []
-  for part_logits, part_labels in zip(
-      tf.split(logits, parts), tf.split(labels, parts)):
-    part_labels = tf.reshape(part_labels, [-1])
+  for chunk_logits, chunk_labels in zip(
+      tf.split(logits, chunks), tf.split(labels, chunks)):
+    chunk_labels = tf.reshape(chunk_labels, [-1])
     is_kept = tf.cast(
-        tf.not_equal(part_labels, constants.IGNORE_LABEL), tf.float32)
+        tf.not_equal(chunk_labels, constants.IGNORE_LABEL), tf.float32)
     weights = is_kept
     if len(label_weights) == 1:
       weights *= label_weights[0]
     elif label_weights:
       weights *= tf.gather(
-          tf.constant(label_weights, tf.float32), part_labels)
-    sums.append(sum_over(part_logits, part_labels, weights,
+          tf.constant(label_weights, tf.float32), chunk_labels)
+    sums.append(sum_over(chunk_logits, chunk_labels, weights,
                          labels.shape.as_list()[1:3]))
     counts.append(tf.reduce_sum(is_kept))
   return Sum(tf.add_n(sums), tf.add_n(counts))
@@ -67,64 +64,65 @@ def sum_over_pixels(
 def mean(sums: Sequence[Sum],
          shared_count: Optional[Callable[[tf.Tensor], tf.Tensor]] = None
          ) -> tf.Tensor:
-  """Divides sums over parts of a batch by their pixels; adds it to tf.losses.
+  """Divides the replicas' sums by their pixels and adds the mean to tf.losses.
 
-  Every pixel has the same weight, whichever part it is in.
+  Every pixel has the same weight, in whichever replica it is.
 
   Args:
-    sums: of each part.
-    shared_count: function from the number of pixels here to the number to
-      divide by; None: the number here.
+    sums: the replicas' sums.
+    shared_count: function from the number of pixels on this host to the
+      divisor; None: the number on this host.
 
   Returns:
+    float32 scalar; 0 if all pixels are ignored.
     float32 scalar; 0 if no pixel is kept.
   """
-  count = tf.add_n([part.count for part in sums])
+  count = tf.add_n([one.count for one in sums])
   if shared_count:
     count = shared_count(count)
   loss = tf.div(
-      tf.add_n([part.total for part in sums]),
+      tf.add_n([one.total for one in sums]),
       tf.maximum(count, _SMALLEST_PIXEL_COUNT), name='softmax_cross_entropy')
   tf.losses.add_loss(loss)
   return loss
 
 
 def _sum(logits, labels, weights, size):
-  """Weighted sum of the cross-entropy over pixels.
+  """Returns the weighted sum of the cross-entropy over pixels.
 
   Args:
     logits: [batch, height', width', num_classes] float32.
     labels: [batch * height * width] int32.
-    weights: of the same shape, float32.
+    weights: float32 of the same shape.
     size: (height, width).
 
   Returns:
     float32 scalar.
   """
   # Deviates: research/deeplab's utils/train_utils.py makes one-hot labels
-  # first; same value, less work.
+  # first; the value is the same, with more work.
   return tf.reduce_sum(weights * _of_pixels(_resized(logits, size), labels))
 
 
 def _resized(logits, size):
   # Parity: research/deeplab's utils/train_utils.py,
-  # add_softmax_cross_entropy_loss_for_each_scale, aligns corners, which the
+  # add_softmax_cross_entropy_loss_for_each_scale, aligns corners; the
   # prediction of labels does not.
   return layers.resize_bilinear(logits, size, align_corners=True)
 
 
 def _of_pixels(logits, labels):
-  """Cross-entropy of each pixel; logits are resized."""
+  """Returns the cross-entropy of each pixel; logits have the labels' size."""
   return tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=labels, logits=tf.reshape(logits, [-1, layers.channels(logits)]))
 
 
 def _fused_sum(logits, labels, weights, size):
-  """Returns the same as _sum, and has its own gradient.
+  """Returns the same as _sum, with a custom gradient.
 
   TensorFlow's kernel for sparse cross-entropy takes several times as long as
-  the softmax. The gradient is the softmax minus the one-hot label, and the
-  upstream gradient is a scalar, which can be multiplied after the resizing.
+  the softmax. The gradient is the softmax minus the one-hot label. The upstream
+  gradient is a scalar, which can be multiplied after the resizing.
   """
   @tf.custom_gradient
   def weighted_sum(logits):
@@ -143,7 +141,7 @@ def _fused_sum(logits, labels, weights, size):
       resized_gradient = tf.reshape(
           (probabilities - one_hot) * weights[:, tf.newaxis],
           tf.shape(resized))
-      if resized is logits:  # they had the size of the labels
+      if resized is logits:  # they already had the labels' size
         return resized_gradient * upstream
       return upstream * tf.raw_ops.ResizeBilinearGrad(
           grads=resized_gradient, original_image=logits, align_corners=True)

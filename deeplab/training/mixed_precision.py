@@ -1,10 +1,10 @@
-"""Training in 16 bits where that is safe: TensorFlow's rewrite of graphs.
+"""Mixed-precision training with TensorFlow's rewrite of graphs.
 
-Convolutions and the operations between them are computed in 16 bits, on a GPU;
-variables keep 32 bits. The loss is scaled up, so that small gradients do
-not become 0. If that makes gradients inf or NaN, the step counts but changes no
-weight, and the scale is halved. At a scale of 1 there is nothing to lower: then
-it is an error, as in 32 bits.
+On a GPU, convolutions and the operations between them are computed in 16 bits;
+variables keep 32 bits. The loss is scaled up, so that small gradients do not
+underflow. If gradients become inf or NaN, the step is counted but changes no
+weight, and the scale is halved. At a scale of 1 this is an error, as in 32
+bits.
 """
 from typing import Any, Iterable, Tuple
 
@@ -18,12 +18,12 @@ from deeplab.models import predictors
 NOT_FINITE = 'Gradient is inf or nan.'
 
 
-def check(model_options: options_lib.ModelOptions, parts: int) -> None:
+def check(model_options: options_lib.ModelOptions, replicas: int) -> None:
   """Raises InputError if training in 16 bits is impossible or useless.
 
   Args:
     model_options: the network's structure.
-    parts: number of parts that a batch is split into.
+    replicas: number of replicas of all hosts.
   """
   given = option('mixed_precision', True)
   if model_options.is_quantized:
@@ -31,9 +31,9 @@ def check(model_options: options_lib.ModelOptions, parts: int) -> None:
         '{}: with {} the network is to see the rounding to 8 bits, and no '
         'other', given, option('quantize_delay_step',
                                model_options.quantize_delay_step))
-  if parts > 1:
+  if replicas > 1:
     raise InputError('{}: for one GPU of one host, here {} parts of a batch',
-                     given, parts)
+                     given, replicas)
   if not predictors.gpus():
     raise InputError(
         '{}: TensorFlow {} sees no GPU here, and computes in 16 bits nowhere '
@@ -42,13 +42,13 @@ def check(model_options: options_lib.ModelOptions, parts: int) -> None:
 
 def scaling(
     optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Any]:
-  """Returns the optimizer with a loss that is scaled up, and the scale.
+  """Returns an optimizer of the scaled loss, and the scale.
 
-  The scale is not saved, so that checkpoints are those of any other run: after
-  an interruption it starts again.
+  The scale is not saved, so that checkpoints equal those of other runs: after
+  an interruption it starts from its initial value.
 
   Args:
-    optimizer: applies the gradients.
+    optimizer: the optimizer to wrap.
   """
   def of_this_run(creator, **settings):
     return creator(**dict(
@@ -58,7 +58,7 @@ def scaling(
     loss_scale = tf.train.experimental.DynamicLossScale()
     optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(
         optimizer, loss_scale)
-  # It was enabled for all sessions from now on; `configure` selects some.
+  # The call enabled it for all later sessions; `configure` enables some.
   tf.train.experimental.disable_mixed_precision_graph_rewrite()
   return optimizer, loss_scale
 
@@ -72,18 +72,18 @@ def apply_gradients(
   Args:
     optimizer: from `scaling`.
     loss_scale: from `scaling`.
-    gradients: with their variables.
+    gradients: pairs of gradient and variable.
     global_step: number of steps done.
 
   Returns:
-    The operation that does it. It fails with NOT_FINITE if gradients are not
-    finite at a scale of 1.
+    The operation. It fails with NOT_FINITE if a gradient is not finite at a
+    scale of 1.
   """
   gradients = list(gradients)
   is_finite = tf.reduce_all([
       tf.reduce_all(tf.is_finite(gradient)) for gradient, _ in gradients])
   check = tf.Assert(is_finite | (loss_scale() > 1), [NOT_FINITE])
-  # In 1.15 the names of variables made here would begin with the condition's.
+  # In 1.15, the condition's scope would prefix the names of new variables.
   def outside(creator, **settings):
     with tf.name_scope(''):
       return creator(**settings)
@@ -95,6 +95,6 @@ def apply_gradients(
 
 
 def configure(config: tf.ConfigProto) -> None:
-  """Makes sessions of this configuration rewrite their graphs."""
+  """Enables the rewrite in sessions with this configuration."""
   rewriting = config.graph_options.rewrite_options
   rewriting.auto_mixed_precision = type(rewriting).ON

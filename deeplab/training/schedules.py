@@ -1,4 +1,4 @@
-"""Learning rates over the steps of training, and gradient multipliers."""
+"""Learning rates and gradient multipliers."""
 from typing import Dict, Iterable, Tuple
 
 import tensorflow.compat.v1 as tf
@@ -12,8 +12,8 @@ def learning_rate(options: options_lib.TrainOptions,
   """Returns the learning rate at a step.
 
   `poly` is base * (1 - step / total) ** power, down to the end value (Liu et
-  al. 2015, ParseNet, section 3.3); `step` multiplies by a factor every so many
-  steps. Both start to count after the slow start.
+  al. 2015, ParseNet, section 3.3). `step` multiplies by a factor at intervals.
+  Both count steps from the end of the slow start.
 
   Args:
     options: policy and rates.
@@ -40,11 +40,11 @@ def learning_rate(options: options_lib.TrainOptions,
 def gradient_multipliers(
     variable_names: Iterable[str],
     options: options_lib.TrainOptions) -> Dict[str, float]:
-  """Returns factors of gradients: 2 for biases, times that of the last layers.
+  """Returns gradient factors: 2 for biases, times the last layers' factor.
 
   Args:
     variable_names: names of the model's variables.
-    options: which layers are the last ones, and their factor.
+    options: selects the last layers, and their factor.
 
   Returns:
     Factors by name, without those that are 1.

@@ -24,18 +24,18 @@ class TrainStep(NamedTuple):
   train_op: tf.Tensor
   # float32 scalar, the loss without regularization.
   cross_entropy: tf.Tensor
-  # float32 scalar, that of the optimizer.
+  # float32 scalar, the optimizer's learning rate.
   learning_rate: tf.Tensor
   # int64 scalar, the number of steps done.
   global_step: tf.Variable
   # int64 scalar, the number of steps done after this one.
   steps_done: tf.Tensor
-  # [batch, height', width', num_classes] float32, of this host.
+  # [batch, height', width', num_classes] float32, of this host's images.
   logits: tf.Tensor
-  # [len(stops.SIGNALS)] float32, to be fed: 1 for a signal that this host has
+  # [len(signals.SIGNALS)] float32, to be fed: 1 for a signal that this host has
   # received.
   signals: tf.Tensor
-  # Of the same shape: above 0 if any host has received the signal.
+  # Same shape: above 0 if any host has received the signal.
   signals_of_all: tf.Tensor
 
 
@@ -47,23 +47,20 @@ def build_step(
   """Builds network, loss and update.
 
   Args:
-    images: [batch, height, width, 3] float32 RGB in [0, 255], of this host.
+    images: [batch, height, width, 3] float32 RGB in [0, 255], on this host.
     labels: [batch, height, width, 1] int32 in [0, num_classes).
     model_options: the network's structure.
     options: loss weights, optimizer, rates.
-    host: one of those that train together; None: this process trains alone.
-      Only batch norm in training mode depends on how the batch is split.
-
-  Returns:
-    The step's tensors.
+    host: this host; None: this process trains alone. The split into replicas
+      affects only batch norm in training mode.
   """
   host = host or hosts.SingleHost()
   replicas = host.replicas()
   global_step = tf.train.get_or_create_global_step()
   logits, sums = _forward(
       replicas, images, labels, model_options, options, global_step)
-  # With the mean count of all hosts, the mean of the hosts' losses is the loss
-  # of the whole batch.
+  # Divided by the mean count of all hosts, so that the mean of the hosts'
+  # losses is the loss of the whole batch.
   cross_entropy = losses.mean(
       sums, lambda count: host.all_reduce_mean([count], _COUNT_KEY)[0])
   total_loss = tf.losses.get_total_loss(name='sum_of_losses')
@@ -82,8 +79,8 @@ def build_step(
           tf.nest.flatten(of_host), _STEP_KEY)))
   total_loss = tf.check_numerics(total_loss, LOSS_NOT_FINITE)
   pairs = list(zip(gradients, variables))
-  # No weight changes before the loss is known to be finite, and the step is
-  # not counted before its learning rate is known.
+  # No weight changes before the loss is known to be finite, and the learning
+  # rate is computed before the step is counted.
   with tf.control_dependencies([total_loss, learning_rate]):
     update = (
         mixed_precision.apply_gradients(
@@ -102,12 +99,12 @@ def build_step(
 
 
 def _forward(replicas, images, labels, model_options, options, global_step):
-  """Builds the network of each replica; returns (logits, sums of the loss)."""
+  """Builds the network of each replica; returns (logits, sums of losses)."""
   is_fused = options.fused_step
   if is_fused is None:
-    # Sums by matrix products need more than 16 bits.
+    # Sums by matrix products need more precision than 16 bits.
     is_fused = batch_norm.folds_by_default() and not options.mixed_precision
-  # The state of TensorFlow's own generators is not in a checkpoint.
+  # Checkpoints lack the state of TensorFlow's own generators.
   dropout_seed = None if options.seed is None else tf.stack([
       tf.constant(options.seed, tf.int64), tf.cast(global_step, tf.int64)])
   rows = [(images, labels)] if len(replicas) == 1 else list(zip(
@@ -128,10 +125,10 @@ def _forward(replicas, images, labels, model_options, options, global_step):
 
 
 def _optimizer(options, global_step):
-  """Returns (its learning rate, optimizer)."""
+  """Returns (learning rate, optimizer)."""
   if options.optimizer == 'adam':
-    # Parity: mobile_open's train.py gives Adam a constant rate of its own.
-    # Deviates: it logs the policy's rate all the same, which Adam does not use.
+    # Parity: mobile_open's train.py gives Adam a separate constant rate.
+    # Deviates: it logs the policy's rate, although Adam does not use it.
     return tf.constant(options.adam_learning_rate), tf.train.AdamOptimizer(
         options.adam_learning_rate, epsilon=options.adam_epsilon)
   learning_rate = schedules.learning_rate(options, global_step)
@@ -140,7 +137,7 @@ def _optimizer(options, global_step):
 
 
 def _gradients(optimizer, loss, options, colocate):
-  """Returns (gradients times their multipliers, variables)."""
+  """Returns (gradients times multipliers, variables)."""
   gradients, variables = zip(*optimizer.compute_gradients(
       loss, colocate_gradients_with_ops=colocate))
   multipliers = schedules.gradient_multipliers(

@@ -1,4 +1,4 @@
-"""Training: data, network and loss, restoring, and the loop around the step."""
+"""Trains a network: data, graph, restoring, and the loop."""
 import contextlib
 import functools
 import json
@@ -39,8 +39,8 @@ from deeplab.training import step as step_lib
 
 _LOG = logging.getLogger(__name__)
 _LARGEST_SUMMARY_IMAGES = 3
-# Options that may differ between hosts: paths, and settings that only the
-# chief uses. They do not decide the steps of a run.
+# Options that may differ between hosts: paths, and settings that only the chief
+# uses. They do not affect the training steps.
 _OF_ONE_TASK = (
     'dataset_dir', 'train_logdir', 'tf_initial_checkpoint', 'profile_logdir',
     'log_steps', 'save_interval_secs', 'save_summaries_secs',
@@ -59,20 +59,19 @@ def train(*, dataset_options: options_lib.DatasetOptions,
   """Trains until the last step, or until SIGINT, SIGTERM or SIGHUP.
 
   Checkpoints, summaries and the model's options go to options.train_logdir. If
-  that folder has a checkpoint, training resumes from it. With a seed, and on
-  one core, batches, losses and weights are then those of a run that was not
-  interrupted.
+  that folder has a checkpoint, training resumes from it. With a seed and on one
+  core, batches, losses and weights then equal those of an uninterrupted run.
 
   Args:
-    dataset_options: which split, in which batches.
-    preprocess_options: how images are prepared; its crop size is the model's.
+    dataset_options: the split and its batches.
+    preprocess_options: preprocessing; its crop size is the model's.
     model_options: the network's structure.
-    options: everything else about the run.
-    distribution_options: devices and hosts; None: one device of this host. Each
-      host passes its own task, and otherwise the same.
+    options: all other options of the run.
+    distribution_options: devices and hosts; None: one device of this host. Only
+      the task differs between hosts.
 
   Returns:
-    How it ended.
+    The last step and its loss.
 
   Raises:
     InputError: options, records or checkpoints that do not fit; a loss or a
@@ -98,12 +97,12 @@ def train(*, dataset_options: options_lib.DatasetOptions,
 
 
 def _check(dataset_options, model_options, options, replicas):
-  """Refuses options that do not fit, and warns of unwise ones."""
+  """Refuses options that do not fit, and warns about unwise ones."""
   options.check_with(model_options, batch_size=dataset_options.batch_size,
                      replicas=replicas)
   if replicas > 1 and (
       quantize.implementation(model_options) == options_lib.CONTRIB):
-    # It rewrites the graph of one finished network.
+    # The rewrite covers the graph of one network.
     raise InputError(
         '{}: the rewrite of TensorFlow 1.15 knows nothing of parts of a batch, '
         'here {}; add {}', option('quantize_delay_step',
@@ -144,7 +143,6 @@ def _alone_in(folder):
 
 def _train_in_graph(host, dataset_options, preprocess_options, model_options,
                     options):
-  """Trains in the default graph; see train."""
   paths = records.find_shards(
       dataset_options.dataset_dir, dataset_options.split)
   recipe = _recipe(dataset_options, preprocess_options, options, paths)
@@ -170,16 +168,16 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
     write_options = functools.partial(
         compatibility.write_options, options.train_logdir, model_options,
         optimizer=options.optimizer, recipe=recipe)
-    # A resumed run that cannot save leaves what is there as it is.
+    # If a resumed run cannot save, the old options stay.
     if not resumed:
       write_options()
   initializers = [tf.global_variables_initializer(),
                   tf.local_variables_initializer(), tf.tables_initializer()]
   from_chief = host.broadcast_variables(tf.global_variables())
-  # Deviates: in the reference slim's supervisor does what follows. It restores
-  # what it finds itself, saves in a thread, in the middle of steps, and ignores
-  # errors of the last save. Its summaries are of a batch of their own; here
-  # they belong to a step, and a seed decides everything.
+  # Deviates: the reference uses slim's supervisor here. It restores on its own,
+  # saves in a thread during steps, and ignores errors of the last save. Its
+  # summaries describe a separate batch; here they describe a step, and a seed
+  # determines everything.
   with contextlib.ExitStack() as stack:
     request = stack.enter_context(signals.Request())
     stack.enter_context(dataset.explaining_read_errors(
@@ -228,7 +226,7 @@ def _restorer(resumed, options):
 
 
 def _recipe(dataset_options, preprocess_options, options, paths):
-  """Returns what decides the steps, by name, as JSON reads it back."""
+  """Returns the options that affect the steps, as they are read from JSON."""
   recipe = {name: value
             for given in (dataset_options, preprocess_options, options)
             for name, value in given._asdict().items()
@@ -239,7 +237,7 @@ def _recipe(dataset_options, preprocess_options, options, paths):
 
 
 def _check_all_hosts(host, model_options, recipe):
-  """Refuses to train if what decides the steps differs between hosts."""
+  """Checks that options that affect the steps are equal on all hosts."""
   host.check_same_on_all_hosts(option('num_clones'), host.clones)
   host.check_same_on_all_hosts('options', [
       {name: value for name, value in recipe.items() if name != 'records'},
@@ -249,12 +247,12 @@ def _check_all_hosts(host, model_options, recipe):
 
 
 def _batch(host, dataset_options, preprocess_options, first_step):
-  """Returns (this host's share of a batch, names of the last one).
+  """Returns (this host's shard of a batch, file names of the last batch).
 
-  The names are in a variable, so that those of a failed step can be read.
+  The names are in a variable, so that they can be read after a failed step.
   """
   if dataset_options.seed is None:
-    # Any order will do, if all hosts have the same.
+    # Any order is fine if all hosts use the same.
     first_step = 0
     dataset_options = dataset_options._replace(seed=host.broadcast_from_chief(
         random.SystemRandom().randrange(2 ** 31)))
@@ -295,7 +293,7 @@ def _resumed(model_options, options, recipe):
 
 
 def _tensors_to_write(batch, step, model_options, options):
-  """Adds the tensors that events are written from: a dict by name."""
+  """Builds the tensors to write as events; returns a dict by name."""
   tensors = {'summary': _summary_op(
       batch, step, model_options, options.save_summaries_images)}
   if options.save_predictions_steps:
@@ -308,8 +306,8 @@ def _tensors_to_write(batch, step, model_options, options):
 
 
 def _summary_op(batch, step, model_options, with_images):
-  """Histograms of the weights and, if asked, images, in one string."""
-  # Deviates: tf.summary.histogram, which the reference calls, appends _1 to the
+  """Builds a summary with histograms of weights and, if asked, images."""
+  # Deviates: the reference uses tf.summary.histogram, which appends _1 to the
   # variables' names.
   summaries = [
       tf.raw_ops.HistogramSummary(tag=variable.op.name, values=variable)
