@@ -302,7 +302,7 @@ def options_by_variables(
     path: the file with the variables, for messages.
 
   Returns:
-    Options; those that do not affect variables have the published values.
+    Options; if they do not affect variables, they have the published values.
 
   Raises:
     InputError: the variables belong to another network.

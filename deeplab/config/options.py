@@ -706,7 +706,7 @@ class ReproduceOptions(NamedTuple):
 
 @options
 class AccuracyLogOptions(NamedTuple):
-  """A log of LoadGen, or of the MLPerf Mobile app, and what it is about."""
+  """A log of LoadGen or of the MLPerf Mobile app, and its images."""
   accuracy_log: str = required('The mlperf_log_accuracy.json to score.')
   test_dir: str = _TEST_DIR
   val_label_dir: Optional[str] = _VAL_LABEL_DIR
@@ -795,7 +795,7 @@ class RebuildOptions(NamedTuple):
       'it, to exercise folding; not given: batch norm is the identity.')
 
 
-# --- Seeing what models do -------------------------------------------------
+# --- Inspecting models -----------------------------------------------------
 
 
 @options

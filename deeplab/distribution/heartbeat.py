@@ -119,7 +119,7 @@ class Heartbeat:
         return
 
   def _ask_all(self) -> Dict[int, OSError]:
-    """Polls all others at the same time; returns those without an answer."""
+    """Polls all others at the same time; returns errors by host."""
     with concurrent.futures.ThreadPoolExecutor(len(self._others)) as pool:
       problems = pool.map(
           _ask, [self._addresses[task] for task in self._others])

@@ -145,8 +145,8 @@ def _follow(average, value):
   """Updates a moving average, corrected for the bias of its start at 0.
 
   Kingma and Ba 2015 (Adam), section 3. Parity: names, initial values and order
-  of the arithmetic equal those of python/training/moving_averages.py,
-  _zero_debias, which contrib/quantize/python/quant_ops.py calls.
+  of the arithmetic are as in python/training/moving_averages.py, _zero_debias,
+  which contrib/quantize/python/quant_ops.py calls.
 
   Returns:
     float32 scalar, the new average.

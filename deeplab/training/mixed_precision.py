@@ -44,7 +44,7 @@ def scaling(
     optimizer: tf.train.Optimizer) -> Tuple[tf.train.Optimizer, Any]:
   """Returns an optimizer of the scaled loss, and the scale.
 
-  The scale is not saved, so that checkpoints equal those of other runs: after
+  The scale is not saved, so that checkpoints have the usual variables. After
   an interruption it starts from its initial value.
 
   Args:

@@ -47,7 +47,7 @@ def gradient_multipliers(
     options: selects the last layers, and their factor.
 
   Returns:
-    Factors by name, without those that are 1.
+    Factors by name, except factors of 1.
   """
   multipliers = {}
   for name in variable_names:

@@ -60,7 +60,7 @@ def train(*, dataset_options: options_lib.DatasetOptions,
 
   Checkpoints, summaries and the model's options go to options.train_logdir. If
   that folder has a checkpoint, training resumes from it. With a seed and on one
-  core, batches, losses and weights then equal those of an uninterrupted run.
+  core, batches, losses and weights are then as in an uninterrupted run.
 
   Args:
     dataset_options: the split and its batches.
