@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 # decay is used only in training.
 _FREE_AT_EVALUATION = ('crop_size', 'output_stride', 'batch_norm_decay')
 _FREE_ON_RESUME = ('crop_size',)
-# They add the same variables whenever quantization is on.
+# With quantization, their values do not change the set of variables.
 _QUANTIZATION = ('quantize_delay_step', 'fake_quant')
 
 

@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 def restorer(
     variables: Sequence[tf.Variable]) -> Callable[[tf.Session, str], None]:
-  """Adds operations that restore variables to the default graph.
+  """Adds operations to the default graph to restore variables.
 
   Args:
     variables: variables of that graph.

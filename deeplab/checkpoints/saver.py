@@ -69,11 +69,11 @@ class Keeper:
 
   def __init__(self, folder: str, *, max_to_keep: int,
                resumed: Optional[str] = None):
-    """Adds operations that save all variables to the default graph.
+    """Adds operations to the default graph to save its variables.
 
     Args:
       folder: an existing folder.
-      max_to_keep: number of checkpoints to keep; older ones are removed.
+      max_to_keep: checkpoints to keep; the run's older ones are removed.
       resumed: prefix of the checkpoint that the run resumes from.
     """
     self._folder = folder

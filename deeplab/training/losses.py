@@ -100,7 +100,7 @@ def _sum(logits, labels, weights, size):
     float32 scalar.
   """
   # Deviates: research/deeplab's utils/train_utils.py makes one-hot labels
-  # first; the value is the same, with more work.
+  # first, which takes longer and gives the same value.
   return tf.reduce_sum(weights * _of_pixels(_resized(logits, size), labels))
 
 
