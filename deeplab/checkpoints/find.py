@@ -50,7 +50,7 @@ class Newest:
   """
 
   def __init__(self, folder: str, *, strict: bool = False):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       folder: folder with the checkpoints.

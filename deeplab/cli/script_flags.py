@@ -33,7 +33,7 @@ from deeplab.config import options as options_lib
 from deeplab.errors import InputError
 from deeplab.system import environment
 
-# absl lists a flag only in the --help of the script that defines it.
+# Makes flags belong to the script that requests them, also in --help.
 flags.disclaim_key_flags()
 
 # Parity: common.py and export_model.py of the reference define these lists as

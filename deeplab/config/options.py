@@ -91,8 +91,8 @@ def _loadgen_seed(default, text):
 
 
 def _label_map(text):
-  return field(None, 'File that says which ids of the labels are which class, '
-               'and what it is called; other ids are class 0, ignored. Not '
+  return field(None, 'Label map: file that assigns ids of labels to classes '
+               'and names them; other ids are class 0, which is ignored. Not '
                'given: ' + text)
 
 
@@ -110,28 +110,28 @@ _TRAINING_SEED = _seed(
     'their last bits. None: different in every run.')
 _STRICT_CHECKPOINT = field(
     False, 'Refuse a folder whose newest checkpoint cannot be read; not set: '
-    'take the newest one that can, and say so.')
+    'use the newest readable one and log a warning.')
 _NAMES_OF_CLASSES = field(
     None, 'Label map with the names of the classes; none: the one stored with '
     'the model.')
 _EXIF_ROTATION = field(
-    True, 'Turn pictures as their EXIF data say, as viewers show them. Data '
-    'sets are read as they are stored.')
+    True, 'Rotate pictures by their EXIF data, as viewers do. Data sets are '
+    'read as they are stored.')
 _MODEL = required(
-    'Model: such as a checkpoint, a frozen graph or a TFLite file; what it is, '
-    'the file says.')
+    'Model, such as a checkpoint, a frozen graph or a TFLite file; its kind is '
+    'detected.')
 _TEST_DIR = required('Folder with the images, or the folder above it.')
 _VAL_LABEL_DIR = field(
     None, 'Folder with the annotations; none: annotations/ beside the images.')
-_INPUT_NODE = field(constants.INPUT_NODE, 'Node that gets images in [-1, 1].')
-_OUTPUT_NODE = field(constants.OUTPUT_NODE, 'Node that gives labels.')
+_INPUT_NODE = field(constants.INPUT_NODE, 'Input node, for images in [-1, 1].')
+_OUTPUT_NODE = field(constants.OUTPUT_NODE, 'Output node, with the labels.')
 _GRAPH_DEF = required('Frozen graph to convert, as export_model.py writes it.')
 _OUT_TFLITE = required('TFLite file to write.')
 _NUM_THREADS = field(
-    1, 'Threads of one interpreter, where it can have several.', least=1,
+    1, 'Threads of one interpreter, if it supports several.', least=1,
     most=_MOST_WORKERS)
 _ALL_THREADS = field(
-    0, 'Threads of a TFLite interpreter, where it can have several; 0: one for '
+    0, 'Threads of a TFLite interpreter, if it supports several; 0: one for '
     'each processor.', most=_MOST_WORKERS)
 
 
@@ -156,7 +156,7 @@ class ModelOptions(NamedTuple):
   documented commands request it with a flag.
   """
   num_classes: int = field(
-      constants.NUM_CLASSES, 'Number of classes, the ignored class among them.',
+      constants.NUM_CLASSES, 'Number of classes, including the ignored class.',
       least=2, most=_MOST_CLASSES)
   crop_size: Tuple[int, int] = _CROP_SIZE
   output_stride: int = field(
@@ -205,18 +205,17 @@ class ModelOptions(NamedTuple):
   prediction_with_upsampled_logits: bool = field(
       True, 'Resize the logits before the arg max, not the labels after it.')
   quantize_delay_step: int = field(
-      -1, 'Step from which on training rounds weights and activations to 8 '
-      'bits, and freezes batch norm; in evaluation and export, any from 0 on '
-      'says that the checkpoint was trained so. Below 0: float.',
+      -1, 'Step from which training rounds weights and activations to 8 bits '
+      'and freezes batch norm. In evaluation and export, any value from 0 on '
+      'means that the checkpoint was trained like this. Below 0: float.',
       least=-2 ** 31)
   fake_quant: Optional[str] = field(
-      None, "Who rounds to 8 bits: TensorFlow 1.15's rewrite, as in the "
-      "reference, or the suite's own layers, in less time; both make the same "
-      'variables. Not given: the first where there is one.',
+      None, "Implementation of fake quantization: TensorFlow 1.15's rewrite, "
+      "as in the reference, or the suite's own layers, which are faster; both "
+      'make the same variables. Not given: the rewrite if available.',
       choices=(CONTRIB, LAYERS))
   label_map: Optional[label_maps.LabelMap] = field(
-      None, 'What the classes are; not given: those of ADE20K, if they are as '
-      'many.')
+      None, 'Label map of the classes; not given: ADE20K, if the number fits.')
 
   @property
   def is_quantized(self) -> bool:
@@ -334,15 +333,15 @@ class DatasetOptions(NamedTuple):
   batch_size: int = field(1, 'Images in a batch.', least=1, most=4096)
   seed: Optional[int] = _TRAINING_SEED
   verify_records: bool = field(
-      False, 'Hold the shards against their checksums, and decode every '
-      'record, before any is used.')
+      False, 'Verify the checksums of the shards, and decode every record, '
+      'before any is used.')
   on_bad_record: str = field(
-      FAIL, 'What becomes of a record that cannot be used: fail names it; skip '
-      'leaves it out, and says how many it left out. All records are decoded '
-      'once before any is used then.', choices=(FAIL, SKIP))
+      FAIL, 'Treatment of records that cannot be used: fail names the record; '
+      'skip leaves them out and logs their number. With skip, all records are '
+      'decoded once before any is used.', choices=(FAIL, SKIP))
   label_map: Optional[str] = _label_map(
-      'what the records were built with, or else the network was trained with, '
-      "or else ADE20K's first 31 ids.")
+      'the map of the records, or else of the trained network, or else '
+      "ADE20K's first 31 ids.")
 
 
 @options
@@ -353,7 +352,7 @@ class BuildOptions(NamedTuple):
   image_folder: str = required('Folder with the images.', remote=True)
   label_folder: str = required('Folder with their labels.', remote=True)
   output_dir: str = required(
-      'Folder for the TFRecord shards; made where missing.', remote=True)
+      'Folder for the TFRecord shards; made if missing.', remote=True)
   image_format: Optional[str] = field(
       None, 'Refuse images of another format. Not given: accept all.',
       choices=('jpg', 'jpeg', 'png'))
@@ -387,8 +386,8 @@ class PreprocessedOptions(NamedTuple):
       'images and labels by their sorted paths.',
       choices=(NUMBERED, MLPERF_APP))
   manifest: Optional[str] = field(
-      None, 'File for one more copy of manifest.json, which says which image '
-      'of the data set each img_N is.')
+      None, 'File for another copy of manifest.json, which maps each img_N to '
+      'an image of the data set.')
   overwrite: bool = field(
       False, 'Replace the images that an earlier run wrote there.')
   num_workers: int = _workers('Threads that write images')
@@ -424,7 +423,7 @@ class TrainOptions(NamedTuple):
   initialize_last_layer: bool = field(
       True, 'Restore the last layers from that checkpoint too.')
   last_layers_contain_logits_only: bool = field(
-      False, 'Let "last layers" mean the logits alone.')
+      False, 'Treat only the logits as last layers.')
   last_layer_gradient_multiplier: float = field(
       1.0, 'Factor of the gradients of the last layers.')
   optimizer: str = field(
@@ -434,7 +433,7 @@ class TrainOptions(NamedTuple):
       0.001, 'Constant learning rate of Adam; the policy is for momentum.')
   adam_epsilon: float = field(1e-8, 'Epsilon of Adam.', above=0)
   learning_policy: str = field(
-      'poly', 'How the learning rate of momentum falls.',
+      'poly', 'Schedule of the learning rate of momentum.',
       choices=('poly', 'step'))
   base_learning_rate: float = field(1e-4, 'First learning rate of momentum.')
   end_learning_rate: float = field(
@@ -442,8 +441,8 @@ class TrainOptions(NamedTuple):
   learning_power: float = field(0.9, 'Power of the poly policy.')
   decay_steps: float = field(0.0, 'Steps of the poly policy; 0: the whole run.')
   learning_rate_decay_step: int = field(
-      2000, 'Steps of the step policy, after each of which the rate is '
-      'multiplied by its factor.', least=1)
+      2000, 'Steps of the step policy between two multiplications by its '
+      'factor.', least=1)
   learning_rate_decay_factor: float = field(0.1, 'Factor of the step policy.')
   slow_start_step: int = field(
       0, 'Steps with the learning rate of the slow start.')
@@ -454,14 +453,14 @@ class TrainOptions(NamedTuple):
       'depthwise.')
   fine_tune_batch_norm: bool = field(True, 'Run batch norm in training mode.')
   label_weights: Tuple[float, ...] = field(
-      (), 'Loss weight of all classes or, given once a class, of each.')
+      (), 'Loss weight of all classes; or one weight per class.')
   fused_step: Optional[bool] = field(
-      None, 'Compute a step in fewer passes: frozen batch norm as part of the '
-      'weights, loss and its gradient together. The same numbers, but for '
-      'rounding. Not given: with TensorFlow 2, not with 1.15, and not with '
+      None, 'Compute a step in fewer passes: fold frozen batch norm into the '
+      'weights, and compute loss and gradient together. Results differ only by '
+      'rounding. Not given: only with TensorFlow 2, and not with '
       'mixed_precision.')
   mixed_precision: bool = field(
-      False, 'Compute in 16 bits on a GPU, where that does no harm.')
+      False, 'Compute in 16 bits on a GPU, in operations that permit it.')
   log_steps: int = field(50, 'Steps between two lines of the log.', least=1)
   save_interval_secs: int = field(1200, 'Seconds between checkpoints.')
   max_checkpoints_to_keep: int = field(
@@ -509,13 +508,13 @@ class TrainOptions(NamedTuple):
 class DistributionOptions(NamedTuple):
   """Devices and hosts of a training run."""
   num_clones: int = field(
-      1, 'Parts of a batch that this host works on, each on a GPU of its own; '
-      'where there is no GPU, on the processor.', least=1, most=64)
+      1, 'Replicas on this host, each with a shard of the batch and its own '
+      'GPU; without a GPU, they share the processor.', least=1, most=64)
   cluster: Tuple[str, ...] = field(
-      (), 'HOST:PORT of every host that trains, the same list on all of them; '
-      'none: this one alone.')
+      (), 'HOST:PORT of every host that trains, the same list on all hosts; '
+      'none: only this host.')
   task: int = field(
-      0, 'Which of the cluster this host is, counted from 0; 0 saves.',
+      0, 'Index of this host in the cluster, from 0; task 0 saves.',
       most=_MOST_WORKERS)
 
   @property
@@ -545,7 +544,7 @@ class DistributionOptions(NamedTuple):
 class LaunchOptions(NamedTuple):
   """Starts several tasks on this machine."""
   hosts: int = field(
-      2, 'Number of processes, each as a host of its own.', least=1, most=64)
+      2, 'Number of processes; each acts as one host.', least=1, most=64)
 
 
 # --- Evaluation ------------------------------------------------------------
@@ -578,9 +577,9 @@ class CheckpointEvalOptions(NamedTuple):
   timeout_secs: Optional[int] = field(
       None, 'Seconds without a new checkpoint to stop after; none: never.')
   reevaluate: bool = field(
-      False, 'Evaluate a checkpoint again that was evaluated into the same '
-      'folder of events with the same options, instead of giving the report of '
-      'then. One checkpoint that is named, not its folder, always is.')
+      False, 'Evaluate a checkpoint again if it was evaluated into the same '
+      'folder of events with the same options, instead of reusing its report. '
+      'A single checkpoint, not a folder, is always evaluated.')
   strict_checkpoint: bool = _STRICT_CHECKPOINT
 
 
@@ -601,18 +600,18 @@ class TfliteEvalOptions(NamedTuple):
   test_dir: str = _TEST_DIR
   val_label_dir: Optional[str] = _VAL_LABEL_DIR
   is_float_input: Optional[bool] = field(
-      None, 'What the input is expected to be; the file itself decides, and is '
-      'refused where it is something else.')
+      None, 'Whether the input should be float; a file with another input is '
+      'refused. Not given: either.')
   is_input_0_255: Optional[bool] = field(
       None, 'Range of the input. A float input gets [-1, 1] unless this is '
       'true; a quantized one always gets pixels of 0 to 255.')
   num_threads: int = _NUM_THREADS
   num_workers: int = _workers('Processes with an interpreter each')
   num_shards: int = field(
-      1, 'Number of shards of the images; each is a run of its own, on any '
-      'machine.', least=1)
+      1, 'Number of shards of the images; each is evaluated by its own run, '
+      'on any machine.', least=1)
   shard_index: Optional[int] = field(
-      None, 'The shard that this run evaluates, counted from 0.')
+      None, 'Index of the shard that this run evaluates, from 0.')
 
   def _check(self):
     shards, index = _given(self, 'num_shards', 'shard_index')
@@ -651,28 +650,28 @@ class LoadgenOptions(NamedTuple):
       FULL, 'full: at least 1024 queries and 60 s, as the rules have it; '
       'quick: 128 queries and 10 s.', choices=(QUICK, FULL))
   run: str = field(
-      BOTH, 'Which of the two runs of a result is made.',
+      BOTH, 'The runs to make; a result needs both.',
       choices=(BOTH, PERFORMANCE, ACCURACY))
   test01: bool = field(
-      False, 'Run for performance once more, with some of the responses '
-      'logged, and compare all bytes of these with those of the accuracy run.')
+      False, 'Make another performance run that logs some responses, and '
+      'compare all their bytes with the accuracy run.')
   num_threads: int = _NUM_THREADS
   samples_in_memory: int = field(
-      256, 'Images that LoadGen has loaded at a time; the rules say 256.',
+      256, 'Images that LoadGen loads at a time; the rules require 256.',
       least=1)
   qsl_rng_seed: int = _loadgen_seed(
-      2085463073848966840, 'Seed of which images are loaded')
+      2085463073848966840, 'Seed of the choice of images to load')
   sample_index_rng_seed: int = _loadgen_seed(
       2747215439041700203, 'Seed of the order of queries')
   schedule_rng_seed: int = _loadgen_seed(
       16159082839903944936, 'Seed of the times of queries')
   accuracy_log_rng_seed: int = field(
-      1, 'Seed of which responses are logged for the comparison.',
+      1, 'Seed of the choice of responses to log for the comparison.',
       most=_LARGEST_LOADGEN_SEED)
   min_queries: Optional[int] = field(
-      None, 'Least number of queries; none: as the mode says.', least=1)
+      None, "Least number of queries; none: the mode's.", least=1)
   min_seconds: Optional[float] = field(
-      None, 'Least duration in seconds; none: as the mode says.', above=0)
+      None, "Least duration in seconds; none: the mode's.", above=0)
 
   def _check(self):
     _expect(not self.test01 or self.run == BOTH,
@@ -685,7 +684,7 @@ class ReproduceOptions(NamedTuple):
   """Reproduces the published numbers from downloads."""
   output_dir: str = field(
       './reproduced', 'Folder for downloads, records, models, reports and '
-      'RESULTS.md. The same command goes on where it was stopped.')
+      'RESULTS.md. The same command resumes an interrupted run.')
   environment: str = field(
       TENSORFLOW_1_2, 'tf: TensorFlow 1.15 and 2.2, which the published '
       'numbers were made with; modern: 2.21.', choices=(TENSORFLOW_1_2, MODERN))
@@ -696,7 +695,7 @@ class ReproduceOptions(NamedTuple):
       'in each: a few pairs, instead of ADE20K.')
   published: Optional[str] = field(
       None, 'Folder of the published files, as scripts/fetch_checkpoints.sh '
-      'makes it. With a sample, what is there is taken as it is; else it is '
+      'makes it. With a sample, its files are used unchanged; otherwise it is '
       'completed and verified.')
 
   def _check(self):
@@ -719,7 +718,7 @@ class AccuracyLogOptions(NamedTuple):
 class ExportOptions(NamedTuple):
   """Exports a checkpoint as a frozen graph or in other formats."""
   checkpoint_path: str = required(
-      'Folder with checkpoints, of which the newest is taken; or one.',
+      'Checkpoint, or a folder whose newest checkpoint is used.',
       in_utf8=True, remote=True)
   export_path: str = required(
       'Folder for freeze.pb; or a file name that ends in .pb.')
@@ -730,8 +729,8 @@ class ExportOptions(NamedTuple):
       choices=(FROZEN_GRAPH, SAVED_MODEL, ONNX))
   strict_checkpoint: bool = _STRICT_CHECKPOINT
   num_classes: Optional[int] = field(
-      None, 'How many classes the network is said to have, where a checkpoint '
-      'says that too; none: nothing.', least=2, most=_MOST_CLASSES)
+      None, 'Expected number of classes, checked against the checkpoint; none: '
+      'no check.', least=2, most=_MOST_CLASSES)
   inference_scales: Tuple[float, ...] = field(
       (1.0,), 'Scales of the input whose class probabilities are averaged.',
       above=0, most=_LARGEST_SCALE, fewest=1)
@@ -740,7 +739,7 @@ class ExportOptions(NamedTuple):
   save_inference_graph: bool = field(
       False, 'Write the graph without weights too, as text.')
   preprocessing: Optional[PreprocessOptions] = field(
-      None, "How the graph's input is meant to be prepared; written beside it.")
+      None, "Preprocessing for the graph's input; written beside the graph.")
 
 
 @options
@@ -791,8 +790,8 @@ class RebuildOptions(NamedTuple):
   output_dir: str = required(
       'Folder for the checkpoint; must not hold one already.', in_utf8=True)
   batch_norm_seed: Optional[int] = _seed(
-      None, 'Draw batch norm from this seed and let the weights make up for '
-      'it, to exercise folding; not given: batch norm is the identity.')
+      None, 'Seed of random batch norm, compensated by the weights, to test '
+      'folding; not given: batch norm is the identity.')
 
 
 # --- Inspecting models -----------------------------------------------------
@@ -803,7 +802,7 @@ class OverlayOptions(NamedTuple):
   """Lays predicted labels over pictures of any shape."""
   model: str = _MODEL
   pictures: str = required('A picture, or a folder of pictures: JPEG or PNG.')
-  output_dir: str = required('Folder for the results; made where missing.')
+  output_dir: str = required('Folder for the results; made if missing.')
   opacity: float = field(
       0.6, 'Weight of the colours of classes over the picture.', most=1)
   legend: bool = field(True, 'Put the legend below the picture.')
@@ -844,9 +843,9 @@ class ComparisonOptions(NamedTuple):
       12, 'Number of images to show: those on which the models differ most.',
       most=200)
   resamples: int = field(
-      1000, 'Draws of images by which intervals are computed.', least=10,
+      1000, 'Number of bootstrap samples of images for intervals.', least=10,
       most=10 ** 5)
-  seed: int = _seed(0, 'Seed of these draws.')
+  seed: int = _seed(0, 'Seed of the bootstrap.')
   crop_size: Optional[Tuple[int, int]] = _INPUT_SIZE
   num_threads: int = _ALL_THREADS
 

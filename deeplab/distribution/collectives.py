@@ -42,7 +42,7 @@ def all_reduce_sum(tensors: Sequence[tf.Tensor], *, members: int, group: int,
 
 
 def configure(config: tf.ConfigProto, task: int) -> None:
-  """Adapts a session's configuration to one of several hosts.
+  """Configures sessions for one of several hosts.
 
   Args:
     config: modified in place.

@@ -40,7 +40,7 @@ class Heartbeat:
 
   def __init__(self, addresses: Sequence[str], task: int,
                on_loss: Callable[[List[int]], None]):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       addresses: HOST:PORT of every host.

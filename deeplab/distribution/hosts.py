@@ -70,7 +70,7 @@ class SingleHost:
 
   def __init__(self, *, clones: int = 1, device: str = 'CPU',
                config: Optional[tf.ConfigProto] = None):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       clones: number of replicas of each host.

@@ -22,8 +22,8 @@ _HOST = '127.0.0.1'
 # Flags that the launcher sets for each task.
 _OWN = ('cluster', 'task')
 _POLL_SECS = 0.2
-# After the first failure, the other tasks have this time to end by themselves
-# (they do so within a minute), and then the next to save.
+# After the first failure, the other tasks have _NOTICE_SECS to end by
+# themselves (they do so within a minute), and then _SAVE_SECS to save.
 _NOTICE_SECS = 90.0
 _SAVE_SECS = 60.0
 # prctl(2): sets the signal that Linux sends when the parent process dies.

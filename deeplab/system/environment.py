@@ -52,7 +52,7 @@ def refuse(message: str, status: int = 2) -> NoReturn:
 
 
 def end_process(message: str, status: int = 2) -> NoReturn:
-  """Does the same from any thread and ends the process at once.
+  """Prints one line and ends the process at once, from any thread.
 
   No temporary files are removed and no `finally` runs.
   """

@@ -56,7 +56,7 @@ class Log(Listener):
 
   def __init__(self, options: options_lib.TrainOptions, bar: progress.Bar,
                writer: Optional[tensorboard.Writer]):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       options: the number of steps, and the logging interval.
@@ -132,7 +132,7 @@ class Samples(Listener):
 
   def __init__(self, tensors: Dict[str, tf.Tensor], every_steps: int,
                classes: label_map.LabelMap, writer: tensorboard.Writer):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       tensors: arguments of visualize.prediction_sheet, by name.
@@ -169,7 +169,7 @@ class Checkpoints(Listener):
 
   def __init__(self, keeper: saver.Keeper, interval_secs: float,
                host: hosts.SingleHost, request: signals.Request):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       keeper: saves the checkpoints.

@@ -42,7 +42,7 @@ class Loop:
                options: options_lib.TrainOptions,
                host: hosts.SingleHost, request: signals.Request,
                keeper: Optional[saver.Keeper]):
-    """Remembers the arguments.
+    """Stores the arguments.
 
     Args:
       step: the tensors of a step.
