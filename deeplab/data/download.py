@@ -75,62 +75,62 @@ def fetch(addresses: Sequence[str], path: str,
     InputError: it cannot be downloaded, or its SHA-1 is wrong.
     OSError: it cannot be written.
   """
-  part = path + '.part'
+  partial = path + '.part'
   # An earlier run may have been killed right after the last byte.
-  if not os.path.exists(part) or checksum_of(part) != expected:
-    address = _download(addresses, part)
-    found = checksum_of(part)
+  if not os.path.exists(partial) or checksum_of(partial) != expected:
+    address = _download(addresses, partial)
+    found = checksum_of(partial)
     if found != expected:
-      os.remove(part)
+      os.remove(partial)
       raise InputError('{}: has SHA-1 {}; expected {}'.format(
           address, found, expected))
-  os.replace(part, path)
+  os.replace(partial, path)
 
 
-def _download(addresses, part):
+def _download(addresses, partial):
   """Completes a partial file; returns the address used."""
   problem = ''
   for address in addresses:
     if problem:
       print(problem + '; trying the next address', flush=True)
     print('downloading ' + address, flush=True)
-    before = _size(part)
-    problem = _complete(address, part)
+    before = _size(partial)
+    problem = _complete(address, partial)
     if not problem:
       return address
-    if _size(part) > before:
+    if _size(partial) > before:
       raise InputError('{}: broke off after {} bytes ({}); rerun to resume'
-                       .format(address, _size(part), problem))
+                       .format(address, _size(partial), problem))
     problem = 'cannot download {} ({})'.format(address, problem)
   raise InputError(problem + '; rerun to try again')
 
 
-def _complete(address, part):
+def _complete(address, partial):
   """Retries while bytes arrive; returns the problem, '' if none."""
   for _ in range(_ATTEMPTS):
-    before = _size(part)
-    problem = _attempt(address, part)
-    if not problem or _size(part) <= before:
+    before = _size(partial)
+    problem = _attempt(address, partial)
+    if not problem or _size(partial) <= before:
       break
   return problem
 
 
-def _attempt(address, part):
+def _attempt(address, partial):
   """Requests the missing bytes once; returns the problem, or ''."""
-  size = _size(part)
+  size = _size(partial)
   request = urllib.request.Request(
       address, headers={'Range': 'bytes={}-'.format(size)} if size else {})
   try:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECS) as response:
       is_rest = response.status == http.HTTPStatus.PARTIAL_CONTENT
-      with open(part, 'ab' if is_rest else 'wb') as output:
+      with open(partial, 'ab' if is_rest else 'wb') as output:
         _copy(response, output)
       # `length` is the number of missing bytes; None: the server sent none.
       return 'the connection ended early' if response.length else ''
   except urllib.error.HTTPError as error:
     if error.code == _RANGE_NOT_SATISFIABLE and size:
-      os.remove(part)
-      return _attempt(address, part)
+      os.remove(partial)
+      return _attempt(address, partial)
     return 'HTTP status {}'.format(error.code)
   except (OSError, http.client.HTTPException, ValueError) as error:
     reason = getattr(error, 'reason', error)  # a URLError wraps it

@@ -1,1 +1,1 @@
-"""From predictions to scores and pictures."""
+"""Scores and pictures of predictions."""

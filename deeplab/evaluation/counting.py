@@ -1,8 +1,7 @@
-"""One pass over a split, from images to a confusion matrix, for any model.
+"""Counts a confusion matrix over a split, for any model.
 
-The counts of batches add up. `count` makes them one after the other; workers in
-other processes call `count_batch`, and `total` adds up their results. Needs no
-TensorFlow.
+`count` counts batches one after the other. Workers in other processes call
+`count_batch`, and `total` adds up their results. Needs no TensorFlow.
 """
 import time
 from typing import (
@@ -34,7 +33,7 @@ class Counts(NamedTuple):
   # int64 [num_classes, num_classes], rows are labels.
   matrix: np.ndarray
   images: int
-  # Arrays of the first images, as report.publish takes them.
+  # Arrays of the first images, for report.publish.
   samples: Dict[str, List[np.ndarray]]
   # Seconds of a pass, from the first image to the last.
   seconds: float = 0.0
@@ -46,12 +45,12 @@ def count(predictor: interface.Predictor, batches: 'dataset.Batches', *,
 
   Args:
     predictor: the model.
-    batches: dataset.Batches, or anything like it.
+    batches: the batches to count.
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
 
   Raises:
-    InputError: the predictor gives labels that are no classes.
+    InputError: the predictor returns labels that are no classes.
   """
   def counted():
     wanted = keep
@@ -72,7 +71,7 @@ def count_batch(
 
   Args:
     predictor: the model.
-    batch: 'image', the input of the predictor; 'label', integer [batch, height,
+    batch: 'image', the predictor's input; 'label', integer [batch, height,
       width]; and 'filename', a list of str.
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
@@ -89,17 +88,17 @@ def count_batch(
       'predictions': list(predictions[:keep])})
 
 
-def total(parts: Iterable[Counts], *, num_images: int,
+def total(counts: Iterable[Counts], *, num_images: int,
           num_classes: int = constants.NUM_CLASSES) -> Counts:
-  """Adds up the Counts of batches as they come, and shows progress.
+  """Adds up the Counts of batches, and shows progress.
 
   Args:
-    parts: in the order of the images.
-    num_images: number of images of all parts.
+    counts: Counts of the batches, in the order of the images.
+    num_images: number of images in all batches.
     num_classes: number of classes, the ignored one included.
 
   Returns:
-    The sum; its seconds are the time until the last part came.
+    The sum; its seconds are the time until the last batch arrived.
   """
   matrix = np.zeros([num_classes, num_classes], np.int64)
   samples: Dict[str, List[np.ndarray]] = {
@@ -107,10 +106,10 @@ def total(parts: Iterable[Counts], *, num_images: int,
   images = 0
   started = time.time()
   with progress.Bar(num_images, 'evaluating', unit='image') as bar:
-    for part in parts:
-      matrix += part.matrix
-      for name, arrays in part.samples.items():
+    for each in counts:
+      matrix += each.matrix
+      for name, arrays in each.samples.items():
         samples[name] += arrays
-      images += part.images
-      bar.update(part.images)
+      images += each.images
+      bar.update(each.images)
   return Counts(matrix, images, samples, time.time() - started)

@@ -1,7 +1,6 @@
-"""Evaluation of checkpoints and of exported graphs on records.
+"""Evaluates checkpoints and exported graphs on records.
 
-TFLite files are evaluated on PNG files, in processes of their own: see
-`evaluation.tflite`. Both count with `counting`.
+`evaluation.tflite` evaluates TFLite files on PNG files, in worker processes.
 """
 import hashlib
 import logging
@@ -35,7 +34,7 @@ from deeplab.system import memory
 from deeplab.system import signals
 
 _LOG = logging.getLogger(__name__)
-# Seconds between two lines while waiting for a checkpoint.
+# Interval of log lines while waiting for a checkpoint.
 _WAITING_NOTICE_SECS = 60
 
 
@@ -51,12 +50,12 @@ def evaluate(predictor: interface.Predictor,
   Args:
     predictor: the opened model.
     batches: batches of the split.
-    preprocess_options: options that the batches were made with.
+    preprocess_options: options of the batches.
     options: paths of the files to write.
     kind: interface.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL or ONNX.
     step: global step of a checkpoint, or None.
-    num_classes: number of classes, the ignored one included; None: those of
-      the batches' label map.
+    num_classes: number of classes, the ignored one included; None: as in the
+      batches' label map.
     cache: another file to write the report to, or None.
 
   Returns:
@@ -76,7 +75,7 @@ def evaluate(predictor: interface.Predictor,
       runtime=predictor.runtime, matrix=counts.matrix,
       skipped=batches.num_skipped, label_map=batches.label_map)
   if options.eval_logdir:
-    # TensorBoard shows graphs as a run of their own, beside the checkpoints'.
+    # TensorBoard shows graphs as a separate run beside the checkpoints'.
     write_events(options.eval_logdir if kind == interface.CHECKPOINT
                  else os.path.join(options.eval_logdir, 'pb'), result)
   if cache:
@@ -88,8 +87,8 @@ def evaluate(predictor: interface.Predictor,
 def write_events(logdir: str, result: report_lib.Report) -> None:
   """Writes a report's scores and its confusion matrix for TensorBoard.
 
-  Each class has the reference's tag; each but the ignored one has another tag
-  with its name.
+  Each class has the reference's tag. All but the ignored one also have a tag
+  with the class name.
 
   Args:
     logdir: folder for the events.
@@ -133,11 +132,11 @@ def evaluate_checkpoints(
     options: paths of the files to write.
 
   Returns:
-    The last report, or None if the time was up before the first.
+    The last report, or None if the time ran out before the first.
 
   Raises:
     InputError: options, records or checkpoints cannot be used; or there is no
-      checkpoint although max_evaluations is given.
+      checkpoint and max_evaluations is given.
   """
   checkpoint_dir = watch_options.checkpoint_dir
   is_single = not remote.is_folder(checkpoint_dir) and (
@@ -148,7 +147,7 @@ def evaluate_checkpoints(
   if is_single or watch_options.max_evaluations and not newest.find():
     first = find.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
-  # Bad data are refused before any waiting.
+  # Data are checked before waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
       model_map=compatibility.label_map_of(checkpoint_dir))
@@ -168,8 +167,8 @@ def evaluate_checkpoints(
 class _Evaluator(NamedTuple):
   """Evaluates checkpoints.
 
-  Their reports are kept in the folder of events, so that an evaluation that is
-  started again does not repeat them.
+  Their reports are cached in the folder of events, so that a restarted
+  evaluation does not repeat them.
   """
   predictor: predictors.CheckpointPredictor
   batches: dataset.Batches
@@ -179,11 +178,11 @@ class _Evaluator(NamedTuple):
   options: options_lib.EvalOptions
 
   def watch(self, newest, watch_options):
-    """Evaluates the newest checkpoint of a folder whenever there is a new one.
+    """Evaluates a folder's newest checkpoint whenever there is a new one.
 
     Args:
-      newest: a find.Newest of the folder.
-      watch_options: CheckpointEvalOptions.
+      newest: finds the newest checkpoint.
+      watch_options: when to evaluate.
 
     Returns:
       The last report, or None.
@@ -196,13 +195,13 @@ class _Evaluator(NamedTuple):
       if prefix and prefix != seen:
         found = self.evaluated(prefix, again=watch_options.reevaluate)
         if not found:
-          continue  # Another checkpoint has taken its place.
+          continue  # A newer checkpoint has replaced it.
         result, seen, evaluations = found, prefix, evaluations + 1
         if evaluations == watch_options.max_evaluations:
           return result
         _say_waiting(newest, prefix)
-        # The interval is from start to start: an evaluation that took longer is
-        # followed by the next one at once.
+        # The interval is from start to start: after a longer evaluation, the
+        # next one starts at once.
         _sleep(started + watch_options.interval_secs - time.time())
         waiting_since = noticed = time.time()
         continue
@@ -221,11 +220,10 @@ class _Evaluator(NamedTuple):
 
     Args:
       prefix: checkpoint prefix.
-      again: evaluate it even if its report was kept.
+      again: ignore a cached report.
 
     Returns:
-      The report. None: the checkpoint was removed before it was read, because a
-      trainer removes old ones.
+      The report. None: the trainer removed the checkpoint before it was read.
     """
     try:
       cache = self._cache_file(prefix)
@@ -251,11 +249,11 @@ class _Evaluator(NamedTuple):
     return result
 
   def _cache_file(self, prefix):
-    """Returns the file that keeps the report of a checkpoint; None: no file.
+    """Returns the cache file for the report of a checkpoint; None: no cache.
 
     Its name has a checksum of everything that the report depends on. The index
-    of a checkpoint has the checksums of its variables; its name and folder do
-    not matter.
+    of a checkpoint has the checksums of its variables, so the checkpoint's name
+    and folder do not matter.
     """
     if not self.options.eval_logdir:
       return None
@@ -278,7 +276,7 @@ class _Evaluator(NamedTuple):
             read.step_of(prefix), key[:16]))
 
   def _recalled(self, cache):
-    """Returns the report that a file keeps, or None."""
+    """Returns a cached report, or None."""
     vis_dir = self.options.vis_dir
     if not cache or vis_dir and not os.path.exists(
         report_lib.picture_path(vis_dir)):
@@ -286,7 +284,7 @@ class _Evaluator(NamedTuple):
     try:
       return report_lib.read(cache)
     except (OSError, InputError):
-      return None  # It is missing or damaged, and is made again.
+      return None  # It is missing or damaged.
 
 
 def _say_waiting(newest, prefix):
@@ -295,7 +293,7 @@ def _say_waiting(newest, prefix):
 
 
 def _sleep(seconds):
-  """Waits for the next checkpoint; a signal is the usual end of that."""
+  """Waits for the next checkpoint; a signal usually ends this."""
   try:
     time.sleep(max(0, seconds))
   except signals.Stopped as stopped:
@@ -329,7 +327,7 @@ def evaluate_frozen_graph(
   model = _exported(graph_options.path)
   with _open_exported(
       model, graph_options, preprocess_options.crop_size) as predictor:
-    # A graph that is refused leaves no folder behind.
+    # Outputs are checked after the graph, so a bad graph creates no folder.
     report_lib.check_outputs(options)
     batches = dataset.batches(
         dataset_options, preprocess_options,
@@ -339,18 +337,18 @@ def evaluate_frozen_graph(
 
 
 def _exported(path):
-  """Returns the any_model.ModelFile of an exported model."""
+  """Returns the ModelFile of an exported model."""
   servable = open_model.saved_model_folder(path)
   if servable:
     return open_model.ModelFile(interface.SAVED_MODEL, servable)
   is_onnx = os.path.isfile(path) and open_model.is_onnx(path)
-  # The reader of graphs refuses whatever is no graph.
+  # Reading a frozen graph fails if the file is none.
   return open_model.ModelFile(
       interface.ONNX if is_onnx else interface.FROZEN_GRAPH, path)
 
 
 def _open_exported(model, graph_options, crop_size):
-  """Returns a predictor of an exported model."""
+  """Opens an exported model."""
   nodes = (graph_options.input_node, graph_options.output_node)
   for name, given in zip(('input_node', 'output_node'), nodes):
     if model.kind != interface.FROZEN_GRAPH and given != definitions(

@@ -1,7 +1,7 @@
-"""Evaluation in shards: the images of each run, and the sum of the reports.
+"""Evaluates in shards: selects the images of a run, and merges reports.
 
-Confusion matrices add up, so the sum's scores are those of one run over all
-images. Needs no TensorFlow.
+Confusion matrices add up, so the merged scores equal the scores of one run over
+all images. Needs no TensorFlow.
 """
 from typing import Sequence, Tuple
 
@@ -21,28 +21,28 @@ _KIND = ('the report of a shard, as the evaluation of a TFLite file writes it '
 
 
 def bounds(index: int, of: int, items: int) -> Tuple[int, int]:
-  """Returns (first, one past the last) of the items of a shard.
+  """Returns the (start, end) of a shard; `end` is exclusive.
 
-  Shards follow each other, and differ by one item at most.
+  Shards are contiguous, and their sizes differ by at most one item.
   """
   return index * items // of, (index + 1) * items // of
 
 
 def merge(paths: Sequence[str],
           options: options_lib.MergeOptions) -> report_lib.Report:
-  """Adds up the reports of all shards; writes and prints the sum.
+  """Merges the reports of all shards; writes and prints the result.
 
   Args:
-    paths: files that evaluations of shards wrote, in any order.
-    options: path of the sum.
+    paths: report files of the shards, in any order.
+    options: path of the merged report.
 
   Returns:
-    The sum. Its seconds are those of all shards together; its path is that of
-    the first shard.
+    The merged report. Its seconds are the sum over all shards; its path is the
+    first shard's.
 
   Raises:
-    InputError: a file is no report of a shard; or shards are missing, are there
-      twice or belong to different evaluations.
+    InputError: a file is no report of a shard; or shards are missing, duplicate
+      or of different evaluations.
   """
   if not paths:
     raise InputError('no report given; expected those of all shards, such as '
@@ -79,10 +79,10 @@ def _read(path):
 
 
 def _check_shards(given):
-  """Raises InputError unless these are all shards of one evaluation, once each.
+  """Raises InputError unless these are all shards of one evaluation.
 
   Args:
-    given: list of (report, path), by the number of the shard.
+    given: list of (report, path), sorted by shard.
   """
   first, first_path = given[0]
   expected = _facts(first)
@@ -108,7 +108,7 @@ def _check_shards(given):
 
 
 def _facts(report):
-  """Returns everything that the shards of one evaluation share, by name."""
+  """Returns the facts that all shards of an evaluation share, by name."""
   facts = {name: value for name, value in report._asdict().items()
            if name not in _OWN}
   return dict(facts, classes=len(report.matrix), shards=report.shard.of,

@@ -1,7 +1,6 @@
-"""The confusion matrix, and the scores that are computed from it.
+"""The confusion matrix and its scores.
 
-Every kind of model uses the same matrix, so one set of predictions has one set
-of scores, whichever script made it.
+All scripts use the same matrix, so equal predictions have equal scores.
 """
 from typing import NamedTuple
 
@@ -14,16 +13,15 @@ from deeplab.errors import InputError
 class Scores(NamedTuple):
   """The scores of a confusion matrix; each is in [0, 1], or NaN.
 
-  With I(c) the pixels of class c that are predicted c, and U(c) the pixels
-  that are labelled or predicted c (both among the labelled pixels alone),
-  IoU(c) = I(c) / U(c). The three means differ in the classes they count.
+  IoU(c) = I(c) / U(c). I(c) counts the pixels of class c that are predicted c;
+  U(c) counts the pixels that are labelled or predicted c. Both count only
+  labelled pixels. The three means differ in the classes they count.
   """
   # Headline, eval.py's rule: the mean of IoU(c) over the classes with U(c) > 0.
-  # The ignored class 0 is among them, with IoU 0, as soon as one labelled pixel
-  # is predicted 0.
+  # If a labelled pixel is predicted 0, the ignored class 0 counts with IoU 0.
   miou: float
   # The TFLite script's rule: the same without the ignored class. A labelled
-  # pixel predicted 0 is a miss of its own class and nothing else.
+  # pixel predicted 0 only counts as a miss of its own class.
   miou_kept_classes: float
   # The MLPerf mobile app's rule: the sum of IoU(c) over all kept classes,
   # divided by their number, 31; a class with U(c) = 0 counts as 0.
@@ -33,8 +31,8 @@ class Scores(NamedTuple):
   # Mean of I(c) / labelled pixels of c, over the classes with a labelled pixel.
   mean_class_accuracy: float
   # [num_classes] float64, eval.py's rule for single classes: NaN for a class
-  # without a labelled pixel, even where it is predicted (where `miou` counts it
-  # as 0). So `miou` is not the mean of these.
+  # without a labelled pixel, even if it is predicted and `miou` counts it as 0.
+  # So `miou` is not the mean of these.
   per_class_iou: np.ndarray
 
 
@@ -47,7 +45,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray,
     labels: integer array of any shape, in [0, num_classes) or ignore_label.
     predictions: integer array of the same shape, in [0, num_classes).
     num_classes: number of classes, the ignored one included.
-    ignore_label: pixels with this label are left out.
+    ignore_label: pixels with this label are skipped.
 
   Returns:
     [num_classes, num_classes] int64, pixels; row = label, column = prediction.
@@ -65,7 +63,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray,
   labels = labels[counted]
   _check_classes('label', labels, num_classes)
   _check_classes('prediction', predictions, num_classes)
-  # Each pair of classes has a number of its own; counting those is one pass.
+  # Each pair of classes has its own number, so one pass counts all pairs.
   cells = labels.astype(np.int64) * num_classes + predictions[counted]
   counts = np.bincount(cells, minlength=num_classes * num_classes)
   return counts.astype(np.int64).reshape(num_classes, num_classes)
@@ -85,17 +83,17 @@ def _check_classes(what, values, num_classes):
 
 def scores(matrix: np.ndarray,
            ignore_label: int = constants.IGNORE_LABEL) -> Scores:
-  """Reads the scores off a confusion matrix.
+  """Computes the scores of a confusion matrix.
 
   Args:
     matrix: [num_classes, num_classes] integer, from confusion_matrix.
-    ignore_label: the class that two of the means leave out; it need not be one
-      of the classes.
+    ignore_label: the class that two of the means exclude; it may be outside the
+      range of classes.
 
   Returns:
-    All scores. A mean over no class at all is NaN.
+    All scores. A mean over no class is NaN.
   """
-  # Deviates: the reference reports a mean of 0 for no data, which reads as a
+  # Deviates: the reference reports a mean of 0 for no data, which looks like a
   # bad model.
   matrix = np.asarray(matrix, np.float64)
   correct = np.diag(matrix)
@@ -114,7 +112,7 @@ def scores(matrix: np.ndarray,
 
 
 def _ratio(numerator, denominator):
-  """Divides elementwise; NaN where the denominator is 0."""
+  """Divides elementwise; NaN for a denominator of 0."""
   nothing = np.full(np.shape(denominator), np.nan)
   return np.divide(numerator, denominator, out=nothing, where=denominator > 0)
 

@@ -1,4 +1,4 @@
-"""The published scores of the reference's files, recognized by their content.
+"""Published scores of the reference's files, looked up by checksum.
 
 Needs no TensorFlow.
 """
@@ -7,12 +7,12 @@ from typing import Dict, Mapping, Sequence, Tuple
 
 from deeplab.data import download
 
-# Number of validation images that all figures were measured on.
+# Number of validation images in all figures.
 IMAGES = 2000
 
-# From a path below checkpoints/ (a checkpoint's index) to scores by their name
-# in metrics.Scores. If there are two values, the reference states both.
-# miou_mlperf_app was measured on a device, the others on x86.
+# Maps paths below checkpoints/ (a checkpoint's index) to scores named as in
+# metrics.Scores. Two values: the reference states both. miou_mlperf_app was
+# measured on a device, the others on x86.
 FIGURES: Dict[str, Dict[str, Tuple[float, ...]]] = {
     'float/model.ckpt-200000.index': {'miou': (0.5528,)},
     'float/freeze.pb': {'miou': (0.5528,)},
@@ -30,7 +30,7 @@ def figures_of(path: str) -> Mapping[str, Tuple[float, ...]]:
   """Returns the published figures of a model; {} for any other file.
 
   Args:
-    path: a file, or a checkpoint's prefix.
+    path: a file, or a checkpoint prefix.
   """
   for name in (path + '.index', path):
     if os.path.isfile(name):

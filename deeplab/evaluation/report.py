@@ -1,7 +1,7 @@
 """Reports of evaluations, as a table and as JSON.
 
-A report holds a confusion matrix and how it was counted; every score is
-computed from the matrix. Nothing here runs a model.
+A report holds a confusion matrix and how it was counted. Every score is
+computed from the matrix.
 """
 import json
 import logging
@@ -38,22 +38,22 @@ from deeplab.system import streams
 
 _LOG = logging.getLogger(__name__)
 
-# The responses of a LoadGen run.
+# Kind of a report from the responses of a LoadGen run.
 ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
 # Tests whether a file is a report.
 IS_REPORT = files.json_with('confusion_matrix', 'pixel_accuracy')
 
-# The three means in the order of all tables: field of metrics.Scores, name, and
-# the classes that count.
+# The three means in the order of all tables: field of metrics.Scores, name,
+# counted classes.
 MEANS = (
     ('miou', 'mIoU', 'every class seen, reference eval.py'),
     ('miou_kept_classes', 'mIoU, kept',
      'without class {ignored}, reference TFLite script'),
     ('miou_mlperf_app', 'mIoU, app',
      'sum over {classes} classes / {classes}, MLPerf mobile app'))
-# The mean of the published figures of a kind, if it is not `miou`.
+# The mean that is published for a kind, if it is not `miou`.
 _PUBLISHED_AS = {
     interface.TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
     ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
@@ -74,27 +74,27 @@ class Report(NamedTuple):
   """One evaluation; build it with keywords."""
   # A kind of models.interface, or ACCURACY_LOG.
   kind: str
-  # A checkpoint's prefix, or the file.
+  # A checkpoint prefix, or the file.
   path: str
   # The checkpoint's global step; None: not a checkpoint.
   step: Optional[int]
   # 'train' or 'val', or another name of the images.
   split: str
-  # Number of images, all counted in the matrix.
+  # Number of images in the matrix.
   images: int
   # Wall-clock seconds from the first image to the last.
   seconds: float
-  # How images were resized and padded, from PreprocessOptions.geometry.
+  # Resizing and padding, from PreprocessOptions.geometry.
   geometry: str
   # The interpreter, such as 'TensorFlow 1.15.5'.
   runtime: str
   # [num_classes, num_classes] integer, from metrics.confusion_matrix.
   matrix: np.ndarray
-  # The class whose pixels were left out of the matrix.
+  # The class whose pixels are not in the matrix.
   ignore_label: int = constants.IGNORE_LABEL
-  # Number of images left out because they cannot be used.
+  # Number of skipped bad images.
   skipped: int = 0
-  # Names the classes if it has as many.
+  # Used if its number of classes fits.
   label_map: label_maps.LabelMap = label_maps.ADE20K
   # None: all images of the split were evaluated.
   shard: Optional[Shard] = None
@@ -106,16 +106,16 @@ class Report(NamedTuple):
 
   @property
   def images_per_second(self) -> float:
-    """Speed of the evaluation; NaN where no time was measured."""
+    """Speed of the evaluation; NaN if no time was measured."""
     return self.images / self.seconds if self.seconds else float('nan')
 
 
 def table(report: Report) -> str:
   """Returns a human-readable table.
 
-  It has a line for each class, then the circumstances and the scores, and no
-  final newline. Lines have at most 80 columns, except for long paths and names.
-  A star marks the mean to compare with the published figures.
+  It has a line for each class, then the settings and the scores, and no final
+  newline. Lines have at most 80 columns, except for long paths and names. A
+  star marks the mean to compare with the published figures.
   """
   scores = report.scores
   names = class_names(report)
@@ -155,7 +155,7 @@ def table(report: Report) -> str:
 def _published(report):
   """Returns (field of metrics.Scores, note) of the mean to compare, or Nones.
 
-  The published figures are of ADE20K's 32 classes.
+  The published figures are for ADE20K's 32 classes.
   """
   if (len(report.matrix) != constants.NUM_CLASSES or
       report.label_map != label_maps.ADE20K):
@@ -165,7 +165,7 @@ def _published(report):
   figures = published.figures_of(report.path)
   if not figures:
     return score, '* the mean that the published figures of {} are'.format(what)
-  if score not in figures:  # of the float TFLite file
+  if score not in figures:  # the float TFLite file
     score, = figures
   return score, '* compare with {}, published of {} images'.format(
       published.text_of(figures[score]), published.IMAGES)
@@ -180,8 +180,8 @@ def to_json(report: Report) -> Dict[str, Any]:
   """Returns a report as a dict that json can write; NaN becomes None.
 
   Returns:
-    The report's fields, the shard only if it is one, the label map only if it
-    is not ADE20K's; images_per_second; the scores; 'classes', a list of dicts
+    The report's fields, with a shard and a label map only if it has one that is
+    not the default; images_per_second; the scores; 'classes', a list of dicts
     (id, name, pixels, iou); 'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
@@ -202,10 +202,10 @@ def to_json(report: Report) -> Dict[str, Any]:
 
 
 def from_json(content: Any) -> Report:
-  """Returns the Report of which to_json made this content.
+  """Returns the Report from the content that to_json returned.
 
   Raises:
-    InputError: it is something else.
+    InputError: the content is no report.
   """
   try:
     fields = {name: content[name] for name in Report._fields
@@ -227,7 +227,7 @@ def from_json(content: Any) -> Report:
 
 def read(path: str, name: Union[str, Option] = '',
          kind: str = 'a report') -> Report:
-  """Reads a report from a file that `write` made.
+  """Reads a report from a file.
 
   Args:
     path: the file.
@@ -246,7 +246,7 @@ def read(path: str, name: Union[str, Option] = '',
 
 
 def write(path: str, report: Report) -> None:
-  """Writes to_json(report) to a file, which is never seen half-written."""
+  """Writes to_json(report) to a file atomically."""
   files.write_json(path, to_json(report))
 
 
@@ -257,14 +257,14 @@ def samples_wanted(eval_options: options_lib.EvalOptions) -> int:
 
 def check_outputs(eval_options: options_lib.EvalOptions,
                   picture_folders: Iterable[str] = ()) -> None:
-  """Checks before the work that every output can be written.
+  """Checks before the evaluation that every output can be written.
 
   Args:
     eval_options: paths of the outputs.
-    picture_folders: folders of the pictures that are evaluated.
+    picture_folders: folders of the evaluated images.
 
   Raises:
-    InputError: a folder or file that cannot be written to.
+    InputError: a folder or file cannot be written to.
   """
   logdir, path, folder = (eval_options.eval_logdir, eval_options.report_json,
                           eval_options.vis_dir)
@@ -281,7 +281,7 @@ def check_outputs(eval_options: options_lib.EvalOptions,
 
 
 def picture_path(vis_dir: str) -> str:
-  """Returns the file that the picture of predictions is written to."""
+  """Returns the path of the picture of predictions."""
   return os.path.join(vis_dir, 'predictions.png')
 
 
@@ -291,9 +291,9 @@ def publish(report: Report, samples: Dict[str, List[np.ndarray]],
 
   Args:
     report: the evaluation.
-    samples: lists of as many arrays each, 'images' (uint8 [height, width, 3],
-      RGB), 'labels' and 'predictions' (integer [height, width]); see
-      samples_wanted. {}: no picture is written.
+    samples: lists of equal length, 'images' (uint8 [height, width, 3], RGB),
+      'labels' and 'predictions' (integer [height, width]); see samples_wanted.
+      {}: no picture is written.
     eval_options: paths of the files.
 
   Raises:
@@ -315,15 +315,15 @@ def show(report: Report, report_json: Optional[str]) -> None:
 
   Args:
     report: the evaluation.
-    report_json: the file that has the report, or None.
+    report_json: path of the report's file, or None.
 
   Raises:
-    OutputError: standard output cannot be written to; the error names the file,
-      or has the result line.
+    OutputError: standard output cannot be written to; the message has the
+      file's path or the result line.
   """
   try:
     print(table(report))
-    # eval.py may go on for hours, so a reader must see the report now.
+    # eval.py may run for hours, so the report is flushed.
     print(result_line(report), flush=True)
   except streams.OutputError as error:
     error.text = ('the report, which is in {}'.format(report_json)
@@ -332,7 +332,7 @@ def show(report: Report, report_json: Optional[str]) -> None:
 
 
 def result_line(report: Report) -> str:
-  """Returns 'RESULT {json}': one line with the main numbers, for programs."""
+  """Returns 'RESULT {json}', a machine-readable line of the main numbers."""
   content = to_json(report)
   for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map',
                'shard'):
@@ -341,13 +341,13 @@ def result_line(report: Report) -> str:
 
 
 def stage_table(stages: Sequence[Tuple[str, str]]) -> str:
-  """Returns a table that compares the reports of a model's forms.
+  """Returns a table that compares reports.
 
   Args:
     stages: (name, path of a report) for each row.
 
   Returns:
-    A line of headings and one line a row, without a final newline.
+    A header and a line for each row, without a final newline.
 
   Raises:
     InputError: a file is missing or is no report.

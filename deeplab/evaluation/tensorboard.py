@@ -1,4 +1,4 @@
-"""Writes events for TensorBoard, one by one or a file at once."""
+"""Writes TensorBoard events, one by one or a file at once."""
 import io
 import logging
 import os
@@ -32,7 +32,7 @@ def picture(tag: str, image: Image.Image) -> tf.Summary.Value:
   """Returns a value that TensorBoard shows as an image.
 
   Args:
-    tag: its name there.
+    tag: its name in TensorBoard.
     image: RGB, of any size.
   """
   encoded = io.BytesIO()
@@ -46,14 +46,14 @@ def write_file(logdir: str, step: int, summary: tf.Summary) -> None:
   """Writes a file with one summary atomically.
 
   Args:
-    logdir: folder; made if it is missing.
+    logdir: folder; created if it is missing.
     step: the summary's step.
     summary: values.
 
   Raises:
     OSError, tf.errors.OpError: it cannot be written.
   """
-  # A FileWriter would ignore errors.
+  # tf.summary.FileWriter would ignore errors.
   with files.replacing(_new_path(logdir)) as (temporary,), (
       tf.io.TFRecordWriter(os.fsencode(temporary))) as writer:
     writer.write(_event(0, file_version=_FILE_VERSION))
@@ -61,10 +61,10 @@ def write_file(logdir: str, step: int, summary: tf.Summary) -> None:
 
 
 class Writer:
-  """Writes a run's events; if that fails, the run goes on without them.
+  """Writes a run's events; after an error, the run continues without them.
 
   TensorFlow's own FileWriter fails silently in 1.15, and with a thread's
-  traceback in later versions. A context, which closes the file.
+  traceback in later versions. As a context manager, it closes the file.
   """
 
   def __init__(self, logdir: str):
@@ -88,10 +88,10 @@ class Writer:
     self._attempt(self._writer.close)
 
   def add(self, step: int, **what: Any) -> None:
-    """Writes an event to the disk.
+    """Writes an event and flushes it.
 
     Args:
-      step: number of steps done.
+      step: the global step.
       **what: one field of a tf.Event, such as `summary`.
     """
     self._attempt(lambda: self._writer.write(_event(step, **what)))

@@ -1,7 +1,7 @@
-"""Evaluation of a TFLite file on a folder of preprocessed pairs.
+"""Evaluates a TFLite file on a folder of preprocessed pairs.
 
-The interpreter runs in worker processes, so that a file on which it crashes
-ends no other process. Needs no TensorFlow.
+The interpreter runs in worker processes, so that a crash does not end the main
+process. Needs no TensorFlow.
 """
 from concurrent.futures.process import BrokenProcessPool
 import contextlib
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Model(NamedTuple):
-  """What a worker reports of the file; see TflitePredictor."""
+  """Facts about the file, from a worker; see TflitePredictor."""
   input_size: Tuple[int, int]
   input_text: str
   interpreter_text: str
@@ -43,13 +43,13 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   """Evaluates a TFLite file and publishes the report.
 
   Args:
-    options: TfliteEvalOptions.
-    eval_options: EvalOptions; its eval_logdir is not used.
+    options: the file and the images.
+    eval_options: outputs; its eval_logdir is not used.
 
   Raises:
-    InputError: the file cannot be used as a model, or the pairs do not fit it.
+    InputError: the file is no usable model, or the pairs do not fit it.
   """
-  interpreters.read(options.net_file)  # before any work
+  interpreters.read(options.net_file)  # fails early
   listing = png_folder.list_pairs(options.test_dir, options.val_label_dir)
   report_lib.check_outputs(eval_options, png_folder.folders_in(listing.pairs))
   label_map = _label_map(options, listing)
@@ -57,7 +57,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
   workers = parallel.worker_count(options.num_workers, len(pairs))
   with _crashes_explained(options.net_file, workers), (
       parallel.processes(workers)) as pool:
-    # The workers start here, before there are threads.
+    # The first task starts the workers, before there are threads.
     model = pool.submit(_describe, options).result()
     _LOG.info('%s takes %s', options.net_file, model.input_text)
     if model.num_threads < options.num_threads:
@@ -68,12 +68,12 @@ def evaluate(options: options_lib.TfliteEvalOptions,
     png_folder.check(pairs, model.input_size, label_map)
     _log_unused(listing)
     kept = report_lib.samples_wanted(eval_options)
-    # Each pair, and whether its arrays are kept.
+    # Arguments of _count_one for each pair.
     tasks = ((options, pair, label_map.num_classes, index < kept)
              for index, pair in enumerate(pairs))
     with contextlib.closing(parallel.ordered_map(
-        pool, _count_one, tasks, ahead=2 * workers)) as parts:
-      counts = counting.total(parts, num_images=len(pairs),
+        pool, _count_one, tasks, ahead=2 * workers)) as batches:
+      counts = counting.total(batches, num_images=len(pairs),
                               num_classes=label_map.num_classes)
   result = report_lib.Report(
       kind=interface.TFLITE, path=options.net_file, step=None,
@@ -88,7 +88,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
 
 
 def _label_map(options, listing):
-  """Returns what the classes are, by the annotations and by the file."""
+  """Returns the label map, agreed by the annotations and the file."""
   folder = png_folder.folder_of(listing.pairs)
   return label_maps.agreed(
       (png_folder.manifest_path(folder), png_folder.read_label_map(folder)),
@@ -97,7 +97,7 @@ def _label_map(options, listing):
 
 
 def _pairs_of_shard(options, eval_options, pairs):
-  """Returns the pairs of the shard that is asked for, or all."""
+  """Returns the pairs of the requested shard, or all."""
   of = options.num_shards
   if of == 1:
     return pairs
@@ -112,7 +112,7 @@ def _pairs_of_shard(options, eval_options, pairs):
 
 
 def _shard(options, listing, model):
-  """Returns the report_lib.Shard of this run, or None if it takes all pairs."""
+  """Returns the report_lib.Shard of this run; None: not sharded."""
   if options.num_shards == 1:
     return None
   return report_lib.Shard(
@@ -125,7 +125,7 @@ def _shard(options, listing, model):
 
 @contextlib.contextmanager
 def _crashes_explained(net_file, workers):
-  """Turns the death of a worker into an InputError."""
+  """Turns the crash of a worker into an InputError."""
   try:
     yield
   except BrokenProcessPool:
@@ -135,7 +135,7 @@ def _crashes_explained(net_file, workers):
 
 
 def _log_unused(listing):
-  """Logs how many files of the folders are not used."""
+  """Logs the number of unused files in the folders."""
   if listing.ignored:
     _LOG.info('ignored in the folder of images: %s of another kind',
               progress.counted(listing.ignored, 'file'))
@@ -149,8 +149,8 @@ def _log_unused(listing):
 
 @functools.lru_cache(maxsize=None)
 def _predictor(options):
-  """Returns the predictor of this process, which ends with it."""
-  # The stack of a crash says no more than the message that follows it.
+  """Returns the predictor of this process."""
+  # The stack of a crash would add nothing to the message that follows.
   faulthandler.disable()
   return interpreters.TflitePredictor(
       options.net_file, is_float_input=options.is_float_input,

@@ -1,6 +1,6 @@
-"""Pictures of labels: colours, overlays, legends and sheets to compare.
+"""Draws labels: colours, overlays, legends and comparison sheets.
 
-Arrays in, arrays or Pillow images out; needs no TensorFlow.
+Needs no TensorFlow.
 """
 from typing import Iterable, Sequence
 
@@ -15,8 +15,8 @@ from deeplab.storage import files
 
 COLUMNS = ('image', 'label', 'prediction')
 
-# Rows that are painted at a time, because blending takes several times the
-# memory of a picture.
+# Rows painted at a time, because blending takes several times the memory of a
+# picture.
 _ROWS = 256
 # Sizes in pixels.
 _GAP = 8  # between the pictures of a sheet, and around them
@@ -26,10 +26,10 @@ _SWATCH = 12  # side of a legend's square of colour
 _ENTRY_WIDTH = 112
 _LETTER_WIDTH = 6
 _CELL = 20  # side of a cell of a matrix, wide enough for three digits
-_NAME_WIDTH = 100  # of the names beside a matrix
+_NAME_WIDTH = 100  # width of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
-# Colour of a cell with all pixels of its row; paler cells have fewer.
+# Colour of a cell with all pixels of its row; other cells are paler.
 _CELL_COLOUR = (8, 81, 156)
 # Text on cells with at least this share is white.
 _DARK = 0.5
@@ -181,8 +181,8 @@ def confusion_matrix(
     matrix: np.ndarray, names: Sequence[str]) -> Image.Image:
   """Draws a confusion matrix; rows are labels and columns are predictions.
 
-  A cell shows the percentage of its row's pixels. It is empty if there is no
-  such pixel, and 0 if there is less than half a percent.
+  A cell shows the percentage of its row's pixels. It is empty for no pixel, and
+  0 for less than half a percent.
 
   Args:
     matrix: [num_classes, num_classes] integer, from metrics.confusion_matrix.
@@ -212,7 +212,7 @@ def confusion_matrix(
   for row, column in np.argwhere(matrix):
     x, y = left + column * _CELL, top + row * _CELL
     share = shares[row, column]
-    # A line is left between cells.
+    # Cells are separated by a line.
     draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2),
                    fill=tuple(colours[row, column].tolist()))
     draw.text((x + 1, y + _GAP // 2), '{:>3.0f}'.format(100 * share),

@@ -1,1 +1,1 @@
-"""From a checkpoint to model files, and back."""
+"""Exports checkpoints to model files, and back."""

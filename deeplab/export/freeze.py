@@ -24,18 +24,18 @@ _FORMATS = (options_lib.FROZEN_GRAPH, options_lib.SAVED_MODEL, options_lib.ONNX)
 
 
 class ExportResult(NamedTuple):
-  """What was written."""
-  # Of the first format, and of all formats in order.
+  """The files written."""
+  # Path of the first format, and of all formats in order.
   path: str
   paths: Tuple[str, ...]
-  # Prefix of the checkpoint.
+  # Checkpoint prefix.
   checkpoint: str
   # Number of nodes, and how many of each type.
   nodes: int
   operations: Dict[str, int]
   # Size of all formats together, in bytes.
   size: int
-  # The graph without weights, if it was asked for.
+  # Path of the graph without weights, if requested.
   inference_graph: Optional[str]
 
 
@@ -43,14 +43,14 @@ def export(model_options: options_lib.ModelOptions,
            options: options_lib.ExportOptions) -> ExportResult:
   """Freezes a checkpoint's network, from [-1, 1] images to int32 labels.
 
-  Writes all files that are asked for, or none. The graph has the nodes of
+  Writes all requested files, or none. The graph has the nodes of
   deeplab.constants: the placeholder IMAGE_NODE, float32 [1, height, width, 3]
-  in [-1, 1]; INPUT_NODE, which has its value and is what consumers feed;
-  OUTPUT_NODE, int32 [1, height, width].
+  in [-1, 1]; INPUT_NODE, its identity, which consumers feed; OUTPUT_NODE, int32
+  [1, height, width].
 
   Args:
     model_options: the graph's image size is its crop size.
-    options: from where to where, and at which scales.
+    options: input, output and scales.
 
   Raises:
     InputError: the checkpoint is missing or not of this network, the files
@@ -80,13 +80,13 @@ def export(model_options: options_lib.ModelOptions,
     contents[inference_graph] = str(graph_def).encode('utf-8')
   contents[metadata.of_graph(named)] = files.json_bytes(dict(
       _description(prefix, model_options, options),
-      # A run may be killed when some of the files have their names.
+      # The checksums show whether a run was killed between two renames.
       sha1={metadata.name_of(path): metadata.sha1(content)
             for path, content in contents.items()}))
   servable = models.get(options_lib.SAVED_MODEL)
   if servable:
     contents[servable] = {constants.SAVED_MODEL_FILE: contents[servable]}
-  # The models come last: with them, all that belongs to them is there.
+  # The models are renamed last, when their other files exist.
   files.write_all(dict(reversed(list(contents.items()))))
   return ExportResult(
       path=list(models.values())[0], paths=tuple(models.values()),
@@ -96,7 +96,7 @@ def export(model_options: options_lib.ModelOptions,
 
 
 def _check_scales(model_options, options):
-  """Refuses scales at which the input has no size that the network takes."""
+  """Checks that the network supports the input size at all scales."""
   for scale in options.inference_scales:
     try:
       deeplab_v3.at_scale(model_options, scale)
@@ -117,7 +117,7 @@ def _output_path(export_path):
 
 
 def _model_paths(named, formats):
-  """Returns the path of each format, each once: dict from format to path."""
+  """Returns a dict from format to path."""
   stem = os.path.splitext(named)[0]
   places = {options_lib.FROZEN_GRAPH: named,
             options_lib.SAVED_MODEL: stem + constants.SAVED_MODEL_SUFFIX,
@@ -157,16 +157,16 @@ def _frozen(prefix, model_options, options):
       restore(session, prefix)
       frozen = tf.graph_util.convert_variables_to_constants(
           session, graph_def, [constants.OUTPUT_NODE])
-    # Newer TensorFlows have attributes that 1.15 does not know. Without those
-    # that have their default value, every TensorFlow can read the graph.
+    # Newer TensorFlows add attributes that 1.15 does not know. Stripping
+    # default values makes the graph readable by every TensorFlow.
     return graph_def, tf.train.export_meta_graph(
         graph_def=frozen, strip_default_attrs=True).graph_def
 
 
 def _content_of(graph_def, kind, path, model_options):
-  """Returns a frozen graph as the bytes of a file of some format."""
+  """Converts a frozen graph to the content of a file in some format."""
   if kind == options_lib.FROZEN_GRAPH:
-    # Deterministic: a graph's attributes have no order of their own.
+    # Serialization is made deterministic because attributes have no order.
     return graph_def.SerializeToString(deterministic=True)
   if kind == options_lib.SAVED_MODEL:
     return saved_model_file.content_of(
@@ -201,7 +201,7 @@ def _build(model_options, options):
     deeplab_v3.predictions(
         deeplab_v3.logits(images, model_options), model_options)
   else:
-    # The name that consumers feed stands before the scales part.
+    # Consumers feed this node, so it comes before the scales branch.
     images = tf.identity(images, constants.INPUT_NODE)
     deeplab_v3.multi_scale_predictions(
         images, model_options, scales=options.inference_scales,

@@ -1,7 +1,7 @@
-"""Rebuilds a checkpoint, to train and evaluate, from a TFLite file.
+"""Rebuilds a checkpoint from a TFLite file, to train and evaluate.
 
-A file holds the weights and biases of every layer with batch norm folded in,
-and, if it is quantized, how 8 bits map to real values. Three kinds are read:
+A file holds the weights and biases of every layer with batch norm folded in
+and, if it is quantized, scales and zero points. Three kinds are read:
 
   weights   made from                   result
   float32   a float graph               a float checkpoint
@@ -39,14 +39,14 @@ from deeplab.system import tf_errors
 
 _CHECKPOINT = 'model.ckpt-0'
 _LOG = logging.getLogger(__name__)
-# Number of updates that the moving average of a range claims to have seen. With
-# 0 the first batch's range would replace the range from the file.
+# Update count stored with the moving average of a range. With 0, the first
+# batch's range would replace the range from the file.
 _RANGE_UPDATES = 1e6
 
 
 class RebuildResult(NamedTuple):
-  """What was written."""
-  # Prefix of the checkpoint.
+  """The checkpoint written."""
+  # Checkpoint prefix.
   checkpoint: str
   # Number of layers, and of all values in their weights.
   layers: int
@@ -58,17 +58,17 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   """Writes a checkpoint with the weights of a TFLite file.
 
   Args:
-    options: from where to where; without a seed batch norm is the identity plus
+    options: input and output; without a seed, batch norm is the identity plus
       the bias.
 
   Raises:
-    InputError: the file is not a model of this network, or the folder holds a
-      checkpoint already.
+    InputError: the file is not a model of this network, or the folder already
+      holds a checkpoint.
   """
   path, folder = options.tflite, options.output_dir
   present = os.path.isdir(folder) and find.find_latest(folder)
   if present and not _is_cut_off(present):
-    # It may be of a run that was killed when it had nothing left to write.
+    # A run may have been killed after it wrote the checkpoint.
     files.remove_leftovers(folder)
     raise InputError('{}: holds {} already; give another folder',
                      option('output_dir', folder), os.path.basename(present))
@@ -94,20 +94,20 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
 
 
 def _is_cut_off(prefix):
-  """Whether a run was killed before it had written the index."""
+  """Returns whether a run was killed before it wrote the index."""
   state = os.path.join(os.path.dirname(prefix), find.STATE)
   return os.path.basename(prefix) == _CHECKPOINT and not (
       os.path.exists(prefix + '.index') or os.path.exists(state))
 
 
 def _variables(network, layers, path, random):
-  """Turns layers into the values of the network's variables.
+  """Computes the values of the network's variables from layers.
 
   Args:
     network: a structure.Structure.
-    layers: dict from scope to lite.layers.Layer, in the file's order.
+    layers: dict from scope to tflite_layers.Layer, in the file's order.
     path: the file, for messages.
-    random: a RandomState to draw batch norm from; None: the identity.
+    random: RandomState that draws batch norm; None: the identity.
 
   Returns:
     Dict from variable to float64 array.
@@ -123,13 +123,13 @@ def _variables(network, layers, path, random):
   values: Dict[str, np.ndarray] = {}
   for scope, layer in layers.items():
     if scope in network.epsilons:
-      parts = _unfolded(layer, network.epsilons[scope], random)
+      arrays = _unfolded(layer, network.epsilons[scope], random)
     else:
-      parts = {'weights': layer.weights * layer.gain, 'biases': layer.offset}
+      arrays = {'weights': layer.weights * layer.gain, 'biases': layer.offset}
     if scope + '/depthwise_weights' in network.variables:
-      parts['depthwise_weights'] = parts.pop('weights')
+      arrays['depthwise_weights'] = arrays.pop('weights')
     values.update(('{}/{}'.format(scope, ending), value)
-                  for ending, value in parts.items())
+                  for ending, value in arrays.items())
   for name, value in values.items():
     if list(value.shape) != network.variables[name]:
       raise InputError('{}: not a model of this network: {} is {}, expected '
@@ -164,7 +164,7 @@ def _ranges(model, network):
     if operator.kind in layers_lib.CONVOLUTIONS:
       scope = network.layer_of(output.name)
       weights = model.tensors[operator.inputs[1]]
-      # Weights use 255 of the 256 values, to be symmetric around 0.
+      # Weights use 255 of 256 values, for symmetry around 0.
       values.update(_range(scope + '/weights_quant', weights, lowest=1))
       values.update(_averaged_range(scope + '/act_quant', output))
     elif operator.kind == 'ADD':
@@ -210,7 +210,7 @@ def _write(values, output_dir, model_options):
       try:
         session.run(save)
       except tf.errors.OpError as error:
-        # It names the file as it was called meanwhile.
+        # TensorFlow's message has the temporary name of the file.
         raise InputError('{}: cannot be saved ({})', prefix,
                          tf_errors.why_not_written(error))
   return prefix

@@ -1,9 +1,9 @@
-"""Conversion of frozen graphs to TFLite, in float or in 8 bits.
+"""Converts frozen graphs to TFLite, in float or 8 bits.
 
-Ranges for 8 bits come from quantization-aware training, or are measured on
-calibration images. The result depends on the version of TensorFlow, whose
-converter it is: 1.15 made the published float and quantization-aware files, 2.2
-the one that was quantized after training.
+Ranges for 8 bits come from quantization-aware training or calibration images.
+The result depends on the version of TensorFlow and its converter: 1.15 made the
+published float and quantization-aware files, 2.2 the one with post-training
+quantization.
 """
 import logging
 import os
@@ -32,15 +32,15 @@ from deeplab.system import progress
 from deeplab.system import tf_errors
 
 _LOG = logging.getLogger(__name__)
-# What the types of fake quantization's nodes begin with.
+# Prefix of the types of fake quantization nodes.
 _FAKE_QUANTIZATION = 'FakeQuant'
-# Operators whose result has the range of their first input.
+# Operators whose output has the range of their first input.
 _SAME_RANGE = ('BatchToSpaceND', 'Identity', 'Reshape', 'ResizeBilinear',
                'SpaceToBatchND')
 
 
 class ConversionResult(NamedTuple):
-  """What was written."""
+  """The file written."""
   path: str
   # Size in bytes.
   size: int
@@ -59,10 +59,10 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   Writes a description beside the TFLite file, with '.json' added to its name.
 
   Args:
-    options: ConversionOptions; the mode must match the graph.
+    options: input, output and mode; the mode must match the graph.
 
   Raises:
-    InputError: the graph is not what the mode says, lacks a node, or cannot be
+    InputError: the graph does not match the mode, lacks a node, or cannot be
       converted.
   """
   started = time.time()
@@ -81,12 +81,12 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
 
 def post_training_quantize(
     options: options_lib.CalibrationOptions) -> ConversionResult:
-  """Quantizes a float graph to 8 bits, with ranges measured on images.
+  """Quantizes a float graph to 8 bits, with ranges from calibration images.
 
   Writes a description beside the TFLite file, with '.json' added to its name.
 
   Args:
-    options: CalibrationOptions.
+    options: input, output and images.
 
   Raises:
     InputError: there are too few images, or they do not fit the graph; or the
@@ -97,13 +97,13 @@ def post_training_quantize(
   graph = _load(options, quantized=False)
   paths = _calibration_images(options, graph)
   converter = _converter(graph, options)
-  # With representative data it means 8 bits for activations, too.
+  # With a representative dataset, DEFAULT also quantizes activations.
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: representative_data(paths)
   converter.inference_input_type = {
       'float': tf.float32, 'uint8': tf.uint8}[options.input_type]
-  # Parity: mobile_open's post_training_quant.py asks for it, although labels,
-  # being int32, are never quantized.
+  # Parity: mobile_open's post_training_quant.py sets it, although int32 labels
+  # are never quantized.
   converter.inference_output_type = tf.uint8
   content = _run(converter, options.graph_def)
   return _publish(content, options, {
@@ -117,7 +117,7 @@ def post_training_quantize(
 
 
 def _load(options, *, quantized):
-  """Returns the graph that options name, checked, as a tf.Graph."""
+  """Loads the checked graph of the options as a tf.Graph."""
   path = options.graph_def
   graph_def = frozen_graph.read_graph_def(path)
   frozen_graph.check_nodes(path, graph_def, input_node=options.input_node,
@@ -144,10 +144,10 @@ def _load(options, *, quantized):
 
 
 def _converter(graph, options):
-  """Returns TensorFlow's converter of a graph."""
+  """Returns TensorFlow's converter for a graph."""
   source, labels = (graph.get_tensor_by_name(node + ':0')
                     for node in (options.input_node, options.output_node))
-  # 1.15's converter quantizes concatenations by itself.
+  # TensorFlow 1.15's converter quantizes concatenations itself.
   graph_def = (graph.as_graph_def() if tf.__version__.startswith('1.')
                else with_quantized_concatenations(graph))
   return tf.lite.TFLiteConverter(graph_def, [source], [labels])
@@ -160,11 +160,10 @@ def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
   """Returns a graph in which ConcatV2 has the union of its inputs' ranges.
 
   TensorFlow 1.15's converter gives a concatenation of fake-quantized tensors
-  the union of their ranges. 2.21's gives it the range of the last one, and
-  clips the others. With fake quantization to the union in front of a ConcatV2,
-  2.21 stores what 1.15 does. The input's own range is repeated before it:
-  otherwise 2.21 stores the operators before, such as a ResizeBilinear, in the
-  union's range, too.
+  the union of their ranges. 2.21's uses the range of the last one, and clips
+  the others. Fake quantization to the union before a ConcatV2 makes 2.21 match
+  1.15. The input's own range is repeated before it: otherwise 2.21 also uses
+  the union's range for the operators before, such as a ResizeBilinear.
 
   Args:
     graph: a frozen graph; without fake quantization, nothing changes.
@@ -191,7 +190,7 @@ def with_quantized_concatenations(graph: tf.Graph) -> tf.GraphDef:
 
 
 def _range_of(tensor):
-  """Returns (lowest, highest) by fake quantization; None: there is none."""
+  """Returns (lowest, highest) of fake quantization; None: there is none."""
   kind, inputs = tensor.op.type, list(tensor.op.inputs)
   if kind == 'FakeQuantWithMinMaxVars':
     return tuple(float(tf.get_static_value(limit)) for limit in inputs[1:])
@@ -200,25 +199,25 @@ def _range_of(tensor):
   if kind in _SAME_RANGE:
     return _range_of(inputs[0])
   if kind == 'ConcatV2':
-    ranges = [_range_of(part) for part in inputs[:-1]]
+    ranges = [_range_of(each) for each in inputs[:-1]]
     if None not in ranges:
       return tuple(limit(ends) for limit, ends in zip((min, max), zip(*ranges)))
   return None
 
 
 def _run(converter, path):
-  """Converts the graph of a file: returns the content of the TFLite file."""
+  """Runs the converter; returns the content of the TFLite file."""
   _make_converter_program_findable()
   _LOG.info('converting %s', path)
-  # 2.2 advertises its own converter there. Nothing else may be silenced:
-  # calibration logs its progress meanwhile.
+  # TensorFlow 2.2 advertises its new converter in this logger. Others are not
+  # silenced, because calibration logs its progress.
   adverts = logging.getLogger('absl')
   level = adverts.level
   adverts.setLevel(logging.WARNING)
   try:
     return converter.convert()
   except OSError as error:
-    # It passes graph and model to a program in files.
+    # The converter exchanges files with another program.
     raise InputError(
         '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
             path, tf.__version__, tempfile.gettempdir(),
@@ -231,10 +230,10 @@ def _run(converter, path):
 
 
 def _make_converter_program_findable():
-  """Puts this interpreter's folder of programs on PATH.
+  """Adds the folder of this Python interpreter to PATH.
 
-  TensorFlow 1.15 and 2.2 look for their converter, toco_from_protos, on PATH
-  only, and do not find it if the environment is not activated.
+  TensorFlow 1.15 and 2.2 search only PATH for their converter,
+  toco_from_protos, which fails if the environment is not activated.
   """
   folder = os.path.dirname(sys.executable)
   search = os.environ.get('PATH', '').split(os.pathsep)
@@ -274,7 +273,7 @@ def _calibration_images(options, graph):
 
 
 def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
-  """Yields [[1, height, width, 3] float32 in [-1, 1]] for each image."""
+  """Yields [image] for each file: float32 [1, height, width, 3] in [-1, 1]."""
   for path in progress.shown(paths, 'calibrating', unit='image'):
     pixels = np.asarray(png_folder.read_image_file(path, path), np.float32)
     yield [constants.scale_as_tflite_scripts(pixels[np.newaxis])]
@@ -284,7 +283,7 @@ def representative_data(paths: List[str]) -> Iterator[List[np.ndarray]]:
 
 
 def _check_outputs(path, graph_def, *images):
-  """Checks that both files can be written, before any work."""
+  """Checks early that both files can be written."""
   given = option('out_tflite', path)
   inputs = [graph_def, metadata.of_graph(graph_def), *images]
   files.check_outputs(given, path, inputs=inputs, example='freeze.tflite')
@@ -308,18 +307,18 @@ def _publish(content, options, description, started):
   description = dict(
       description, graph_def=graph_path,
       graph_def_sha1=metadata.sha1_of_files(graph_path),
-      # A run may be killed when one of the two files has its name.
+      # The checksum shows whether a run was killed between two renames.
       sha1={os.path.basename(path): metadata.sha1(content)},
       tensorflow=tf.__version__, input=source, output=labels,
       operations=result.operations)
-  # The model is the last to appear.
+  # The model is renamed last.
   files.write_all({metadata.of_tflite(path): files.json_bytes(description),
                    path: content})
   return result
 
 
 def summary_lines(result: ConversionResult) -> List[str]:
-  """Describes a ConversionResult in lines of text, for people."""
+  """Returns human-readable lines about a ConversionResult."""
   return [
       '{}: {} bytes, {} operators, {} tensors, {:.0f} s'.format(
           result.path, result.size, sum(result.operations.values()),

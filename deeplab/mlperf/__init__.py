@@ -1,1 +1,1 @@
-"""LoadGen, its log and the published numbers."""
+"""LoadGen runs, their logs and the published numbers."""

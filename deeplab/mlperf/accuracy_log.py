@@ -1,8 +1,8 @@
-"""LoadGen's mlperf_log_accuracy.json: the responses of a run, and their score.
+"""Reads and scores LoadGen's mlperf_log_accuracy.json.
 
-A log is a JSON list with a line for each response. Its data is a class map in
-hexadecimal, a byte for each pixel. The log of 2000 images has 1 GB, so only one
-line is in memory at a time. Needs neither LoadGen nor TensorFlow.
+A log is a JSON list with a line for each response, whose data is a class map in
+hexadecimal, a byte for each pixel. The log of 2000 images has 1 GB, so it is
+read line by line. Needs neither LoadGen nor TensorFlow.
 """
 import itertools
 import json
@@ -30,7 +30,7 @@ NAME = 'mlperf_log_accuracy.json'
 # The file that loadgen.py writes above the folder of the log.
 SUMMARY = 'summary.json'
 _KIND = 'an ' + NAME + ' of LoadGen'
-# Bytes of a line beside its data: numbers, names and blanks.
+# Largest size of a line without its data: numbers, names and blanks.
 _FRAME_BYTES = 512
 Name = Union[str, Option]
 
@@ -41,7 +41,7 @@ class Response(NamedTuple):
   sample: int
   # The class map: height * width bytes, row by row.
   data: bytes
-  # Offset of its line in the file, in bytes.
+  # Offset of the line in the file, in bytes.
   offset: int
 
 
@@ -61,7 +61,7 @@ def responses(path: str, size: Tuple[int, int],
     Each Response.
 
   Raises:
-    InputError: no such file; or it is cut, or not as LoadGen writes it.
+    InputError: there is no such file, or it is truncated or malformed.
   """
   name = name or path
   checked_read.check(path, name, _KIND)
@@ -83,7 +83,7 @@ def responses(path: str, size: Tuple[int, int],
 
 
 def _response(line, size, offset, place):
-  """Returns the Response of a line; messages begin with its `place`."""
+  """Parses a line; messages begin with its `place`."""
   try:
     content = json.loads(line.decode('ascii').strip().rstrip(','))
     data = bytes.fromhex(content['data'])
@@ -113,7 +113,7 @@ def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
 
   Args:
     path: the log of a run in accuracy mode.
-    pairs: image N of the log is the N-th.
+    pairs: sample N of the log is the N-th pair.
     size: (height, width) of the class maps.
     runtime: description of the program that made the log.
     name: the path of the log, or the option with it, for messages.
@@ -122,8 +122,8 @@ def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
     The report.
 
   Raises:
-    InputError: the log cannot be read; or it has not one response for each
-      image, or one that is no class map.
+    InputError: the log cannot be read, does not have one response for each
+      image, or has one that is no class map.
   """
   counts = counting.total(
       _counted(path, pairs, size, name), num_images=len(pairs))
@@ -134,7 +134,7 @@ def score(path: str, pairs: Sequence[pairs_lib.Pair], size: Tuple[int, int], *,
 
 
 def _counted(path, pairs, size, name):
-  """Yields the Counts of one response after the other."""
+  """Yields the Counts of each response."""
   seen = set()
   for response in responses(path, size, name):
     sample = response.sample
@@ -179,11 +179,11 @@ def score_log(options: options_lib.AccuracyLogOptions,
 
 
 def _check_summary(path, pairs):
-  """Raises InputError unless a log is of these images, in this order.
+  """Raises InputError unless a log is of these images in this order.
 
-  The summary that loadgen.py left beside the log says so. Without one, both
-  orders in use must be the same: numbers in names count as numbers here, and as
-  letters in the app.
+  The summary that loadgen.py wrote beside the log has their checksum. Without a
+  summary, numeric and alphabetical order must be equal: the suite sorts by the
+  numbers in names, and the app by letters.
   """
   summary = os.path.join(os.path.dirname(os.path.dirname(
       os.path.abspath(path))), SUMMARY)
@@ -225,13 +225,13 @@ def compare(path: str, sampled: str, size: Tuple[int, int]) -> Dict[str, int]:
     size: (height, width) of the class maps.
 
   Returns:
-    'responses': number of responses in `sampled`. 'samples': number of their
-    images. 'bytes': number of their bytes. 'different', 'different_bytes': how
-    many responses and bytes differ from those in `path`.
+    'responses', 'samples', 'bytes': numbers of responses in `sampled`, of their
+    images and of their bytes. 'different', 'different_bytes': numbers of
+    responses and bytes that differ from `path`.
 
   Raises:
-    InputError: a log cannot be read; or `sampled` has no response, or has an
-      image that `path` lacks.
+    InputError: a log cannot be read, or `sampled` has no response or an image
+      that `path` lacks.
   """
   # Deviates: MLCommons' script for TEST01 compares one byte of each response,
   # in which two class maps rarely differ.

@@ -1,4 +1,4 @@
-"""Runs MLCommons' LoadGen over a model, as MLPerf Mobile does, unofficially.
+"""Runs MLCommons' LoadGen on a model like MLPerf Mobile, unofficially.
 
     OUTPUT/performance/mlperf_log_*   a run for speed
     OUTPUT/accuracy/mlperf_log_*      a run over every image, with responses
@@ -7,8 +7,8 @@
     OUTPUT/*/UNOFFICIAL.txt           a notice that these are no MLPerf results
     OUTPUT/summary.json               settings and results of all runs
 
-Images are loaded and preprocessed while no clock runs. The model runs in a
-process of its own, so that a crash of it becomes an error message.
+Loading and preprocessing are not timed. The model runs in a worker process, so
+that a crash becomes an error message.
 """
 from concurrent.futures.process import BrokenProcessPool
 import faulthandler
@@ -45,19 +45,19 @@ UNOFFICIAL = ('unofficial: no MLPerf result; only logs that the MLPerf Mobile '
               'app wrote can be submitted')
 _SUMMARY = accuracy_log.SUMMARY
 _NOTICE = 'UNOFFICIAL.txt'
-# (queries, seconds), at least. MLPerf Mobile v0.7 to v2.0 has the second one.
+# Minimum (queries, seconds). FULL is from MLPerf Mobile v0.7 to v2.0.
 _LEAST = {options_lib.QUICK: (128, 10), options_lib.FULL: (1024, 60)}
 _PERCENTILE = 0.9
 _RULED_SAMPLES = 256
 _RULED_IMAGES = 2000
-# MLPerf Mobile asks for this share of the float model's score in the app.
+# MLPerf Mobile requires this share of the float model's score in the app.
 QUALITY_SHARE, FLOAT_SCORE = 0.97, 0.548
 QUALITY_TARGET = QUALITY_SHARE * FLOAT_SCORE
 _TEST01 = 'test01'
 # Patterns of all files in the output folder; the last one appears last.
 _OUTPUTS = tuple(kind + '/*' for kind in (
     options_lib.PERFORMANCE, options_lib.ACCURACY, _TEST01)) + (_SUMMARY,)
-# Responses that LoadGen is to log in that run, about.
+# Approximate number of responses that LoadGen logs in that run.
 _TEST01_RESPONSES = 64
 _WARM_UP_RUNS = 4
 _NANOSECONDS = 1e9
@@ -67,22 +67,22 @@ _DETAIL = 'mlperf_log_detail.txt'
 
 
 class _Setup(NamedTuple):
-  """The arguments of the functions that run in the worker."""
+  """Arguments of the functions that run in the worker."""
   model: open_model.ModelFile
-  # (height, width) that a checkpoint's network is built for; None: any.
+  # (height, width) of a checkpoint's network; None: the model's own.
   crop_size: Optional[Tuple[int, int]]
   pairs: Tuple[pairs_lib.Pair, ...]
   options: options_lib.LoadgenOptions
 
 
 def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
-  """Makes the runs and their summary.
+  """Runs LoadGen and writes the summary.
 
   Returns:
     The content of summary.json.
 
   Raises:
-    InputError: LoadGen is missing; or the model, the images or the output
+    InputError: LoadGen is missing, or the model, the images or the output
       folder cannot be used.
   """
   model = open_model.find(options.model)
@@ -119,7 +119,7 @@ def _version():
 
 
 def _run_all(pool, setup, folder, version):
-  """Makes all runs, their logs in a folder; returns the summary."""
+  """Makes all runs, with logs in a folder; returns the summary."""
   options = setup.options
   size, runtime = pool.submit(_describe, setup).result()
   _LOG.info('%s runs %s', runtime, setup.model.path)
@@ -165,7 +165,7 @@ def _log_in(folder, kind):
 
 
 def _departures(setup):
-  """Returns how a run departs from the rules, in texts."""
+  """Returns descriptions of how a run departs from the rules."""
   options = setup.options
   least = _least(options)
   departures = []
@@ -186,7 +186,7 @@ def _departures(setup):
 
 
 def _least(options):
-  """Returns the least (queries, seconds) of a run for speed."""
+  """Returns the minimum (queries, seconds) of a performance run."""
   queries, seconds = _LEAST[options.mode]
   return options.min_queries or queries, options.min_seconds or seconds
 
@@ -195,9 +195,9 @@ def _least(options):
 
 
 def _score(setup, size, runtime, logs, seconds):
-  """Scores the log of an accuracy run; returns entries of the summary."""
+  """Scores an accuracy run; returns entries of the summary."""
   path = os.path.join(logs, accuracy_log.NAME)
-  # The log will be there.
+  # The log's path after publishing.
   name = _log_in(setup.options.output_dir, options_lib.ACCURACY)
   report = accuracy_log.score(
       path, setup.pairs, size, name=name,
@@ -218,7 +218,7 @@ def _score(setup, size, runtime, logs, seconds):
 
 
 def _speed(logs, scenario):
-  """Returns the entries of the summary for a run for speed."""
+  """Returns the summary's entries for a performance run."""
   found = read_detail(os.path.join(logs, _DETAIL))
   speed = {
       'valid': found['result_validity'] == 'VALID',
@@ -251,7 +251,7 @@ def read_detail(path: str) -> Dict[str, Any]:
     Dict from key to its last value; 'errors' is a list of LoadGen's errors.
 
   Raises:
-    InputError: there is no result.
+    InputError: the file has no result.
   """
   found: Dict[str, Any] = {'errors': []}
   with open(path, encoding='utf-8', errors='replace') as lines:
@@ -321,8 +321,8 @@ def _speed_text(found):
 
 @functools.lru_cache(maxsize=1)
 def _predictor(model, crop_size, num_threads):
-  """Returns the predictor of this process, which ends with it."""
-  # The stack of a crash says no more than the message that follows it.
+  """Returns the predictor of this process."""
+  # The stack of a crash would add nothing to the message that follows.
   faulthandler.disable()
   return open_model.open_predictor(
       model, crop_size=crop_size, num_threads=num_threads)
@@ -346,7 +346,7 @@ class _Samples:
     self._predictor = predictor
     self._pairs = pairs
     self._bar = bar
-    # Inputs of the model by the number of the sample.
+    # Model inputs by sample number.
     self._inputs = {}
 
   def load(self, numbers):
@@ -360,7 +360,7 @@ class _Samples:
       del self._inputs[number]
 
   def issue(self, samples):
-    """Answers a query: timed."""
+    """Answers a query; timed."""
     for sample in samples:
       classes = self.classes_of(sample.index)
       self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(
@@ -374,13 +374,13 @@ class _Samples:
 
 
 def _prepared(predictor, pair):
-  """Returns an image as the model takes it."""
+  """Returns the model's input for an image."""
   image = png_folder.read_image(pair)
   return predictor.prepare(image[np.newaxis].astype(np.float32))
 
 
 def _measure(setup, kind, folder):
-  """Makes LoadGen run.
+  """Runs LoadGen.
 
   Args:
     setup: _Setup.
@@ -388,7 +388,7 @@ def _measure(setup, kind, folder):
     folder: where LoadGen writes its logs.
 
   Returns:
-    (LoadGen's settings as a dict, seconds of the run without loading).
+    (LoadGen's settings as a dict, seconds without loading).
   """
   import mlperf_loadgen
   predictor = _predictor_of(setup)
@@ -419,7 +419,7 @@ def _measure(setup, kind, folder):
 
 
 def _fastest(predictor, pair):
-  """Returns the seconds of the fastest of a few runs, without the first."""
+  """Returns the seconds of the fastest of a few runs, after a first one."""
   inputs = _prepared(predictor, pair)
   durations = []
   for _ in range(_WARM_UP_RUNS):
@@ -430,7 +430,7 @@ def _fastest(predictor, pair):
 
 
 def _planned(setup, kind, seconds):
-  """Returns about how many images a run asks for, given seconds for one."""
+  """Estimates the number of queries of a run from the seconds for one."""
   if kind == options_lib.ACCURACY:
     return len(setup.pairs)
   queries, duration = _least(setup.options)
@@ -438,13 +438,13 @@ def _planned(setup, kind, seconds):
 
 
 def _settings(setup, kind, seconds):
-  """Returns LoadGen's settings as a dict that json can write.
+  """Returns LoadGen's settings as a dict for JSON.
 
   Args:
     setup: _Setup.
     kind: see _measure.
-    seconds: seconds for an image. LoadGen plans as many queries as this time
-      suggests; a run that ends before its least duration is not valid.
+    seconds: seconds for an image. LoadGen plans the number of queries from it;
+      a run shorter than its minimum duration is invalid.
   """
   options = setup.options
   queries, duration = _least(options)
@@ -471,7 +471,7 @@ def _settings(setup, kind, seconds):
 
 
 def _test_settings(loadgen, settings):
-  """Returns the settings as LoadGen's own object."""
+  """Converts the settings to LoadGen's own object."""
   made = loadgen.TestSettings()
   for name, value in settings.items():
     enum = {'scenario': loadgen.TestScenario,

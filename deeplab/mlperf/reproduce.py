@@ -1,8 +1,7 @@
-"""From downloads to the published numbers: a table of steps, and RESULTS.md.
+"""Reproduces the published numbers: runs a table of steps, writes RESULTS.md.
 
-Each step is a command of the suite. It is done if its command, environment,
-code, inputs and output are those that steps.json notes of it. Needs no
-TensorFlow itself.
+Each step is a command of the suite. It is skipped if its command, environment,
+code, inputs and output match steps.json. Needs no TensorFlow itself.
 """
 import datetime
 import functools
@@ -31,7 +30,7 @@ from deeplab.system import hardware as machine_lib
 RESULTS = 'RESULTS.md'
 TOLERANCE = 0.002
 _VAL_IMAGES = download.ADE20K_PAIRS['validation']
-# Time of a whole run on 2 processors, from BENCHMARKS.md.
+# Duration of a full run on 2 processors, from BENCHMARKS.md.
 _HOURS = {options_lib.TENSORFLOW_1_2: '6 hours', options_lib.MODERN: '1 hour'}
 _GIGABYTES = 4.3
 
@@ -45,23 +44,23 @@ _QAT_CHECKPOINT = 'quantize_aware_training/model.ckpt-100000'
 
 
 class Figure(NamedTuple):
-  """A score that is published, on the 2000 validation images."""
+  """A published score on the 2000 validation images."""
   model: str
   form: str
-  # Path in the folder of published files; the prefix of a checkpoint.
+  # Path in the folder of published files, or a checkpoint prefix.
   path: str
   # Field of metrics.Scores.
   score: str = 'miou'
 
   @property
   def published(self) -> Tuple[float, ...]:
-    """One value, or two if the reference states both."""
+    """The published value, or two if the reference states two."""
     ending = '.index' if self.form == CHECKPOINT else ''
     return published.FIGURES[self.path + ending][self.score]
 
   @property
   def measured(self) -> str:
-    """The machine that the figure was measured on."""
+    """The machine of the measurement."""
     return 'device CPU' if self.score == 'miou_mlperf_app' else 'x86'
 
 
@@ -75,13 +74,13 @@ FIGURES = (
            'miou_kept_classes'),
     Figure(_PTQ, LITE, 'post_train_quant/freeze_ptq.tflite',
            'miou_kept_classes'))
-# The published file was evaluated, or one that was made of the published
-# checkpoint here.
+# Whether the evaluated file was published, or made here from the published
+# checkpoint.
 PUBLISHED, MADE = 'published', 'made here'
 
 # --- Steps -----------------------------------------------------------------
 
-# A command runs in the environment for networks, in that for TFLite or in none.
+# Environments: for networks, for TFLite, or none.
 _NETWORK, _TFLITE, _SHELL = 'network', 'tflite', 'shell'
 _ENVIRONMENTS = {
     options_lib.TENSORFLOW_1_2: {_NETWORK: 'tf1', _TFLITE: 'tf2'},
@@ -96,8 +95,8 @@ _PREPROCESS = ('gen_preprocessed_data.py --dataset_dir={records} --overwrite' +
                _SIZE)
 _EXPORT = ('export_model.py --num_classes=32 --train_crop_size=512,512' +
            _STRIDES)
-# Rows: name, role, command, inputs (files, folders or prefixes), output. Words
-# in braces are keys of _paths.
+# Rows: name, role, command, inputs (files, folders or prefixes), output. Braces
+# hold keys of _paths.
 _PUBLISHED_STEP = (
     'published files', _SHELL,
     'scripts/fetch_checkpoints.sh --output_dir={published}', '', '{published}')
@@ -145,7 +144,7 @@ _STEPS = (
      '{train} {made}/float/freeze.pb',
      '{made}/post_train_quant/freeze_ptq.tflite'),
 )
-# By a figure's form: role, command and inputs of its evaluation.
+# Role, command and inputs of the evaluation of each form of a model.
 _EVALUATIONS = {
     CHECKPOINT: (_NETWORK, 'eval.py --checkpoint_dir={model}' + _STRIDES +
                  _RECORDS, '{model} {records}'),
@@ -169,11 +168,11 @@ class Step(NamedTuple):
 class _Plan(NamedTuple):
   """All steps and rows."""
   steps: List[Step]
-  # For each row of the results the figure, PUBLISHED or MADE, and the step.
+  # Rows of the results: figure, PUBLISHED or MADE, step.
   rows: List[Tuple[Figure, str, Step]]
   # Number of validation images.
   images: int
-  # Number of images to calibrate on.
+  # Number of calibration images.
   calibration: int
 
 
@@ -223,7 +222,7 @@ def _count_images(sample, split):
 
 
 def _paths(options):
-  """Returns the values of words in braces; paths are absolute."""
+  """Returns the values for braces; paths are absolute."""
   folder = os.path.abspath(options.output_dir)
   paths = {name: os.path.join(folder, path) for name, path in (
       ('records', 'tfrecord'), ('val', 'preprocessed/val'), ('made', 'made'),
@@ -253,9 +252,9 @@ def _evaluation(figure, whose, paths):
 
 
 def _step(row, paths):
-  """Returns a Step of a row and of values for its words in braces."""
+  """Builds a Step from a row and the values for its braces."""
   name, role, command, read, output = row
-  # Paths may have blanks, so words are split first.
+  # Words are split first because paths may have blanks.
   return Step(
       name, role,
       list(filter(None, (word.format(**paths) for word in command.split()))),
@@ -266,10 +265,10 @@ def _step(row, paths):
 
 
 def _facts(step, versions, library):
-  """Returns the facts of a step; it is done if they are those of steps.json.
+  """Returns the facts of a step; it is done if steps.json has the same.
 
   Args:
-    step: a Step.
+    step: the step.
     versions: dict from role to the versions of its environment.
     library: checksum of the library.
   """
@@ -282,7 +281,7 @@ def _facts(step, versions, library):
 
 
 def _checksum(path):
-  """Returns a SHA-256 of a file, folder or checkpoint; '' if there is none."""
+  """Returns the SHA-256 of a file, folder or checkpoint; '': missing."""
   found = {}
   for file in _files_of(path):
     state = os.stat(file)
@@ -295,12 +294,12 @@ def _checksum(path):
 
 @functools.lru_cache(maxsize=None)
 def _checksum_of_file(path, *unused_state):
-  """Reads a file again only if its state has changed."""
+  """Returns a file's SHA-256, cached while its state does not change."""
   return files.sha256_of(path)
 
 
 def _files_of(path):
-  """Returns the files in a folder, of a checkpoint's prefix, or the path."""
+  """Returns the files of a folder or checkpoint prefix, or the path."""
   if os.path.isdir(path):
     return [os.path.join(folder, name) for folder, _, names in os.walk(path)
             for name in names if not name.endswith('.pyc')]
@@ -312,7 +311,7 @@ def _read_journal(path, options):
   """Returns the content of steps.json.
 
   Raises:
-    InputError: the folder holds something else, or another run.
+    InputError: the folder has other files, or another run's.
   """
   folder, given = os.path.dirname(path), option(
       'output_dir', options.output_dir)
@@ -339,7 +338,7 @@ def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
     The content of results.json.
 
   Raises:
-    InputError: an input is missing, or a step failed.
+    InputError: an input is missing or a step failed.
   """
   plan = make_plan(options)
   folder = os.path.abspath(options.output_dir)
@@ -379,7 +378,7 @@ def run(options: options_lib.ReproduceOptions) -> Dict[str, Any]:
 
 
 def _do(step, title, pythons, folder):
-  """Shows and runs the command of a step."""
+  """Prints and runs the command of a step."""
   script, *arguments = step.command
   command = [os.path.join(environment.REPOSITORY, script)] + arguments
   if step.role != _SHELL:
@@ -410,7 +409,7 @@ def _python(name):
 
 
 def _version(name):
-  """Returns the versions of Python and TensorFlow in an environment."""
+  """Returns an environment's versions of Python and TensorFlow."""
   program = (
       'import platform, sys; sys.path.insert(0, sys.argv[1]); '
       'from deeplab.system import environment; print("Python", '
@@ -443,14 +442,14 @@ def _execute(step, command, folder):
 
 
 def sample_notice(images: int) -> str:
-  """Returns the notice on results of a sample."""
+  """Returns the notice for results on a sample."""
   return ('SAMPLE of {} images: the scores say nothing of the published ones, '
           'which are of {}; they only show that every step runs'.format(
               images, _VAL_IMAGES))
 
 
 def _results(options, plan, noted, versions, machine):
-  """Returns the content of results.json; noted: facts by a step's name."""
+  """Returns the content of results.json; `noted` maps steps to facts."""
   rows = []
   for figure, whose, step in plan.rows:
     report = report_lib.read(step.output)
@@ -519,7 +518,7 @@ def _table(head, rows):
 
 
 def summary_line(content: Dict[str, Any], output_dir: str) -> str:
-  """Returns a line with the number of scores that are the published ones."""
+  """Returns a line with the number of scores equal to the published ones."""
   where = os.path.join(output_dir, RESULTS)
   if content['is_sample']:
     return 'a sample of {} images, no verdict: {}'.format(

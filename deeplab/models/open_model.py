@@ -26,7 +26,7 @@ _TFLITE_IDENTIFIER = b'TFL3'  # bytes 4 to 8
 _GRAPH_DEF_NODE = b'\n'
 # The first field of an ONNX file: number 1 (`ir_version`), an integer.
 _ONNX_VERSION = b'\x08'
-_CHECKPOINT_PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
+_CHECKPOINT_FILE = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
 class ModelFile(NamedTuple):
@@ -53,7 +53,7 @@ def find(path: str, name: str = 'model') -> ModelFile:
   servable = saved_model_folder(path)
   if servable:
     return ModelFile(interface.SAVED_MODEL, servable)
-  if os.path.isfile(path) and not _CHECKPOINT_PART.search(path):
+  if os.path.isfile(path) and not _CHECKPOINT_FILE.search(path):
     return ModelFile(_kind_of_file(path, name), path)
   if os.path.exists(path) and not os.path.isdir(path) and (
       not os.path.isfile(path)):

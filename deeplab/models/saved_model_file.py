@@ -22,8 +22,8 @@ _METHOD = 'tensorflow/serving/predict'
 _SCHEMA_VERSION = 1
 _KIND = 'a SavedModel, as export_model.py writes it'
 # File and folder names inside TensorFlow's own SavedModels.
-_PARTS = (constants.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
-          'fingerprint.pb', 'keras_metadata.pb')
+_ENTRIES = (constants.SAVED_MODEL_FILE, 'variables', 'assets', 'assets.extra',
+            'fingerprint.pb', 'keras_metadata.pb')
 
 
 class SavedModel(NamedTuple):
@@ -120,7 +120,7 @@ def check_replaceable(folder: str) -> None:
   if not os.path.isdir(folder):
     raise InputError('{}: is a file; expected a folder for the SavedModel, or '
                      'nothing'.format(folder))
-  others = sorted(set(os.listdir(folder)) - set(_PARTS))
+  others = sorted(set(os.listdir(folder)) - set(_ENTRIES))
   if others:
     raise InputError('{} holds {}, which is no part of a SavedModel; expected '
                      'nothing else there'.format(folder, some_of(others)))

@@ -51,9 +51,9 @@ def compute(counts: counts_lib.Counts, names: Sequence[str], *,
   draws = np.random.RandomState(seed).multinomial(
       number, np.full([number], 1.0 / number), size=resamples)
 
-  def share(part):
-    return _interval(part.sum() / pixels.sum(),
-                     draws.dot(part) / draws.dot(pixels), number)
+  def share(counted):
+    return _interval(counted.sum() / pixels.sum(),
+                     draws.dot(counted) / draws.dot(pixels), number)
 
   scores = {}
   if counts.matrices is not None:
