@@ -1,7 +1,6 @@
-"""What this machine can run of the suite, and the command to run next.
+"""Checks what this machine can run, and suggests the next commands.
 
-scripts/setup.sh says which environments there are. Needs no package, and no
-more than Python 3.6.
+scripts/setup.sh lists the environments. Needs only Python 3.6 and no package.
 """
 import ctypes
 import glob
@@ -23,7 +22,7 @@ from deeplab.system import hardware
 from deeplab.system import memory
 
 _GIB = 2 ** 30
-# States of an environment, of scripts/setup.sh.
+# States of an environment, from scripts/setup.sh.
 READY, UNTESTED, OUTDATED, MISSING = 'ready', 'untested', 'outdated', 'missing'
 _STATE_TEXTS = {
     READY: 'ready',
@@ -31,18 +30,18 @@ _STATE_TEXTS = {
     OUTDATED: 'not usable: unfinished, moved, or made for other requirements',
     MISSING: 'not made yet'}
 _SETUP_SECONDS = 120
-# Training at the documented size is killed below it.
+# With less memory, training at the documented size is killed.
 _LEAST_MEMORY = 4 * _GIB
 _VERIFIED = 'verified'
 
 
-# Fields of a line of scripts/setup.sh --state: 'tensorflow' is the version that
-# the environment has or would have, 'python' that of its Python ('-': there is
-# none that runs), 'base' and 'base_path' the Python to make it from ('-': none
-# found), and 'wanted' the versions of Python that would do, in words.
+# Fields of a line of scripts/setup.sh --state. 'tensorflow': the version that
+# the environment has or would have. 'python': its Python version ('-': none
+# runs). 'base', 'base_path': the Python to build it from ('-': none found).
+# 'wanted': a description of the Python versions allowed.
 _FIELDS = ('name', 'state', 'tensorflow', 'python', 'base', 'base_path',
            'wanted')
-# Findings are dicts and lists, as --json prints them.
+# Findings are dicts and lists, as printed by --json.
 Findings = Dict[str, Any]
 
 
@@ -51,15 +50,15 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
 
   Args:
     root: the repository.
-    data_dir: folder of ADE20K, or of its TFRecords.
+    data_dir: folder with ADE20K or its TFRecords.
     published_dir: folder of the published files.
 
   Returns:
-    Dict of 'machine' (texts by name), 'problems' (a line for each thing that
-    keeps something from running), 'environments' (of environments_of), 'gpu'
-    (gpu_of each, by environment), 'data' (of data_set), 'published' (by path:
-    'verified', 'missing' or 'another file'), 'usable' (whether the suite runs
-    here, once the steps are done) and 'steps' (of next_steps).
+    Dict of 'machine' (texts by name), 'problems' (a line for each),
+    'environments' (from environments_of), 'gpu' (from gpu_of, by environment),
+    'data' (from data_set), 'published' (by path: 'verified', 'missing' or
+    'another file'), 'usable' (whether the suite runs here after the steps) and
+    'steps' (from next_steps).
 
   Raises:
     InputError: the repository lacks its list of published files.
@@ -108,11 +107,11 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
 
 def environments_of(
     root: str) -> Tuple[List[Dict[str, Any]], Optional[str]]:
-  """Asks scripts/setup.sh.
+  """Reads the environments from scripts/setup.sh.
 
   Returns:
-    (environments: dicts of _FIELDS and 'runs', whether scripts run in it; its
-    error or None).
+    (environments, error or None). Environments are dicts of _FIELDS and 'runs',
+    whether scripts run in it.
   """
   try:
     done = subprocess.run(
@@ -135,15 +134,15 @@ def environments_of(
 
 def gpu_of(root: str, found: Dict[str, Any],
            gpus: List[hardware.Gpu]) -> Tuple[bool, str]:
-  """Says whether an environment would use the first GPU.
+  """Checks whether an environment would use the first GPU.
 
   Args:
     root: the repository.
     found: the environment.
-    gpus: of machine.gpus.
+    gpus: from hardware.gpus.
 
   Returns:
-    (whether it would, why or why not).
+    (whether it would, reason).
   """
   cuda = environment.CUDA[found['name']]
   if cuda is None:
@@ -169,7 +168,7 @@ def gpu_of(root: str, found: Dict[str, Any],
 
 
 def _has_cuda(root, name, version):
-  """Whether TensorFlow would find CUDA: as packages, or on the system."""
+  """Returns whether TensorFlow would find CUDA in packages or on the system."""
   if glob.glob(os.path.join(root, '.venvs', name, 'lib', 'python*',
                             'site-packages', 'nvidia', 'cuda_runtime')):
     return True
@@ -189,14 +188,14 @@ def data_set(folder: str) -> Dict[str, Any]:
   """Counts the files of ADE20K.
 
   Args:
-    folder: ADE20K as the download makes it, its pairs, or TFRecords.
+    folder: folder of the download, of the pairs, or of TFRecords.
 
   Returns:
-    Dict of 'folder', 'counts' (by 'images/training' and so on: number of files
-    found, and expected), 'has_pairs', 'records_dir' (where TFRecords are, or
-    would be), 'records' (by split: such as '3 pairs in 4 shards'),
-    'has_records', 'missing_bytes' (what downloading, unpacking and converting
-    would add) and 'free_bytes'.
+    Dict of 'folder', 'counts' (numbers of files found and expected, by
+    'images/training' and so on), 'has_pairs', 'records_dir' (folder for
+    TFRecords), 'records' (such as '3 pairs in 4 shards', by split),
+    'has_records', 'missing_bytes' (disk space needed to download, unpack and
+    convert) and 'free_bytes'.
   """
   inner = os.path.join(folder, download.DATA)
   pairs = inner if os.path.isdir(inner) else folder
@@ -227,7 +226,7 @@ def data_set(folder: str) -> Dict[str, Any]:
 
 
 def _records(folder, split):
-  """Returns (text, whether all shards and their description are there)."""
+  """Returns (text, whether all shards and their description exist)."""
   shards = sum(os.path.isfile(os.path.join(
       folder, constants.shard_name(split, index)))
                for index in range(constants.NUM_SHARDS))
@@ -250,7 +249,7 @@ def _records(folder, split):
 
 
 def next_steps(findings: Findings) -> List[Dict[str, str]]:
-  """Returns what to do, in order: dicts of 'why' and 'command'.
+  """Returns the next steps in order: dicts of 'why' and 'command'.
 
   The commands are for bash, in the repository's folder.
   """
@@ -289,7 +288,7 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
         'free{}'.format(missing / 1e9, free / 1e9,
                         '' if missing < free else ': TOO LITTLE'),
         './download_and_convert_ade20k.sh')
-  # tf2 does not evaluate checkpoints.
+  # The tf2 environment does not evaluate checkpoints.
   names = [name for name in running or makeable if name != 'tf2'] or ['tf1']
   add('evaluate the published float checkpoint',
       '.venvs/{}/bin/python eval.py --checkpoint_dir=checkpoints/float '
@@ -301,11 +300,11 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
 
 
 def page(findings: Findings, root: str) -> str:
-  """Returns the findings as text for people, without a final newline.
+  """Returns the findings as human-readable text without a final newline.
 
   Args:
-    findings: of examine.
-    root: the repository, where the commands are to be run.
+    findings: from examine.
+    root: the repository, where the commands run.
   """
   data, published = findings['data'], findings['published']
   verified = list(published.values()).count(_VERIFIED)
@@ -356,5 +355,5 @@ def _gib(bytes_):
 
 
 def _numbers(version):
-  """Returns '535.104.05' as (535, 104, 5); () if it is no version."""
+  """Parses '535.104.05' to (535, 104, 5); (): no version."""
   return tuple(map(int, re.findall(r'\d+', version)))

@@ -1,4 +1,4 @@
-"""Predictions of a model, laid over pictures of any shape."""
+"""Draws predictions of a model over pictures of any shape."""
 import contextlib
 import glob
 import logging
@@ -22,39 +22,39 @@ from deeplab.system import progress
 _LOG = logging.getLogger(__name__)
 SUMMARY = 'overlays.json'
 _OVERLAY, _LABELS = '.overlay.png', '.labels.png'
-# Least width of a legend in pixels; pictures may be 1 pixel wide.
+# Minimum width of a legend in pixels; pictures may be 1 pixel wide.
 _LEAST_LEGEND = 240
-# Width of a picture at which the legend's letters are twice as large.
+# Width of a picture that doubles the size of the legend's letters.
 _LEGEND_STEP = 1200
 _GAP = 8
-# Classes with less of a picture are in the summary, not in the legend.
+# Smaller shares of a picture are in the summary but not in the legend.
 _LEAST_SHARE = 5e-4
 
 
 class Result(NamedTuple):
-  """The pictures that were made."""
-  # Paths of the pictures that were written, in order.
+  """The pictures written."""
+  # Paths of the overlays, in order.
   overlays: List[str]
   # Content of the summary file.
   summary: Dict[str, Any]
 
 
 def make(options: options_lib.OverlayOptions) -> Result:
-  """Labels pictures and writes them with the labels laid over.
+  """Labels pictures and writes them with overlaid labels.
 
-  For each picture NAME it writes NAME.overlay.png and, if asked for,
-  NAME.labels.png, both of the picture's own size; the legend is below it. All
-  files appear together at the end.
+  For each picture NAME it writes NAME.overlay.png and, if requested,
+  NAME.labels.png, both at the picture's own size with a legend below the
+  overlay. All files appear together at the end.
 
   Raises:
-    InputError: the model or the pictures cannot be used, or another file has
-      the name of an output.
+    InputError: the model or the pictures cannot be used, or a file that no run
+      wrote has the name of an output.
   """
   model = open_model.find(options.model)
   paths = pictures.list_pictures(options.pictures)
   given = option('output_dir', options.output_dir)
   if os.path.isdir(options.pictures):
-    # The overlays would be taken for pictures the next time.
+    # Otherwise the next run would read the overlays as pictures.
     files.check_folder(
         given, options.output_dir, inputs=[os.path.dirname(paths[0])])
   paths, left_out = pictures.check(paths, options.skip_bad)
@@ -121,7 +121,7 @@ def _shares(labels: np.ndarray) -> List[Tuple[int, float]]:
 
 def _with_legend(painted: np.ndarray, classes: List[int],
                  label_map: label_maps.LabelMap) -> np.ndarray:
-  """Puts a legend below a picture, in letters that fit the picture's size."""
+  """Puts a legend below a picture; letters scale with the picture."""
   height, width, _ = painted.shape
   times = 1 + width // _LEGEND_STEP
   legend = np.asarray(visualize.legend(

@@ -1,10 +1,10 @@
 """Measurements of the suite in several environments; see scripts/benchmark.py.
 
-    cases    table of the cases, their files, and the goals
+    cases    cases, their files, and the goals
     driver   one process for each measurement; the cases of a group take turns
-    worker   the script that such a process runs
+    worker   script of such a process
     results  medians, ratios, tables, JSON
 
-The work is in network, graphs, images and lite. Only these import TensorFlow,
-or an interpreter of TFLite files.
+Only the measured functions, in network, graphs, images and lite, import
+TensorFlow or a TFLite interpreter.
 """

@@ -1,4 +1,4 @@
-"""The table of cases, the files they need, and the goals."""
+"""Benchmark cases, the files they need, and the goals."""
 import time
 from typing import (
   Any,
@@ -17,32 +17,32 @@ from deeplab.system import environment
 
 ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
 
-# A work is a function in this package: 'module.function'. It gets Sizes, a
-# function from the parts of a name to a path, and settings as keyword
-# arguments. It returns seconds for each item and details for the table, or
-# None if it makes a file.
+# A work is a function in this package: 'module.function'. Its arguments are
+# Sizes, a function that joins the words of a file's name to a path, and
+# settings as keyword arguments. It returns seconds for each item and details
+# for the table, or None if it makes a file.
 Paths = Callable[..., str]
 Measured = Tuple[float, str]
 
 
 class Sizes(NamedTuple):
-  """How much work a measurement is."""
+  """Sizes of the measured work."""
   # Side of the network's input and longer side of the pictures, in pixels.
   side: int = 512
   picture_side: int = 683
   # Images in a training step.
   batch: int = 4
-  # Pictures that are built and preprocessed: so many that the start of a script
-  # does not count.
+  # Pictures to build and preprocess: enough to make a script's start
+  # negligible.
   pictures: int = 192
-  # Pictures that are evaluated.
+  # Pictures to evaluate.
   evaluated: int = 32
   # Pictures to calibrate on.
   calibration: int = 4
-  # Images of the two runs whose memory is compared.
+  # Images of two runs that compare memory.
   few: int = 40
   many: int = 400
-  # A measurement repeats its work until so many seconds have passed.
+  # A measurement repeats its work for this time.
   seconds: float = 6.0
 
 
@@ -57,12 +57,12 @@ class Case(NamedTuple):
   environment: str
   work: str
   settings: Dict[str, Any]
-  # The result is in seconds for each of these.
+  # The unit: results are in seconds for each item.
   item: str
 
   @property
   def key(self) -> str:
-    """Names the case on one line."""
+    """Returns the name of the case."""
     return '{}/{}/{}'.format(self.group, self.environment, self.name)
 
 
@@ -73,25 +73,25 @@ class Group(NamedTuple):
   item: str
   # Keys of FILES, in the order to make them.
   files: Tuple[str, ...]
-  # (name, environments, work, settings). Environments in a tuple are all
-  # measured; of a list, the first one that exists.
+  # (name, environments, work, settings). A tuple: all environments are
+  # measured; a list: only the first one that exists.
   rows: Sequence[
       Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]]
-  # None: as many as are asked for.
+  # None: no limit.
   most_rounds: Optional[int] = None
 
 
 class Goal(NamedTuple):
-  """A wanted ratio of two cases, given by their keys."""
+  """A target ratio of two cases, named by their keys."""
   text: str
   case: str
   against: str
-  # 'at least': so many times faster; 'under': of what the other one takes.
+  # 'at least': speed-up; 'under': share of the other case.
   sense: str
   bound: float
   # 'seconds' or 'peak_bytes'.
   quantity: str = 'seconds'
-  # Why it may not be met.
+  # Why the goal may be missed.
   reason: str = ''
 
 
@@ -100,11 +100,11 @@ _PTQ = ('tf2', 'modern')
 _ANY = ('tf1', 'modern', 'tf2')
 _TRAIN = 'network.train_step'
 _LITE = 'lite.predict'
-# The reference's loss, and TensorFlow's default way with memory.
+# The reference's loss, and TensorFlow's default memory allocation.
 _AS_REFERENCE = {'one_hot': True, 'pooled': False}
 
-# Files that cases need, each made once: work, settings, and the environments
-# that can make it, the preferred one first.
+# Files that cases need, made once: work, settings, and the environments that
+# can make it, preferred first.
 FILES: Dict[str, Tuple[str, Dict[str, Any], Tuple[str, ...]]] = {
     'pictures': ('images.paint', {}, _ANY),
     'records': ('images.build', {}, _ANY),
@@ -115,7 +115,7 @@ FILES: Dict[str, Tuple[str, Dict[str, Any], Tuple[str, ...]]] = {
     'qat model': ('graphs.convert', {'quantized': True}, _BOTH),
     'ptq model': ('graphs.quantize', {}, _PTQ),
 }
-# What each is made from comes before it.
+# Each file follows its inputs.
 _RECORDS = ('pictures', 'records')
 _PREPROCESSED = _RECORDS + ('preprocessed',)
 _FLOAT_MODEL = ('float graph', 'float model')
@@ -124,9 +124,9 @@ _PTQ_MODEL = _PREPROCESSED + ('float graph', 'ptq model')
 
 
 def _lite_group(kind, title, files):
-  """The group of one TFLite file in every interpreter."""
+  """Returns the group of one TFLite file in every interpreter."""
   rows = [('1 thread', ('tf2', 'modern'), _LITE, {'model': kind, 'threads': 1}),
-          # 2.2's interpreter has no other number of threads.
+          # TensorFlow 2.2's interpreter has one thread.
           ('2 threads', ('modern',), _LITE, {'model': kind, 'threads': 2})]
   return Group('tflite_' + kind, 'TFLite interpreter, ' + title, 'image',
                files, rows)
@@ -250,16 +250,16 @@ def cases_of(group: Group, environments: Container[str]) -> List[Case]:
 def seconds_each(function: Callable[[], object], seconds: float,
                  items: float = 1,
                  before: Callable[[], object] = lambda: None) -> float:
-  """Calls a function until time is up, at least once.
+  """Calls a function repeatedly, at least once.
 
   Args:
     function: takes no arguments.
-    seconds: how long to go on calling it.
-    items: number of things that one call does.
-    before: called before each call; its time does not count.
+    seconds: duration of the repetition.
+    items: number of items in one call.
+    before: called before each call; not timed.
 
   Returns:
-    Seconds for each item, by the wall clock.
+    Wall-clock seconds for each item.
   """
   calls = 0
   passed = 0.0

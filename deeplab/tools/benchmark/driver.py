@@ -1,7 +1,7 @@
-"""Runs cases: a new process for each measurement; those of a group take turns.
+"""Runs each measurement in a new process; the cases of a group take turns.
 
-If the machine becomes slower for a while, it does so for everything that is
-compared. A process of its own gives each case its own peak memory.
+So a temporary slowdown of the machine affects all compared cases, and each case
+has its own peak memory.
 """
 import json
 import logging
@@ -20,7 +20,7 @@ _WORKER = os.path.join(os.path.dirname(os.path.realpath(__file__)), 'worker.py')
 
 
 class WorkError(Exception):
-  """A worker failed; the message is the last line that it printed."""
+  """A worker failed; the message is its last printed line."""
 
 
 class Result(NamedTuple):
@@ -31,15 +31,15 @@ class Result(NamedTuple):
   item: str
   # For each item, by round; empty if the case failed.
   seconds: List[float]
-  # Largest of all rounds.
+  # Maximum of all rounds.
   peak_bytes: int = 0
   detail: str = ''
-  # None, or why there is no result.
+  # Why there is no result, or None.
   error: Optional[str] = None
 
   @property
   def median(self) -> Optional[float]:
-    """Median of the rounds, in seconds for each item; None: it failed."""
+    """Median of the rounds in seconds for each item; None: failed."""
     return statistics.median(self.seconds) if self.seconds else None
 
 
@@ -58,8 +58,8 @@ class Benchmark:
     Args:
       pythons: dict from environment to its interpreter.
       sizes: cases.Sizes.
-      rounds: how often each case is measured.
-      folder: folder for all files; exists.
+      rounds: number of measurements of each case.
+      folder: existing folder for all files.
     """
     self._pythons, self._sizes = pythons, sizes
     self._rounds, self._folder = rounds, folder
@@ -68,7 +68,7 @@ class Benchmark:
     self.results: List[Result] = []
 
   def run(self, groups: Sequence[cases_lib.Group]) -> None:
-    """Measures groups of cases, one after the other; fills `results`."""
+    """Measures groups one after the other; fills `results`."""
     for group in groups:
       cases = cases_lib.cases_of(group, self._pythons)
       try:
@@ -94,7 +94,7 @@ class Benchmark:
     _LOG.info('%s: made in %s', name, able[0])
 
   def _measure(self, cases, rounds):
-    """Returns the Results of cases, which are measured in turn."""
+    """Measures cases in turn; returns their Results."""
     results = [Result(case.group, case.name, case.environment, case.item, [])
                for case in cases]
     for number in range(rounds):
@@ -118,10 +118,10 @@ class Benchmark:
 
   def work(self, environment: str, work: str,
            settings: Dict[str, Any]) -> Dict[str, Any]:
-    """Does a work in a new process.
+    """Runs a work in a new process.
 
     Args:
-      environment: whose interpreter runs it.
+      environment: environment of the interpreter.
       work: such as 'network.forward'; see cases.
       settings: keyword arguments for it.
 
@@ -154,7 +154,7 @@ class Benchmark:
 
 
 def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
-  """Finds the interpreters of environments; logs which are missing.
+  """Finds the interpreters of environments; logs missing ones.
 
   Args:
     wanted: list of names, or NAME=PYTHON for an interpreter elsewhere.
@@ -188,7 +188,7 @@ def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
 
 
 def find_groups(names: Sequence[str]) -> List[cases_lib.Group]:
-  """Returns the cases.Group of names; without names all.
+  """Returns the named cases.Groups; without names, all.
 
   Raises:
     InputError: an unknown name.

@@ -1,4 +1,4 @@
-"""Frozen graphs and TFLite files of a network with random weights."""
+"""Exports and converts a network with random weights."""
 import os
 from typing import Any, Dict
 
@@ -65,9 +65,9 @@ def calibrate_more(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
 
 def predict_as_calibrated(
     sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
-  """Measures a pass of the kernels that calibration runs, and nothing else."""
+  """Measures only the inference that calibration runs."""
   options: Dict[str, Any] = {}
-  # Without a choice of kernels, as in 2.2, these are the only ones.
+  # TensorFlow 2.2 has no choice of kernels: it only has these.
   kernels = getattr(tf.lite.experimental, 'OpResolverType', None)
   if kernels:
     options['experimental_op_resolver_type'] = (
@@ -83,7 +83,7 @@ def predict_as_calibrated(
 
 
 def _quantize(paths, name, images):
-  """Calibrates on so many images, and converts; returns seconds."""
+  """Quantizes with a number of calibration images; returns seconds."""
   calibration = options_lib.CalibrationOptions(
       dataset_dir=paths('preprocessed'),
       graph_def=paths('float', constants.FROZEN_GRAPH),

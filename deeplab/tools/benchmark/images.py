@@ -1,4 +1,4 @@
-"""Pictures, records and preprocessed images: made, and measured."""
+"""Makes pictures, records and preprocessed images, and measures this."""
 import itertools
 import os
 import shutil
@@ -17,9 +17,9 @@ from deeplab.data import synthetic
 from deeplab.tools.benchmark import cases
 from deeplab.tools.benchmark import network
 
-# The splits that are preprocessed, and evaluated.
+# Splits for preprocessing and for evaluation.
 _MANY, _FEW = 'train', 'val'
-# As gen_preprocessed_data.py compresses.
+# PNG compression of gen_preprocessed_data.py.
 _COMPRESSION = 1
 
 
@@ -42,7 +42,7 @@ def build_again(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
 
 
 def _measured(function, sizes, paths, folder, *arguments):
-  """Measures how long a function takes to make a folder of all pictures."""
+  """Measures a function that writes a folder from all pictures."""
   def make():
     function(paths, folder, *arguments)
 
@@ -89,7 +89,7 @@ def _preprocess_options(sizes):
 
 def preprocess_one_by_one(
     sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
-  """Measures the same in a loop, without any parallel work."""
+  """Measures preprocessing in a loop, without parallel work."""
   return _measured(_write_one_by_one, sizes, paths, paths('written'),
                    _preprocess_options(sizes))
 
@@ -101,7 +101,7 @@ def _write_one_by_one(paths, folder, options):
     example = records.parse_example(serialized)
     image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
     label = tf.image.decode_png(example['label_encoded'], channels=1)
-    # As research/deeplab does, before anything else.
+    # research/deeplab casts first, too.
     pair = preprocess_lib.for_evaluation(
         tf.cast(image, tf.float32), tf.cast(label, tf.int32), options)
     with tf.Session() as session:

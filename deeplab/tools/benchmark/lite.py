@@ -1,4 +1,4 @@
-"""TFLite models: the interpreter, and the evaluation script."""
+"""Measures TFLite inference and evaluation."""
 import itertools
 import os
 import subprocess
@@ -18,7 +18,7 @@ _SCRIPT = os.path.join(
 
 def predict(sizes: cases.Sizes, paths: cases.Paths, *, model: str,
             threads: int) -> cases.Measured:
-  """Measures the labels of one image; model is 'float', 'ptq' or 'qat'."""
+  """Measures inference on one image; model is 'float', 'ptq' or 'qat'."""
   predictor = interpreters.TflitePredictor(
       paths(model + '.tflite'), num_threads=threads)
   image = np.random.RandomState(0).uniform(
@@ -36,7 +36,7 @@ def evaluate(sizes: cases.Sizes, paths: cases.Paths, *,
   for name in (constants.PREPROCESSED_IMAGES,
                constants.PREPROCESSED_ANNOTATIONS):
     os.makedirs(os.path.join(folder, name))
-    # There may be more links than pairs.
+    # Pairs repeat if `count` is larger.
     names = itertools.cycle(sorted(os.listdir(os.path.join(source, name))))
     for number, each in zip(range(count), names):
       os.link(os.path.join(source, name, each), os.path.join(

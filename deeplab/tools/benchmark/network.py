@@ -1,4 +1,4 @@
-"""Training steps, training on several hosts, the forward pass, evaluation."""
+"""Measures training, on one or several hosts, inference and evaluation."""
 import contextlib
 import os
 import subprocess
@@ -27,9 +27,9 @@ _SEED = 4
 _EVALUATED_SPLIT = 'val'  # the smaller one
 _LAUNCHER = os.path.join(
     environment.REPOSITORY, 'scripts', 'launch_local.py')
-# The difference of two runs on several hosts is the time of steps alone.
+# The difference of two runs on several hosts excludes their start.
 _FEW_STEPS, _MORE_STEPS = 2, 14
-# What the documented command lines say.
+# Flags of the documented command.
 _FLOAT_TRAINING = {'optimizer': 'adam', 'adam_learning_rate': 5e-6,
                    'fine_tune_batch_norm': False}
 _QAT_TRAINING = {'base_learning_rate': 1e-6, 'fine_tune_batch_norm': True}
@@ -37,24 +37,24 @@ _QAT_TRAINING = {'base_learning_rate': 1e-6, 'fine_tune_batch_norm': True}
 
 def model_options(sizes: cases.Sizes,
                   **changes: Any) -> options_lib.ModelOptions:
-  """The published network at the benchmark's size, but for the changes."""
+  """Returns options of the published network at the benchmark's size."""
   return options_lib.ModelOptions(
       crop_size=(sizes.side, sizes.side), decoder_output_stride=(4,), **changes)
 
 
 def preprocess_options(sizes: cases.Sizes) -> options_lib.PreprocessOptions:
-  """Resizing as the documented command lines have it."""
+  """Returns resizing options of the documented commands."""
   return options_lib.PreprocessOptions(
       crop_size=(sizes.side, sizes.side), min_resize_value=sizes.side,
       max_resize_value=sizes.side, resize_factor=16)
 
 
 def initialize(session: tf.Session) -> None:
-  """Gives the variables of the session's graph values.
+  """Initializes the variables of the session's graph.
 
-  Weights are scaled to keep the size of activations, as trained ones do: the
-  network's own initial values make them vanish, and arithmetic on numbers
-  that are all but 0 is slow.
+  Weights are scaled to preserve the magnitude of activations, like trained
+  ones. The network's own initial values make activations vanish, and arithmetic
+  on numbers of almost 0 is slow.
 
   Args:
     session: its graph is the default graph.
@@ -84,7 +84,7 @@ def train_step(
   Args:
     sizes: cases.Sizes.
     unused_paths: not needed.
-    one_hot: compute the loss as the reference does, not as the suite does.
+    one_hot: compute the loss like the reference.
     quantization: implementation of fake quantization, or None for float.
     fused: TrainOptions.fused_step.
   """
@@ -108,7 +108,7 @@ def train_step(
   run = session.make_callable(step.train_op, [images, labels])
   batch = (random.uniform(0, 255, shape + [3]).astype(np.float32),
            random.randint(0, constants.NUM_CLASSES, shape + [1], np.int32))
-  # The first runs take longer; they are not measured.
+  # Warm-up runs are not measured.
   for _ in range(2):
     run(*batch)
   return cases.seconds_each(lambda: run(*batch), sizes.seconds), ''
@@ -117,7 +117,7 @@ def train_step(
 def one_hot_sum(logits: tf.Tensor, labels: tf.Tensor,
                 unused_label_weights: Sequence[float] = (), *,
                 is_fused: bool = False) -> losses.Sum:
-  """Stands in for losses.sum_over_pixels; computes as the reference does."""
+  """Replaces losses.sum_over_pixels by the reference's computation."""
   assert not is_fused
   logits = layers.resize_bilinear(
       logits, labels.shape.as_list()[1:3], align_corners=True)
@@ -134,10 +134,10 @@ def train_on_hosts(sizes: cases.Sizes, paths: cases.Paths, *,
                    hosts: int) -> cases.Measured:
   """Measures training by several processes, for each image.
 
-  They share this machine's cores: this shows the cost of working together, not
-  the gain from more machines.
+  They share this machine's cores, so this shows the overhead of distribution,
+  not the speed-up by more machines.
   """
-  # The documented flags, but from random weights.
+  # Uses the documented flags with random weights.
   command = [
       sys.executable, _LAUNCHER, '--hosts={}'.format(hosts), '--',
       '--dataset_dir=' + paths('records'),
@@ -166,13 +166,13 @@ def train_on_hosts(sizes: cases.Sizes, paths: cases.Paths, *,
 
 def forward(sizes: cases.Sizes, paths: cases.Paths, *,
             frozen: bool = False, batch: int = 1) -> cases.Measured:
-  """Measures the labels of images in memory.
+  """Measures inference on images in memory.
 
   Args:
     sizes: cases.Sizes.
-    paths: function from the parts of a name to a path.
+    paths: function from the words of a file's name to a path.
     frozen: run the frozen graph, not its checkpoint.
-    batch: number of images at a time.
+    batch: batch size.
   """
   predictor: interface.Predictor = (
       predictors.open_frozen_graph(paths('float', constants.FROZEN_GRAPH))
@@ -186,7 +186,7 @@ def forward(sizes: cases.Sizes, paths: cases.Paths, *,
 
 
 def evaluate(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
-  """Measures everything that eval.py does for an image after the first one."""
+  """Measures eval.py for each image after the first one."""
   predictor = _predictor(sizes, paths)
   predict = predictor.predict
   starts: List[float] = []

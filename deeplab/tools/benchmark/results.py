@@ -23,11 +23,11 @@ the resident set of the largest process.
 
 def ratio(numerator: driver.Result, denominator: driver.Result,
           quantity: str = 'seconds') -> float:
-  """Compares two results: the median of the ratios of their rounds.
+  """Returns the median of the ratios of two results' rounds.
 
   Args:
-    numerator: driver.Result.
-    denominator: driver.Result.
+    numerator: first result.
+    denominator: second result.
     quantity: 'seconds' or 'peak_bytes'.
   """
   if quantity == 'peak_bytes':
@@ -45,13 +45,12 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
 
   Returns:
     List of dicts: 'goal', 'wanted' (text), 'ratio' (float; None: not measured),
-    'met' (bool or None), 'reason' (text if the goal is not met and the reason
-    is known, else '').
+    'met' (bool or None), 'reason' (if known for a missed goal, else '').
   """
   measured = {}
   for result in results:
     if not result.error:
-      # '*': whichever environment was measured.
+      # '*' stands for any measured environment.
       for environment in (result.environment, '*'):
         measured['/'.join((result.group, environment, result.name))] = result
   found = []
@@ -74,14 +73,14 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
 def as_json(
     benchmark: driver.Benchmark, *, command: Sequence[str], rounds: int,
     sizes: cases_lib.Sizes, minutes: float) -> Dict[str, Any]:
-  """Returns a dict of everything that is known about a run.
+  """Returns all facts about a run as a dict.
 
   Args:
-    benchmark: driver.Benchmark that has run.
+    benchmark: a finished benchmark.
     command: the command line, without the program.
-    rounds: how often each case was measured.
+    rounds: number of measurements of each case.
     sizes: cases.Sizes.
-    minutes: how long the run took.
+    minutes: duration of the run.
   """
   return {
       'command': command, 'rounds': rounds, 'sizes': dict(sizes._asdict()),
@@ -97,11 +96,11 @@ def as_json(
 
 
 def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
-  """Lays goals and measurements out as aligned Markdown tables.
+  """Formats goals and measurements as aligned Markdown tables.
 
   Args:
-    content: dict, as from as_json.
-    results: list of driver.Result, of the same run.
+    content: dict from as_json.
+    results: results of the same run.
   """
   blocks = ['## Goals', _table(
       ['goal', 'wanted', 'measured', 'met'],
@@ -122,7 +121,7 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
 
 
 def _rows(results):
-  """Returns a row for each result; others are compared with the first one."""
+  """Returns a row for each result, compared with the first one."""
   measured = [result for result in results if not result.error]
   rows = []
   for result in results:
@@ -142,7 +141,7 @@ def _rows(results):
 
 
 def _table(header, rows):
-  """A Markdown table with columns of one width."""
+  """Formats an aligned Markdown table."""
   widths = [max(map(len, column)) for column in zip(header, *rows)]
   lines = [header, ['-' * width for width in widths]] + rows
   return '\n'.join(
@@ -151,7 +150,7 @@ def _table(header, rows):
 
 def as_markdown(content: Dict[str, Any],
                 results: Sequence[driver.Result]) -> str:
-  """Returns the whole of BENCHMARKS.md; arguments as for `tables`."""
+  """Returns the text of BENCHMARKS.md; arguments as for `tables`."""
   facts = list(content['machine'].items()) + [
       (name, ', '.join(' '.join(item) for item in versions.items()))
       for name, versions in content['environments'].items()] + [

@@ -1,7 +1,7 @@
-"""The script that does one work of `cases`, in a process of its own.
+"""Script that runs one work of `cases` in its own process.
 
-It takes a job as JSON and the path to write its answer to. It is started by its
-path, so that it uses the package around it, whatever the current folder has.
+Its arguments are a job as JSON and the path of the result. It is started by its
+path, so that it imports its own package, not one in the current folder.
 """
 import functools
 import importlib
@@ -22,18 +22,18 @@ _PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
 
 
 def _work(job):
-  """Does the work of a job.
+  """Runs the work of a job.
 
   Args:
-    job: dict with 'work', 'settings', 'sizes', 'folder'. If its setting
-      'pooled' is False, TensorFlow allocates memory in its own way; 'cores' is
-      the number of processors that this process may use.
+    job: dict with 'work', 'settings', 'sizes', 'folder'. The setting 'pooled':
+      False selects TensorFlow's default memory allocation. 'cores' is the
+      number of processors that this process may use.
 
   Returns:
     (seconds for each item, details), or None.
   """
   settings = dict(job['settings'])
-  # The process that started this one may have set it.
+  # The parent process may have set it.
   os.environ[environment.MEMORY_POOL] = (
       'true' if settings.pop('pooled', True) else 'false')
   cores = settings.pop('cores', None)
@@ -56,7 +56,7 @@ def _versions():
 
 
 def main() -> None:
-  """Does the work, and writes the answer."""
+  """Runs a job and writes the result."""
   silence.silence_tensorflow()
   seconds, detail = _work(json.loads(sys.argv[1])) or (None, '')
   peak = 1024 * max(  # Linux counts in KiB

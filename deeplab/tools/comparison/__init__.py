@@ -1,10 +1,10 @@
-"""Several models on the same images: how far they agree.
+"""Compares several models on the same images.
 
 samples      the images, with or without labels
 counts       predictions of the models, counted image by image
 statistics   scores, differences, and their intervals
-drawing      pictures of single images, and of where models differ
+drawing      pictures of predictions and of their differences
 charts       charts (needs matplotlib)
-page         one HTML file with everything (needs Jinja2)
-run          from options to a folder
+page         one self-contained HTML file (needs Jinja2)
+run          the whole comparison, from options to files
 """

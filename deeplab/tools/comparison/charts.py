@@ -1,4 +1,4 @@
-"""Charts of a comparison, as PNG; needs matplotlib."""
+"""Draws charts of a comparison as PNG; needs matplotlib."""
 import io
 import logging
 from typing import Any, Dict, List, NamedTuple
@@ -7,34 +7,33 @@ import numpy as np
 
 from deeplab.config import label_map as label_maps
 
-# Of models, in order: the palette of Okabe and Ito, which colour-blind people
-# can tell apart.
+# Colours of models: Okabe and Ito's palette for colour-blind readers.
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
            '#8c6d31', '#555555')
 _SCORES = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
            'miou_mlperf_app': 'mIoU, app', 'pixel_accuracy': 'pixel accuracy'}
 _INK, _FAINT = '#1a1a1a', '#d8d8d8'
-# Resolution of the page and of the files.
+# Resolutions of the page and of the files.
 _PAGE_DPI, _DPI = 96, 160
 _STYLE: Any = {
     'font.size': 9, 'font.family': 'DejaVu Sans', 'axes.edgecolor': '#888888',
     'axes.labelcolor': _INK, 'text.color': _INK, 'xtick.color': _INK,
     'ytick.color': _INK, 'axes.spines.top': False, 'axes.spines.right': False,
     'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True,
-    # Names of models may hold a dollar sign.
+    # Model names may contain a dollar sign.
     'text.parse_math': False,
     'legend.frameon': False, 'figure.facecolor': 'white'}
 
 
 class Chart(NamedTuple):
   """One chart."""
-  # Of its file, without ending.
+  # File name without extension.
   name: str
   title: str
-  # A sentence for those who do not see it.
+  # Alternative text.
   text: str
   png: bytes = b''
-  # In pixels of a page.
+  # In pixels of the page.
   width: int = 0
 
 
@@ -43,10 +42,10 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
   """Draws all charts.
 
   Args:
-    scores: of each model, by name, as in comparison.json.
-    label_map: of the classes.
+    scores: scores of each model, by name, as in comparison.json.
+    label_map: the label map of the classes.
   """
-  # It logs when it makes its cache of fonts.
+  # matplotlib logs when it builds its font cache.
   logging.getLogger('matplotlib').setLevel(logging.WARNING)
   import matplotlib
   matplotlib.use('Agg')
@@ -85,14 +84,14 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
 
 
 def colour(index: int) -> str:
-  """Returns the colour of a model, by its position, as HTML writes it."""
+  """Returns the HTML colour of a model by its index."""
   return COLOURS[index % len(COLOURS)]
 
 
 def _finished(pyplot, figure, chart):
-  """Returns a Chart with the picture of a figure, and closes that."""
+  """Returns a Chart with the picture of a figure; closes the figure."""
   out = io.BytesIO()
-  # Without a date and versions: equal inputs give equal bytes.
+  # Without date and version, equal inputs give equal bytes.
   figure.savefig(out, format='png', dpi=_DPI, bbox_inches='tight',
                  metadata={'Software': None})
   width = int(figure.get_figwidth() * _PAGE_DPI)
@@ -104,12 +103,12 @@ def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
   """Draws a group of bars for each text, one bar for each name.
 
   Args:
-    pyplot: matplotlib's.
-    chart: without its picture.
-    texts: beside the groups.
-    names: in the legend.
+    pyplot: matplotlib.pyplot.
+    chart: the chart without its picture.
+    texts: labels of the groups.
+    names: names in the legend.
     intervals: [names, texts] of dicts with value, low and high.
-    first_colour: position of the first name's colour.
+    first_colour: index of the first name's colour.
   """
   figure, axes = pyplot.subplots(
       figsize=(7.4, 1 + 0.15 * len(texts) * (len(names) + 0.7)))
@@ -119,7 +118,7 @@ def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
         np.array([one[end] for one in row], np.float64)  # None becomes NaN
         for end in ('value', 'low', 'high'))
     places = np.arange(len(texts)) + (index + 0.5) * height - 0.4
-    # No whisker without an interval.
+    # There is no whisker without an interval.
     whiskers = np.nan_to_num([values - low, high - values])
     axes.barh(places, values, height, label=name,
               color=colour(first_colour + index))
@@ -144,7 +143,7 @@ def _class_text(index, label_map):
 
 
 def _confusion(pyplot, matrix, name, index, classes, label_map):
-  """Draws a confusion matrix in shares of each label's pixels."""
+  """Draws a confusion matrix as shares of each label's pixels."""
   matrix = matrix[np.ix_(classes, classes)].astype(np.float64)
   totals = matrix.sum(axis=1, keepdims=True)
   # Rows without a label are NaN, which has no colour.

@@ -1,4 +1,4 @@
-"""Predictions of models, counted image by image."""
+"""Counts predictions of models image by image."""
 from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -15,7 +15,7 @@ from deeplab.tools.comparison import samples as samples_lib
 class Shown(NamedTuple):
   """An image with its label and all predictions, without padding."""
   name: str
-  # Share of its pixels on which the models differ.
+  # Share of the pixels on which the models differ.
   differing: float
   # [height, width, 3] uint8 RGB.
   image: np.ndarray
@@ -28,7 +28,7 @@ class Shown(NamedTuple):
 class Counts(NamedTuple):
   """Counts of all images; M models, C classes, N images."""
   names: List[str]
-  # int64 [N]: pixels of image, without padding.
+  # int64 [N]: number of pixels without padding.
   pixels: np.ndarray
   # int64 [N, M, M]: pixels on which two models agree.
   agreeing: np.ndarray
@@ -43,7 +43,7 @@ class Counts(NamedTuple):
 
 def count(predictors: Sequence[interface.Predictor],
           samples: samples_lib.Samples, *, most_different: int) -> Counts:
-  """Makes all models label all images; shows progress.
+  """Labels all images with all models; shows progress.
 
   Args:
     predictors: at least two.
@@ -51,7 +51,7 @@ def count(predictors: Sequence[interface.Predictor],
     most_different: number of images to keep with their predictions.
 
   Raises:
-    InputError: a model gives labels that are no classes.
+    InputError: a model returns labels that are no classes.
   """
   number, models = samples.number, len(predictors)
   classes = samples.label_map.num_classes
@@ -75,7 +75,7 @@ def count(predictors: Sequence[interface.Predictor],
         if matrices is not None:
           matrices[index, one] = _matrix(
               shown.label, prediction, predictors[one], classes)
-      # Of equal ones, the first.
+      # The sort is stable: the first of equal images stays.
       kept = sorted(kept + [shown], key=lambda one: -one.differing)
       kept = kept[:most_different]
       bar.update()
@@ -84,7 +84,7 @@ def count(predictors: Sequence[interface.Predictor],
 
 
 def _labelled(sample, predictors):
-  """Has all models label an image; returns a Shown."""
+  """Labels an image with all models; returns a Shown."""
   height, width = sample.size
   predictions = [
       predictor.predict(sample.image[np.newaxis])[0][:height, :width]

@@ -1,4 +1,4 @@
-"""Pictures of single images, and of where models differ."""
+"""Draws predictions for single images, and their differences."""
 import base64
 import io
 from typing import List, Sequence, Set, Tuple
@@ -11,33 +11,32 @@ from deeplab.config import label_map as label_maps
 from deeplab.evaluation import visualize
 from deeplab.tools.comparison import counts as counts_lib
 
-# Colours of pixels on which two models differ; colour-blind people can tell
-# them apart.
+# Colours of pixels on which two models differ, safe for colour-blind readers.
 FIRST_RIGHT = (0, 114, 178)
 OTHER_RIGHT = (230, 159, 0)
 NONE_RIGHT = (204, 51, 153)
 DIFFERENT = (213, 94, 0)
-# Pixels on which they agree are gray: brightness times one plus the other.
+# Other pixels are gray: brightness * _DIMMED + _GROUND.
 _DIMMED, _GROUND = 0.45, 120
-# Width in pixels that a title needs.
+# Minimum width, so that the title fits.
 _TITLE_WIDTH = 160
 _THUMBNAIL_SIZE = (256, 384)  # at most
 _JPEG_QUALITY = 82
 
 
-# A picture of an image: title, and [height, width, 3] uint8 RGB.
+# Title, and [height, width, 3] uint8 RGB.
 Panel = Tuple[str, np.ndarray]
 
 
 def panels(shown: counts_lib.Shown, names: Sequence[str],
            label_map: label_maps.LabelMap = label_maps.ADE20K
            ) -> List[Panel]:
-  """Paints an image, its label, all predictions, and where they differ.
+  """Paints an image, its label, all predictions and their differences.
 
   Args:
     shown: the image.
-    names: of the models.
-    label_map: what the classes are.
+    names: names of the models.
+    label_map: the label map of the classes.
   """
   def overlay(labels):
     return visualize.overlay(shown.image, labels, label_map=label_map)
@@ -53,16 +52,15 @@ def panels(shown: counts_lib.Shown, names: Sequence[str],
 
 
 def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
-  """Paints where the first model and another one differ.
+  """Paints the differences between the first model and another one.
 
   Args:
     shown: the image.
-    other: position of the other model.
+    other: index of the other model.
 
   Returns:
-    [height, width, 3] uint8 RGB: the image in dim gray, and the pixels on which
-    they differ in FIRST_RIGHT, OTHER_RIGHT or NONE_RIGHT; in DIFFERENT where
-    there is no label.
+    [height, width, 3] uint8 RGB: the image in dim gray, and different pixels in
+    FIRST_RIGHT, OTHER_RIGHT or NONE_RIGHT, or in DIFFERENT without a label.
   """
   first, second = shown.predictions[0], shown.predictions[other]
   gray = shown.image.mean(axis=2, keepdims=True) * _DIMMED + _GROUND
@@ -81,7 +79,7 @@ def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
 
 
 def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
-  """Returns the colours of difference_map, and their meaning.
+  """Returns (colour, meaning) pairs for difference_map.
 
   Args:
     first: name of the first model.
@@ -96,7 +94,7 @@ def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
 
 
 def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
-  """Returns the classes that have a colour in pictures of these images."""
+  """Returns the classes that are visible in pictures of these images."""
   found: Set[int] = {constants.IGNORE_LABEL}
   for one in shown:
     for labels in one.predictions + (
@@ -111,9 +109,9 @@ def sheet(found: Sequence[Panel], classes: Sequence[int],
   """Puts panels of one size side by side, with titles and a legend below.
 
   Args:
-    found: at least one.
-    classes: in the legend.
-    label_map: what the classes are.
+    found: at least one panel.
+    classes: classes in the legend.
+    label_map: the label map of the classes.
   """
   return visualize.sheet(
       [[pixels for _, pixels in found]], [title for title, _ in found],
@@ -123,7 +121,7 @@ def sheet(found: Sequence[Panel], classes: Sequence[int],
 def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:
   """Returns a small picture as a data URI, and its (width, height)."""
   image = Image.fromarray(pixels)
-  # It never enlarges.
+  # thumbnail() never enlarges.
   image.thumbnail(_THUMBNAIL_SIZE)
   out = io.BytesIO()
   image.save(out, 'JPEG', quality=_JPEG_QUALITY)
@@ -131,6 +129,6 @@ def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-  """Returns a file as the address that it is inlined by."""
+  """Returns a file's content as a data URI."""
   return 'data:{};base64,{}'.format(
       kind, base64.b64encode(content).decode('ascii'))

@@ -1,7 +1,7 @@
-"""A comparison as one HTML file that needs nothing else.
+"""Renders a comparison as one self-contained HTML file.
 
-page.html is its template, with styles and the script that sorts tables. Charts
-and pictures are inlined. The page forbids itself to load anything.
+page.html is the template, with styles and a script that sorts tables. Charts
+and pictures are inlined. A content security policy forbids loading anything.
 """
 import os
 from typing import Any, Dict, List
@@ -14,8 +14,8 @@ from deeplab.tools.comparison import counts as counts_lib
 from deeplab.tools.comparison import drawing
 from deeplab.tools.comparison import statistics as statistics_lib
 
-_NONE = '–'  # an en dash, if there is no number
-# Rows of the table of images; the rest is in the JSON.
+_NONE = '–'  # en dash for a missing number
+# Most rows in the table of images; the JSON has all.
 _MOST_ROWS = 2000
 _OTHER_SCORES = {
     'miou_kept_classes': 'mIoU, kept', 'miou_mlperf_app': 'mIoU, app',
@@ -28,9 +28,9 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
 
   Args:
     numbers: content of comparison.json.
-    counts: with the images to show.
+    counts: the counts, with the images to show.
     charts: all charts.
-    sheets: paths, from the page, of the images to show in full size.
+    sheets: paths of the full-size images, relative to the page.
   """
   import jinja2
   environment = jinja2.Environment(
@@ -55,7 +55,7 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
       shown=_shown(counts, names, sheets),
       classes_shown=drawing.classes_shown(counts.shown),
       map_legend=drawing.map_legend(names[0], bool(scores)),
-      # Python's sort keeps the order of equal ones.
+      # Python's sort is stable.
       images=sorted(numbers['by_image'], key=lambda image: (
           -image['differing']))[:_MOST_ROWS],
       confusions=statistics_lib.confusions, colour=charts_lib.colour,
@@ -65,7 +65,7 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
 
 
 def _labelled_classes(scores):
-  """Returns (class, share of the labelled pixels) of labelled classes."""
+  """Returns (class, share of the labelled pixels) for labelled classes."""
   pixels = [one['pixels'] for one in scores['classes']]
   return [(index, count / sum(pixels)) for index, count in enumerate(pixels)
           if index != constants.IGNORE_LABEL and count]
@@ -81,8 +81,8 @@ def _shown(counts, names, sheets):
 
 
 def _printable(value):
-  """Escapes what is no visible character; names may hold anything."""
-  # Not markup, which is a subclass of str.
+  """Escapes invisible characters, because names may contain any."""
+  # The exact type excludes Markup, a subclass of str.
   return errors.printable(value) if type(value) is str else value
 
 

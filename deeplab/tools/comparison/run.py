@@ -1,4 +1,4 @@
-"""From options to a folder with everything that a comparison tells."""
+"""Runs a comparison and writes its folder."""
 import contextlib
 import glob
 import importlib
@@ -24,7 +24,7 @@ from deeplab.tools.comparison import statistics as statistics_lib
 
 PAGE, NUMBERS = 'index.html', 'comparison.json'
 _CHARTS, _IMAGES = 'charts', 'images'
-# All files of a comparison. The numbers show who wrote the others.
+# Patterns of all files of a comparison. The numbers identify a run's folder.
 _FILES = (PAGE, _CHARTS + '/scores.png', _CHARTS + '/iou.png',
           _CHARTS + '/iou_differences.png', _CHARTS + '/confusion_[0-9].png',
           _CHARTS + '/confusion_[0-9][0-9].png',
@@ -33,7 +33,7 @@ _PACKAGES = ('jinja2', 'matplotlib')
 
 
 class Result(NamedTuple):
-  """What was made."""
+  """The page written."""
   # Path of the page, and its size in bytes.
   page: str
   page_bytes: int
@@ -45,16 +45,13 @@ def compare(models: Sequence[Tuple[str, str]],
   """Compares models and writes the page, its pictures and the numbers.
 
   Args:
-    models: (name, path) of each, at least two; others are compared with the
-      first one.
-    options: ComparisonOptions.
-
-  Returns:
-    What was made.
+    models: (name, path) of at least two models; the others are compared with
+      the first one.
+    options: images and output folder.
 
   Raises:
-    InputError: models or images that cannot be used, or have different
-      classes; a folder with files of others; or a package is missing.
+    InputError: models or images cannot be used or have different classes, the
+      folder has other files, or a package is missing.
   """
   _check_packages()
   samples_lib.check(options)
@@ -69,7 +66,7 @@ def compare(models: Sequence[Tuple[str, str]],
     with contextlib.ExitStack() as stack:
       predictors = _open(found, options, stack)
       if options.label_map or options.pictures and not model_map:
-        # Images with labels have names for the classes.
+        # Images with labels bring their own label map.
         model_map = max((
             open_model.classes_of(model, predictor, options.label_map)
             for model, predictor in zip(found, predictors)),
@@ -120,7 +117,7 @@ def _check_inputs(given, options, models):
 
 def _label_map(found: Sequence[open_model.ModelFile]
                ) -> Optional[label_maps.LabelMap]:
-  """Returns the label map of all models; None: no model has one."""
+  """Returns the label map shared by all models; None: no model has one."""
   known = [(model.path, label_map) for model, label_map in zip(
       found, map(open_model.label_map_of, found)) if label_map]
   return label_maps.agreed(*known) if known else None
@@ -129,12 +126,12 @@ def _label_map(found: Sequence[open_model.ModelFile]
 def _open(found: Sequence[open_model.ModelFile],
           options: options_lib.ComparisonOptions,
           stack: contextlib.ExitStack) -> List[interface.Predictor]:
-  """Opens models; all take images of one size."""
+  """Opens models and checks that their input sizes are equal."""
   threads = parallel.worker_count(options.num_threads)
   opened: Dict[int, interface.Predictor] = {}
   size = options.crop_size
   first = ''
-  # A checkpoint takes the size of the files.
+  # Checkpoints are last because they adopt the size of the other models.
   for place in sorted(range(len(found)), key=lambda place: (
       found[place].kind == interface.CHECKPOINT)):
     model = found[place]
@@ -175,7 +172,7 @@ def _write(folder, numbers, counts):
 
 
 def summary_lines(result: Result) -> List[str]:
-  """Describes a Result in lines of text, for people."""
+  """Returns human-readable lines about a Result."""
   numbers = result.numbers
   names = [model['name'] for model in numbers['models']]
   width = max(map(len, names))

@@ -1,4 +1,4 @@
-"""The images that models are compared on: records, PNG folders, or any."""
+"""Reads images to compare models on: records, PNG folders, or any pictures."""
 import os
 from typing import Iterator, NamedTuple, Optional, Tuple
 
@@ -18,29 +18,29 @@ from deeplab.errors import option
 
 
 class Sample(NamedTuple):
-  """One image, as all models get it."""
+  """One preprocessed image."""
   name: str
   # [height, width, 3] float32 RGB in [0, 255], of the models' input size.
   image: np.ndarray
-  # (height, width) of what is image there, not padding: its top left corner.
+  # (height, width) without padding, which is on the right and below.
   size: Tuple[int, int]
   # int32 [height, width], classes; None: no labels.
   label: Optional[np.ndarray]
 
 
 class Samples(NamedTuple):
-  """All of them; `images` can be iterated once."""
+  """All samples; `images` can be iterated once."""
   images: Iterator[Sample]
   number: int
   has_labels: bool
-  # Where they come from and how they were resized, for people.
+  # Human-readable source and resizing.
   source: str
   geometry: str
   label_map: label_maps.LabelMap = label_maps.ADE20K
 
 
 def check(options: options_lib.ComparisonOptions) -> None:
-  """Raises InputError unless options name one place of images."""
+  """Raises InputError unless options name one source of images."""
   places = ('dataset_dir', 'test_dir', 'pictures')
   given = [option(name) for name in places if getattr(options, name)]
   if len(given) != 1:
@@ -56,12 +56,12 @@ def read(options: options_lib.ComparisonOptions,
   """Opens the images that options name.
 
   Args:
-    options: ComparisonOptions.
-    input_size: (height, width) that the models take.
-    model_map: what the classes of the models are; None: not said.
+    options: the source.
+    input_size: (height, width) of the models' input.
+    model_map: label map of the models; None: unknown.
 
   Raises:
-    InputError: images that cannot be used, or none; labels of other classes.
+    InputError: there is no image, or one is unusable or has other classes.
   """
   if options.dataset_dir:
     found = _of_records(options, input_size, model_map)
@@ -119,10 +119,10 @@ def _of_png_folder(options, input_size, model_map):
 
 
 def _unpadded(image):
-  """Returns the size without rows and columns of padding at the end.
+  """Returns the size without padding at the bottom and on the right.
 
-  A manifest does not tell it. What a picture has in that gray at its own end is
-  lost with it, which changes no score: padding has no label.
+  A manifest does not have it. If a picture ends in the gray of padding, that
+  margin is lost, too; scores do not change, because padding has no label.
   """
   is_image = (image != int(constants.PADDING_VALUE)).any(axis=2)
   sides = []

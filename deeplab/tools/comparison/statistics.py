@@ -1,12 +1,11 @@
-"""Scores, differences, and intervals from the bootstrap.
+"""Computes scores, differences, and bootstrap intervals.
 
-Images are drawn from the sample with replacement, as many as it has, and
-everything is computed again. An interval holds 95 of 100 such draws. Each draw
-has the same images for all models, so that hard images do not hide a difference
-between two models.
+Each draw resamples the images with replacement and computes everything again.
+An interval holds 95 % of the draws. A draw uses the same images for all models,
+so that hard images do not hide a difference between two models.
 
-Numbers are dicts and lists, as in comparison.json. An interval is a dict of
-'value', 'low' and 'high'; one that cannot be computed is None.
+Results are dicts and lists, as in comparison.json. An interval is a dict of
+'value', 'low' and 'high'; None: it cannot be computed.
 """
 import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -17,20 +16,19 @@ from deeplab.config import label_map as label_maps
 from deeplab.evaluation import metrics
 from deeplab.tools.comparison import counts as counts_lib
 
-# The scores of metrics.Scores that are one number.
+# The scalar fields of metrics.Scores.
 SCORES = ('miou', 'miou_kept_classes', 'miou_mlperf_app', 'pixel_accuracy',
           'mean_class_accuracy')
 DIFFERENCES = 'difference_to_the_first'
 _IMAGES_NEEDED = 'images_needed_for_0_002'
 _PERCENTS = (2.5, 97.5)
-# With fewer images not even the interval can be trusted.
+# With fewer images, intervals are unreliable.
 FEW_IMAGES = 30
-# A difference of mIoU like those between the published figures. In standard
-# deviations: half of an interval, and the margin that makes a difference clear
-# in 80 of 100 samples.
+# A typical difference of mIoU between the published figures; then, in standard
+# deviations, half an interval, and the margin for a power of 80 %.
 _FINE_DIFFERENCE = 0.002
 _HALF_INTERVAL, _MARGIN = 1.96, 0.84
-# Draws that are computed at a time.
+# Draws computed at a time.
 _BLOCK = 64
 
 
@@ -39,10 +37,10 @@ def compute(counts: counts_lib.Counts, names: Sequence[str], *,
   """Computes all numbers.
 
   Args:
-    counts: of at least one image.
-    names: of the models; differences are to the first one.
+    counts: counts of at least one image.
+    names: names of the models; differences are to the first one.
     resamples: number of draws.
-    seed: of the draws.
+    seed: seed of the draws.
 
   Returns:
     Dict for JSON; without 'scores' if the images have no labels.
@@ -72,7 +70,7 @@ def compute(counts: counts_lib.Counts, names: Sequence[str], *,
 
 
 def _interval(value, drawn, images):
-  """Returns an interval; `drawn` are the values of the draws."""
+  """Returns an interval from the values of the draws."""
   drawn = np.asarray(drawn, np.float64)
   drawn = drawn[~np.isnan(drawn)]
   low = high = None
@@ -144,7 +142,7 @@ def _drawn_scores(matrices, draws):
 
 
 def _images_needed(differences, images):
-  """Returns how many images would make a fine difference clear, or None."""
+  """Returns the number of images that resolve a fine difference, or None."""
   spread = float(np.nanstd(differences))
   if images < FEW_IMAGES or not spread:
     return None
@@ -153,7 +151,7 @@ def _images_needed(differences, images):
 
 
 def _reliability(images, scores):
-  """Returns a sentence or two about a sample of so many images."""
+  """Returns a note on the reliability of a sample of this size."""
   if images < 2:
     return ('One image: these numbers describe this image and not the models. '
             'There is no interval.')
@@ -172,7 +170,7 @@ def _reliability(images, scores):
 
 
 def verdict(difference: Dict[str, Optional[float]], images: int) -> str:
-  """Returns in a few words what a difference to the first model means.
+  """Returns a short interpretation of a difference to the first model.
 
   Args:
     difference: an interval.
@@ -192,7 +190,7 @@ def confusions(matrix: Sequence[Sequence[int]], most: int = 10
 
   Args:
     matrix: [C, C], rows are labels.
-    most: number of them.
+    most: maximum number of results.
 
   Returns:
     (label, prediction, pixels, share of the label's pixels), most pixels first.

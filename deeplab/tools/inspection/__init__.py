@@ -1,7 +1,7 @@
-"""Contents of a model's file, and how they differ from another one's.
+"""Contents of model files, and their differences.
 
-activations  quantized activations of a TFLite file, and what clips them
+activations  quantized activations of a TFLite file, and clipping
 contents     layers, weights, ranges of a checkpoint, frozen graph, TFLite file
-difference   two of them, tensor by tensor
-run          from options to lines and JSON
+difference   comparison of two files, tensor by tensor
+run          a report as lines and JSON
 """

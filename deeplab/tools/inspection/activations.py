@@ -1,4 +1,4 @@
-"""Quantized activations of a TFLite file, and operators that clip them.
+"""Finds operators of a TFLite file that clip quantized activations.
 
 An operator that only moves values, such as a concatenation, clips them if its
 output has a narrower range than its input. An addition or a convolution
@@ -37,17 +37,16 @@ class Clipping(NamedTuple):
   name: str
   kind: str
   output: Range
-  # Name and range of the input, before a QUANTIZE if there is one, and the
-  # tensor's position in the file.
+  # Name, range and position in the file of the input, before any QUANTIZE.
   input_name: str
   input: Range
   position: int
-  # Share of the input's values beyond the output's range; None: not measured.
+  # Share of the input's values outside the output's range; None: not measured.
   share: Optional[float] = None
 
 
 def short_name(tensor: tflite.Tensor) -> str:
-  """Returns a tensor's name; converters append the names of fused tensors."""
+  """Returns a tensor's name without the names of fused tensors."""
   return tensor.name.split(';')[0]
 
 
@@ -89,16 +88,16 @@ def _is_narrower(output, source):
 
 def measure(clipping: Sequence[Clipping], path: str, test_dir: str,
             sample_num: int) -> List[Clipping]:
-  """Measures which share of the values is clipped, with LiteRT.
+  """Measures the share of clipped values, with LiteRT.
 
   Args:
     clipping: from find_clipping.
     path: the TFLite file.
     test_dir: folder with preprocessed images.
-    sample_num: number of images; the first ones are taken.
+    sample_num: number of images, from the first.
 
   Returns:
-    The same with shares.
+    The operators with their shares.
 
   Raises:
     InputError: LiteRT is missing, or the images do not fit.
@@ -112,7 +111,7 @@ def measure(clipping: Sequence[Clipping], path: str, test_dir: str,
         option('test_dir', test_dir))
   paths = png_folder.image_paths(test_dir, 'test_dir')[:sample_num]
   predictor = interpreters.TflitePredictor(path)
-  # A delegate would not keep the tensors.
+  # Delegates are disabled because they would not keep the tensors.
   runner = litert.Interpreter(
       path, experimental_preserve_all_tensors=True,
       experimental_op_resolver_type=(

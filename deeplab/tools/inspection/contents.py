@@ -1,7 +1,7 @@
-"""The network's layers as a file has them, whatever kind of file it is.
+"""Reads the network's layers from a model file of any kind.
 
-Weights are compared as they are used: batch norm folded in, quantized where the
-file says so. Layers go by the scopes of their variables.
+Weights are as used in inference: batch norm is folded, and they are quantized
+if the file is. Layers are named by the scopes of their variables.
 """
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -27,20 +27,20 @@ from deeplab.tools.inspection import activations as activations_lib
 
 # Fake quantization of weights never uses the lowest of 256 values.
 _LOWEST, _HIGHEST = 1, 255
-# How scopes of fake quantization end, and the tensor that each one rounds.
+# Endings of fake quantization scopes, and of the tensors they round.
 _ACTIVATIONS = {'/act_quant': '', '/post_activation_bypass_quant': '/add'}
 
 
 class Values(NamedTuple):
   """Weights or biases of a layer."""
-  # Such as 'float32', or the type of the stored values.
+  # Type of the stored values, such as 'float32'.
   dtype: str
   # float64; channels of the output last: [height, width, inputs, channels],
   # depthwise [height, width, 1, channels]; biases [channels].
   real: np.ndarray
-  # Of quantized values. int64, of the same shape.
+  # Quantized values: int64, in the same shape.
   stored: Optional[np.ndarray] = None
-  # float64 [channels], or [1] if all channels have one; None: in float.
+  # float64 [channels], or [1] if shared by all channels; None: float.
   scales: Optional[np.ndarray] = None
 
 
@@ -57,19 +57,19 @@ class Layer(NamedTuple):
 
 
 class Contents(NamedTuple):
-  """What a file holds."""
+  """Contents of a model."""
   model: open_model.ModelFile
-  # Of all its files.
+  # Total of all its files.
   size_bytes: int
   # Structure of the network.
   options: options_lib.ModelOptions
-  # By scope, in the order in which they run.
+  # By scope, in order of execution.
   layers: Dict[str, Layer]
   # Quantized activations, by the layer's scope or else by the tensor's name.
   activations: Dict[str, activations_lib.Range]
-  # Operators, nodes or variables, and how many of each.
+  # Numbers of operators, nodes or variables, by kind.
   counts: Dict[str, int]
-  # Of a TFLite file: operators that clip their inputs.
+  # Operators that clip their inputs; only for TFLite files.
   clipping: Tuple[activations_lib.Clipping, ...] = ()
 
 
@@ -78,11 +78,11 @@ def read(model: open_model.ModelFile,
   """Reads a model's file.
 
   Args:
-    model: from any_model.find.
-    crop_size: (height, width) of a checkpoint's images; see any_model.
+    model: from open_model.find.
+    crop_size: (height, width) of a checkpoint's images; see open_model.
 
   Raises:
-    InputError: it cannot be read, or is of another network.
+    InputError: it cannot be read, or is another network.
   """
   if model.kind == interface.TFLITE:
     return _of_tflite(model)
@@ -132,7 +132,7 @@ def _of_frozen_graph(model):
 def _of_values(values: Dict[str, np.ndarray],
                options: options_lib.ModelOptions, path: str
                ) -> Dict[str, Layer]:
-  """Returns the layers that variables make."""
+  """Builds the layers from variables."""
   network = structure.of(options)
   _check_complete('variables', network.variables, values, path)
   for name, shape in network.variables.items():
@@ -144,7 +144,7 @@ def _of_values(values: Dict[str, np.ndarray],
 
 
 def _folded(scope, values, network):
-  """Returns a layer of variables, with batch norm in weights and biases."""
+  """Builds a layer from variables, with batch norm folded."""
   convolution = network.convolutions[scope]
 
   def value(name):
@@ -168,7 +168,7 @@ def _folded(scope, values, network):
 
 
 def _activations_of_variables(values):
-  """Returns the Ranges of fake quantization, by names as in a TFLite file."""
+  """Returns the Ranges of fake quantization, named as in a TFLite file."""
   found = {}
   for scope in (name[:-len('/min')] for name in values
                 if name.endswith('/min')):
@@ -199,7 +199,7 @@ def _range_of_variables(values, scope, lowest):
 
 
 def _fake_quantized(weights, values, scope):
-  """Returns weights as fake quantization rounds them, or None."""
+  """Returns fake-quantized weights, or None."""
   to = _range_of_variables(values, scope, lowest=_LOWEST)
   if to is None:
     return None
@@ -239,10 +239,10 @@ def _of_tflite(model):
 
 
 def _of_tensors(layer, convolution):
-  """Returns a layer of a TFLite file."""
+  """Converts a layer of a TFLite file."""
   weights = layer.weights * layer.gain
   if convolution.kind == 'DEPTHWISE_CONV_2D':
-    # [height, width, channels, 1]; the gain is of the channels.
+    # Shape: [height, width, channels, 1]; the gain belongs to the channels.
     weights = np.swapaxes(
         layer.weights * layer.gain[:, np.newaxis], 2, 3)
   return Layer(
@@ -251,7 +251,7 @@ def _of_tensors(layer, convolution):
 
 
 def _stored(tensor: tflite.Tensor, real: np.ndarray, kind: str) -> Values:
-  """Returns Values with what a tensor stores, channels last."""
+  """Returns Values with a tensor's stored values, channels last."""
   if not tensor.scales or tensor.data is None:
     return Values(str(tensor.dtype), real)
   stored = tensor.data.astype(np.int64)
@@ -273,13 +273,13 @@ def _check_complete(kind, expected, found, path):
 
 
 def _with_classes(options, model):
-  """Returns options with what the classes of a file are, if that is known."""
+  """Returns options with the label map of a file, if known."""
   label_map = open_model.label_map_of(model)
   return options.with_classes(label_map) if label_map else options
 
 
 def to_json(contents: Contents) -> Dict[str, Any]:
-  """Returns all but the weights themselves as a dict that json can write."""
+  """Returns everything except the weights as a dict for JSON."""
   layers: List[Dict[str, Any]] = []
   for name, layer in contents.layers.items():
     weights = layer.weights
@@ -311,5 +311,5 @@ def to_json(contents: Contents) -> Dict[str, Any]:
 
 
 def finite(value: float) -> Optional[float]:
-  """Returns a number as JSON can hold it: None for NaN and infinity."""
+  """Returns a number for JSON: None for NaN and infinity."""
   return float(value) if np.isfinite(value) else None

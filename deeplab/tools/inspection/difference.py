@@ -1,8 +1,8 @@
-"""Two models, tensor by tensor: the same weights, rounded, or others?
+"""Compares two models tensor by tensor.
 
-A value that is stored in 8 bits stands for all that are within half a step of
-it. So two weights are told apart only if they are further from each other than
-half a step of each. A weight that is not a number equals no other one.
+A value stored in 8 bits represents all values within half a step. So two
+weights differ only if their distance exceeds the sum of their half steps. A
+weight that is NaN differs from every weight.
 """
 from typing import Any, Dict
 
@@ -13,10 +13,10 @@ from deeplab.tools.inspection import contents as contents_lib
 EQUAL = 'equal'
 ROUNDED = 'equal but for rounding'
 OTHER = 'different'
-# Error of folding batch norm in float32: relative to the largest weight of a
-# channel, or to the largest bias of a layer, because biases are differences.
+# Error of folding batch norm in float32, relative to the largest weight of a
+# channel or, because biases are differences, the largest bias of a layer.
 _FLOAT_TOLERANCE = 1e-5
-# Scales of activations that differ by less, relatively, are equal.
+# Scales of activations with a smaller relative difference are equal.
 _SAME_SCALE = 1e-3
 
 
@@ -25,13 +25,13 @@ def between(first: contents_lib.Contents,
   """Compares two models, layer by layer and activation by activation.
 
   Returns:
-    Dict for JSON. 'verdict': what holds for the weights of all layers.
-    'layers': 'weights' and 'biases' of each layer that both have in one shape,
-    see _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite':
-    sums of these over all weights. 'steps': their largest, or None.
-    'unmatched': layers that only one has, or that have other shapes.
-    'activations': 'compared', their number; 'differing', the Ranges of both, by
-    name; 'unmatched', those that only one of two files of a kind has.
+    Dict for JSON. 'verdict': verdict on the weights of all layers. 'layers':
+    'weights' and 'biases' of each layer that both have in the same shape, see
+    _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite': their
+    sums over all weights. 'steps': their maximum, or None. 'unmatched': layers
+    in only one model, or with different shapes. 'activations': 'compared',
+    their number; 'differing', both Ranges, by name; 'unmatched', activations in
+    only one of two files of the same kind.
   """
   layers = {
       name: {field: _of_values(getattr(layer, field),
@@ -59,7 +59,7 @@ def between(first: contents_lib.Contents,
 
 def _of_activations(first, second):
   of_first, of_second = first.activations, second.activations
-  # Checkpoints and graphs do not name the activations that copy another one.
+  # Checkpoints and graphs have no names for copied activations.
   comparable = first.model.kind == second.model.kind and of_first and of_second
   both = {name: (one, of_second[name]) for name, one in of_first.items()
           if name in of_second}
@@ -80,16 +80,16 @@ def _of_values(first, second):
 
   Returns:
     Dict of 'verdict'; 'number' of values; 'differing', the number of values
-    whose stored form differs, or, in float, the real one; 'steps', the largest
+    whose stored (for float, real) values differ; 'steps', the largest
     difference of stored values (None: not both are stored in 8 bits);
-    'largest', that of real values; 'relative', the root of the sum of the
-    squares of differences, relative to that of the first model's values;
-    'beyond', the number of values that are further apart than rounding
-    explains; 'not_finite', of those that are NaN or infinite in a model.
+    'largest', the largest difference of real values; 'relative', the Euclidean
+    norm of the differences, relative to the norm of the first model's values;
+    'beyond', the number of values that differ by more than rounding;
+    'not_finite', the number of values that are NaN or infinite in a model.
   """
   with np.errstate(invalid='ignore'):
     apart = np.abs(first.real - second.real)
-    # NaN is not within any distance.
+    # The comparison is negated so that NaN counts as different.
     beyond = int(np.count_nonzero(
         ~(apart <= _rounding(first) + _rounding(second))))
     norm, distance = (float(np.sqrt(np.sum(values ** 2)))
@@ -111,7 +111,7 @@ def _of_values(first, second):
 
 
 def _rounding(values):
-  """Returns how far a real value may be from the stored one, by channel."""
+  """Returns the largest rounding error, by channel."""
   largest = np.abs(values.real)
   if largest.ndim > 1:
     largest = largest.reshape(-1, largest.shape[-1])
@@ -123,7 +123,7 @@ def _rounding(values):
 
 
 def _same_range(first, second):
-  """Compares scale and zero point; a zero point counts from the type's end."""
+  """Compares scales and zero points, relative to the type's minimum."""
   zero_points = {one.zero_point - np.iinfo(one.dtype).min
                  for one in (first, second)}
   return len(zero_points) == 1 and np.isclose(

@@ -1,4 +1,4 @@
-"""From options to a description of a model, or of two, as lines and JSON."""
+"""Describes a model, or compares two, as lines and JSON."""
 import os
 from typing import Any, Dict, List, NamedTuple
 
@@ -14,7 +14,7 @@ from deeplab.tools.inspection import activations
 from deeplab.tools.inspection import contents as contents_lib
 from deeplab.tools.inspection import difference as difference_lib
 
-# Lines and classes that are listed; all are in the JSON.
+# Most lines and classes to list; all are in the JSON.
 _MOST_LINES, _MOST_CLASSES = 12, 10
 
 
@@ -27,16 +27,16 @@ class Result(NamedTuple):
 
 
 def inspect(options: options_lib.InspectionOptions) -> Result:
-  """Looks into a model, and compares it with another one if there is one.
+  """Describes a model, and compares it with another one if given.
 
   Args:
-    options: InspectionOptions.
+    options: the models, images and output.
 
   Returns:
-    The findings; they are also written, if the options ask for it.
+    The findings; they are also written if the options say so.
 
   Raises:
-    InputError: a model or images that cannot be used.
+    InputError: a model or an image cannot be used.
   """
   model = open_model.find(options.model)
   other = open_model.find(options.other, 'other') if options.other else None
@@ -65,7 +65,7 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
 
 
 def _read(model, options):
-  """Returns Contents, with shares of clipped values if there are images."""
+  """Returns Contents, with shares of clipped values if images are given."""
   found = contents_lib.read(model, options.crop_size)
   if options.test_dir and found.clipping:
     found = found._replace(clipping=tuple(activations.measure(
@@ -73,7 +73,7 @@ def _read(model, options):
   return found
 
 
-# --- Lines for people ------------------------------------------------------
+# --- Lines -----------------------------------------------------------------
 
 
 def of_contents(contents: contents_lib.Contents) -> List[str]:
@@ -122,7 +122,7 @@ def _weights(values):
 
 
 def _of_classes(model, other, names):
-  """Names a class that differs; the weights are compared all the same."""
+  """Returns a line about a class that differs; []: there is none."""
   one, another = map(open_model.label_map_of, (model, other))
   found = one and another and label_maps_lib.difference(one, another)
   return ['of other classes: id {} is {} in {}, {} in {}'.format(
@@ -134,15 +134,15 @@ def of_difference(difference: Dict[str, Any], first: str, second: str
   """Describes how two models differ.
 
   Args:
-    difference: between them; see the module of that name.
-    first: what to call the first one.
-    second: what to call the second one.
+    difference: from difference.between.
+    first: name of the first model.
+    second: name of the second model.
   """
   lines = [_judgement(difference)]
   if difference['unmatched']:
     lines.append('not in both: ' + ', '.join(difference['unmatched']))
   if difference['verdict'] == difference_lib.OTHER:
-    # None: not finite.
+    # None means not finite.
     apart = sorted(
         ((np.inf if layer['weights']['relative'] is None else
           layer['weights']['relative'], name)
@@ -154,7 +154,7 @@ def of_difference(difference: Dict[str, Any], first: str, second: str
 
 
 def _judgement(difference):
-  """Says in a line whether the weights are the same."""
+  """Returns a line that says whether the weights are equal."""
   steps, not_finite = difference['steps'], difference['not_finite']
   if difference['verdict'] == difference_lib.EQUAL:
     line = 'the same weights: all {weights:,} are equal'.format(**difference)
@@ -181,7 +181,7 @@ def _judgement(difference):
 
 
 def _of_activations(found, first, second):
-  """Describes activations that are quantized otherwise."""
+  """Describes activations with different quantization."""
   lines = []
   if found['unmatched']:
     lines = ['activations of one model only:'] + _first(
@@ -204,13 +204,13 @@ def _of_activations(found, first, second):
 
 
 def _ratio(first, second):
-  """Returns the ratio of two scales, the smaller one to the larger one."""
+  """Returns the ratio of the smaller to the larger of two scales."""
   low, high = sorted((first['scale'], second['scale']))
   return low / high if high else 1.0
 
 
 def of_clipping(contents: contents_lib.Contents) -> List[str]:
-  """Names the outputs that are narrower than their inputs' range."""
+  """Lists the operators that clip their inputs."""
   return [
       'CLIPPED in {}: {} ({}) holds {}, but its input {} has {}{}'.format(
           contents.model.path, one.name, one.kind, _ends(one.output),
@@ -224,7 +224,7 @@ def _ends(to):
 
 
 def _first(lines):
-  """Returns the first lines, and how many there are more."""
+  """Returns the first lines, and the number of others."""
   more = len(lines) - _MOST_LINES
   return lines[:_MOST_LINES] + (
       ['  and {} more'.format(more)] if more > 0 else [])
