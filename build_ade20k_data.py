@@ -7,16 +7,14 @@ r"""Converts ADE20K into TFRecords: 4 shards for train and 4 for val.
       --val_image_label_folder=${VAL_LABEL_FOLDER} \
       --output_dir=${OUTPUT_DIR}
 
-Every image and label is decoded first, and everything that is wrong with any
-of them is reported at once. Both splits get their names together, or neither
-does. The defaults are the folders that
-download_and_convert_ade20k.sh makes. A split whose flags are not given and
-whose default folder does not exist is left out, as long as the other split's
+Every image and label is decoded first, and all problems are reported at once.
+Both splits are published together, or neither. The defaults are the folders
+that download_and_convert_ade20k.sh makes. A split is skipped if its flags are
+not given and its default folder does not exist, as long as the other split's
 flags are given.
 
---label_map=FILE says which ids of the labels are which class, for classes of
-your own; every later step knows it from the records. docs/own_data.md has an
-example.
+--label_map=FILE maps ids of the labels to your own classes; later steps read it
+from the records. docs/own_data.md has an example.
 """
 import os
 import sys

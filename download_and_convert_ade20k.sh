@@ -3,8 +3,8 @@
 #
 #     ./download_and_convert_ade20k.sh [--zip=PATH] [--help]
 #
-# --help says what is made, and which environment variables there are. The work
-# is done by scripts/download.py.
+# --help describes the outputs and the environment variables.
+# scripts/download.py does the work.
 set -euo pipefail
 
 here="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"

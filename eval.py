@@ -1,4 +1,4 @@
-r"""Evaluates checkpoints of a folder as they appear, or one of them once.
+r"""Evaluates checkpoints of a folder as they appear, or one checkpoint once.
 
     python eval.py \
       --checkpoint_dir=${CKPT_DIR} --dataset_dir=${DATA_DIR} \
@@ -6,7 +6,7 @@ r"""Evaluates checkpoints of a folder as they appear, or one of them once.
       --min_resize_value=512 --max_resize_value=512 --resize_factor=16 \
       --decoder_output_stride=4
 
-Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to keep
+Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to save
 the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
 """
 import os

@@ -1,12 +1,12 @@
-r"""Evaluates what export_model.py writes: a frozen graph, or another format.
+r"""Evaluates a frozen graph or another export of export_model.py.
 
     python eval_pb.py \
       --pb=${PB_FILE} --dataset_dir=${DATA_DIR} \
       --eval_logdir=log --eval_crop_size=512,512 \
       --min_resize_value=512 --max_resize_value=512 --resize_factor=16
 
-The network is in the graph: flags that shape it have no place here. --pb may
-also be a SavedModel, which is a folder, or an ONNX file.
+The graph contains the network, so there are no flags for its structure. --pb
+may also be a SavedModel's folder or an ONNX file.
 """
 import os
 import sys

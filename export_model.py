@@ -1,4 +1,4 @@
-r"""Exports a checkpoint as one file: freeze.pb, from images to labels.
+r"""Exports a checkpoint as one file from images to labels: freeze.pb.
 
     python export_model.py \
       --checkpoint_path=${CKPT_DIR} --export_path=${PB_OUTPUT_DIR} \
@@ -6,13 +6,13 @@ r"""Exports a checkpoint as one file: freeze.pb, from images to labels.
       --train_crop_size=512,512 \
       --min_resize_value=512 --max_resize_value=512 --resize_factor=16
 
-Resizing is not part of the graph: those flags are written beside it, to
-freeze.json, for whoever prepares its input. Add --quantize_delay_step=0 for a
-quantization-aware checkpoint.
+The graph does not resize: the resize flags are written to freeze.json beside
+it, for users of the graph. Add --quantize_delay_step=0 for a quantization-aware
+checkpoint.
 
---format=frozen_graph,saved_model,onnx writes the same graph as a SavedModel,
-in freeze_saved_model/, and as freeze.onnx too; the last needs the modern
-environment. docs/exports.md says what goes in and comes out.
+--format=frozen_graph,saved_model,onnx also writes the same graph as a
+SavedModel, in freeze_saved_model/, and as freeze.onnx, which needs the modern
+environment. docs/exports.md describes inputs and outputs.
 """
 import os
 import sys

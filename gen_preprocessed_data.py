@@ -8,10 +8,10 @@ r"""Writes records as PNG files, for TFLite evaluation and for calibration.
       --eval_split=val
 
 OUTPUT_DIR gets images/img_N.png, annotations/img_N.png, and manifest.json,
-which says which image of the data set each img_N is. N counts records from 0.
+which lists the data set's image for each img_N. N counts records from 0.
 
-The 500 calibration images of post-training quantization, in their order, come
-from the train records with
+Write the 500 calibration images of post-training quantization, in order, from
+the train records with
 
       --eval_split=train --image_list=checkpoints/post_train_quant/ptq.txt
 """

@@ -4,8 +4,8 @@ r"""Quantizes a float frozen graph to an 8-bit TFLite file, after training.
       --dataset_dir=${PREPROCESSED_DATA_DIR} --graph_def=${INPUT_PB_FILE} \
       --out_tflite=${OUTPUT_TFLITE_FILE} --input_type=uint8 --sample_num=500
 
-The images that ranges are measured on come from gen_preprocessed_data.py.
-Another TensorFlow makes another file: 2.2 made the published one.
+gen_preprocessed_data.py makes the calibration images. The result depends on the
+version of TensorFlow: 2.2 made the published file.
 """
 import os
 import sys

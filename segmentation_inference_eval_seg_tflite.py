@@ -4,13 +4,12 @@ r"""Evaluates a TFLite file on images that gen_preprocessed_data.py wrote.
       --net_file=checkpoints/quantize_aware_training/freeze_qat.tflite \
       --test_dir=${OUTPUT_DIR}/images --val_label_dir=${OUTPUT_DIR}/annotations
 
-Type and range of the input are read from the file. Every flag has a default,
-so that a file in its place is evaluated by the script's name alone.
+Type and range of the input are read from the file. Every flag has a default.
 
-The last line of the table is the mean that the published figures are: over
-classes 1 to 31, on labelled pixels. A quantized file scores differently from
-one interpreter to the next, so the report names the interpreter; the published
-figures are TensorFlow 2.2's.
+The last line of the table is the mean to compare with the published figures:
+over classes 1 to 31, on labelled pixels. The scores of a quantized file depend
+on the interpreter, so the report names it; the published figures are TensorFlow
+2.2's.
 """
 import os
 import sys

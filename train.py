@@ -7,7 +7,7 @@ r"""Trains DeepLabv3 + MobileNetV2 on ADE20K, in float or quantization-aware.
       --train_crop_size=512,512 --decoder_output_stride=4 \
       --min_resize_value=512 --max_resize_value=512 --resize_factor=16
 
-Ctrl-C, SIGTERM and a terminal that closes have a checkpoint saved; the same
+After Ctrl-C, SIGTERM or a closed terminal, a checkpoint is saved; the same
 command resumes there. The README has the documented commands in full.
 """
 import os

@@ -1,15 +1,15 @@
-r"""Measures the suite in several environments, and compares.
+r"""Benchmarks the suite in several environments.
 
     .venvs/tf1/bin/python scripts/benchmark.py \
       --environments=tf1,tf2,modern \
       --output_json=benchmarks.json --output_md=BENCHMARKS.md
 
-Add --only=float_step,evaluation to measure some groups only, --list to see
-which there are, --quick to see in some minutes that everything works.
-An environment that is not in .venvs is left out; NAME=PYTHON names its
-interpreter. All files are made in a temporary folder, on painted pictures and
-random weights: no data set and no checkpoint is needed. Leave the machine
-alone meanwhile. It needs no TensorFlow itself.
+Add --only=float_step,evaluation to measure some groups only, --list to list
+them, --quick to check in a few minutes that everything works. An environment
+that is not in .venvs is skipped; NAME=PYTHON names its interpreter. Files are
+made in a temporary folder, from painted pictures and random weights: no data
+set and no checkpoint is needed. Do not use the machine meanwhile. It needs no
+TensorFlow itself.
 """
 import os
 import sys
@@ -77,14 +77,14 @@ def main(flag_values):
 
 
 def measure(flag_values, groups, pythons, rounds):
-  """Runs the groups, and writes and prints their results."""
+  """Runs the groups; writes and prints their results."""
   sizes = cases.QUICK if flag_values.quick else cases.Sizes()
   started = time.time()
   with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
     benchmark = driver.Benchmark(
         pythons=pythons, sizes=sizes, rounds=rounds, folder=folder)
     benchmark.run(groups)
-  # A reader does not need to know where the tables were written.
+  # The paths of the outputs do not matter to readers.
   command = [word for word in sys.argv[1:] if not word.startswith('--output_')]
   content = results.as_json(
       benchmark, command=command, rounds=rounds, sizes=sizes,

@@ -1,13 +1,13 @@
-r"""Compares models on the same images, as a page for a browser.
+r"""Compares models on the same images; writes an HTML page.
 
     python scripts/compare_models.py \
       --model=float=checkpoints/float/freeze.tflite \
       --model=qat=checkpoints/quantize_aware_training/freeze_qat.tflite \
       --preprocessed_dataset_dir=${OUTPUT_DIR} --output_dir=comparison
 
-Models are checkpoints, frozen graphs and TFLite files, two or more. Images are
-records (--dataset_dir), a folder of preprocessed pairs, or any pictures without
-labels (--pictures). comparison/index.html needs no other file.
+Give two or more checkpoints, frozen graphs and TFLite files. Images are records
+(--dataset_dir), a folder of preprocessed pairs, or any pictures without labels
+(--pictures). comparison/index.html is self-contained.
 """
 import os
 import sys

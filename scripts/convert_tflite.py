@@ -5,7 +5,7 @@ r"""Converts a frozen graph to TFLite, in float or quantization-aware.
     python scripts/convert_tflite.py \
       --graph_def=${QAT_PB_FILE} --out_tflite=freeze_qat.tflite --mode=qat
 
-Float graphs are quantized after training by post_training_quant.py.
+post_training_quant.py quantizes float graphs after training.
 """
 import os
 import sys

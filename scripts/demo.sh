@@ -1,22 +1,21 @@
 #!/usr/bin/env bash
 # Shows the whole chain on a small painted data set: sets up, trains, evaluates,
-# exports, quantizes, and compares the scores of every stage. No download of
-# data, no GPU.
+# exports, quantizes, and compares the scores of every stage. It needs no data and
+# no GPU.
 #
 #   ./scripts/demo.sh
 #
 # Hardware: 2 cores are enough; about 7 minutes, the first set-up included.
-# Expected: mIoU rises from below 0.05 to above 0.6; the frozen graph scores
-# what its checkpoint does, the TFLite files a little more or less.
+# Expected: mIoU rises from below 0.05 to above 0.6; the frozen graph has its
+# checkpoint's score, the TFLite files about that.
 #
 # Environment variables:
 #   DEMO_OUTPUT       folder for everything that is made; default: demo_output.
 #                     A folder of an earlier demo is replaced.
 #   DEMO_STEPS        steps of the first training; default: 200. Fine-tuning
-#                     takes two fifths of that, quantization-aware training a
-#                     twentieth.
+#                     takes 40 % of that, quantization-aware training 5 %.
 #   DEMO_ENVIRONMENT  reference: TensorFlow 1.15 and 2.2 run it; modern:
-#                     TensorFlow 2.21 does. Default: reference where there is a
+#                     TensorFlow 2.21 does. Default: reference if there is a
 #                     Python for it, else modern.
 # Exit status: 0 done; 2 bad input; else that of the command that failed.
 set -euo pipefail
@@ -44,7 +43,7 @@ readonly TFLITE=$OUT/tflite
 readonly REPORTS=$OUT/reports
 readonly PICTURES=$OUT/pictures
 
-# What the documented commands set to 512: small, as there is no GPU.
+# The documented commands use 512; this is smaller because there is no GPU.
 readonly SIDE=129
 readonly PRETRAINING_SIDE=97
 readonly SIZES=(--min_resize_value="$SIDE" --max_resize_value="$SIDE")
@@ -66,7 +65,7 @@ stage() {
   printf '\n== %s  [%d:%02d]\n' "$*" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# quote WORD: prints a word as one would type it.
+# quote WORD: prints a word quoted for the shell.
 quote() {
   if [[ $1 =~ [^A-Za-z0-9_./=,:+-] ]]; then
     printf "'%s'" "${1//\'/\'\\\'\'}"
@@ -75,7 +74,7 @@ quote() {
   fi
 }
 
-# show COMMAND [ARGUMENT...]: shows a command so that it can be copied.
+# show COMMAND [ARGUMENT...]: prints a command that can be copied.
 show() {
   local word line=
   for word in "$@"; do
@@ -87,20 +86,20 @@ show() {
   printf '%s\n\n' "$line"
 }
 
-# run COMMAND [ARGUMENT...]: shows a command, then runs it.
+# run COMMAND [ARGUMENT...]: prints and runs a command.
 run() {
   show "$@"
   "$@"
 }
 
-# report NAME FILE: notes FILE in $REPORTS as the scores of a stage.
+# report NAME FILE: adds FILE to $REPORTS as the scores of a stage.
 report() {
   reports+=(--report="$1=$REPORTS/$2")
 }
 
 # --- Stages ----------------------------------------------------------------
 
-# Starts over, but removes no folder that a demo did not make.
+# Starts over, but only removes a folder that a demo made.
 clean() {
   [[ ! -e $OUT || -e $MARKER ]] || [[ -d $OUT && -z $(ls -A "$OUT") ]] ||
     fail "DEMO_OUTPUT=$OUT: holds something else; give a new folder"
@@ -109,8 +108,8 @@ clean() {
   touch "$MARKER"
 }
 
-# Sets PYTHON, which runs the stages, and TFLITE_PYTHON, which runs those that
-# quantize after training or that run TFLite files.
+# Sets PYTHON, which runs the stages, and TFLITE_PYTHON, which quantizes after
+# training and runs TFLite files.
 set_up() {
   local names=(all) name ready=
   stage 'Environment'
@@ -148,7 +147,7 @@ make_data() {
     --output_dir="$RECORDS"
 }
 
-# pretrain STEPS: from scratch up to a step; called again, it resumes.
+# pretrain STEPS: trains from scratch to a step; a second call resumes.
 pretrain() {
   run "$PYTHON" train.py \
     --dataset_dir="$RECORDS" --train_logdir="$PRETRAINED" \
@@ -160,9 +159,9 @@ pretrain() {
     --fine_tune_batch_norm=True --batch_norm_decay=0.99 --seed=1
 }
 
-# As the documented float command does: Adam, and batch norm in inference mode.
-# After so few steps its moving averages are far from the statistics that the
-# weights were trained with; here the weights learn to live with them.
+# Fine-tunes like the documented float command: Adam, and batch norm in
+# inference mode. After so few steps its moving averages are far from the batch
+# statistics of training, and the weights adapt to them.
 fine_tune() {
   run "$PYTHON" train.py \
     --dataset_dir="$RECORDS" --train_logdir="$FINE_TUNED" \
@@ -173,7 +172,7 @@ fine_tune() {
     --fine_tune_batch_norm=False --seed=1
 }
 
-# evaluate NAME FILE FOLDER [ARGUMENT...]: scores of the newest checkpoint.
+# evaluate NAME FILE FOLDER [ARGUMENT...]: scores the newest checkpoint.
 evaluate() {
   stage "Evaluation: $1"
   report "$1" "$2"
@@ -213,7 +212,7 @@ freeze() {
     --report_json="$REPORTS/frozen_graph.json"
 }
 
-# preprocess SPLIT FOLDER: images for TFLite, in the geometry of a device.
+# preprocess SPLIT FOLDER: writes images for TFLite, resized as on a device.
 preprocess() {
   stage "Images for TFLite: $1"
   run "$TFLITE_PYTHON" gen_preprocessed_data.py \
@@ -222,7 +221,7 @@ preprocess() {
     "${SIZES[@]}"
 }
 
-# evaluate_tflite NAME FILE: scores of $TFLITE/FILE.tflite.
+# evaluate_tflite NAME FILE: scores $TFLITE/FILE.tflite.
 evaluate_tflite() {
   stage "Evaluation: $1"
   report "$1" "$2.json"
@@ -249,7 +248,7 @@ quantize_after_training() {
   evaluate_tflite 'post-training quantized TFLite' freeze_ptq
 }
 
-# A few steps, from the float checkpoint, for the ranges to settle.
+# A few steps from the float checkpoint let the ranges settle.
 quantize_in_training() {
   local quantized=--quantize_delay_step=0
   stage "Quantization-aware training: $QAT_STEPS steps"

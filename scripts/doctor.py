@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Says what this machine can run, and what to do next, on one page.
+"""Reports what this machine can run, and the next steps, on one page.
 
     python3 scripts/doctor.py
 
-It needs Python 3.6 or newer and no package: it is for before the environments
-are made, and for when something does not work.
-Exit status: 0 where the suite runs here, once the commands it names are run; 1
-where it does not; 2 bad input.
+It needs only Python 3.6 or newer and no package. Run it before the environments
+are made, or if something does not work.
+Exit status: 0 the suite runs here after the printed commands; 1 it does not; 2
+bad input.
 """
 import argparse
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What download_and_convert_ade20k.sh and fetch_checkpoints.sh run."""
+"""Implements download_and_convert_ade20k.sh and fetch_checkpoints.sh."""
 import argparse
 import os
 import sys
@@ -59,7 +59,7 @@ def _parser(description, variables):
 
 
 def _pairs(counts):
-  """Returns the pairs to expect by split; counts is TRAIN,VAL, 'no' or None."""
+  """Returns the expected pairs by split; counts is TRAIN,VAL, 'no' or None."""
   if not counts:
     return download.ADE20K_PAIRS
   if counts == 'no':
@@ -101,7 +101,7 @@ def _has_records(folder):
   names = [constants.description_name(split) for split in constants.SPLITS] + [
       constants.shard_name(split, index) for split in constants.SPLITS
       for index in range(constants.NUM_SHARDS)]
-  # The markers of a run that was stopped go last.
+  # A run removes its markers last.
   return all(os.path.isfile(os.path.join(folder, name)) for name in names) and (
       not any(os.path.exists(os.path.join(
           folder, constants.incomplete_name(split)))
@@ -134,7 +134,7 @@ def published(arguments):
 
 
 def main(arguments):
-  """Runs what the first argument, a shell script's name, stands for."""
+  """Runs the command of the first argument, a shell script's name."""
   sys.argv[0] = arguments[0]
   {'download_and_convert_ade20k.sh': ade20k,
    'fetch_checkpoints.sh': published}[arguments[0]](arguments[1:])

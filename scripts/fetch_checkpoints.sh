@@ -4,7 +4,7 @@
 #     ./scripts/fetch_checkpoints.sh [FOLDER...] [--output_dir=DIR] [--help]
 #
 # FOLDER is float, post_train_quant or quantize_aware_training; default: all
-# three. --help says more. The work is done by scripts/download.py.
+# three. See --help. scripts/download.py does the work.
 set -euo pipefail
 
 here="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,7 +1,7 @@
-# Sourced by scripts that run before, or without, an environment.
+# Sourced by scripts that run without an environment.
 # shellcheck shell=bash
 
-# find_python ROOT: prints $PYTHON, or that of an environment, or the system's.
+# find_python ROOT: prints $PYTHON, an environment's Python, or the system's.
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" "$1/.venvs/tf1/bin/python" \

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs tests/fuzz on other input again and again, until the time is up.
+# Runs tests/fuzz repeatedly with new input, until the time is up.
 #
 #     ./scripts/fuzz.sh MINUTES [PYTEST_ARGUMENT...]
 #
-# Each round has a seed of its own, which it prints; a round that has begun is
-# finished. With 0 minutes there is one. The first failure ends the run, with
-# exit status 1 and the command that repeats the round.
+# Each round prints its own seed; the last round is always finished. With 0
+# minutes there is one round. The first failure ends the run with exit status 1
+# and prints the command that repeats the round.
 #
 # Environment variables:
-#   DEEPLAB_FUZZ_SEED       seed of the first round, after which they count up;
-#                           default: another one each time
+#   DEEPLAB_FUZZ_SEED       seed of the first round; later ones count up;
+#                           default: random
 #   DEEPLAB_FUZZ_EXAMPLES   inputs of each test in a round; default: 2000
 #   PYTHON                  the interpreter; default: .venvs/tf1 or .venvs/modern
 set -euo pipefail

@@ -1,4 +1,4 @@
-r"""Lists the contents of a model's file, and compares it with another one.
+r"""Lists the contents of a model file, and compares it with another one.
 
     python scripts/inspect_model.py --model=freeze.tflite
     python scripts/inspect_model.py \
@@ -8,12 +8,12 @@ r"""Lists the contents of a model's file, and compares it with another one.
       --model=freeze_qat.tflite \
       --preprocessed_dataset_dir=${PREPROCESSED_DATA_DIR}
 
-Layers, parameters, multiply-adds, types and ranges of a checkpoint, a frozen
-graph or a TFLite file, and operators of a TFLite file that clip their inputs.
-Weights are compared as they are used: batch norm folded in, quantized if the
-file says so; activations by scale and zero point. With images, in the modern
-environment, the share of clipped values is measured. docs/quantization.md has
-examples.
+Prints layers, parameters, multiply-adds, types and ranges of a checkpoint, a
+frozen graph or a TFLite file, and operators of a TFLite file that clip inputs.
+Weights are compared as used in inference: batch norm folded, and quantized if
+the file is. Activations are compared by scale and zero point. With images, in
+the modern environment, the share of clipped values is measured.
+docs/quantization.md has examples.
 """
 import os
 import sys

@@ -1,13 +1,12 @@
-r"""Trains on this machine as on several hosts, each a process with a port.
+r"""Trains on this machine with several hosts, each a process with a port.
 
     python scripts/launch_local.py --hosts=2 -- \
       --dataset_dir=${DATA_DIR} --train_logdir=${OUTPUT_DIR} \
       --train_batch_size=8 --training_number_of_steps=100
 
-What follows -- goes to train.py. Lines of output begin with the task's number.
-Where a task fails, all end, with its exit status; Ctrl-C and SIGTERM have a
-checkpoint saved. To try out what docs/scaling.md describes: one process uses
-the machine better.
+Arguments after -- go to train.py. Lines of output begin with the task's number.
+If a task fails, all end, with its exit status; after Ctrl-C or SIGTERM, a
+checkpoint is saved. Use it to try out docs/scaling.md: one process is faster.
 """
 import os
 import sys

@@ -1,13 +1,13 @@
-r"""Runs MLCommons' LoadGen over a model: an MLPerf Mobile run, unofficially.
+r"""Runs MLCommons' LoadGen on a model: an unofficial MLPerf Mobile run.
 
     python scripts/loadgen.py \
       --model=checkpoints/quantize_aware_training/freeze_qat.tflite \
       --test_dir=${OUTPUT_DIR}/images --output_dir=loadgen --mode=quick
 
-The images are those that gen_preprocessed_data.py wrote. The model is a TFLite
-file, a frozen graph or a checkpoint. One run measures speed, one asks for every
-image and is scored from its mlperf_log_accuracy.json; docs/mlperf.md says by
-which rules. Only logs that the MLPerf Mobile app wrote can be submitted.
+gen_preprocessed_data.py writes the images. The model is a TFLite file, a frozen
+graph or a checkpoint. One run measures speed; another one covers every image
+and is scored from its mlperf_log_accuracy.json. docs/mlperf.md has the rules.
+Only logs of the MLPerf Mobile app can be submitted.
 """
 import os
 import sys

@@ -1,9 +1,9 @@
-"""Paints a small data set in ADE20K's folder layout, to try the suite with.
+"""Paints a small data set in ADE20K's folder layout, to try the suite.
 
     python scripts/make_synthetic_ade20k.py --output_dir=demo_output
 
-It needs no TensorFlow and no download. The folder that it makes,
-OUTPUT_DIR/ADEChallengeData2016, is what build_ade20k_data.py reads.
+It needs no TensorFlow and no download. build_ade20k_data.py reads the result,
+OUTPUT_DIR/ADEChallengeData2016.
 """
 import os
 import sys

@@ -1,12 +1,11 @@
-r"""Adds up the reports of the shards of an evaluation.
+r"""Merges the reports of the shards of an evaluation.
 
     python scripts/merge_reports.py shard-*.json --report_json=report.json
 
-The files are what the TFLite evaluation writes with --num_shards, --shard_index
-and --report_json. The sum is what one run over all images reports, number for
-number; its seconds are those of all shards together. Shards that are missing,
-or of another model, other images or other flags are refused. It needs no
-TensorFlow.
+The TFLite evaluation writes the files with --num_shards, --shard_index and
+--report_json. The scores equal those of one run over all images; the seconds
+are the sum over all shards. It fails if shards are missing or have another
+model, images or flags. It needs no TensorFlow.
 """
 import os
 import sys

@@ -3,7 +3,7 @@ r"""Rebuilds a checkpoint from a TFLite file, to evaluate or fine-tune it.
     python scripts/rebuild_checkpoint.py \
       --tflite=freeze_qat.tflite --output_dir=rebuilt
 
-A quantization-aware file gives a quantization-aware checkpoint; one that was
+A quantization-aware file gives a quantization-aware checkpoint. A file that was
 quantized after training gives a float checkpoint of the rounded weights. Batch
 norm is folded: fine-tune with --fine_tune_batch_norm=False, or with
 --quantize_delay_step=0, which freezes it.

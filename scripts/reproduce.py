@@ -4,8 +4,8 @@ r"""Reproduces the published numbers; scripts/reproduce.sh starts it.
     ./scripts/reproduce.sh --sample=${SAMPLE_DIR} --published=${PUBLISHED_DIR}
 
 Downloads ADE20K and the published files, evaluates them, exports, converts and
-quantizes the checkpoints again, evaluates what came out, and writes RESULTS.md.
-A step whose result is there is not done again. It needs no TensorFlow itself.
+quantizes the checkpoints again, evaluates the results, and writes RESULTS.md.
+Finished steps are skipped. It needs no TensorFlow itself.
 """
 import os
 import sys

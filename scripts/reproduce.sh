@@ -1,18 +1,16 @@
 #!/usr/bin/env bash
-# One command to the published numbers: downloads ADE20K and the published files,
-# evaluates these, makes graphs and TFLite files of the checkpoints again,
-# evaluates those too, and writes RESULTS.md.
+# Reproduces the published numbers: downloads ADE20K and the published files,
+# evaluates them, makes graphs and TFLite files from the checkpoints again,
+# evaluates these, and writes RESULTS.md.
 #
 #     ./scripts/reproduce.sh [--environment=tf|modern] [--output_dir=DIR]
 #         [--zip=FILE] [--sample=DIR] [--published=DIR] [--help]
 #
-# It says first how much time and disk a whole run needs. A step that was done
-# with the same command, inputs and code is not done again: run it again as often
-# as needed.
+# It first prints the time and disk space that a full run needs. Steps that are
+# done with the same command, inputs and code are skipped, so it can be rerun.
 #
-#   --environment=tf|modern  tf, the default: TensorFlow 1.15 and 2.2, which the
-#                      published numbers were made with; modern: 2.21, in less
-#                      time
+#   --environment=tf|modern  tf, the default: TensorFlow 1.15 and 2.2, as for the
+#                      published numbers; modern: 2.21, which is faster
 #   --output_dir=DIR   where everything goes; default: ./reproduced
 #   --zip=FILE         a copy of ADEChallengeData2016.zip, instead of a download
 #   --sample=DIR       a few pairs instead of ADE20K: images/ and annotations/,

@@ -4,8 +4,8 @@ r"""Scores an mlperf_log_accuracy.json that LoadGen wrote.
       --accuracy_log=loadgen/accuracy/mlperf_log_accuracy.json \
       --test_dir=${OUTPUT_DIR}/images
 
-The images are those of the run: image N of the log is the N-th of the folder.
-The score that MLPerf Mobile reports is "mIoU, app". It needs no TensorFlow.
+The images must be the run's: sample N of the log is the N-th image of the
+folder. MLPerf Mobile reports "mIoU, app". It needs no TensorFlow.
 """
 import os
 import sys

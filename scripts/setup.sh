@@ -2,15 +2,15 @@
 # Makes the suite's Python environments; a second run finds them ready.
 #
 # TensorFlow 1.15 and 2.2 need Python 3.7 or 3.6, TensorFlow 2.21 needs 3.10 to
-# 3.13. They are looked for in $DEEPLAB_PYTHON and $DEEPLAB_MODERN_PYTHON, on
-# PATH, and among what pyenv, uv and conda have installed.
+# 3.13. They are searched for in $DEEPLAB_PYTHON and $DEEPLAB_MODERN_PYTHON, on
+# PATH, and in the installations of pyenv, uv and conda.
 # Exit status: 0 ready; 1 the installation failed; 2 bad input, or no Python.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_PYTHON_VERSION_WARNING=1
 export PIP_ROOT_USER_ACTION=ignore
-# Modules from elsewhere must not stand in for the pinned ones.
+# Modules from elsewhere must not replace the pinned ones.
 unset PYTHONHOME PYTHONPATH
 
 usage() {
@@ -37,9 +37,9 @@ fail() {
 
 # --- Which Python ----------------------------------------------------------
 
-# choose_family NAME: sets what is known of the Python that an environment
-# needs: the versions, the best first, and the same in words; the TensorFlow
-# that needs it; the variable that names one; and what installs packages there.
+# choose_family NAME: sets the facts about an environment's Python: versions,
+# preferred first; their text; its TensorFlow; the variable that names a Python;
+# and the packages that install others.
 choose_family() {
   case $1 in
     modern)
@@ -54,8 +54,8 @@ choose_family() {
       versions_text='3.7 or 3.6'
       series='1.15 and 2.2'
       variable=DEEPLAB_PYTHON
-      # The last pip for Python 3.6; from 24.1 on, pip refuses the metadata of
-      # packages as old as these.
+      # The last pip for Python 3.6. From 24.1 on, pip refuses the metadata of
+      # such old packages.
       installers=(pip==21.3.1 wheel==0.37.1)
       ;;
   esac
@@ -78,7 +78,7 @@ sys.stdout.write(version + " " + path + "\n")
   fi
 }
 
-# Prints interpreters that may be suitable, one a line, the best first.
+# Prints possible interpreters, one on each line, preferred first.
 candidates() {
   local name version
   for name in "${versions[@]/#/python}" python3 python; do
@@ -99,7 +99,7 @@ candidates() {
   fi
 }
 
-# Prints "3.7 /path/to/python3.7", or nothing where there is no suitable one.
+# Prints "3.7 /path/to/python3.7", or nothing if there is no suitable one.
 find_python() {
   local path found
   if [[ -n ${!variable:-} ]]; then
@@ -118,7 +118,7 @@ find_python() {
   done < <(candidates)
 }
 
-# print_ways NAME...: how to get a Python, for environments that have none.
+# print_ways NAME...: prints how to get a Python for these environments.
 print_ways() {
   local name example line examples=() missing=() named=()
   for name in "$@"; do
@@ -154,10 +154,10 @@ WAYS
   fi
 }
 
-# print_state NAME: the name; ready, untested (it lacks only what the tests
-# need), outdated or missing; the TensorFlow; the environment's Python; the Python
-# that it would be made from, and where that is; which ones would do. Fields are
-# separated by tabs, and - where there is nothing to say.
+# print_state NAME: prints the name; ready, untested (only the tests' packages
+# are missing), outdated or missing; the TensorFlow; the environment's Python;
+# the version and path of the Python to build it from; the versions allowed.
+# Fields are separated by tabs; empty ones are "-".
 print_state() {
   local state=missing found
   choose_family "$1"
@@ -178,22 +178,21 @@ print_state() {
 
 tensorflow_version() { sed -n 's/^tensorflow==//p' "requirements-$1.txt"; }
 
-# Prints the version of an environment's Python; fails where it does not run.
+# Prints the version of an environment's Python; fails if it does not run.
 python_version() {
   ".venvs/$1/bin/python" -c \
     'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null
 }
 
-# What the stamp of a finished environment holds, in two lines: what it is made
-# of, and what the tests need. Its programs name the folder they were installed
-# in, so a moved repository needs new ones.
+# The two lines of a finished environment's stamp: its base, and the tests'
+# packages. The folder is included because installed programs hold its path.
 base_stamp() {
   echo "$PWD, Python $(python_version "$1")," \
     "requirements $(cksum <"requirements-$1.txt")"
 }
 tests_stamp() { echo "for tests $(cksum <requirements-dev.txt)"; }
 
-# Whether an environment is of the Python asked for, and made of what is needed.
+# Checks whether an environment has the requested Python and requirements.
 has_base() {
   local file=.venvs/$1/ready line named
   [[ -f $file ]] && read -r line <"$file" &&
@@ -204,10 +203,10 @@ has_base() {
   fi
 }
 
-# Whether an environment that has its base has what the tests need.
+# Checks whether an environment with a base has the tests' packages.
 has_tests() { [[ $(sed -n 2p ".venvs/$1/ready") == "$(tests_stamp)" ]]; }
 
-# install NAME: whatever the environment does not have yet.
+# install NAME: installs the missing packages of an environment.
 install() {
   local python=.venvs/$1/bin/python
   "$python" -m pip install -qq "${installers[@]}" &&
@@ -217,10 +216,10 @@ install() {
       "requirements-dev.txt; see above"
 }
 
-# update_environment NAME: only what the tests need has changed.
+# update_environment NAME: updates only the tests' packages.
 update_environment() {
   echo "$1: installing requirements-dev.txt into .venvs/$1" >&2
-  # An interrupted update leaves the first line only; the next run goes on.
+  # An interrupted update leaves only the first line; the next run continues.
   base_stamp "$1" >".venvs/$1/ready"
   install "$1"
   tests_stamp >>".venvs/$1/ready"
@@ -235,13 +234,13 @@ make_environment() {
   mkdir -p .venvs
   "$base" -m venv "$folder" || fail 1 "$1: $base -m venv $folder failed"
   install "$1"
-  # What it writes is of interest only where it fails.
+  # The output matters only if the import fails.
   if ! written=$("$folder/bin/python" -W ignore -c 'import tensorflow' 2>&1)
   then
     echo "$written" >&2
     fail 1 "$1: TensorFlow is installed but cannot be imported; see above"
   fi
-  # Written last: an interrupted run leaves none, and the next one starts over.
+  # Written last: after an interrupted run, the next one starts over.
   base_stamp "$1" >"$folder/ready"
   tests_stamp >>"$folder/ready"
 }

@@ -3,7 +3,7 @@ r"""Prints the scores of several evaluations as one table.
     python scripts/stage_table.py \
       --report='checkpoint=ckpt.json' --report='frozen graph=pb.json'
 
-The files are what eval.py, eval_pb.py and the TFLite evaluation write with
+eval.py, eval_pb.py and the TFLite evaluation write the files with
 --report_json. It needs no TensorFlow.
 """
 import os

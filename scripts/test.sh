@@ -4,11 +4,11 @@
 #
 #   ./scripts/test.sh [--quick|--all] [PYTEST_ARGUMENT...]
 #
-# A test runs in each environment that it is marked for: tf1, tf2, modern. A test
-# without such a mark runs in .venvs/tf1, or in .venvs/modern if there is no
+# A test runs in each environment of its markers: tf1, tf2, modern. A test without
+# such a marker runs in .venvs/tf1, or in .venvs/modern if there is no
 # Python for .venvs/tf1. --quick runs this one environment, without tests that are
-# marked slow. Tests marked extended show over whole runs what others show of
-# their parts; only --all runs them, as CI does. Other arguments go to pytest.
+# marked slow. Tests marked extended check whole runs; only --all runs them,
+# like CI. Other arguments go to pytest.
 #
 # The last lines count the tests of each environment and give the reasons why
 # tests were skipped. A test that hangs fails after the timeout of pyproject.toml.

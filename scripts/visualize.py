@@ -1,11 +1,11 @@
-r"""Lays what a model sees over pictures of any shape, at their own size.
+r"""Overlays a model's predictions on pictures of any shape, at full size.
 
     python scripts/visualize.py \
       --model=checkpoints/float/freeze.tflite --pictures=photos \
       --output_dir=overlays
 
 The model is a checkpoint, a frozen graph or a TFLite file. Pictures are JPEG or
-PNG of any colour type and any shape, and are turned as their EXIF data say.
+PNG of any colour type and shape; their EXIF orientation is applied.
 """
 import os
 import sys
