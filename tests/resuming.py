@@ -15,6 +15,7 @@ import sys
 import numpy as np
 from PIL import Image
 import tensorflow.compat.v1 as tf
+import tf_slim as slim
 
 from deeplab.config import options
 from deeplab.data import records
@@ -45,10 +46,10 @@ class Recording(loop.Loop):
   stop = None
   is_killed = False
 
-  def _run_step(self, session, last, listeners):
-    if self.is_killed and last.step == self.stop:
+  def _run_step(self, session):
+    if self.is_killed and self._done.step == self.stop:
       raise Killed
-    results = super()._run_step(session, last, listeners)
+    results = super()._run_step(session)
     names = session.run(self._batch_names)
     self.steps.append([int(results['done']), float(results['loss']).hex(), [
         name.decode() for name in names]])
@@ -63,9 +64,9 @@ def png(values):
   return out.getvalue()
 
 
-def without_rewriting(session_class, target, config):
-  config.graph_options.rewrite_options.disable_meta_optimizer = True
-  return session_class(target, config=config)
+def without_rewriting(train_in_loop, *arguments, session_config, **others):
+  session_config.graph_options.rewrite_options.disable_meta_optimizer = True
+  return train_in_loop(*arguments, session_config=session_config, **others)
 
 
 def make_records(folder):
@@ -111,7 +112,8 @@ def main(folder, kind, steps, *stops):
   mobilenet_v2.BLOCKS = BLOCKS
   if kind == 'qat':
     # To rewrite the graph takes TensorFlow longer than all its steps.
-    tf.Session = functools.partial(without_rewriting, tf.Session)
+    slim.learning.train = functools.partial(
+        without_rewriting, slim.learning.train)
   make_records(folder)
   whole = train(folder, kind + '-whole', kind, steps, save_summaries_secs=0,
                 save_interval_secs=1000)

@@ -10,14 +10,14 @@ FLOORS = (
     ('constants', 'errors'), ('system', 'storage'), ('config',), ('cli',),
     ('distribution',), ('nets',), ('checkpoints',), ('models',), ('data',),
     ('evaluation',), ('training',), ('export',), ('mlperf', 'tools'))
+LIBRARY = os.path.join(scripts.REPOSITORY, 'deeplab')
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imports():
   """Yields (path, its room, room that it imports)."""
-  library = os.path.join(scripts.REPOSITORY, 'deeplab')
-  for path in glob.glob(os.path.join(library, '**', '*.py'), recursive=True):
-    name = os.path.relpath(path, library)
+  for path in glob.glob(os.path.join(LIBRARY, '**', '*.py'), recursive=True):
+    name = os.path.relpath(path, LIBRARY)
     with open(path, encoding='utf-8') as source:
       tree = ast.parse(source.read())
     for node in ast.walk(tree):
@@ -38,9 +38,9 @@ def test_each_room_imports_only_rooms_below_it():
 
 
 def test_every_room_is_on_the_map():
-  rooms = {name.split('.')[0] for name in os.listdir(
-      os.path.join(scripts.REPOSITORY, 'deeplab'))
-           if not name.startswith('__')}
+  rooms = {os.path.relpath(path, LIBRARY).split(os.sep)[0].split('.')[0]
+           for path in glob.glob(os.path.join(LIBRARY, '**', '*.py'),
+                                 recursive=True)} - {'__init__'}
   assert rooms == set(FLOOR)
   with open(os.path.join(scripts.REPOSITORY, 'docs', 'architecture.md'),
             encoding='utf-8') as page:

@@ -171,27 +171,22 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
     # If a resumed run cannot save, the old options stay.
     if not resumed:
       write_options()
-  initializers = [tf.global_variables_initializer(),
-                  tf.local_variables_initializer(), tf.tables_initializer()]
   from_chief = host.broadcast_variables(tf.global_variables())
-  # Deviates: the reference uses slim's supervisor here. It restores on its own,
-  # saves in a thread during steps, and ignores errors of the last save. Its
-  # summaries describe a separate batch; here they describe a step, and a seed
-  # determines everything.
+
+  def restore_everywhere(session):
+    if restore:
+      restore(session)
+    session.run(from_chief)
+
   with contextlib.ExitStack() as stack:
     request = stack.enter_context(signals.Request())
     stack.enter_context(dataset.explaining_read_errors(
         paths, largest_id=splits.label_map_of(dataset_options).largest_id))
     writer = stack.enter_context(
         tensorboard.Writer(options.train_logdir)) if host.is_chief else None
-    session = stack.enter_context(tf.Session(host.target, config=host.config))
     if writer:
       writer.add(first_step, graph_def=(
           tf.get_default_graph().as_graph_def().SerializeToString()))
-    session.run(initializers)
-    if restore:
-      restore(session)
-    session.run(from_chief)
     bar = stack.enter_context(progress.Bar(
         options.training_number_of_steps, 'training', unit='step',
         done=first_step, logs=False))
@@ -203,7 +198,7 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
       listeners.append(listeners_lib.Checkpoints(
           keeper, options.save_interval_secs, host, request))
     loop = loop_lib.Loop(step, names, options, host, request, keeper)
-    result = loop.run(session, first_step, listeners)
+    result = loop.run(first_step, restore_everywhere, listeners)
     if resumed:
       write_options()
     host.barrier()

@@ -5,6 +5,7 @@ What a GPU makes of it is not tested: no machine of ours has one.
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+import tf_slim as slim
 
 from deeplab import constants
 from deeplab.checkpoints import read
@@ -170,14 +171,14 @@ def test_a_gradient_that_stays_nan_ends_a_run(train, gpu, monkeypatch):
 
 def test_checkpoints_interchange(train, gpu, monkeypatch):
   configurations = []
-  session = tf.Session
+  slim_train = slim.learning.train
 
-  def noted(*arguments, config=None, **others):
+  def noted(*arguments, session_config, **others):
     configurations.append(
-        config and config.graph_options.rewrite_options.auto_mixed_precision)
-    return session(*arguments, config=config, **others)
+        session_config.graph_options.rewrite_options.auto_mixed_precision)
+    return slim_train(*arguments, session_config=session_config, **others)
 
-  monkeypatch.setattr(train_lib.tf, 'Session', noted)
+  monkeypatch.setattr(slim.learning, 'train', noted)
   on = tf.ConfigProto()
   mixed_precision.configure(on)
   on = on.graph_options.rewrite_options.auto_mixed_precision
