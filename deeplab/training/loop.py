@@ -101,8 +101,8 @@ class Loop:
       for listener in listeners:
         listener.begin(session, first_step)
 
-    # Deviates: without a folder, slim starts no thread and saves nothing. In the
-    # reference its supervisor restores on its own, saves in a thread during
+    # Deviates: without a folder, slim starts no thread and saves nothing. The
+    # reference's supervisor restores on its own, saves in a thread during
     # steps, and ignores errors of the last save. Its summaries describe a
     # separate batch; here they describe a step.
     slim.learning.train(
