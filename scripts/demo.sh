@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the whole chain on a small painted data set: sets up, trains, evaluates,
-# exports, quantizes, and compares the scores of every stage. It needs no data and
-# no GPU.
+# exports, quantizes, and compares the scores of every stage. It needs no data
+# and no GPU.
 #
 #   ./scripts/demo.sh
 #
@@ -17,7 +17,7 @@
 #   DEMO_ENVIRONMENT  reference: TensorFlow 1.15 and 2.2 run it; modern:
 #                     TensorFlow 2.21 does. Default: reference if there is a
 #                     Python for it, else modern.
-# Exit status: 0 done; 2 bad input; else that of the command that failed.
+# Exit status: 0 done; 2 bad input; else the status of the failed command.
 set -euo pipefail
 
 case "${DEMO_OUTPUT:-}" in

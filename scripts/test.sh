@@ -12,7 +12,7 @@
 #
 # The last lines count the tests of each environment and give the reasons why
 # tests were skipped. A test that hangs fails after the timeout of pyproject.toml.
-# Exit status: 0 if every test passed, else that of pytest for one that did not.
+# Exit status: 0 if every test passed, else pytest's status for a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -66,11 +66,11 @@ class _Checked(NamedTuple):
   label_map: label_maps.LabelMap
   # Good pairs of each shard, in the order of the records.
   shards: List[List[pairs_lib.Pair]]
-  # By the pair's name.
+  # Dict by the pair's name.
   facts: Dict[str, pairs_lib.PairFacts]
   skipped: int
   ignored: int
-  # As in BuildSummary.
+  # See BuildSummary.
   class_pixels: Tuple[int, ...]
 
   @property

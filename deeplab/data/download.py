@@ -162,7 +162,7 @@ def sha1_of(path: str, first: bytes = b'') -> str:
 
 
 def blob_sha1_of(path: str) -> str:
-  """Returns what `git hash-object` prints for a file."""
+  """Returns a file's Git blob SHA-1."""
   return sha1_of(path, 'blob {}\0'.format(os.path.getsize(path)).encode())
 
 

@@ -328,7 +328,7 @@ class Description(NamedTuple):
   """Content of SPLIT.json."""
   path: str
   pairs: int
-  # By name.
+  # Dict by name.
   shards: Dict[str, ShardFacts]
   # None: built without one.
   label_map: Optional[label_maps.LabelMap]
@@ -336,7 +336,7 @@ class Description(NamedTuple):
 
 class ShardSet(NamedTuple):
   """The shards of one split."""
-  # In order.
+  # Sorted by index.
   paths: Tuple[str, ...]
   # None: not described, like the reference's sets.
   description: Optional[Description]

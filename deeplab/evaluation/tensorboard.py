@@ -22,9 +22,9 @@ def _new_path(logdir):
       time.time(), socket.gethostname()))
 
 
-def _event(step, **what):
+def _event(step, **fields):
   return tf.Event(
-      wall_time=time.time(), step=step, **what).SerializeToString(
+      wall_time=time.time(), step=step, **fields).SerializeToString(
           deterministic=True)
 
 
@@ -87,14 +87,14 @@ class Writer:
   def __exit__(self, *unused_exception: object) -> None:
     self._attempt(self._writer.close)
 
-  def add(self, step: int, **what: Any) -> None:
+  def add(self, step: int, **fields: Any) -> None:
     """Writes an event and flushes it.
 
     Args:
       step: the global step.
-      **what: one field of a tf.Event, such as `summary`.
+      **fields: one field of a tf.Event, such as `summary`.
     """
-    self._attempt(lambda: self._writer.write(_event(step, **what)))
+    self._attempt(lambda: self._writer.write(_event(step, **fields)))
     self._attempt(self._writer.flush)
 
   def _attempt(self, write):

@@ -217,7 +217,7 @@ def _check_summary(path, pairs):
 
 
 def compare(path: str, sampled: str, size: Tuple[int, int]) -> Dict[str, int]:
-  """Compares the responses of a performance run with those of an accuracy run.
+  """Compares the responses of a performance run and an accuracy run.
 
   Args:
     path: the log of the accuracy run.

@@ -74,8 +74,7 @@ FIGURES = (
            'miou_kept_classes'),
     Figure(_PTQ, LITE, 'post_train_quant/freeze_ptq.tflite',
            'miou_kept_classes'))
-# Whether the evaluated file was published, or made here from the published
-# checkpoint.
+# The evaluated file was published, or made here from the published checkpoint.
 PUBLISHED, MADE = 'published', 'made here'
 
 # --- Steps -----------------------------------------------------------------

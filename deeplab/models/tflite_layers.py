@@ -26,7 +26,7 @@ class Layer(NamedTuple):
   # float64 [channels].
   gain: np.ndarray
   offset: np.ndarray
-  # In the file's own form.
+  # Tensors of the file.
   stored_weights: tflite.Tensor
   stored_biases: tflite.Tensor
   output: tflite.Tensor

@@ -63,7 +63,7 @@ class Contents(NamedTuple):
   size_bytes: int
   # Structure of the network.
   options: options_lib.ModelOptions
-  # By scope, in order of execution.
+  # Dict by scope, in order of execution.
   layers: Dict[str, Layer]
   # Quantized activations, by the layer's scope or else by the tensor's name.
   activations: Dict[str, activations_lib.Range]
@@ -182,7 +182,7 @@ def _activations_of_variables(values):
 def _range_of_variables(values, scope, lowest):
   """Returns the Range of fake quantization; None: there is none.
 
-  0 is one of the values, as in TensorFlow's Nudge.
+  The range contains 0 exactly, as in TensorFlow's Nudge.
   """
   if scope + '/min' not in values or scope + '/max' not in values:
     return None

@@ -22,7 +22,7 @@ class Result(NamedTuple):
   """Findings."""
   # Human-readable.
   lines: List[str]
-  # As in the JSON file.
+  # Content of the JSON file.
   numbers: Dict[str, Any]
 
 
