@@ -33,11 +33,15 @@ def contents(folder, number):
 def names_in(folder, split):
   """The file names that a reader sees; 'refused' where it refuses."""
   try:
-    found = splits.open_split(DatasetOptions(str(folder), split)).records
+    found = splits.open_split(DatasetOptions(str(folder), split))
   except InputError as error:
     assert 'run build_ade20k_data.py' in str(error)
     return 'refused'
-  return {record.filename for record in found}
+  return {example.features.feature[constants.KEY_FILENAME]
+          .bytes_list.value[0].decode()
+          for path in found.paths
+          for example in map(tf.train.Example.FromString,
+                             tf.io.tf_record_iterator(path))}
 
 
 def killed_at(monkeypatch, number, function):

@@ -211,7 +211,8 @@ def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
       [sys.executable, '-c', """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from tests import conftest, test_export
+from tests import conftest
+from tests.export import test_export
 conftest._make_shallow(conftest.pytest.MonkeyPatch())
 test_export.run_export(*sys.argv[1:], save_inference_graph=True)
 """, scripts.REPOSITORY, checkpoint, str(tmp_path / 'there')],
