@@ -250,6 +250,15 @@ def _is_tensorflows(error):
 # --- Running ---------------------------------------------------------------
 
 
+def _define_common_flags():
+  app.define_help_flags()
+  flags.DEFINE_boolean(
+      'tf_warnings', False,
+      "Print TensorFlow's own warnings and deprecation notices too.")
+  flags.DEFINE_boolean(
+      'debug', False, 'Print the whole traceback of an input error.')
+
+
 def run(main: Callable[..., None],
         script: script_flags.Script = _NO_FLAGS,
         argv: Optional[List[str]] = None) -> None:
@@ -262,13 +271,7 @@ def run(main: Callable[..., None],
     argv: command line; None: sys.argv.
   """
   argv = sys.argv if argv is None else argv
-  app.define_help_flags()
-
-  flags.DEFINE_boolean(
-      'tf_warnings', False,
-      "Print TensorFlow's own warnings and deprecation notices too.")
-  flags.DEFINE_boolean(
-      'debug', False, 'Print the whole traceback of an input error.')
+  _define_common_flags()
   script.define_flags(flags.FLAGS)
 
   def parse_argv(arguments):

@@ -108,6 +108,9 @@ def _check(dataset_options, model_options, options, replicas):
         'here {}; add {}', option('quantize_delay_step',
                                   model_options.quantize_delay_step), replicas,
         option('fake_quant', options_lib.LAYERS))
+  if quantize.implementation(model_options) == options_lib.CONTRIB:
+    _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
+              'minute or more before the first step')
   if options.mixed_precision:
     mixed_precision.check(model_options, replicas)
   if options.profile_logdir:
@@ -153,15 +156,11 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
   if options.seed is not None:
     tf.set_random_seed(options.seed)
   batch, names = _batch(host, dataset_options, preprocess_options, first_step)
-  if quantize.implementation(model_options) == options_lib.CONTRIB:
-    _LOG.info('TensorFlow rewrites the network for quantization, which takes a '
-              'minute or more before the first step')
   step = step_lib.build_step(
       batch['image'], batch['label'], model_options, options, host)
-  restore = keeper = written = None
+  keeper = written = None
   if host.is_chief:
     written = _tensors_to_write(batch, step, model_options, options)
-    restore = _restorer(resumed, options)
     keeper = saver.Keeper(
         options.train_logdir, max_to_keep=options.max_checkpoints_to_keep,
         resumed=resumed)
@@ -171,13 +170,7 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
     # If a resumed run cannot save, the old options stay.
     if not resumed:
       write_options()
-  from_chief = host.broadcast_variables(tf.global_variables())
-
-  def restore_everywhere(session):
-    if restore:
-      restore(session)
-    session.run(from_chief)
-
+  restore = _restorer(host, resumed, options)
   with contextlib.ExitStack() as stack:
     request = stack.enter_context(signals.Request())
     stack.enter_context(dataset.explaining_read_errors(
@@ -198,26 +191,38 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
       listeners.append(listeners_lib.Checkpoints(
           keeper, options.save_interval_secs, host, request))
     loop = loop_lib.Loop(step, names, options, host, request, keeper)
-    result = loop.run(first_step, restore_everywhere, listeners)
+    result = loop.run(first_step, restore, listeners)
     if resumed:
       write_options()
     host.barrier()
     return result
 
 
-def _restorer(resumed, options):
-  """Returns a function of a session that restores variables, or None."""
+def _restorer(host, resumed, options):
+  """Returns a function that gives a session's variables their first values.
+
+  The chief restores a checkpoint, if there is one; all others get its values.
+  """
   variables = tf.global_variables()
+  from_checkpoint = initialize = None
   if resumed:
-    restore = restore_lib.restorer(variables)
-    return lambda session: restore(session, resumed)
-  if options.tf_initial_checkpoint:
-    return restore_lib.initializer_from(
+    from_checkpoint = restore_lib.restorer(variables)
+  elif host.is_chief and options.tf_initial_checkpoint:
+    initialize = restore_lib.initializer_from(
         options.tf_initial_checkpoint, variables,
         () if options.initialize_last_layer
         else schedules.last_layer_scopes(options),
         strict=options.strict_checkpoint)
-  return None
+  from_chief = host.broadcast_variables(variables)
+
+  def restore(session):
+    if from_checkpoint:
+      from_checkpoint(session, resumed)
+    if initialize:
+      initialize(session)
+    session.run(from_chief)
+
+  return restore
 
 
 def _recipe(dataset_options, preprocess_options, options, paths):
