@@ -32,7 +32,7 @@ def check(model_options: options_lib.ModelOptions, replicas: int) -> None:
         'other', given, option('quantize_delay_step',
                                model_options.quantize_delay_step))
   if replicas > 1:
-    raise InputError('{}: for one GPU of one host, here {} parts of a batch',
+    raise InputError('{}: for one GPU of one host, here {} replicas',
                      given, replicas)
   if not predictors.gpus():
     raise InputError(

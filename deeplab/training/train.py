@@ -104,7 +104,7 @@ def _check(dataset_options, model_options, options, replicas):
       quantize.implementation(model_options) == options_lib.CONTRIB):
     # The rewrite covers the graph of one network.
     raise InputError(
-        '{}: the rewrite of TensorFlow 1.15 knows nothing of parts of a batch, '
+        '{}: the rewrite of TensorFlow 1.15 cannot handle replicas, '
         'here {}; add {}', option('quantize_delay_step',
                                   model_options.quantize_delay_step), replicas,
         option('fake_quant', options_lib.LAYERS))

@@ -112,7 +112,7 @@ def test_other_sessions_compute_as_ever():
 @pytest.mark.parametrize('changes, parts, words', [
     ({'quantize_delay_step': 0}, 1, 'with quantize_delay_step=0 the network '
      'is to see the rounding to 8 bits, and no other'),
-    ({}, 2, 'for one GPU of one host, here 2 parts of a batch')])
+    ({}, 2, 'for one GPU of one host, here 2 replicas')])
 def test_what_goes_with_it_no_gpu_helps(gpu, changes, parts, words):
   mixed_precision.check(MODEL, 1)
   with pytest.raises(InputError) as caught:
