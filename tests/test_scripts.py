@@ -180,6 +180,7 @@ def test_a_run_is_counted(tmp_path):
       'reasons': {'the moon is not full': 3, 'no network': 1}}
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_fails_by_name_and_others_go_on(
     tmp_path, pytestconfig):
   counts, output = run_tests(

@@ -153,6 +153,7 @@ def test_state_names_the_python_of_each_environment(house):
   assert not (house.repository / '.venvs').exists()
 
 
+@pytest.mark.slow
 def test_order_of_sources(house):
   """Each Python that is added is preferred to those before it."""
   def preferred(row=0):

@@ -250,6 +250,7 @@ def test_records_that_vanish_are_noticed(five):
     list(val)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['rgb', 'jpeg', 'value'])
 def test_labels_are_checked_while_they_are_read(tmp_path, kind):
   """Without the time that verify_records takes."""
@@ -353,6 +354,7 @@ def test_batches_that_the_memory_does_not_hold_are_refused(
                          large._replace(crop_size=(1800, 1800)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (4000, 3), (3, 4000)])
 def test_images_of_extreme_shapes(tmp_path, size):
   path = record_sets.write(tmp_path / 'val-00000-of-00001.tfrecord', [
@@ -479,6 +481,7 @@ def test_a_seed_makes_runs_equal(five):
       np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_an_earlier_one_was_stopped(five):
   whole = train_steps(five, 9, batch_size=3, seed=2 ** 32 - 1)
   for before in (1, 4, 5, 8):  # at 5, an epoch begins

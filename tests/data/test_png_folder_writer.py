@@ -247,6 +247,7 @@ def spoil(five):
   return paths
 
 
+@pytest.mark.slow
 def test_bad_records_are_left_out_and_counted(generate, five, tmp_path, caplog):
   paths = spoil(five)
   with pytest.raises(InputError, match=paths[0] + ': record 0 fails its CRC'):

@@ -220,6 +220,7 @@ DAMAGES = [(damage_data, 'record 1 fails its CRC'), (damage_length, LENGTH),
            (cut_inside, 'record 1 is cut short')]
 
 
+@pytest.mark.slow
 @everywhere
 @pytest.mark.parametrize('damage, words', DAMAGES)
 def test_what_is_damaged_is_named_or_left_out(

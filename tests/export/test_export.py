@@ -127,6 +127,7 @@ def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
   assert predict(path, images(crop_size)).shape == (1,) + crop_size
 
 
+@pytest.mark.slow
 def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
     checkpoint, plain, tmp_path):
   batch = images()
@@ -165,6 +166,7 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
   assert 'Variable' in text and constants.IMAGE_NODE in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [
     {'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True,
      'aspp_with_separable_conv': False, 'quantize_delay_step': 0},

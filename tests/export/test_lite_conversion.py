@@ -139,6 +139,7 @@ def check_reproducible(graph, out, mode, tmp_path):
       assert one.read() == other.read()
 
 
+@pytest.mark.slow
 @pytest.mark.tf1
 @pytest.mark.modern
 def test_float_model_labels_as_the_graph(graph, tmp_path):
@@ -173,6 +174,7 @@ def test_float_model_labels_as_the_graph(graph, tmp_path):
   np.testing.assert_array_equal(*predictions)
 
 
+@pytest.mark.slow
 @pytest.mark.tf1
 @pytest.mark.modern
 def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):

@@ -80,6 +80,7 @@ QUANTIZATIONS = [options.LAYERS] + (
     [options.CONTRIB] if quantize.has_contrib() else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('implementation', QUANTIZATIONS)
 def test_quantized_logits_match_the_reference(implementation, reference_dir):
   recording = processors.quantized_recording()

@@ -83,6 +83,7 @@ def initialize(session):
   session.run(tf.global_variables_initializer(), values)
 
 
+@pytest.mark.slow
 def test_folded_batch_norm_gives_the_same_logits_and_gradients(shallow):
   images = np.random.RandomState(5).uniform(
       -1, 1, [2, CROP, CROP, 3]).astype(np.float32)
@@ -106,6 +107,7 @@ def test_folded_batch_norm_gives_the_same_logits_and_gradients(shallow):
         after, before, rtol=0, atol=1e-4 * np.abs(before).max())
 
 
+@pytest.mark.slow
 def test_three_steps_have_the_same_losses(shallow):
   random = np.random.RandomState(11)
   images = random.uniform(0, 255, [2, CROP, CROP, 3]).astype(np.float32)
