@@ -28,6 +28,7 @@ from deeplab.nets import deeplab_v3
 from deeplab.nets import layers
 from deeplab.system import signals as signals_lib
 from deeplab.training import listeners
+from deeplab.training import loop
 from deeplab.training import losses
 from deeplab.training import schedules
 from deeplab.training import step as step_lib
@@ -519,6 +520,22 @@ def test_the_log_and_tensorboard_have_loss_rate_and_pace(
       'total_loss': [(2, 3), (4, 5), (5, 6)],
       'losses/softmax_cross_entropy': [(2, 1), (4, 3), (5, 4)],
       'learning_rate': [(2, 0.1), (4, 0.1), (5, 0.1)]}
+
+
+@pytest.mark.parametrize('error', [
+    tf.errors.AbortedError, tf.errors.OutOfRangeError])
+def test_an_error_that_slim_hides_ends_the_run(run, monkeypatch, error):
+  """Slim begins again after the one, and takes the other for the end."""
+  calls = []
+
+  def fail(*unused):
+    calls.append(1)
+    raise error(None, None, 'a host is lost')
+
+  monkeypatch.setattr(loop.Loop, '_run_step', fail)
+  with pytest.raises(tf.errors.UnavailableError, match='a host is lost'):
+    run(2)
+  assert len(calls) == 1
 
 
 def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
