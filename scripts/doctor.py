@@ -56,7 +56,7 @@ def main(arguments):
 
 if __name__ == '__main__':
   try:
-    with signals.raised(), streams.checked():
+    with signals.Request(), streams.checked():
       status = main(sys.argv[1:])
   except errors.InputError as error:
     environment.refuse(str(error))

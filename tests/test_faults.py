@@ -101,7 +101,7 @@ def test_signals_that_are_ignored_stay_ignored(tmp_path):
 
 def test_handlers_are_put_back():
   before = [signal.getsignal(number) for number in signals.SIGNALS]
-  with pytest.raises(signals.Stopped) as caught, signals.raised():
+  with pytest.raises(signals.Stopped) as caught, signals.Request():
     os.kill(os.getpid(), signal.SIGTERM)
     signal.pause()
   assert (caught.value.name, caught.value.status) == ('SIGTERM', 143)
@@ -110,7 +110,7 @@ def test_handlers_are_put_back():
 
 def test_a_second_signal_ends_what_the_first_one_asked_to_end():
   for first in signals.SIGNALS:
-    with signals.raised(), signals.Request() as request:
+    with signals.Request(), signals.Request(orderly=True) as request:
       os.kill(os.getpid(), first)
       assert request.name == first.name
       with request.held():
@@ -122,7 +122,7 @@ def test_a_second_signal_ends_what_the_first_one_asked_to_end():
       assert caught.value.status == 143
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
-    with signals.Request() as request:
+    with signals.Request(orderly=True) as request:
       os.kill(os.getpid(), signal.SIGHUP)
     assert request.name is None
   finally:

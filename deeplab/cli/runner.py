@@ -309,7 +309,7 @@ def run(main: Callable[..., None],
       environment.refuse(reason)
 
   try:
-    with signals.raised(), streams.checked():
+    with signals.Request(), streams.checked():
       app.run(guarded, argv=argv, flags_parser=parse_argv)
   except streams.OutputError as error:  # of --help
     environment.refuse(errors.of_system(error))

@@ -28,53 +28,31 @@ class Stopped(BaseException):
     super().__init__(self.name)
 
 
-@contextlib.contextmanager
-def raised() -> Iterator[None]:
-  """Context in which the first of SIGNALS raises Stopped in the main thread.
-
-  Later ones are ignored, because some programs send two; a second Ctrl-C still
-  interrupts. A signal whose handler is not Python's default keeps its handler:
-  nohup, for example, ignores one.
-  """
-  owner = os.getpid()
-
-  def stop(number, unused_frame):
-    if os.getpid() != owner:  # a forked process has nothing to remove
-      os._exit(128 + number)
-    for other in previous:
-      signal.signal(other, signal.default_int_handler
-                    if other == signal.SIGINT else signal.SIG_IGN)
-    raise Stopped(number)
-
-  defaults = (signal.SIG_DFL, signal.default_int_handler)
-  previous = {number: signal.getsignal(number) for number in SIGNALS
-              if signal.getsignal(number) in defaults}
-  try:
-    for number in previous:
-      signal.signal(number, stop)
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
-
-
 class Request:
-  """A context in which a signal asks for an orderly stop.
+  """A context in which a signal asks the script to stop.
 
-  A second signal raises Stopped at once, except within `held`.
+  One signal ends a script at once: Stopped is raised in the main thread. If
+  `orderly` is set, the first signal only sets `name`, and the next one raises
+  Stopped, except within `held`. Signals after Stopped are ignored, because some
+  programs send two; Ctrl-C still interrupts. A signal that was ignored before,
+  as under nohup, stays ignored.
 
   Attributes:
     name: the last signal received, such as 'SIGTERM'; None: none yet.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, *, orderly: bool = False):
+    """Stores whether the first signal is left to the caller, to stop later."""
     self.name: Optional[str] = None
+    self._is_last = not orderly
     self._is_held = False
+    self._owner = os.getpid()
     self._previous: Dict[signal.Signals, Any] = {}
 
   def __enter__(self) -> 'Request':
     for number in SIGNALS:
-      if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+      # None: a handler that Python did not install and cannot restore.
+      if signal.getsignal(number) not in (signal.SIG_IGN, None):
         self._previous[number] = signal.signal(number, self._receive)
     return self
 
@@ -92,11 +70,17 @@ class Request:
       self._is_held = False
 
   def _receive(self, number, unused_frame):
-    is_first = self.name is None
+    if os.getpid() != self._owner:  # a forked process has nothing to remove
+      os._exit(128 + number)
     self.name = signal.Signals(number).name
-    if not is_first and not self._is_held:
-      raise Stopped(number)
-    _LOG.info('%s received: stopping once a checkpoint is saved', self.name)
+    if self._is_held or not self._is_last:
+      self._is_last = True
+      _LOG.info('%s received: stopping once a checkpoint is saved', self.name)
+      return
+    for other in self._previous:
+      signal.signal(other, signal.default_int_handler
+                    if other == signal.SIGINT else signal.SIG_IGN)
+    raise Stopped(number)
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
       write_options()
   restore = _restorer(host, resumed, options)
   with contextlib.ExitStack() as stack:
-    request = stack.enter_context(signals.Request())
+    request = stack.enter_context(signals.Request(orderly=True))
     stack.enter_context(dataset.explaining_read_errors(
         paths, largest_id=splits.label_map_of(dataset_options).largest_id))
     writer = stack.enter_context(

@@ -317,7 +317,7 @@ def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
 
   thread = threading.Thread(target=when_ready)
   thread.start()
-  with pytest.raises(signals.Stopped), signals.raised():
+  with pytest.raises(signals.Stopped), signals.Request():
     launch_local.run(path, [], 2)
   thread.join()
   assert sorted(capsys.readouterr()[0].splitlines()) == [
