@@ -1,7 +1,7 @@
-"""The commands of docs/scaling_parts.md, and of growth, on small pictures.
+"""The commands of docs/shards_and_cloud.md, and of growth, on small pictures.
 
-What is gs:// there is ram:// here, a file system of TensorFlow's that ends with
-the process: outputs go there, inputs are of this machine.
+gs:// is replaced by ram://, a file system of TensorFlow in the memory of this
+process. Outputs go there; inputs are local files.
 """
 import json
 
@@ -73,10 +73,10 @@ def test_reports_of_shards_add_up(shell):
   model = shell.folder / 'm.tflite'
   model.write_bytes(lite_models.argmax_model((65, 65)))
   shell.run_documented(
-      'scaling_parts.md', 'for K in 0 1 2 3; do\n  python seg', changes=TWO,
+      'shards_and_cloud.md', 'for K in 0 1 2 3; do\n  python seg', changes=TWO,
       NET_FILE=model, OUTPUT_DIR=folder)
   printed = shell.run_documented(
-      'scaling_parts.md', 'python scripts/merge_reports.py')
+      'shards_and_cloud.md', 'python scripts/merge_reports.py')
   assert '"images": 5' in printed
   assert json.loads((shell.folder / 'report.json').read_text())['images'] == 5
 
@@ -84,11 +84,11 @@ def test_reports_of_shards_add_up(shell):
 def test_outputs_may_be_remote(shell, folders, records, checkpoint):
   gs = 'gs://my-bucket'
   printed = shell.run_documented(
-      'scaling_parts.md', 'python build_ade20k_data.py', changes=((gs, 'ram://b'),),
+      'shards_and_cloud.md', 'python build_ade20k_data.py', changes=((gs, 'ram://b'),),
       **folders)
   assert 'val: 5 pairs in 4 shards in ram://b/records' in printed
   printed = shell.run_documented(
-      'scaling_parts.md', 'python train.py', changes=SMALL + (
+      'shards_and_cloud.md', 'python train.py', changes=SMALL + (
       ('number_of_steps=200000', 'number_of_steps=1'),
       ('train_batch_size=4', 'train_batch_size=2'),
       (gs + '/pretrained', str(checkpoint)), (gs + '/records', str(records)),
@@ -96,7 +96,7 @@ def test_outputs_may_be_remote(shell, folders, records, checkpoint):
   assert '--train_logdir=ram://b/train: no lock' in printed
   assert 'ram://b/train/model.ckpt-1' in printed
   printed = shell.run_documented(
-      'scaling_parts.md', 'python eval.py', changes=SMALL + (
+      'shards_and_cloud.md', 'python eval.py', changes=SMALL + (
       (gs + '/records', str(records)),
       (gs + '/train', str(checkpoint.parent)), (gs + '/log', 'ram://b/log'),
       (gs + '/report.json', 'ram://b/report.json')))
