@@ -7,7 +7,9 @@ r"""Evaluates checkpoints of a folder as they appear, or one checkpoint once.
       --decoder_output_stride=4
 
 Add --max_number_of_evaluations=1 to evaluate once, --report_json=FILE to save
-the scores, --quantize_delay_step=0 for a quantization-aware checkpoint.
+the scores, --quantize_delay_step=0 for a quantization-aware checkpoint, and
+--keep_best to keep the best checkpoint in ${CKPT_DIR}/best, which
+export_model.py takes as --checkpoint_path.
 """
 import os
 import sys

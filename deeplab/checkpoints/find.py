@@ -29,8 +29,16 @@ def find_latest(folder: str) -> Optional[str]:
 
   None: the folder has no checkpoint.
   """
+  return next(iter(prefixes_in(folder)), None)
+
+
+def prefixes_in(folder: str) -> List[str]:
+  """Returns the prefixes of a folder's checkpoints, newest first.
+
+  They need not be readable.
+  """
   names, _ = _listing(folder)
-  return os.path.join(folder, names[0]) if names else None
+  return [os.path.join(folder, name) for name in names]
 
 
 class Newest:

@@ -114,7 +114,7 @@ class Keeper:
     self._kept = older + [name]
     self.newest = name
     for kept in removed:
-      self._remove(kept)
+      remove(os.path.join(self._folder, kept))
 
   def _write(self, session, prefix, meta):
     saver_def = self._saver.saver_def
@@ -135,13 +135,14 @@ class Keeper:
       return '{} is kept, the steps after it are lost'.format(self.newest)
     return 'no checkpoint is kept, all steps are lost'
 
-  def _remove(self, name):
-    """Removes a checkpoint, its index first: without one it is invalid."""
-    for path in find.parts_of(os.path.join(self._folder, name)):
-      try:
-        remote.remove(path)
-      except OSError as error:
-        _LOG.warning('an old checkpoint stays: %s', errors.of_system(error))
+
+def remove(prefix: str) -> None:
+  """Removes a checkpoint, its index first: without one it is invalid."""
+  for path in find.parts_of(prefix):
+    try:
+      remote.remove(path)
+    except OSError as error:
+      _LOG.warning('an old checkpoint stays: %s', errors.of_system(error))
 
 
 def _kept_before(folder, resumed):

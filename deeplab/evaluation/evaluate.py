@@ -2,6 +2,7 @@
 
 `evaluation.tflite` evaluates TFLite files on PNG files, in worker processes.
 """
+import contextlib
 import hashlib
 import logging
 import os
@@ -19,6 +20,7 @@ from deeplab.data import dataset
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.evaluation import best as best_lib
 from deeplab.evaluation import counting
 from deeplab.evaluation import report as report_lib
 from deeplab.evaluation import tensorboard as events_lib
@@ -147,6 +149,10 @@ def evaluate_checkpoints(
   if is_single or watch_options.max_evaluations and not newest.find():
     first = find.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
+  if is_single and watch_options.keep_best:
+    raise InputError('{}: expected a folder of checkpoints, of which {} keeps '
+                     'one', option('checkpoint_dir', checkpoint_dir),
+                     option('keep_best'))
   # Data are checked before waiting.
   batches = dataset.batches(
       dataset_options, preprocess_options,
@@ -156,9 +162,15 @@ def evaluate_checkpoints(
       deeplab_v3.least_memory(model_options, batches.batch_size),
       '{} of {}', option('batch_size', batches.batch_size),
       option('crop_size', model_options.crop_size))
-  with predictors.CheckpointPredictor(model_options) as predictor:
+  with contextlib.ExitStack() as stack:
+    best = stack.enter_context(best_lib.keeping(
+        checkpoint_dir, split=batches.split, images=batches.num_images,
+        geometry=preprocess_options.geometry(), label_map=batches.label_map
+    )) if watch_options.keep_best else None
+    predictor = stack.enter_context(
+        predictors.CheckpointPredictor(model_options))
     evaluator = _Evaluator(predictor, batches, model_options, dataset_options,
-                           preprocess_options, options)
+                           preprocess_options, options, best)
     if is_single:
       return evaluator.evaluated(first, again=True)
     return evaluator.watch(newest, watch_options)
@@ -176,6 +188,7 @@ class _Evaluator(NamedTuple):
   dataset_options: options_lib.DatasetOptions
   preprocess_options: options_lib.PreprocessOptions
   options: options_lib.EvalOptions
+  best: Optional[best_lib.Best]
 
   def watch(self, newest, watch_options):
     """Evaluates a folder's newest checkpoint whenever there is a new one.
@@ -228,6 +241,7 @@ class _Evaluator(NamedTuple):
     try:
       cache = self._cache_file(prefix)
       kept = None if again else self._recalled(cache)
+      contents = self.best.copy(prefix) if self.best else {}
       if not kept:
         self.predictor.restore(prefix)
     except Exception:
@@ -236,16 +250,19 @@ class _Evaluator(NamedTuple):
         raise
       _LOG.info('%s was removed before it was read', prefix)
       return None
-    if not kept:
-      return evaluate(
+    if kept:
+      _LOG.info('%s was evaluated before with the same options: no image is '
+                'read, its report follows; %s evaluates it again', prefix,
+                option('reevaluate'))
+      result = kept._replace(path=prefix)
+      report_lib.publish(result, {}, self.options)
+    else:
+      result = evaluate(
           self.predictor, self.batches, self.preprocess_options, self.options,
           kind=interface.CHECKPOINT, step=read.global_step_in(prefix),
           num_classes=self.model_options.num_classes, cache=cache)
-    _LOG.info('%s was evaluated before with the same options: no image is '
-              'read, its report follows; %s evaluates it again', prefix,
-              option('reevaluate'))
-    result = kept._replace(path=prefix)
-    report_lib.publish(result, {}, self.options)
+    if self.best:
+      self.best.offer(contents, result)
     return result
 
   def _cache_file(self, prefix):

@@ -46,6 +46,9 @@ class CheckpointEvalOptions(NamedTuple):
       False, 'Evaluate a checkpoint again if it was evaluated into the same '
       'folder of events with the same options, instead of reusing its report. '
       'A single checkpoint, not a folder, is always evaluated.')
+  keep_best: bool = field(
+      False, 'Copy the checkpoint with the highest mIoU so far and its report '
+      'to the subfolder `best` of the watched folder.')
   strict_checkpoint: bool = STRICT_CHECKPOINT
 
 
