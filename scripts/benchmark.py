@@ -18,8 +18,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from deeplab.cli import runner  # found through the line above
-from deeplab.cli import script_flags
+from deeplab.cli import option_flags  # found through the line above
+from deeplab.cli import runner
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.storage import files
@@ -49,7 +49,7 @@ def define_flags(flag_values):
     define(name, default, text, flag_values=flag_values)
 
 
-SCRIPT = script_flags.Script(
+SCRIPT = option_flags.Script(
     define=define_flags,
     make=lambda flag_values, unused_groups: {'flag_values': flag_values})
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import errors
+from deeplab.cli import option_flags
 from deeplab.cli import runner
 from deeplab.cli import script_flags
 from deeplab.errors import InputError
@@ -132,7 +133,7 @@ def test_a_second_signal_ends_what_the_first_one_asked_to_end():
 # --- Memory ----------------------------------------------------------------
 
 
-NO_FLAGS = script_flags.Script()
+NO_FLAGS = option_flags.Script()
 
 
 def flags_of(script, *arguments):

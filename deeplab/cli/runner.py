@@ -4,11 +4,11 @@ A script names its entry in deeplab.cli.script_flags and makes one call:
 
     def main(options): ...
     if __name__ == '__main__':
-      cli.run(main, script_flags.REBUILD)
+      runner.run(main, script_flags.REBUILD)
 
 An unknown flag or a stray word is refused, with the nearest flag's name. Bad
 input becomes one line on standard error and exit status 2. Options in that line
-and in the log appear as flags. Only this module and script_flags import absl.
+and in the log appear as flags. Only deeplab.cli imports absl.
 """
 import difflib
 import faulthandler
@@ -34,7 +34,8 @@ except ImportError:
       'needs the package absl-py (none found for {}); run ./scripts/setup.sh '
       'tf1, then use .venvs/tf1/bin/python'.format(sys.executable))
 
-from deeplab.cli import script_flags  # needs absl
+from deeplab.cli import option_flags  # needs absl
+from deeplab.cli import script_flags
 
 # Options to lower if memory runs out.
 _MEMORY = ('batch_size', 'crop_size', 'num_workers', 'vis_images')
@@ -56,7 +57,7 @@ _FLAGS_ELSEWHERE = {
                           'eval_pb.py, evaluate mirrored images too',
 }
 
-_NO_FLAGS = script_flags.Script()
+_NO_FLAGS = option_flags.Script()
 
 flags.disclaim_key_flags()
 
@@ -64,7 +65,7 @@ flags.disclaim_key_flags()
 # --- Parsing ---------------------------------------------------------------
 
 
-def parse(script: script_flags.Script, argv: List[str],
+def parse(script: option_flags.Script, argv: List[str],
           flag_values: flags.FlagValues) -> None:
   """Parses a command line strictly.
 
@@ -260,7 +261,7 @@ def _define_common_flags():
 
 
 def run(main: Callable[..., None],
-        script: script_flags.Script = _NO_FLAGS,
+        script: option_flags.Script = _NO_FLAGS,
         argv: Optional[List[str]] = None) -> None:
   """Runs a script: parses flags, checks the environment, reports input errors.
 

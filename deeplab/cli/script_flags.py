@@ -1,33 +1,24 @@
-"""The flags of every script, in one table made from the options they set.
+"""The flags of every script, in one table.
 
 A script names its entry and gets its options as keyword arguments:
 
     def main(options, eval_options): ...
     if __name__ == '__main__':
-      cli.run(main, script_flags.TFLITE_EVAL)
+      runner.run(main, script_flags.TFLITE_EVAL)
 
-Type, default, bounds and help of a flag come from the options field that it
-sets (deeplab.config.fields). The table lists the fields that have a flag, and
-names and defaults that differ from the field's. It needs no TensorFlow.
+The table lists the options of each script, names and defaults that differ from
+the options' own, and fields without a flag. It needs no TensorFlow.
 """
-import functools
 import os
-from typing import (
-  Any,
-  Callable,
-  Collection,
-  Dict,
-  List,
-  Mapping,
-  NamedTuple,
-  Optional,
-  Tuple,
-)
+from typing import List, Tuple
 
 from absl import flags
 
 from deeplab import constants
-from deeplab import errors
+from deeplab.cli.option_flags import Group
+from deeplab.cli.option_flags import Script
+from deeplab.cli.option_flags import make
+from deeplab.cli.option_flags import value_of
 from deeplab.config import fields
 from deeplab.config import options as options_lib
 from deeplab.errors import InputError
@@ -35,167 +26,6 @@ from deeplab.system import environment
 
 # Makes flags belong to the script that requests them, also in --help.
 flags.disclaim_key_flags()
-
-# Parity: common.py and export_model.py of the reference define these lists as
-# repeated flags; other lists are one flag with commas.
-_REPEATED = ('atrous_rates', 'crop_size', 'inference_scales', 'label_weights')
-
-
-class Group(NamedTuple):
-  """The flags for one class of options."""
-  options: type
-  # Flag names by field, if they differ from the field's name.
-  names: Mapping[str, str] = {}
-  # Defaults by field, if they differ from the field's default.
-  defaults: Mapping[str, Any] = {}
-  # Fields without a flag.
-  without: Collection[str] = ()
-  # Values of fields that have no flag.
-  given: Mapping[str, Any] = {}
-  # Template of the name that error messages use for a renamed field.
-  mention: str = '{}'
-
-  def flags(self) -> Dict[str, str]:
-    """Returns the flag names by field, for the fields that have a flag."""
-    return {field: self.names.get(field, field)
-            for field in fields.definitions(self.options)
-            if field not in self.without and field not in self.given}
-
-
-class Script(NamedTuple):
-  """The command line of a script."""
-  # Keyword argument of the script's main: the flags that it is made from.
-  groups: Mapping[str, Group] = {}
-  # Names from environment.ENVIRONMENTS, the recommended one first, and
-  # environment.TFLITE if any TFLite interpreter suffices; (): no TensorFlow.
-  environments: Tuple[str, ...] = ()
-  # Defines additional flags that set no field.
-  define: Optional[Callable[[flags.FlagValues], None]] = None
-  # Makes main's keyword arguments, if they are not one object per group.
-  make: Optional[Callable[
-      [flags.FlagValues, Mapping[str, Group]], Dict[str, Any]]] = None
-  # Flag that takes the positional arguments; None: they are refused.
-  words: Optional[str] = None
-
-  @property
-  def needs_tensorflow(self) -> bool:
-    """Whether the script always imports TensorFlow."""
-    return bool(self.environments) and (
-        environment.TFLITE not in self.environments)
-
-  def define_flags(self, flag_values: flags.FlagValues) -> None:
-    """Defines all flags of the script."""
-    for group in self.groups.values():
-      _define_group(flag_values, group)
-    if self.define:
-      self.define(flag_values)
-
-  def arguments(self, flag_values: flags.FlagValues) -> Dict[str, Any]:
-    """Returns main's keyword arguments.
-
-    Args:
-      flag_values: parsed.
-
-    Raises:
-      InputError: a required flag is missing, or a value is out of bounds.
-    """
-    if self.make:
-      return self.make(flag_values, self.groups)
-    return {keyword: _make(flag_values, group)
-            for keyword, group in self.groups.items()}
-
-
-# --- Flags from fields -----------------------------------------------------
-
-
-def _define_group(flag_values, group):
-  """Defines a flag per field; an existing flag sets this field, too."""
-  definitions = fields.definitions(group.options)
-  for field, name in group.flags().items():
-    if name not in flag_values:
-      definition = definitions[field]
-      _define_flag(flag_values, name, definition,
-                   group.defaults.get(field, definition.default))
-      flag_values[name].sets = {}
-    flag_values[name].sets[group.options, field] = (
-        group.mention.format(field) if field in group.names else field)
-
-
-def _define_flag(flag_values, name, definition, default):
-  """Defines the flag of a field."""
-  define: Callable[..., Any]
-  if definition.length is not None and name in _REPEATED:
-    define = functools.partial(
-        flags.DEFINE_multi, _ElementParser(name, definition.kind),
-        flags.ArgumentSerializer())
-    default = list(default or []) or None
-  elif definition.length is not None:
-    define = flags.DEFINE_list
-    default = [element if isinstance(element, str) else '{:g}'.format(element)
-               for element in default or []] or None
-  elif definition.kind is str and definition.choices:
-    flags.DEFINE_enum(name, default, list(definition.choices), definition.help,
-                      flag_values=flag_values)
-    return
-  else:
-    by_kind: Dict[type, Callable[..., Any]] = {
-        int: flags.DEFINE_integer, float: flags.DEFINE_float,
-        bool: flags.DEFINE_boolean, str: flags.DEFINE_string}
-    define = by_kind[definition.kind]
-  define(name, default, definition.help, flag_values=flag_values)
-
-
-class _ElementParser(flags.ArgumentParser):
-  """Parses one element of a repeated flag."""
-
-  def __init__(self, name, kind):
-    self._name = name
-    self._parser = (
-        flags.IntegerParser() if kind is int else flags.FloatParser())
-    self.syntactic_help = self._parser.syntactic_help
-
-  def flag_type(self):
-    return self._parser.flag_type()
-
-  def parse(self, argument):
-    try:
-      return self._parser.parse(argument)
-    except ValueError:
-      elements = str(argument).strip('[]()').replace(' ', '').split(',')
-      if elements == [str(argument)]:
-        raise
-      raise ValueError('expected one number; give several as ' + ' '.join(
-          '--{}={}'.format(self._name, element) for element in elements))
-
-
-# --- Options from flags ----------------------------------------------------
-
-
-def _make(flag_values, group, **given):
-  """Makes a group's options; `given` are values of fields without a flag."""
-  definitions = fields.definitions(group.options)
-  values = dict(group.given, **given)
-  for field, name in group.flags().items():
-    if field not in values:
-      values[field] = _value_of(flag_values[name], definitions[field])
-  return group.options(**values)
-
-
-def _value_of(flag, definition):
-  """Returns a flag's value in the field's type."""
-  value = flag.value
-  if definition.is_required and not value:
-    raise InputError('{} is required: {}', errors.option(definition.name),
-                     definition.help)
-  if definition.length is None:
-    return value
-  if not value:
-    return None if definition.is_optional else ()
-  try:
-    return tuple(definition.kind(element) for element in value)
-  except ValueError:
-    raise definition.refusal(value)
-
 
 # --- Shared by several scripts ---------------------------------------------
 
@@ -262,7 +92,7 @@ def _build_splits(flag_values, groups):
   given = {split for split, found in folders.items()
            if any(flag.present for flag in found)}
   return {'splits': [
-      _make(flag_values, groups[split])
+      make(flag_values, groups[split])
       for split, (image_folder, _) in folders.items()
       if not given or split in given or
       os.path.isdir(image_folder.value or '')]}
@@ -322,12 +152,12 @@ def _export_arguments(flag_values, groups):
   crop_size = _export_crop_size(flag_values)
   classes = flag_values['num_classes']
   return {
-      'options': _make(
+      'options': make(
           flag_values, groups['options'],
-          preprocessing=_make(flag_values, groups['preprocessing'],
+          preprocessing=make(flag_values, groups['preprocessing'],
                               crop_size=crop_size),
           num_classes=classes.value if classes.present else None),
-      'model_options': _make(flag_values, groups['model_options'],
+      'model_options': make(flag_values, groups['model_options'],
                              crop_size=crop_size)}
 
 
@@ -335,7 +165,7 @@ def _export_crop_size(flag_values):
   """Returns the crop size, which either of two flags sets."""
   definition = fields.definitions(options_lib.ModelOptions)['crop_size']
   size, named_as_in_training = (
-      definition.checked(_value_of(flag_values[name], definition))
+      definition.checked(value_of(flag_values[name], definition))
       if flag_values[name].value is not None else None
       for name in ('crop_size', 'train_crop_size'))
   if named_as_in_training is None:
@@ -364,7 +194,7 @@ EXPORT = Script(
 
 
 def _conversion_options(flag_values, groups):
-  made = _make(flag_values, groups['options'])
+  made = make(flag_values, groups['options'])
   if flag_values['quantized_input_stats'].present and (
       made.mode != options_lib.QUANTIZATION_AWARE):
     raise InputError(
@@ -416,7 +246,7 @@ MERGE = Script(
                   'is no flag is one.'),
     make=lambda flag_values, groups: {
         'reports': flag_values.report or [],
-        'options': _make(flag_values, groups['options'])},
+        'options': make(flag_values, groups['options'])},
     words='report')
 
 # --- Looking into models ---------------------------------------------------
@@ -424,7 +254,7 @@ MERGE = Script(
 
 def _comparison(flag_values, groups):
   return {'models': _named_models(flag_values.model or []),
-          'options': _make(flag_values, groups['options'])}
+          'options': make(flag_values, groups['options'])}
 
 
 def _named_models(given):
