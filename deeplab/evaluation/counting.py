@@ -12,6 +12,8 @@ from typing import (
   List,
   Mapping,
   NamedTuple,
+  Optional,
+  Tuple,
 )
 
 import numpy as np
@@ -37,6 +39,13 @@ class Counts(NamedTuple):
   samples: Dict[str, List[np.ndarray]]
   # Seconds of a pass, from the first image to the last.
   seconds: float = 0.0
+  # Milliseconds an image in the model, for each batch.
+  model_ms: Tuple[float, ...] = ()
+
+  @property
+  def median_ms(self) -> Optional[float]:
+    """The median of model_ms; the first batch may include set-up."""
+    return float(np.median(self.model_ms)) if self.model_ms else None
 
 
 def count(predictor: interface.Predictor, batches: 'dataset.Batches', *,
@@ -76,7 +85,9 @@ def count_batch(
     num_classes: number of classes, the ignored one included.
     keep: number of images to keep, with labels and predictions.
   """
+  started = time.perf_counter()
   predictions = predictor.predict(batch['image'])
+  model_ms = 1000 * (time.perf_counter() - started) / len(predictions)
   try:
     matrix = metrics.confusion_matrix(
         batch['label'], predictions, num_classes)
@@ -85,7 +96,7 @@ def count_batch(
   return Counts(matrix, len(predictions), {
       'images': list(batch['image'][:keep].astype(np.uint8)),
       'labels': list(batch['label'][:keep]),
-      'predictions': list(predictions[:keep])})
+      'predictions': list(predictions[:keep])}, model_ms=(model_ms,))
 
 
 def total(counts: Iterable[Counts], *, num_images: int,
@@ -104,6 +115,7 @@ def total(counts: Iterable[Counts], *, num_images: int,
   samples: Dict[str, List[np.ndarray]] = {
       'images': [], 'labels': [], 'predictions': []}
   images = 0
+  model_ms: List[float] = []
   started = time.time()
   with progress.Bar(num_images, 'evaluating', unit='image') as bar:
     for each in counts:
@@ -111,5 +123,7 @@ def total(counts: Iterable[Counts], *, num_images: int,
       for name, arrays in each.samples.items():
         samples[name] += arrays
       images += each.images
+      model_ms += each.model_ms
       bar.update(each.images)
-  return Counts(matrix, images, samples, time.time() - started)
+  return Counts(
+      matrix, images, samples, time.time() - started, tuple(model_ms))

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from typing import NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -44,6 +44,7 @@ def evaluate(predictor: interface.Predictor,
              batches: dataset.Batches,
              preprocess_options: options_lib.PreprocessOptions,
              options: options_lib.EvalOptions, *, kind: str,
+             facts: Optional[Dict[str, Any]] = None,
              step: Optional[int] = None,
              num_classes: Optional[int] = None,
              cache: Optional[str] = None) -> report_lib.Report:
@@ -55,6 +56,7 @@ def evaluate(predictor: interface.Predictor,
     preprocess_options: options of the batches.
     options: paths of the files to write.
     kind: interface.CHECKPOINT, FROZEN_GRAPH, SAVED_MODEL or ONNX.
+    facts: about the file, from open_model.facts, or None.
     step: global step of a checkpoint, or None.
     num_classes: number of classes, the ignored one included; None: as in the
       batches' label map.
@@ -75,7 +77,8 @@ def evaluate(predictor: interface.Predictor,
       split=batches.split, images=counts.images,
       seconds=counts.seconds, geometry=preprocess_options.geometry(),
       runtime=predictor.runtime, matrix=counts.matrix,
-      skipped=batches.num_skipped, label_map=batches.label_map)
+      skipped=batches.num_skipped, label_map=batches.label_map, model=facts,
+      host_ms=counts.median_ms)
   if options.eval_logdir:
     # TensorBoard shows graphs as a separate run beside the checkpoints'.
     write_events(options.eval_logdir if kind == interface.CHECKPOINT
@@ -244,6 +247,8 @@ class _Evaluator(NamedTuple):
       contents = self.best.copy(prefix) if self.best else {}
       if not kept:
         self.predictor.restore(prefix)
+        facts = open_model.facts(open_model.ModelFile(
+            interface.CHECKPOINT, prefix), self.predictor)
     except Exception:
       # A trainer removes the index first.
       if remote.exists(prefix + '.index'):
@@ -259,7 +264,8 @@ class _Evaluator(NamedTuple):
     else:
       result = evaluate(
           self.predictor, self.batches, self.preprocess_options, self.options,
-          kind=interface.CHECKPOINT, step=read.global_step_in(prefix),
+          kind=interface.CHECKPOINT, facts=facts,
+          step=read.global_step_in(prefix),
           num_classes=self.model_options.num_classes, cache=cache)
     if self.best:
       self.best.offer(contents, result)
@@ -350,7 +356,7 @@ def evaluate_frozen_graph(
         dataset_options, preprocess_options,
         model_map=metadata.label_map_beside(model.path))
     return evaluate(predictor, batches, preprocess_options, options,
-                    kind=model.kind)
+                    kind=model.kind, facts=open_model.facts(model, predictor))
 
 
 def _exported(path):

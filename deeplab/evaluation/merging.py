@@ -15,7 +15,8 @@ from deeplab.evaluation import report as report_lib
 from deeplab.storage import files
 
 # Fields that may differ between the shards of one evaluation.
-_OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'shard')
+_OWN = ('path', 'images', 'seconds', 'runtime', 'matrix', 'shard', 'model',
+        'host_ms')
 _KIND = ('the report of a shard, as the evaluation of a TFLite file writes it '
          'with --report_json and --num_shards')
 
@@ -58,7 +59,8 @@ def merge(paths: Sequence[str],
       images=sum(report.images for report in reports),
       seconds=sum(report.seconds for report in reports),
       runtime='; '.join(sorted({report.runtime for report in reports})),
-      matrix=np.sum([report.matrix for report in reports], axis=0), shard=None)
+      matrix=np.sum([report.matrix for report in reports], axis=0), shard=None,
+      host_ms=_mean_ms(reports))
   report_lib.write(options.report_json, result)
   report_lib.show(result, options.report_json)
   return result
@@ -113,3 +115,10 @@ def _facts(report):
            if name not in _OWN}
   return dict(facts, classes=len(report.matrix), shards=report.shard.of,
               **report.shard.evaluation)
+
+
+def _mean_ms(reports):
+  """Returns the mean of the shards' medians, or None if one has none."""
+  times = [report.host_ms for report in reports]
+  return None if None in times else float(np.average(
+      times, weights=[report.images for report in reports]))

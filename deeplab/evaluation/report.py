@@ -53,10 +53,15 @@ MEANS = (
      'without class {ignored}, reference TFLite script'),
     ('miou_mlperf_app', 'mIoU, app',
      'sum over {classes} classes / {classes}, MLPerf mobile app'))
-# The mean that is published for a kind, if it is not `miou`.
+# The mean that is published, and of what; then the kinds with another one.
+_MIOU = ('miou', 'checkpoints and graphs')
 _PUBLISHED_AS = {
     interface.TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
     ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
+
+
+# Fields of a report that its JSON has only if they are not None.
+_OPTIONAL = ('shard', 'model', 'host_ms')
 
 
 class Shard(NamedTuple):
@@ -98,6 +103,10 @@ class Report(NamedTuple):
   label_map: label_maps.LabelMap = label_maps.ADE20K
   # None: all images of the split were evaluated.
   shard: Optional[Shard] = None
+  # Facts about the file, from open_model.facts, or None.
+  model: Optional[Dict[str, Any]] = None
+  # Milliseconds an image in the model on this machine, the median of batches.
+  host_ms: Optional[float] = None
 
   @property
   def scores(self) -> metrics.Scores:
@@ -160,8 +169,7 @@ def _published(report):
   if (len(report.matrix) != constants.NUM_CLASSES or
       report.label_map != label_maps.ADE20K):
     return None, None
-  score, what = _PUBLISHED_AS.get(
-      report.kind, ('miou', 'checkpoints and graphs'))
+  score, what = _PUBLISHED_AS.get(report.kind, _MIOU)
   figures = published.figures_of(report.path)
   if not figures:
     return score, '* the mean that the published figures of {} are'.format(what)
@@ -169,6 +177,18 @@ def _published(report):
     score, = figures
   return score, '* compare with {}, published of {} images'.format(
       published.text_of(figures[score]), published.IMAGES)
+
+
+def score_of(report: Report) -> Dict[str, Any]:
+  """Returns the main score of a report, with all that it depends on."""
+  score = _PUBLISHED_AS.get(report.kind, _MIOU)[0]
+  name, text = next(mean[1:] for mean in MEANS if mean[0] == score)
+  return {
+      'name': score, 'value': _finite(getattr(report.scores, score)),
+      'convention': '{}: {}'.format(name, text.format(
+          classes=len(report.matrix) - 1, ignored=report.ignore_label)),
+      'geometry': report.geometry, 'split': report.split,
+      'images': report.images}
 
 
 def class_names(report: Report) -> Sequence[str]:
@@ -180,18 +200,23 @@ def to_json(report: Report) -> Dict[str, Any]:
   """Returns a report as a dict that json can write; NaN becomes None.
 
   Returns:
-    The report's fields, with a shard and a label map only if it has one that is
-    not the default; images_per_second; the scores; 'classes', a list of dicts
-    (id, name, pixels, iou); 'confusion_matrix', a list of rows.
+    The report's fields, optional ones only if they are not the default;
+    images_per_second; the scores; 'score', the main one with its convention and
+    geometry; 'classes', a list of dicts (id, name, pixels, iou);
+    'confusion_matrix', a list of rows.
   """
   scores = report.scores._asdict()
   iou = scores.pop('per_class_iou')
   matrix = np.asarray(report.matrix)
   content = dict(report._asdict(), **scores)
-  del content['matrix'], content['label_map'], content['shard']
+  for name in ('matrix', 'label_map', *_OPTIONAL):
+    del content[name]
   content.update(label_maps.json_entry(report.label_map))
+  content.update((name, getattr(report, name)) for name in _OPTIONAL
+                 if getattr(report, name) is not None)
   if report.shard:
     content['shard'] = dict(report.shard._asdict())
+  content['score'] = score_of(report)
   content['images_per_second'] = report.images_per_second
   content['classes'] = [
       {'id': index, 'name': name, 'pixels': int(matrix[index].sum()),
@@ -209,15 +234,15 @@ def from_json(content: Any) -> Report:
   """
   try:
     fields = {name: content[name] for name in Report._fields
-              if name not in ('matrix', 'label_map', 'shard')}
+              if name not in ('matrix', 'label_map', *_OPTIONAL)}
+    fields.update((name, content.get(name)) for name in _OPTIONAL)
     fields['label_map'] = label_maps.optional_from_json(
         content, 'report') or label_maps.ADE20K
-    shard = content.get('shard')
-    fields['shard'] = shard and Shard(**shard)
+    fields['shard'] = fields['shard'] and Shard(**fields['shard'])
     matrix = np.array(content['confusion_matrix'])
     report = Report(matrix=matrix, **fields)
     if (matrix.dtype.kind == 'i' and matrix.shape == (len(matrix),) * 2 and
-        to_json(report) == content):
+        dict(content, score=score_of(report)) == to_json(report)):
       return report
   except (ValueError, KeyError, TypeError, IndexError, AttributeError,
           InputError):
@@ -335,7 +360,7 @@ def result_line(report: Report) -> str:
   """Returns 'RESULT {json}', a machine-readable line of the main numbers."""
   content = to_json(report)
   for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map',
-               'shard'):
+               'score', *_OPTIONAL):
     content.pop(name, None)
   return _RESULT_MARK + json.dumps(content, sort_keys=True)
 

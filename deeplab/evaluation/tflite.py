@@ -8,7 +8,7 @@ import contextlib
 import faulthandler
 import functools
 import logging
-from typing import NamedTuple, Tuple, cast
+from typing import Any, Dict, NamedTuple, Tuple, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from deeplab.evaluation import report as report_lib
 from deeplab.models import interface
 from deeplab.models import interpreters
 from deeplab.models import metadata
-from deeplab.storage import files
+from deeplab.models import open_model
 from deeplab.system import parallel
 from deeplab.system import progress
 
@@ -36,6 +36,8 @@ class _Model(NamedTuple):
   input_text: str
   interpreter_text: str
   num_threads: int
+  # From open_model.facts.
+  facts: Dict[str, Any]
 
 
 def evaluate(options: options_lib.TfliteEvalOptions,
@@ -82,6 +84,7 @@ def evaluate(options: options_lib.TfliteEvalOptions,
           model.interpreter_text, workers, '' if workers == 1 else 'es',
           model.num_threads, '' if model.num_threads == 1 else 's'),
       label_map=label_map, shard=_shard(options, listing, model),
+      model=model.facts, host_ms=counts.median_ms,
       **png_folder.origin(pairs, model.input_size))
   report_lib.publish(result, counts.samples, eval_options)
   return result
@@ -117,7 +120,7 @@ def _shard(options, listing, model):
     return None
   return report_lib.Shard(
       cast(int, options.shard_index), options.num_shards, {
-          'model': files.sha256_of(options.net_file),
+          'model': model.facts['sha256'],
           'images': png_folder.identity(listing.pairs),
           'input': model.input_text,
           'interpreter': model.interpreter_text})
@@ -159,7 +162,10 @@ def _predictor(options):
 
 def _describe(options):
   predictor = _predictor(options)
-  return _Model(*[getattr(predictor, name) for name in _Model._fields])
+  facts = open_model.facts(
+      open_model.ModelFile(interface.TFLITE, options.net_file), predictor)
+  return _Model(predictor.input_size, predictor.input_text,
+                predictor.interpreter_text, predictor.num_threads, facts)
 
 
 def _count_one(task):

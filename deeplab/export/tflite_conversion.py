@@ -32,8 +32,6 @@ from deeplab.system import progress
 from deeplab.system import tf_errors
 
 _LOG = logging.getLogger(__name__)
-# Prefix of the types of fake quantization nodes.
-_FAKE_QUANTIZATION = 'FakeQuant'
 # Operators whose output has the range of their first input.
 _SAME_RANGE = ('BatchToSpaceND', 'Identity', 'Reshape', 'ResizeBilinear',
                'SpaceToBatchND')
@@ -122,18 +120,18 @@ def _load(options, *, quantized):
   graph_def = frozen_graph.read_graph_def(path)
   frozen_graph.check_nodes(path, graph_def, input_node=options.input_node,
                          output_node=options.output_node)
-  is_quantized = any(
-      node.op.startswith(_FAKE_QUANTIZATION) for node in graph_def.node)
+  is_quantized = frozen_graph.is_quantized(graph_def)
   if is_quantized and not quantized:
     raise InputError(
         '{}: quantization-aware graph (it has {} nodes): use '
-        'scripts/convert_tflite.py {}', path, _FAKE_QUANTIZATION,
+        'scripts/convert_tflite.py {}', path, frozen_graph.FAKE_QUANTIZATION,
         option('mode', options_lib.QUANTIZATION_AWARE))
   if quantized and not is_quantized:
     raise InputError(
         '{}: float graph (it has no {} nodes), but {}: use {}, or export with '
-        '{}', path, _FAKE_QUANTIZATION, option('mode', options.mode),
-        option('mode', options_lib.FLOAT), option('quantize_delay_step', 0))
+        '{}', path, frozen_graph.FAKE_QUANTIZATION,
+        option('mode', options.mode), option('mode', options_lib.FLOAT),
+        option('quantize_delay_step', 0))
   graph = frozen_graph.import_graph(path, graph_def)
   shape = graph.get_tensor_by_name(options.input_node + ':0').shape
   if not shape.is_fully_defined() or shape.rank != 4 or (

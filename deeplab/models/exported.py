@@ -14,12 +14,14 @@ from deeplab.models import interface
 class ExportedPredictor(interface.Predictor):
   """Pads batches and scales inputs; subclasses run the model."""
 
-  def __init__(self, path: str, shape: Optional[Sequence[Optional[int]]]):
+  def __init__(self, path: str, shape: Optional[Sequence[Optional[int]]],
+               is_quantized: bool):
     """Checks the input.
 
     Args:
       path: the file or folder.
       shape: shape of the input; None: unknown rank. A None side is dynamic.
+      is_quantized: whether the model rounds to 8 bits.
 
     Raises:
       InputError: the input is not a batch of images of a fixed size.
@@ -32,6 +34,8 @@ class ExportedPredictor(interface.Predictor):
               path, 'x'.join(map(str, shape)) or 'of no fixed size'))
     self.input_size = cast(Tuple[int, int], tuple(shape[1:3]))
     self._batch_size = shape[0]
+    if is_quantized:
+      self.precision = interface.FAKE_QUANTIZED
 
   def _run(self, inputs: np.ndarray) -> np.ndarray:
     """Returns integer labels of a batch of the model's own size.

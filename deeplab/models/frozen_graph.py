@@ -52,6 +52,8 @@ _TYPES = {
         (tf.int64, 'int64_val'), (tf.uint8, 'int_val'), (tf.bool, 'bool_val'))}
 # TensorFlow checks the same pattern later.
 _NAME = re.compile(r'[A-Za-z0-9.][A-Za-z0-9_.\-/>]*\Z')
+# Prefix of the types of fake quantization nodes.
+FAKE_QUANTIZATION = 'FakeQuant'
 # The only hidden attribute of frozen graphs: nodes that share a device.
 _COLOCATION = '_class'
 
@@ -147,6 +149,11 @@ def check_nodes(path: str, graph_def: tf.GraphDef, **wanted: str) -> None:
       raise InputError(
           '{} has no node {}; placeholders: {}; outputs: {}; give {}', path,
           name, *candidates, option(wanted_as))
+
+
+def is_quantized(graph_def: tf.GraphDef) -> bool:
+  """Returns whether a graph has fake quantization."""
+  return any(node.op.startswith(FAKE_QUANTIZATION) for node in graph_def.node)
 
 
 # --- Checks ----------------------------------------------------------------

@@ -3,9 +3,11 @@
 Needs no TensorFlow.
 """
 import contextlib
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
+
+from deeplab.models import metadata
 
 # Kinds of model files, as reports name them.
 CHECKPOINT = 'checkpoint'
@@ -13,6 +15,10 @@ FROZEN_GRAPH = 'frozen graph'
 SAVED_MODEL = 'SavedModel'
 ONNX = 'ONNX file'
 TFLITE = 'tflite'
+
+# Precisions of networks in float.
+FLOAT32 = 'float32'
+FAKE_QUANTIZED = 'float32, rounded to 8 bits by fake quantization'
 
 
 class Predictor(contextlib.AbstractContextManager):
@@ -23,12 +29,19 @@ class Predictor(contextlib.AbstractContextManager):
     input_size: (height, width) of its input, in pixels.
     runtime: human-readable name of the interpreter.
     num_classes: number of classes of the model; None: unknown.
+    precision: types of the weights and activations, human-readable.
   """
 
   description = ''
   input_size: Tuple[int, int] = (0, 0)
   runtime = ''
   num_classes: Optional[int] = None
+  precision = FLOAT32
+
+  @property
+  def input_contract(self) -> Dict[str, Any]:
+    """The model's input, from metadata.input_contract."""
+    return metadata.input_contract(self.input_size)
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """Labels images.

@@ -5,7 +5,7 @@ when the first predictor is created.
 """
 import importlib
 import inspect
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 import warnings
 
 import numpy as np
@@ -15,6 +15,7 @@ from deeplab import errors
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.models import interface
+from deeplab.models import metadata
 from deeplab.models import tflite
 from deeplab.storage import checked_read
 from deeplab.system import environment
@@ -71,6 +72,7 @@ class TflitePredictor(interface.Predictor):
     self.description = path
     content, model = read(path)
     self.num_classes = model.num_classes()
+    self.precision = model.precision()
     interpreter_class, name = _interpreter_class()
     # The interpreters of TensorFlow 1.15 and 2.2 have one thread.
     threads = {'num_threads': num_threads} if 'num_threads' in (
@@ -171,6 +173,12 @@ class TflitePredictor(interface.Predictor):
           '{} takes pixels of 0 to 255 as {}, but {}; drop it, the model '
           'decides', self.description, self.input_text,
           option('is_input_0_255', False))
+
+  @property
+  def input_contract(self) -> Dict[str, Any]:
+    """The file's input, from metadata.input_contract."""
+    ends = self.prepare(np.array([0, 255]))
+    return metadata.input_contract(self.input_size, ends.dtype, ends.tolist())
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
     """Returns images in the type and range of the file's input."""

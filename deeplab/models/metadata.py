@@ -7,7 +7,9 @@ A description has checksums of its model files. It is ignored if they differ.
 """
 import hashlib
 import os
-from typing import Optional
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
 
 from deeplab import constants
 from deeplab.config import label_map as label_maps
@@ -16,6 +18,43 @@ from deeplab.storage import remote
 
 _TFLITE = '.tflite'
 _KIND = 'the description that is written with a model'
+
+
+def input_contract(size: Sequence[int], dtype: Any = np.float32,
+                   ends: Optional[Sequence[float]] = None) -> Dict[str, Any]:
+  """Returns how a picture becomes the input of a model, for JSON files.
+
+  Args:
+    size: (height, width) of the input, in pixels.
+    dtype: type of the input.
+    ends: values of pixels 0 and 255; None: -1 and 1 in float, else the least
+      value of the type and 255 more.
+  """
+  dtype = np.dtype(dtype)
+  if ends is None:
+    least = -1 if dtype.kind == 'f' else int(np.iinfo(dtype).min)
+    ends = (least, 1 if dtype.kind == 'f' else least + 255)
+  return {
+      'shape': [1, int(size[0]), int(size[1]), constants.CHANNELS],
+      'layout': 'NHWC', 'channels': 'RGB', 'dtype': dtype.name,
+      'range': list(ends),
+      'resize': 'to fit, aspect ratio kept; bilinear, corners aligned',
+      'padding': {'at': 'bottom and right', 'pixel': constants.PADDING_VALUE}}
+
+
+def output_contract(shape: Sequence[int], dtype: Any = np.int32,
+                    classes: Sequence[str] = ()) -> Dict[str, Any]:
+  """Returns the output of a model, for JSON files.
+
+  Args:
+    shape: [1, height, width] of labels, or of logits with a fourth axis.
+    dtype: type of the output.
+    classes: their names; (): unknown.
+  """
+  return {
+      'shape': list(shape), 'dtype': np.dtype(dtype).name,
+      'value': 'class' if len(shape) == 3 else 'score of each class',
+      'classes': list(classes)}
 
 
 def of_graph(path: str) -> str:

@@ -52,6 +52,7 @@ class OnnxFile(NamedTuple):
   # A None side is dynamic.
   input_shape: Tuple[Optional[int], ...]
   output_name: str
+  is_quantized: bool
 
 
 # --- Packages --------------------------------------------------------------
@@ -169,7 +170,8 @@ def read(path: str) -> OnnxFile:
   try:
     _check(model)
     _check_results(model)
-    return OnnxFile(content, *_interface(model.graph))
+    return OnnxFile(content, *_interface(model.graph), any(
+        node.op_type == 'QuantizeLinear' for node in model.graph.node))
   except InputError as error:
     raise InputError('{}: {}'.format(path, error))
 
@@ -308,7 +310,7 @@ class OnnxPredictor(exported.ExportedPredictor):
     """
     _check_packages(path, _FORMAT, _RUNTIME)
     found = read(path)
-    super().__init__(path, found.input_shape)
+    super().__init__(path, found.input_shape, found.is_quantized)
     runtime = importlib.import_module(_RUNTIME[0])
     self.runtime = '{} {}, CPU'.format(
         _RUNTIME[0], environment.installed_version(_RUNTIME[0]))

@@ -6,7 +6,7 @@ an interpreter.
 import logging
 import os
 import re
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from deeplab import constants
 from deeplab.config import label_map as label_maps
@@ -15,6 +15,8 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.models import interface
 from deeplab.models import metadata
+from deeplab.storage import files
+from deeplab.storage import remote
 
 _LOG = logging.getLogger(__name__)
 EXPECTED = ('a checkpoint, a frozen graph, a SavedModel, an ONNX file or a '
@@ -83,6 +85,30 @@ def file_of(model: ModelFile) -> str:
   if model.kind == interface.SAVED_MODEL:
     return os.path.join(model.path, constants.SAVED_MODEL_FILE)
   return model.path + ('.index' if model.kind == interface.CHECKPOINT else '')
+
+
+def facts(model: ModelFile, predictor: interface.Predictor) -> Dict[str, Any]:
+  """Returns the facts about a model for its report.
+
+  Args:
+    model: from `find`.
+    predictor: the opened model.
+
+  Returns:
+    Dict: 'bytes', of the file or of a checkpoint's index and data; 'sha256', of
+    `file_of`; 'precision'; and 'input', from metadata.input_contract.
+
+  Raises:
+    OSError: it cannot be read.
+  """
+  parts = [file_of(model)]
+  if model.kind == interface.CHECKPOINT:
+    from deeplab.checkpoints import find as find_lib
+    parts = [part for part in find_lib.parts_of(model.path)
+             if not part.endswith('.meta')]
+  return {'bytes': sum(map(remote.size, parts)),
+          'sha256': files.sha256_of(file_of(model)),
+          'precision': predictor.precision, 'input': predictor.input_contract}
 
 
 def label_map_of(model: ModelFile) -> Optional[label_maps.LabelMap]:

@@ -35,6 +35,8 @@ class CheckpointPredictor(interface.Predictor):
     self.input_size = model_options.crop_size
     self.runtime = runtime()
     self.num_classes = model_options.num_classes
+    if model_options.is_quantized:
+      self.precision = interface.FAKE_QUANTIZED
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
           tf.float32, [None] + list(model_options.crop_size) + [3])
@@ -92,7 +94,8 @@ class GraphPredictor(exported.ExportedPredictor):
     self._images = graph.get_tensor_by_name(input_node + ':0')
     self._predictions = graph.get_tensor_by_name(output_node + ':0')
     shape = self._images.shape
-    super().__init__(path, None if shape.rank is None else shape.as_list())
+    super().__init__(path, None if shape.rank is None else shape.as_list(),
+                     frozen_graph.is_quantized(graph_def))
     self.runtime = runtime()
     self.num_classes = _classes_of(self._predictions.op)
     self._session = tf.Session(graph=graph)

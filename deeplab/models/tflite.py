@@ -102,6 +102,16 @@ class Model(NamedTuple):
         return self.tensors[operator.inputs[0]].shape[-1]
     return None
 
+  def precision(self) -> str:
+    """Returns the types of most constants and of most other tensors."""
+    stored = max((tensor for tensor in self.tensors if tensor.data is not None),
+                 key=lambda tensor: np.size(tensor.data), default=None)
+    computed = collections.Counter(
+        str(tensor.dtype) for tensor in self.tensors if tensor.data is None)
+    weights = str(stored.dtype) if stored else 'no'
+    return '{} weights, {} activations'.format(
+        weights, computed.most_common(1)[0][0])
+
   def operation_counts(self) -> Dict[str, int]:
     """Counts operators by kind: dict from kind to number."""
     return dict(collections.Counter(

@@ -49,7 +49,7 @@ def data(tmp_path):
   return folder
 
 
-class Network:
+class Network(interface.Predictor):
   """Stands for the network; its labels are the last digit of the step.
 
   Attributes:
@@ -69,10 +69,7 @@ class Network:
   def __call__(self, unused_model_options):
     return self
 
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
+  def close(self):
     pass
 
   def restore(self, prefix):

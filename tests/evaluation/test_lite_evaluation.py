@@ -1,4 +1,5 @@
 """segmentation_inference_eval_seg_tflite.py: scores, reports, refusals."""
+import hashlib
 import json
 import os
 import shutil
@@ -16,9 +17,11 @@ from deeplab.data import dataset
 from deeplab.data import png_folder_writer
 from deeplab.errors import InputError
 from deeplab.evaluation import merging
+from deeplab.evaluation import model_card
 from deeplab.evaluation import report as report_lib
 from deeplab.evaluation import tflite
 from deeplab.models import interpreters
+from deeplab.models import metadata
 from deeplab.system import environment
 from tests import lite_models
 from tests import scripts
@@ -116,6 +119,23 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
     written = json.load(content)
   assert written == json.loads(json.dumps(report_lib.to_json(report)))
   assert written['confusion_matrix'] == report.matrix.tolist()
+  # All that a model card needs.
+  with open(model, 'rb') as content:
+    checksum = hashlib.sha256(content.read()).hexdigest()
+  assert written['model'] == {
+      'bytes': os.path.getsize(model), 'sha256': checksum,
+      'precision': 'float32 weights, float32 activations',
+      'input': metadata.input_contract(SIZE)}
+  rows = model_card.rows(report_lib.read(path))
+  assert rows.pop('ms an image').endswith(', ' + report.runtime)
+  assert rows == {
+      'bytes': str(os.path.getsize(model)), 'SHA-256': checksum,
+      'precision': 'float32 weights, float32 activations',
+      'input': 'float32 1x4x5x3, NHWC RGB; pixels 0 and 255 are -1 and 1',
+      'score': '0.6793',
+      'convention': 'mIoU, kept: without class 0, reference TFLite script',
+      'geometry': '4x5, no manifest.json',
+      'images': '2 of {}'.format(folder / 'images')}
 
 
 def test_the_manifest_tells_classes_split_and_geometry(model, folder):
@@ -143,7 +163,7 @@ def test_the_sum_of_shards_is_the_whole(model, folder, tmp_path):
   found = report_lib.to_json(merging.merge(paths, options_lib.MergeOptions(
       report_json=str(tmp_path / 'sum.json'))))
   whole = report_lib.to_json(evaluate(model, folder))
-  for name in ('seconds', 'images_per_second', 'runtime'):
+  for name in ('seconds', 'images_per_second', 'runtime', 'host_ms'):
     del found[name], whole[name]
   assert found == whole
   with pytest.raises(InputError, match='num_shards=3: expected at most 2, the'):
