@@ -170,7 +170,8 @@ def read(path: str) -> OnnxFile:
   try:
     _check(model)
     _check_results(model)
-    return OnnxFile(content, *_interface(model.graph), any(
+    source, shape, labels = _interface(model.graph)
+    return OnnxFile(content, source, shape, labels, any(
         node.op_type == 'QuantizeLinear' for node in model.graph.node))
   except InputError as error:
     raise InputError('{}: {}'.format(path, error))

@@ -103,14 +103,15 @@ class Model(NamedTuple):
     return None
 
   def precision(self) -> str:
-    """Returns the types of most constants and of most other tensors."""
-    stored = max((tensor for tensor in self.tensors if tensor.data is not None),
-                 key=lambda tensor: np.size(tensor.data), default=None)
-    computed = collections.Counter(
-        str(tensor.dtype) for tensor in self.tensors if tensor.data is None)
-    weights = str(stored.dtype) if stored else 'no'
-    return '{} weights, {} activations'.format(
-        weights, computed.most_common(1)[0][0])
+    """Returns the types of most constants and of most computed values."""
+    stored: Dict[str, int] = collections.Counter()
+    computed: Dict[str, int] = collections.Counter()
+    for tensor in self.tensors:
+      count = stored if tensor.data is not None else computed
+      count[str(tensor.dtype)] += int(np.prod(tensor.shape))
+    return '{} weights, {} activations'.format(*(
+        max(count, key=count.__getitem__, default='no')
+        for count in (stored, computed)))
 
   def operation_counts(self) -> Dict[str, int]:
     """Counts operators by kind: dict from kind to number."""

@@ -12,6 +12,7 @@ from deeplab.errors import InputError
 from deeplab.models import interface
 from deeplab.models import open_model
 from deeplab.nets import deeplab_v3
+from deeplab.storage import files
 from tests import lite_models
 from tests import small_models
 
@@ -78,6 +79,13 @@ def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
     assert predictor.input_size == SIZE
     assert predictor.description == checkpoint
     assert predictor.runtime.startswith('TensorFlow ')
+    facts = open_model.facts(open_model.find(checkpoint), predictor)
+    assert facts['bytes'] == sum(
+        os.path.getsize(checkpoint + ending)
+        for ending in ('.index', '.data-00000-of-00001'))
+    assert facts['sha256'] == files.sha256_of(checkpoint + '.index')
+    assert facts['precision'] == interface.FLOAT32
+    assert facts['input']['shape'] == [1, *SIZE, 3]
     labels = predictor.predict(np.zeros((2,) + SIZE + (3,), np.float32))
   assert labels.shape == (2,) + SIZE
   assert 0 <= labels.min() and labels.max() < 5
