@@ -2,7 +2,7 @@
 
 Needs no TensorFlow.
 """
-from typing import Iterable, Sequence
+from typing import Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -15,9 +15,11 @@ from deeplab.storage import files
 
 COLUMNS = ('image', 'label', 'prediction')
 
-# Rows painted at a time, because blending takes several times the memory of a
-# picture.
-_ROWS = 256
+# Weight of the colours of classes over an image.
+OPACITY = 0.6
+# Width of a picture from which outlines, and the letters of its legend, are
+# twice as large.
+WIDE = 1200
 # Sizes in pixels.
 _GAP = 8  # between the pictures of a sheet, and around them
 _LINE_HEIGHT = 18  # of headings and of legend entries
@@ -29,6 +31,7 @@ _CELL = 20  # side of a cell of a matrix, wide enough for three digits
 _NAME_WIDTH = 100  # width of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
+_GRAY = 128  # of the image that a legend's colours are laid over
 # Colour of a cell with all pixels of its row; other cells are paler.
 _CELL_COLOUR = (8, 81, 156)
 # Text on cells with at least this share is white.
@@ -56,42 +59,64 @@ def colour(labels: np.ndarray,
   return np.array(label_map.palette, np.uint8)[labels]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.6,
+def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = OPACITY,
             label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
-  """Lays the colours of classes over an image.
+  """Lays the colours of classes over an image, with lines between classes.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], uint8 or float.
     labels: [height, width] integer, classes; pixels of the ignored class show
       the image alone.
-    opacity: weight of the colours, in [0, 1].
+    opacity: weight of the colours and of the black lines, in [0, 1].
     label_map: names the classes.
 
   Returns:
-    [height, width, 3] uint8 RGB, rounded to the nearest.
+    [height, width, 3] uint8 RGB.
 
   Raises:
     InputError: a value is no class.
   """
+  if image.dtype != np.uint8:
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
   painted = colour(labels, label_map)
-  for start in range(0, len(painted), _ROWS):
-    rows = slice(start, start + _ROWS)
-    weight = opacity * (labels[rows] != constants.IGNORE_LABEL)
-    weight = weight[..., np.newaxis].astype(np.float32)
-    blend = (image[rows].astype(np.float32) * (1.0 - weight) +
-             painted[rows] * weight)
-    painted[rows] = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
-  return painted
+  # Some colours of the palette are close to each other.
+  line = 1 + labels.shape[1] // WIDE
+  painted[:-line][labels[:-line] != labels[line:]] = 0
+  painted[:, :-line][labels[:, :-line] != labels[:, line:]] = 0
+  ignored = labels == constants.IGNORE_LABEL
+  painted[ignored] = image[ignored]
+  return np.array(Image.blend(
+      Image.fromarray(image), Image.fromarray(painted), opacity))
+
+
+def shade(index: int, opacity: float = OPACITY,
+          label_map: label_maps.LabelMap = label_maps.ADE20K
+          ) -> Tuple[int, int, int]:
+  """Returns a class's colour in a legend: RGB, laid over a gray image.
+
+  Args:
+    index: the class; white for the ignored class, which is not painted.
+    opacity: the overlay's.
+    label_map: names the classes.
+  """
+  if index == constants.IGNORE_LABEL:
+    return _BACKGROUND
+  red, green, blue = (
+      int(_GRAY + opacity * (channel - _GRAY))
+      for channel in label_map.palette[index])
+  return red, green, blue
 
 
 def legend(classes: Iterable[int], width: int,
-           label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
+           label_map: label_maps.LabelMap = label_maps.ADE20K,
+           opacity: float = OPACITY) -> Image.Image:
   """Draws the colour, id and name of classes, in rows.
 
   Args:
     classes: drawn in increasing order.
     width: width of the picture, in pixels; a row has as many entries as fit.
     label_map: names the classes.
+    opacity: the overlay's; see `shade`.
 
   Returns:
     RGB, `width` wide and as high as needed.
@@ -108,7 +133,7 @@ def legend(classes: Iterable[int], width: int,
     left = _GAP + place % columns * entry
     top = place // columns * _LINE_HEIGHT
     draw.rectangle((left, top, left + _SWATCH - 1, top + _SWATCH - 1),
-                   fill=label_map.palette[index])
+                   fill=shade(index, opacity, label_map), outline=_TEXT_COLOUR)
     draw.text((left + _SWATCH + _GAP // 2, top), text, fill=_TEXT_COLOUR)
   return picture
 
@@ -147,18 +172,33 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
   return made
 
 
+def unpadded_size(image: np.ndarray) -> Tuple[int, int]:
+  """Returns (height, width) without padding, which is at the bottom and right.
+
+  If a picture itself ends in the gray of padding, that margin is lost, too.
+
+  Args:
+    image: [height, width, 3] RGB in [0, 255], uint8 or float.
+  """
+  is_image = (image.astype(np.uint8) != int(constants.PADDING_VALUE)).any(2)
+  height, width = (
+      int(used[-1]) + 1 if used.size else side for used, side in zip(
+          (np.flatnonzero(is_image.any(axis)) for axis in (1, 0)),
+          is_image.shape))
+  return height, width
+
+
 def prediction_sheet(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray],
-    predictions: Sequence[np.ndarray], opacity: float = 0.6,
+    predictions: Sequence[np.ndarray],
     label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
   """Puts images, labels and predictions side by side, with a legend below.
 
   Args:
     images: at least one [height, width, 3], RGB in [0, 255], uint8 or float.
-      Sizes may differ between images.
+      Sizes may differ between images. Their padding is not painted.
     labels: [height, width] integer, one for each image.
     predictions: [height, width] integer, one for each image.
-    opacity: weight of the classes' colours over the image, in [0, 1].
     label_map: names the classes.
 
   Returns:
@@ -167,18 +207,22 @@ def prediction_sheet(
   Raises:
     InputError: a value is no class.
   """
-  rows = [[overlay(image, label, 0.0, label_map),
-           overlay(image, label, opacity, label_map),
-           overlay(image, prediction, opacity, label_map)]
-          for image, label, prediction in zip(images, labels, predictions)]
-  present = {index for array in [*labels, *predictions]
-             for index in np.unique(array).tolist()}
+  rows = []
+  present = {constants.IGNORE_LABEL}
+  for image, label, prediction in zip(images, labels, predictions):
+    height, width = unpadded_size(image)
+    shown = np.full_like(prediction, constants.IGNORE_LABEL)
+    shown[:height, :width] = prediction[:height, :width]
+    rows.append([overlay(image, label, 0.0, label_map),
+                 overlay(image, label, label_map=label_map),
+                 overlay(image, shown, label_map=label_map)])
+    present.update(np.unique([label, shown]).tolist())
   return sheet(
       rows, COLUMNS, present - {constants.IGNORE_LABEL}, label_map)
 
 
-def confusion_matrix(
-    matrix: np.ndarray, names: Sequence[str]) -> Image.Image:
+def confusion_matrix(matrix: np.ndarray, names: Sequence[str],
+                     classes: Optional[Sequence[int]] = None) -> Image.Image:
   """Draws a confusion matrix; rows are labels and columns are predictions.
 
   A cell shows the percentage of its row's pixels. It is empty for no pixel, and
@@ -186,30 +230,33 @@ def confusion_matrix(
 
   Args:
     matrix: [num_classes, num_classes] integer, from metrics.confusion_matrix.
-    names: names of the classes.
+    names: names of all classes.
+    classes: the classes to draw; None: all.
 
   Returns:
     RGB.
   """
+  classes = range(len(names)) if classes is None else classes
   matrix = np.asarray(matrix, np.float64)
   shares = matrix / np.maximum(1.0, matrix.sum(axis=1, keepdims=True))
   left = _GAP + max([_NAME_WIDTH] + [
-      _LETTER_WIDTH * (len(name) + 4) for name in names])
+      _LETTER_WIDTH * (len(names[index]) + 4) for index in classes])
   top = _GAP + 2 * _LINE_HEIGHT
-  side = len(names) * _CELL + _GAP
+  side = len(classes) * _CELL + _GAP
   picture = Image.new('RGB', (left + side, top + side), _BACKGROUND)
   draw = ImageDraw.Draw(picture)
-  draw.text((_GAP, _GAP), 'percent of the pixels of a class (row) that are '
-            'predicted as another (column)', fill=_TEXT_COLOUR)
-  for index, name in enumerate(names):
-    draw.text((_GAP, top + index * _CELL + _GAP // 2),
-              '{:>2} {}'.format(index, name), fill=_TEXT_COLOUR)
-    draw.text((left + index * _CELL + _GAP // 2, top - _LINE_HEIGHT),
+  draw.text((_GAP, _GAP), 'label (row), prediction (column), % of the row',
+            fill=_TEXT_COLOUR)
+  for place, index in enumerate(classes):
+    draw.text((_GAP, top + place * _CELL + _GAP // 2),
+              '{:>2} {}'.format(index, names[index]), fill=_TEXT_COLOUR)
+    draw.text((left + place * _CELL + _GAP // 2, top - _LINE_HEIGHT),
               '{:>2}'.format(index), fill=_TEXT_COLOUR)
+  shares = shares[np.ix_(classes, classes)]
   colours = np.rint(
       _BACKGROUND + shares[..., np.newaxis] * np.subtract(
           _CELL_COLOUR, _BACKGROUND)).astype(int)
-  for row, column in np.argwhere(matrix):
+  for row, column in np.argwhere(shares):
     x, y = left + column * _CELL, top + row * _CELL
     share = shares[row, column]
     # Cells are separated by a line.

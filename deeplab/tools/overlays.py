@@ -24,8 +24,6 @@ SUMMARY = 'overlays.json'
 _OVERLAY, _LABELS = '.overlay.png', '.labels.png'
 # Minimum width of a legend in pixels; pictures may be 1 pixel wide.
 _LEAST_LEGEND = 240
-# Width of a picture that doubles the size of the legend's letters.
-_LEGEND_STEP = 1200
 _GAP = 8
 # Smaller shares of a picture are in the summary but not in the legend.
 _LEAST_SHARE = 5e-4
@@ -95,7 +93,7 @@ def _make_one(path, folder, options, fitter, predictor, label_map):
   painted = visualize.overlay(picture, labels, options.opacity, label_map)
   if options.legend:
     shown = [index for index, share in shares if share >= _LEAST_SHARE]
-    painted = _with_legend(painted, shown, label_map)
+    painted = _with_legend(painted, shown, label_map, options.opacity)
   name = os.path.basename(path)
   contents = {name + _OVERLAY: png.encode(painted)}
   if options.save_labels:
@@ -120,12 +118,12 @@ def _shares(labels: np.ndarray) -> List[Tuple[int, float]]:
 
 
 def _with_legend(painted: np.ndarray, classes: List[int],
-                 label_map: label_maps.LabelMap) -> np.ndarray:
+                 label_map: label_maps.LabelMap, opacity: float) -> np.ndarray:
   """Puts a legend below a picture; letters scale with the picture."""
   height, width, _ = painted.shape
-  times = 1 + width // _LEGEND_STEP
+  times = 1 + width // visualize.WIDE
   legend = np.asarray(visualize.legend(
-      classes, max(width, _LEAST_LEGEND) // times, label_map))
+      classes, max(width, _LEAST_LEGEND) // times, label_map, opacity))
   legend = legend.repeat(times, axis=0).repeat(times, axis=1)
   top = height + times * _GAP
   sheet = np.full(

@@ -28,64 +28,68 @@ def test_classes_are_painted_in_the_palette():
       visualize.colour(np.array([[1, value]]))
 
 
-def test_an_overlay_leaves_the_ignored_class_as_it_is():
-  blend = visualize.overlay(
-      gray(100), np.array([[0, 1], [2, 3]]), opacity=0.25)
+def test_an_overlay_blends_classes_and_separates_them_by_lines():
+  labels = np.array([[1, 1, 0, 3], [1, 1, 3, 3]])
+  blend = visualize.overlay(gray(100, 2, 4), labels, opacity=0.25)
   assert blend.dtype == np.uint8
-  # 0.75 * 100 + 0.25 * colour: sky's red is 76.5, rounded to even.
+  # 0.75 * 100 + 0.25 * colour, or black: sky is above, or left of, no other.
+  line, wall, sky, alone = (75,) * 3, (105,) * 3, (76, 132, 132), (100,) * 3
   np.testing.assert_array_equal(
-      blend, [[(100, 100, 100), (105, 105, 105)],
-              [(120, 105, 105), (76, 132, 132)]])
-  # Float images are rounded and clipped.
+      blend, [[wall, line, alone, sky], [wall, line, sky, sky]])
+  # Lines of wide pictures are wider.
+  labels = np.full([3, 1300], 1)
+  labels[:, 650:] = 3
+  blend = visualize.overlay(gray(255, 3, 1300), labels, opacity=1.0)
+  assert list(np.flatnonzero(blend[0, :, 0] == 0)) == [648, 649]
+  # Float images are rounded and clipped; without colours they are themselves.
   blend = visualize.overlay(
       gray(0) + np.array([-3.0, 128.6, 300.0], np.float32),
-      np.zeros([2, 2], int))
-  np.testing.assert_array_equal(blend[1, 1], [0, 129, 255])
+      np.array([[1, 3], [2, 0]]), opacity=0.0)
+  assert (blend == [0, 129, 255]).all()
 
 
-def test_painting_by_rows_is_painting_at_once(monkeypatch):
-  random = np.random.RandomState(0)
-  pixels = random.randint(0, 256, [600, 3, 3]).astype(np.uint8)
-  labels = random.randint(0, 32, [600, 3])
-  by_rows = visualize.overlay(pixels, labels, 0.3)
-  monkeypatch.setattr(visualize, '_ROWS', 600)
-  np.testing.assert_array_equal(
-      visualize.overlay(pixels, labels, 0.3), by_rows)
-
-
-def test_a_legend_has_a_swatch_and_a_name_for_each_class_in_order():
-  picture = visualize.legend([3, 1, 1], width=300)
+def test_a_legend_has_the_shade_of_an_overlay_and_a_name_for_each_class():
+  picture = visualize.legend([3, 1, 1], width=300, opacity=0.25)
   assert picture.size == (300, 26)
-  # Squares of 12 pixels, 8 pixels in; the next entry is 112 pixels on.
+  # Squares of 12 pixels with an outline, 8 pixels in; the next entry is 112
+  # pixels on. A colour is that of the class over gray.
+  wall, sky = (tuple(visualize.overlay(
+      gray(128), np.full([2, 2], index), 0.25)[0, 0]) for index in (1, 3))
   assert [picture.getpixel(place) for place in (
-      (7, 0), (8, 0), (19, 11), (20, 11), (120, 0))] == [
-          WHITE, WALL, WALL, WHITE, SKY]
-  # It wraps to the width.
-  picture = visualize.legend([1, 2, 3], width=232)
+      (7, 0), (9, 1), (18, 10), (20, 11), (121, 1))] == [
+          WHITE, wall, wall, WHITE, sky]
+  # It wraps to the width; the ignored class has no colour.
+  picture = visualize.legend([0, 2, 3], width=232, opacity=1.0)
   assert picture.size == (232, 2 * 18 + 8)
-  assert picture.getpixel((120, 0)) == BUILDING
-  assert picture.getpixel((8, 18)) == SKY
+  assert picture.getpixel((9, 1)) == WHITE
+  assert picture.getpixel((121, 1)) == BUILDING
+  assert picture.getpixel((9, 19)) == SKY
   beside_the_swatch = np.asarray(picture)[:18, 24:100]
   assert (beside_the_swatch < 128).any()
 
 
 def test_image_label_and_prediction_are_side_by_side():
+  wall, building, sky = map(visualize.shade, (1, 2, 3))
+  padded = gray(127, 40, 24)
+  padded[:30, :20] = 128
   sheet = visualize.prediction_sheet(
-      [gray(10, 20, 30), gray(20, 40, 24)],
+      [gray(128, 20, 30), padded],
       [np.full([20, 30], 1), np.full([40, 24], 0)],
-      [np.full([20, 30], 2), np.full([40, 24], 3)], opacity=1.0)
+      [np.full([20, 30], 2), np.full([40, 24], 3)])
   # Columns of 30 and a gap of 8; a heading of 18; a legend of one column.
   assert sheet.size == (8 + 3 * 38, 18 + 28 + 48 + 3 * 18 + 8)
-  assert sheet.getpixel((8, 18)) == (10, 10, 10)
-  assert sheet.getpixel((8 + 38, 18)) == WALL
-  assert sheet.getpixel((8 + 76 + 29, 18 + 19)) == BUILDING
-  assert sheet.getpixel((8, 18 + 28)) == (20, 20, 20)
-  assert sheet.getpixel((8 + 38, 18 + 28)) == (20, 20, 20)
-  assert sheet.getpixel((8 + 76 + 23, 18 + 28 + 39)) == SKY
+  assert sheet.getpixel((8, 18)) == (128,) * 3
+  assert sheet.getpixel((8 + 38, 18)) == wall
+  assert sheet.getpixel((8 + 76 + 29, 18 + 19)) == building
+  assert sheet.getpixel((8 + 38, 18 + 28)) == (128,) * 3
+  assert sheet.getpixel((8 + 76, 18 + 28)) == sky
+  # Padding has no class.
+  assert sheet.getpixel((8 + 76 + 23, 18 + 28 + 39)) == (127,) * 3
   # Legend: the classes of labels and predictions, without the ignored one.
   legend_top = 18 + 28 + 48
-  swatches = [sheet.getpixel((8, legend_top + 18 * row)) for row in range(3)]
-  assert swatches == [WALL, BUILDING, SKY]
+  swatches = [
+      sheet.getpixel((9, legend_top + 1 + 18 * row)) for row in range(3)]
+  assert swatches == [wall, building, sky]
 
 
 def test_cells_of_a_confusion_matrix_are_as_dark_as_their_share_of_the_row():
@@ -105,6 +109,10 @@ def test_cells_of_a_confusion_matrix_are_as_dark_as_their_share_of_the_row():
       matrix, ['other', 'wall', 'sea']))
   assert (pixels[:, :100] != renamed[:, :100]).any()
   np.testing.assert_array_equal(pixels[:, 108:], renamed[:, 108:])
+  # Of some classes: as if there were no others.
+  few = visualize.confusion_matrix(matrix, ['other', 'wall', 'house'], [1, 2])
+  np.testing.assert_array_equal(np.array(few)[44:84, 108:148],
+                                pixels[64:104, 128:168])
 
 
 def test_a_picture_is_saved_whole(tmp_path):

@@ -15,6 +15,7 @@ from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import joined
 from deeplab.errors import option
+from deeplab.evaluation import visualize
 
 
 class Sample(NamedTuple):
@@ -111,25 +112,12 @@ def _of_png_folder(options, input_size, model_map):
   def images():
     for pair in pairs:
       image, label = png_folder.read_pair(pair, label_map.num_classes)
-      yield Sample(pair.name, image.astype(np.float32), _unpadded(image), label)
+      yield Sample(pair.name, image.astype(np.float32),
+                   visualize.unpadded_size(image), label)
 
   return Samples(
       images(), len(pairs), True, options.test_dir,
       manifest.get('geometry', '{}x{} pixels'.format(*input_size)), label_map)
-
-
-def _unpadded(image):
-  """Returns the size without padding at the bottom and on the right.
-
-  A manifest does not have it. If a picture ends in the gray of padding, that
-  margin is lost, too; scores do not change, because padding has no label.
-  """
-  is_image = (image != int(constants.PADDING_VALUE)).any(axis=2)
-  sides = []
-  for axis in (1, 0):
-    used = np.flatnonzero(is_image.any(axis=axis))
-    sides.append(int(used[-1]) + 1 if used.size else image.shape[1 - axis])
-  return tuple(sides)
 
 
 def _of_pictures(options, input_size, model_map):
