@@ -3,7 +3,6 @@
 Type, default, bounds and help of a flag come from the options field that it
 sets (deeplab.config.fields).
 """
-import functools
 from typing import (
   Any,
   Callable,
@@ -26,7 +25,7 @@ from deeplab.system import environment
 flags.disclaim_key_flags()
 
 # Parity: common.py and export_model.py of the reference define these lists as
-# repeated flags; other lists are one flag with commas.
+# repeated flags; other lists are one flag with commas, which these take, too.
 _REPEATED = ('atrous_rates', 'crop_size', 'inference_scales', 'label_weights')
 
 
@@ -114,10 +113,12 @@ def _define_flag(flag_values, name, definition, default):
   """Defines the flag of a field."""
   define: Callable[..., Any]
   if definition.length is not None and name in _REPEATED:
-    define = functools.partial(
-        flags.DEFINE_multi, _ElementParser(name, definition.kind),
-        flags.ArgumentSerializer())
-    default = list(default or []) or None
+    parser = (flags.IntegerParser if definition.kind is int
+              else flags.FloatParser)()
+    flags.DEFINE_flag(_Numbers(
+        parser, flags.ArgumentSerializer(), name, list(default or []) or None,
+        definition.help), flag_values)
+    return
   elif definition.length is not None:
     define = flags.DEFINE_list
     default = [element if isinstance(element, str) else '{:g}'.format(element)
@@ -134,27 +135,12 @@ def _define_flag(flag_values, name, definition, default):
   define(name, default, definition.help, flag_values=flag_values)
 
 
-class _ElementParser(flags.ArgumentParser):
-  """Parses one element of a repeated flag."""
+class _Numbers(flags.MultiFlag):
+  """A repeated flag of numbers that also takes several with commas between."""
 
-  def __init__(self, name, kind):
-    self._name = name
-    self._parser = (
-        flags.IntegerParser() if kind is int else flags.FloatParser())
-    self.syntactic_help = self._parser.syntactic_help
-
-  def flag_type(self):
-    return self._parser.flag_type()
-
-  def parse(self, argument):
-    try:
-      return self._parser.parse(argument)
-    except ValueError:
-      elements = str(argument).strip('[]()').replace(' ', '').split(',')
-      if elements == [str(argument)]:
-        raise
-      raise ValueError('expected one number; give several as ' + ' '.join(
-          '--{}={}'.format(self._name, element) for element in elements))
+  def parse(self, arguments):
+    super().parse(
+        arguments.split(',') if isinstance(arguments, str) else arguments)
 
 
 # --- Options from flags ----------------------------------------------------

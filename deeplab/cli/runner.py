@@ -46,15 +46,15 @@ _STOPPED = ('stopped by {}; what has its final name is whole, temporary files '
 _CLASSES_COME_FROM = (
     'drop it: classes come from build_ade20k_data.py --label_map; see '
     'docs/own_data.md')
+_SCALES_ELSEWHERE = (
+    'export_model.py --inference_scales=0.5,1.0 --add_flipped_images, then '
+    'eval_pb.py, evaluate several scales and mirrored images (docs/scores.md)')
 _FLAGS_ELSEWHERE = {
     'model_variant': 'drop it: the network is always MobileNetV2',
     'num_classes': _CLASSES_COME_FROM,
     'ignore_label': _CLASSES_COME_FROM,
-    'eval_scales': 'export_model.py --inference_scales=0.5 '
-                   '--inference_scales=1.0, then eval_pb.py, evaluate several '
-                   'scales',
-    'add_flipped_images': 'export_model.py --add_flipped_images, then '
-                          'eval_pb.py, evaluate mirrored images too',
+    'eval_scales': _SCALES_ELSEWHERE,
+    'add_flipped_images': _SCALES_ELSEWHERE,
 }
 
 _NO_FLAGS = option_flags.Script()
@@ -164,12 +164,7 @@ def _as_flag(option, flag_values):
       return option.text
   found.sort(key=lambda flag: not flag.present)
   name = found[0].name if found else option.name
-  if option.text is None:
-    return '--' + name
-  values = [option.text]
-  if found and isinstance(found[0], flags.MultiFlag):
-    values = option.text.split(',')
-  return ' '.join('--{}={}'.format(name, value) for value in values)
+  return '--' + name + ('' if option.text is None else '=' + option.text)
 
 
 def _in_log(record):
