@@ -10,8 +10,8 @@
 # marked slow. Tests marked extended check whole runs; only --all runs them,
 # like CI. Other arguments go to pytest.
 #
-# The last lines count the tests of each environment and give the reasons why
-# tests were skipped. A test that hangs fails after the timeout of pyproject.toml.
+# The last lines count the tests of each environment. A test that hangs fails
+# after the timeout of pyproject.toml.
 # Exit status: 0 if every test passed, else pytest's status for a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -48,8 +48,11 @@ if [[ ${environments[*]} == *modern ]] &&
 fi
 
 [[ $extent != quick ]] || environments=("$home")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# Every start of a script would compile its modules again.
+unset PYTHONDONTWRITEBYTECODE
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+counts=()
 result=$NO_TEST_SELECTED
 for name in "${environments[@]}"; do
   marks=$name
@@ -60,9 +63,11 @@ for name in "${environments[@]}"; do
   esac
   echo "== .venvs/$name/bin/python -m pytest -m '$marks' $*"
   status=0
-  # Two worker processes: pytest replaces one that a test has killed.
-  DEEPLAB_TEST_SUMMARY=$work/$name.json ".venvs/$name/bin/python" -m pytest \
-    -m "$marks" -p tests.summary -n2 --dist=loadfile "$@" || status=$?
+  # More processes than CI has cores, as some tests wait. Pytest replaces one that
+  # a test has killed.
+  ".venvs/$name/bin/python" -m pytest -m "$marks" -n3 --dist=loadfile "$@" |
+    tee "$output" || status=$?
+  counts+=("$name: $(tail -n1 "$output")")
   # An argument may select tests of one environment only.
   case $status in
     "$NO_TEST_SELECTED") ;;
@@ -70,5 +75,5 @@ for name in "${environments[@]}"; do
     *) result=$status ;;
   esac
 done
-".venvs/$home/bin/python" tests/summary.py "$work"
+printf '%s\n' "${counts[@]}"
 exit "$result"

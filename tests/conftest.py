@@ -1,4 +1,5 @@
 """Fixtures shared by all tests: where golden and reference data lie."""
+import collections
 import os
 import signal
 import sys
@@ -23,10 +24,18 @@ def pytest_configure(config):
   config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(trylast=True)  # after tests were left out by their marks
 def pytest_collection_modifyitems(items):
-  """Puts files with slow tests first, so that no worker ends on one alone."""
-  slow = {item.fspath for item in items if item.get_closest_marker('slow')}
-  items.sort(key=lambda item: item.fspath not in slow)
+  """Puts files with the most work first, so that no process ends on one alone.
+
+  A file's tests are run by one process, for their fixtures.
+  """
+  work = collections.Counter()
+  for item in items:
+    work[item.fspath] += (
+        30 if item.get_closest_marker('extended') else
+        6 if item.get_closest_marker('slow') else 1)
+  items.sort(key=lambda item: -work[item.fspath])
 
 
 def _folder_from(variable):

@@ -5,7 +5,6 @@ What setup.sh finds, makes and keeps; where test.sh runs what.
 A stand-in runs the script's own `-c` checks in this interpreter, which is told
 to be of another version, and writes down every `-m` call instead of obeying.
 """
-import json
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import pytest
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = ('bash', 'cat', 'cksum', 'cp', 'dirname', 'env', 'ls', 'mkdir',
-         'mktemp', 'nice', 'rm', 'sed')
+         'mktemp', 'nice', 'rm', 'sed', 'tail', 'tee')
 
 STAND_IN = """#!{bash}
 case "$1" in
@@ -34,15 +33,12 @@ exec(sys.argv[3])' {prefix} "$0" "$2" {packages} ;;
       venv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
       pip | ruff | mypy) [[ ! -e {broken}."$2" ]] ;;
       pytest)
-        echo {counts} >"$DEEPLAB_TEST_SUMMARY"
+        printf 'a test\\n3 passed\\n'
         [[ ! -e {broken}."$4" ]] || exit "$(<{broken}."$4")" ;;
     esac ;;
   -W) [[ ! -e {broken}.tensorflow ]] ;;
-  *) exec {python} "$@" ;;
 esac
 """
-COUNTS = {'passed': 3, 'failed': 1, 'skipped': 2, 'seconds': 60,
-          'reasons': {'no moon': 2}, 'python': '3.5', 'tensorflow': '1.15'}
 
 
 class House:
@@ -59,9 +55,6 @@ class House:
     for script in ('setup.sh', 'test.sh'):
       shutil.copy(os.path.join(REPOSITORY, 'scripts', script),
                   str(self.repository / 'scripts'))
-    (self.repository / 'tests').mkdir()
-    shutil.copy(os.path.join(REPOSITORY, 'tests', 'summary.py'),
-                str(self.repository / 'tests'))
     for name, version in (
         ('tf1', '1.15.5'), ('tf2', '2.2.3'), ('modern', '2.21.0')):
       (self.repository / 'requirements-{}.txt'.format(name)).write_text(
@@ -82,7 +75,7 @@ class House:
         bash=shutil.which('bash'), python=shlex.quote(sys.executable),
         prefix=prefix,
         version=version.replace('.', ', '), log=self.log, broken=self.broken,
-        packages=self.packages, counts=shlex.quote(json.dumps(COUNTS))))
+        packages=self.packages))
     python.chmod(0o755)
     return str(python)
 
@@ -409,18 +402,14 @@ def test_checks_and_tests_run_in_each_environment(
   assert calls == [
       '.venvs/{}/bin/python {}'.format(*check.split(' ', 1))
       for check in checks] + [
-          '.venvs/{}/bin/python pytest -m {} -p tests.summary -n2 '
-          '--dist=loadfile -x tests/test_a.py'.format(
+          '.venvs/{}/bin/python pytest -m {} -n3 --dist=loadfile -x '
+          'tests/test_a.py'.format(
               name, marks_in(name, environments[0]) + marks)
           for name in environments]
   notice = 'no Python 3.7 or 3.6: tests run in .venvs/modern, except those'
   assert any(notice in line for line in lines) == (versions == ('3.11.7',))
-  runs = len(environments)
-  counts = ': Python 3.5, TensorFlow 1.15: 3 passed, 1 failed, 2 skipped, 60 s'
-  assert lines[-runs - 2:] == [
-      name + counts for name in sorted(environments)] + [
-          'skipped: no moon: {}'.format(2 * runs),
-          '{} passed, {} failed, {} skipped'.format(3 * runs, runs, 2 * runs)]
+  assert lines[-len(environments):] == [
+      name + ': 3 passed' for name in environments]
 
 
 @pytest.mark.parametrize('tool', ['ruff', 'mypy'])
