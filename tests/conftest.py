@@ -15,12 +15,11 @@ def pytest_configure(config):
   """Does what every script does before TensorFlow is loaded."""
   from deeplab.system import environment
   environment.pool_memory()
-  # A shell has what it runs in the background ignore Ctrl-C, and all that is
-  # started from there.
+  # A shell starts background jobs with Ctrl-C ignored; children inherit this.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  # So does nohup with the end of a terminal, which scripts then ignore too.
+  # nohup does the same with SIGHUP.
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
-  # Newer releases of pytest-xdist sort files by their number of tests.
+  # Newer releases of pytest-xdist would sort files by their number of tests.
   config.option.loadscopereorder = False
 
 
@@ -60,7 +59,7 @@ def reference_dir():
 
 @pytest.fixture(scope='session')
 def reference_dir_or_none():
-  """The same folder, or None: for tests that can do with less."""
+  """Returns the same folder, or None if it is not set."""
   return os.environ.get('DEEPLAB_REFERENCE_DIR') or None
 
 
@@ -84,7 +83,7 @@ def shallow(monkeypatch):
 
 @pytest.fixture(scope='module')
 def shallow_module():
-  """The same for all tests of a module."""
+  """The same, for all tests of a module."""
   with pytest.MonkeyPatch.context() as patch:
     _make_shallow(patch)
     yield

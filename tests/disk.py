@@ -1,11 +1,11 @@
-"""A disk that is full, for a moment."""
+"""Simulates a full disk."""
 import contextlib
 import resource
 
 
 @contextlib.contextmanager
 def largest_file(size):
-  """Lets no file of this process become larger."""
+  """Limits the size of files that this process can write, in bytes."""
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
   try:

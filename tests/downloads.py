@@ -1,4 +1,4 @@
-"""A server of files, for tests of what downloads them."""
+"""An HTTP server of files, for tests of downloads."""
 import contextlib
 import http.server
 import re
@@ -41,12 +41,12 @@ def serving(files, pause_secs=0.005):
   """Context of an HTTP server.
 
   Args:
-    files: dict from path to bytes; may change meanwhile.
+    files: dict from path to bytes; it may change while the server runs.
     pause_secs: seconds to wait after each 4096 bytes.
 
   Yields:
     A server with `address`; `requests`, a list of (path, first byte); and
-    `cuts`, the number of answers that break off in the middle.
+    `cuts`, the number of answers to break off in the middle.
   """
   server = _Server(('127.0.0.1', 0), _Handler)
   server.address = 'http://127.0.0.1:{}'.format(server.server_address[1])

@@ -1,9 +1,9 @@
-"""Faults of the machine, for scripts under test: a kill, a full disk.
+"""Simulates faults for scripts under test: a kill, a full disk.
 
-A kill at a chosen moment of the work on the disk comes from kill_at.c, a
-library that is loaded before all others. Nothing in the product knows of it.
+kill_at.c, a preloaded library, kills a process at a chosen file operation.
+The library does not know of it.
 
-As a script, it runs another one with a backbone of few layers, on one core:
+As a script, this file runs another one on one core, with a shallow backbone:
 
     faults.py train.py --flag=...
 """
@@ -22,14 +22,14 @@ _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kill_at.c')
 
 
 class Injector:
-  """Counts calls that change folders below a root, and kills at one of them."""
+  """Counts calls that change files below a root, and kills at a chosen one."""
 
   def __init__(self, folder, root):
     """Compiles the library.
 
     Args:
       folder: pathlib.Path of an empty folder.
-      root: pathlib.Path of the folder below which calls count.
+      root: pathlib.Path of the folder in which calls are counted.
     """
     self._calls = folder / 'calls'
     self._kill_at = folder / 'kill_at'
@@ -45,10 +45,10 @@ class Injector:
 
   @contextlib.contextmanager
   def counting(self, kill_at=0):
-    """Context in which calls count.
+    """Context in which calls are counted.
 
     Args:
-      kill_at: number of the call to kill at, from 1 on; 0: none.
+      kill_at: number of the call to kill at, starting at 1; 0: none.
     """
     self._kill_at.write_text(str(kill_at))
     self._calls.write_text('')
@@ -58,7 +58,7 @@ class Injector:
       self._kill_at.unlink()
 
   def calls(self):
-    """Returns (name, path) of the calls that were counted last."""
+    """Returns (name, path) of each call counted in the last context."""
     return [tuple(line.split(None, 1))
             for line in self._calls.read_text().splitlines()]
 
@@ -68,14 +68,14 @@ class Injector:
 
 @contextlib.contextmanager
 def disk(folder, size):
-  """Context in which a folder is a disk of its own, where that is allowed.
+  """Context that mounts a small disk at a folder, if this is allowed.
 
   Args:
     folder: pathlib.Path of an empty folder.
     size: bytes.
 
   Yields:
-    A Disk, or None where nothing may be mounted here.
+    A Disk, or None if mounting is not allowed.
   """
   mounted = not subprocess.run(
       ['mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tmpfs',
@@ -95,7 +95,7 @@ class Disk:
 
   @contextlib.contextmanager
   def full_but_for(self, size):
-    """Context in which only so many bytes are left."""
+    """Context in which only `size` bytes are free."""
     filler = self._folder / '.filler'
     status = os.statvfs(str(self._folder))
     with open(str(filler), 'wb') as out:
@@ -107,7 +107,7 @@ class Disk:
 
   @contextlib.contextmanager
   def read_only(self):
-    """Context in which nothing can be written, by root neither."""
+    """Context in which nobody can write, not even root."""
     self._remount('ro')
     try:
       yield
@@ -119,11 +119,11 @@ class Disk:
                    check=True)
 
 
-# --- What is left ----------------------------------------------------------
+# --- The result ------------------------------------------------------------
 
 
 def contents(folder):
-  """Returns a folder's content: dict from path to SHA-1; None: a folder.
+  """Returns a dict from path to SHA-1, or None for a folder.
 
   Args:
     folder: pathlib.Path.

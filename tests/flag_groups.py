@@ -1,4 +1,4 @@
-"""Flags without which a script has no options, for tests of all scripts."""
+"""Required flags of every script, and how tests parse command lines."""
 from absl import flags
 
 from deeplab.cli import runner
@@ -42,9 +42,9 @@ def parsed(script, *arguments, flag_values=None):
 
 
 def arguments_of(script, *arguments):
-  """Returns the keyword arguments that a command line gives the script's main.
+  """Returns the keyword arguments that a script's main gets.
 
-  Required flags are added.
+  Required flags are added to the command line.
   """
   return script_flags.SCRIPTS[script].arguments(
       parsed(script, *REQUIRED[script] + list(arguments)))

@@ -1,7 +1,7 @@
 """Starts scripts from a process that has imported TensorFlow already.
 
-The import takes longer than most of what tests let scripts do. One server for
-each interpreter imports TensorFlow once, and forks for each script:
+The import takes longer than most scripts under test. One server for each
+interpreter imports TensorFlow once, and forks for each script:
 
     Process(Server(python), [script, '--flag'])
 
@@ -23,7 +23,7 @@ import sys
 import types
 
 _MAX_REQUEST_BYTES = 1 << 20
-# Files that come with a request: standard input, output, error, and a pipe.
+# Files sent with a request: standard input, output, error, and a pipe.
 _FILES = 4
 
 
@@ -31,15 +31,15 @@ _FILES = 4
 
 
 class Server:
-  """A process that has imported TensorFlow; ends with the one that made it."""
+  """A process that has imported TensorFlow. It ends with its parent."""
 
   def __init__(self, python):
-    """Starts it with an interpreter."""
+    """Starts the server with an interpreter."""
     self.python = python
     self.socket, theirs = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # Python buffers standard output according to what it is at the start; it
-    # must not be a terminal.
+    # Python decides at the start how it buffers standard output, so this must
+    # # not be a terminal.
     self._process = subprocess.Popen(
         [python, os.path.abspath(__file__), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -50,8 +50,8 @@ class Server:
 class Process(subprocess.Popen):
   """A Popen whose process is forked by a Server.
 
-  It overrides the private methods of Popen that start a process and that wait
-  for its status, because the process is no child of this one.
+  It overrides the private methods of Popen that start a process and wait for
+  its status, because the process is not a child of this one.
   """
 
   def __init__(self, server, words, **options):
@@ -63,7 +63,7 @@ class Process(subprocess.Popen):
       **options: as for Popen.
     """
     self._server = server
-    self._lines = None  # from the server: the number, then the status
+    self._lines = None  # from the server: the process id, then the status
     super().__init__([server.python] + words, universal_newlines=True,
                      **options)
 
@@ -104,12 +104,12 @@ class Process(subprocess.Popen):
 
 
 def main():
-  """Serves; in a fork runs a script, and ends as an interpreter does."""
+  """Serves requests; a fork runs one script and ends."""
   connection = socket.socket(fileno=int(sys.argv[1]))
   variables = _import_what_scripts_import()
-  # Otherwise each fork would look at all objects, and copy their pages.
+  # Otherwise garbage collection in each fork would copy all pages.
   getattr(gc, 'freeze', lambda: None)()  # Python 3.7 and later
-  # The system collects the forks that wait for a script.
+  # The system reaps the forks that wait for a script.
   signal.signal(signal.SIGCHLD, signal.SIG_IGN)
   while True:
     request, ancillary, _, _ = connection.recvmsg(
@@ -129,7 +129,7 @@ def main():
     for descriptor in files[:3]:
       os.close(descriptor)
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+    with contextlib.suppress(BrokenPipeError):  # the caller has ended
       os.write(files[3], '{}\n'.format(status).encode())
     os._exit(0)
   words, cwd, given = json.loads(request.decode())
@@ -137,7 +137,7 @@ def main():
 
 
 def _import_what_scripts_import():
-  """Imports TensorFlow as scripts do, and nothing of this repository.
+  """Imports TensorFlow as scripts do, and leaves no module of this repository.
 
   Returns:
     The environment variables that TensorFlow has set.
@@ -145,7 +145,7 @@ def _import_what_scripts_import():
   from absl import app  # noqa: F401
   from absl import flags
 
-  # In a script, its own folder.
+  # A script has its own folder here.
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   from deeplab.system import silence
 
@@ -155,7 +155,7 @@ def _import_what_scripts_import():
   import tensorflow.compat.v1  # noqa: F401
   import tf_slim  # noqa: F401
 
-  # A script has not done this when it begins.
+  # A new script has no flags and no modules of this repository yet.
   for name in set(flags.FLAGS) - known:
     delattr(flags.FLAGS, name)
   for name in list(sys.modules):
@@ -178,7 +178,7 @@ def _run(files, words, cwd, variables):
   os.chdir(cwd)
   os.environ.clear()
   os.environ.update(variables)
-  np.random.seed()  # others draw new seeds by themselves
+  np.random.seed()  # the other generators do this themselves
   sys.argv = words
   sys.path[0] = os.path.dirname(os.path.realpath(words[0]))
   module = types.ModuleType('__main__')

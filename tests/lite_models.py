@@ -8,9 +8,9 @@ import tensorflow.compat.v1 as tf
 
 
 def argmax_model(size):
-  """Returns a TFLite file: a pixel's label is its largest channel.
+  """Returns a TFLite file that labels a pixel by its largest channel.
 
-  Of three and 0.5, the last one.
+  If no channel is above 0.5, the label is 3.
 
   Args:
     size: (height, width) of its input.
@@ -22,16 +22,16 @@ def argmax_model(size):
     converter = tf.lite.TFLiteConverter.from_session(
         session, [images], [labels])
     with pytest.MonkeyPatch.context() as patch:
-      # Where TensorFlow looks for its converter program.
+      # TensorFlow looks for its converter program on PATH.
       patch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
       return converter.convert()
 
 
 def image_of(classes):
-  """Returns an image that the model labels so.
+  """Returns an image that the model labels with these classes.
 
   Args:
-    classes: [height, width], of 0 to 2.
+    classes: [height, width], values 0 to 2.
   """
   classes = np.array(classes)
   image = np.full(classes.shape + (3,), 20)

@@ -1,13 +1,12 @@
-"""Small, wrong changes of the code, and the test that notices each.
+"""Small wrong changes of the code, each with the test that must fail.
 
     .venvs/tf1/bin/python tests/mutants.py [WORD...]
 
-applies each change to a copy of the repository, runs the test named beside it
-and expects that it fails. Words select the mutants whose code or test holds one
-of them. A change is named by its code and a test by its name, so that both may
-move to another file. The tests hold on every machine, so none of them may be
-the bound of a processor that was not recorded. test_mutants.py checks the list
-against the code.
+applies each change to a copy of the repository and runs the test named beside
+it, which must fail. With words, only mutants whose code or test contains one of
+them run. Code and tests are found by their text and name, so both may move to
+another file. These tests must fail on every machine, so none of them may depend
+on the bounds for processors that were not recorded.
 """
 import functools
 import os
@@ -23,7 +22,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 class Mutant(NamedTuple):
   """One wrong change."""
-  # Code that is in deeplab/ once, in any layout, and the code that replaces it.
+  # Code that occurs once in deeplab/, in any layout, and its replacement.
   code: str
   replacement: str
   # Name of the test that fails.
@@ -31,90 +30,90 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    # Initial spread of logits.
+    # Initial logits are spread wider.
     Mutant('_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
         'test_initial_values_have_their_spread'),
-    # Logits averaged over scales.
+    # Logits are averaged over scales, not probabilities.
     Mutant('probabilities.append(tf.nn.softmax(outputs))',
         'probabilities.append(outputs)',
         'test_probabilities_are_averaged_over_scales_not_logits'),
-    # Padding without taking mid-grey off.
+    # Padding does not subtract mid-grey first.
     Mutant(
         'image = (tf.pad(image - constants.PADDING_VALUE, paddings) + '
         'constants.PADDING_VALUE)',
         'image = tf.pad(image, paddings, '
         'constant_values=constants.PADDING_VALUE)',
         'test_padding_rounds_as_the_reference_does'),
-    # TFLite pixels rounded otherwise.
+    # TFLite pixels are rounded differently.
     Mutant('return (images - 127.5) / 127.5', 'return images / 127.5 - 1.0',
-        'test_pixels_are_scaled_as_the_tflite_scripts_divide_them'),
-    # Concatenations of the ranges that all inputs share.
+        'test_pixels_are_scaled_as_in_the_reference_tflite_scripts'),
+    # Concatenations get the intersection of their inputs' ranges.
     Mutant('zip((min, max), zip(*ranges))', 'zip((max, min), zip(*ranges))',
         'test_concatenations_have_the_union_of_their_ranges'),
-    # Concatenations without their inputs' own ranges.
+    # Concatenations get only the shared range.
     Mutant("(('own', own), ('union', union))", "(('union', union),)",
         'test_concatenations_have_the_union_of_their_ranges'),
-    # Ignored label counts in the loss.
+    # Pixels with the ignore label count in the loss.
     Mutant('tf.not_equal(chunk_labels, constants.IGNORE_LABEL)',
         'tf.not_equal(chunk_labels, -1)', 'test_ignored_pixels_count_nothing'),
-    # Loss without aligned corners.
+    # The loss resizes without aligned corners.
     Mutant('logits, size, align_corners=True)',
         'logits, size, align_corners=False)',
         'test_outputs_and_gradients_match_the_reference'),
-    # Fused loss without the weights of pixels.
+    # The fused loss ignores pixel weights.
     Mutant('(probabilities - one_hot) * weights[:, tf.newaxis]',
         '(probabilities - one_hot)',
         'test_the_loss_and_its_gradient_are_the_same'),
-    # Folded batch norm without the mean.
+    # Folded batch norm ignores the mean.
     Mutant("variables['moving_mean'] * factor", '0 * factor',
         'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
-    # Epochs in one order.
+    # All epochs have the same order.
     Mutant('tf.stack([tf.constant(seed, tf.int64), number])',
         'tf.stack([tf.constant(seed, tf.int64), 0 * number])',
         'test_each_epoch_has_every_record_once_in_a_new_order'),
-    # A resumed run that begins the data anew.
+    # A resumed run starts the data from the beginning.
     Mutant('preprocess_options, first_step, (host',
         'preprocess_options, 0, (host',
         'test_interrupted_equals_uninterrupted'),
-    # The same dropout in all replicas.
+    # All replicas drop the same values.
     Mutant('draws[self._number * images:(self._number + 1) * images]',
         'draws[:images]', 'test_dropout_draws_for_the_whole_batch'),
-    # Hosts that read the same records.
+    # All hosts read the same records.
     Mutant('tf.equal(index // batch_size % shares, which)',
         'tf.equal(index // batch_size % shares, 0)',
         'test_hosts_share_the_batches_of_a_single_run'),
-    # A newest checkpoint that no one reads.
+    # A damaged checkpoint counts as the newest.
     Mutant('damage = self._damage(name)', 'damage = None',
         'test_a_newest_that_cannot_be_read_gives_way'),
-    # Weights of any kind are saved.
+    # Weights that are not finite are saved.
     Mutant('problem = read.not_finite_in(written)', 'problem = None',
         'test_weights_that_are_not_finite_are_not_saved'),
-    # Shards are not held against their description.
+    # Shards are not compared with their description.
     Mutant('(tally.records, tally.bytes) != (facts.records, facts.bytes)',
         'False', 'test_a_shard_cut_between_records_is_named'),
-    # A build that leaves no marker.
+    # A build leaves no marker.
     Mutant('facts) _mark(markers)', 'facts)',
         'test_killed_at_any_change_readers_see_one_set_or_refuse'),
-    # Shards of any evaluation are added up.
+    # Shards of different evaluations are merged.
     Mutant('if differing:', 'if not given:',
         'test_shards_of_another_evaluation_are_refused'),
-    # Images of two shards are counted twice.
+    # Images are counted in two shards.
     Mutant('index * items // of', 'index * items // of - 1',
         'test_shards_cover_all_items_and_differ_by_one'),
-    # Files of live runs are removed.
+    # Temporary files of live runs are removed.
     Mutant('contextlib.suppress(OSError), locks.exclusive(path):',
         'contextlib.suppress(OSError):',
         'test_a_live_run_of_the_same_target_keeps_its_files'),
-    # Class 0 left out of the mean.
+    # The mean leaves out class 0.
     Mutant('miou=_mean(iou)', 'miou=_mean(iou[1:])', 'test_the_three_means'),
-    # Resized sides rounded to the nearest.
+    # Resized sides are rounded to the nearest integer.
     Mutant('tf.cast(tf.floor(sides * scale), tf.int32)',
         'tf.cast(tf.round(sides * scale), tf.int32)', 'test_resized_size'),
     # Batch norm is frozen a step late.
     Mutant('_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
         '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
         'test_every_tensorflow_takes_the_steps_of_the_reference'),
-    # Multiplier leaves ASPP out.
+    # The learning rate multiplier leaves out ASPP.
     Mutant('IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
         'test_each_update_follows_from_its_gradients'),
     # Depthwise weights are regularized.
@@ -122,21 +121,21 @@ MUTANTS = (
         "'depthwise_weights', [3, 3, channels(inputs), 1], "
         'regularizer=slim.l2_regularizer(style.weight_decay),',
         'test_variables_and_regularized_weights_are_the_published_ones'),
-    # Weights rounded in the wide range.
+    # Weights are rounded in the wide range.
     Mutant('num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
         'test_every_tensorflow_takes_the_steps_of_the_reference'),
-    # Predictions with aligned corners.
+    # Predictions are resized with aligned corners.
     Mutant('resized = layers.resize_bilinear(class_logits, options.crop_size)',
         'resized = layers.resize_bilinear( class_logits, options.crop_size, '
         'align_corners=True)', 'test_predictions_align_no_corners'),
-    # Labels resized without aligned corners.
+    # Labels are resized without aligned corners.
     Mutant('tf.expand_dims(label, 0), size, align_corners=True)',
         'tf.expand_dims(label, 0), size)',
         'test_scaling_resizes_bilinearly_and_by_nearest_neighbour'),
-    # Map: ids that are not listed are a class.
+    # Label map: ids that are not listed become class 1.
     Mutant('classes = [constants.IGNORE_LABEL] * NUM_IDS',
         'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
-    # Map: of a description of another file.
+    # Label map: the description of another file is used.
     Mutant('name_of(path)) != sha1(', 'name_of(path)) == sha1(',
         'test_a_description_is_of_the_file_with_its_checksum'),
     # A SavedModel that is not checked.

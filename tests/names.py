@@ -1,8 +1,8 @@
-"""Names that files and folders may have, for tests that give such names."""
+"""Unusual names of files and folders."""
 
-# For the shell, a glob and an option; in UTF-8, and in no encoding at all.
+# With special characters of the shell, globs and options; not valid UTF-8.
 ANY = ('-q\'"$(touch x) \n[1]*\u00e9 ',
        b'x\xff'.decode('utf-8', 'surrogateescape'))
-# Python does not see to UTF-8 on its own.
+# Keeps Python from switching to UTF-8.
 ASCII_ENVIRONMENT = {'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0',
                      'PYTHONUTF8': '0', 'PYTHONIOENCODING': ''}

@@ -9,7 +9,7 @@ def chunk(kind, data):
 
 
 def gray(height, width, *, rows, depth=8, value=1, interlaced=0, color_type=0):
-  """Returns a gray or RGB (color_type 2) PNG, of which some rows are there."""
+  """Returns a gray or RGB (color_type 2) PNG that has only its first `rows`."""
   header = struct.pack(
       '>IIBBBBB', width, height, depth, color_type, 0, 0, interlaced)
   samples = 3 if color_type == 2 else 1

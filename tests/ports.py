@@ -1,9 +1,9 @@
-"""Addresses of this machine for servers that a test starts."""
+"""Addresses on this machine for servers of tests."""
 import socket
 
 
 def free_addresses(count):
-  """Returns so many 'host:port' that nobody listens at, all different."""
+  """Returns `count` different 'host:port' that nothing listens at."""
   sockets = [socket.socket() for _ in range(count)]
   for one in sockets:
     one.bind(('127.0.0.1', 0))

@@ -1,27 +1,27 @@
-"""How far results go apart from one processor to another: the bounds of tests.
+"""Bounds of tests: how much results differ between processors.
 
-TensorFlow's matrix kernels choose instructions by the processor's vector
-extensions, and the blocks in which they sum by its caches. Sums then differ in
-their last bit. Most results stay as close as that. Where a value is rounded to
-8 bits, where a ReLU is near 0, or where a batch of two is normalized by its own
-statistics, the last bit decides between two values, and steps of training make
-more of it: the reference itself, recorded on two processors, goes apart.
+TensorFlow's matrix kernels depend on the processor's vector extensions and
+cache sizes, so sums differ in the last bit. Most results stay that close. The
+last bit decides between two values when values are rounded to 8 bits, when a
+ReLU is near 0, or when a batch of two is normalized by its own statistics.
+Training steps enlarge such differences. Two recordings of the reference differ
+too.
 
 So a test asks for one of three things:
 
--  a tight tolerance everywhere, of what does not amplify: preprocessing,
-   logits, first losses, regularization, learning rates, the update that one
-   step makes of given gradients;
--  equality with one of the recordings (`golden` has AVX-512, `golden_avx2` has
-   AVX2 alone) where this processor's kernels give the same bits as theirs;
--  a bound of BOUNDS elsewhere, and on other TensorFlow versions.
+-  a tight tolerance everywhere, for what does not amplify differences:
+   preprocessing, logits, first losses, regularization, learning rates, the
+   update of one step with given gradients;
+-  equality with one of the recordings (`golden`: AVX-512, `golden_avx2`: only
+   AVX2) if this processor's kernels give the same bits;
+-  otherwise, and on other TensorFlow versions, a bound of BOUNDS.
 
-Bounds are about three times the largest difference seen between: the two
-recordings; and against both of them, TensorFlow 1.15.5 and 2.21.0 on a third
-processor, with and without its AVX-512 (tests/without_avx512.c), on one and on
-two threads, and with smaller caches. They hold the median over all variables
-where single ones jump; tests/mutants.py shows that they still tell a wrong
-optimizer, decay or multiplier.
+Bounds are about three times the largest difference seen between these: the two
+recordings, and TensorFlow 1.15.5 and 2.21.0 on a third processor, with and
+without AVX-512 (tests/without_avx512.c), with one and two threads, and with
+smaller caches. They bound the median over all variables if single variables
+jump. tests/mutants.py shows that they still detect a wrong optimizer, decay or
+multiplier.
 """
 import functools
 import os
@@ -32,32 +32,32 @@ import tensorflow.compat.v1 as tf
 
 IS_REFERENCE_TENSORFLOW = tf.__version__.startswith('1.15')
 
-# The reference's recordings, by what the processor had.
+# Folders of the reference's recordings, by vector extension.
 RECORDINGS = {'avx512': 'golden', 'avx2': 'golden_avx2'}
-# What `_kernels` gives on TensorFlow 1.15.5 where fake-quantized logits equal
-# a recording bit for bit.
+# Values of `_kernels` on TensorFlow 1.15.5 with which fake-quantized logits
+# # equal a recording bit for bit.
 _KERNELS = {2052597831: 'avx512', 2249644879: 'avx2'}
 
-# Largest relative differences, with the largest that was seen.
+# Largest relative differences allowed; comments give the largest seen.
 BOUNDS = {
-    # Of the largest logit, 65 and 512 pixels: 2e-5.
+    # Relative to the largest logit, at 65 and 512 pixels: 2e-5.
     'logits': 5e-5,
-    # Cross-entropy of the same: 2e-6.
+    # Their cross-entropy: 2e-6.
     'loss': 1e-5,
-    # Norm of each variable's gradient, (median, largest). At 65 pixels, one
-    # ReLU that switches: (5e-5, 5e-4); at 512 many do: (5e-4, 1.4e-2).
+    # Norm of each variable's gradient, (median, largest). At 65 pixels one ReLU
+    # # switches: (5e-5, 5e-4); at 512 many do: (5e-4, 1.4e-2).
     'gradient_norms_65': (2e-4, 2e-3),
     'gradient_norms_512': (1.5e-3, 4e-2),
-    # Fake-quantized logits: norm of the difference, of the norm: 3e-2 (1.15)
-    # and 4e-2 (2.21).
+    # Norm of the difference of fake-quantized logits, relative to their norm:
+    # # 3e-2 (1.15) and 4e-2 (2.21).
     'quantized_logits': 0.1,
     # Losses of steps 1, 2 and 3 of each run of train_steps.npz.
     'momentum_losses': (1e-5, 1.5e-3, 1.5e-2),  # 1e-6, 4e-4, 5e-3
     'adam_losses': (1e-5, 1e-3, 1e-2),  # 1e-6, 2e-4, 3e-3
     'momentum_batch_norm_losses': (2e-5, 5e-2, 7e-2),  # 7e-6, 2e-2, 2e-2
     'qat_losses': (8e-2, 0.3, 0.2),  # 3e-2, 0.12, 6e-2
-    # Median over the norms of these variables after three steps. Statistics
-    # that are frozen do not move at all.
+    # Median over the norms of these variables after three steps. Frozen
+    # # statistics do not change.
     'momentum_weights': 3e-6,  # 7e-7
     'momentum_slots': 4e-2,  # 1e-2
     'momentum_averages': 1e-7,  # 0
@@ -78,13 +78,13 @@ BOUNDS = {
 
 
 def config(grappler=True):
-  """Returns the session's configuration that the recordings were made with.
+  """Returns the session configuration of the recordings.
 
-  Two threads, whatever the number of cores: sums are split among threads.
+  It always has two threads, because sums are split among threads.
 
   Args:
-    grappler: False: the graph runs as it was built. The recorded training
-      steps did: rewriting changes last bits, which rounding makes more of.
+    grappler: False: the graph runs without rewriting, as in the recorded
+      training steps. Rewriting changes last bits, which rounding enlarges.
   """
   configuration = tf.ConfigProto(
       intra_op_parallelism_threads=2, inter_op_parallelism_threads=2)
@@ -95,17 +95,17 @@ def config(grappler=True):
 
 @functools.lru_cache(maxsize=None)
 def quantized_recording():
-  """Names the recording that fake-quantized logits must equal here, or None."""
+  """Returns the recording that fake-quantized logits must equal, or None."""
   if not IS_REFERENCE_TENSORFLOW:
     return None
   return _KERNELS.get(_kernels())
 
 
 def _kernels():
-  """Sums up what plain matrix products give here, to the last bit.
+  """Returns a checksum of plain matrix products on this processor.
 
-  Their sizes are those of the network's 1x1 convolutions at 512 pixels; no code
-  of the suite takes part.
+  Their sizes are those of the network's 1x1 convolutions at 512 pixels. No code
+  of the library is involved.
   """
   random = np.random.RandomState(0)
   with tf.Graph().as_default(), tf.Session(config=config()) as session:
@@ -123,7 +123,7 @@ def _kernels():
 
 
 def equals_a_recording(logits, file, reference_dir):
-  """Whether float logits equal those of a recording bit for bit.
+  """Finds a recording whose float logits equal these bit for bit.
 
   Args:
     logits: [height, width, 32] float32 of the image in `file`.

@@ -1,6 +1,6 @@
-"""Reading files of the repository, and the commands in README and docs/.
+"""Reads files of the repository and finds commands in README and docs/.
 
-A command is a fenced block of code; in docs/, one whose language is bash.
+A command is a fenced block of code; in docs/, only if its language is bash.
 """
 import glob
 import os
@@ -16,9 +16,9 @@ from tests import scripts
 
 class Block(NamedTuple):
   """A fenced block of code."""
-  # What stands behind the fence, such as 'bash'; '': nothing.
+  # The language after the opening fence, such as 'bash'; '': none.
   language: str
-  # Its lines, without their indentation.
+  # Its lines, without indentation.
   content: str
 
 
@@ -40,12 +40,12 @@ def code_blocks(markdown):
 
 
 def words_of(command):
-  """Splits a command as bash does, ${VARIABLES} left as they are."""
+  """Splits a command as bash does, without expanding ${VARIABLES}."""
   return shlex.split(command.replace('\\\n', ''))
 
 
 def commands(markdown):
-  """Returns all blocks without the comment that names an environment."""
+  """Returns all blocks, without a first line that names an environment."""
   return [re.sub(r'^# .*\n', '', block) for block in code_blocks(markdown)]
 
 
@@ -55,7 +55,7 @@ def python_commands(markdown):
 
 
 def section(heading):
-  """Returns the text of a chapter of the README, up to the next one."""
+  """Returns the text of a section of the README."""
   return read('README.md').split('\n## {}\n'.format(heading))[1].split(
       '\n## ')[0]
 
@@ -67,7 +67,7 @@ def pages():
 
 
 def documented(page, beginning):
-  """Returns the one bash block of a page of docs/ that begins with a text."""
+  """Returns the bash block of a page of docs/ that begins with a text."""
   found = [block.content for block in fenced(read('docs', page))
            if block.language == 'bash' and block.content.startswith(beginning)]
   assert len(found) == 1, '{}: {} bash blocks begin with {!r}'.format(
@@ -76,10 +76,10 @@ def documented(page, beginning):
 
 
 class Shell:
-  """A user's bash, in an empty folder that shows the scripts.
+  """Runs bash as a user does, in a folder with links to the scripts.
 
-  What a test has run of a page in docs/ is found in the test's source, see
-  tests/test_docs.py: page and beginning are written out in the call.
+  tests/test_docs.py finds the commands that a test runs in the test's source,
+  so write page and beginning as literals in the call.
   """
 
   def __init__(self, folder):
@@ -89,7 +89,7 @@ class Shell:
         (folder / os.path.basename(path)).symlink_to(path)
 
   def start_text(self, text, *, python=sys.executable, **variables):
-    """Starts lines of bash, in which `python` is an interpreter."""
+    """Starts a bash script. `python` is first on its PATH."""
     path = os.pathsep.join([os.path.dirname(python), os.environ['PATH']])
     return subprocess.Popen(
         ['bash', '-euc', text], cwd=str(self.folder),
@@ -103,9 +103,9 @@ class Shell:
 
     Args:
       page: such as 'security.md'.
-      beginning: what the block begins with, and no other one of the page.
-      changes: pairs of a text of the block and what takes its place, to make a
-        step small; each text must be there.
+      beginning: the text that only this block of the page begins with.
+      changes: pairs (text of the block, replacement), which make the command
+        smaller; each text must occur.
       **options: see start_text.
 
     Returns:
@@ -118,12 +118,12 @@ class Shell:
     return self.start_text(text, **options)
 
   def run_documented(self, page, beginning, *, status=0, **options):
-    """Runs one to its end; returns what it printed. See start_documented."""
+    """Runs a block as start_documented does; returns its output."""
     return self.finished(
         self.start_documented(page, beginning, **options), status)
 
   def finished(self, process, status=0):
-    """Waits for the end; returns what was printed. Any status will do: None."""
+    """Waits for the process; returns its output. None allows any status."""
     output, _ = scripts.output_of(process)
     assert status in (process.returncode, None), output
     return output

@@ -1,4 +1,4 @@
-"""Small shards for tests, sound ones and others."""
+"""Small shards for tests, valid and damaged."""
 import io
 import os
 import struct
@@ -40,7 +40,7 @@ def example(number=0, **changes):
 
 
 def write(path, serialized):
-  """Writes a shard that no description goes with; returns its path."""
+  """Writes a shard without a description; returns its path."""
   with tf.io.TFRecordWriter(str(path)) as writer:
     for one in serialized:
       writer.write(one)
@@ -61,7 +61,7 @@ def spans(path):
 
 
 def flip(path, position):
-  """Changes a bit of a file, in place."""
+  """Flips a bit of a file, in place."""
   with open(str(path), 'r+b') as shard:
     shard.seek(position)
     byte = shard.read(1)[0]
@@ -74,7 +74,7 @@ def cut(path, length):
 
 
 def bad_labels():
-  """Returns (bytes of a label of 6x8 pixels, what is said of it) by kind."""
+  """Returns dict from kind to (bytes of a bad 6x8 label, part of its error)."""
   values = np.ones([6, 8], np.uint8)
   palette = Image.fromarray(values, mode='P')
   palette.putpalette([index for index in range(256) for _ in range(3)])

@@ -1,8 +1,8 @@
-"""Trains once without a stop and once with several, on one core.
+"""Trains once without a stop and once with several stops, on one core.
 
-Run as `python -m tests.resuming FOLDER float|qat STEPS STOP...` by test_resume,
-in a process of its own: how many cores TensorFlow uses is settled once in a
-process. Writes FOLDER/KIND.json: what each step of the two runs had and gave.
+test_resume runs `python -m tests.resuming FOLDER float|qat STEPS STOP...` in a
+new process, because TensorFlow fixes its number of threads once in a process.
+Writes the losses and batches of both runs to FOLDER/KIND.json.
 """
 import functools
 import io
@@ -26,21 +26,21 @@ from deeplab.training import train as train_lib
 
 IMAGES = 5
 CROP = (33, 33)
-# A few, the second with a shortcut: the graph of all takes long to make.
+# Only a few, because the full graph takes long to build.
 BLOCKS = (mobilenet_v2.Block(16, expansion=1), mobilenet_v2.Block(16))
 
 
 class Killed(BaseException):
-  """Ends a run as kill -9 does: nothing is saved."""
+  """Ends a run like kill -9: nothing is saved."""
 
 
 class Recording(loop.Loop):
-  """A loop that notes each step, and ends before its time.
+  """A loop that records each step, and can stop early.
 
   Attributes of the class:
     steps: list of [step, loss, names of the batch].
-    stop: step at which to end; None: never.
-    is_killed: whether nothing is saved then.
+    stop: step to stop at; None: never.
+    is_killed: whether the stop saves nothing.
   """
   steps: list = []
   stop = None
@@ -104,14 +104,14 @@ def train(folder, logdir, kind, steps, *, stop=None, is_killed=False,
 
 def main(folder, kind, steps, *stops):
   steps, stops = int(steps), [int(stop) for stop in stops]
-  # Before TensorFlow makes its threads, with the first session.
+  # TensorFlow starts its threads with the first session.
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   logging.basicConfig(level=logging.INFO)
   environment.pool_memory()
   loop.Loop = Recording
   mobilenet_v2.BLOCKS = BLOCKS
   if kind == 'qat':
-    # To rewrite the graph takes TensorFlow longer than all its steps.
+    # Rewriting the graph takes longer than all the steps.
     slim.learning.train = functools.partial(
         without_rewriting, slim.learning.train)
   make_records(folder)

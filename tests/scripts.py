@@ -1,4 +1,4 @@
-"""Running the suite's scripts as a user does."""
+"""Runs the suite's scripts as a user does."""
 import functools
 import importlib.util
 import os
@@ -14,13 +14,13 @@ from deeplab.cli import script_flags
 from tests import forkserver
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# More than any script of a test needs, and less than a test's own limit, which
-# ends the test without what the script has printed.
+# More than any script under test needs. Less than the limit of a test, which
+# # would end it without showing the script's output.
 TIMEOUT_SECS = 300
 
 
 def python_of(environment):
-  """Returns the interpreter of .venvs/<environment>; skips where none is."""
+  """Returns the interpreter of .venvs/<environment>; skips if there is none."""
   path = os.path.join(REPOSITORY, '.venvs', environment, 'bin', 'python')
   if not os.path.exists(path):
     pytest.skip('{} is missing: ./scripts/setup.sh {}'.format(
@@ -29,11 +29,11 @@ def python_of(environment):
 
 
 def output_of(process, timeout=TIMEOUT_SECS):
-  """Waits for a process to end; one that does not is killed, and fails a test.
+  """Waits for a process to end; if it hangs, kills it and fails the test.
 
   Args:
-    process: what start returns, or a Popen that was made with
-      start_new_session, so that what it has started itself is killed too.
+    process: from `start`, or a Popen with start_new_session, so that its
+      children are killed too.
     timeout: seconds to wait.
 
   Returns:
@@ -52,7 +52,7 @@ def output_of(process, timeout=TIMEOUT_SECS):
 
 def start(script, *arguments, cwd=None, env=None, python=sys.executable,
           fresh=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
-  """Starts a script, in a session of its own.
+  """Starts a script in a new session.
 
   Args:
     script: path from the repository's root.
@@ -60,10 +60,9 @@ def start(script, *arguments, cwd=None, env=None, python=sys.executable,
     cwd: folder to run in; None: the caller's.
     env: dict of environment variables to add.
     python: the interpreter.
-    fresh: start a new interpreter, as a user does: for tests of how scripts
-      start and what they import, or of runs that may share nothing. So does
-      `env`. Else the script is forked by tests.forkserver, which saves the
-      seconds that TensorFlow's import takes.
+    fresh: start a new interpreter, as a user does: for tests of startup and
+      imports, or of runs that must share nothing. `env` implies it. Otherwise
+      tests.forkserver forks the script, which saves TensorFlow's import.
     stdout: an open file, or PIPE.
     stderr: the same.
 
@@ -125,10 +124,10 @@ def flags_of(script):
       'script_under_test', os.path.join(REPOSITORY, script))
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
-  if hasattr(module, 'parser'):  # one that runs without absl
+  if hasattr(module, 'parser'):  # a script without absl
     return set(re.findall(r'--(\w+)', module.parser().format_help()))
   values = runner.flags.FlagValues()
   script_flags.SCRIPTS.get(
       script, getattr(module, 'SCRIPT', None)).define_flags(values)
-  # What cli.run defines for every script, and absl's own for its log.
+  # Flags that runner defines for every script, and absl's for its log.
   return set(values) | {'debug', 'help', 'logtostderr', 'tf_warnings'}

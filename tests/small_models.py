@@ -1,4 +1,4 @@
-"""Models of a few operators, for tests of what is done with their labels."""
+"""Models of a few operators, for tests that only need labels."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -8,7 +8,7 @@ from deeplab.models import metadata
 from deeplab.storage import files
 
 SIZE = (33, 33)
-# Classes of one's own, and others of the same number.
+# Two label maps with the same number of classes.
 OWN = label_maps.LabelMap(('other', 'built', 'a <way>'), ((), (1, 2), (7,)))
 OTHER = OWN._replace(ids=((), (1,), (2, 7)))
 

@@ -1,4 +1,4 @@
-"""What files and graphs promise each other, where rounding is the promise."""
+"""Constants that files and graphs share, to the last bit of rounding."""
 import numpy as np
 
 from deeplab import constants
@@ -6,7 +6,7 @@ from deeplab import constants
 PIXELS = np.arange(256, dtype=np.float32)
 
 
-def test_pixels_are_scaled_as_the_graph_scales_them():
+def test_pixels_are_scaled_as_in_the_graph():
   scaled = constants.scale_to_model_range(PIXELS)
   assert scaled.dtype == np.float32
   np.testing.assert_array_equal(
@@ -14,20 +14,20 @@ def test_pixels_are_scaled_as_the_graph_scales_them():
   assert scaled[0] == -1 and abs(scaled[255] - 1) < 1e-6
 
 
-def test_pixels_are_scaled_as_the_tflite_scripts_divide_them():
-  """In float64, as post_training_quant.py, or in float32, as the other one."""
+def test_pixels_are_scaled_as_in_the_reference_tflite_scripts():
+  """post_training_quant.py computes in float64, the evaluation in float32."""
   scaled = constants.scale_as_tflite_scripts(PIXELS)
   assert scaled.dtype == np.float32
   np.testing.assert_array_equal(
       scaled, (PIXELS.astype(np.uint8) / 127.5 - 1).astype(np.float32))
   np.testing.assert_array_equal(
       scaled, (PIXELS - np.float32(127.5)) / np.float32(127.5))
-  # The two maps differ, in the last bit alone.
+  # The two formulas differ only in the last bit.
   difference = np.abs(scaled - constants.scale_to_model_range(PIXELS))
   assert 0 < difference.max() < 2e-7
 
 
-def test_class_names_and_colours_are_complete():
+def test_every_class_has_a_name_and_a_colour():
   assert constants.NUM_CLASSES == len(constants.PALETTE) == 32
   assert len(set(constants.CLASS_NAMES)) == len(set(constants.PALETTE)) == 32
   assert constants.CLASS_NAMES[1] == 'wall'

@@ -1,6 +1,6 @@
-"""scripts/demo.sh among stand-ins.
+"""Tests scripts/demo.sh with stand-ins for Python and setup.sh.
 
-The stand-ins for Python and setup.sh write down each call instead of obeying.
+The stand-ins record each call and do nothing else.
 """
 import os
 import shutil
@@ -15,7 +15,7 @@ printf '%s %s\\n' {name} "$*" >>{log}
 case "$*" in *{failing}*) exit 3 ;; esac
 {says}
 """
-# As setup.sh says it, where there is a Python for these.
+# The last line of setup.sh if both Pythons exist.
 READY = 'ready: .venvs/tf1 (TensorFlow 1) .venvs/tf2 (TensorFlow 2)'
 STAGES = [
     'setup.sh all',
@@ -33,7 +33,7 @@ STAGES = [
 
 
 class Demo:
-  """A copy of the script between stand-ins."""
+  """A copy of the script with its stand-ins."""
 
   environments = ('tf1', 'tf2', 'modern')
 
@@ -49,11 +49,11 @@ class Demo:
     self.stand_in()
 
   def stand_in(self, failing='nothing', ready=READY):
-    """Makes the stand-ins, of which a call that holds a word fails.
+    """Writes the stand-ins.
 
     Args:
-      failing: that word.
-      ready: what setup.sh says at its end, whatever it is asked for.
+      failing: calls that contain this word fail.
+      ready: the last line of setup.sh, whatever its argument.
     """
     programs = {name: '.venvs/{}/bin/python'.format(name)
                 for name in self.environments}
@@ -66,7 +66,7 @@ class Demo:
       path.chmod(0o755)
 
   def run(self, *arguments, status=0, cwd=None, **environment):
-    """Runs it; returns (lists of words, one a call; output)."""
+    """Runs the script; returns (the words of each call, output)."""
     if self.log.exists():
       self.log.unlink()
     done = subprocess.run(
@@ -99,13 +99,13 @@ def values_of(flag, calls):
           if word.startswith('--{}='.format(flag))]
 
 
-def test_demo_goes_through_every_stage(demo):
+def test_demo_runs_every_stage(demo):
   calls, output = demo.run()
   assert stages_in(calls) == STAGES
   assert values_of('training_number_of_steps', calls) == [
       '1', '200', '80', '10']
   for environment, script, *arguments in calls[1:]:
-    # The names of stages hold spaces, which the stand-ins do not keep apart.
+    # The stand-ins do not keep the spaces in names of stages apart.
     names = {word[2:].split('=')[0] for word in arguments
              if word.startswith('--')}
     assert names and names <= scripts.flags_of(script), script
@@ -145,7 +145,7 @@ def test_demo_stops_at_the_first_failure(demo, failing):
   assert 'done in' not in output
 
 
-def test_demo_starts_over_where_the_user_is(demo):
+def test_demo_replaces_its_own_output_in_the_current_folder(demo):
   elsewhere = demo.folder / 'else where'
   elsewhere.mkdir()
   for _ in range(2):
@@ -156,7 +156,7 @@ def test_demo_starts_over_where_the_user_is(demo):
   assert not demo.output.exists()
 
 
-def test_demo_removes_no_folder_of_someone_else(demo):
+def test_demo_keeps_a_folder_that_it_did_not_make(demo):
   demo.output.mkdir()
   mine = demo.output / 'thesis.tex'
   mine.write_text('years of work')

@@ -1,4 +1,4 @@
-"""README and docs/: their commands, flags, links, numbers and messages.
+"""Tests commands, flags, links, numbers and messages in README and docs/.
 
 The README's commands are run by tests/smoke/. A bash block of docs/ is run by
 the test that calls `Shell.run_documented('page.md', 'how the block begins')`.
@@ -18,14 +18,14 @@ from tests import readme
 from tests import scripts
 
 PAGES = ['README.md'] + [os.path.join('docs', page) for page in readme.pages()]
-# What a quoted message has in place of values.
+# Placeholders and values in a quoted message.
 _VALUE = re.compile(r'\.\.\.|None|\d[\d.]*(?: (?:or|to) \d[\d.]*)*')
-# A message of the system.
+# The operating system writes this message.
 _NOT_OURS = {'No space left on device'}
 
 
 def sources(*patterns):
-  """Returns the texts of the repository's files that fit some patterns."""
+  """Returns the texts of the repository's files that match the patterns."""
   return [readme.read(os.path.relpath(path, scripts.REPOSITORY))
           for pattern in patterns for path in glob.glob(
               os.path.join(scripts.REPOSITORY, pattern), recursive=True)]
@@ -39,7 +39,7 @@ def rows_of(markdown):
 # --- Commands and flags ----------------------------------------------------
 
 
-def test_documented_commands_stand_word_for_word_and_in_order(reference_dir):
+def test_required_commands_are_in_the_readme_verbatim(reference_dir):
   path = os.path.join(os.path.dirname(reference_dir), 'mission.md')
   if not os.path.exists(path):
     pytest.skip('no mission.md beside DEEPLAB_REFERENCE_DIR')
@@ -51,29 +51,29 @@ def test_documented_commands_stand_word_for_word_and_in_order(reference_dir):
     assert command in ours, 'missing or out of order: ' + command
 
 
-def test_flags_in_commands_are_flags_of_their_scripts():
+def test_flags_in_commands_exist_in_their_scripts():
   commands = [readme.words_of(command) for page in PAGES
               for command in readme.python_commands(readme.read(page))]
   assert len(commands) >= 9
   for _, script, *arguments in commands:
     end = (arguments + ['--']).index('--')
     for name, flags in ((script, arguments[:end]),
-                        # of scripts/launch_local.py
+                        # scripts/launch_local.py passes these on
                         ('train.py', arguments[end + 1:])):
       named = {flag[2:].split('=')[0] for flag in flags
                if flag.startswith('--')}
       assert named <= scripts.flags_of(name), name
 
 
-def test_flags_in_the_text_are_flags_of_some_script():
-  # Flags of shell scripts, of TensorBoard, and of two other tools.
+def test_flags_in_the_text_exist_in_some_script():
+  # Flags of shell scripts, TensorBoard and two other tools.
   known = {'zip', 'all', 'quick', 'logdir', 'json', 'only'}
   for script in script_flags.SCRIPTS:
     known |= scripts.flags_of(script)
   named = {name for page in PAGES
            for quoted in re.findall(r'`([^`\n]+)`', readme.read(page))
            for name in re.findall(r'--([a-z]\w*)', quoted)}
-  # In '--flag=value', which shows how to write one.
+  # '--flag=value' shows the form of a flag.
   assert named - known <= {'flag'}
 
 
@@ -91,8 +91,8 @@ def test_every_command_is_run_by_a_test():
           for name, beginning in runs), (page, block.content)
 
 
-def test_the_audit_names_requirements_that_are_all_pinned(tmp_path):
-  """It asks a database; here something else answers to its name."""
+def test_the_audit_checks_pinned_requirements(tmp_path):
+  """A stand-in for pip-audit, which needs a server, prints its arguments."""
   audit = tmp_path / 'bin' / 'pip-audit'
   audit.parent.mkdir()
   audit.write_text('#!/bin/sh\necho "$@"\ncat "$4"\n')
@@ -102,7 +102,7 @@ def test_the_audit_names_requirements_that_are_all_pinned(tmp_path):
       'security.md', 'pip-audit', PATH='{}{}{}'.format(
           audit.parent, os.pathsep, os.environ['PATH'])).splitlines()
   assert printed[0] == '--strict --no-deps -r requirements-tf1.txt'
-  # As --no-deps demands.
+  # --no-deps requires this.
   lines = [line for line in printed[1:] if line and not line.startswith('#')]
   assert lines and all('==' in line for line in lines)
 
@@ -110,7 +110,7 @@ def test_the_audit_names_requirements_that_are_all_pinned(tmp_path):
 # --- Links, numbers, messages ----------------------------------------------
 
 
-def test_links_within_the_repository_lead_somewhere():
+def test_links_within_the_repository_have_targets():
   for page in PAGES:
     for target in re.findall(r'\]\(([^)]+)\)', readme.read(page)):
       if '://' in target:
@@ -125,13 +125,13 @@ def test_links_within_the_repository_lead_somewhere():
               r'^#+ (.*)$', readme.read(path), re.M)], target
 
 
-def test_class_table_is_the_contracts():
+def test_class_table_matches_the_constants():
   cells = re.findall(r'(\d+) ([a-z]+) \|', readme.section('Classes'))
   assert cells == [(str(index), name)
                    for index, name in enumerate(constants.CLASS_NAMES)]
 
 
-def test_environment_table_names_what_is_installed():
+def test_environment_table_names_the_installed_versions():
   rows = dict(re.findall(
       r'^\| `\.venvs/(\w+)` \| TensorFlow ([\d.]+),', readme.section(
           'Environment'), re.M))
@@ -141,7 +141,7 @@ def test_environment_table_names_what_is_installed():
     assert 'tensorflow=={}'.format(version) in pinned
 
 
-def test_published_scores_are_the_references(reference_dir):
+def test_published_scores_match_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'numbers.json')) as numbers:
     published = json.load(numbers)['published_miou_full_val_2000_images']
   rows = {row[0]: row[1:] for row in rows_of(
@@ -158,11 +158,11 @@ def test_published_scores_are_the_references(reference_dir):
         for column, score in published[model].items()}
 
 
-def test_symptoms_are_what_the_scripts_say():
-  """The quoted messages of the tables, but for values in them."""
+def test_symptoms_are_messages_of_the_scripts():
+  """Quoted messages of the tables occur in the source, except for values."""
   said = sources('scripts/*.sh')
   for source in sources('*.py', 'scripts/*.py', 'deeplab/**/*.py'):
-    # In a field of another name before Python 3.8.
+    # The field had another name before Python 3.8.
     said += filter(lambda text: isinstance(text, str), (
         getattr(node, 'value', getattr(node, 's', None))
         for node in ast.walk(ast.parse(source))))

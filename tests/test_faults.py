@@ -1,6 +1,6 @@
-"""What scripts say of signals, of a lack of memory, and of the system's errors.
+"""Tests messages about signals, lack of memory, and operating system errors.
 
-And that they can say it, whatever the names are and the terminal can show.
+Names and terminals of any kind must not break the messages.
 """
 import os
 import signal
@@ -21,13 +21,13 @@ from tests import scripts
 
 
 def start(tmp_path, body, *, env=None, ignored=()):
-  """Starts a script whose main is these lines.
+  """Starts a script whose main consists of the given lines.
 
   Args:
-    tmp_path: where to put it, and its working folder.
+    tmp_path: folder of the script, and its working folder.
     body: lines of source.
     env: dict of environment variables to add.
-    ignored: signals that it is to ignore from the start, as under nohup.
+    ignored: signals that it ignores from the start, as under nohup.
   """
   script = tmp_path / 'script.py'
   script.write_text(
@@ -49,7 +49,7 @@ def start(tmp_path, body, *, env=None, ignored=()):
 
 
 def run(tmp_path, body, **options):
-  """Returns (exit status, standard output, standard error) of such a script."""
+  """Runs such a script; returns (exit status, standard output, error)."""
   process = start(tmp_path, body, **options)
   output, problems = process.communicate(timeout=60)
   return (process.returncode, output.decode('utf-8', 'replace'),
@@ -64,7 +64,7 @@ WAITING = ['with files.replacing("made") as (temporary,):',
 
 
 @pytest.mark.parametrize('number', signals.SIGNALS)
-def test_a_signal_ends_a_script_in_order(tmp_path, number):
+def test_a_signal_ends_a_script_after_it_cleans_up(tmp_path, number):
   process = start(tmp_path, WAITING)
   assert process.stdout.readline() == b'ready\n'
   assert len(list(tmp_path.iterdir())) == 2
@@ -81,7 +81,7 @@ def test_a_signal_ends_a_script_in_order(tmp_path, number):
     ('SIGTERM', ['SIGTERM', 'SIGHUP'], 'SIGTERM', 'cleaned\n'),
     ('SIGTERM', ['SIGINT'], 'SIGINT', ''),
     ('SIGINT', ['SIGINT'], 'SIGINT', '')])
-def test_only_who_is_impatient_ends_the_cleaning_up(
+def test_only_a_later_ctrl_c_cuts_the_cleanup_short(
     tmp_path, first, later, said, cleaned):
   status, output, problems = run(tmp_path, [
       'def send(name):', '  os.kill(os.getpid(), getattr(signal, name))',
@@ -100,7 +100,7 @@ def test_signals_that_are_ignored_stay_ignored(tmp_path):
   assert (status, output, problems) == (0, 'goes on\n', '')
 
 
-def test_handlers_are_put_back():
+def test_signal_handlers_are_restored():
   before = [signal.getsignal(number) for number in signals.SIGNALS]
   with pytest.raises(signals.Stopped) as caught, signals.Request():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -109,7 +109,7 @@ def test_handlers_are_put_back():
   assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
-def test_a_second_signal_ends_what_the_first_one_asked_to_end():
+def test_a_second_signal_ends_a_run_at_once():
   for first in signals.SIGNALS:
     with signals.Request(), signals.Request(orderly=True) as request:
       os.kill(os.getpid(), first)
@@ -146,7 +146,7 @@ def flags_of(script, *arguments):
 @pytest.mark.parametrize('error', [
     MemoryError(), tf.errors.ResourceExhaustedError(
         None, None, 'OOM when allocating tensor with shape[9]\n\t [[x]]')])
-def test_a_lack_of_memory_names_what_to_lower(error):
+def test_an_out_of_memory_error_names_flags_to_lower(error):
   assert runner.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'out of memory; lower one of --train_batch_size, --train_crop_size')
   assert runner.reason_of(error, flags_of(script_flags.BUILD)) == (
@@ -154,14 +154,14 @@ def test_a_lack_of_memory_names_what_to_lower(error):
   assert runner.reason_of(error, flags_of(NO_FLAGS)) == 'out of memory'
 
 
-def test_a_full_disk_is_no_lack_of_memory():
+def test_a_full_disk_is_not_reported_as_lack_of_memory():
   error = tf.errors.ResourceExhaustedError(
       None, None, 'x.ckpt; No space left on device\n\t [[node save]]')
   assert runner.reason_of(error, flags_of(script_flags.TRAIN)) == (
       'x.ckpt; No space left on device')
 
 
-def test_scripts_say_that_memory_is_out_in_one_line(tmp_path):
+def test_scripts_report_lack_of_memory_in_one_line(tmp_path):
   assert run(tmp_path, ['raise MemoryError']) == (
       2, '', 'ERROR script.py: out of memory\n')
 
@@ -175,29 +175,29 @@ def test_scripts_say_that_memory_is_out_in_one_line(tmp_path):
     (b'/a/b/c', '/a/b/c (in --dataset_dir=/a/b): Not a directory'),
     ('/a', '--eval_logdir=/a: Not a directory'),
     ('/ab', '/ab: Not a directory'),
-    # Of an option that is no path.
+    # An option that is not a path.
     ('val', 'val: Not a directory'),
     (None, 'Not a directory'), (3, 'Not a directory')])
-def test_the_systems_errors_name_the_flag(path, said):
+def test_system_errors_name_the_flag(path, said):
   values = flags_of(script_flags.EVAL, '--eval_logdir=/a',
                     '--dataset_dir=/a/b', '--eval_split=val')
   error = OSError(20, 'Not a directory', path)
   assert runner.reason_of(error, values) == said
 
 
-def test_the_systems_errors_have_words():
+def test_system_errors_are_readable():
   values = flags_of(NO_FLAGS)
   assert runner.reason_of(OSError('no locks here'), values) == 'no locks here'
   assert runner.reason_of(OSError(), values) == 'OSError'
 
 
-def test_a_defect_is_not_explained_away():
+def test_a_defect_is_not_reported_as_a_user_error():
   values = flags_of(NO_FLAGS)
   for defect in (ValueError('x'), KeyError('x'), RuntimeError('x')):
     assert runner.reason_of(defect, values) is None
 
 
-def test_a_name_that_an_encoding_lacks_names_the_flag():
+def test_a_name_that_the_locale_cannot_encode_names_the_flag():
   values = flags_of(script_flags.EVAL, '--dataset_dir=d\udcff')
   with pytest.raises(UnicodeEncodeError) as caught:
     values.dataset_dir.encode('utf-8')
@@ -213,13 +213,13 @@ def test_a_name_that_an_encoding_lacks_names_the_flag():
     ('a b', 'a b'), ('é', 'é'), ('a\nb\r\tc', 'a\\nb\\r\\tc'),
     ('\x1b[2J\x9b', '\\x1b[2J\\x9b'), ('\udcff', '\\udcff'),
     ('\u202egpj', '\\u202egpj'), ('a\\nb', 'a\\nb')])
-def test_what_is_no_visible_character_is_escaped(name, shown):
+def test_invisible_characters_are_escaped(name, shown):
   assert errors.printable(name) == shown
 
 
 @pytest.mark.parametrize('env', [
     {}, names.ASCII_ENVIRONMENT, {'PYTHONIOENCODING': 'latin-1'}])
-def test_any_name_is_printed(tmp_path, env):
+def test_a_file_of_any_name_is_printed(tmp_path, env):
   status, output, problems = run(tmp_path, [
       r'print("\udcff \u00e9 \u6728")',
       r'logging.info("%s", "log\nged\udcff\u6728")',
@@ -232,7 +232,7 @@ def test_any_name_is_printed(tmp_path, env):
   assert line.endswith(': bad')
 
 
-def test_a_long_text_of_another_program_is_one_line(tmp_path):
+def test_a_long_message_of_another_library_becomes_one_line(tmp_path):
   assert errors.one_line('a:\n  b\tc\n') == 'a: b c'
   error = tf.errors.InternalError(None, None, 'in converted code:\n\n    x.py')
   assert runner.reason_of(error, flags_of(NO_FLAGS)) == (

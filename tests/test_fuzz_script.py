@@ -1,4 +1,4 @@
-"""scripts/fuzz.sh: rounds, seeds, the count and what a failure says."""
+"""Tests scripts/fuzz.sh: rounds, seeds, counts and failures."""
 import os
 import subprocess
 import sys
@@ -17,7 +17,7 @@ echo "    - 1 passing examples, 0 failing examples, 0 invalid examples"
 
 @pytest.fixture
 def fuzz(tmp_path):
-  """Runs the script on a stand-in for Python; returns status, lines, calls."""
+  """Runs the script with a fake Python; returns status, lines, calls."""
   stub, calls = tmp_path / 'python', tmp_path / 'calls'
   stub.write_text(STUB.format(calls=calls))
   stub.chmod(0o755)
@@ -34,7 +34,7 @@ def fuzz(tmp_path):
   return run
 
 
-def test_one_round_where_there_is_no_time(fuzz):
+def test_zero_minutes_run_one_round(fuzz):
   status, lines, calls = fuzz('0', '-k', 'x y', DEEPLAB_FUZZ_SEED='7')
   assert (status, lines) == (0, [
       'round 1, seed 7', '1 rounds, 31 examples, no failure'])
@@ -55,14 +55,14 @@ def test_a_failure_ends_the_run_and_names_the_seed(fuzz):
 
 
 @pytest.mark.parametrize('minutes', ['', '-1', '1.5', 'x', '5+A[$(touch x)]'])
-def test_minutes_that_are_no_number_are_refused(fuzz, minutes):
+def test_minutes_must_be_a_number(fuzz, minutes):
   assert fuzz(minutes) == (2, [
       'ERROR fuzz.sh: MINUTES is "{}": expected a whole number from 0 to '
       '99999'.format(minutes)], [])
 
 
 @pytest.mark.extended
-def test_a_real_round_counts_its_examples(fuzz):
+def test_a_round_of_real_tests_counts_its_examples(fuzz):
   status, lines, _ = fuzz(
       '0', '-k', 'test_scores', DEEPLAB_FUZZ_EXAMPLES='5',
       PYTHON=sys.executable)

@@ -1,4 +1,4 @@
-"""The list of tests/mutants.py fits the code and the tests."""
+"""Checks the list in tests/mutants.py against the code and the tests."""
 import ast
 
 from tests import mutants

@@ -1,4 +1,4 @@
-"""Files and folders of any name go through the whole chain."""
+"""Tests the whole chain with unusual names of files and folders."""
 import json
 import os
 
@@ -42,8 +42,8 @@ def save_pair(folder, name):
 @pytest.mark.tf1
 @pytest.mark.modern
 @pytest.mark.parametrize('name', names.ANY, ids=['utf-8', 'no encoding'])
-def test_the_chain(tmp_path, monkeypatch, name):
-  # So that a leading dash is one.
+def test_the_chain_accepts_any_name(tmp_path, monkeypatch, name):
+  # Relative paths, so that a leading dash comes first.
   monkeypatch.chdir(tmp_path)
   folder = os.path.join(name, name)
   save_pair(folder, name + '.png')
@@ -56,7 +56,7 @@ def test_the_chain(tmp_path, monkeypatch, name):
   found = [batch['filename'][0] for batch in dataset.batches(data, CROP)]
   assert sorted(found) == sorted([name + '.png', 'other.png'])
   wanted = [found[1]]
-  if '\n' not in name:  # which ends a name in a list
+  if '\n' not in name:  # a line break ends a name in a list
     path = os.path.join(folder, 'list')
     with open(path, 'wb') as content:
       content.write(constants.bytes_of_name(name + '.png\n'))
@@ -101,8 +101,8 @@ def evaluate(folder, graph, data):
   return path
 
 
-def test_names_that_the_locale_lacks_are_built_as_they_are(tmp_path):
-  """And everything that is printed about them is printed."""
+def test_names_that_the_locale_cannot_encode_are_kept(tmp_path):
+  """All messages about them are printed too."""
   save_pair(str(tmp_path), 'é\n.png')
   save_pair(str(tmp_path), '木.png')
   (tmp_path / 'labels' / '木.png').write_bytes(b'')
@@ -129,8 +129,8 @@ def folders_of_checkpoints():
           yield script, name
 
 
-def test_folders_of_checkpoints_are_refused_by_their_flags():
-  """TensorFlow takes their names as text alone."""
+def test_names_of_checkpoint_folders_must_be_utf8():
+  """TensorFlow accepts only such names."""
   found = sorted(folders_of_checkpoints())
   assert found == [
       ('eval.py', 'checkpoint_dir'), ('export_model.py', 'checkpoint_path'),
@@ -147,6 +147,6 @@ def test_folders_of_checkpoints_are_refused_by_their_flags():
         'as C.UTF-8)'.format(flag))
 
 
-def test_no_file_has_a_zero_in_its_name():
+def test_a_zero_byte_in_a_name_is_refused():
   with pytest.raises(InputError, match='dataset_dir=a\0b: expected text'):
     options_lib.DatasetOptions(dataset_dir='a\0b', split='val')

@@ -1,4 +1,4 @@
-"""What a script may write over: its own files, and no others."""
+"""Tests which files a script may replace: only its own."""
 import json
 import os
 
@@ -55,7 +55,7 @@ def test_an_input_is_not_replaced(path):
   assert tree() == before
 
 
-def test_an_input_is_not_replaced_although_the_suite_wrote_it():
+def test_an_input_is_not_replaced_even_if_the_suite_wrote_it():
   make('part.json', content='{"miou": 1, "model": {"kind": 2}}')
   check('part.json', ours=_OURS)
   check('part.json', ours=_OURS, inputs=['.'])
@@ -66,7 +66,7 @@ def test_an_input_is_not_replaced_although_the_suite_wrote_it():
 @pytest.mark.parametrize('content', [
     '{"my": "numbers"}', '{"miou": 1}', '{"miou": 1, "model": 2}', '[]', '3',
     'no JSON', '[' * 100000, '\0'])
-def test_a_file_of_others_is_not_replaced(content):
+def test_a_file_that_the_suite_did_not_write_is_not_replaced(content):
   make('report.json', content=content)
   with pytest.raises(InputError, match='is no file that this command writes'):
     check('report.json', ours=_OURS)
@@ -79,7 +79,7 @@ def test_an_empty_file_and_a_new_one_can_be_written():
   check('new/beside.json', inputs=['.'])
 
 
-def test_a_folder_of_pictures_is_no_output():
+def test_a_folder_of_pictures_is_not_an_output_folder():
   make('photos/a.png')
   os.symlink('photos', 'link')
   with pytest.raises(InputError, match='is a folder of pictures'):
@@ -109,7 +109,7 @@ _SECOND = {'page.html': '2', 'images/1.png': '2', 'made.json': '{"made": 2}'}
 
 @pytest.mark.parametrize('folder', [
     'new', 'new/', 'a/new', '.', './sub/..', 'link', '[x]'])
-def test_own_files_are_replaced_and_all_others_stay(folder):
+def test_only_own_files_are_replaced(folder):
   os.makedirs('sub/real')
   os.symlink('sub/real', 'link')
   publish(folder, _FIRST)
@@ -130,14 +130,14 @@ def test_own_files_are_replaced_and_all_others_stay(folder):
 @pytest.mark.parametrize('names', [
     ['made.json'], ['page.html'], ['images/1.png'],
     ['made.json', 'images/7.png']])
-def test_a_needed_name_that_others_have_is_refused_before_any_work(names):
+def test_a_foreign_file_with_a_needed_name_is_refused_before_any_work(names):
   make(*names)
   with pytest.raises(InputError, match='no earlier run .* wrote there'):
     publish('.', {}, lambda: pytest.fail('works'))
   assert tree() == sorted(names)
 
 
-def test_a_folder_that_fills_meanwhile_keeps_all_that_came():
+def test_files_that_appear_during_the_run_are_kept():
   with pytest.raises(InputError, match='holds images/1.png'):
     publish('new', _FIRST, lambda: make('new/images/1.png', 'new/mine'))
   assert tree('new') == ['images/1.png', 'mine']
@@ -193,7 +193,7 @@ def test_two_runs_do_not_write_to_one_folder():
     ('manifest.json', '{"images": [], "geometry": ""}'),
     ('mlperf_log_accuracy.json', '[]'), ('img_0.png', 'x'),
     ('freeze.json', '{"checkpoint": "", "model": {}}')])
-def test_a_report_replaces_a_report_alone(path, content):
+def test_a_report_replaces_only_a_report(path, content):
   make(path, content=content)
   with pytest.raises(InputError, match='is no file that this command writes'):
     report.check_outputs(options_lib.EvalOptions(report_json=path))
@@ -205,7 +205,7 @@ def test_a_report_replaces_a_report_alone(path, content):
     report.check_outputs(options_lib.EvalOptions(vis_dir='x'), ['./x'])
 
 
-def test_a_names_line_breaks_and_escapes_are_shown_not_obeyed(capsys):
+def test_control_characters_in_a_name_are_escaped(capsys):
   streams.show('a\nRESULT {}', '\033[31mred', 'é')
   assert capsys.readouterr().out == 'a\\nRESULT {}\n\\x1b[31mred\né\n'
   assert 'RESULT' not in [line[:6] for line in report.table(report.Report(

@@ -1,4 +1,4 @@
-"""Every flag that names a file or folder, and what may be there instead."""
+"""Tests every flag for a file or folder with other things in its place."""
 import importlib.util
 import itertools
 import os
@@ -18,14 +18,14 @@ from tests import scripts
 from tests.models.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
 
-# What can be there instead: at first what is neither file nor folder.
+# Replacements for an input; the first list has neither files nor folders.
 NO_INPUT = ('missing', 'in a file', 'pipe', 'device', 'empty file')
 OTHER_INPUT = ('text', 'empty folder')
 NO_OUTPUT = ('in a file', 'pipe', 'device')
 NODES = ['--input_node=in', '--output_node=out']
 READS_RECORDS = ['--dataset_dir=records', '--eval_crop_size=33,33']
-# Of each script: arguments of a run that could be, flags that are read, and
-# flags that are written.
+# For each script: arguments of a valid run, flags that are read, and flags that
+# # are written.
 TABLE = {
     'build_ade20k_data.py': (
         ['--val_image_folder=images', '--val_image_label_folder=labels',
@@ -87,7 +87,7 @@ def cases(place, kinds):
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-  """A folder with one sound input of every kind, and others that are not."""
+  """Makes a folder with a valid input of each kind, and invalid ones."""
   home = tmp_path_factory.mktemp('paths')
   for folder in ('images', 'labels', 'checkpoints', 'empty folder'):
     (home / folder).mkdir()
@@ -115,7 +115,7 @@ PATHS = {'in a file': 'text/x', 'device': '/dev/null'}
 
 
 def reason(home, monkeypatch, script, flag, path):
-  """Runs a script's main in `home`; returns what it says of its failure."""
+  """Runs a script's main in `home`; returns its error message."""
   monkeypatch.chdir(home)
   specification = importlib.util.spec_from_file_location(
       'script', os.path.join(scripts.REPOSITORY, script))
@@ -129,14 +129,14 @@ def reason(home, monkeypatch, script, flag, path):
     module.main(**script_flags.SCRIPTS[script].arguments(values))
   line = runner.reason_of(caught.value, values)
   assert line and '\n' not in line and '[Errno' not in line, caught.value
-  # A folder for what is written may be made; nothing else.
+  # Only a folder for outputs may be new.
   shutil.rmtree('out', ignore_errors=True)
   assert sorted(os.listdir(str(home))) == before
   return line
 
 
 @pytest.mark.parametrize('script, flag, kind', cases(1, NO_INPUT))
-def test_what_cannot_be_read_is_refused(
+def test_inputs_that_cannot_be_read_are_refused(
     home, monkeypatch, script, flag, kind):
   path = PATHS.get(kind, kind)
   line = reason(home, monkeypatch, script, flag, path)
@@ -145,13 +145,13 @@ def test_what_cannot_be_read_is_refused(
 
 
 @pytest.mark.parametrize('script, flag, kind', cases(1, OTHER_INPUT))
-def test_what_is_something_else_is_refused(
+def test_inputs_of_another_kind_are_refused(
     home, monkeypatch, script, flag, kind):
   assert reason(home, monkeypatch, script, flag, kind)
 
 
 @pytest.mark.parametrize('script, flag, kind', cases(2, NO_OUTPUT))
-def test_what_cannot_be_written_is_refused(
+def test_outputs_that_cannot_be_written_are_refused(
     home, monkeypatch, script, flag, kind):
   path = PATHS.get(kind, kind)
   line = reason(home, monkeypatch, script, flag, path)

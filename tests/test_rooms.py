@@ -1,11 +1,11 @@
-"""The rooms of deeplab/: none imports a room above or beside it."""
+"""Checks that rooms of deeplab/ import only rooms below them."""
 import ast
 import glob
 import os
 
 from tests import scripts
 
-# From bottom to top; rooms of one floor do not import each other.
+# From bottom to top; rooms on one floor do not import each other.
 FLOORS = (
     ('constants', 'errors'), ('system', 'storage'), ('config',), ('cli',),
     ('distribution',), ('nets',), ('checkpoints',), ('models',), ('data',),
@@ -33,7 +33,7 @@ def test_each_room_imports_only_rooms_below_it():
   assert {room for _, room, _ in found} <= set(FLOOR)
   assert [(name, other) for name, room, other in found
           if room != other and FLOOR[other] >= FLOOR[room]] == []
-  # The test itself sees imports.
+  # Otherwise the check above would see no imports.
   assert any(other == 'nets' for _, _, other in found)
 
 

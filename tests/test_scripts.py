@@ -12,9 +12,9 @@ from tests import scripts
 # --- A script that does not end --------------------------------------------
 
 
-def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path):
+def test_a_script_that_hangs_is_killed_and_its_output_is_shown(tmp_path):
   script = tmp_path / 'hangs.py'
-  # Its child has its standard output open too.
+  # The child keeps standard output open too.
   script.write_text(
       'import subprocess, sys, time\n'
       'subprocess.Popen([sys.executable, "-c", "import time; '
@@ -33,7 +33,7 @@ def test_a_script_that_hangs_is_killed_and_its_output_shown(tmp_path):
 
 
 def started(folder, text, *arguments, **options):
-  """Starts a script of this text."""
+  """Starts a script with this source."""
   script = folder / 'script.py'
   script.write_text(text)
   return scripts.start(str(script), *arguments, **options)
@@ -64,7 +64,7 @@ print(json.dumps({
 """
 
 
-def test_a_fork_finds_what_a_new_interpreter_does(tmp_path, monkeypatch):
+def test_a_fork_behaves_like_a_new_interpreter(tmp_path, monkeypatch):
   monkeypatch.setenv('SOME_VARIABLE', 'a')
   found = []
   for fresh in True, False:
@@ -79,7 +79,7 @@ def test_a_fork_finds_what_a_new_interpreter_does(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('text, status, output, errors', [
-    # A fork has TensorFlow already.
+    # A fork has imported TensorFlow already.
     ('import sys; sys.exit(7 if "tensorflow" in sys.modules else 1)', 7, '',
      ''),
     ('1 / 0', 1, '', 'ZeroDivisionError: division by zero\n'),
@@ -110,17 +110,17 @@ def test_a_fork_can_be_watched_and_stopped(tmp_path):
     process.communicate(timeout=0.1)
   process.send_signal(signal.SIGINT)
   assert process.communicate() == ('', None)
-  # How Python ends after an interrupt depends on its version.
+  # The status after an interrupt depends on Python's version.
   assert process.returncode in (1, -signal.SIGINT)
   assert (tmp_path / 'log').read_text().startswith('saved')
-  process.kill()  # does nothing any more
+  process.kill()  # has no effect after the end
 
 
 # --- A test that does not end ------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_test_that_hangs_fails_by_name_and_others_go_on(
+def test_a_test_that_hangs_fails_and_the_others_run(
     tmp_path, pytestconfig):
   (tmp_path / 'test_some.py').write_text(
       'import time\ndef test_hangs():\n  time.sleep(600)\n'
