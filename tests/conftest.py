@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where golden and reference data lie."""
+"""Fixtures shared by all tests, such as the folders of golden data."""
 import collections
 import os
 import signal
@@ -23,11 +23,11 @@ def pytest_configure(config):
   config.option.loadscopereorder = False
 
 
-@pytest.hookimpl(trylast=True)  # after tests were left out by their marks
+@pytest.hookimpl(trylast=True)  # after deselection by marks
 def pytest_collection_modifyitems(items):
-  """Puts files with the most work first, so that no process ends on one alone.
+  """Puts files with the most work first, so that all workers end together.
 
-  A file's tests are run by one process, for their fixtures.
+  One worker runs all tests of a file, because they share fixtures.
   """
   work = collections.Counter()
   for item in items:

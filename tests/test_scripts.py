@@ -1,4 +1,4 @@
-"""tests/scripts.py, which the other tests rest on, and tests that hang."""
+"""Tests tests/scripts.py, which other tests use, and tests that hang."""
 import json
 import os
 import signal
@@ -116,7 +116,7 @@ def test_a_fork_can_be_watched_and_stopped(tmp_path):
   process.kill()  # has no effect after the end
 
 
-# --- A test that does not end ------------------------------------------------
+# --- A test that hangs -----------------------------------------------------
 
 
 @pytest.mark.slow
