@@ -41,6 +41,10 @@ def main(splits):
       if splits[0].label_map else 'ids 0 and {} to {}'.format(
           constants.NUM_CLASSES, constants.LARGEST_LABEL_ON_DISK)))
   print('\n'.join(builder.histogram_table(summaries)))
+  if summaries[0].split == 'train':
+    print('To weight rare classes more in training (see docs/own_data.md):')
+    print('--label_weights=' + ','.join(
+        map('{:.4g}'.format, summaries[0].label_weights)))
 
 
 if __name__ == '__main__':

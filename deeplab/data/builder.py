@@ -18,6 +18,8 @@ from typing import (
   TypeVar,
 )
 
+import numpy as np
+
 from deeplab import constants
 from deeplab import errors
 from deeplab.config import label_map as label_maps
@@ -54,6 +56,8 @@ class BuildSummary(NamedTuple):
   # Duration of the build of all splits, in seconds.
   seconds: float
   label_map: label_maps.LabelMap = label_maps.ADE20K
+  # Loss weight of each class; see label_weights.
+  label_weights: Tuple[float, ...] = ()
 
   def class_shares(self) -> List[float]:
     """Returns each class's share of all pixels, 0..1."""
@@ -126,7 +130,9 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
   shards = _write(checked)
   return [BuildSummary(
       split.options.split, len(split.good), split.skipped, split.ignored,
-      tuple(paths), split.class_pixels, time.time() - start, split.label_map)
+      tuple(paths), split.class_pixels, time.time() - start, split.label_map,
+      label_weights([split.facts[pair.name].class_pixels
+                     for pair in split.good]))
           for split, paths in zip(checked, shards)]
 
 
@@ -175,6 +181,32 @@ def _warn(split):
 def _shares(class_pixels):
   total = sum(class_pixels) or 1
   return [pixels / total for pixels in class_pixels]
+
+
+def label_weights(class_pixels: Sequence[Sequence[int]]) -> Tuple[float, ...]:
+  """Returns loss weights that balance the classes.
+
+  They are the median frequency balancing of Eigen and Fergus, 2015
+  (https://arxiv.org/abs/1411.4734). The frequency of a class is its share of
+  the pixels of all images that it is in; its weight is the median of the
+  frequencies, divided by its own.
+
+  Args:
+    class_pixels: for each image, the pixels of each class.
+
+  Returns:
+    A weight per class: 0 for class 0, which the loss ignores; 1 for a class
+    without a pixel.
+  """
+  pixels = np.array(class_pixels, np.int64)
+  of_images = ((pixels > 0) * pixels.sum(axis=1, keepdims=True)).sum(axis=0)
+  found = of_images > 0
+  found[constants.IGNORE_LABEL] = False
+  frequency = pixels.sum(axis=0)[found] / of_images[found]
+  weights = np.ones(len(found))
+  weights[constants.IGNORE_LABEL] = 0
+  weights[found] = np.median(frequency) / frequency
+  return tuple(weights.tolist())
 
 
 def shuffled(items: Iterable[_Item], seed: int) -> List[_Item]:

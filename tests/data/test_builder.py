@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 
+from absl import flags
 import numpy as np
 from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab import constants
+from deeplab.cli import script_flags
+from deeplab.config import label_map
 from deeplab.config.options import BuildOptions
 from deeplab.data import builder
 from deeplab.data import pairs
@@ -25,6 +28,7 @@ from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SCRIPT = os.path.join(scripts.REPOSITORY, 'build_ade20k_data.py')
+ALL_CLASSES = os.path.join(scripts.REPOSITORY, 'label_maps', 'ade20k_150.csv')
 SIZE = (12, 9)  # width, height
 
 
@@ -205,6 +209,13 @@ def test_histogram_table_names_classes_with_and_without_pixels():
       ' 2  building       0.00%    50.00%']
   assert lines[4].startswith('no pixel: sky, floor, tree')
   assert len(lines) == 5
+
+
+def test_label_weights_are_those_of_median_frequency_balancing():
+  # Class 1 has 16 of 20 pixels (0.8) and class 2 has 2 of 10 (0.2). Class 3 has
+  # 1 of 10 (0.1). Class 4 is nowhere. The median is 0.2.
+  assert builder.label_weights([(1, 9, 0, 0, 0), (0, 7, 2, 1, 0)]) == (
+      pytest.approx((0, 0.25, 1, 2, 1)))
 
 
 def test_replaces_shards_of_another_count(folders):
@@ -666,6 +677,30 @@ def test_script_leaves_out_a_split_that_is_not_asked_for(tmp_path):
   result = run(tmp_path, *(flags_for('train', train) + ['--output_dir=out']))
   assert result.returncode == 0, result.stderr
   assert 'val: left out' in result.stdout
+
+
+def test_script_takes_all_classes_of_ade20k_and_weights_them(tmp_path):
+  train = Folders(tmp_path / 'train')
+  train.add_pairs(1)
+  result = run(tmp_path, *(flags_for('train', train) + [
+      '--output_dir=out', '--label_map=' + ALL_CLASSES]))
+  assert result.returncode == 0, result.stderr
+  description = json.loads((tmp_path / 'out' / 'train.json').read_text())
+  classes = label_map.from_json(description['label_map'])
+  assert classes.num_classes == 151
+  assert classes.names[:32] == constants.CLASS_NAMES
+  assert classes.names[32::118] == ('seat', 'flag')
+  assert classes.table == tuple(range(151)) + (0,) * 105
+  assert [one['id'] for one in description['classes'] if one['pixel_share']
+          ] == [0, 1, 31, 32, 150]
+  # The last line can be given to train.py. Of 108 pixels, 22 are of classes 1
+  # and 31, and 21 of classes 32 and 150; the median is 21.5.
+  values = flags.FlagValues()
+  script_flags.TRAIN.define_flags(values)
+  values(['train.py', result.stdout.splitlines()[-1]])
+  assert len(values.label_weights) == 151
+  assert [values.label_weights[index] for index in (0, 1, 2, 31, 150)] == [
+      0, 0.9773, 1, 0.9773, 1.024]
 
 
 def test_script_says_flags_inside_lists_of_problems(tmp_path):
