@@ -20,8 +20,7 @@ from deeplab.system import streams
 def main(options):
   from deeplab.mlperf import reproduce
 
-  content = reproduce.run(options)
-  streams.show(reproduce.summary_line(content, options.output_dir))
+  streams.show(reproduce.run(options))
 
 
 if __name__ == '__main__':

@@ -131,8 +131,8 @@ def test_what_is_recorded_and_said(model, folder, tmp_path):
           environment.installed_version('ai-edge-litert')),
       'num_threads': 2}
   assert summary['model']['kind'] == 'tflite'
-  settings = summary['performance']['settings']
-  assert settings['single_stream_target_latency_percentile'] == 0.9
+  settings = summary['performance']['effective_settings']
+  assert settings['target_latency_percentile'] == 0.9
   assert settings['schedule_rng_seed'] == 16159082839903944936
   assert summary['not_by_the_rules'] == [
       '5 images, not 2000', 'at least 20 queries, not 1024',
@@ -148,38 +148,32 @@ def test_what_is_recorded_and_said(model, folder, tmp_path):
   assert lines[2].startswith('not by the rules: 5 images')
   summary['accuracy'] = {
       'miou_mlperf_app': 0.54, 'images': 2000, 'quality_target_reached': True,
-      'published': [0.5401, 0.5412]}
+      'published': [0.5401, 0.5412],
+      'quality_target': options_lib.DEEPLAB_QUALITY_TARGET}
   assert loadgen.summary_lines(summary, 'out')[2] == (
       'accuracy, from mlperf_log_accuracy.json: mIoU, app 0.5400 of 2000 '
-      'images; reaches the target of 0.5316 (97 % of 0.548); compare with '
-      '0.5401 / 0.5412, published of a device')
+      'images; reaches the target of 0.5316 (97 % of 0.548, for DeepLabv3+ in '
+      'MLPerf Mobile v0.7 to v2.0); compare with 0.5401 / 0.5412, published of '
+      'a device')
 
 
-def setup_of(model, pairs, **changes):
-  return loadgen._Setup(
-      open_model.find(model), None, pairs,
-      options_lib.LoadgenOptions(model=model, test_dir='x', output_dir='y',
-                                 **changes))
-
-
-def test_the_rules_of_a_full_run(model):
-  full = setup_of(model, (None,) * 2000)
-  assert loadgen._departures(full) == []
-  settings = loadgen._settings(full, 'performance', 0.05)
-  assert (settings['min_query_count'], settings['min_duration_ms']) == (
-      1024, 60000)
-  assert settings['single_stream_target_latency_percentile'] == 0.9
-  assert settings['single_stream_expected_latency_ns'] == 50000000
-  assert full.options.samples_in_memory == 256
-  quick = setup_of(model, (None,) * 2000, mode='quick', scenario='Offline')
-  settings = loadgen._settings(quick, 'performance', 0.05)
-  assert (settings['min_query_count'], settings['min_duration_ms']) == (
-      128, 10000)
-  assert settings['offline_expected_qps'] == 20
-  assert loadgen._departures(quick) == [
+def test_the_rules_of_a_full_run():
+  full = options('x', 'y', 'z', min_queries=None, min_seconds=None,
+                 samples_in_memory=256)
+  assert loadgen._departures(full, 2000) == []
+  mlperf_loadgen = pytest.importorskip('mlperf_loadgen')
+  settings = loadgen._settings(mlperf_loadgen, full, 'performance', 0.05)
+  assert (settings.min_query_count, settings.min_duration_ms) == (1024, 60000)
+  assert settings.single_stream_target_latency_percentile == 0.9
+  assert settings.single_stream_expected_latency_ns == 50000000
+  quick = full._replace(mode='quick', scenario='Offline')
+  settings = loadgen._settings(mlperf_loadgen, quick, 'performance', 0.05)
+  assert (settings.min_query_count, settings.min_duration_ms) == (128, 10000)
+  assert settings.offline_expected_qps == 20
+  assert loadgen._departures(quick, 2000) == [
       'at least 128 queries, not 1024', 'at least 10 seconds, not 60',
       'Offline; this model is scored in SingleStream']
-  assert loadgen.QUALITY_TARGET == pytest.approx(0.97 * 0.548)
+  assert full.quality_target == pytest.approx(0.5316, abs=1e-4)
 
 
 @needs_loadgen
@@ -196,7 +190,8 @@ def test_a_saved_model_through_the_script(model, folder, tmp_path):
   done = scripts.run(
       SCRIPT, '--model={}'.format(tmp_path / 'saved'),
       '--test_dir={}'.format(folder),
-      '--output_dir={}'.format(tmp_path / 'out'), '--run=accuracy')
+      '--output_dir={}'.format(tmp_path / 'out'), '--run=accuracy',
+      '--quality_target=0.57408')
   summary = read_json(tmp_path, 'out', 'summary.json')
   assert summary['model']['kind'] == 'SavedModel'
   # It labels as the TFLite file does, of which 0.5 is never the largest here.
@@ -206,8 +201,9 @@ def test_a_saved_model_through_the_script(model, folder, tmp_path):
       options_lib.EvalOptions()).matrix.tolist()
   assert 'accuracy, from mlperf_log_accuracy.json: mIoU, app 0.0' in (
       done.stdout)
-  assert ('misses the target of 0.5316 (97 % of 0.548); the published figures '
-          'of devices are this mean') in done.stdout
+  assert ('misses the target of 0.5741 (quality_target); the published '
+          'figures of devices are this mean') in done.stdout
+  assert summary['accuracy']['quality_target'] == 0.57408
 
 
 @needs_loadgen
@@ -245,9 +241,9 @@ def test_responses_that_differ_are_counted(
   settings_of = loadgen._settings
   kinds = []
 
-  def noted(setup, kind, seconds):
+  def noted(loadgen, options, kind, seconds):
     kinds.append(kind)
-    return settings_of(setup, kind, seconds)
+    return settings_of(loadgen, options, kind, seconds)
 
   def wrong(samples, number):
     classes = classes_of(samples, number)
@@ -324,7 +320,7 @@ def test_any_form_of_a_folder_gets_the_runs(
   os.symlink('real', 'link')
   if form == '.':
     monkeypatch.chdir('real')
-  measure = loadgen._run_all
+  measure = loadgen._measure
 
   def fill(*arguments):
     with open(os.path.join(form, 'mine'), 'w'):
@@ -332,7 +328,7 @@ def test_any_form_of_a_folder_gets_the_runs(
     return measure(*arguments)
 
   if form != 'new/':
-    monkeypatch.setattr(loadgen, '_run_all', fill)
+    monkeypatch.setattr(loadgen, '_measure', fill)
   loadgen.run(options(model, folder, form, run='accuracy', min_queries=1))
   assert sorted(os.listdir(form)) == (
       ['accuracy'] + ['mine'] * (form != 'new/') + ['summary.json'])

@@ -108,13 +108,17 @@ def test_the_published_numbers_on_a_sample(
   assert text.count('| sample |') == 9
   assert '| post_train_quant/freeze_ptq.tflite | verified |' in text
   assert '- modern: Python 3' in text
-  rows = {(row['model'], row['form'], row['file']): row['ours']
-          for row in read_json(folder, 'results.json')['rows']}
+  assert ('float32 1x512x512x3 NHWC RGB in [-1, 1]' in text and
+          'uint8 1x512x512x3, scale 0.0078125, zero point 128 NHWC' in text)
   # What was exported is what the checkpoint is.
-  for model, tolerance in (('Float', 1e-4),
-                           ('Quantization-aware training', 0.02)):
-    assert rows[model, 'frozen graph', 'made here'] == pytest.approx(
-        rows[model, 'checkpoint', 'published'], abs=tolerance)
+  for graph, checkpoint, tolerance in (
+      ('float_freeze.pb', 'float_model.ckpt-200000', 1e-4),
+      ('quantize_aware_training_freeze.pb',
+       'quantize_aware_training_model.ckpt-100000', 0.02)):
+    assert read_json(folder, 'reports', 'made_here_{}.json'.format(graph))[
+        'miou'] == pytest.approx(read_json(
+            folder, 'reports', 'published_{}.json'.format(checkpoint))['miou'],
+                                 abs=tolerance)
   # The command for the whole goes on there: nothing is left.
   output = shell.run_documented(
       'mlperf.md', './scripts/reproduce.sh\n', changes=[(

@@ -34,6 +34,7 @@ from deeplab.config.options.export import ExportOptions
 from deeplab.config.options.export import RebuildOptions
 from deeplab.config.options.mlperf import ACCURACY
 from deeplab.config.options.mlperf import BOTH
+from deeplab.config.options.mlperf import DEEPLAB_QUALITY_TARGET
 from deeplab.config.options.mlperf import FULL
 from deeplab.config.options.mlperf import MODERN
 from deeplab.config.options.mlperf import OFFLINE
