@@ -12,16 +12,14 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
-
 from deeplab.config import options as options_lib
 from deeplab.data import download
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.evaluation import model_card
 from deeplab.evaluation import published
 from deeplab.evaluation import report as report_lib
 from deeplab.mlperf import steps as steps_lib
-from deeplab.models import tflite
 from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.system import environment
@@ -36,8 +34,8 @@ _GIGABYTES = 4.3
 _FILE = ('model', 'form', 'file')
 _WITHIN = 'within {}'.format(TOLERANCE)
 _SCORE = ('convention', 'published', 'ours', 'difference', _WITHIN)
-_CARD = ('when', 'commit', 'path', 'bytes', 'SHA-256', 'weights', 'input',
-         'score', 'images', 'ms an image', 'runtime', 'geometry')
+_CARD = ('when', 'commit', 'path', 'bytes', 'SHA-256', 'precision', 'input',
+         'score', 'scored by', 'images', 'ms an image', 'geometry')
 
 # --- Running ---------------------------------------------------------------
 
@@ -213,42 +211,25 @@ def _sample_notice(options):
 
 def _row(step, noted, folder):
   """Returns the cells of an evaluation as a dict by column."""
-  path = os.path.join(folder, step.model)
   report = report_lib.read(os.path.join(folder, step.output))
   # The first one, if a file has figures of several conventions.
   field, values = next(iter(published.FIGURES[step.figure].items()))
   ours = getattr(report.scores, field)
   difference = min((ours - value for value in values), key=abs)
-  convention = {field: name for field, name, _ in report_lib.MEANS}[field]
+  card = model_card.rows(report)
+  card['scored by'] = card.pop('convention')
   form = os.path.splitext(step.figure)[1]
-  weights, takes = _contract(form, path)
-  return {
-      'model': steps_lib.MODELS[os.path.dirname(step.figure)],
-      'form': steps_lib.FORMS[form], 'file': step.whose,
-      'convention': convention, 'published': published.text_of(values),
-      'ours': '{:.4f}'.format(ours), 'difference': '{:+.4f}'.format(difference),
-      _WITHIN: 'yes' if abs(difference) <= TOLERANCE else 'NO',
-      'when': noted['when'], 'commit': noted['commit'],
-      'path': step.figure.replace(steps_lib.CHECKPOINT, ''),
-      'bytes': sum(map(os.path.getsize, _files_of(path))),
-      'SHA-256': noted['facts'][step.model], 'weights': weights,
-      'input': takes, 'score': '{:.4f} {}'.format(ours, convention),
-      'images': report.images, 'runtime': report.runtime,
-      'ms an image': round(1000 * report.seconds / report.images),
-      'geometry': report.geometry}
-
-
-def _contract(form, path):
-  """Returns (type of the weights, input) of a model."""
-  if form != steps_lib.LITE:
-    return 'float32', 'float32 1x512x512x3 NHWC RGB in ' + (
-        '[-1, 1]' if form == steps_lib.GRAPH else '[0, 255]')
-  model = tflite.read(path)
-  weights = max((tensor.data for tensor in model.tensors
-                 if tensor.data is not None), key=np.size)
-  image = model.tensors[model.inputs[0]]
-  return str(weights.dtype), '{} NHWC RGB in {}'.format(
-      image.describe(), '[-1, 1]' if image.dtype == 'float32' else '[0, 255]')
+  row = dict.fromkeys(_CARD, '-')  # A report may lack facts about the model.
+  row.update(
+      card, **{_WITHIN: 'yes' if abs(difference) <= TOLERANCE else 'NO'},
+      model=steps_lib.MODELS[os.path.dirname(step.figure)],
+      form=steps_lib.FORMS[form], file=step.whose,
+      path=step.figure.replace(steps_lib.CHECKPOINT, ''),
+      convention={field: name for field, name, _ in report_lib.MEANS}[field],
+      published=published.text_of(values), ours='{:.4f}'.format(ours),
+      difference='{:+.4f}'.format(difference),
+      when=noted['when'], commit=noted['commit'])
+  return row
 
 
 def _page(options, rows, facts):
@@ -265,8 +246,7 @@ def _page(options, rows, facts):
       'device.'.format(published.IMAGES), '', '## Environment', '']
   lines += ['- {}: {}'.format(*fact) for fact in facts.items()]
   lines += ['', '## Models', ''] + _table(_FILE + _CARD, rows)
-  lines += ['', 'The time is that of the evaluation on this machine, with '
-            'reading and counting.', '', '## Published files', '']
+  lines += ['', '## Published files', '']
   lines += _table(('file', 'SHA-1'), [
       {'file': name, 'SHA-1': state}
       for name, state in sorted(download.state_of_published(os.path.join(

@@ -108,8 +108,8 @@ def test_the_published_numbers_on_a_sample(
   assert text.count('| sample |') == 9
   assert '| post_train_quant/freeze_ptq.tflite | verified |' in text
   assert '- modern: Python 3' in text
-  assert ('float32 1x512x512x3 NHWC RGB in [-1, 1]' in text and
-          'uint8 1x512x512x3, scale 0.0078125, zero point 128 NHWC' in text)
+  assert text.count('| float32 1x512x512x3, NHWC RGB; pixels 0 and') >= 4
+  assert text.count('| uint8 1x512x512x3, NHWC RGB; pixels 0 and') == 4
   # What was exported is what the checkpoint is.
   for graph, checkpoint, tolerance in (
       ('float_freeze.pb', 'float_model.ckpt-200000', 1e-4),
