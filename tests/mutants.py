@@ -36,7 +36,7 @@ MUTANTS = (
     # Logits are averaged over scales, not probabilities.
     Mutant('probabilities.append(tf.nn.softmax(outputs))',
         'probabilities.append(outputs)',
-        'test_probabilities_are_averaged_over_scales_not_logits'),
+        'test_probabilities_and_not_logits_are_averaged_over_scales'),
     # Padding does not subtract mid-grey first.
     Mutant(
         'image = (tf.pad(image - constants.PADDING_VALUE, paddings) + '
@@ -77,7 +77,7 @@ MUTANTS = (
         'test_interrupted_equals_uninterrupted'),
     # All replicas drop the same values.
     Mutant('draws[self._number * images:(self._number + 1) * images]',
-        'draws[:images]', 'test_dropout_draws_for_the_whole_batch'),
+        'draws[:images]', 'test_replicas_share_the_dropout_of_the_whole_batch'),
     # All hosts read the same records.
     Mutant('tf.equal(index // batch_size % shares, which)',
         'tf.equal(index // batch_size % shares, 0)',
@@ -112,7 +112,7 @@ MUTANTS = (
     # Batch norm is frozen a step late.
     Mutant('_training_step() >= fake_quant.delay_step, lambda: (tf.ones_like',
         '_training_step() > fake_quant.delay_step, lambda: (tf.ones_like',
-        'test_every_tensorflow_takes_the_steps_of_the_reference'),
+        'test_training_steps_match_the_reference_on_every_tensorflow'),
     # The learning rate multiplier leaves out ASPP.
     Mutant('IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
         'test_each_update_follows_from_its_gradients'),
@@ -120,14 +120,15 @@ MUTANTS = (
     Mutant("'depthwise_weights', [3, 3, channels(inputs), 1],",
         "'depthwise_weights', [3, 3, channels(inputs), 1], "
         'regularizer=slim.l2_regularizer(style.weight_decay),',
-        'test_variables_and_regularized_weights_are_the_published_ones'),
+        'test_variables_and_regularized_weights_match_the_published_ones'),
     # Weights are rounded in the wide range.
     Mutant('num_bits=_BITS, narrow_range=is_narrow', 'num_bits=_BITS',
-        'test_every_tensorflow_takes_the_steps_of_the_reference'),
+        'test_training_steps_match_the_reference_on_every_tensorflow'),
     # Predictions are resized with aligned corners.
     Mutant('resized = layers.resize_bilinear(class_logits, options.crop_size)',
         'resized = layers.resize_bilinear( class_logits, options.crop_size, '
-        'align_corners=True)', 'test_predictions_align_no_corners'),
+        'align_corners=True)',
+        'test_predictions_are_resized_without_aligned_corners'),
     # Labels are resized without aligned corners.
     Mutant('tf.expand_dims(label, 0), size, align_corners=True)',
         'tf.expand_dims(label, 0), size)',

@@ -166,7 +166,7 @@ def test_scripts_report_lack_of_memory_in_one_line(tmp_path):
       2, '', 'ERROR script.py: out of memory\n')
 
 
-# --- Errors of the system --------------------------------------------------
+# --- System errors ---------------------------------------------------------
 
 
 @pytest.mark.parametrize('path, said', [

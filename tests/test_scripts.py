@@ -9,7 +9,7 @@ import pytest
 
 from tests import scripts
 
-# --- A script that does not end --------------------------------------------
+# --- A script that hangs ---------------------------------------------------
 
 
 def test_a_script_that_hangs_is_killed_and_its_output_is_shown(tmp_path):
@@ -29,7 +29,7 @@ def test_a_script_that_hangs_is_killed_and_its_output_is_shown(tmp_path):
       'told', '', 'warned']
 
 
-# --- Scripts that start from a fork ----------------------------------------
+# --- Forked scripts --------------------------------------------------------
 
 
 def started(folder, text, *arguments, **options):

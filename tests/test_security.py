@@ -1,4 +1,4 @@
-"""Files from strangers: graphs that do more, images that are more."""
+"""Tests hostile graphs, images and records."""
 import glob
 import io
 import os
@@ -51,8 +51,8 @@ def make_graph(add=None, shape=(1, SIDE, SIDE, 3)):
   """Makes a small network's GraphDef.
 
   Args:
-    add: function of the input that returns a tensor to go on with.
-    shape: of the input.
+    add: function that maps the input to a tensor with which the graph goes on.
+    shape: shape of the input.
   """
   with tf.Graph().as_default() as graph:
     net = tf.placeholder(tf.float32, shape, 'in')
@@ -74,7 +74,7 @@ def write_graph(path, graph_def):
 
 
 def after(operation):
-  """Returns its input, once an operation is done."""
+  """Returns a function that runs an operation and then returns its input."""
   def add(net):
     with tf.control_dependencies([operation(net)]):
       return tf.identity(net)
@@ -118,7 +118,7 @@ def preprocessed_folder(tmp_path):
         '--graph_def={graph}', '--out_tflite={out}', '--input_type=uint8',
         '--dataset_dir={images}', '--sample_num=1'], marks=[TF2, MODERN]),
 ])
-def test_scripts_run_no_operator_that_writes_a_file(
+def test_scripts_refuse_an_operator_that_writes_a_file(
     script, arguments, tmp_path, preprocessed_folder):
   write_records(tmp_path, encode(np.ones([SIDE, SIDE, 3], np.uint8)))
   paths = {'graph': tmp_path / 'x.pb', 'records': tmp_path,
@@ -144,7 +144,7 @@ def test_scripts_run_no_operator_that_writes_a_file(
     ('Fill', lambda net: tf.raw_ops.Fill(
         dims=[2 ** 20, 2 ** 20], value=1.0, name='payload')),
 ])
-def test_operators_that_no_network_has_are_refused(
+def test_foreign_operators_are_refused(
     tmp_path, operator, operation):
   message = load_refusal(tmp_path, make_graph(after(operation)))
   assert message == (
@@ -185,7 +185,7 @@ def test_functions_and_calls_are_refused(tmp_path):
      'has the attribute T of type 7; expected numbers: bool, float32, int32, '
      'int64, uint8'),
 ])
-def test_attributes_that_no_network_has_are_refused(
+def test_foreign_attributes_are_refused(
     tmp_path, name, spoil, words):
   graph_def = make_graph()
   spoil(node_of(graph_def, 'conv').attr[name])
@@ -193,7 +193,7 @@ def test_attributes_that_no_network_has_are_refused(
 
 
 @TF1
-def test_an_attribute_that_this_tensorflow_lacks_is_named(tmp_path):
+def test_an_attribute_of_a_newer_tensorflow_is_named(tmp_path):
   graph_def = make_graph()
   node_of(graph_def, 'conv').attr['of_the_future'].i = 1
   message = load_refusal(tmp_path, graph_def)
@@ -202,7 +202,7 @@ def test_an_attribute_that_this_tensorflow_lacks_is_named(tmp_path):
 
 
 @everywhere
-def test_names_that_could_talk_to_a_terminal_are_refused(tmp_path):
+def test_node_names_with_control_characters_are_refused(tmp_path):
   graph_def = make_graph()
   node_of(graph_def, 'conv').name = 'conv\x1b[2J\n'
   assert load_refusal(tmp_path, graph_def) == (
@@ -210,7 +210,7 @@ def test_names_that_could_talk_to_a_terminal_are_refused(tmp_path):
 
 
 def constant(shape, dtype=tf.float32, **fields):
-  """A GraphDef with a constant of this shape that is written like this."""
+  """Returns a GraphDef with a constant stored in this way."""
   graph_def = make_graph(lambda net: net * tf.constant(1.0, name='payload'))
   node = node_of(graph_def, 'payload')
   tensor = node.attr['value'].tensor
@@ -241,11 +241,11 @@ def constant(shape, dtype=tf.float32, **fields):
      'holds 4 bytes and 1 values for the shape (1,)'),
     ([[1], {'dtype': tf.int32}], 'holds type 3, its dtype is 1'),
 ], ids=str)
-def test_constants_that_are_not_what_they_say_are_refused(
+def test_inconsistent_constants_are_refused(
     tmp_path, written, words):
   shape, fields = written
   message = load_refusal(tmp_path, constant(shape, **fields))
-  # TensorFlow 2.21 writes an unknown side another way.
+  # TensorFlow 2.21 prints an unknown side differently.
   assert message.replace('None', '?').startswith(
       'node payload (Const) ' + words)
 
@@ -267,18 +267,18 @@ def doubled(net):
      tf.constant(1.0, shape=[1, 20000, 1, 3]),
      '(Mul) gives a tensor of 1200000000 values'),
 ])
-def test_results_that_would_fill_the_memory_are_refused(tmp_path, add, words):
+def test_huge_intermediate_tensors_are_refused(tmp_path, add, words):
   assert words in load_refusal(tmp_path, make_graph(add))
 
 
 @everywhere
-def test_sizes_are_not_computed(tmp_path):
+def test_sizes_and_axes_must_be_constants(tmp_path):
   message = load_refusal(tmp_path, make_graph(
       lambda net: tf.image.resize_bilinear(
           net, tf.constant([4, 4]) + tf.constant([4, 4]), name='payload')))
   assert message == ('node payload (ResizeBilinear) takes a size or an axis '
                      'that is not a constant; refused')
-  # An input that is missing is no constant either.
+  # A missing input is not a constant either.
   graph_def = make_graph()
   del node_of(graph_def, 'out').input[1:]
   assert 'node out (ArgMax) takes a size' in load_refusal(tmp_path, graph_def)
@@ -286,7 +286,7 @@ def test_sizes_are_not_computed(tmp_path):
 
 @everywhere
 def test_numbers_at_which_tensorflow_crashes_are_refused(tmp_path):
-  """Found by fuzzing: 1.15 ends at both while it loads the graph."""
+  """Found by fuzzing: TensorFlow 1.15 crashes while it loads either graph."""
   graph_def = make_graph()
   node_of(graph_def, 'conv').attr['strides'].list.i[0] = 2 ** 62
   assert load_refusal(tmp_path, graph_def) == (
@@ -301,7 +301,7 @@ def test_numbers_at_which_tensorflow_crashes_are_refused(tmp_path):
 
 
 @everywhere
-def test_only_the_batch_may_be_open(tmp_path):
+def test_only_the_batch_size_may_be_unknown(tmp_path):
   message = load_refusal(tmp_path, make_graph(shape=(1, None, SIDE, 3)))
   assert message.startswith('node in (Placeholder) gives a tensor of no fixed ')
   path = write_graph(tmp_path / 'x.pb', make_graph(shape=(None, SIDE, SIDE, 3)))
@@ -313,7 +313,7 @@ def test_only_the_batch_may_be_open(tmp_path):
 
 
 @everywhere
-def test_devices_of_another_machine_are_forgotten(tmp_path):
+def test_device_names_in_a_graph_are_ignored(tmp_path):
   graph_def = make_graph()
   node_of(graph_def, 'conv').device = '/job:worker/task:7/device:GPU:3'
   predictor = predictors.open_frozen_graph(
@@ -358,7 +358,7 @@ def chunk(kind, data):
 
 
 def png_bomb(width=60000, height=60000, color_type=2):
-  """A PNG that is sound but for holding less than its header says."""
+  """Returns a PNG that holds fewer pixels than its header says."""
   header = struct.pack('>IIBBBBB', width, height, 8, color_type, 0, 0, 0)
   return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) +
           chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
@@ -372,11 +372,11 @@ def jpeg_bomb(side=60000):
 
 
 LABEL = encode(np.full([SIDE, SIDE], 1, np.uint8))
-# What is inside, and what is said of it.
+# File contents, and a part of the error message.
 OTHER_FORMATS = [(picture(name), 'is neither JPEG nor PNG')
                  for name in ('WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'ICO')]
 BOMBS = [(png_bomb(), 'of 60000x60000 pixels; expected at most 67108864'),
-         # Of which Pillow would but warn.
+         # Pillow would only warn about this one.
          (png_bomb(9000, 8000), 'of 9000x8000 pixels; expected at most'),
          (png_bomb(2 ** 31 - 1, 2 ** 31 - 1), 'of 2147483647x2147483647 pix'),
          (jpeg_bomb(), 'of 60000x60000 pixels; expected at most 67108864')]
@@ -439,7 +439,7 @@ def example(image, label):
 
 
 def write_records(folder, image, label=LABEL):
-  """Writes a sound record and this one, as both splits; returns val's shard."""
+  """Writes a valid record and this one to both splits; returns val's shard."""
   for split in ('train', 'val'):
     shard, = records.write_shards(
         output_dir=str(folder), split=split,
@@ -466,7 +466,7 @@ def read_train(folder):
 
 
 @everywhere
-def test_no_bad_image_of_a_record_is_decoded():
+def test_bad_images_in_records_are_not_decoded():
   with decoding.Decoder() as decoder:
     decoder.check(example(picture('PNG'), LABEL).SerializeToString())
     for content, words in OTHER_FORMATS + BOMBS:
@@ -481,7 +481,7 @@ def test_no_bad_image_of_a_record_is_decoded():
 
 
 @everywhere
-def test_records_are_refused(tmp_path):
+def test_bad_images_in_records_are_refused(tmp_path):
   for read, split, image, label, key, words in (
       (read_val, 'val', picture('GIF'), LABEL, 'image/encoded',
        'is neither JPEG nor PNG'),
@@ -494,7 +494,7 @@ def test_records_are_refused(tmp_path):
 
 
 @everywhere
-def test_the_largest_image_in_records_is_read(monkeypatch):
+def test_the_largest_allowed_image_is_read(monkeypatch):
   for most in (SIDE * SIDE, SIDE * SIDE - 1):
     monkeypatch.setattr(constants, 'MAX_PIXELS', most)
     with decoding.Decoder() as decoder:
@@ -522,7 +522,7 @@ RESERVED = dict(
         'load_op_library', 'pickle', 'eval', 'exec', 'allow_pickle'), []))
 
 
-def test_what_is_dangerous_is_done_in_one_place():
+def test_each_dangerous_function_is_used_in_one_file():
   library = os.path.join(scripts.REPOSITORY, 'deeplab')
   users = {name: [] for name in RESERVED}
   for path in sorted(glob.glob(library + '/**/*.py', recursive=True)):

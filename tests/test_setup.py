@@ -1,9 +1,7 @@
-"""scripts/setup.sh and test.sh with stand-ins for Python.
+"""Tests scripts/setup.sh and test.sh with stand-ins for Python.
 
-What setup.sh finds, makes and keeps; where test.sh runs what.
-
-A stand-in runs the script's own `-c` checks in this interpreter, which is told
-to be of another version, and writes down every `-m` call instead of obeying.
+A stand-in runs the scripts' `-c` checks in this interpreter, but reports
+another version. It records `-m` calls and does nothing else.
 """
 import os
 import shlex
@@ -42,7 +40,7 @@ esac
 
 
 class House:
-  """A copy of the repository's scripts on a machine without any Python."""
+  """A copy of the repository's scripts on a machine without Python."""
 
   def __init__(self, folder):
     self.folder = folder
@@ -67,7 +65,7 @@ class House:
     self.environment = {'PATH': str(self.tools), 'HOME': str(folder / 'home')}
 
   def add_python(self, path, version='3.7.16', prefix=None):
-    """Puts a stand-in at a path below the folder; returns the full path."""
+    """Adds a stand-in at a path below the folder; returns the full path."""
     python = self.folder / path
     python.parent.mkdir(parents=True, exist_ok=True)
     prefix = str(python.parent.parent) if prefix is None else prefix
@@ -100,20 +98,20 @@ class House:
     return process.returncode, process.stdout.splitlines(), process.stderr
 
   def calls(self):
-    """Returns the `-m` calls since the last time, a string each."""
+    """Returns the `-m` calls since the last call, one string each."""
     lines = self.log.read_text().splitlines() if self.log.exists() else []
     self.log.write_text('')
     return lines
 
   def state(self):
-    """Returns the fields that --state prints of each environment."""
+    """Returns the fields that --state prints for each environment."""
     status, lines, errors = self.setup('--state')
     assert (status, errors) == (0, '')
-    assert self.calls() == []  # it makes nothing
+    assert self.calls() == []  # --state creates nothing
     return [line.split('\t') for line in lines]
 
   def make_tf1(self):
-    """Makes that environment, from a new Python on PATH."""
+    """Creates environment tf1 from a new Python on PATH."""
     python = self.add_python('tools/python3.7')
     assert self.setup('tf1')[1] == [READY_TF1]
     self.calls()
@@ -134,7 +132,7 @@ INSTALLED_TF1 = [
 MODERN = '.venvs/modern (TensorFlow 2.21.0, Python 3.11.7)'
 
 
-# --- Which Python ----------------------------------------------------------
+# --- Finding Python --------------------------------------------------------
 
 
 def test_state_names_the_python_of_each_environment(house):
@@ -147,8 +145,8 @@ def test_state_names_the_python_of_each_environment(house):
 
 
 @pytest.mark.slow
-def test_order_of_sources(house):
-  """Each Python that is added is preferred to those before it."""
+def test_order_of_preferred_pythons(house):
+  """Each Python is preferred to those added before it."""
   def preferred(row=0):
     return house.state()[row][5]
 
@@ -162,20 +160,20 @@ def test_order_of_sources(house):
   house.add_tool('uv', 'echo {}'.format(uv))
   assert preferred() == uv
   pyenv = house.add_python('home/.pyenv/versions/3.7.16/bin/python')
-  # pyenv puts such names on PATH for versions that are not switched on.
+  # pyenv puts such names on PATH for versions that are not active.
   house.add_tool('python3.7', 'echo "command not found" >&2; exit 127')
   assert preferred() == pyenv
   house.environment['PYENV_ROOT'] = str(house.folder / 'elsewhere')
   path = house.add_python('elsewhere/versions/3.6.15/bin/python', '3.6.15')
   assert preferred() == path
-  # An activated environment leads to the Python that it was made from.
+  # An activated environment leads to its base Python.
   base = house.add_python('base/bin/python3.7')
   house.add_python('tools/python3', prefix=str(house.folder / 'base'))
   assert preferred() == base
   for name, version in (('python3.6', '3.6.15'), ('python3.7', '3.7.16')):
     path = house.add_python('tools/' + name, version)
     assert preferred() == path
-  # An unsuitable one of the same name hides none.
+  # An unsuitable Python hides no suitable one of the same name.
   house.add_python('first/python3.7', '3.5.10')
   house.environment['PATH'] = '{}:{}'.format(
       house.folder / 'first', house.environment['PATH'])
@@ -189,7 +187,7 @@ def test_order_of_sources(house):
 
 
 @pytest.mark.parametrize('version', [None, '3.5.10', '3.9.18', '3.14.0'])
-def test_without_a_suitable_python_the_ways_are_listed(house, version):
+def test_without_a_suitable_python_ways_to_get_one_are_listed(house, version):
   if version:
     house.add_python('tools/python3', version)
   status, lines, errors = house.setup('all')
@@ -211,7 +209,7 @@ def test_without_a_suitable_python_the_ways_are_listed(house, version):
 @pytest.mark.parametrize('name, there, missing, way, other_way', [
     ('tf1', '3.11.7', '3.7 or 3.6 for TensorFlow 1.15 and 2.2', '3.7', '3.11'),
     ('modern', '3.7.16', '3.10 to 3.13 for TensorFlow 2.21', '3.11', '3.7')])
-def test_the_ways_are_those_of_the_environment_asked_for(
+def test_only_ways_for_the_requested_environment_are_listed(
     house, name, there, missing, way, other_way):
   house.add_python('tools/python3', there)
   status, _, errors = house.setup(name)
@@ -227,7 +225,7 @@ def test_the_ways_are_those_of_the_environment_asked_for(
     ('DEEPLAB_PYTHON', 'tf1', '3.11.7', '3.7 or 3.6'),
     ('DEEPLAB_PYTHON', '--state', '3.11.7', '3.7 or 3.6'),
     ('DEEPLAB_MODERN_PYTHON', 'modern', '3.7.16', '3.10 to 3.13')])
-def test_a_wrong_python_is_refused_not_replaced(
+def test_a_wrong_python_is_refused(
     house, variable, argument, version, expected):
   house.add_python('tools/python3.7')
   house.add_python('tools/python3.11', '3.11.7')
@@ -251,10 +249,10 @@ def test_unknown_arguments_are_refused(house, arguments, shown):
       'usage: ./scripts/setup.sh tf1|tf2|modern|all']
 
 
-# --- Making environments ---------------------------------------------------
+# --- Creating environments -------------------------------------------------
 
 
-def test_all_makes_all_once(house):
+def test_all_creates_each_environment_once(house):
   old = house.add_python('tools/python3.7')
   new = house.add_python('tools/python3.11', '3.11.7')
   status, lines, errors = house.setup('all')
@@ -267,7 +265,7 @@ def test_all_makes_all_once(house):
       new + ' venv .venvs/modern', made + ' pip install -qq pip==26.3',
       made + ' pip install -qq -r requirements-modern.txt -r '
       'requirements-dev.txt']
-  # The second time, no other Python is needed.
+  # The second run needs no other Python.
   os.remove(old)
   assert house.setup('all') == (0, lines, '')
   assert house.calls() == []
@@ -278,7 +276,7 @@ def test_all_makes_all_once(house):
     ('3.11.7', 'ready: ' + MODERN,
      '.venvs/tf1 (found no Python 3.7 or 3.6) '
      '.venvs/tf2 (found no Python 3.7 or 3.6)')])
-def test_all_leaves_out_what_it_has_no_python_for(
+def test_all_skips_environments_without_a_python(
     house, version, ready, left_out):
   house.add_python('tools/python3', version)
   for _ in range(2):
@@ -309,7 +307,7 @@ def name_another_python(house):
 
 @pytest.mark.parametrize('change', [
     change_requirements, interrupt, move, name_another_python])
-def test_an_outdated_environment_is_made_again(house, change):
+def test_an_outdated_environment_is_created_again(house, change):
   house.make_tf1()
   change(house)
   assert house.state()[0][1] == 'outdated'
@@ -321,8 +319,8 @@ def test_an_outdated_environment_is_made_again(house, change):
   assert house.state()[0][1] == 'ready'
 
 
-def test_changed_requirements_of_the_tests_are_added(house):
-  # A Python to make the environment again is not needed.
+def test_changed_test_requirements_are_installed(house):
+  # This needs no Python to create the environment again.
   os.remove(house.make_tf1())
   house.change('requirements-tf2.txt')
   assert house.state()[0][1] == 'ready'
@@ -337,7 +335,7 @@ def test_changed_requirements_of_the_tests_are_added(house):
       'ERROR setup.sh: tf1: pip could not install')
   broken.unlink()
   house.calls()
-  # Half of the change may be installed, so undoing it is another change.
+  # Half of the change may be installed, so reverting it is a change too.
   (house.repository / 'requirements-dev.txt').write_text(before)
   assert house.setup('tf1') == (0, [READY_TF1], (
       'tf1: installing requirements-dev.txt into .venvs/tf1\n'))
@@ -351,7 +349,7 @@ def test_changed_requirements_of_the_tests_are_added(house):
      'requirements-dev.txt; see above'),
     ('tensorflow', 'TensorFlow is installed but cannot be imported; see '
      'above')])
-def test_a_failed_installation_is_never_ready(house, what, message):
+def test_a_failed_installation_is_not_marked_ready(house, what, message):
   house.add_python('tools/python3.7')
   broken = house.folder / 'broken.{}'.format(what)
   broken.write_text('')
@@ -413,7 +411,7 @@ def test_checks_and_tests_run_in_each_environment(
 
 
 @pytest.mark.parametrize('tool', ['ruff', 'mypy'])
-def test_no_test_runs_if_style_or_types_are_wrong(house, tool):
+def test_no_test_runs_if_the_linter_or_type_checker_fails(house, tool):
   house.add_python('tools/python3.7')
   house.add_python('tools/python3.11', '3.11.7')
   (house.packages / (tool + '.py')).write_text('')
@@ -422,7 +420,7 @@ def test_no_test_runs_if_style_or_types_are_wrong(house, tool):
   assert calls_of_tests(house)[1] == []
 
 
-# Exit statuses of pytest; 5: no test selected.
+# Exit statuses of pytest; 5: no tests ran.
 @pytest.mark.parametrize('statuses, expected', [
     ({'tf1': 1, 'tf2': 5}, 1), ({'modern': 2}, 2), ({'tf1': 5}, 0),
     ({'tf1': 5, 'tf2': 5, 'modern': 5}, 5)])
@@ -433,11 +431,11 @@ def test_exit_status(house, statuses, expected):
     (house.folder / 'broken.{} and not extended'.format(
         marks_in(name, 'tf1'))).write_text(str(status))
   assert house.run('test.sh')[0] == expected
-  # A failure in one does not keep the others from running.
+  # The other environments run even if one fails.
   assert len(calls_of_tests(house)[1]) == 3
 
 
-def test_without_any_python_it_stops(house):
+def test_without_any_python_no_test_runs(house):
   status, lines, errors = house.run('test.sh')
   assert (status, lines) == (2, [])
   assert errors.startswith('ERROR setup.sh: found no Python')

@@ -1,10 +1,10 @@
-"""Scripts that are killed, or whose disk is full or may not be written to.
+"""Kills scripts, and fills or write-protects their disk.
 
-Each of them is killed at calls that change what a folder holds (see
-tests.faults), and at random moments. Then readers see the older result or the
-new one, or are refused with a line; the same command does what it would have
-done, and leaves what it would have left. DEEPLAB_FAULT_KILLS=20 kills each of
-them 20 times of both kinds, not once; `pytest -s` prints what came of it.
+Each script is killed at calls that change a folder (see tests.faults) and at
+random moments. Readers must then see the old result, the new one or a one-line
+error. The same command must then give what an undisturbed run gives.
+DEEPLAB_FAULT_KILLS=20 kills each script 20 times in both ways, not once;
+`pytest -s` prints the outcomes.
 """
 import collections
 import contextlib
@@ -45,27 +45,27 @@ MODEL = ['--depth_multiplier=0.25', '--aspp_convs_filters=8',
 
 
 class Case(NamedTuple):
-  """A script and what it leaves in the folder that it is run in."""
+  """A script and its results in its working folder."""
   # The script and its arguments.
   words: Tuple[str, ...]
-  # Function from the folder to a dict, of all that readers see: what is
-  # published together has one value. Raises InputError where they are refused.
+  # Function that maps the folder to a dict of what readers see, one value for
+  # # files that are published together. Raises InputError if readers refuse.
   read: Callable[[Any], Dict[str, Any]]
-  # What was run there before; (): nothing.
+  # A script to run there first; (): none.
   older: Tuple[str, ...] = ()
-  # Arguments to add for a run from which every other value of `read` comes.
+  # Arguments to add for a run that produces all other values of `read`.
   all_states: Tuple[str, ...] = ()
-  # What a run says that finds everything done, and then refuses.
+  # Part of the error of a run that finds everything done.
   refusal: str = ''
-  # Pattern of names that every run chooses anew.
+  # Pattern of names that differ in every run.
   own_names: str = 'nothing'
 
 
-# --- What scripts read -----------------------------------------------------
+# --- Inputs ----------------------------------------------------------------
 
 
 class Inputs:
-  """Small inputs, each made when it is first asked for."""
+  """Small inputs, made when they are first needed."""
 
   def __init__(self, folder):
     self._folder = folder
@@ -77,7 +77,7 @@ class Inputs:
     return str(path)
 
   def pairs(self, seed):
-    """Returns the folder of a data set of 5 and 2 pairs."""
+    """Returns a data set with 5 training and 2 validation pairs."""
     return os.path.join(self._made('pairs{}'.format(seed), lambda path: (
         synthetic.make_dataset(options.SyntheticOptions(
             output_dir=str(path), train_images=5, val_images=2, long_side=64,
@@ -89,7 +89,7 @@ class Inputs:
         '--output_dir={}'.format(path)))
 
   def checkpoint(self):
-    """Returns the folder of a checkpoint of the network that MODEL means."""
+    """Returns the folder of a checkpoint of MODEL's network."""
     return self._made('checkpoint', lambda path: scripts.run(
         *train_words(self, 1)[:-1], '--train_logdir={}'.format(path)))
 
@@ -99,7 +99,7 @@ def inputs(tmp_path_factory):
   return Inputs(tmp_path_factory.mktemp('inputs'))
 
 
-# --- The cases -------------------------------------------------------------
+# --- Cases -----------------------------------------------------------------
 
 
 def sha1(path):
@@ -187,7 +187,7 @@ def train(inputs):
       newest_checkpoint_in,
       older=train_words(inputs, 2, '--max_checkpoints_to_keep=2'),
       all_states=('--max_checkpoints_to_keep=9',),
-      # A graph says where in the data its run has begun.
+      # A graph contains the position in the data at which its run began.
       refusal='already at step 5', own_names=r'log/(events\.out\.|.*\.meta$)')
 
 
@@ -202,7 +202,7 @@ def export_words(inputs, crop):
 
 
 def graph_in(folder):
-  """Returns the hashes of the files; refuses those that are not of one run."""
+  """Returns hashes of the files; refuses files of different runs."""
   out = folder / 'out'
   found = {name: sha1(out / name)
            for name in ('freeze.pb', 'inference_graph.pbtxt')}
@@ -219,27 +219,27 @@ def export_model(inputs):
 CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model}
 
 
-# --- Running them ----------------------------------------------------------
+# --- Runs ------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
 def injector(tmp_path_factory):
-  """A faults.Injector, or None where there is no compiler."""
+  """A faults.Injector, or None if there is no compiler."""
   root = tmp_path_factory.getbasetemp()
   return faults.Injector(tmp_path_factory.mktemp('injector'), root) if (
       faults.Injector.is_possible()) else None
 
 
 class Prepared:
-  """A case with what its runs start from, and what an untouched one leaves.
+  """A case with its start folder and the result of an undisturbed run.
 
   Attributes:
     case: the Case.
     template: pathlib.Path of the folder before a run.
-    untouched: faults.contents of the folder after it.
-    calls: list of the calls that an untouched run makes; see faults.Injector.
-    seconds: how long it takes.
-    size: bytes of the files after it.
+    untouched: faults.contents of the folder after an undisturbed run.
+    calls: list of the calls of an undisturbed run; see faults.Injector.
+    seconds: duration of that run.
+    size: bytes of its files.
   """
 
   def __init__(self, case, folder, injector):
@@ -299,7 +299,7 @@ class Prepared:
     assert process.returncode == 0, output + errors
 
   def contents(self, folder):
-    """Returns a folder's contents but for what differs in every run."""
+    """Returns a folder's contents, without files that differ in every run."""
     return {name: content for name, content in faults.contents(folder).items()
             if not re.match(self.case.own_names, name)}
 
@@ -320,7 +320,7 @@ class Prepared:
             if content is not None}
 
   def kill_at(self, folder, number):
-    """Runs until a call, counted from 1."""
+    """Runs until a call, counted from 1, and is killed there."""
     with self.counting(kill_at=number):
       process = self.start(folder)
       output, errors = scripts.output_of(process)
@@ -336,9 +336,9 @@ class Prepared:
     scripts.output_of(process)
 
   def failure(self, folder):
-    """Runs where that may fail; returns the line that says so, or ''.
+    """Runs the script, which may fail; returns the error line, or ''.
 
-    What was there is then as it was, and there is nothing else.
+    If it fails, the folder must be unchanged.
     """
     before = self.look(folder), self._files(folder)
     process = self.start(folder)
@@ -350,23 +350,23 @@ class Prepared:
     assert process.returncode > 0, output + errors
     lines = [line for line in errors.splitlines() if line.startswith('ERROR')]
     assert len(lines) == 1, errors
-    assert '.deeplab-' not in lines[0]  # a name that means nothing later
+    assert '.deeplab-' not in lines[0]  # the name of a temporary file
     after = self.look(folder), self._files(folder)
     assert after == before
     return lines[0]
 
   def check_rerun(self, folder, seen):
-    """Runs again; the folder is then as after an untouched run.
+    """Runs again; the folder must then equal that of an undisturbed run.
 
     Args:
-      folder: where a run was killed, or failed.
-      seen: what readers see there.
+      folder: folder in which a run was killed or failed.
+      seen: result of `look` there.
     """
     process = self.start(folder)
     output, errors = scripts.output_of(process)
     if process.returncode == 2 and seen == 'new' and self.case.refusal:
-      # Of a checkpoint only the state file was missing, or the removal of those
-      # that are too many: readers do without, and the next run sees to it.
+      # Only the state file was missing, or old checkpoints were left. Readers
+      # # do without the file, and the next save removes the checkpoints.
       assert self.case.refusal in errors
       assert not [name for name in self.contents(folder)
                   if re.search(r'\.deeplab-|\.tmp|tempstate', name)]
@@ -390,7 +390,7 @@ def environ(variables):
 
 @pytest.fixture(scope='module')
 def prepared(inputs, injector, tmp_path_factory):
-  """Function from the name of a case to its Prepared."""
+  """Returns a function that maps the name of a case to its Prepared."""
   found = {}
 
   def prepare(name):
@@ -407,7 +407,7 @@ def one(request, prepared):
 
 
 def drawn_calls(one):
-  """Draws calls to kill at: renames first, then what else changes a folder."""
+  """Draws calls to kill at: renames first, then the others."""
   numbers = list(range(1, len(one.calls) + 1))
   random.Random(1).shuffle(numbers)
   numbers.sort(key=lambda number: not (
@@ -416,15 +416,15 @@ def drawn_calls(one):
 
 
 def report(request, outcomes):
-  """Prints what came of each try, for pytest -s."""
+  """Prints the outcomes, for pytest -s."""
   print('{}: {}'.format(request.node.name, dict(collections.Counter(outcomes))))
 
 
 # --- Kills -----------------------------------------------------------------
 
 
-def test_a_killed_run_is_made_good_by_the_next_one(one, request):
-  """Two kills each: at a call, and then at some moment of the next run."""
+def test_a_run_after_a_kill_completes_the_result(one, request):
+  """Kills twice: at a call, and at some moment of the next run."""
   draws = random.Random(2)
   outcomes = []
   numbers = drawn_calls(one)
@@ -442,7 +442,7 @@ def test_a_killed_run_is_made_good_by_the_next_one(one, request):
 
 
 def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
-  """On a disk that is read-only, then on one that is full, or becomes so."""
+  """The disk is read-only, then full, then fills up during the run."""
   lines = []
   with faults.disk(tmp_path, 4 * one.size + (1 << 20)) as disk:
     if disk is None:
@@ -461,7 +461,7 @@ def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
 # --- A trainer that removes checkpoints ------------------------------------
 
 
-def test_eval_beside_a_trainer_that_keeps_one_checkpoint(inputs, tmp_path):
+def test_eval_runs_beside_a_trainer_that_removes_checkpoints(inputs, tmp_path):
   trainer = scripts.start(
       *train_words(inputs, 10 ** 6, '--max_checkpoints_to_keep=1'),
       cwd=str(tmp_path))

@@ -1,6 +1,6 @@
 """The workflow for GitHub runs the README's commands.
 
-It is read as text, because the tests have no parser of YAML.
+It is read as text, because no YAML parser is installed.
 """
 import re
 
@@ -14,7 +14,7 @@ def values_of(key):
   return re.findall(r'^ *(?:- )?{}: +(\S.*)$'.format(key), TEXT, re.M)
 
 
-def test_it_runs_the_commands_of_the_readme():
+def test_the_workflow_runs_the_readme_commands():
   hurry = readme.read('README.md').split('\n## ')[0]
   commands = [block.strip() for block in readme.code_blocks(hurry)
               if block.startswith('./')]
@@ -22,10 +22,10 @@ def test_it_runs_the_commands_of_the_readme():
   assert values_of('run') == commands
 
 
-def test_actions_are_pinned_and_environments_are_cached_by_what_makes_them():
+def test_actions_are_pinned_and_the_cache_key_covers_the_setup():
   assert all(re.match(r'actions/[a-z-]+@v\d+$', action)
              for action in values_of('uses'))
-  # One for the job, one for each command.
+  # One for the job, and one for each command.
   assert len(values_of('timeout-minutes')) == 3
   assert values_of('path') == ['.venvs']
   assert "hashFiles('requirements-*.txt', 'scripts/setup.sh')" in TEXT

@@ -402,7 +402,7 @@ def test_only_a_number_of_classes_that_is_given_can_contradict():
   assert parsed('--num_classes=9')['model_options'].num_classes == 9
 
 
-# --- What stands beside a file ---------------------------------------------
+# --- Descriptions beside files ---------------------------------------------
 
 
 def test_a_description_is_of_the_file_with_its_checksum(tmp_path):

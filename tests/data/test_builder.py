@@ -93,7 +93,7 @@ def names_of(paths):
   return [feature['image/filename'].decode() for feature in read(paths)]
 
 
-# --- What is written -------------------------------------------------------
+# --- Output ----------------------------------------------------------------
 
 
 def test_records_hold_the_files_as_they_are(folders):
@@ -229,7 +229,7 @@ def test_replaces_shards_of_another_count(folders):
                                    'train.json', 'val-00000-of-00002.tfrecord']
 
 
-# --- What is accepted ------------------------------------------------------
+# --- Accepted input --------------------------------------------------------
 
 
 def test_takes_images_of_any_spelling(folders):
@@ -338,7 +338,7 @@ def test_image_format_refuses_other_formats_by_content(
       folders.build(image_format=image_format)
 
 
-# --- What is refused -------------------------------------------------------
+# --- Refusals --------------------------------------------------------------
 
 
 def cut(path, length):
@@ -549,7 +549,7 @@ def test_a_full_disk_leaves_older_shards(folders, monkeypatch):
                     for name in folders.written()}
 
 
-# --- Both splits, or none --------------------------------------------------
+# --- Both splits at once ---------------------------------------------------
 
 
 @pytest.fixture

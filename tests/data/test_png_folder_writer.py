@@ -127,7 +127,7 @@ def test_pixels_are_the_reference_s(reference_dir, tmp_path):
   png_folder.check(png_folder.list_pairs(str(out)).pairs, (512, 512))
 
 
-# --- What is written -------------------------------------------------------
+# --- Output ----------------------------------------------------------------
 
 
 def test_numbers_follow_the_records(generate, tmp_path):
@@ -346,7 +346,7 @@ def test_a_listed_image_that_is_in_the_records_twice(generate, five, tmp_path):
       '1 of 1 listed images are more than once in the 3 records of val in ')
 
 
-# --- Folders in use, and runs that fail ------------------------------------
+# --- Folders in use and failing runs ---------------------------------------
 
 
 def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
@@ -461,7 +461,7 @@ def test_refusals_of_the_script(five, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-# --- For the MLPerf Mobile app ---------------------------------------------
+# --- Layout of the MLPerf Mobile app ---------------------------------------
 
 
 def test_the_app_pairs_images_with_their_own_labels(tmp_path, generate):
@@ -521,7 +521,7 @@ def values_of_app(folder):
           for path in sorted((folder / 'images').iterdir())]
 
 
-# --- What others have there ------------------------------------------------
+# --- Foreign files ---------------------------------------------------------
 
 
 def test_inputs_and_files_of_others_are_not_replaced(

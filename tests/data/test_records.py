@@ -203,7 +203,7 @@ def test_find_shards_refuses_a_missing_folder(tmp_path):
     records.find_shards(str(tmp_path / 'no'), 'val')
 
 
-# --- Described sets --------------------------------------------------------
+# --- Sets with a description -----------------------------------------------
 
 
 def build_val(folder):

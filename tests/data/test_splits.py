@@ -75,7 +75,7 @@ def assert_left_out(caplog, path, words):
     assert problem.startswith('{} '.format(number)) and wanted in problem
 
 
-# --- The form of a tf.Example ----------------------------------------------
+# --- Structure of a tf.Example ---------------------------------------------
 
 
 def varint(number):

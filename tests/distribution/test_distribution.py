@@ -1,4 +1,4 @@
-"""Tasks that train together: what is refused, who is missed, how they end."""
+"""Tests options, joining, heartbeat, launcher and end of distributed runs."""
 import contextlib
 import os
 import re
@@ -28,7 +28,7 @@ from tests import scripts
 TWO = ('127.0.0.1:4711', '127.0.0.1:4712')
 
 
-# --- What is refused -------------------------------------------------------
+# --- Refusals --------------------------------------------------------------
 
 
 @pytest.mark.parametrize('given, words', [
@@ -41,20 +41,20 @@ TWO = ('127.0.0.1:4711', '127.0.0.1:4712')
     ({'cluster': ('a:1', 'a:1')}, 'cluster=a:1,a:1: a:1 is there twice'),
     ({'num_clones': 0}, 'num_clones=0: expected a whole number from 1 to 64'),
 ], ids=str)
-def test_no_such_cluster(given, words):
+def test_invalid_clusters_are_refused(given, words):
   with pytest.raises(InputError) as error:
     options_lib.DistributionOptions(**given)
   assert words in str(error.value)
 
 
-def test_addresses_of_ipv6_are_taken():
+def test_ipv6_addresses_are_accepted():
   given = options_lib.DistributionOptions(
       cluster=('[::1]:4711', 'host-2.local:1'), num_clones=3)
   assert given.replicas == 6
 
 
 @pytest.mark.tf1
-def test_the_rewrite_of_a_whole_graph_is_refused(tmp_path):
+def test_contrib_quantization_with_replicas_is_refused(tmp_path):
   with pytest.raises(InputError, match='quantize_delay_step=0: the rewrite .*'
                      'add fake_quant=layers'):
     train_lib.train(
@@ -79,7 +79,7 @@ def test_a_port_in_use_is_named():
         pass
 
 
-def test_tasks_that_do_not_come_are_named(monkeypatch):
+def test_tasks_that_do_not_start_are_named(monkeypatch):
   monkeypatch.setattr(hosts_lib, '_JOIN_SECS', 0.1)
   addresses = ports.free_addresses(2)
   with pytest.raises(InputError, match='{}. did not start within'.format(
@@ -103,7 +103,7 @@ def test_a_port_of_another_service_is_refused():
 @pytest.mark.modern
 @pytest.mark.tf1
 def test_tasks_with_other_options_are_named():
-  """Two servers of this process; all find the same task."""
+  """Both servers run in this process, and find the same mismatch."""
   addresses = ports.free_addresses(2)
 
   def join(task):
@@ -127,7 +127,7 @@ def test_tasks_with_other_options_are_named():
                   'same in all tasks'.format(addresses[1])] * 2
 
 
-def test_hosts_compare_what_decides_a_step_and_no_folders():
+def test_hosts_compare_options_of_a_step_but_not_folders():
   fields = {name for cls in (
       options_lib.DatasetOptions, options_lib.PreprocessOptions,
       options_lib.TrainOptions) for name in cls._fields}
@@ -136,14 +136,14 @@ def test_hosts_compare_what_decides_a_step_and_no_folders():
               'training_number_of_steps'} & set(train_lib._OF_ONE_TASK)
 
 
-# --- Who reads what --------------------------------------------------------
+# --- Sharing data ----------------------------------------------------------
 
 
 @pytest.mark.tf1
 @pytest.mark.modern
 @pytest.mark.slow
 def test_hosts_share_the_batches_of_a_single_run(tmp_path):
-  """Disjoint, together the whole, in its order; also after a resume."""
+  """Their batches are disjoint, complete and in order, also after a resume."""
   resuming.make_records(str(tmp_path))
   options = options_lib.DatasetOptions(
       str(tmp_path), 'train', batch_size=4, seed=3)
@@ -164,11 +164,11 @@ def test_hosts_share_the_batches_of_a_single_run(tmp_path):
   assert [one + two for one, two in zip(*halves)] == whole
 
 
-# --- Watch -----------------------------------------------------------------
+# --- Heartbeat -------------------------------------------------------------
 
 
 @pytest.fixture
-def quick_watch(monkeypatch):
+def quick_heartbeat(monkeypatch):
   monkeypatch.setattr(heartbeat, '_INTERVAL_SECS', 0.02)
   monkeypatch.setattr(heartbeat, '_ANSWER_SECS', 0.05)
 
@@ -178,7 +178,7 @@ SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class Server:
-  """Greets everyone who connects, as TensorFlow's does, until it is silent."""
+  """Greets every client as TensorFlow's server does, until it is silent."""
 
   def __init__(self, greeting=SETTINGS, before=lambda: None):
     """Starts it.
@@ -196,7 +196,7 @@ class Server:
     threading.Thread(target=self._greet, daemon=True).start()
 
   def _greet(self):
-    with contextlib.suppress(OSError):  # closed
+    with contextlib.suppress(OSError):  # the socket is closed
       while True:
         connection, _ = self._listener.accept()
         if not self.is_silent:
@@ -204,12 +204,12 @@ class Server:
           connection.send(self._greeting)
 
   def close(self):
-    # Closing alone would leave it to the thread that waits for a connection.
+    # close() alone would leave the thread waiting for a connection.
     self._listener.shutdown(socket.SHUT_RDWR)
     self._listener.close()
 
 
-def test_a_watch_says_which_task_is_lost(quick_watch):
+def test_a_heartbeat_names_the_lost_task(quick_heartbeat):
   listeners = [Server() for _ in range(3)]
   addresses = [one.address for one in listeners]
   losses, called = [], threading.Event()
@@ -225,7 +225,7 @@ def test_a_watch_says_which_task_is_lost(quick_watch):
   listeners[1].close()
 
 
-def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
+def test_a_stopped_heartbeat_reports_no_loss(quick_heartbeat):
   listener = Server()
   addresses = ['127.0.0.1:1', listener.address]
   losses = []
@@ -237,7 +237,7 @@ def test_a_watch_that_is_stopped_misses_no_one(quick_watch):
   assert not losses
 
 
-def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
+def test_a_silent_task_is_lost_after_a_timeout(quick_heartbeat, monkeypatch):
   server = Server()
   losses, called = [], threading.Event()
   watched = heartbeat.Heartbeat(
@@ -251,7 +251,7 @@ def test_silence_is_a_loss_only_after_a_while(quick_watch, monkeypatch):
   server.close()
 
 
-def test_all_tasks_are_asked_at_the_same_time():
+def test_all_tasks_are_probed_at_the_same_time():
   """No server answers before every server has been asked."""
   hosts = 20
   all_asked = threading.Barrier(hosts)
@@ -274,7 +274,7 @@ def script(folder, text):
   return str(path)
 
 
-def test_the_launcher_shows_all_tasks_and_gives_each_its_own(tmp_path, capsys):
+def test_the_launcher_labels_the_output_of_each_task(tmp_path, capsys):
   path = script(tmp_path, 'print(sys.argv[1:-2], sys.argv[-2], task)\n'
                 'sys.stderr.write("warned\\n")\n')
   assert launch_local.run(path, ['--a=1', 'b'], 2) is None
@@ -292,16 +292,16 @@ def test_the_launcher_shows_all_tasks_and_gives_each_its_own(tmp_path, capsys):
     ('sys.exit(7 if task else 0)', 'task 1 ended with status 7'),
     ('import os; os.kill(os.getpid(), 9) if task else None',
      'task 1 was ended by SIGKILL'),
-    # The other one, which does not notice, is ended too.
+    # The launcher also ends the other task, which does not notice.
     ('sys.exit(3) if task else time.sleep(600)', 'task 1 ended with status 3'),
 ])
-def test_the_launcher_ends_with_the_first_failure(
+def test_the_launcher_ends_all_tasks_after_the_first_failure(
     tmp_path, text, words, monkeypatch):
   monkeypatch.setattr(launch_local, '_NOTICE_SECS', 0.2)
   assert str(launch_local.run(script(tmp_path, text), [], 2)) == words
 
 
-def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
+def test_the_launcher_forwards_a_signal_and_waits(tmp_path, capsys):
   path = script(
       tmp_path, 'def end(*unused):\n'
       '  print("saved"); sys.exit(143)\n'
@@ -324,7 +324,7 @@ def test_the_launcher_passes_a_signal_on_and_waits(tmp_path, capsys):
       '[0] saved', '[1] saved']
 
 
-def test_tasks_of_a_launcher_that_is_killed_save_and_end(tmp_path):
+def test_tasks_save_and_end_if_their_launcher_is_killed(tmp_path):
   path = script(
       tmp_path, 'def end(*unused):\n'
       '  open("saved-{}".format(task), "w").close()\n'
@@ -359,11 +359,11 @@ def test_the_launcher_refuses(words, expected):
 
 @contextlib.contextmanager
 def waiting(seconds, text):
-  """Context of a process that can wait for ever, in C, as for other tasks.
+  """Starts a process that waits for ever in C code, as for other tasks.
 
   Args:
-    seconds: that it gets to act on a signal.
-    text: what it does once it has said so, as a part of its program.
+    seconds: its time to act on a signal.
+    text: source to run after it prints that it waits.
   """
   process = subprocess.Popen([
       sys.executable, '-c', """
@@ -385,7 +385,7 @@ with signals.heard_while_waiting(lambda number: os._exit(100 + number)):
     process.communicate()
 
 
-def test_the_second_signal_ends_what_waits_for_ever():
+def test_a_second_signal_ends_a_process_that_waits_for_ever():
   with waiting(0.2, '  lock(mutex)') as process:
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -394,7 +394,7 @@ def test_the_second_signal_ends_what_waits_for_ever():
     assert process.wait(30) == 100 + signal.SIGTERM
 
 
-def test_signals_that_are_acted_on_end_nothing():
+def test_handled_signals_do_not_end_the_process():
   text = ('  for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n'
           'sys.exit(signal.set_wakeup_fd(-1) != -1)')
   with waiting(60, text) as process:
@@ -444,9 +444,9 @@ def until(process, pattern):
 
 
 @pytest.mark.extended
-@pytest.mark.tf1  # in which a task waits for ever for another that is gone
-def test_two_tasks_stop_die_and_resume_together(tmp_path):
-  """A signal to task 1; then task 1 is killed; then one process goes on."""
+@pytest.mark.tf1  # here a task waits for ever for a lost one
+def test_two_tasks_stop_and_resume_together(tmp_path):
+  """Task 1 gets a signal; task 1 is killed; one process continues alone."""
   resuming.make_records(str(tmp_path))
   process = started(tmp_path, 10 ** 6)
   until(process, r'\[0\].* step 3/')
@@ -481,20 +481,20 @@ def test_two_tasks_stop_die_and_resume_together(tmp_path):
       '--train_logdir={}'.format(tmp_path / 'log'),
       '--training_number_of_steps={}'.format(reached + 1), *ARGUMENTS)
   assert 'RESUMING from step {}'.format(reached) in output.stderr
-  # One process saves the variables that several have saved.
+  # One process saves the same variables as several.
   names = [set(tf.train.NewCheckpointReader(str(
       tmp_path / 'log' / 'model.ckpt-{}'.format(step))
   ).get_variable_to_shape_map()) for step in (reached, reached + 1)]
   assert names[0] == names[1]
 
 
-# --- The commands of docs/scaling.md ---------------------------------------
+# --- Commands of docs/scaling.md -------------------------------------------
 
 
 @pytest.mark.extended
 @pytest.mark.modern
-def test_commands_of_the_docs_run(tmp_path):
-  """As they are written there, with smaller numbers."""
+def test_commands_of_scaling_md_run(tmp_path):
+  """Runs them as documented, with smaller numbers."""
   resuming.make_records(str(tmp_path))
   smaller = (
       ('512,512', '65,65'), ('size=8', 'size=4'), ('--train_crop',

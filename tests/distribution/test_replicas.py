@@ -1,6 +1,6 @@
-"""One batch over replicas, on devices and hosts, gives what one device gives.
+"""Replicas on several devices and hosts compute what one device computes.
 
-Hosts are servers of this process, each with a thread that runs its session.
+Hosts are servers in this process; each has a thread that runs its session.
 """
 import concurrent.futures
 
@@ -33,18 +33,18 @@ OPTIONS = options_lib.TrainOptions(
 RANDOM = np.random.RandomState(5)
 PICTURES = RANDOM.uniform(0, 255, [IMAGES, CROP, CROP, 3]).astype(np.float32)
 LABELS = RANDOM.randint(1, 32, [IMAGES, CROP, CROP, 1], np.int32)
-# Replicas have other numbers of pixels that count, one of them nearly none.
+# The number of valid pixels differs between replicas; one has almost none.
 LABELS[0, :16] = LABELS[1, 4:] = LABELS[2, :, 1:] = LABELS[3, 2:] = 0
 
 
 def of_all_hosts(build, hosts=1, clones=1):
-  """Returns what every host gives, in their order.
+  """Returns the results of all hosts, in order.
 
   Args:
     build: function of a SingleHost or MultiHost that builds a graph, and
       returns a function of a session.
     hosts: number of hosts.
-    clones: number of replicas of each host.
+    clones: number of replicas on each host.
   """
   addresses = ports.free_addresses(hosts) if hosts > 1 else ()
 
@@ -96,7 +96,7 @@ def few_blocks(monkeypatch):
         quantize_delay_step=0, fake_quant=options_lib.LAYERS), OPTIONS,
                  ((2, 2),), marks=pytest.mark.extended, id='qat'),
 ])  # splits: pairs of hosts and clones
-def test_replicas_compute_what_the_whole_batch_does(
+def test_replicas_match_one_device_with_the_whole_batch(
     model, options, splits, few_blocks):
   [(whole_losses, whole)] = of_all_hosts(steps(model, options))
   assert len(set(whole_losses)) == STEPS
@@ -109,13 +109,13 @@ def test_replicas_compute_what_the_whole_batch_does(
         np.testing.assert_allclose(
             variables[name], expected, rtol=0, err_msg=name,
             atol=1e-5 * max(1, np.abs(expected).max()))
-    # All hosts go on from the same weights, to the last bit.
+    # All hosts have the same weights, to the last bit.
     for name in whole:
       np.testing.assert_array_equal(
           results[0][1][name], results[-1][1][name], err_msg=name)
 
 
-def test_a_replica_with_few_pixels_has_little_weight():
+def test_replicas_are_weighted_by_their_valid_pixels():
   logits = np.zeros([2, 1, 4, 3], np.float32)
   logits[1, ..., 1] = 5
   labels = np.array([[[[1], [0], [0], [0]]], [[[2], [2], [2], [2]]]], np.int32)
@@ -132,8 +132,8 @@ def test_a_replica_with_few_pixels_has_little_weight():
 
 
 @pytest.mark.parametrize('hosts, clones', [(1, 2), (2, 1)])
-def test_statistics_of_a_batch_are_the_mean_of_its_replicas(hosts, clones):
-  """And so the moving averages of all hosts are the same."""
+def test_batch_statistics_are_averaged_over_replicas(hosts, clones):
+  """So the moving averages of all hosts are equal."""
   inputs = np.arange(4, dtype=np.float32).reshape([4, 1, 1, 1])
   decay = 0.75
 
@@ -158,7 +158,7 @@ def test_statistics_of_a_batch_are_the_mean_of_its_replicas(hosts, clones):
     assert found == pytest.approx((1 - decay) * np.mean([0.5, 2.5]))
 
 
-def test_dropout_draws_for_the_whole_batch():
+def test_replicas_share_the_dropout_of_the_whole_batch():
   def draws(host):
     replicas = host.replicas()
     drawn = [replica.random_uniform(
@@ -172,7 +172,7 @@ def test_dropout_draws_for_the_whole_batch():
   np.testing.assert_array_equal(np.concatenate(halves), whole)
 
 
-def test_sums_have_all_members_and_keep_shapes_and_types():
+def test_all_reduce_sums_keep_shapes_and_types():
   def build(unused_host):
     sums = []
     for member in range(2):
@@ -182,7 +182,7 @@ def test_sums_have_all_members_and_keep_shapes_and_types():
             members=2, group=collectives.REPLICAS, instance_key=key)
                      for key, (dtype, values) in enumerate((
                          (tf.float32, ([[1.5, 2]], 3.0)),
-                         # Beyond what a float32 holds.
+                         # A float32 cannot represent this.
                          (tf.int64, ([2 ** 55 + 1], [[0]]))), start=1)])
     return lambda session: session.run(sums)
 
@@ -195,7 +195,7 @@ def test_sums_have_all_members_and_keep_shapes_and_types():
     assert zero.shape == (1, 1)
 
 
-def test_an_only_replica_leaves_the_graph_as_it_is(few_blocks):
+def test_a_single_replica_adds_nothing_to_the_graph(few_blocks):
   with tf.Graph().as_default() as graph:
     step_lib.build_step(
         tf.constant(PICTURES), tf.constant(LABELS), MODEL, OPTIONS)

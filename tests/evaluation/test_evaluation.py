@@ -139,7 +139,7 @@ def events_of(folder):
           for event in tf.train.summary_iterator(path)]
 
 
-# --- What was evaluated already --------------------------------------------
+# --- Cached evaluations ----------------------------------------------------
 
 
 def test_the_report_of_an_evaluated_checkpoint_is_given_again(

@@ -201,7 +201,7 @@ def test_outputs_are_tried_and_named(tmp_path):
   assert sorted(os.listdir(str(tmp_path))) == ['file', 'log', 'pictures', 'vis']
 
 
-# --- The table of stages ---------------------------------------------------
+# --- The stage table -------------------------------------------------------
 
 
 def test_the_script_compares_stages(tmp_path):

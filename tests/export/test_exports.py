@@ -201,7 +201,7 @@ def test_bad_formats_are_refused(tmp_path):
                        'frozen_graph, saved_model or onnx')
 
 
-# --- SavedModels of others -------------------------------------------------
+# --- Foreign SavedModels ---------------------------------------------------
 
 
 def small_graph(add=None):
@@ -505,7 +505,7 @@ def test_the_examples_of_the_documentation_run(deep, tmp_path, monkeypatch):
     assert found['labels'].dtype == np.int32
 
 
-# --- ONNX files of others --------------------------------------------------
+# --- Foreign ONNX files ----------------------------------------------------
 
 
 def onnx_of(change):

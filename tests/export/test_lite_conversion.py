@@ -291,7 +291,7 @@ def test_inputs_and_files_of_others_are_not_replaced(tmp_path):
     convert(str(path), tmp_path / 'x.tflite')
 
 
-# --- After training --------------------------------------------------------
+# --- Post-training quantization --------------------------------------------
 
 
 def quantize(graph, folder, out, **arguments):

@@ -1,4 +1,4 @@
-"""Any command line gives options, or one line that says why not."""
+"""Any command line gives options or a one-line error."""
 from absl import flags
 from hypothesis import strategies
 import pytest

@@ -1,4 +1,4 @@
-"""Scores of any picture, against counting one pixel after the other."""
+"""Compares scores with counting one pixel after the other."""
 import math
 
 from hypothesis import strategies

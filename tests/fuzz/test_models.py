@@ -1,6 +1,6 @@
-"""Damaged and hostile models: read, or refused in a line; nothing else.
+"""Damaged and hostile models are read, or refused in one line.
 
-Graphs go as far as TensorFlow's loading of them, if they pass the checks.
+Graphs that pass the checks are also loaded by TensorFlow.
 """
 import functools
 import os
@@ -21,13 +21,13 @@ from tests.test_security import make_graph
 pytestmark = [
     pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern, pytest.mark.slow]
 
-# A file of some kilobytes has no use for more than this.
+# Memory that reading a file of some kilobytes may take.
 MOST_BYTES = 2 ** 26
 
 
 @strategies.composite
 def damaged(draw, content):
-  """Draws bytes that differ from these in a few places."""
+  """Draws bytes that differ from `content` in a few places."""
   content = bytearray(content)
   place = strategies.integers(0, len(content) - 1)
   for _ in range(draw(strategies.integers(1, 4))):
@@ -38,7 +38,7 @@ def damaged(draw, content):
     elif kind == 'byte':
       content[start % len(content)] = draw(strategies.integers(0, 255))
     elif kind == 'number':
-      # Where offsets and lengths are, at whole multiples of their size.
+      # Offsets and lengths are at multiples of their size.
       content[start // 4 * 4:start // 4 * 4 + 4] = draw(
           strategies.integers(0, 2 ** 32 - 1) | strategies.sampled_from(
               [0, 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1])).to_bytes(4, 'little')
@@ -58,7 +58,7 @@ def damaged(draw, content):
 
 
 def bounded(test):
-  """Fails a test that takes much memory, for a moment even."""
+  """Fails a test whose peak memory is high."""
   @functools.wraps(test)
   def measured(*arguments, **keywords):
     tracemalloc.start()
@@ -88,7 +88,7 @@ def test_tflite_models(content):
 
 
 def changed(net):
-  """A graph of some more operators, whose attributes and inputs are checked."""
+  """Adds operators whose attributes and inputs are checked."""
   net = tf.nn.relu6(tf.nn.depthwise_conv2d(
       net, tf.ones([3, 3, 3, 1]), [1, 2, 2, 1], 'SAME'))
   net = tf.image.resize_bilinear(net, [9, 9], align_corners=True)
@@ -101,7 +101,7 @@ def changed(net):
 
 
 def load(path, content):
-  """Reads a graph and has TensorFlow load it; InputError names the file."""
+  """Reads a graph and loads it in TensorFlow; InputError names the file."""
   path.write_bytes(content)
   try:
     graph_def = frozen_graph.read_graph_def(str(path))
@@ -121,13 +121,13 @@ OPERATORS = sorted(frozen_graph._OPERATORS)
 
 
 @fuzz.given(content=damaged(SERIALIZED), examples=150)
-def test_frozen_graphs_of_damaged_bytes(path, content):
+def test_frozen_graphs_with_damaged_bytes(path, content):
   load(path, content)
 
 
 @strategies.composite
 def rewired(draw):
-  """Draws a graph whose nodes are of other kinds, inputs and attributes."""
+  """Draws a graph with other operators, inputs and attributes."""
   graph_def = type(GRAPH)()
   graph_def.CopyFrom(GRAPH)
   any_node = strategies.sampled_from(list(graph_def.node))
@@ -171,6 +171,6 @@ def rewired(draw):
 
 
 @fuzz.given(content=rewired(), examples=150)
-def test_frozen_graphs_of_other_nodes(path, content):
+def test_frozen_graphs_with_other_nodes(path, content):
   load(path, content)
   assert os.path.exists(str(path))

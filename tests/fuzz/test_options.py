@@ -1,4 +1,4 @@
-"""Any JSON, and anything else, where the suite reads JSON of its own."""
+"""Any JSON, and anything else, in place of the suite's own JSON files."""
 import json
 import math
 
@@ -27,7 +27,7 @@ VALUES = strategies.recursive(
 
 
 def almost(content):
-  """Strategy of dicts like this one, of which some values are others."""
+  """Returns a strategy of dicts with some values of `content` replaced."""
   return strategies.builds(
       lambda changes, left_out: dict(
           {name: value for name, value in content.items()
@@ -38,7 +38,7 @@ def almost(content):
 
 
 def files(*contents):
-  """Strategy of the bytes of files that hold such values."""
+  """Returns a strategy of the bytes of files with such values."""
   values = strategies.one_of(VALUES, *contents)
   texts = values.map(json.dumps)
   cut = strategies.builds(lambda text, length: text[:length], texts,
@@ -68,7 +68,7 @@ def test_options_of_a_model(folder, content):
   except InputError:
     return
   assert optimizer in (None, 'adam', 'momentum')
-  # What is valid is written and read as it is.
+  # Valid options are written and read back unchanged.
   compatibility.write_options(
       str(folder), model_options, optimizer=optimizer, recipe=recipe)
   assert compatibility.read_options(str(folder)) == (

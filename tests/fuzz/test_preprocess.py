@@ -1,4 +1,4 @@
-"""Sizes of any image after resizing, against exact fractions and the graph."""
+"""Sizes of any image after resizing, against fractions and the graph."""
 from fractions import Fraction
 
 from hypothesis import strategies
@@ -16,7 +16,7 @@ SIDES = strategies.one_of(strategies.integers(1, 4000),
 
 @strategies.composite
 def resizings(draw, largest):
-  """Draws PreprocessOptions that are in use; None where they contradict."""
+  """Draws PreprocessOptions in use, or None if they contradict each other."""
   least = draw(strategies.integers(1, largest))
   try:
     return PreprocessOptions(
@@ -29,11 +29,11 @@ def resizings(draw, largest):
 
 
 def exact_sides(height, width, options):
-  """What the sides are before they are rounded down, as fractions."""
+  """Returns the sides before rounding down, as fractions."""
   scale = Fraction(options.min_resize_value, min(height, width))
   limit, factor = options.max_resize_value, options.resize_factor
   if limit is not None:
-    # The largest multiple of the factor, plus one, that is within the limit.
+    # The largest multiple of the factor, plus one, within the limit.
     while factor and (limit - 1) % factor:
       limit -= 1
     if int(max(height, width) * scale) > limit:
@@ -42,7 +42,7 @@ def exact_sides(height, width, options):
 
 
 @fuzz.given(SIDES, SIDES, resizings(2000), examples=150)
-def test_the_size_is_that_of_exact_arithmetic(height, width, options):
+def test_the_size_matches_exact_arithmetic(height, width, options):
   if options is None:
     return
   sizes = preprocess.resized_size_of(height, width, options)
@@ -51,7 +51,7 @@ def test_the_size_is_that_of_exact_arithmetic(height, width, options):
   assert limit is None or max(sizes) <= limit
   for size, exact in zip(sizes, exact_sides(height, width, options)):
     assert size >= 1 and (size - 1) % factor == 0
-    # float32 may be on the other side of a whole number that is this near.
+    # float32 may round such values to the other side of a whole number.
     margin = exact / 10 ** 6
     candidates = {max(1, int(side)) for side in (
         exact - margin, exact, exact + margin)}
@@ -60,7 +60,7 @@ def test_the_size_is_that_of_exact_arithmetic(height, width, options):
 
 @fuzz.given(strategies.integers(1, 40), strategies.integers(1, 40),
             resizings(40), examples=40)
-def test_the_graph_makes_images_of_that_size(height, width, options):
+def test_the_graph_resizes_to_the_same_size(height, width, options):
   if options is None:
     return
   with tf.Graph().as_default(), tf.Session() as session:

@@ -1,6 +1,6 @@
-"""Shards that were damaged anywhere: the same elements, or a line with a name.
+"""Damaged shards give the same elements, or an error that names the shard.
 
-On TensorFlow 1.15, what Python lets pass in error ends the process.
+On TensorFlow 1.15, damage that Python does not notice ends the process.
 """
 import contextlib
 import os
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = [record_sets.example(number) for number in range(3)]
 CROP = PreprocessOptions(crop_size=(6, 8))
-# Fewer than that many bytes into each record, where its form is.
+# Bytes at the start of each record, which describe its structure.
 HEAD = 80
 
 DECODER = decoding.Decoder()
 
-# Where, and what is put there in place of how many bytes.
+# (position, number of bytes to remove, bytes to insert).
 EDITS = strategies.lists(strategies.tuples(
     strategies.floats(0, 1), strategies.integers(0, 40),
     strategies.binary(max_size=20)), min_size=1, max_size=3)
@@ -52,7 +52,7 @@ def flipped(data, bits):
 
 @strategies.composite
 def damaged(draw, data):
-  """Draws the bytes with some flipped, cut out, put in, or the end cut off."""
+  """Draws bytes with flips, deletions and insertions, or a missing end."""
   if draw(strategies.booleans()):
     return flipped(data, draw(strategies.sets(
         strategies.integers(0, 8 * len(data) - 1), min_size=1, max_size=4)))
@@ -62,7 +62,7 @@ def damaged(draw, data):
 
 
 def described_set():
-  """Returns the shard's name, and the content of all files of a set by name."""
+  """Returns a shard's name and the files of its set, by name."""
   with tempfile.TemporaryDirectory() as folder:
     path, = records.write_shards(output_dir=folder, split='val', shards=[
         map(tf.train.Example.FromString, EXAMPLES)])
@@ -83,7 +83,7 @@ def val_of(folder, **options):
 
 @contextlib.contextmanager
 def set_with(content):
-  """Context with a folder of a described set whose shard is replaced."""
+  """Yields a folder of a described set with the shard replaced."""
   with tempfile.TemporaryDirectory() as folder:
     for name, found in dict(FILES, **{SHARD_NAME: content}).items():
       with open(os.path.join(folder, name), 'wb') as out:
@@ -92,10 +92,10 @@ def set_with(content):
 
 
 def in_a_set(read, content):
-  """Calls a function with a folder of a described set whose shard is replaced.
+  """Calls a function with such a folder.
 
   Returns:
-    What it returned; None where it refused, which names the shard.
+    Its result, or None if it refused the shard by name.
   """
   with set_with(content) as folder:
     try:
@@ -118,7 +118,7 @@ EXPECTED = []
 
 
 def assert_expected(found, numbers):
-  """Holds elements against those of an undamaged shard, by number."""
+  """Compares elements with those of an undamaged shard, by number."""
   if not EXPECTED:
     EXPECTED.extend(in_a_set(lambda folder: elements(val_of(folder)), SHARD))
   assert len(found) == len(numbers)
@@ -127,7 +127,7 @@ def assert_expected(found, numbers):
       np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_not_damaged_is_read():
+def test_undamaged_shards_are_read():
   """Otherwise the tests below would show nothing."""
   found = in_a_set(lambda folder: elements(val_of(folder)), SHARD)
   assert [name for name, _, _ in found] == [
@@ -136,20 +136,20 @@ def test_what_is_not_damaged_is_read():
 
 
 @fuzz.given(damaged(SHARD), examples=15)
-def test_elements_are_the_same_or_refused(content):
+def test_elements_are_unchanged_or_refused(content):
   found = in_a_set(lambda folder: elements(val_of(folder)), content)
   if found is not None:
     assert_expected(found, range(3))
 
 
 @fuzz.given(damaged(SHARD), examples=15)
-def test_elements_that_are_not_left_out_are_the_same(content):
+def test_elements_that_are_not_skipped_are_unchanged(content):
   with set_with(content) as folder:
     options = val_of(folder, on_bad_record='skip')
     try:
       split, found = splits.open_split(options), elements(options)
     except InputError as error:
-      # Nothing is left, or it is no shard of this set.
+      # Nothing is left, or it is not a shard of this set.
       assert 'can be used' in str(error) or 'run build_ade20k_data.py' in (
           str(error))
       return
@@ -159,10 +159,10 @@ def test_elements_that_are_not_left_out_are_the_same(content):
 
 @fuzz.given(data=strategies.one_of(
     damaged(EXAMPLES[0]), strategies.binary(max_size=100),
-    # In the frame of the example, not in the pixels.
+    # Damage in the structure of the example, not in the pixels.
     damaged(EXAMPLES[0][:HEAD]).map(lambda head: head + EXAMPLES[0][HEAD:])),
             examples=400)
-def test_data_of_any_form_are_decoded_or_refused(data):
+def test_any_data_is_decoded_or_refused(data):
   try:
     DECODER.check(data)
   except InputError as error:
@@ -170,8 +170,8 @@ def test_data_of_any_form_are_decoded_or_refused(data):
 
 
 @fuzz.given(damaged(EXAMPLES[1]), examples=15)
-def test_examples_of_others_are_read_or_refused(data):
-  """With checksums that are right, whatever the data are."""
+def test_damaged_examples_with_right_checksums_are_read_or_refused(data):
+  """Checksums are right here, whatever the data."""
   def read(folder):
     record_sets.write(folder + '/val-00000-of-00001.tfrecord',
                       [EXAMPLES[0], data, EXAMPLES[2]])

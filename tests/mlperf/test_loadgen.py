@@ -230,7 +230,7 @@ def test_the_network_of_a_checkpoint_is_as_large_as_the_images(
   assert np.count_nonzero(np.sum(report['confusion_matrix'], axis=0)) == 1
 
 
-# --- What goes wrong -------------------------------------------------------
+# --- Failures --------------------------------------------------------------
 
 
 @needs_loadgen

@@ -1,4 +1,4 @@
-"""The network against the reference's golden outputs, and against itself."""
+"""Tests the network against the reference's golden outputs."""
 import json
 import os
 import types
@@ -27,7 +27,7 @@ TINY = PUBLISHED._replace(crop_size=(33, 33))
 
 
 def close(actual, expected, tolerance=processors.BOUNDS['logits']):
-  """Largest difference relative to the largest expected value."""
+  """Returns the largest difference relative to the largest expected value."""
   expected = np.asarray(expected, np.float64)
   np.testing.assert_allclose(
       actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
@@ -103,12 +103,12 @@ def test_quantized_logits_match_the_reference(implementation, reference_dir):
     close(logits.mean((0, 1, 2)), golden['logits_mean'], 1e-5)
   distance = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
   assert distance <= processors.BOUNDS['quantized_logits']
-  # Logits are rounded to 255 steps of the range that they were given, [-4, 6].
+  # Logits are rounded to 255 steps of their range, [-4, 6].
   steps = logits / (10 / 255.0)
   np.testing.assert_allclose(steps, np.round(steps), atol=2e-3)
 
 
-def test_variables_and_regularized_weights_are_the_published_ones(golden_dir):
+def test_variables_and_regularized_weights_match_the_published_ones(golden_dir):
   with open(os.path.join(golden_dir, 'variables_float.json')) as content:
     published = {entry['name']: entry['shape'] for entry in json.load(content)
                  if not entry['name'].endswith(
@@ -129,7 +129,7 @@ def test_variables_and_regularized_weights_are_the_published_ones(golden_dir):
 
 @pytest.mark.slow
 def test_features_at_all_output_strides_agree():
-  """Dense features, thinned out, are the features at the nominal stride."""
+  """Subsampled dense features are the features at the nominal stride."""
   image = np.random.RandomState(0).uniform(-1, 1, [1, 65, 65, 3])
   features = {}
   for stride in options.OUTPUT_STRIDES:
@@ -145,8 +145,8 @@ def test_features_at_all_output_strides_agree():
   assert np.abs(features[32]).max() > 0.1
 
 
-def test_labels_resized_after_the_arg_max_are_nearest_neighbours():
-  # Smaller than ModelOptions allow.
+def test_labels_are_resized_by_nearest_neighbour_after_the_arg_max():
+  # ModelOptions does not allow a crop this small.
   model = types.SimpleNamespace(prediction_with_upsampled_logits=False,
                                 crop_size=(3, 3))
   corners = np.eye(32, dtype=np.float32)[np.array([[5, 6], [7, 8]])][np.newaxis]
@@ -158,8 +158,8 @@ def test_labels_resized_after_the_arg_max_are_nearest_neighbours():
   assert set(labels.ravel()) <= {5, 6, 7, 8}
 
 
-def test_predictions_align_no_corners():
-  """The middle of three pixels lies two thirds of the way, not half of it."""
+def test_predictions_are_resized_without_aligned_corners():
+  """Aligned corners would put the middle pixel at 1/2, not at 2/3."""
   coarse = np.zeros([1, 1, 2, 32])
   coarse[0, 0, :, 5] = [1, 0]
   coarse[0, 0, :, 6] = [0, 0.9]
@@ -221,18 +221,18 @@ def test_batch_norm_decay_is_used_in_training(shallow):
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     rates = session.run([
         update.op.inputs[1].op.inputs[1] for update in updates])
-  # The backbone keeps its own, 0.997.
+  # The backbone keeps its own decay, 0.997.
   assert {round(float(rate), 4) for rate in rates} == {0.003, 0.5}
 
 
-def test_decoder_output_as_logits_has_no_logits_layer(shallow):
+def test_decoder_output_is_logits_removes_the_logits_layer(shallow):
   model = TINY._replace(decoder_output_is_logits=True)
   with tf.Graph().as_default():
     logits = deeplab_v3.logits(tf.zeros([1, 33, 33, 3]), model)
     names = [v.op.name for v in tf.global_variables()]
   assert logits.shape.as_list() == [1, 9, 9, 32]
   assert not [name for name in names if name.startswith('logits')]
-  # Linear at the end: logits may be negative.
+  # No activation follows, because logits may be negative.
   assert logits.op.type == 'BiasAdd'
 
 
@@ -244,7 +244,7 @@ def test_decoder_output_as_logits_has_no_logits_layer(shallow):
     ({'decoder_output_is_logits': True, 'decoder_output_stride': ()},
      'decoder_output_is_logits'),
 ], ids=str)
-def test_options_that_make_no_network_are_refused(change, words):
+def test_invalid_model_options_are_refused(change, words):
   with pytest.raises(InputError, match=words):
     TINY._replace(**change)
 
@@ -262,7 +262,7 @@ def test_scale_dimension(side, stride, expected):
   assert layers.scale_dimension(side, 1.0 / stride) == expected
 
 
-def test_dropout_drops_in_training_only():
+def test_dropout_is_only_active_in_training():
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(0)
     kept = layers.dropout(tf.ones([100, 100]), keep_probability=0.9,
@@ -277,8 +277,8 @@ def test_dropout_drops_in_training_only():
 
 @pytest.mark.parametrize('fake_quant', [
     None, fake_quant_lib.FakeQuant(is_training=True)])
-def test_a_seed_says_what_dropout_drops(fake_quant):
-  """Unlike a seed of the graph's, whatever was drawn before it."""
+def test_dropout_depends_only_on_its_seed(fake_quant):
+  """The result does not depend on earlier draws."""
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
     dropped = layers.dropout(
@@ -293,7 +293,7 @@ def test_a_seed_says_what_dropout_drops(fake_quant):
 
 
 @pytest.mark.slow
-def test_probabilities_are_averaged_over_scales_not_logits(shallow):
+def test_probabilities_and_not_logits_are_averaged_over_scales(shallow):
   scales = (0.5, 1.5)
   model = TINY._replace(crop_size=(65, 65))
   image = np.random.RandomState(1).uniform(-1, 1, [1, 65, 65, 3])
@@ -320,7 +320,7 @@ def test_probabilities_are_averaged_over_scales_not_logits(shallow):
   wanted, unwanted = [
       sums.argmax(axis=3) for sums in (probabilities, sum(outputs))]
   assert (labels == wanted).mean() > 0.999
-  # Where the two rules differ, it is the first one that counts.
+  # Where the two rules differ, the labels must follow the first one.
   differ = wanted != unwanted
   assert differ.sum() > 20
   assert (labels == wanted)[differ].mean() > 0.9

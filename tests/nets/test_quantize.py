@@ -1,10 +1,9 @@
-"""Tests of the two implementations of fake quantization, side by side.
+"""Compares the two implementations of fake quantization.
 
-The rewrite of tf.contrib.quantize is the reference, the layers replace it where
-TensorFlow has none. Rounding makes deep networks chaotic: whether a value is
-rounded up or down may hang on its last bit, and every layer adds to what comes
-of it. Values of several steps are compared on a network of a few layers, and
-those of the whole network where nothing is rounded.
+The rewrite of tf.contrib.quantize is the reference; layers replace it if
+TensorFlow lacks it. A last bit may decide how a value is rounded, and every
+layer enlarges the difference. So training steps are compared on a few layers,
+and the whole network only without rounding.
 """
 import contextlib
 import functools
@@ -34,7 +33,7 @@ pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 MODEL = options_lib.ModelOptions(
     crop_size=(65, 65), decoder_output_stride=(4,))
 STEPS = 5
-DELAY = 2  # the number of the first step that is rounded
+DELAY = 2  # the first step with rounding
 BOTH = (options_lib.CONTRIB, options_lib.LAYERS)
 
 has_contrib = pytest.mark.skipif(
@@ -44,10 +43,10 @@ has_contrib = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def session_without_rewriting():
-  """A session that runs the graph as it was built, one operation at a time.
+  """Returns a session that runs the graph unchanged, in one thread.
 
-  Whatever replaces operations by others changes last bits. With several
-  threads, the rewrite may read a moving average after the step has moved it.
+  Replacing operations changes last bits. With several threads, the rewrite may
+  read a moving average after the step has changed it.
   """
   config = tf.ConfigProto(inter_op_parallelism_threads=1)
   config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -56,7 +55,7 @@ def session_without_rewriting():
 
 
 def fix_dropout(monkeypatch):
-  """Makes every random number one half, which dropout at 0.9 keeps."""
+  """Makes every random number one half; dropout at 0.9 then keeps all."""
   from tensorflow.python.ops import random_ops
   for module in (random_ops, tf):
     monkeypatch.setattr(module, 'random_uniform',
@@ -70,9 +69,9 @@ def fix_dropout(monkeypatch):
 def small_step(monkeypatch, delay, implementation):
   """Builds one step of training; returns a dict of tensors to fetch.
 
-  The network has every pattern that is quantized: a plain, an atrous and a
-  depthwise convolution, one that is linear, a shortcut, dropout, and a
-  convolution with biases.
+  The network has every quantized pattern: a plain, an atrous and a depthwise
+  convolution, a linear layer, a shortcut, dropout, and a convolution with
+  biases.
   """
   monkeypatch.setattr(mobilenet_v2, 'BLOCKS', mobilenet_v2.BLOCKS[:3])
   random = np.random.RandomState(5)
@@ -108,14 +107,14 @@ def small_step(monkeypatch, delay, implementation):
 
 class Step(NamedTuple):
   loss: float
-  # By variable name; the variables are those after the step.
+  # Dicts by variable name; `variables` holds the values after the step.
   gradients: Dict[str, np.ndarray]
   variables: Dict[str, np.ndarray]
 
 
-@functools.lru_cache(maxsize=None)  # for several tests
+@functools.lru_cache(maxsize=None)
 def small_run(delay, implementation):
-  """Trains, without chance; returns a list of STEPS Steps."""
+  """Trains without randomness; returns a list of STEPS Steps."""
   with pytest.MonkeyPatch.context() as monkeypatch, (
       tf.Graph().as_default()):
     fix_dropout(monkeypatch)
@@ -134,13 +133,13 @@ def small_run(delay, implementation):
 
 
 def distances(one, other):
-  """Dict from variable to the norm of the difference of two arrays."""
+  """Returns a dict from variable to the norm of the difference."""
   assert set(one) == set(other)
   return {name: np.linalg.norm(one[name] - other[name]) for name in one}
 
 
-# Of the rewrite, on TensorFlow 1.15.5: the delay, the loss of each step, and
-# the norm of its gradients.
+# Delay, losses of the steps and norms of their gradients with the rewrite on
+# # TensorFlow 1.15.5.
 GOLDEN_STEPS = [
     (-1, [1.6810136, 1.6352991, 1.5985843, 1.5635750, 1.5338123],
      [2.2123682, 1.9994828, 1.9086121, 1.8071580, 1.6602416]),
@@ -153,7 +152,7 @@ GOLDEN_STEPS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize('delay, losses_of_steps, norms', GOLDEN_STEPS)
-def test_every_tensorflow_takes_the_steps_of_the_reference(
+def test_training_steps_match_the_reference_on_every_tensorflow(
     delay, losses_of_steps, norms):
   steps = small_run(delay, None if delay < 0 else options_lib.LAYERS)
   np.testing.assert_allclose(
@@ -167,7 +166,7 @@ def test_every_tensorflow_takes_the_steps_of_the_reference(
 @pytest.mark.slow
 @has_contrib
 @pytest.mark.parametrize('delay', [0, DELAY])
-def test_losses_gradients_and_ranges_are_those_of_the_rewrite(delay):
+def test_losses_gradients_and_ranges_match_the_rewrite(delay):
   contrib, own = [
       small_run(delay, implementation) for implementation in BOTH]
   np.testing.assert_allclose(
@@ -187,7 +186,7 @@ def test_losses_gradients_and_ranges_are_those_of_the_rewrite(delay):
 @pytest.mark.slow
 @pytest.mark.parametrize('implementation', [
     pytest.param(options_lib.CONTRIB, marks=has_contrib), options_lib.LAYERS])
-def test_batch_norm_is_frozen_from_the_delay_on(implementation):
+def test_batch_norm_is_frozen_from_the_delay_step_on(implementation):
   averages = [
       {name: value for name, value in step.variables.items()
        if 'moving' in name}
@@ -200,7 +199,7 @@ def test_batch_norm_is_frozen_from_the_delay_on(implementation):
     assert np.linalg.norm(value - initial) > 1e-4 * np.linalg.norm(initial)
 
 
-# --- Every structure -------------------------------------------------------
+# --- All network structures ------------------------------------------------
 
 ANY = (False, True)
 STRUCTURES = [
@@ -225,7 +224,7 @@ def shallow_logits(structure, implementation):
 
 @pytest.mark.slow
 @has_contrib
-def test_every_structure_has_the_ranges_of_the_rewrite(shallow):
+def test_every_structure_has_the_same_ranges_as_the_rewrite(shallow):
   for structure in STRUCTURES:
     found = []
     for implementation in BOTH:
@@ -243,7 +242,7 @@ def test_every_structure_has_the_ranges_of_the_rewrite(shallow):
 @pytest.mark.slow
 @has_contrib
 @pytest.mark.parametrize('is_logits', ANY)
-def test_a_decoder_that_adds_gives_the_numbers_of_the_rewrite(
+def test_a_decoder_with_sum_merge_matches_the_rewrite(
     shallow, is_logits):
   structure = dict(decoder_output_stride=(8, 4), decoder_use_sum_merge=True,
                    decoder_output_is_logits=is_logits)
@@ -256,7 +255,7 @@ def test_a_decoder_that_adds_gives_the_numbers_of_the_rewrite(
         golden_weights.load(session, tf.global_variables())
         for variable in tf.global_variables():
           if '/act_quant_1/max' in variable.op.name:
-            variable.load(3.0, session)  # the two stages have other ranges
+            variable.load(3.0, session)  # so that the two stages differ
         results.append(session.run(logits))
   assert len(np.unique(results[0])) > 20
   np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
@@ -266,7 +265,7 @@ def test_a_decoder_that_adds_gives_the_numbers_of_the_rewrite(
 
 
 @pytest.mark.slow
-def test_layers_make_the_published_variables(golden_dir):
+def test_layers_create_the_published_variables(golden_dir):
   with open(os.path.join(golden_dir, 'variables_qat.json')) as variables:
     published = {(variable['name'], tuple(variable['shape']))
                  for variable in json.load(variables)}
@@ -280,7 +279,7 @@ def test_layers_make_the_published_variables(golden_dir):
             for variable in tf.global_variables()} == published
 
 
-def test_layers_quantize_without_a_rewrite(monkeypatch):
+def test_layers_quantize_without_contrib(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow.contrib', None)
   assert quantize.implementation(MODEL) is None
   model = MODEL._replace(quantize_delay_step=3)
@@ -291,15 +290,15 @@ def test_layers_quantize_without_a_rewrite(monkeypatch):
 
 
 @has_contrib
-def test_contrib_is_preferred():
+def test_contrib_is_used_if_it_is_available():
   model = MODEL._replace(quantize_delay_step=0)
   assert quantize.implementation(model) == options_lib.CONTRIB
   assert quantize.implementation(model._replace(
       fake_quant=options_lib.LAYERS)) == options_lib.LAYERS
 
 
-def test_scaled_networks_share_their_ranges(shallow):
-  """Whatever is preferred: a rewrite would give each network its own."""
+def test_networks_at_several_scales_share_their_ranges(shallow):
+  """With the rewrite, each network would have its own ranges."""
   model = MODEL._replace(quantize_delay_step=0)
   with tf.Graph().as_default() as graph:
     deeplab_v3.multi_scale_predictions(

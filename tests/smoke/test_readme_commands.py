@@ -83,7 +83,7 @@ def events_in(folder):
   return values
 
 
-# --- What commands make, for later ones to use -----------------------------
+# --- Outputs that later commands use ---------------------------------------
 
 
 @pytest.fixture(scope='module')

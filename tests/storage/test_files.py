@@ -83,7 +83,7 @@ def test_json_is_sorted_and_ends_its_last_line(tmp_path):
   assert (tmp_path / 'x.txt').read_bytes() == b'\xc3\xa9'
 
 
-# --- Dead runs and live ones -----------------------------------------------
+# --- Dead and live runs ----------------------------------------------------
 
 
 def test_what_dead_runs_had_begun_is_removed_by_the_next_one(tmp_path):
@@ -219,7 +219,7 @@ def test_a_rename_that_fails_says_which_files_are_new(tmp_path):
   assert listing(tmp_path) == ['a', 'b']
 
 
-# --- What errors say -------------------------------------------------------
+# --- Error messages --------------------------------------------------------
 
 
 def said(function, *arguments):
@@ -267,7 +267,7 @@ def test_an_error_of_the_system_is_said_without_its_number():
       errno.EXDEV, 'Invalid link', 'a', None, 'b')) == 'b: Invalid link'
 
 
-# --- Trying before the work ------------------------------------------------
+# --- Checks before the work ------------------------------------------------
 
 
 def test_a_file_that_can_be_written_is_tried_and_not_there(tmp_path):

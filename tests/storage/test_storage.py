@@ -121,7 +121,7 @@ def test_the_first_of_several_that_fails_is_named(ram, monkeypatch):
   assert all_in(ram) == {'a': b'1'}
 
 
-# --- What cannot be used ---------------------------------------------------
+# --- Refusals --------------------------------------------------------------
 
 
 @modern

@@ -359,7 +359,7 @@ def test_published_files_are_verified(root, examine):
   assert './scripts/fetch_checkpoints.sh' not in commands_of(examine())
 
 
-# --- What to do ------------------------------------------------------------
+# --- Recommended commands --------------------------------------------------
 
 
 def test_commands_can_be_copied(examine):

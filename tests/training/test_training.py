@@ -148,7 +148,7 @@ def test_three_steps_match_the_reference(
         golden[run + '_first'], rtol=1e-3, atol=1e-6)
 
 
-# --- One update, worked out ------------------------------------------------
+# --- One update by hand ----------------------------------------------------
 
 LAST_LAYERS = ('logits', 'image_pooling', 'aspp', 'concat_projection',
                'decoder')
@@ -453,7 +453,7 @@ def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
   assert not (tmp_path / 'log').exists()
 
 
-# --- The loop, around next to nothing --------------------------------------
+# --- The loop with a trivial step ------------------------------------------
 
 
 def a_step_of_next_to_nothing(*unused):
