@@ -81,23 +81,22 @@ def measure(flag_values, groups, pythons, rounds):
   sizes = cases.QUICK if flag_values.quick else cases.Sizes()
   started = time.time()
   with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
-    benchmark = driver.Benchmark(
-        pythons=pythons, sizes=sizes, rounds=rounds, folder=folder)
-    benchmark.run(groups)
+    machine = driver.Machine(pythons, sizes, folder)
+    found = driver.run(machine, groups, list(pythons), rounds)
   # The paths of the outputs do not matter to readers.
   command = [word for word in sys.argv[1:] if not word.startswith('--output_')]
   content = results.as_json(
-      benchmark, command=command, rounds=rounds, sizes=sizes,
+      found, machine.versions, command=command, rounds=rounds, sizes=sizes,
       minutes=(time.time() - started) / 60)
   if flag_values.output_json:
     files.write_json(flag_values.output_json, content)
   if flag_values.output_md:
     files.write_text(flag_values.output_md,
-                     results.as_markdown(content, benchmark.results))
-  print(results.tables(content, benchmark.results))
-  failed = sum(result.error is not None for result in benchmark.results)
+                     results.as_markdown(content, found))
+  print(results.tables(content, found))
+  failed = sum(result.error is not None for result in found)
   print('{} cases in {:.1f} minutes, {} failed'.format(
-      len(benchmark.results), content['minutes'], failed))
+      len(found), content['minutes'], failed))
   if failed:
     sys.exit(1)
 

@@ -7,10 +7,8 @@ from typing import (
   Dict,
   List,
   NamedTuple,
-  Optional,
   Sequence,
   Tuple,
-  Union,
 )
 
 from deeplab.system import environment
@@ -57,8 +55,6 @@ class Case(NamedTuple):
   environment: str
   work: str
   settings: Dict[str, Any]
-  # The unit: results are in seconds for each item.
-  item: str
 
   @property
   def key(self) -> str:
@@ -70,15 +66,12 @@ class Group(NamedTuple):
   """Cases that are compared."""
   name: str
   title: str
+  # The unit: results are in seconds for each item.
   item: str
   # Keys of FILES, in the order to make them.
   files: Tuple[str, ...]
-  # (name, environments, work, settings). A tuple: all environments are
-  # measured; a list: only the first one that exists.
-  rows: Sequence[
-      Tuple[str, Union[Tuple[str, ...], List[str]], str, Dict[str, Any]]]
-  # None: no limit.
-  most_rounds: Optional[int] = None
+  # (name, environments, work, settings).
+  rows: Sequence[Tuple[str, Tuple[str, ...], str, Dict[str, Any]]]
 
 
 class Goal(NamedTuple):
@@ -89,10 +82,8 @@ class Goal(NamedTuple):
   # 'at least': speed-up; 'under': share of the other case.
   sense: str
   bound: float
-  # 'seconds' or 'peak_bytes'.
+  # Field of driver.Result.
   quantity: str = 'seconds'
-  # Why the goal may be missed.
-  reason: str = ''
 
 
 _BOTH = ('tf1', 'modern')
@@ -136,9 +127,6 @@ GROUPS = (
     Group('float_step', 'Training step, float (documented flags)', 'step',
           (), [
               ('one-hot loss', ('tf1',), _TRAIN, _AS_REFERENCE),
-              ('one-hot loss, pooled memory', ('tf1',), _TRAIN,
-               {'one_hot': True}),
-              ('memory not pooled', ('tf1',), _TRAIN, {'pooled': False}),
               ('not fused', ('modern',), _TRAIN, {'fused': False}),
               ('fused', ('tf1',), _TRAIN, {'fused': True}),
               ('suite', _BOTH, _TRAIN, {})]),
@@ -153,8 +141,6 @@ GROUPS = (
     Group('evaluation', 'Evaluation of a checkpoint', 'image',
           _RECORDS + ('float graph',), [
               ('forward pass', _BOTH, 'network.forward', {}),
-              ('forward pass, 8 at a time', _BOTH, 'network.forward',
-               {'batch': 8}),
               ('frozen graph', _BOTH, 'network.forward', {'frozen': True}),
               ('evaluation', _BOTH, 'network.evaluate', {})]),
     Group('ptq', 'Post-training quantization: calibration and conversion',
@@ -169,10 +155,9 @@ GROUPS = (
     _lite_group('qat', 'quantization-aware file', _QAT_MODEL),
     Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
           _PREPROCESSED + _FLOAT_MODEL, [
-              ('few images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
-               {'images': 'few'}),
-              ('many images', ['modern', 'tf2', 'tf1'], 'lite.evaluate',
-               {'images': 'many'})], most_rounds=1),
+              ('few images', ('modern',), 'lite.evaluate', {'images': 'few'}),
+              ('many images', ('modern',), 'lite.evaluate',
+               {'images': 'many'})]),
     Group('preprocessing', 'gen_preprocessed_data.py', 'image', _RECORDS, [
               ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
               ('suite', _BOTH, 'images.preprocess', {})]),
@@ -180,11 +165,11 @@ GROUPS = (
           [('suite', _BOTH, 'images.build_again', {})]),
     Group('cores', 'Training step, float, on one core and on two', 'step',
           (), [
-              ('1 core', ['modern', 'tf1'], _TRAIN, {'cores': 1}),
-              ('2 cores', ['modern', 'tf1'], _TRAIN, {'cores': 2})]),
+              ('1 core', ('modern',), _TRAIN, {'cores': 1}),
+              ('2 cores', ('modern',), _TRAIN, {'cores': 2})]),
     Group('hosts', 'Training by several processes that share this machine',
           'image', _RECORDS, [
-              ('processes: {}'.format(hosts), ['modern', 'tf1'],
+              ('processes: {}'.format(hosts), ('modern',),
                'network.train_on_hosts', {'hosts': hosts})
               for hosts in (1, 2, 4)]),
 )
@@ -206,9 +191,7 @@ GOALS = (
          'float_step/modern/suite', 'float_step/modern/not fused',
          'at least', 1.3),
     Goal('QAT step, modern, in float steps',
-         'qat_step/modern/layers', 'float_step/modern/suite', 'under', 1.15,
-         reason='the ranges and the rounding of activations are passes of '
-         'their own'),
+         'qat_step/modern/layers', 'float_step/modern/suite', 'under', 1.15),
     Goal('QAT step of layers, tf1, fused, in fused float steps',
          'qat_step/tf1/layers, fused', 'float_step/tf1/fused', 'under', 1.15),
     Goal('QAT step, modern, against contrib and one-hot loss in tf1',
@@ -216,15 +199,12 @@ GOALS = (
          'at least', 2.5),
     Goal('calibration, an image more, modern, in passes of its kernels',
          'ptq/modern/calibration, an image more',
-         'ptq/modern/a pass of the kernels that it runs', 'under', 1.5,
-         reason='the calibrator looks at every value by itself, one after the '
-         'other, and nothing that TensorFlow offers changes that: '
-         'docs/quantization_calibration.md'),
+         'ptq/modern/a pass of the kernels that it runs', 'under', 1.5),
     Goal('TFLite PTQ, modern, 2 threads, against tf2, 1 thread',
          'tflite_ptq/modern/2 threads', 'tflite_ptq/tf2/1 thread',
          'at least', 300),
     Goal('TFLite evaluation memory, many images against few',
-         'tflite_memory/*/many images', 'tflite_memory/*/few images',
+         'tflite_memory/modern/many images', 'tflite_memory/modern/few images',
          'under', 1.05, 'peak_bytes'),
     Goal('gen_preprocessed_data, tf1, against one image at a time',
          'preprocessing/tf1/suite', 'preprocessing/tf1/one at a time',
@@ -237,14 +217,9 @@ GOALS = (
 
 def cases_of(group: Group, environments: Container[str]) -> List[Case]:
   """Lists the cases of a Group in the environments that exist."""
-  found = []
-  for name, wanted, work, settings in group.rows:
-    present = [each for each in wanted if each in environments]
-    if isinstance(wanted, list):
-      present = present[:1]
-    found += [Case(group.name, name, environment, work, settings, group.item)
-              for environment in present]
-  return found
+  return [Case(group.name, name, environment, work, settings)
+          for name, wanted, work, settings in group.rows
+          for environment in wanted if environment in environments]
 
 
 def seconds_each(function: Callable[[], object], seconds: float,

@@ -8,7 +8,7 @@ import logging
 import os
 import statistics
 import subprocess
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
 
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -28,7 +28,6 @@ class Result(NamedTuple):
   group: str
   name: str
   environment: str
-  item: str
   # For each item, by round; empty if the case failed.
   seconds: List[float]
   # Maximum of all rounds.
@@ -43,78 +42,18 @@ class Result(NamedTuple):
     return statistics.median(self.seconds) if self.seconds else None
 
 
-class Benchmark:
-  """A run of cases in environments.
+class Machine:
+  """Runs works in processes of their own.
 
   Attributes:
     versions: dict from environment to dict from package to version.
-    results: list of Result.
   """
 
-  def __init__(self, *, pythons: Dict[str, str], sizes: cases_lib.Sizes,
-               rounds: int, folder: str):
-    """Prepares a run.
-
-    Args:
-      pythons: dict from environment to its interpreter.
-      sizes: cases.Sizes.
-      rounds: number of measurements of each case.
-      folder: existing folder for all files.
-    """
-    self._pythons, self._sizes = pythons, sizes
-    self._rounds, self._folder = rounds, folder
-    self._made: List[str] = []
+  def __init__(self, pythons: Dict[str, str], sizes: cases_lib.Sizes,
+               folder: str):
+    """Takes interpreters by environment, and a folder for all files."""
+    self._pythons, self._sizes, self._folder = pythons, sizes, folder
     self.versions: Dict[str, Dict[str, str]] = {}
-    self.results: List[Result] = []
-
-  def run(self, groups: Sequence[cases_lib.Group]) -> None:
-    """Measures groups one after the other; fills `results`."""
-    for group in groups:
-      cases = cases_lib.cases_of(group, self._pythons)
-      try:
-        for name in group.files if cases else ():
-          self._make_file(name)
-      except WorkError as error:
-        _LOG.warning('%s: left out: %s', group.name, error)
-      else:
-        self.results += self._measure(
-            cases, min(self._rounds, group.most_rounds or self._rounds))
-
-  def _make_file(self, name):
-    """Makes one of cases.FILES, once; raises WorkError if that fails."""
-    if name in self._made:
-      return
-    work, settings, environments = cases_lib.FILES[name]
-    able = [each for each in environments if each in self._pythons]
-    if not able:
-      raise WorkError('the {} can be made in {} alone'.format(
-          name, ' or '.join(environments)))
-    self.work(able[0], work, settings)
-    self._made.append(name)
-    _LOG.info('%s: made in %s', name, able[0])
-
-  def _measure(self, cases, rounds):
-    """Measures cases in turn; returns their Results."""
-    results = [Result(case.group, case.name, case.environment, case.item, [])
-               for case in cases]
-    for number in range(rounds):
-      for place, case in enumerate(cases):
-        result = results[place]
-        if result.error:
-          continue
-        try:
-          answer = self.work(case.environment, case.work, case.settings)
-        except WorkError as error:
-          _LOG.warning('%s: failed: %s', case.key, error)
-          results[place] = result._replace(seconds=[], error=str(error))
-          continue
-        _LOG.info('%s, round %d: %.4g s/%s', case.key, number + 1,
-                  answer['seconds'], case.item)
-        results[place] = result._replace(
-            seconds=result.seconds + [answer['seconds']],
-            peak_bytes=max(result.peak_bytes, answer['peak_bytes']),
-            detail=answer['detail'])
-    return results
 
   def work(self, environment: str, work: str,
            settings: Dict[str, Any]) -> Dict[str, Any]:
@@ -148,6 +87,59 @@ class Benchmark:
       answer = json.load(content)
     self.versions[environment] = answer['versions']
     return answer
+
+
+def run(machine: Machine, groups: Sequence[cases_lib.Group],
+        environments: Sequence[str], rounds: int) -> List[Result]:
+  """Measures the cases of each group in turn, round by round."""
+  results: List[Result] = []
+  made: Set[str] = set()
+  for group in groups:
+    cases = cases_lib.cases_of(group, environments)
+    try:
+      for name in group.files if cases else ():
+        if name not in made:
+          _make_file(machine, name, environments)
+          made.add(name)
+    except WorkError as error:
+      _LOG.warning('%s: left out: %s', group.name, error)
+    else:
+      results += _measure(machine, cases, rounds)
+  return results
+
+
+def _make_file(machine, name, environments):
+  """Makes one of cases.FILES; raises WorkError if that fails."""
+  work, settings, wanted = cases_lib.FILES[name]
+  able = [each for each in wanted if each in environments]
+  if not able:
+    raise WorkError('the {} can be made in {} alone'.format(
+        name, ' or '.join(wanted)))
+  machine.work(able[0], work, settings)
+  _LOG.info('%s: made in %s', name, able[0])
+
+
+def _measure(machine, cases, rounds):
+  """Measures cases in turn; returns their Results."""
+  results = [Result(*case[:3], seconds=[]) for case in cases]
+  for number in range(rounds):
+    for place, case in enumerate(cases):
+      result = results[place]
+      if result.error:
+        continue
+      try:
+        answer = machine.work(case.environment, case.work, case.settings)
+      except WorkError as error:
+        _LOG.warning('%s: failed: %s', case.key, error)
+        results[place] = result._replace(seconds=[], error=str(error))
+        continue
+      _LOG.info('%s, round %d: %.4g s', case.key, number + 1,
+                answer['seconds'])
+      results[place] = result._replace(
+          seconds=result.seconds + [answer['seconds']],
+          peak_bytes=max(result.peak_bytes, answer['peak_bytes']),
+          detail=answer['detail'])
+  return results
 
 
 # --- Environments ----------------------------------------------------------

@@ -165,24 +165,17 @@ def train_on_hosts(sizes: cases.Sizes, paths: cases.Paths, *,
 
 
 def forward(sizes: cases.Sizes, paths: cases.Paths, *,
-            frozen: bool = False, batch: int = 1) -> cases.Measured:
-  """Measures inference on images in memory.
-
-  Args:
-    sizes: cases.Sizes.
-    paths: function from the words of a file's name to a path.
-    frozen: run the frozen graph, not its checkpoint.
-    batch: batch size.
-  """
+            frozen: bool = False) -> cases.Measured:
+  """Measures inference on an image, by a checkpoint or its frozen graph."""
   predictor: interface.Predictor = (
       predictors.open_frozen_graph(paths('float', constants.FROZEN_GRAPH))
       if frozen else _predictor(sizes, paths))
   images = np.random.RandomState(_SEED).uniform(
-      0, 255, [batch, sizes.side, sizes.side, 3]).astype(np.float32)
+      0, 255, [1, sizes.side, sizes.side, 3]).astype(np.float32)
   for _ in range(2):
     predictor.predict(images)
   return cases.seconds_each(
-      lambda: predictor.predict(images), sizes.seconds, batch), ''
+      lambda: predictor.predict(images), sizes.seconds), ''
 
 
 def evaluate(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:

@@ -21,17 +21,8 @@ the resident set of the largest process.
 {tables}"""
 
 
-def ratio(numerator: driver.Result, denominator: driver.Result,
-          quantity: str = 'seconds') -> float:
-  """Returns the median of the ratios of two results' rounds.
-
-  Args:
-    numerator: first result.
-    denominator: second result.
-    quantity: 'seconds' or 'peak_bytes'.
-  """
-  if quantity == 'peak_bytes':
-    return numerator.peak_bytes / denominator.peak_bytes
+def ratio(numerator: driver.Result, denominator: driver.Result) -> float:
+  """Returns the median of the ratios of two results' rounds."""
   return statistics.median(
       one / other for one, other in zip(numerator.seconds,
                                         denominator.seconds))
@@ -40,43 +31,38 @@ def ratio(numerator: driver.Result, denominator: driver.Result,
 def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
   """Compares results with cases.GOALS.
 
-  Args:
-    results: list of driver.Result.
-
   Returns:
     List of dicts: 'goal', 'wanted' (text), 'ratio' (float; None: not measured),
-    'met' (bool or None), 'reason' (if known for a missed goal, else '').
+    'met' (bool or None).
   """
-  measured = {}
-  for result in results:
-    if not result.error:
-      # '*' stands for any measured environment.
-      for environment in (result.environment, '*'):
-        measured['/'.join((result.group, environment, result.name))] = result
+  measured = {'/'.join((result.group, result.environment, result.name)): result
+              for result in results if not result.error}
   found = []
   for goal in cases_lib.GOALS:
     value = met = None
     case, against = measured.get(goal.case), measured.get(goal.against)
-    if case and against and goal.sense == 'under':
-      value = ratio(case, against, goal.quantity)
-      met = value < goal.bound
-    elif case and against:
-      value = ratio(against, case, goal.quantity)
-      met = value >= goal.bound
-    found.append({
-        'goal': goal.text, 'ratio': value, 'met': met,
-        'wanted': '{} {:g} x'.format(goal.sense, goal.bound),
-        'reason': goal.reason if met is False else ''})
+    if case and against:
+      if goal.quantity == 'peak_bytes':
+        value = case.peak_bytes / against.peak_bytes
+      elif goal.sense == 'under':
+        value = ratio(case, against)
+      else:
+        value = ratio(against, case)
+      met = value < goal.bound if goal.sense == 'under' else value >= goal.bound
+    found.append({'goal': goal.text, 'ratio': value, 'met': met,
+                  'wanted': '{} {:g} x'.format(goal.sense, goal.bound)})
   return found
 
 
 def as_json(
-    benchmark: driver.Benchmark, *, command: Sequence[str], rounds: int,
-    sizes: cases_lib.Sizes, minutes: float) -> Dict[str, Any]:
+    results: Sequence[driver.Result], versions: Dict[str, Dict[str, str]], *,
+    command: Sequence[str], rounds: int, sizes: cases_lib.Sizes,
+    minutes: float) -> Dict[str, Any]:
   """Returns all facts about a run as a dict.
 
   Args:
-    benchmark: a finished benchmark.
+    results: from driver.run.
+    versions: of packages, by environment.
     command: the command line, without the program.
     rounds: number of measurements of each case.
     sizes: cases.Sizes.
@@ -85,11 +71,10 @@ def as_json(
   return {
       'command': command, 'rounds': rounds, 'sizes': dict(sizes._asdict()),
       'minutes': minutes, 'machine': hardware.describe(),
-      'environments': benchmark.versions,
+      'environments': versions,
       'cases': [dict(result._asdict(), median=result.median)
-                for result in benchmark.results],
-      'goals': goals_of(benchmark.results),
-  }
+                for result in results],
+      'goals': goals_of(results)}
 
 
 # --- Text ------------------------------------------------------------------
@@ -108,8 +93,6 @@ def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
         '-' if goal['ratio'] is None else '{:.3g} x'.format(goal['ratio']),
         {True: 'yes', False: 'NO', None: '-'}[goal['met']]]
        for goal in content['goals']])]
-  blocks += ['Not met, {}: {}.'.format(goal['goal'], goal['reason'])
-             for goal in content['goals'] if goal['reason']]
   for group in cases_lib.GROUPS:
     of_group = [result for result in results if result.group == group.name]
     if of_group:
