@@ -39,7 +39,7 @@ class Server:
     self.socket, theirs = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # Python decides at the start how it buffers standard output, so this must
-    # # not be a terminal.
+    # not be a terminal.
     self._process = subprocess.Popen(
         [python, os.path.abspath(__file__), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

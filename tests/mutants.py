@@ -138,7 +138,7 @@ MUTANTS = (
         'classes = [1] * NUM_IDS', 'test_every_id_has_a_class'),
     # Label map: the description of another file is used.
     Mutant('name_of(path)) != sha1(', 'name_of(path)) == sha1(',
-        'test_a_description_is_of_the_file_with_its_checksum'),
+        'test_a_description_belongs_to_the_file_with_its_checksum'),
     # A SavedModel that is not checked.
     Mutant(
         'frozen_graph.checked(path, found[0].graph_def)', 'found[0].graph_def',

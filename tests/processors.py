@@ -35,7 +35,7 @@ IS_REFERENCE_TENSORFLOW = tf.__version__.startswith('1.15')
 # Folders of the reference's recordings, by vector extension.
 RECORDINGS = {'avx512': 'golden', 'avx2': 'golden_avx2'}
 # Values of `_kernels` on TensorFlow 1.15.5 with which fake-quantized logits
-# # equal a recording bit for bit.
+# equal a recording bit for bit.
 _KERNELS = {2052597831: 'avx512', 2249644879: 'avx2'}
 
 # Largest relative differences allowed; comments give the largest seen.
@@ -45,11 +45,11 @@ BOUNDS = {
     # Their cross-entropy: 2e-6.
     'loss': 1e-5,
     # Norm of each variable's gradient, (median, largest). At 65 pixels one ReLU
-    # # switches: (5e-5, 5e-4); at 512 many do: (5e-4, 1.4e-2).
+    # switches: (5e-5, 5e-4); at 512 many do: (5e-4, 1.4e-2).
     'gradient_norms_65': (2e-4, 2e-3),
     'gradient_norms_512': (1.5e-3, 4e-2),
     # Norm of the difference of fake-quantized logits, relative to their norm:
-    # # 3e-2 (1.15) and 4e-2 (2.21).
+    # 3e-2 (1.15) and 4e-2 (2.21).
     'quantized_logits': 0.1,
     # Losses of steps 1, 2 and 3 of each run of train_steps.npz.
     'momentum_losses': (1e-5, 1.5e-3, 1.5e-2),  # 1e-6, 4e-4, 5e-3
@@ -57,7 +57,7 @@ BOUNDS = {
     'momentum_batch_norm_losses': (2e-5, 5e-2, 7e-2),  # 7e-6, 2e-2, 2e-2
     'qat_losses': (8e-2, 0.3, 0.2),  # 3e-2, 0.12, 6e-2
     # Median over the norms of these variables after three steps. Frozen
-    # # statistics do not change.
+    # statistics do not change.
     'momentum_weights': 3e-6,  # 7e-7
     'momentum_slots': 4e-2,  # 1e-2
     'momentum_averages': 1e-7,  # 0

@@ -15,7 +15,7 @@ from tests import forkserver
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # More than any script under test needs. Less than the limit of a test, which
-# # would end it without showing the script's output.
+# would end it without showing the script's output.
 TIMEOUT_SECS = 300
 
 

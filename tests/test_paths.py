@@ -25,7 +25,7 @@ NO_OUTPUT = ('in a file', 'pipe', 'device')
 NODES = ['--input_node=in', '--output_node=out']
 READS_RECORDS = ['--dataset_dir=records', '--eval_crop_size=33,33']
 # For each script: arguments of a valid run, flags that are read, and flags that
-# # are written.
+# are written.
 TABLE = {
     'build_ade20k_data.py': (
         ['--val_image_folder=images', '--val_image_label_folder=labels',

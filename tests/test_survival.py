@@ -49,7 +49,7 @@ class Case(NamedTuple):
   # The script and its arguments.
   words: Tuple[str, ...]
   # Function that maps the folder to a dict of what readers see, one value for
-  # # files that are published together. Raises InputError if readers refuse.
+  # files that are published together. Raises InputError if readers refuse.
   read: Callable[[Any], Dict[str, Any]]
   # A script to run there first; (): none.
   older: Tuple[str, ...] = ()
@@ -366,7 +366,7 @@ class Prepared:
     output, errors = scripts.output_of(process)
     if process.returncode == 2 and seen == 'new' and self.case.refusal:
       # Only the state file was missing, or old checkpoints were left. Readers
-      # # do without the file, and the next save removes the checkpoints.
+      # do without the file, and the next save removes the checkpoints.
       assert self.case.refusal in errors
       assert not [name for name in self.contents(folder)
                   if re.search(r'\.deeplab-|\.tmp|tempstate', name)]

@@ -1,4 +1,4 @@
-"""Flags and how scripts start: strict parsing, the reference's defaults."""
+"""Tests flags and how scripts start."""
 import importlib
 import json
 import os
@@ -23,7 +23,7 @@ from tests.flag_groups import parsed
 SCRIPTS = ('build_ade20k_data.py', 'train.py', 'eval.py', 'export_model.py',
            'eval_pb.py')
 
-# Networks that this suite leaves out.
+# Flags of networks that the suite does not support.
 OTHER_NETWORKS = {
     'aspp_with_squeeze_and_excitation', 'image_se_uses_qsigmoid',
     'dense_prediction_cell_json', 'nas_remove_os32_stride',
@@ -35,7 +35,7 @@ MODEL_FLAGS = {
     'decoder_use_separable_conv', 'decoder_use_sum_merge', 'depth_multiplier',
     'divisible_by', 'image_pooling_crop_size', 'image_pooling_stride',
     'prediction_with_upsampled_logits', 'use_bounded_activation'}
-# Flags that do nothing in the reference's own script.
+# Flags that have no effect in the reference's script either.
 WITHOUT_EFFECT = {
     'build_ade20k_data.py': set(),
     'train.py': set(),
@@ -54,7 +54,7 @@ OTHER_DEFAULTS = {
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_the_references_flags_have_their_names_and_defaults(
+def test_flags_of_the_reference_keep_their_names_and_defaults(
     script, golden_dir):
   with open(os.path.join(golden_dir, 'flags.json')) as content:
     reference = json.load(content)[script]
@@ -66,7 +66,7 @@ def test_the_references_flags_have_their_names_and_defaults(
     assert ours[name].default == expected, name
 
 
-def test_the_documented_flags_that_the_reference_never_defined():
+def test_documented_flags_that_the_reference_does_not_define():
   assert parsed('train.py', '--dataset=ade20k').dataset == 'ade20k'
   made = arguments_of('export_model.py', '--train_crop_size=257,513')
   assert made['options'].checkpoint_path == 'c'
@@ -101,7 +101,7 @@ def test_bad_command_lines_are_refused(arguments, words):
 
 
 def line_of(script, *arguments, required=flag_groups.REQUIRED):
-  """Returns what a user reads, after ERROR, of a refused command line."""
+  """Returns the line after ERROR for a command line that is refused."""
   values = flags.FlagValues()
   with pytest.raises(InputError) as error:
     parsed(script, *list(required[script]) + list(arguments),
@@ -110,7 +110,7 @@ def line_of(script, *arguments, required=flag_groups.REQUIRED):
   return runner.in_flags(error.value, values)
 
 
-def test_required_flags_are_named():
+def test_missing_required_flags_are_named():
   required = {'train.py': []}
   assert '--train_logdir is required: Folder' in line_of(
       'train.py', required=required)
@@ -118,7 +118,7 @@ def test_required_flags_are_named():
       'train.py', '--train_logdir=x', required=required)
 
 
-def test_every_number_has_bounds_and_is_refused_by_the_flags_name():
+def test_every_number_has_bounds_and_errors_name_its_flag():
   for script in script_flags.SCRIPTS:
     values = parsed(script)
     for name in values:
@@ -175,11 +175,11 @@ def test_every_number_has_bounds_and_is_refused_by_the_flags_name():
      '--preprocessed_dataset_dir is required: Folder in which images/ and '
      'annotations/ are made.'),
 ])
-def test_what_users_read(script, arguments, line):
+def test_error_messages(script, arguments, line):
   assert line_of(script, *arguments.split()) == line
 
 
-def test_options_that_are_another_scripts_are_said_as_flags_too():
+def test_options_of_other_scripts_appear_as_flags_too():
   error = InputError('add {} or drop {}', errors.option('mode', 'qat'),
                      errors.option('batch_size'))
   values = parsed('eval.py')
@@ -188,7 +188,7 @@ def test_options_that_are_another_scripts_are_said_as_flags_too():
   assert str(error) == 'add mode=qat or drop batch_size'
 
 
-def test_a_path_is_named_by_the_flag_of_the_script_that_runs():
+def test_a_path_appears_with_the_flag_of_the_running_script():
   error = InputError('{}: no such file', errors.option('net_file', 'm.tflite'))
   values = parsed('scripts/visualize.py', '--model=m.tflite')
   assert runner.in_flags(error, values) == '--model=m.tflite: no such file'
@@ -196,7 +196,7 @@ def test_a_path_is_named_by_the_flag_of_the_script_that_runs():
   assert runner.in_flags(error, values) == 'm.tflite: no such file'
 
 
-def test_a_message_keeps_its_options_inside_other_messages():
+def test_nested_messages_keep_their_options():
   reason = errors.joined('; ', [
       errors.Message('drop {}', errors.option('batch_size')), 'left {} as is'])
   error = InputError('{}: {}', '/a/{path}', InputError('{}', reason))
@@ -205,11 +205,11 @@ def test_a_message_keeps_its_options_inside_other_messages():
       '/a/{path}: drop --train_batch_size; left {} as is')
 
 
-def test_what_stands_alone_is_the_text_as_it_is():
+def test_a_message_without_arguments_is_not_formatted():
   assert str(InputError('{no} {format}')) == '{no} {format}'
 
 
-def test_a_file_of_flags_is_read_or_named(tmp_path):
+def test_flagfiles_are_read_or_named(tmp_path):
   path = tmp_path / 'flags'
   with pytest.raises(InputError) as error:
     parsed('train.py', '--flagfile={}'.format(path))
@@ -246,7 +246,7 @@ def test_flags_become_options():
   assert made['options'].label_weights == (2.0, 3.0, 4.0)
 
 
-def test_evaluation_has_no_flags_of_random_scaling():
+def test_evaluation_has_no_flags_for_random_scaling():
   values = parsed('eval.py', '--checkpoint_dir=c', '--dataset_dir=d',
                   '--eval_timeout_secs=9', '--quantize_delay_step=0')
   assert 'min_scale_factor' not in values
@@ -256,7 +256,7 @@ def test_evaluation_has_no_flags_of_random_scaling():
 
 
 def decoys(folder):
-  """Packages whose names collide with those of the reference's modules."""
+  """Packages named like modules of the reference."""
   for name in ('datasets', 'utils', 'model', 'common', 'core', 'nets'):
     (folder / name).mkdir()
     (folder / name / '__init__.py').write_text('raise ImportError("decoy")')
@@ -274,7 +274,7 @@ def test_help_works_anywhere_and_without_tensorflow(script, tmp_path):
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
       universal_newlines=True, cwd='/',
       env=dict(os.environ, PYTHONSAFEPATH='1', **env))
-  assert done.returncode in (0, 1)  # absl leaves --help with status 1
+  assert done.returncode in (0, 1)  # absl ends --help with status 1
   first_line = importlib.import_module(
       script[:-len('.py')]).__doc__.splitlines()[0]
   assert first_line in done.stdout
@@ -283,14 +283,14 @@ def test_help_works_anywhere_and_without_tensorflow(script, tmp_path):
     assert re.search(r'^  --(\[no\])?{}:'.format(name), done.stdout, re.M), name
 
 
-def test_refusals_leave_with_status_2_and_one_line():
+def test_refusals_print_one_line_and_exit_with_status_2():
   line = scripts.refusal('eval.py', '--checkpoint_dirs=x')
   assert line == ('ERROR eval.py: unknown flag --checkpoint_dirs; did you mean '
                   '--checkpoint_dir?')
 
 
-def test_a_script_runs_as_cli_promises(tmp_path):
-  """The log says flags, memory is pooled, and --debug shows a traceback."""
+def test_runner_sets_up_logging_memory_and_debug(tmp_path):
+  """The log shows flags, memory is pooled, --debug shows a traceback."""
   script = tmp_path / 'script.py'
   script.write_text("""
 import faulthandler, logging, os, resource, sys
@@ -311,7 +311,7 @@ runner.run(main, script_flags.EVAL_PB)
        '--pb=p', '--debug'], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
       universal_newlines=True)
   assert done.returncode == 1
-  # With little address space, threads are not dumped.
+  # faulthandler is off if the address space is small.
   assert done.stdout == 'False true\n'
   log, *trace = done.stderr.splitlines()
   assert log.endswith('] --eval_batch_size=3 and 4')
@@ -332,11 +332,11 @@ _TF2 = '; run ./scripts/setup.sh tf2, then use .venvs/tf2/bin/python'
     ('2.21.0', 'tf1 modern', None, None),
     ('2.2.3', 'tf1', 'needs TensorFlow 1.15 (found 2.2.3 for ', _TF1),
     (None, 'tf1', 'needs TensorFlow 1.15 (none found for ', _TF1),
-    # A series is no prefix of a version.
+    # '2.2' is not a prefix of '2.21'.
     ('2.21.0', 'tf2', 'needs TensorFlow 2.2 (found 2.21.0 for ', _TF2),
     ('2.22.0', 'tf2 modern', 'needs TensorFlow 2.2 or 2.21 (found 2.22.0 for ',
      _TF2 + '; or modern instead of tf2')])
-def test_the_wrong_environment_is_named(
+def test_a_wrong_environment_is_named(
     monkeypatch, version, wanted, begin, end):
   for package in ('tensorflow', 'tensorflow-gpu'):
     environment_with(monkeypatch, **{package: version})
@@ -352,7 +352,7 @@ def test_the_wrong_environment_is_named(
      'more for the network; ulimit -v leaves 1.5 GiB'),
     ('2.21.0', 2.6, 'TensorFlow 2.21.0 needs 2.7 GiB'),
     ('2.2.3', 2.5, None), ('1.15.5', None, None), (None, 0.1, None)])
-def test_an_address_space_that_ends_tensorflow_is_named(
+def test_an_address_space_too_small_for_tensorflow_is_named(
     monkeypatch, version, limit, words):
   environment_with(monkeypatch, **{
       'tensorflow': version, 'tflite-runtime': '2.14.0'})
@@ -363,14 +363,14 @@ def test_an_address_space_that_ends_tensorflow_is_named(
   assert problem.startswith(words) if words else problem is None
 
 
-def test_a_choice_of_memory_pool_is_kept(monkeypatch):
+def test_a_memory_pool_set_by_the_user_is_kept(monkeypatch):
   monkeypatch.setenv(environment.MEMORY_POOL, 'false')
   environment.pool_memory()
   assert os.environ[environment.MEMORY_POOL] == 'false'
 
 
-def test_a_script_in_the_wrong_environment_says_so(tmp_path):
-  # A distribution that claims to be another TensorFlow, found first.
+def test_a_script_names_a_wrong_environment(tmp_path):
+  # The first distribution found claims to be another TensorFlow.
   info = tmp_path / 'tensorflow-2.99.0.dist-info'
   info.mkdir()
   (info / 'METADATA').write_text(

@@ -1,6 +1,6 @@
-"""Label maps: read, refused, agreed on, and followed by every step.
+"""Tests label maps: reading, refusals, agreement and use in every step.
 
-The chain of scripts with one is in smoke/test_own_data.py.
+smoke/test_own_data.py tests the chain of scripts with a label map.
 """
 import json
 import os
@@ -63,9 +63,9 @@ def read(tmp_path, text):
 @pytest.mark.parametrize('text', [
     CSV, '\ufeff' + CSV, CSV.replace('\n', '\r\n'), json.dumps(JSON),
     '\n ' + json.dumps(JSON, indent=2),
-    # That an id is other may be said.
+    # An id may be listed as other.
     CSV + '7,0,other\n'])
-def test_both_forms_are_read(tmp_path, text):
+def test_csv_and_json_are_read(tmp_path, text):
   assert read(tmp_path, text) == MAP
 
 
@@ -75,7 +75,7 @@ def test_every_id_has_a_class():
   assert MAP.counts(range(256)) == (sum(range(256)) - 201, 1, 200)
 
 
-def test_the_kept_classes_of_ade20k_are_a_map_too():
+def test_the_classes_of_ade20k_are_a_label_map_too():
   assert label_map.ADE20K.table == tuple(range(32)) + (0,) * 224
   assert label_map.ADE20K.names == constants.CLASS_NAMES
   assert label_map.ADE20K.palette == constants.PALETTE
@@ -84,7 +84,7 @@ def test_the_kept_classes_of_ade20k_are_a_map_too():
 
 
 @pytest.mark.parametrize('num_classes', [2, 31, 33, 151, 255])
-def test_classes_of_a_model_without_a_label_map_are_called_by_number(
+def test_classes_without_a_label_map_have_numbers_as_names(
     num_classes):
   found = label_map.of_model(num_classes)
   assert found.num_classes == len(found.palette) == num_classes
@@ -94,12 +94,12 @@ def test_classes_of_a_model_without_a_label_map_are_called_by_number(
   assert MODEL._replace(num_classes=num_classes).classes == found
 
 
-def test_a_model_keeps_its_label_map_and_32_classes_are_those_of_ade20k():
+def test_32_classes_without_a_label_map_are_ade20k():
   assert label_map.of_model(3, MAP) == MAP
   assert label_map.of_model(32) == label_map.ADE20K
 
 
-def test_as_many_classes_as_there_can_be(tmp_path):
+def test_a_label_map_may_have_255_classes(tmp_path):
   lines = ['{},{},n{}'.format(number, number, number)
            for number in range(1, 255)]
   found = read(tmp_path, '\n'.join(['id,class,name'] + lines))
@@ -151,19 +151,19 @@ def lines(*rows):
     ('{"classes": [{"class": 1, "ids": [1]}]}', 'class 1 is called None'),
     (b'\x00\x01', 'not a text file'),
 ])
-def test_what_is_no_map_is_refused_in_a_line(tmp_path, text, words):
+def test_bad_label_maps_are_refused_in_one_line(tmp_path, text, words):
   with pytest.raises(InputError, match='^label_map={}: (.*{})'.format(
       tmp_path / 'map', words)) as caught:
     read(tmp_path, text)
   assert '\n' not in str(caught.value)
 
 
-def test_a_map_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_label_map_is_refused(tmp_path):
   with pytest.raises(InputError, match='no such file; expected a label map'):
     label_map.read(str(tmp_path / 'none'))
 
 
-def test_maps_agree_or_are_refused():
+def test_conflicting_label_maps_are_refused():
   ade20k = label_map.ADE20K
   assert label_map.agreed(('a', None), ('b', None)) == ade20k
   assert label_map.agreed(('a', None), ('b', MAP), ('c', None)) == MAP
@@ -185,14 +185,14 @@ def test_ids_become_classes_before_resizing():
     found = session.run([preprocess.for_evaluation(
         tf.zeros([1, 5, 3]), tf.constant(label[..., np.newaxis]), crop,
         which)[1][..., 0] for which in (MAP, label_map.ADE20K)])
-  # Padding is no id: 0 is a class of this map.
+  # Padding is no id; it becomes class 0 of this map.
   assert found[0].tolist() == [[1, 1, 0, 2, 0, 0], [0] * 6]
   assert found[1].tolist() == [[0, 1, 2, 0, 0, 0], [0] * 6]
 
 
 @pytest.fixture
 def built(tmp_path):
-  """Records of two pairs with ids 1, 200 and 255, and the map they are of."""
+  """Builds records of two pairs with ids 1, 200 and 255, and their map."""
   (tmp_path / 'classes.csv').write_text(CSV)
   for folder in ('images', 'labels'):
     (tmp_path / folder).mkdir()
@@ -220,7 +220,7 @@ def data_options(folder, **changes):
 PREPROCESSING = options.PreprocessOptions(crop_size=CROP)
 
 
-def test_the_builder_counts_and_describes_the_classes(built):
+def test_the_builder_describes_the_classes(built):
   with open(str(built / 'records' / 'val.json')) as text:
     description = json.load(text)
   assert label_map.from_json(description['label_map']) == MAP
@@ -233,17 +233,17 @@ def test_the_builder_counts_and_describes_the_classes(built):
       ' 1  structure        50.00%', ' 2  ground, floor    16.67%']
 
 
-def test_the_builder_refuses_what_no_id_of_the_map_is_in(built):
+def test_the_builder_refuses_labels_without_any_id_of_the_map(built):
   (built / 'sky.csv').write_text(lines('9,1,sky'))
   with pytest.raises(InputError, match='no label of 2 holds an id that '
                      'label_map=.*sky.csv lists'):
     build(built, label_map=str(built / 'sky.csv'))
-  # Of ADE20K, 255 is no id, and says that the file is something else.
+  # 255 is not an id of ADE20K, so the file must be something else.
   with pytest.raises(InputError, match='holds label 255; expected'):
     build(built)
 
 
-def test_readers_know_the_classes_from_the_records(built):
+def test_readers_take_the_label_map_of_the_records(built):
   for changes in ({}, {'verify_records': True},
                   {'label_map': str(built / 'classes.csv')}):
     batches = dataset.batches(data_options(built, **changes), PREPROCESSING)
@@ -253,7 +253,7 @@ def test_readers_know_the_classes_from_the_records(built):
     assert labels['p1.jpg'][0, :3].tolist() == [1, 1, 0]
 
 
-def test_training_batches_have_the_classes(built):
+def test_training_batches_use_the_label_map(built):
   with tf.Graph().as_default(), tf.Session() as session:
     batch = dataset.training_batches(
         data_options(built, seed=1), PREPROCESSING._replace(
@@ -264,7 +264,7 @@ def test_training_batches_have_the_classes(built):
   assert found == {0, 1, 2}
 
 
-def test_another_map_than_the_records_have_is_refused(built):
+def test_a_label_map_that_differs_from_the_records_is_refused(built):
   (built / 'other.csv').write_text(lines('1,1,structure', '2,2,roof'))
   with pytest.raises(InputError, match='label_map=.*other.csv: id 0 is 0 other'
                      ', but 1 structure by .*val.json; expected the same'):
@@ -281,7 +281,7 @@ def test_another_map_than_the_records_have_is_refused(built):
     splits.open_split(data_options(built))
 
 
-def test_records_without_a_map_take_that_of_the_network_or_of_the_user(
+def test_records_without_a_map_use_that_of_the_network_or_user(
     tmp_path):
   (tmp_path / 'records').mkdir()
   record_sets.write(
@@ -303,7 +303,7 @@ def test_records_without_a_map_take_that_of_the_network_or_of_the_user(
 # --- Checkpoints -----------------------------------------------------------
 
 
-def test_options_of_a_network_have_as_many_classes_as_the_map():
+def test_num_classes_of_a_network_must_match_its_label_map():
   own = MODEL.with_classes(MAP)
   assert (own.num_classes, own.classes) == (3, MAP)
   assert MODEL.with_classes(label_map.ADE20K) == MODEL
@@ -315,7 +315,7 @@ def test_options_of_a_network_have_as_many_classes_as_the_map():
   assert 'label_map' not in options.to_json(MODEL)
 
 
-def test_a_checkpoint_is_of_its_classes(tmp_path):
+def test_a_checkpoint_keeps_its_label_map(tmp_path):
   prefix = str(tmp_path / 'model.ckpt-1')
   own = MODEL.with_classes(MAP)
   assert compatibility.label_map_of(prefix) is None
@@ -339,7 +339,7 @@ def test_a_checkpoint_is_of_its_classes(tmp_path):
   compatibility.check_options(prefix, own)
 
 
-def test_training_on_one_class_warns(built, caplog):
+def test_training_on_a_single_class_warns(built, caplog):
   (built / 'one.csv').write_text(lines('1,1,structure'))
   build(built, 'train', label_map=str(built / 'one.csv'))
   (built / 'file').write_text('')
@@ -353,7 +353,7 @@ def test_training_on_one_class_warns(built, caplog):
 
 
 @pytest.mark.extended
-def test_training_writes_evaluation_reads_and_the_report_names_them(built):
+def test_a_label_map_goes_from_training_to_report_and_graph(built):
   build(built, 'train', label_map=str(built / 'classes.csv'))
   folder = str(built / 'trained')
   train_lib.train(
@@ -378,7 +378,7 @@ def test_training_writes_evaluation_reads_and_the_report_names_them(built):
   assert report_lib.from_json(json.loads(json.dumps(
       report_lib.to_json(result)))).label_map == MAP
   assert 'label_map' not in report_lib.result_line(result)
-  # The graph, which has the number of classes from the checkpoint too.
+  # The graph takes the number of classes from the checkpoint too.
   exported = freeze.export(MODEL, options.ExportOptions(
       checkpoint_path=folder, export_path=str(built / 'out')))
   assert metadata.label_map_beside(exported.path) == MAP
@@ -393,7 +393,7 @@ def test_training_writes_evaluation_reads_and_the_report_names_them(built):
         num_classes=32))
 
 
-def test_only_a_number_of_classes_that_is_given_can_contradict():
+def test_num_classes_of_an_export_is_none_unless_given():
   def parsed(*arguments):
     return flag_groups.arguments_of('export_model.py', *arguments)
 
@@ -405,7 +405,7 @@ def test_only_a_number_of_classes_that_is_given_can_contradict():
 # --- Descriptions beside files ---------------------------------------------
 
 
-def test_a_description_is_of_the_file_with_its_checksum(tmp_path):
+def test_a_description_belongs_to_the_file_with_its_checksum(tmp_path):
   for name, content in (
       ('freeze.pb', {'model': options.to_json(MODEL.with_classes(MAP))}),
       ('a.tflite', {'label_map': MAP.to_json()})):
@@ -424,7 +424,7 @@ def test_a_description_is_of_the_file_with_its_checksum(tmp_path):
     assert metadata.label_map_beside(path) is None
 
 
-def test_a_description_says_that_it_is_of_ade20k(tmp_path):
+def test_a_description_without_a_map_means_ade20k(tmp_path):
   (tmp_path / 'freeze.pb').write_bytes(b'model')
   files.write_json(str(tmp_path / 'freeze.json'), {
       'model': options.to_json(MODEL),
@@ -439,7 +439,7 @@ def test_a_description_says_that_it_is_of_ade20k(tmp_path):
 
 @pytest.fixture
 def preprocessed(built):
-  """A folder of preprocessed pairs of those records."""
+  """Writes the records as a folder of preprocessed pairs."""
   png_folder_writer.write(
       dataset.batches(data_options(built), PREPROCESSING), split='val',
       preprocess_options=PREPROCESSING,
@@ -447,24 +447,24 @@ def preprocessed(built):
   return built / 'png'
 
 
-def test_annotations_hold_classes_and_the_manifest_says_which(preprocessed):
+def test_annotations_hold_classes_of_the_manifest(preprocessed):
   assert png_folder.read_label_map(str(preprocessed)) == MAP
   pairs = png_folder.list_pairs(str(preprocessed)).pairs
   assert png_folder.check(pairs, CROP, MAP) == 0
   found = {value for pair in pairs
            for value in np.unique(png_folder.read_pair(pair, 3)[1])}
   assert found == {0, 1, 2}
-  # LoadGen, say, knows the classes of ADE20K alone.
+  # Callers such as LoadGen expect ADE20K's classes.
   with pytest.raises(InputError, match='manifest.json: id 0 is 1 structure, but'
                      ' 0 other by what they are read for'):
     png_folder.check(pairs, CROP)
-  # A class that there is not is no id to be left out.
+  # An annotation holds classes, so an unknown value is an error.
   Image.fromarray(np.full(CROP, 3, np.uint8)).save(pairs[0].label_path)
   with pytest.raises(InputError, match='holds 3; expected class ids 0..2'):
     png_folder.check(pairs, CROP, MAP)
 
 
-def test_the_classes_of_a_tflite_file_are_those_of_the_images(
+def test_classes_of_a_tflite_file_and_images_must_agree(
     preprocessed, tmp_path):
   net = tmp_path / 'a.tflite'
   net.write_bytes(b'model')
@@ -478,7 +478,7 @@ def test_the_classes_of_a_tflite_file_are_those_of_the_images(
   with pytest.raises(InputError, match='manifest.json: id 200 is 2 ground, '
                      'floor, but 0 other by net_file='):
     lite_evaluation._label_map(asked, listing)
-  # A manifest without a word of classes is of ADE20K's, none of any.
+  # A manifest without classes means ADE20K; no manifest means any classes.
   files.write_json(str(preprocessed / 'manifest.json'), {'split': 'val'})
   with pytest.raises(InputError, match='manifest.json: id 0 is 0 other'):
     lite_evaluation._label_map(asked, listing)
@@ -489,7 +489,7 @@ def test_the_classes_of_a_tflite_file_are_those_of_the_images(
 # --- Pictures --------------------------------------------------------------
 
 
-def test_pictures_have_a_colour_and_a_name_for_each_class():
+def test_pictures_show_the_colours_and_names_of_a_label_map():
   labels = np.array([[0, 1, 2]])
   np.testing.assert_array_equal(
       visualize.colour(labels, MAP)[0], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])

@@ -1,4 +1,4 @@
-"""Options: defined once, checked where they are made."""
+"""Tests the definition and the checks of options."""
 import copy
 import inspect
 import pickle
@@ -17,7 +17,7 @@ FIELDS = [(cls, name, fields.definitions(cls)[name])
 
 
 def made(cls, **changes):
-  """Returns options of a class, with something for each required field."""
+  """Returns options of a class, with values for required fields."""
   required = {
       name: definition.choices[0] if definition.choices else 'x'
       for name, definition in fields.definitions(cls).items()
@@ -26,7 +26,7 @@ def made(cls, **changes):
 
 
 def refusal(field, value):
-  """Returns the message about a value of a field."""
+  """Returns the error message for a value of a field."""
   with pytest.raises(InputError) as error:
     field.checked(value)
   message = str(error.value)
@@ -35,7 +35,7 @@ def refusal(field, value):
   return message
 
 
-def test_every_field_is_described_and_has_a_valid_default():
+def test_every_field_has_a_description_and_a_valid_default():
   assert len(CLASSES) >= 15 and options_lib.ModelOptions in CLASSES
   for cls, name, definition in FIELDS:
     assert definition.help.endswith('.') and '--' not in definition.help
@@ -46,7 +46,7 @@ def test_every_field_is_described_and_has_a_valid_default():
       assert definition.form
 
 
-def test_options_stay_named_tuples():
+def test_options_are_named_tuples():
   for cls in CLASSES:
     options = made(cls)
     assert cls(*options) == options and hash(options)
@@ -84,7 +84,7 @@ class Walk(NamedTuple):
     ('turns', [(), (1, 2.5)], [(10,), (float('nan'),), 'x', {}]),
     ('end', [None, 0], [10, -1, 'x', 1.5]),
 ])
-def test_a_field_takes_values_of_its_type_within_its_bounds(
+def test_a_field_accepts_values_of_its_type_within_its_bounds(
     name, taken, refused):
   field = fields.definitions(Walk)[name]
   for value in taken:
@@ -96,7 +96,7 @@ def test_a_field_takes_values_of_its_type_within_its_bounds(
       Walk('x')._replace(**{name: value})
 
 
-def test_a_refusal_says_what_was_expected():
+def test_an_error_message_gives_the_expected_values():
   definitions = fields.definitions(Walk)
   assert refusal(definitions['steps'], 0) == (
       'steps=0: expected a whole number from 1 to 9')
@@ -106,7 +106,7 @@ def test_a_refusal_says_what_was_expected():
       'size=1: expected HEIGHT,WIDTH, each a whole number from 0 to 9')
 
 
-def test_values_are_put_into_the_type_of_the_field():
+def test_values_are_converted_to_the_type_of_the_field():
   options = options_lib.ModelOptions(
       crop_size=[65, 33], depth_multiplier=1, atrous_rates=[6])
   assert options.crop_size == (65, 33) and options.atrous_rates == (6,)
@@ -124,7 +124,7 @@ def test_values_are_put_into_the_type_of_the_field():
      'decoder_output_is_logits=true: expected a decoder; add '
      'decoder_output_stride=4'),
 ])
-def test_a_model_that_contradicts_itself_is_refused(changes, message):
+def test_contradictory_model_options_are_refused(changes, message):
   with pytest.raises(InputError) as error:
     options_lib.ModelOptions()._replace(**changes)
   assert str(error.value) == message
@@ -145,20 +145,20 @@ def test_a_model_that_contradicts_itself_is_refused(changes, message):
      'scale_factor_step_size=1e-09: expected 0, or a step that fits 1000 times '
      'between min_scale_factor=0.5 and max_scale_factor=2.0'),
 ])
-def test_preprocessing_that_contradicts_itself_is_refused(changes, message):
+def test_contradictory_preprocessing_options_are_refused(changes, message):
   with pytest.raises(InputError) as error:
     options_lib.PreprocessOptions(**changes)
   assert str(error.value) == message
 
 
 @pytest.mark.parametrize('factor', [1, 16, 64])
-def test_factors_below_the_limit_are_taken(factor):
+def test_factors_below_the_limit_are_accepted(factor):
   options_lib.PreprocessOptions(
       min_resize_value=65, max_resize_value=65, resize_factor=factor)
   options_lib.PreprocessOptions(resize_factor=factor)
 
 
-def test_statistics_of_no_use_to_the_converter_are_refused():
+def test_a_deviation_of_zero_is_refused():
   for deviation in (0.0, 0.99):
     with pytest.raises(InputError, match='a deviation above 0'):
       made(options_lib.ConversionOptions,

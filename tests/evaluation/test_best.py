@@ -1,4 +1,4 @@
-"""--keep_best: which checkpoint lies in the subfolder, and when."""
+"""Tests --keep_best: which checkpoint is in the subfolder, and when."""
 import os
 
 import numpy as np
@@ -21,13 +21,13 @@ from tests import record_sets
 
 CROP = (33, 33)
 MODEL = options_lib.ModelOptions(crop_size=CROP)
-# By global step: the class that the checkpoint sees everywhere.
+# By global step: the class that this checkpoint predicts for every pixel.
 CLASS_OF_STEP = {1: 3, 2: 4, 3: 2}
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """A folder with one pair: 20 rows of class 2, then 13 of class 3."""
+  """Writes a pair: 20 rows of class 2, then 13 rows of class 3."""
   folder = tmp_path_factory.mktemp('data')
   label = np.full(CROP, 3, np.uint8)
   label[:20] = 2
@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def checkpoints(shallow_module, tmp_path_factory):
-  """Content of the files of the checkpoint of each step, by step and name."""
+  """Returns the files of each step's checkpoint, by step and name."""
   folder = tmp_path_factory.mktemp('checkpoints')
   with tf.Graph().as_default(), tf.Session() as session:
     deeplab_v3.logits(tf.zeros((1,) + CROP + (3,)), MODEL)
@@ -58,7 +58,7 @@ def checkpoints(shallow_module, tmp_path_factory):
 
 @pytest.fixture
 def train(checkpoints, tmp_path):
-  """A function that leaves one step's checkpoint alone in a folder."""
+  """Returns a function that puts one step's checkpoint in a folder."""
   folder = tmp_path / 'train'
   folder.mkdir()
   compatibility.write_options(str(folder), MODEL, optimizer=None)
@@ -91,7 +91,7 @@ def report_of(step, matrix):
 
 
 def killing(patch, number):
-  """Has the process end at a call, counted from 0, that changes a folder."""
+  """Ends the process at the given rename or removal, counted from 0."""
   calls = []
 
   def counted(function):
@@ -106,21 +106,21 @@ def killing(patch, number):
     patch.setattr(os, name, counted(getattr(os, name)))
 
 
-def test_the_best_checkpoint_is_kept_over_restarts_and_can_be_exported(
+def test_the_best_checkpoint_survives_restarts_and_can_be_exported(
     train, data, tmp_path):
   kept = []
   for step in CLASS_OF_STEP:
     folder = train(step)
     evaluate(folder, data)
     kept.append(sorted(os.listdir(str(folder / 'best'))))
-  # The second is worse than the first, the third is better.
+  # The second checkpoint is worse than the first, the third is better.
   assert kept[0] == kept[1] == [
       'checkpoint', 'model.ckpt-1.data-00000-of-00001', 'model.ckpt-1.index',
       'model.ckpt-1.json', 'model_options.json']
   assert kept[2] == [name.replace('-1.', '-3.') for name in kept[0]]
   report = report_lib.read(str(folder / 'best' / 'model.ckpt-3.json'))
   assert report.scores.miou == pytest.approx(20 / 33 / 2)
-  # The trainer's folder has no other new file.
+  # The trainer's folder has no other new checkpoint.
   assert find.prefixes_in(str(folder)) == [str(folder / 'model.ckpt-3')]
   graph = freeze.export(MODEL, options_lib.ExportOptions(
       checkpoint_path=str(folder / 'best'), export_path=str(tmp_path / 'out')))
@@ -163,7 +163,7 @@ def test_a_kill_leaves_a_whole_checkpoint_with_its_report(
   assert found == [1, 1, 1, 1, 3, 3, 3, 3]
 
 
-def test_scores_that_do_not_compare_are_refused(train, data, tmp_path):
+def test_scores_that_cannot_be_compared_are_refused(train, data, tmp_path):
   folder = train(1)
   evaluate(folder, data)
   with pytest.raises(InputError, match='keep_best: .*model.ckpt-1 was '

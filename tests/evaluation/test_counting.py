@@ -1,4 +1,4 @@
-"""One pass over a split: sums, samples, names in refusals, closing."""
+"""Tests one pass over a split: sums, samples, errors and closing."""
 import numpy as np
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 class FirstChannel(interface.Predictor):
-  """Labels a pixel by its red."""
+  """Labels each pixel with its red value."""
 
   is_closed = False
 
@@ -22,7 +22,7 @@ class FirstChannel(interface.Predictor):
 
 
 class Batches:
-  """Images 1 to 5, all of one value, labelled 1; in batches of two."""
+  """Batches of two from images 1 to 5; each has one value and label 1."""
 
   num_images = 5
 
@@ -35,7 +35,7 @@ class Batches:
           'filename': ['{}.jpg'.format(value) for value in values]}
 
 
-def test_a_pass_is_the_sum_of_its_batches():
+def test_a_pass_sums_its_batches():
   counts = counting.count(FirstChannel(), Batches(), num_classes=6)
   expected = np.zeros([6, 6], int)
   expected[1, 1:] = 6
@@ -55,7 +55,7 @@ def test_the_first_images_are_kept(keep):
   assert [labels[0, 0] for labels in samples['labels']] == [1] * len(expected)
 
 
-def test_labels_that_are_no_classes_are_refused_with_the_images_names():
+def test_labels_outside_the_classes_are_refused_with_image_names():
   with pytest.raises(InputError, match='^3.jpg, 4.jpg: prediction 4'):
     with FirstChannel() as predictor:
       counting.count(predictor, Batches(), num_classes=4)

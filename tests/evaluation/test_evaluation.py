@@ -1,4 +1,4 @@
-"""Which checkpoints are evaluated when, and where the results are."""
+"""Tests which checkpoints are evaluated, when, and what is written."""
 import glob
 import io
 import json
@@ -36,7 +36,7 @@ def png(array):
 
 @pytest.fixture
 def data(tmp_path):
-  """A folder with two validation pairs; class 2 is everywhere."""
+  """Writes two validation pairs; every label is class 2."""
   folder = tmp_path / 'data'
   folder.mkdir()
   records.write_shards(output_dir=str(folder), split='val', shards=[[
@@ -50,11 +50,11 @@ def data(tmp_path):
 
 
 class Network(interface.Predictor):
-  """Stands for the network; its labels are the last digit of the step.
+  """A stand-in for the network; it predicts the last digit of the step.
 
   Attributes:
-    restored: prefixes.
-    images: number of images that it was given.
+    restored: names of the checkpoints.
+    images: number of images predicted.
     before_restore: called with each prefix.
   """
 
@@ -103,7 +103,7 @@ def logs(tmp_path):
 
 
 def save(folder, step):
-  """Writes what stands for a checkpoint."""
+  """Writes a stand-in for a checkpoint."""
   (folder / 'model.ckpt-{}.index'.format(step)).write_text(str(step))
 
 
@@ -142,13 +142,13 @@ def events_of(folder):
 # --- Cached evaluations ----------------------------------------------------
 
 
-def test_the_report_of_an_evaluated_checkpoint_is_given_again(
+def test_the_report_of_an_evaluated_checkpoint_is_reused(
     data, logs, network, tmp_path, capsys, caplog):
   save(logs, 2)
   first = evaluate(data, logs, eval_logdir=tmp_path / 'log')
   printed = capsys.readouterr().out
   assert first.images == 2 and network.images == 2
-  # The folder may have been moved.
+  # The folder may have been moved since.
   os.rename(str(logs), str(tmp_path / 'moved'))
   with caplog.at_level('INFO'):
     again = evaluate(data, tmp_path / 'moved', eval_logdir=tmp_path / 'log',
@@ -185,7 +185,7 @@ def touch_records(data, logs, kept):
     (None, {'reevaluate': True}), (None, {'batch_size': 2}),
     (None, {'model': MODEL._replace(output_stride=8)}), (change_weights, {}),
     (touch_records, {}), (remove_picture, {}), (damage_report, {})])
-def test_what_may_differ_is_evaluated_again(
+def test_any_change_of_the_inputs_evaluates_again(
     data, logs, network, tmp_path, change, arguments):
   outputs = {'eval_logdir': tmp_path / 'log', 'vis_dir': tmp_path / 'vis'}
   save(logs, 2)
@@ -197,7 +197,7 @@ def test_what_may_differ_is_evaluated_again(
   assert network.images == 4
 
 
-def test_one_checkpoint_and_one_without_events_are_evaluated_each_time(
+def test_without_folder_or_events_nothing_is_cached(
     data, logs, network, tmp_path):
   save(logs, 2)
   for _ in range(2):
@@ -206,7 +206,7 @@ def test_one_checkpoint_and_one_without_events_are_evaluated_each_time(
   assert network.images == 8
 
 
-def test_a_watch_that_is_started_again_waits_for_the_next_checkpoint(
+def test_a_restarted_watch_waits_for_the_next_checkpoint(
     data, logs, network, tmp_path):
   save(logs, 2)
   evaluate(data, logs, eval_logdir=tmp_path / 'log')
@@ -221,7 +221,7 @@ def test_a_watch_that_is_started_again_waits_for_the_next_checkpoint(
 # --- Beside a trainer ------------------------------------------------------
 
 
-def test_a_checkpoint_that_vanishes_gives_way_to_the_next_one(
+def test_a_vanished_checkpoint_is_skipped(
     data, logs, network, tmp_path, caplog):
   save(logs, 2)
   save(logs, 3)
@@ -240,13 +240,13 @@ def test_a_checkpoint_that_vanishes_gives_way_to_the_next_one(
   assert 'model.ckpt-3 was removed before it was read' in caplog.text
 
 
-def test_a_watch_survives_that_every_checkpoint_vanishes(data, logs, network):
+def test_a_watch_goes_on_if_every_checkpoint_vanishes(data, logs, network):
   save(logs, 3)
   network.before_restore = remove
   assert evaluate(data, logs, times=0, timeout=0) is None
 
 
-def test_a_checkpoint_that_is_there_and_bad_is_no_vanished_one(
+def test_a_bad_checkpoint_is_not_taken_for_a_vanished_one(
     data, logs, network):
   save(logs, 3)
 
@@ -258,7 +258,7 @@ def test_a_checkpoint_that_is_there_and_bad_is_no_vanished_one(
     evaluate(data, logs)
 
 
-def test_a_damaged_newest_one_gives_way_unless_that_is_refused(
+def test_a_damaged_newest_checkpoint_is_skipped_unless_strict(
     data, logs, network, monkeypatch):
   save(logs, 3)
   save(logs, 4)
@@ -269,9 +269,9 @@ def test_a_damaged_newest_one_gives_way_unless_that_is_refused(
     evaluate(data, logs, strict=True)
 
 
-def test_one_that_is_being_written_is_waited_for(
+def test_an_incomplete_checkpoint_is_waited_for(
     data, logs, network, monkeypatch):
-  # The index comes last.
+  # The index is written last.
   (logs / 'model.ckpt-5.data-00000-of-00001').write_text('')
   slept = []
 
@@ -280,7 +280,7 @@ def test_one_that_is_being_written_is_waited_for(
     if len(slept) == 2:
       save(logs, 5)
     elif len(slept) > 9:
-      raise KeyboardInterrupt  # it does not see it
+      raise KeyboardInterrupt  # the checkpoint was not found
 
   monkeypatch.setattr(time, 'sleep', sleep)
   with pytest.raises(KeyboardInterrupt):
@@ -289,7 +289,7 @@ def test_one_that_is_being_written_is_waited_for(
 
 
 @pytest.mark.parametrize('begun', [False, True])
-def test_a_watch_says_what_it_waits_for_and_ends_quietly(
+def test_a_watch_logs_what_it_waits_for_and_ends_quietly(
     data, logs, network, monkeypatch, caplog, begun):
   if begun:
     save(logs, 5)
@@ -319,7 +319,7 @@ def test_events_have_each_class_twice_and_the_confusion_matrix(tmp_path):
   values = {value.tag: value for path in tmp_path.glob('*tfevents*')
             for event in tf.train.summary_iterator(str(path))
             for value in event.summary.value if event.step == 7}
-  # The reference's tags.
+  # The tags of the reference.
   assert list(values)[:33] == ['eval/miou_1.0_overall'] + [
       'eval/miou_1.0_class_{}'.format(index) for index in range(32)]
   assert values['iou/01_wall'].simple_value == pytest.approx(30 / 40)
@@ -355,7 +355,7 @@ def test_everything_is_written_before_anything_is_printed(
 
 
 @pytest.mark.parametrize('name', ['eval_logdir', 'report_json', 'vis_dir'])
-def test_outputs_are_refused_before_the_work(
+def test_outputs_are_checked_before_the_evaluation(
     data, logs, network, tmp_path, monkeypatch, name):
   monkeypatch.setattr(
       predictors, 'open_frozen_graph', lambda *unused_arguments: network)
@@ -377,12 +377,12 @@ def test_outputs_are_refused_before_the_work(
   assert not network.restored and not network.images
 
 
-def test_what_does_not_fit_into_the_memory_is_refused(
+def test_a_batch_that_does_not_fit_into_memory_is_refused(
     data, logs, network, tmp_path, monkeypatch):
   save(logs, 2)
-  # Two images of 33x33 in float32 with 32 classes are less than this.
+  # Two images of 33x33 in float32 with 32 classes need less than this.
   monkeypatch.setattr(memory, 'available_bytes', lambda: 400 * 2 ** 10)
-  # There are no more in a batch than there are.
+  # A batch is never larger than the split.
   assert evaluate(data, logs, batch_size=4096).step == 2
   monkeypatch.setattr(memory, 'available_bytes', lambda: 200 * 2 ** 10)
   with pytest.raises(InputError, match='batch_size=2 of crop_size=33,33: needs '

@@ -1,4 +1,4 @@
-"""segmentation_inference_eval_seg_tflite.py: scores, reports, refusals."""
+"""Tests segmentation_inference_eval_seg_tflite.py."""
 import hashlib
 import json
 import os
@@ -53,7 +53,7 @@ def save(folder, name, image, label):
 
 @pytest.fixture
 def folder(tmp_path):
-  """Two pairs, in the order img_2, img_10."""
+  """Writes two pairs, in the order img_2, img_10."""
   folder = tmp_path / 'preprocessed'
   save(folder, 'img_2.png', image_of(np.full(SIZE, 1)),
        [[1] * 5, [1] * 5, [1, 1, 2, 2, 0], [2, 2, 0, 0, 0]])
@@ -62,7 +62,7 @@ def folder(tmp_path):
   return folder
 
 
-# Label and prediction to pixels, in both pairs together.
+# (label, prediction) to the number of pixels in both pairs.
 COUNTS = {(1, 1): 12, (2, 1): 4, (2, 0): 5, (2, 2): 14}
 
 
@@ -85,13 +85,13 @@ def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
 # --- Scores and reports ----------------------------------------------------
 
 
-def test_the_command_without_a_flag(model, folder, tmp_path):
+def test_the_default_command(model, folder, tmp_path):
   os.makedirs(str(tmp_path / 'checkpoints' / 'float'))
   shutil.copy(model, str(tmp_path / 'checkpoints' / 'float' / 'freeze.tflite'))
   lines = scripts.run(SCRIPT, cwd=str(tmp_path)).stdout.splitlines()
   assert lines[2] == '    1  wall              34.29 %   0.7500'
   assert lines[3] == '    2  building          65.71 %   0.6087'
-  # (3/4 + 14/23) / 31, / 3 and / 2; class 0 is predicted, and never right.
+  # (3/4 + 14/23) / 31, / 3 and / 2; class 0 is predicted, but never correct.
   assert lines[-5:-1] == [
       'mIoU             0.4529  (every class seen, reference eval.py)',
       'mIoU, kept       0.6793* (without class 0, reference TFLite script)',
@@ -110,7 +110,7 @@ def test_the_command_without_a_flag(model, folder, tmp_path):
 
 @pytest.mark.parametrize('workers, text', [
     (1, '1 process x 1 thread'), (9, '2 processes x 1 thread')])
-def test_workers_change_no_score(model, folder, tmp_path, workers, text):
+def test_workers_do_not_change_scores(model, folder, tmp_path, workers, text):
   path = str(tmp_path / 'report.json')
   report = evaluate(model, folder / 'images', path, num_workers=workers)
   assert report.matrix.tolist() == expected_matrix(COUNTS)
@@ -119,7 +119,7 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
     written = json.load(content)
   assert written == json.loads(json.dumps(report_lib.to_json(report)))
   assert written['confusion_matrix'] == report.matrix.tolist()
-  # All that a model card needs.
+  # These are the fields of a model card.
   with open(model, 'rb') as content:
     checksum = hashlib.sha256(content.read()).hexdigest()
   assert written['model'] == {
@@ -138,7 +138,7 @@ def test_workers_change_no_score(model, folder, tmp_path, workers, text):
       'images': '2 of {}'.format(folder / 'images')}
 
 
-def test_the_manifest_tells_classes_split_and_geometry(model, folder):
+def test_classes_split_and_geometry_come_from_the_manifest(model, folder):
   classes = label_map.LabelMap(('other', 'land', 'sea'), ((), (7,), (200,)))
   save(folder, 'img_10.png', image_of(np.full(SIZE, 2)), np.full(SIZE, 2))
   (folder / 'manifest.json').write_text(json.dumps(dict(
@@ -149,14 +149,14 @@ def test_the_manifest_tells_classes_split_and_geometry(model, folder):
   assert report.matrix.tolist() == [[0, 0, 0], [0, 12, 0], [0, 4, 20]]
   assert [one['name'] for one in report_lib.to_json(report)['classes']] == [
       'other', 'land', 'sea']
-  # Of a model of more classes.
+  # A model may have more classes than the label map.
   save(folder, 'img_10.png', np.full(SIZE + (3,), 100), np.full(SIZE, 2))
   with pytest.raises(InputError, match='img_10.png: prediction 3: expected a '
                      r'class in 0\.\.2'):
     evaluate(model, folder, num_workers=1)
 
 
-def test_the_sum_of_shards_is_the_whole(model, folder, tmp_path):
+def test_merged_shards_equal_a_single_run(model, folder, tmp_path):
   paths = [str(tmp_path / '{}.json'.format(number)) for number in range(2)]
   for number, path in enumerate(paths):
     evaluate(model, folder, path, num_shards=2, shard_index=number)
@@ -180,7 +180,7 @@ def test_shards_of_other_models_or_images_are_refused(model, folder, tmp_path):
   merged = options_lib.MergeOptions(report_json=str(tmp_path / 'sum.json'))
   with pytest.raises(InputError, match=r'input float32 in \[-1, 1\], and floa'):
     merging.merge(paths, merged)
-  # Files of the same size, as two annotations of one class are.
+  # The annotations have the same size, so only their content differs.
   save(folder, 'img_2.png', image_of(np.full(SIZE, 1)), np.full(SIZE, 1))
   evaluate(model, folder, paths[0], num_shards=2, shard_index=0)
   size = os.path.getsize(str(folder / 'annotations' / 'img_2.png'))
@@ -200,17 +200,17 @@ def test_the_float_range_can_be_chosen(model, folder):
   assert matrix.tolist() == expected_matrix({(4, 0): 20, **COUNTS})
 
 
-def test_a_picture_of_the_first_images(model, folder, tmp_path):
+def test_vis_images_limits_the_rows_of_the_picture(model, folder, tmp_path):
   heights = []
   for count in (1, 2):
     evaluate(model, folder, vis_dir=str(tmp_path / 'vis'), vis_images=count)
     with Image.open(str(tmp_path / 'vis' / 'predictions.png')) as picture:
       heights.append(picture.height)
-  # One row more, and a gap of 8.
+  # One more row and a gap of 8 pixels.
   assert heights[1] - heights[0] == SIZE[0] + 8
 
 
-def test_what_is_not_counted_is_said(model, folder, caplog):
+def test_ignored_files_and_pixels_are_logged(model, folder, caplog):
   (folder / 'images' / 'notes.txt').write_text('')
   save(folder, 'img_11.png', image_of(np.ones(SIZE, int)), np.ones(SIZE))
   (folder / 'images' / 'img_11.png').unlink()
@@ -230,8 +230,8 @@ def test_what_is_not_counted_is_said(model, folder, caplog):
       'another kind', 'not used: 1 annotation without an image']
 
 
-def test_folders_of_the_app_are_taken(model, folder, caplog):
-  """JPEG images; annotations of bare bytes, padded with 255, with any ids."""
+def test_folders_of_the_mlperf_app_are_accepted(model, folder, caplog):
+  """JPEG images; raw annotations, padded with 255, with any ids."""
   expected = evaluate(model, folder)
   (folder / 'images' / 'img_2.png').unlink()
   Image.fromarray(image_of(np.full(SIZE, 1)).astype(np.uint8)).save(
@@ -253,7 +253,7 @@ def test_folders_of_the_app_are_taken(model, folder, caplog):
 # --- Refusals --------------------------------------------------------------
 
 
-def test_files_and_options_that_are_refused(model, folder, tmp_path):
+def test_bad_files_and_options_are_refused(model, folder, tmp_path):
   bad, short = tmp_path / 'bad.tflite', tmp_path / 'short.tflite'
   bad.write_text('This is no model.')
   with open(model, 'rb') as content:
@@ -271,9 +271,9 @@ def test_files_and_options_that_are_refused(model, folder, tmp_path):
       evaluate(str(net_file), folder, **changes)
 
 
-def test_a_crash_of_the_interpreter_ends_in_one_line(
+def test_a_crash_of_the_interpreter_is_reported_in_one_line(
     model, folder, monkeypatch):
-  """The workers are forks of this process, so they have the change, too."""
+  """The workers are forked, so they have the patch too."""
   monkeypatch.setattr(
       interpreters.TflitePredictor, 'predict',
       lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
@@ -282,7 +282,7 @@ def test_a_crash_of_the_interpreter_ends_in_one_line(
     evaluate(model, folder)
 
 
-def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
+def test_pairs_of_a_wrong_size_are_refused_before_any_work(model, folder):
   save(folder, 'img_7.png', np.zeros([4, 6, 3]), np.ones([4, 6]))
   with pytest.raises(InputError) as caught:
     evaluate(model, folder)
@@ -300,7 +300,7 @@ def test_pairs_that_do_not_fit_are_refused_before_any_work(model, folder):
 
 @pytest.fixture(scope='module')
 def sample(ade20k_sample_dir, tmp_path_factory):
-  """The sample's validation images, preprocessed for TFLite."""
+  """Preprocesses the sample's validation images for TFLite."""
   folder = tmp_path_factory.mktemp('sample')
   images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
                     for kind in ('images', 'annotations'))
@@ -333,11 +333,11 @@ def check_score(request, reference_dir, name):
       'resized to 512..512, factor 1, padded to 512x512')
 
 
-def test_the_published_quantization_aware_file(request, reference_dir):
+def test_score_of_the_published_quantization_aware_file(request, reference_dir):
   check_score(request, reference_dir, 'freeze_qat.tflite')
 
 
 @pytest.mark.slow
 @pytest.mark.extended
-def test_the_published_post_training_quantized_file(request, reference_dir):
+def test_score_of_the_published_post_training_file(request, reference_dir):
   check_score(request, reference_dir, 'freeze_ptq.tflite')

@@ -1,4 +1,4 @@
-"""The reports of shards: their sum is the whole, and nothing else is."""
+"""Tests merging the reports of shards."""
 import json
 
 import numpy as np
@@ -28,7 +28,7 @@ def matrix_of(index):
 
 
 def write(path, index=None, of=3, images=2, evaluation=None, **changes):
-  """Writes the report of a shard, or of all images; returns its path."""
+  """Writes the report of a shard, or of all images; returns the path."""
   report = report_lib.Report(
       kind=interface.TFLITE, path='m.tflite', step=None, split='val',
       images=images, seconds=2.0, geometry='4x4', runtime='here',
@@ -60,7 +60,7 @@ def refusal(tmp_path, *paths):
   return message
 
 
-def test_the_script_adds_up(tmp_path, shards):
+def test_the_script_merges_reports(tmp_path, shards):
   paths = [str(path) for path in reversed(shards)]
   done = scripts.run('scripts/merge_reports.py', paths[0], '--report_json=' +
                      str(tmp_path / 'sum.json'), *paths[1:])
@@ -73,7 +73,7 @@ def test_the_script_adds_up(tmp_path, shards):
       '--report_json=' + str(tmp_path / 'sum.json'))
 
 
-def test_a_shard_says_which_it_is(shards):
+def test_a_report_names_its_shard(shards):
   report = report_lib.from_json(json.loads(shards[1].read_text()))
   assert '\nimages           2 of val, shard 1 of 3, 2.0 s' in (
       report_lib.table(report))
@@ -101,7 +101,7 @@ def test_shards_of_another_evaluation_are_refused(
       '0.json and other.json are not of one evaluation: ' + expected)
 
 
-def test_what_is_no_report_of_a_shard_is_refused(tmp_path, shards):
+def test_files_that_are_not_reports_of_shards_are_refused(tmp_path, shards):
   whole = write(tmp_path / 'all.json')
   assert refusal(tmp_path, whole).startswith(
       'all.json: a report of all 2 images; expected the report of a shard')
@@ -125,7 +125,7 @@ def test_what_is_no_report_of_a_shard_is_refused(tmp_path, shards):
     ({'shard_index': 1}, 'shard_index=1: expected less than num_shards=1'),
     ({'num_shards': 2, 'shard_index': 2},
      'shard_index=2: expected less than num_shards=2')])
-def test_options_that_name_no_shard_are_refused(given, expected):
+def test_bad_shard_options_are_refused(given, expected):
   with pytest.raises(InputError) as refused:
     options_lib.TfliteEvalOptions(net_file='x', test_dir='y', **given)
   assert str(refused.value) == expected

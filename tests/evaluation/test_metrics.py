@@ -1,4 +1,4 @@
-"""Scores against hand-worked matrices."""
+"""Tests scores on hand-worked matrices."""
 import numpy as np
 import pytest
 
@@ -8,7 +8,7 @@ from deeplab.evaluation import metrics
 NAN = float('nan')
 
 
-# Labels with each class 1..31 on 100 pixels.
+# Labels with classes 1 to 31, 100 pixels each.
 ALL = np.repeat(np.arange(1, 32), 100)
 
 
@@ -37,13 +37,13 @@ class TestConfusionMatrix:
   @pytest.mark.parametrize('label, prediction, message', [
       ([32, 5], [1, 5], 'label 32: expected a class in 0..31'),
       ([-2, 5], [1, 5], 'label -2: expected a class in 0..31'),
-      # Where the label is ignored, the prediction must be a class all the same.
+      # A prediction must be a class even if its label is ignored.
       ([0, 5], [150, 5], 'prediction 150: expected a class in 0..31'),
       ([1, 5], [-1, 5], 'prediction -1: expected a class in 0..31'),
       ([1, 5], [[1, 5]], 'labels of shape [2], predictions of shape [1, 2]: '
        'expected the same'),
       ([1, 5], [1.0, 5.0], 'predictions of type float64: expected integers')])
-  def test_refuses_what_are_no_classes(self, label, prediction, message):
+  def test_refuses_values_outside_the_classes(self, label, prediction, message):
     with pytest.raises(InputError) as error:
       metrics.confusion_matrix(np.array(label), np.array(prediction))
     assert str(error.value) == message
@@ -52,8 +52,8 @@ class TestConfusionMatrix:
 class TestScores:
 
   def test_hand_worked_matrix(self):
-    # Class 0 is ignored and twice predicted; class 3 is predicted but nowhere
-    # labelled; class 4 occurs nowhere.
+    # Class 0 is ignored and predicted twice; class 3 is predicted but never
+    # labelled; class 4 does not occur.
     matrix = np.array([[0, 0, 0, 0, 0],
                        [2, 6, 0, 0, 0],
                        [0, 2, 4, 2, 0],
@@ -70,11 +70,11 @@ class TestScores:
         scores.per_class_iou, [NAN, 0.6, 0.5, NAN, NAN])
 
   @pytest.mark.parametrize('labels, predictions, miou, kept, app', [
-      # All is right.
+      # All predictions are correct.
       (np.arange(1, 32), np.arange(1, 32), 1, 1, 1),
-      # Of 100 pixels a class, one of class 1 is predicted 0.
+      # One pixel of class 1 is predicted as 0; each class has 100 pixels.
       (ALL, np.r_[0, ALL[1:]], 30.99 / 32, 30.99 / 31, 30.99 / 31),
-      # Absent classes count as 0 in the app alone.
+      # Only the app counts absent classes as 0.
       ([1, 1, 2, 2], [1, 1, 2, 2], 1, 1, 2 / 31),
       # Predictions on ignored pixels do not count.
       ([1, 1, 0, 0], [1, 1, 1, 7], 1, 1, 1 / 31)])
@@ -84,19 +84,19 @@ class TestScores:
     assert scores.miou_kept_classes == pytest.approx(kept)
     assert scores.miou_mlperf_app == pytest.approx(app)
 
-  def test_no_data_has_no_score(self):
+  def test_an_empty_matrix_has_no_score(self):
     scores = metrics.scores(np.zeros([3, 3], np.int64))
     assert all(np.isnan(score).all() for score in scores)
 
   def test_reference_numbers_follow_the_headline_rule(self):
-    # The reference's class scores of its float checkpoint on two images, as
-    # pixels of 1e9: their headline has nine classes, one of them predicted but
-    # nowhere labelled.
+    # The reference's IoUs of its float checkpoint on two images, as 1e9 pixels
+    # per class. Its headline averages nine classes; one is predicted but never
+    # labelled.
     ious = {1: 0.169824988, 2: 0.83865273, 3: 0.977712929, 5: 0.43963331,
             7: 0.0, 10: 0.899512887, 14: 0.00196850393, 18: 0.273405701}
     matrix = np.zeros([32, 32], np.int64)
     for index, iou in ious.items():
-      # All that is missed of a class is predicted as class 0, so that its IoU
+      # All missed pixels of a class are predicted as class 0, so that its IoU
       # is its share of correct pixels.
       matrix[index, index] = round(iou * 10**9)
       matrix[index, 0] = 10**9 - matrix[index, index]

@@ -1,4 +1,4 @@
-"""Reports: hand-written tables, JSON without NaN, whole files only."""
+"""Tests reports: the table, strict JSON, and atomic writes."""
 import json
 import os
 import sys
@@ -18,7 +18,7 @@ from tests import scripts
 
 
 def small_report(**changes):
-  """Returns a report on five classes; class 3 and 4 have no labelled pixel."""
+  """Returns a report on five classes; classes 3 and 4 have no pixels."""
   report = reports.Report(
       kind=interface.CHECKPOINT, path='log/model.ckpt-600', step=600,
       split='val', images=4, seconds=8.0,
@@ -33,7 +33,7 @@ def small_report(**changes):
 
 
 def strict_json(text):
-  """Parses JSON as strict parsers do: NaN and Infinity are refused."""
+  """Parses JSON strictly: NaN and Infinity are refused."""
   def refuse(word):
     raise AssertionError('not JSON: {}'.format(word))
   return json.loads(text, parse_constant=refuse)
@@ -63,7 +63,7 @@ def test_table():
     (interface.CHECKPOINT, 'mIoU ', 'checkpoints and graphs'),
     (interface.TFLITE, 'mIoU, kept', 'TFLite files on x86'),
     (reports.ACCURACY_LOG, 'mIoU, app', 'TFLite files on a device')])
-def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
+def test_the_published_mean_is_marked(kind, marked, files):
   report = small_report(kind=kind, matrix=np.eye(32, dtype=np.int64))
   *lines, note = reports.table(report).split('\n')
   line, = (line for line in lines if '*' in line)
@@ -72,7 +72,7 @@ def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
   assert max(map(len, lines)) <= 80
   assert note == (
       '* the mean that the published figures of {} are'.format(files))
-  # There are none of other classes.
+  # There are no published figures for other classes.
   own = label_map.LabelMap(('other',) * 32, ((),) * 32)
   assert '*' not in reports.table(report._replace(label_map=own))
 
@@ -84,7 +84,7 @@ def test_the_mean_of_the_published_figures_is_marked(kind, marked, files):
      'mIoU, kept', '0.5483'),
     ('float/freeze.tflite', interface.TFLITE, 'x.index', 'mIoU, app',
      '0.5501 / 0.5509')])
-def test_the_published_figure_of_a_file_is_known_by_its_content(
+def test_published_figures_are_found_by_file_content(
     tmp_path, monkeypatch, file, kind, path, marked, figures):
   (tmp_path / 'x.index').write_bytes(b'model')
   monkeypatch.setattr(download, 'published', lambda: {
@@ -97,7 +97,7 @@ def test_the_published_figure_of_a_file_is_known_by_its_content(
       '* compare with {}, published of 2000 images'.format(figures))
 
 
-def test_published_figures_are_those_of_the_reference(reference_dir):
+def test_published_figures_match_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'numbers.json')) as content:
     numbers = json.load(content)
   expected = numbers['published_miou_full_val_2000_images']
@@ -144,7 +144,7 @@ def test_result_line_is_one_line_of_strict_json():
       'mean_class_accuracy': None}
 
 
-def test_a_report_is_read_as_it_was_written(tmp_path):
+def test_a_report_is_read_back_unchanged(tmp_path):
   path = tmp_path / 'result.json'
   report = small_report()
   reports.write(str(path), report)
@@ -158,7 +158,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize('change', [
     {'images': None}, {'miou': 0.5}, {'confusion_matrix': [[1, 2]]},
     {'confusion_matrix': 'x'}, {'confusion_matrix': []}])
-def test_what_is_no_report_is_not_read(tmp_path, change):
+def test_invalid_reports_are_refused(tmp_path, change):
   path = tmp_path / 'x.json'
   content = dict(reports.to_json(small_report()), **change)
   for text in (json.dumps(content), json.dumps([content]), 'RESULT'):
@@ -167,7 +167,7 @@ def test_what_is_no_report_is_not_read(tmp_path, change):
       reports.stage_table([('a', str(path))])
 
 
-def test_what_cannot_be_printed_is_said_where_it_is(monkeypatch):
+def test_an_error_in_printing_names_the_written_report(monkeypatch):
   class Closed:
     def write(self, unused):
       raise streams.OutputError(32, 'Broken pipe', 'standard output')
@@ -181,7 +181,7 @@ def test_what_cannot_be_printed_is_said_where_it_is(monkeypatch):
   assert error.value.text == reports.result_line(small_report())
 
 
-def test_outputs_are_tried_and_named(tmp_path):
+def test_outputs_that_cannot_be_written_are_named(tmp_path):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'vis' / 'predictions.png').mkdir(parents=True)
   for name, path, words in (
@@ -222,6 +222,6 @@ def test_the_script_compares_stages(tmp_path):
 
 
 @pytest.mark.parametrize('given', ['', 'report.json', '=report.json', 'a='])
-def test_the_script_refuses_what_is_no_stage(given):
+def test_the_script_refuses_bad_stages(given):
   line = scripts.refusal('scripts/stage_table.py', '--report=' + given)
   assert 'expected STAGE=FILE' in line

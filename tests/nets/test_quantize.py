@@ -139,7 +139,7 @@ def distances(one, other):
 
 
 # Delay, losses of the steps and norms of their gradients with the rewrite on
-# # TensorFlow 1.15.5.
+# TensorFlow 1.15.5.
 GOLDEN_STEPS = [
     (-1, [1.6810136, 1.6352991, 1.5985843, 1.5635750, 1.5338123],
      [2.2123682, 1.9994828, 1.9086121, 1.8071580, 1.6602416]),
