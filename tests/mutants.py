@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     # Initial logits are spread wider.
     Mutant('_LOGITS_STDDEV = 0.01', '_LOGITS_STDDEV = 0.02',
-        'test_initial_values_have_their_spread'),
+        'test_initial_values_have_the_expected_spread'),
     # Logits are averaged over scales, not probabilities.
     Mutant('probabilities.append(tf.nn.softmax(outputs))',
         'probabilities.append(outputs)',
@@ -55,7 +55,7 @@ MUTANTS = (
         'test_concatenations_have_the_union_of_their_ranges'),
     # Pixels with the ignore label count in the loss.
     Mutant('tf.not_equal(chunk_labels, constants.IGNORE_LABEL)',
-        'tf.not_equal(chunk_labels, -1)', 'test_ignored_pixels_count_nothing'),
+        'tf.not_equal(chunk_labels, -1)', 'test_ignored_pixels_do_not_count'),
     # The loss resizes without aligned corners.
     Mutant('logits, size, align_corners=True)',
         'logits, size, align_corners=False)',
@@ -63,7 +63,7 @@ MUTANTS = (
     # The fused loss ignores pixel weights.
     Mutant('(probabilities - one_hot) * weights[:, tf.newaxis]',
         '(probabilities - one_hot)',
-        'test_the_loss_and_its_gradient_are_the_same'),
+        'test_fused_loss_and_gradient_equal_the_plain_ones'),
     # Folded batch norm ignores the mean.
     Mutant("variables['moving_mean'] * factor", '0 * factor',
         'test_folded_batch_norm_gives_the_same_logits_and_gradients'),
@@ -84,7 +84,7 @@ MUTANTS = (
         'test_hosts_share_the_batches_of_a_single_run'),
     # A damaged checkpoint counts as the newest.
     Mutant('damage = self._damage(name)', 'damage = None',
-        'test_a_newest_that_cannot_be_read_gives_way'),
+        'test_a_damaged_newest_checkpoint_is_skipped'),
     # Weights that are not finite are saved.
     Mutant('problem = read.not_finite_in(written)', 'problem = None',
         'test_weights_that_are_not_finite_are_not_saved'),
@@ -115,7 +115,7 @@ MUTANTS = (
         'test_training_steps_match_the_reference_on_every_tensorflow'),
     # The learning rate multiplier leaves out ASPP.
     Mutant('IMAGE_POOLING_SCOPE, ASPP_SCOPE,', 'IMAGE_POOLING_SCOPE,',
-        'test_each_update_follows_from_its_gradients'),
+        'test_each_update_matches_a_hand_computation'),
     # Depthwise weights are regularized.
     Mutant("'depthwise_weights', [3, 3, channels(inputs), 1],",
         "'depthwise_weights', [3, 3, channels(inputs), 1], "

@@ -1,4 +1,4 @@
-"""Finding, comparing and restoring checkpoints."""
+"""Tests finding, comparing and restoring checkpoints."""
 import json
 import os
 import tarfile
@@ -96,7 +96,7 @@ def three(tmp_path):
 @pytest.mark.parametrize('part, how', [
     ('.index', 'removed'), ('.index', 'cut'),
     ('.data-00000-of-00001', 'removed'), ('.data-00000-of-00001', 'flipped')])
-def test_a_newest_that_cannot_be_read_gives_way(three, caplog, part, how):
+def test_a_damaged_newest_checkpoint_is_skipped(three, caplog, part, how):
   newest = str(three / 'model.ckpt-10')
   damaged(three / ('model.ckpt-10' + part), how)
   assert find.find(str(three), 'x') == str(three / 'model.ckpt-2')
@@ -107,13 +107,13 @@ def test_a_newest_that_cannot_be_read_gives_way(three, caplog, part, how):
   with pytest.raises(InputError, match='model.ckpt-10 cannot be read .* '
                      'strict_checkpoint=true'):
     find.find(str(three), 'x', strict=True)
-  # One that is named is that one or none.
+  # A checkpoint that is named has no substitute.
   with pytest.raises(InputError, match=r'x=.*model.ckpt-10.* \('):
     find.find(newest, 'x')
   assert len(caplog.records) == 1
 
 
-def test_where_none_can_be_read_all_are_named(three):
+def test_if_no_checkpoint_can_be_read_all_are_named(three):
   for step in (1, 2, 10):
     damaged(three / 'model.ckpt-{}.index'.format(step), 'cut')
   with pytest.raises(InputError) as error:
@@ -122,7 +122,7 @@ def test_where_none_can_be_read_all_are_named(three):
     assert 'model.ckpt-{} cannot be read'.format(step) in str(error.value)
 
 
-def test_every_flipped_byte_of_the_data_is_found(tmp_path):
+def test_every_flipped_byte_of_the_data_is_detected(tmp_path):
   prefix = save(tmp_path, {'a': np.arange(7), 'b/w': np.ones([2, 3])})
   path = tmp_path / 'model.ckpt-7.data-00000-of-00001'
   content = path.read_bytes()
@@ -137,34 +137,34 @@ def test_every_flipped_byte_of_the_data_is_found(tmp_path):
 @pytest.mark.parametrize('state', [
     b'', b'\x00\xff\xfe', b'all_model_checkpoint_paths: "a"',
     b'model_checkpoint_path: "/nowhere/model.ckpt-3"'])
-def test_a_state_file_of_no_use_is_named(three, caplog, state):
+def test_a_useless_state_file_is_named(three, caplog, state):
   (three / 'checkpoint').write_bytes(state)
   assert find.find(str(three), 'x') == str(three / 'model.ckpt-10')
   [record] = [record for record in caplog.records
-              if record.name.startswith('deeplab')]  # TensorFlow's says more
+              if record.name.startswith('deeplab')]  # not TensorFlow's
   assert 'the state file checkpoint ' in record.getMessage()
   assert record.getMessage().endswith('taking model.ckpt-10')
   with pytest.raises(InputError, match='the state file checkpoint'):
     find.find(str(three), 'x', strict=True)
 
 
-def test_a_state_file_says_which_is_the_newest(three, caplog):
-  # Of another folder: it was moved here.
+def test_a_state_file_names_the_newest_checkpoint(three, caplog):
+  # The folder was moved, so the state file names another one.
   tf.train.update_checkpoint_state(str(three), '/was/model.ckpt-2', [
       '/was/model.ckpt-{}'.format(step) for step in (10, 2)])
   assert find.find(str(three), 'x') == str(three / 'model.ckpt-2')
-  # Of the last moment of a save: the state file was not yet written.
+  # Just after a save, the state file does not name it yet.
   prefix = save(three, {'a': 0.0}, 11)
   tf.train.update_checkpoint_state(str(three), 'model.ckpt-2', [
       'model.ckpt-{}'.format(step) for step in (10, 2)])
   assert find.find(str(three), 'x') == prefix
-  # Data have their names before the index has.
+  # Data files are renamed before the index.
   (three / 'model.ckpt-12.data-00000-of-00001').write_bytes(b'')
   assert find.find(str(three), 'x', strict=True) == prefix
   assert not caplog.records
 
 
-def test_a_watched_folder_is_read_and_named_once(three, caplog, monkeypatch):
+def test_damage_in_a_watched_folder_is_logged_once(three, caplog, monkeypatch):
   damaged(three / 'model.ckpt-10.index', 'cut')
   seen = []
   damage_of = read.damage_of
@@ -181,9 +181,9 @@ def test_a_watched_folder_is_read_and_named_once(three, caplog, monkeypatch):
   assert newest.find() == prefix and seen[2:] == ['model.ckpt-11']
 
 
-def test_what_a_trainer_replaces_meanwhile_is_not_damage(
+def test_a_checkpoint_removed_by_its_trainer_is_not_damaged(
     three, caplog, monkeypatch):
-  """A trainer that keeps one removes it while it is read."""
+  """A trainer that keeps one checkpoint removes it during the read."""
   damage_of = read.damage_of
 
   def replaced(prefix):
@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_not_restored(tmp_path, value):
     restore_lib.restorer(variables[:1])(session, prefix)
 
 
-def test_a_resume_needs_every_variable_with_its_type(tmp_path):
+def test_restoring_needs_every_variable_with_its_type(tmp_path):
   prefix = save(tmp_path, FLOAT)
   for name, dtype, words in (
       ('x/Momentum', tf.float32, 'x/Momentum not found in checkpoint'),
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_does_not_fit_names_the_likely_flag(
     assert word in str(error.value)
 
 
-def test_training_variables_may_stay_unused(tmp_path):
+def test_variables_of_training_may_stay_unused(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{
       BACKBONE + '/Adam': 0.0, BACKBONE + '/Momentum': 0.0,
       'beta1_power': 0.0, 'x/act_quant/x/act_quant/max/biased': 0.0,
@@ -280,7 +280,7 @@ def write(folder, model=MODEL, optimizer='adam'):
   return str(folder / 'model.ckpt-1')
 
 
-def test_options_come_back_as_they_were_written(tmp_path):
+def test_options_are_read_back_unchanged(tmp_path):
   model = MODEL._replace(
       atrous_rates=(6, 12), divisible_by=16, quantize_delay_step=7)
   write(tmp_path, model)
@@ -297,17 +297,17 @@ def test_options_come_back_as_they_were_written(tmp_path):
     ({'quantize_delay_step': 0},
      'trained in float: drop quantize_delay_step'),
 ])
-def test_other_flags_than_in_training_are_refused(tmp_path, change, words):
+def test_flags_that_differ_from_training_are_refused(tmp_path, change, words):
   prefix = write(tmp_path)
   with pytest.raises(InputError, match=words):
     compatibility.check_options(prefix, MODEL._replace(**change))
 
 
-def test_a_quantization_aware_checkpoint_asks_for_its_flag(tmp_path):
+def test_a_quantization_aware_checkpoint_needs_its_flag(tmp_path):
   quantized = MODEL._replace(quantize_delay_step=0)
   prefix = write(tmp_path, quantized)
   compatibility.check_options(prefix, quantized)
-  # Neither the step nor who quantizes changes a variable.
+  # The step and the implementation do not change the variables.
   compatibility.check_options(prefix, quantized._replace(
       quantize_delay_step=9, fake_quant=options.LAYERS))
   with pytest.raises(InputError, match='add quantize_delay_step=0'):
@@ -322,7 +322,7 @@ def test_crop_and_output_stride_may_differ_in_evaluation(tmp_path, caplog):
   assert 'trained with output_stride=16, used with 8' in caplog.text
 
 
-def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
+def test_a_folder_with_another_configuration_is_not_resumed(tmp_path):
   write(tmp_path, optimizer='momentum')
   compatibility.check_resumable(
       str(tmp_path), MODEL, optimizer='momentum', recipe={})
@@ -395,7 +395,7 @@ def test_an_incomplete_backbone_is_refused(tmp_path):
     restore(prefix, FLOAT)
 
 
-def test_other_shapes_are_named(tmp_path):
+def test_variables_of_another_shape_are_named(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, **{LOGITS: np.zeros([1, 1, 4, 151])}))
   with pytest.raises(InputError, match='checkpoint has 151 classes, the model '
                      '32: add initialize_last_layer=false'):
@@ -407,7 +407,7 @@ def test_other_shapes_are_named(tmp_path):
     restore(prefix, FLOAT)
 
 
-def test_a_decoder_is_not_dropped_in_silence(tmp_path, caplog):
+def test_an_unused_decoder_is_not_ignored_silently(tmp_path, caplog):
   prefix = save(tmp_path, dict(FLOAT, **{
       'decoder/a/weights': 0.0, 'decoder/b/BatchNorm/gamma': 0.0,
       'decoder/a/weights/Adam': 0.0}))
@@ -424,7 +424,7 @@ def test_a_decoder_is_not_dropped_in_silence(tmp_path, caplog):
       caplog.text)
 
 
-def test_ranges_of_dropout_are_no_weights_to_restore(tmp_path, caplog):
+def test_ranges_of_dropout_are_not_counted_as_missing(tmp_path, caplog):
   caplog.set_level('INFO')
   restore(save(tmp_path, FLOAT), dict(FLOAT, **{
       'concat_projection_dropout/dropout/mul/activation_Mul_quant/min': 0.0}))
@@ -432,7 +432,7 @@ def test_ranges_of_dropout_are_no_weights_to_restore(tmp_path, caplog):
   assert 'newly initialized' not in caplog.text
 
 
-def test_another_kind_of_file_is_called_so(tmp_path):
+def test_another_kind_of_file_is_named(tmp_path):
   with tarfile.open(str(tmp_path / 'model.tar.gz'), 'w:gz'):
     pass
   (tmp_path / 'freeze.pb').write_bytes(b'')
@@ -442,7 +442,7 @@ def test_another_kind_of_file_is_called_so(tmp_path):
       find.find(str(tmp_path / name), 'x')
 
 
-def test_the_step_is_in_the_checkpoint_or_else_in_its_name(tmp_path):
+def test_the_step_comes_from_the_checkpoint_or_its_name(tmp_path):
   prefix = save(tmp_path, dict(FLOAT, global_step=5.0))
   assert read.global_step_in(prefix) == 5
   prefix = save(tmp_path / 'other', FLOAT)

@@ -1,4 +1,4 @@
-"""Files that have their name only once they are complete."""
+"""Tests atomic writes."""
 import errno
 import os
 import subprocess
@@ -30,7 +30,7 @@ with files.replacing(*sys.argv[1:]) as temporaries:
 
 
 def begin(*paths):
-  """Starts a process that has begun to write some paths."""
+  """Starts a process that starts to write to some paths."""
   process = subprocess.Popen(
       [sys.executable, '-c', _BEGIN] + [str(path) for path in paths],
       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -46,7 +46,7 @@ def write(path, text='new'):
   files.write_text(str(path), text)
 
 
-def test_nothing_has_its_name_before_the_end(tmp_path):
+def test_files_get_their_names_at_the_end(tmp_path):
   paths = [str(tmp_path / name) for name in ('a', 'b')]
   (tmp_path / 'b').write_text('old')
   with files.replacing(*paths) as temporaries:
@@ -60,7 +60,7 @@ def test_nothing_has_its_name_before_the_end(tmp_path):
   assert (tmp_path / 'a').read_text() == (tmp_path / 'b').read_text() == 'new'
 
 
-def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+def test_a_failure_leaves_only_the_older_files(tmp_path):
   (tmp_path / 'b').write_text('old')
   with pytest.raises(OSError, match='disk full'):
     with files.replacing(*[
@@ -75,7 +75,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
   assert (tmp_path / 'b').read_text() == 'old'
 
 
-def test_json_is_sorted_and_ends_its_last_line(tmp_path):
+def test_json_is_sorted_and_ends_with_a_line_break(tmp_path):
   files.write_json(str(tmp_path / 'x.json'), {'b': [1], 'a': 'é'})
   assert (tmp_path / 'x.json').read_bytes() == (
       b'{\n  "a": "\\u00e9",\n  "b": [\n    1\n  ]\n}\n')
@@ -86,16 +86,16 @@ def test_json_is_sorted_and_ends_its_last_line(tmp_path):
 # --- Dead and live runs ----------------------------------------------------
 
 
-def test_what_dead_runs_had_begun_is_removed_by_the_next_one(tmp_path):
+def test_leftovers_of_dead_runs_are_removed_by_the_next_run(tmp_path):
   other = tmp_path / 'missing' / 'other'
   process = begin(tmp_path / 'a', other / 'b', tmp_path / 'folder')
   assert len(listing(tmp_path)) == 2 and len(listing(other)) == 1
   process.kill()
   process.communicate()
   (tmp_path / '.deeplab-notes').write_text('')
-  (tmp_path / '.deeplab-x.tmp').mkdir()  # of one that died before its lock
+  (tmp_path / '.deeplab-x.tmp').mkdir()  # its run died before it locked
   (tmp_path / 'a.77.tmp').write_text('')
-  # Whatever the next run writes there.
+  # Any write removes the leftovers in its folder.
   write(tmp_path / 'z')
   write(other / 'z')
   assert listing(tmp_path) == ['.deeplab-notes', 'a.77.tmp', 'missing', 'z']
@@ -120,7 +120,7 @@ def test_a_live_run_of_the_same_target_keeps_its_files(tmp_path):
   assert (tmp_path / 'a').read_text() == 'third'
 
 
-def test_where_there_are_no_locks_nothing_of_others_is_removed(
+def test_without_locks_no_leftovers_are_removed(
     tmp_path, monkeypatch):
   hidden = tmp_path / '.deeplab-x.tmp'
   hidden.mkdir()
@@ -135,9 +135,9 @@ def test_where_there_are_no_locks_nothing_of_others_is_removed(
 
 @pytest.mark.parametrize('module, name', [
     (locks, 'exclusive'), (locks.fcntl, 'flock')])
-def test_a_folder_that_is_taken_for_a_dead_ones_is_made_anew(
+def test_a_temporary_folder_removed_by_another_run_is_remade(
     tmp_path, monkeypatch, module, name):
-  """The moment between its making and its lock, when another run looks."""
+  """Another run looks for leftovers between the folder's creation and lock."""
   lock = getattr(module, name)
   taken = []
 
@@ -152,7 +152,7 @@ def test_a_folder_that_is_taken_for_a_dead_ones_is_made_anew(
   assert taken and listing(tmp_path) == ['a']
 
 
-def test_a_lock_is_free_after_its_context(tmp_path):
+def test_a_lock_is_released_after_its_context(tmp_path):
   with pytest.raises(ZeroDivisionError), locks.exclusive(str(tmp_path)):
     with pytest.raises(BlockingIOError), locks.exclusive(str(tmp_path)):
       pass
@@ -164,7 +164,7 @@ def test_a_lock_is_free_after_its_context(tmp_path):
 # --- The disk --------------------------------------------------------------
 
 
-def test_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_data_is_synced_before_the_rename(tmp_path, monkeypatch):
   happened = []
   fsync, replace = os.fsync, os.replace
 
@@ -190,7 +190,7 @@ def test_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
   assert happened[3:] == ['name data', 'sync out', 'name list', 'sync out']
 
 
-def test_a_disk_that_cannot_sync_is_no_error_but_a_failing_one_is(
+def test_a_disk_without_sync_is_accepted_but_a_failing_one_is_not(
     tmp_path, monkeypatch):
   code = errno.EINVAL
 
@@ -208,7 +208,7 @@ def test_a_disk_that_cannot_sync_is_no_error_but_a_failing_one_is(
   assert listing(tmp_path) == ['a']
 
 
-def test_a_rename_that_fails_says_which_files_are_new(tmp_path):
+def test_a_rename_that_fails_names_the_new_files(tmp_path):
   (tmp_path / 'b').mkdir()
   paths = [str(tmp_path / name) for name in 'abc']
   with pytest.raises(OSError) as error:
@@ -223,7 +223,7 @@ def test_a_rename_that_fails_says_which_files_are_new(tmp_path):
 
 
 def said(function, *arguments):
-  """Returns the line that a failing function leads to."""
+  """Returns the error line of a function that fails."""
   with pytest.raises((OSError, InputError)) as error:
     function(*arguments)
   if isinstance(error.value, InputError):
@@ -250,7 +250,7 @@ def test_errors_name_the_wanted_file_and_the_reason(tmp_path):
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EIO])
 def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch, code):
   def fail(path, *unused):
-    # As write does: it knows no name.
+    # os.write does not know the name either.
     raise OSError(code, os.strerror(code))
 
   monkeypatch.setattr(files, '_write', fail)
@@ -259,7 +259,7 @@ def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch, code):
   assert listing(tmp_path) == []
 
 
-def test_an_error_of_the_system_is_said_without_its_number():
+def test_system_errors_are_shown_without_their_number():
   assert errors.of_system(OSError('just words')) == 'just words'
   assert errors.of_system(OSError(errno.EIO, 'Input/output error')) == (
       'Input/output error')
@@ -270,7 +270,7 @@ def test_an_error_of_the_system_is_said_without_its_number():
 # --- Checks before the work ------------------------------------------------
 
 
-def test_a_file_that_can_be_written_is_tried_and_not_there(tmp_path):
+def test_checking_an_output_leaves_no_file(tmp_path):
   (tmp_path / 'old').write_text('old')
   given = errors.option('report_json', 'x')
   files.check_outputs(given, str(tmp_path / 'new' / 'a'), str(tmp_path / 'old'))
@@ -280,7 +280,7 @@ def test_a_file_that_can_be_written_is_tried_and_not_there(tmp_path):
   assert not listing(tmp_path / 'logs')
 
 
-def test_what_cannot_be_written_is_refused_by_option(tmp_path):
+def test_an_output_that_cannot_be_written_names_its_option(tmp_path):
   (tmp_path / 'file').write_text('')
 
   def check(path, **example):
@@ -304,7 +304,7 @@ def test_what_cannot_be_written_is_refused_by_option(tmp_path):
       'vis_dir={}: is a file, expected a folder'.format(path))
 
 
-def test_a_disk_that_is_full_is_noticed_by_trying(tmp_path, monkeypatch):
+def test_checking_an_output_notices_a_full_disk(tmp_path, monkeypatch):
   write_file = files._write
 
   def fail(path, content):

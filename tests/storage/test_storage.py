@@ -1,4 +1,4 @@
-"""Paths that are not of this machine, by TensorFlow's file system in memory."""
+"""Tests remote paths with ram://, TensorFlow's file system in memory."""
 import json
 import os
 import sys
@@ -38,7 +38,7 @@ modern = pytest.mark.modern
 
 @pytest.fixture
 def ram():
-  """A folder in memory, of this test alone."""
+  """A folder in memory for one test."""
   folder = 'ram://{}'.format(uuid.uuid4().hex)
   remote.make_folder(folder)
   return folder
@@ -61,14 +61,14 @@ def all_in(folder):
     ('gs://bucket/name', True), ('s3://b/n', True), ('C:/folder', False),
     ('/a/b', False), ('a://', True), ('1://a', False), ('a/b://c', False),
     ('', False)])
-def test_what_is_remote(path, expected):
+def test_remote_and_local_paths(path, expected):
   assert remote.is_remote(path) is expected
   assert remote.absolute(path) == (
       path if expected else os.path.abspath(path))
 
 
 @modern
-def test_remote_files_are_as_those_of_a_folder(ram):
+def test_remote_files_behave_like_local_ones(ram):
   path = ram + '/inner/file'
   for ask in (remote.exists, remote.is_file, remote.is_folder):
     assert not ask(path)
@@ -94,7 +94,7 @@ def test_remote_files_are_as_those_of_a_folder(ram):
 
 
 @modern
-def test_a_file_that_is_not_finished_does_not_go_up(ram):
+def test_an_unfinished_file_is_not_uploaded(ram):
   files.write_bytes(ram + '/file', b'older')
   with pytest.raises(ValueError):
     with files.replacing(ram + '/file') as (temporary,):
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_finished_does_not_go_up(ram):
 
 
 @modern
-def test_the_first_of_several_that_fails_is_named(ram, monkeypatch):
+def test_the_first_upload_that_fails_is_named(ram, monkeypatch):
   upload = remote.upload
 
   def second_fails(source, path):
@@ -132,7 +132,7 @@ def test_unknown_file_systems_are_refused():
     assert refused.value.filename == 'foo://x/y'
 
 
-def test_without_tensorflow_there_are_local_paths_alone(tmp_path, monkeypatch):
+def test_without_tensorflow_only_local_paths_work(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow.compat.v1', None)
   with pytest.raises(InputError, match='gs://b/n: a remote path needs Tensor'):
     remote.exists('gs://b/n')
@@ -144,7 +144,7 @@ def test_without_tensorflow_there_are_local_paths_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize('script, flag', [
     ('eval_pb.py', '--pb=gs://b/x'),
     ('build_ade20k_data.py', '--val_image_folder=gs://b/x')])
-def test_scripts_refuse_what_cannot_be_remote(script, flag):
+def test_scripts_refuse_remote_paths_where_they_need_local_ones(script, flag):
   values = runner.flags.FlagValues()
   with pytest.raises(InputError, match='expected a path of this machine; copy '
                      'what') as refused:
@@ -155,7 +155,7 @@ def test_scripts_refuse_what_cannot_be_remote(script, flag):
 
 
 @modern
-def test_a_store_that_cannot_be_reached_is_no_missing_folder(ram, monkeypatch):
+def test_an_unreachable_store_is_not_a_missing_folder(ram, monkeypatch):
   def unavailable(*unused, **options):
     raise tf.errors.UnavailableError(None, None, 'no\nhost')
 
@@ -207,7 +207,7 @@ def test_records_are_built_and_read_remotely(ram, tmp_path):
 
 
 @modern
-def test_a_remote_set_that_is_not_whole_is_refused(ram, tmp_path, monkeypatch):
+def test_an_incomplete_remote_set_is_refused(ram, tmp_path, monkeypatch):
   build(tmp_path, ram)
   path = os.path.join(ram, 'val-00001-of-00004.tfrecord')
   content = checked_read.read(path, path, 'a shard')
@@ -242,7 +242,7 @@ def test_a_remote_set_that_is_not_whole_is_refused(ram, tmp_path, monkeypatch):
 
 
 @modern
-def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
+def test_checkpoints_are_saved_and_read_remotely(ram, monkeypatch):
   with tf.Graph().as_default(), tf.Session() as session:
     variable = tf.get_variable('v', initializer=[1.0, 2.0])
     keeper = saver.Keeper(ram, max_to_keep=2)
@@ -260,13 +260,13 @@ def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
     session.run(variable.assign([0.0, 0.0]))
     restore_lib.restorer([variable])(session, prefix)
     assert session.run(variable).tolist() == [1.0, 2.0]
-    # One that is cut gives way to the one before.
+    # A damaged checkpoint is skipped for the one before it.
     data = prefix + '.data-00000-of-00001'
     files.write_bytes(data, checked_read.read(data, data, 'data')[:-1])
     assert find.find(ram, 'c') == ram + '/model.ckpt-2'
     resumed = saver.Keeper(ram, max_to_keep=2, resumed=ram + '/model.ckpt-2')
     assert resumed.newest == 'model.ckpt-2'
-    # A save that fails leaves what is there.
+    # A save that fails keeps the older checkpoints.
     session.run(variable.assign([np.nan, 0.0]))
     with pytest.raises(InputError, match='model.ckpt-9: cannot be saved'):
       resumed.save(session, 9)
@@ -276,8 +276,8 @@ def test_checkpoints_are_saved_found_and_read_remotely(ram, monkeypatch):
   model = options_lib.ModelOptions()
   compatibility.write_options(ram, model, optimizer='adam')
   assert compatibility.read_options(ram)[:2] == (model, 'adam')
-  # The options of a folder are in it, not above it. (How a file's name begins
-  # is a folder to ram://, so a prefix that is there cannot be tried.)
+  # Options are in the folder itself, not above it. ram:// takes the start of a
+  # name for a folder, so the prefix of a checkpoint cannot be tested.
   for path in (ram, ram + '/model.ckpt-9', ram + '/model.ckpt-9.index'):
     assert compatibility.label_map_of(path) == model.classes
   assert compatibility.label_map_of('ram://none/model') is None

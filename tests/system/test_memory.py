@@ -38,14 +38,14 @@ def _machine(root, files):
       'sys/fs/cgroup/memory/memory.usage_in_bytes': '3500\n',
       'sys/fs/cgroup/memory/memory.stat': 'total_inactive_file 100\n'}, 0),
 ])
-def test_the_least_of_machine_and_group_is_what_is_left(
+def test_the_smaller_of_machine_and_cgroup_is_available(
     tmp_path, monkeypatch, files, expected):
   monkeypatch.setattr(resource, 'getrlimit',
                       lambda unused: (resource.RLIM_INFINITY,) * 2)
   assert memory.available_bytes(_machine(tmp_path, files)) == expected
 
 
-def test_a_limit_on_the_process_counts_what_it_has_already(
+def test_a_limit_on_the_process_includes_what_it_uses(
     tmp_path, monkeypatch):
   monkeypatch.setattr(resource, 'getrlimit', lambda name: (10 * 1024, 0))
   root = _machine(tmp_path, {'proc/meminfo': 'MemAvailable:  4000 kB\n',
@@ -53,7 +53,7 @@ def test_a_limit_on_the_process_counts_what_it_has_already(
   assert memory.available_bytes(root) == 6 * 1024
 
 
-def test_where_nothing_tells_nothing_is_refused(tmp_path, monkeypatch):
+def test_unknown_memory_refuses_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(resource, 'getrlimit',
                       lambda unused: (resource.RLIM_INFINITY,) * 2)
   assert memory.available_bytes(str(tmp_path)) is None
@@ -61,7 +61,7 @@ def test_where_nothing_tells_nothing_is_refused(tmp_path, monkeypatch):
   memory.check(1e30, 'all of it')
 
 
-def test_work_that_needs_more_than_there_is_is_refused_by_name(monkeypatch):
+def test_work_that_needs_too_much_memory_is_refused_by_name(monkeypatch):
   monkeypatch.setattr(memory, 'available_bytes', lambda: 2 * _GIB)
   memory.check(2 * _GIB, '{}', errors.option('crop_size', (65, 65)))
   with pytest.raises(InputError) as refused:
@@ -70,5 +70,5 @@ def test_work_that_needs_more_than_there_is_is_refused_by_name(monkeypatch):
       'crop_size=65,65: needs about 2.5 GiB of memory, 2.0 GiB are available')
 
 
-def test_this_machine_tells():
+def test_available_memory_is_known_on_this_machine():
   assert 0 < memory.available_bytes() < 2 ** 60

@@ -1,4 +1,4 @@
-"""Work in threads: order, room, cancelling, and checks of many items."""
+"""Tests work in threads and processes: order, cancelling, errors."""
 import concurrent.futures
 import os
 import signal
@@ -17,7 +17,7 @@ from tests import scripts
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
-def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():
+def test_ordered_map_keeps_the_order_and_limits_items_ahead():
   taken, yielded, excess = [], [], []
 
   def items():
@@ -39,10 +39,10 @@ def test_ordered_map_keeps_the_order_and_takes_items_only_when_there_is_room():
     for result in parallel.ordered_map(pool, work, items(), ahead=6):
       yielded.append(result)
   assert yielded == [item * item for item in range(50)]
-  assert max(excess) == 7  # six ahead and the one that asks for room
+  assert max(excess) == 7  # six ahead, and one that waits
 
 
-def test_ordered_map_cancels_what_has_not_begun():
+def test_ordered_map_cancels_pending_items():
   gate = threading.Event()
   done = []
 
@@ -68,7 +68,7 @@ def test_worker_count():
 
 
 @pytest.mark.parametrize('workers', [0, 1, 3])
-def test_all_items_are_checked_and_problems_come_in_order(workers):
+def test_all_items_are_checked_and_problems_are_ordered(workers):
   def check(item):
     if item % 3 == 1:
       raise InputError('{} is bad'.format(item))
@@ -83,7 +83,7 @@ def test_all_items_are_checked_and_problems_come_in_order(workers):
       '1 is bad', '4 is bad', '/6.png: Input/output error', '7 is bad']
 
 
-def test_a_defect_of_a_check_is_no_problem_of_the_item():
+def test_a_defect_of_a_check_is_not_reported_as_a_bad_item():
   with pytest.raises(ZeroDivisionError):
     parallel.check_all(lambda item: 1 // item, [1, 0], title='', unit='item')
 
@@ -111,7 +111,7 @@ if __name__ == '__main__':
 
 
 def start_workers(tmp_path):
-  """Returns a running script with two workers, and the workers' numbers."""
+  """Returns a running script and the process ids of its two workers."""
   (tmp_path / 'script.py').write_text(SCRIPT)
   process = subprocess.Popen(
       [sys.executable, str(tmp_path / 'script.py'), scripts.REPOSITORY],
@@ -128,7 +128,7 @@ def runs(worker):
     return False
 
 
-def wait_for_the_end_of(workers):
+def wait_for_end(workers):
   deadline = time.time() + 30
   while any(map(runs, workers)):
     assert time.time() < deadline, 'stray processes'
@@ -136,27 +136,27 @@ def wait_for_the_end_of(workers):
 
 
 @pytest.mark.parametrize('number', signals.SIGNALS)
-def test_a_signal_ends_workers_too_without_a_word_of_theirs(tmp_path, number):
+def test_a_signal_ends_workers_without_further_output(tmp_path, number):
   process, workers = start_workers(tmp_path)
   if number == signal.SIGTERM:
-    process.send_signal(number)  # Ctrl-C and a closed terminal reach all
+    process.send_signal(number)  # other signals reach all processes
   else:
     os.killpg(process.pid, number)
   _, problems = scripts.output_of(process)
   assert problems.startswith('ERROR script.py: stopped by ' + number.name)
   assert problems.count('\n') == 1
   assert process.returncode == 128 + number
-  wait_for_the_end_of(workers)
+  wait_for_end(workers)
 
 
-def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+def test_workers_end_if_the_main_process_is_killed(tmp_path):
   process, workers = start_workers(tmp_path)
   process.kill()
-  wait_for_the_end_of(workers)
+  wait_for_end(workers)
   assert scripts.output_of(process)[1] == ''
 
 
-def test_a_worker_whose_main_process_died_before_it_began_ends():
+def test_a_worker_ends_if_the_main_process_died_before_it():
   gone = subprocess.Popen([sys.executable, '-c', ''])
   gone.wait()
   worker = subprocess.Popen(
@@ -171,8 +171,8 @@ def test_a_worker_whose_main_process_died_before_it_began_ends():
 
 def test_a_worker_that_is_killed_ends_the_others(tmp_path):
   process, workers = start_workers(tmp_path)
-  os.kill(workers[1], signal.SIGKILL)  # as the kernel does when memory is out
+  os.kill(workers[1], signal.SIGKILL)  # as the kernel does when out of memory
   _, problems = scripts.output_of(process)
   assert process.returncode == 1
   assert 'BrokenProcessPool' in problems
-  wait_for_the_end_of(workers)
+  wait_for_end(workers)

@@ -1,4 +1,4 @@
-"""Progress: whole lines on a terminal and in a file, and few of the latter."""
+"""Tests progress on a terminal and in a log file."""
 import io
 import logging
 import re
@@ -17,21 +17,21 @@ class Terminal(io.StringIO):
     return True
 
   def shown(self):
-    """Returns what is on its lines in the end."""
+    """Returns the lines that the terminal shows at the end."""
     return [line.rstrip('\r').split('\r')[-1].rstrip()
             for line in self.getvalue().split('\n')]
 
 
 @pytest.fixture
 def clock(monkeypatch):
-  """A list with the time; a test sets it."""
+  """A list that holds the time; tests set it."""
   now = [1000.0]
   monkeypatch.setattr(progress.time, 'time', lambda: now[0])
   return now
 
 
 def standard_error(monkeypatch, stream):
-  """Has progress find a stream as standard error; pytest changes sys itself."""
+  """Replaces progress's standard error; pytest itself changes sys.stderr."""
   monkeypatch.setattr(progress, 'sys', types.SimpleNamespace(stderr=stream))
   return stream
 
@@ -46,11 +46,11 @@ def terminal(monkeypatch):
 
 @pytest.fixture
 def stderr(monkeypatch):
-  """What standard error gets where it is no terminal."""
+  """Standard error that is not a terminal."""
   return standard_error(monkeypatch, io.StringIO())
 
 
-def test_a_log_has_a_line_now_and_then(clock, stderr, caplog):
+def test_a_log_gets_a_line_at_intervals(clock, stderr, caplog):
   caplog.set_level('INFO')
   for item in progress.shown(iter(range(100)), 'checking', unit='pair',
                              total=100):
@@ -63,7 +63,7 @@ def test_a_log_has_a_line_now_and_then(clock, stderr, caplog):
   assert stderr.getvalue() == ''
 
 
-def test_short_work_and_work_with_lines_of_its_own_get_no_lines(
+def test_short_work_and_work_with_its_own_log_get_no_lines(
     clock, stderr, caplog):
   caplog.set_level('INFO')
   for _ in progress.shown([1, 2, 3], 'checking', unit='pair'):
@@ -74,7 +74,7 @@ def test_short_work_and_work_with_lines_of_its_own_get_no_lines(
   assert caplog.records == [] and stderr.getvalue() == ''
 
 
-def test_time_left_is_of_what_this_run_did(clock, stderr, caplog):
+def test_time_left_is_based_on_this_run(clock, stderr, caplog):
   del stderr
   caplog.set_level('INFO')
   with progress.Bar(1000, 'writing', unit='query', done=900) as bar:
@@ -98,7 +98,7 @@ def test_durations():
 # --- On a terminal ---------------------------------------------------------
 
 
-def test_a_bar_says_how_much_is_done_and_more(terminal):
+def test_a_bar_shows_progress_and_values(terminal):
   with progress.Bar(4, 'training', unit='step', done=2) as bar:
     bar.update()
     bar.update(loss='0.5000')
@@ -107,7 +107,7 @@ def test_a_bar_says_how_much_is_done_and_more(terminal):
   assert end == ''
 
 
-def test_a_line_of_the_log_is_not_written_into_a_bar(terminal, clock, caplog):
+def test_log_lines_do_not_break_a_bar(terminal, clock, caplog):
   caplog.set_level('INFO')
   handler = logging.StreamHandler(terminal)
   root = logging.getLogger()
@@ -122,7 +122,7 @@ def test_a_line_of_the_log_is_not_written_into_a_bar(terminal, clock, caplog):
   finally:
     root.removeHandler(handler)
   first, bar, last, end = terminal.shown()
-  # The bar's own line is all that there is of it, and it says it once.
+  # The log lines are complete, and the bar appears once.
   assert (first, last, end) == ('a line', 'the next', '')
   assert '4/4' in bar
   assert not handler.filters

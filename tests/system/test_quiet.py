@@ -1,4 +1,4 @@
-"""Notices of native code are kept off standard error, unless asked for."""
+"""Messages of native code stay off standard error, unless it aborts."""
 import subprocess
 import sys
 
@@ -13,7 +13,7 @@ TALKING_TENSORFLOW = (
 
 
 def import_quietly(folder, tensorflow):
-  """Imports a package called tensorflow; returns (status, standard error)."""
+  """Imports a fake TensorFlow package; returns (status, standard error)."""
   (folder / 'tensorflow').mkdir()
   (folder / 'tensorflow' / '__init__.py').write_text(tensorflow)
   done = subprocess.run(
@@ -26,11 +26,11 @@ def import_quietly(folder, tensorflow):
   return done.returncode, [line[:5] for line in done.stderr.splitlines()]
 
 
-def test_notices_of_a_tensorflow_that_loads_are_not_shown(tmp_path):
+def test_messages_of_a_tensorflow_that_loads_are_hidden(tmp_path):
   assert import_quietly(tmp_path, TALKING_TENSORFLOW) == (0, ['E0000', 'end'])
 
 
-def test_the_last_words_of_native_code_that_aborts_are_shown(tmp_path):
+def test_messages_of_native_code_that_aborts_are_shown(tmp_path):
   status, lines = import_quietly(
       tmp_path, TALKING_TENSORFLOW + 'os.write(2, b"Fatal: no such CPU")\n'
       'os.abort()\n')

@@ -1,4 +1,4 @@
-"""Scripts whose standard streams are closed, full, or lead to who has left."""
+"""Scripts whose standard streams are closed, full or broken pipes."""
 import os
 import subprocess
 import sys
@@ -24,7 +24,7 @@ runner.run(main)
 
 
 def shell(command, cwd, script=_SCRIPT):
-  """Runs a line of bash, with a script as $0; returns (status, stderr)."""
+  """Runs a line of bash that starts a script; returns (status, stderr)."""
   path = os.path.join(str(cwd), 'script.py')
   with open(path, 'w') as out:
     out.write(script)
@@ -43,7 +43,7 @@ def shell(command, cwd, script=_SCRIPT):
     ('exec 3> >(exit); sleep 0.3; SCRIPT >&3', 'Broken pipe'),
     ('SCRIPT <&- >&-', 'Bad file descriptor'),
 ])
-def test_what_could_not_be_shown_is_said_on_standard_error(
+def test_lost_output_is_reported_on_standard_error(
     tmp_path, command, reason):
   assert shell(command, tmp_path) == (
       2, 'ERROR script.py: standard output: {}; not shown: written: 5 bytes in '
@@ -53,7 +53,7 @@ def test_what_could_not_be_shown_is_said_on_standard_error(
 
 @pytest.mark.parametrize('command', [
     'SCRIPT | head -1', 'SCRIPT 2>&-', 'SCRIPT <&- 2>&-', 'SCRIPT | cat'])
-def test_who_reads_enough_or_nothing_of_the_errors_is_no_error(
+def test_a_reader_that_stops_early_is_not_an_error(
     tmp_path, command):
   assert shell(command, tmp_path) == (0, '')
 
@@ -63,18 +63,18 @@ def test_who_reads_enough_or_nothing_of_the_errors_is_no_error(
      'ERROR script.py: standard output: No space left on device\n'),
     ('SCRIPT --help >&-',
      'ERROR script.py: standard output: Bad file descriptor\n')])
-def test_help_that_cannot_be_shown_leaves_no_traceback(tmp_path, command, line):
+def test_help_that_cannot_be_printed_is_an_error(tmp_path, command, line):
   assert shell(command, tmp_path) == (2, line)
 
 
-def test_errors_of_input_are_said_whatever_standard_output_is(tmp_path):
+def test_input_errors_are_printed_without_standard_output(tmp_path):
   script = _SCRIPT.replace('  with open', '  raise OSError(5, "I/O", "a")\n'
                            '  with open')
   assert shell('SCRIPT >&-', tmp_path, script) == (
       2, 'ERROR script.py: a: I/O\n')
 
 
-def test_a_scripts_summary_is_not_lost(tmp_path):
+def test_a_summary_that_cannot_be_printed_is_reported(tmp_path):
   done = subprocess.run(
       ['bash', '-c', '{} {} --output_dir=out --train_images=1 --val_images=1 '
        '--size=64 >/dev/full'.format(sys.executable, os.path.join(

@@ -1,4 +1,4 @@
-"""TensorFlow's words, as this TensorFlow has them."""
+"""Tests how messages of the installed TensorFlow are shortened."""
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def failure(make):
-  """Returns the error of running what a function adds to a graph."""
+  """Returns the error of running the tensor that a function makes."""
   with tf.Graph().as_default(), tf.Session() as session:
     fetch = make()
     with pytest.raises(tf.errors.OpError) as caught:
@@ -31,7 +31,7 @@ def from_input():
   return tf.data.make_one_shot_iterator(dataset).get_next()
 
 
-def test_a_message_ends_where_nodes_begin():
+def test_a_message_ends_before_the_list_of_nodes():
   error = failure(from_network)
   assert '[[' in str(error)
   assert tf_errors.message(error).startswith('out of range : Tensor had ')
@@ -39,12 +39,12 @@ def test_a_message_ends_where_nodes_begin():
   assert 'CheckNumerics' not in tf_errors.message(error)
 
 
-def test_errors_of_the_input_are_told_from_the_networks():
+def test_errors_of_the_input_pipeline_are_recognized():
   assert tf_errors.is_of_input(failure(from_input))
   assert not tf_errors.is_of_input(failure(from_network))
 
 
-def test_only_tensorflows_messages_are_cut():
+def test_only_tensorflow_messages_are_shortened():
   values = runner.flags.FlagValues()
   assert runner.reason_of(InputError('a [[b]].pb: bad'), values) == (
       'a [[b]].pb: bad')

@@ -1,6 +1,6 @@
-"""Tests of the training step in fewer passes: its numbers are the plain one's.
+"""The fused training step gives the same numbers as the plain one.
 
-That one is held against the reference elsewhere.
+Other tests compare the plain step with the reference.
 """
 from unittest import mock
 
@@ -23,10 +23,10 @@ MODEL = options_lib.ModelOptions(
 
 
 def gradients_of(logits, labels, weights, is_fused):
-  """Returns (loss, gradient of the logits)."""
+  """Returns (loss, gradient with respect to the logits)."""
   with tf.Graph().as_default(), tf.Session() as session:
     tensor = tf.constant(logits)
-    # Not 1: what comes from above must reach the logits.
+    # A factor other than 1, because the upstream gradient must be used.
     loss = 3.0 * losses.mean([losses.sum_over_pixels(
         tensor, tf.constant(labels), weights, is_fused=is_fused)])
     return session.run([loss, tf.gradients(loss, tensor)[0]])
@@ -34,7 +34,7 @@ def gradients_of(logits, labels, weights, is_fused):
 
 @pytest.mark.parametrize('batch, size, weights', [
     (3, 9, ()), (9, 9, (0.5,)), (4, 33, tuple(np.linspace(0, 2, 32)))])
-def test_the_loss_and_its_gradient_are_the_same(batch, size, weights):
+def test_fused_loss_and_gradient_equal_the_plain_ones(batch, size, weights):
   random = np.random.RandomState(7)
   logits = random.normal(0, 5, [batch, size, size, CLASSES]).astype(np.float32)
   labels = random.randint(0, CLASSES, [batch, CROP, CROP, 1], np.int32)
@@ -46,11 +46,11 @@ def test_the_loss_and_its_gradient_are_the_same(batch, size, weights):
       fused[1], plain[1], rtol=0, atol=1e-6 * np.abs(plain[1]).max())
 
 
-def test_a_label_of_no_probability_has_the_same_loss():
+def test_a_label_with_probability_zero_has_the_same_loss():
   logits = np.zeros([2, 5, 5, CLASSES], np.float32)
   logits[..., 3] = 500
   labels = np.full([2, 5, 5, 1], 4, np.int32)
-  # An ignored pixel whose label has none must not make the sum NaN either.
+  # An ignored pixel with a probability of 0 must not make the sum NaN either.
   labels[0, 0, 0] = 0
   plain, fused = [
       gradients_of(logits, labels, (), is_fused) for is_fused in (False, True)]
@@ -59,7 +59,7 @@ def test_a_label_of_no_probability_has_the_same_loss():
   np.testing.assert_allclose(fused[1], plain[1], atol=1e-8)
 
 
-def test_a_batch_that_is_ignored_has_a_loss_of_0():
+def test_a_batch_of_ignored_pixels_has_a_loss_of_0():
   logits = np.ones([1, 5, 5, CLASSES], np.float32)
   loss, gradient = gradients_of(
       logits, np.zeros([1, 5, 5, 1], np.int32), (), True)
@@ -68,7 +68,7 @@ def test_a_batch_that_is_ignored_has_a_loss_of_0():
 
 
 def initialize(session):
-  """Gives every variable a value, those of the model as after training."""
+  """Gives every variable a value, as after training."""
   random = np.random.RandomState(3)
   values = {}
   for variable in tf.model_variables():
@@ -108,13 +108,13 @@ def test_folded_batch_norm_gives_the_same_logits_and_gradients(shallow):
 
 
 @pytest.mark.slow
-def test_three_steps_have_the_same_losses(shallow):
+def test_three_fused_steps_have_the_same_losses(shallow):
   random = np.random.RandomState(11)
   images = random.uniform(0, 255, [2, CROP, CROP, 3]).astype(np.float32)
   labels = random.randint(0, CLASSES, [2, CROP, CROP, 1], np.int32)
 
   def losses_of(fused_step):
-    # Dropout draws by the number of operations before it.
+    # Without dropout, whose draws depend on the number of operations.
     with tf.Graph().as_default() as graph, tf.Session() as session, (
         mock.patch.object(layers, 'dropout', lambda inputs, **_: inputs)):
       step = step_lib.build_step(
@@ -136,7 +136,7 @@ def has_batch_norm(graph):
              for operation in graph.get_operations())
 
 
-def test_only_tensorflow_2_has_it_when_nothing_is_said(shallow):
+def test_fused_step_is_the_default_on_tensorflow_2_only(shallow):
   with tf.Graph().as_default() as graph:
     step_lib.build_step(
         tf.zeros([1, CROP, CROP, 3]), tf.zeros([1, CROP, CROP, 1], tf.int32),

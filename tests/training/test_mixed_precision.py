@@ -1,6 +1,6 @@
-"""Training in 16 bits: what it changes without a GPU, which is next to nothing.
+"""Tests mixed precision as far as that is possible without a GPU.
 
-What a GPU makes of it is not tested: no machine of ours has one.
+The GPU's own results are not tested.
 """
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ STATE = {'current_loss_scale', 'good_steps'}
 
 @pytest.fixture(autouse=True)
 def one_layer(monkeypatch):
-  """Leaves of the network its first layer; the rest of a step is as ever."""
+  """Replaces the network by its first layer."""
   monkeypatch.setattr(
       step_lib.deeplab_v3, 'logits',
       lambda images, *unused, weight_decay, **others: layers.conv2d(
@@ -43,7 +43,7 @@ def names_in(variables):
 
 
 def built(optimizer, mixed, **changes):
-  """Builds a step on a tiny batch in the default graph."""
+  """Builds a training step on a tiny batch in the default graph."""
   random = np.random.RandomState(3)
   tf.set_random_seed(1)
   return step_lib.build_step(
@@ -64,7 +64,7 @@ def opened():
 
 
 @pytest.mark.parametrize('optimizer', ['momentum', 'adam'])
-def test_variables_and_steps_are_those_of_any_run(optimizer):
+def test_variables_and_losses_equal_those_of_float32(optimizer):
   runs = []
   for mixed in (False, True):
     with tf.Graph().as_default():
@@ -82,7 +82,7 @@ def test_variables_and_steps_are_those_of_any_run(optimizer):
   assert state == STATE
 
 
-def test_a_step_that_overflows_is_left_out_and_the_scale_lowered():
+def test_a_step_that_overflows_is_skipped_and_lowers_the_scale():
   with tf.Graph().as_default():
     step = built('adam', True, label_weights=(1e3,))
     scale, = [variable for variable in tf.local_variables()
@@ -101,7 +101,7 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_lowered():
       assert (session.run(weights) != before).any()
 
 
-def test_other_sessions_compute_as_ever():
+def test_other_sessions_do_not_use_mixed_precision():
   with tf.Graph().as_default():
     mixed_precision.scaling(tf.train.AdamOptimizer())
     with tf.Session() as session:
@@ -113,7 +113,7 @@ def test_other_sessions_compute_as_ever():
     ({'quantize_delay_step': 0}, 1, 'with quantize_delay_step=0 the network '
      'is to see the rounding to 8 bits, and no other'),
     ({}, 2, 'for one GPU of one host, here 2 replicas')])
-def test_what_goes_with_it_no_gpu_helps(gpu, changes, parts, words):
+def test_unsupported_options_are_refused(gpu, changes, parts, words):
   mixed_precision.check(MODEL, 1)
   with pytest.raises(InputError) as caught:
     mixed_precision.check(MODEL._replace(**changes), parts)
@@ -122,7 +122,7 @@ def test_what_goes_with_it_no_gpu_helps(gpu, changes, parts, words):
 
 @pytest.fixture
 def train(monkeypatch, tmp_path):
-  """A function that trains in tmp_path/log until a step."""
+  """Returns a function that trains in tmp_path/log up to a step."""
   monkeypatch.setattr(train_lib.records, 'find_shards', lambda *_: [])
   monkeypatch.setattr(
       train_lib.splits, 'label_map_of', lambda *_: label_map.ADE20K)
@@ -143,7 +143,7 @@ def train(monkeypatch, tmp_path):
   return run
 
 
-def test_a_run_without_a_gpu_is_refused_before_the_work(train, tmp_path):
+def test_a_run_without_a_gpu_is_refused_before_training(train, tmp_path):
   with pytest.raises(InputError) as caught:
     train(1, mixed_precision=True)
   assert str(caught.value) == (
@@ -152,7 +152,7 @@ def test_a_run_without_a_gpu_is_refused_before_the_work(train, tmp_path):
   assert not (tmp_path / 'log').exists()
 
 
-def test_a_gradient_that_stays_nan_ends_a_run(train, gpu, monkeypatch):
+def test_a_gradient_that_stays_nan_ends_training(train, gpu, monkeypatch):
   @tf.custom_gradient
   def spoiled(logits):
     return tf.identity(logits), lambda upstream: upstream * np.nan
@@ -163,13 +163,13 @@ def test_a_gradient_that_stays_nan_ends_a_run(train, gpu, monkeypatch):
       lambda *arguments, **others: spoiled(logits(*arguments, **others)))
   for mixed, words in (
       (False, 'loss is inf or NaN at step 2 '),
-      # The scale is first halved to 1.
+      # The loss scale is halved to 1 first.
       (True, 'gradient is inf or NaN at step 16 ')):
     with pytest.raises(InputError, match=words):
       train(50, mixed_precision=mixed, train_logdir=str(mixed))
 
 
-def test_checkpoints_interchange(train, gpu, monkeypatch):
+def test_checkpoints_work_with_and_without_it(train, gpu, monkeypatch):
   configurations = []
   slim_train = slim.learning.train
 

@@ -1,4 +1,4 @@
-"""Interrupted equals uninterrupted: training that stops and goes on."""
+"""Training that stops and resumes equals training without a stop."""
 import json
 import os
 import random
@@ -9,14 +9,14 @@ import pytest
 
 from tests import scripts
 
-STEPS = 7  # five records, two a step: nearly three epochs
+STEPS = 7  # nearly three epochs of five records, two per step
 
 
 @pytest.mark.parametrize('kind', [
     pytest.param('float', marks=pytest.mark.slow),
     pytest.param('qat', marks=[pytest.mark.extended, pytest.mark.tf1])])
 def test_interrupted_equals_uninterrupted(kind, tmp_path):
-  """A run is stopped at two steps: by SIGTERM, then by a kill."""
+  """A run is stopped by SIGTERM, resumed, and killed."""
   stops = sorted(random.Random(kind).sample(range(1, STEPS), 2))
   process = subprocess.Popen(
       [sys.executable, '-m', 'tests.resuming', str(tmp_path), kind, str(STEPS)]
@@ -30,9 +30,9 @@ def test_interrupted_equals_uninterrupted(kind, tmp_path):
   assert [step for step, *_ in result['whole']] == list(range(1, STEPS + 1))
   assert result['parts'] == result['whole'], stops
   assert result['variables'] > 50 and result['differing'] == [], stops
-  # Most steps have another batch, and every step another loss, than the first.
+  # All losses differ, so the comparison above shows something.
   assert len({loss for _, loss, _ in result['whole']}) == STEPS
   assert output.count('RESUMING from step') == len(stops), output
-  # The last run went on as the ones before it: none of their files is left.
+  # No run left temporary files.
   assert not [name for name in os.listdir(str(tmp_path / (kind + '-parts')))
               if 'tmp' in name]

@@ -1,4 +1,4 @@
-"""The loss, schedules, optimizer steps, and the loop around small steps."""
+"""Tests the loss, schedules, optimizer steps and the training loop."""
 import contextlib
 import errno
 import io
@@ -54,8 +54,8 @@ RUNS = {
 
 
 @pytest.fixture
-def dropout_keeps_all(monkeypatch):
-  """Fixes dropout's draws at 0.5: all are kept, scaled by 1 / 0.9."""
+def no_dropout(monkeypatch):
+  """Makes dropout draw 0.5, which keeps all values, scaled by 1 / 0.9."""
   for module in (random_ops, tf):
     monkeypatch.setattr(module, 'random_uniform',
                         lambda shape, *_, **__: tf.fill(shape, 0.5))
@@ -63,7 +63,7 @@ def dropout_keeps_all(monkeypatch):
 
 @contextlib.contextmanager
 def golden_step(golden, run):
-  """A graph with a step of RUNS on the golden batch; gives the TrainStep."""
+  """Yields the TrainStep of one of RUNS on the golden batch."""
   model = MODEL._replace(quantize_delay_step=0 if run == 'qat' else -1)
   with tf.Graph().as_default():
     yield step_lib.build_step(
@@ -73,7 +73,7 @@ def golden_step(golden, run):
 
 
 def golden_session(session):
-  """Gives the session's variables their initial, golden values."""
+  """Gives all variables of the session their golden values."""
   session.run(tf.global_variables_initializer())
   golden_weights.load(session, [
       variable for variable in tf.global_variables()
@@ -88,7 +88,7 @@ GROUPS = {'Momentum': 'slots', 'Adam': 'slots', 'Adam_1': 'slots',
 
 @pytest.fixture(scope='module')
 def recording(golden_dir, reference_dir_or_none):
-  """The recording that float logits equal here, bit for bit, or None."""
+  """The recording that float logits equal here bit for bit, or None."""
   if not (processors.IS_REFERENCE_TENSORFLOW and reference_dir_or_none):
     return None
   golden = np.load(os.path.join(golden_dir, 'network65.npz'))
@@ -105,7 +105,7 @@ def recording(golden_dir, reference_dir_or_none):
 @pytest.mark.parametrize(
     'run', sorted(RUNS) if processors.IS_REFERENCE_TENSORFLOW else ['qat'])
 def test_three_steps_match_the_reference(
-    run, golden_dir, reference_dir_or_none, recording, dropout_keeps_all):
+    run, golden_dir, reference_dir_or_none, recording, no_dropout):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
   with golden_step(golden, run) as step, (
       tf.Session(config=processors.config(grappler=False))) as session:
@@ -113,7 +113,7 @@ def test_three_steps_match_the_reference(
     golden_session(session)
     losses_found, rates = [], []
     for _ in range(3):
-      # Adam has a rate of its own; the reference logs the policy's.
+      # The reference logs the policy's rate; Adam uses its own.
       rates.append(session.run(policy))
       losses_found.append(session.run(step.train_op))
     values = session.run({v.op.name: v for v in tf.global_variables()})
@@ -155,7 +155,7 @@ LAST_LAYERS = ('logits', 'image_pooling', 'aspp', 'concat_projection',
 
 
 def multiplier(name):
-  """What a variable's gradient is multiplied by in GOLDEN_RUN."""
+  """Returns the gradient multiplier of a variable in GOLDEN_RUN."""
   return ((2 if 'biases' in name else 1) *
           (10 if name.startswith(LAST_LAYERS) else 1))
 
@@ -176,12 +176,12 @@ def adam_update(weights, slots, gradient, unused_rate, step):
 @pytest.mark.slow
 @pytest.mark.parametrize('run, update', [
     ('momentum', momentum_update), ('adam', adam_update)])
-def test_each_update_follows_from_its_gradients(
-    run, update, golden_dir, dropout_keeps_all):
-  """Weights and slots after a step, from those before it, by hand.
+def test_each_update_matches_a_hand_computation(
+    run, update, golden_dir, no_dropout):
+  """Computes weights and slots after each step by hand.
 
-  Nothing is amplified: every step is held against the state that it began
-  from, so this is as tight on any processor.
+  Each step starts from the state before it, so no difference is amplified and
+  the bounds are tight on any processor.
   """
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
   with open(os.path.join(golden_dir, 'network65.npz'), 'rb') as content:
@@ -214,7 +214,7 @@ def test_each_update_follows_from_its_gradients(
           for slot, expected in slots.items():
             assert_near(after['{}/{}'.format(name, slot)], expected, 1e-4,
                         (number, name, slot))
-          # The move itself, but for what float32 loses in adding it.
+          # Compare the change; adding it in float32 loses some bits.
           assert_near(
               after[name] - before[name].astype(np.float64),
               moved - before[name], 1e-3, (number, name),
@@ -223,14 +223,14 @@ def test_each_update_follows_from_its_gradients(
 
 
 def assert_near(actual, expected, tolerance, what, absolute=1e-12):
-  """Asserts that the difference is small in norm."""
+  """Asserts that the norm of the difference is small."""
   distance = np.linalg.norm(actual - expected)
   assert distance <= tolerance * np.linalg.norm(expected) + absolute, (
       what, distance, np.linalg.norm(expected))
 
 
 @pytest.mark.slow
-def test_moving_averages_follow_the_batch(golden_dir, dropout_keeps_all):
+def test_moving_averages_are_updated_from_the_batch(golden_dir, no_dropout):
   golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
   decays = {'MobilenetV2/Conv': 0.997, 'concat_projection': 0.9997}
   with golden_step(golden, 'momentum_batch_norm') as step, (
@@ -255,7 +255,7 @@ def test_moving_averages_follow_the_batch(golden_dir, dropout_keeps_all):
                   (1 - decay) * (statistic - before[name]), 1e-3, name)
 
 
-def test_initial_values_have_their_spread():
+def test_initial_values_have_the_expected_spread():
   expected = {
       'logits/semantic/weights': 0.01,
       'decoder/decoder_conv0_depthwise/depthwise_weights': 0.33,
@@ -276,11 +276,11 @@ def test_initial_values_have_their_spread():
   for name, stddev in expected.items():
     values = found[name]
     if stddev in (0.01, 0.33, 0.06, 0.09):
-      assert np.abs(values).max() <= 2 * stddev  # truncated there
-      stddev *= 0.8796  # what truncation leaves of it
+      assert np.abs(values).max() <= 2 * stddev  # a truncated normal
+      stddev *= 0.8796  # the spread after truncation
     else:
       assert np.abs(values).max() <= np.sqrt(3) * stddev
-    # Four standard errors of a spread estimated from as many values.
+    # Four standard errors of the estimated spread.
     assert values.std() == pytest.approx(
         stddev, rel=4 / np.sqrt(2.0 * values.size)), name
     assert abs(values.mean()) < 4 * stddev / np.sqrt(values.size)
@@ -299,7 +299,7 @@ LOGITS = np.log([[[[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]]])
 LABELS = [[[[0], [2]]]]
 
 
-def test_ignored_pixels_count_nothing():
+def test_ignored_pixels_do_not_count():
   assert loss_of(LOGITS, LABELS) == pytest.approx(-np.log(0.6))
   assert loss_of(LOGITS, [[[[1], [2]]]]) == pytest.approx(
       -(np.log(0.25) + np.log(0.6)) / 2)
@@ -310,7 +310,7 @@ def test_label_weights_scale_the_sum_not_the_count():
   both = [[[[1], [2]]]]
   assert loss_of(LOGITS, both, label_weights=(3.0,)) == pytest.approx(
       3 * loss_of(LOGITS, both))
-  # The weight of class 0 changes nothing: it is ignored.
+  # Class 0 is ignored, so its weight has no effect.
   assert loss_of(LOGITS, both, label_weights=(9.0, 1.0, 5.0)) == pytest.approx(
       -(np.log(0.25) + 5 * np.log(0.6)) / 2)
 
@@ -392,7 +392,7 @@ def updated_weights(**changes):
 
 @pytest.fixture
 def one_layer(monkeypatch):
-  """Leaves of the network its first layer; the rest of a step is as ever."""
+  """Replaces the network by its first layer."""
   monkeypatch.setattr(
       step_lib.deeplab_v3, 'logits',
       lambda images, *unused, weight_decay, **others: layers.conv2d(
@@ -400,7 +400,7 @@ def one_layer(monkeypatch):
           style=layers.Style(weight_decay=weight_decay)))
 
 
-def test_options_of_the_optimizer_change_the_weights(one_layer):
+def test_optimizer_options_change_the_weights(one_layer):
   for given, *others in (
       ({}, {'momentum': 0.5}, {'weight_decay': 0.1}, {'label_weights': (3.0,)}),
       ({'optimizer': 'adam'}, {}, {'adam_learning_rate': 2e-3},
@@ -421,14 +421,14 @@ def test_options_of_the_optimizer_change_the_weights(one_layer):
     ({'log_steps': 0}, 8, 1, 'log_steps=0'),
     ({'label_weights': (1.0, 2.0)}, 8, 1, 'label_weights=1.0,2.0: 2 weights, '
      'expected one, or one for each of the 32')], ids=str)
-def test_options_that_cannot_train_are_refused(
+def test_training_options_that_do_not_fit_are_refused(
     changes, batch_size, replicas, words):
   with pytest.raises(InputError, match=re.escape(words)):
     options.TrainOptions(train_logdir='', **changes).check_with(
         MODEL, batch_size=batch_size, replicas=replicas)
 
 
-def test_frozen_batch_norm_takes_one_image_a_replica():
+def test_frozen_batch_norm_allows_one_image_per_replica():
   given = options.TrainOptions(train_logdir='')
   given.check_with(
       MODEL._replace(quantize_delay_step=0), batch_size=4, replicas=4)
@@ -437,7 +437,7 @@ def test_frozen_batch_norm_takes_one_image_a_replica():
         MODEL._replace(quantize_delay_step=5), batch_size=4, replicas=4)
 
 
-def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
+def test_profile_logdir_is_checked_before_training(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError) as error:
     train_lib.train(
@@ -456,8 +456,8 @@ def test_a_folder_for_profiles_is_tried_before_the_work(tmp_path):
 # --- The loop with a trivial step ------------------------------------------
 
 
-def a_step_of_next_to_nothing(*unused):
-  """Returns the TrainStep of one weight, which is the number of steps + 1."""
+def trivial_step(*unused):
+  """Returns a TrainStep of one weight: the number of steps + 1."""
   global_step = tf.train.get_or_create_global_step()
   weight = tf.get_variable('weight', initializer=1.0)
   with tf.control_dependencies([weight.assign_add(1.0)]):
@@ -472,8 +472,8 @@ def a_step_of_next_to_nothing(*unused):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-  """A function that trains that in tmp_path; gives the TrainResult."""
-  monkeypatch.setattr(step_lib, 'build_step', a_step_of_next_to_nothing)
+  """Returns a function that trains this step in tmp_path."""
+  monkeypatch.setattr(step_lib, 'build_step', trivial_step)
   monkeypatch.setattr(
       train_lib, '_summary_op', lambda *_: tf.raw_ops.HistogramSummary(
           tag='one', values=tf.ones([2])))
@@ -494,7 +494,7 @@ def run(monkeypatch, tmp_path):
   return train
 
 
-def test_the_log_and_tensorboard_have_loss_rate_and_pace(
+def test_log_and_tensorboard_show_loss_learning_rate_and_speed(
     tmp_path, run, caplog, monkeypatch):
   caplog.set_level('INFO')
   monkeypatch.setattr(listeners, '_RUNNING_STEPS', 4)
@@ -524,8 +524,8 @@ def test_the_log_and_tensorboard_have_loss_rate_and_pace(
 
 @pytest.mark.parametrize('error', [
     tf.errors.AbortedError, tf.errors.OutOfRangeError])
-def test_an_error_that_slim_hides_ends_the_run(run, monkeypatch, error):
-  """Slim begins again after the one, and takes the other for the end."""
+def test_errors_that_slim_hides_end_the_run(run, monkeypatch, error):
+  """slim restarts after an AbortedError, and ends normally after the other."""
   calls = []
 
   def fail(*unused):
@@ -538,7 +538,7 @@ def test_an_error_that_slim_hides_ends_the_run(run, monkeypatch, error):
   assert len(calls) == 1
 
 
-def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
+def test_a_terminal_shows_a_progress_bar(run, monkeypatch):
   class Terminal(io.StringIO):
 
     def isatty(self):
@@ -550,13 +550,13 @@ def test_a_terminal_shows_steps_running_loss_and_time_left(run, monkeypatch):
   run(5)
   first, *_, last = re.findall('[^\\r\\n]*training: [^\\r\\n]*',
                                terminal.getvalue())
-  assert ' 2/5 [' in first  # where it resumes
+  assert ' 2/5 [' in first  # the resumed run starts here
   assert re.search(r' 5/5 \[\d\d:\d\d<\d\d:\d\d, .*loss=5\.0000\]', last)
 
 
 @pytest.mark.parametrize('secs, saved, summarized', [
     (1000, [0, 5], [1]), (0, [0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5])])
-def test_checkpoints_and_summaries_are_as_far_apart_as_asked(
+def test_intervals_of_checkpoints_and_summaries(
     tmp_path, run, secs, saved, summarized):
   run(5, save_interval_secs=secs, save_summaries_secs=secs,
       max_checkpoints_to_keep=9)
@@ -567,7 +567,7 @@ def test_checkpoints_and_summaries_are_as_far_apart_as_asked(
           if value.HasField('histo')] == summarized
 
 
-def test_profiles_are_written_for_a_few_steps(tmp_path, run):
+def test_a_profile_is_written(tmp_path, run):
   run(6, profile_logdir=str(tmp_path / 'profile'))
   path, = (tmp_path / 'profile').iterdir()
   assert path.name == 'timeline-5.json'
@@ -575,8 +575,8 @@ def test_profiles_are_written_for_a_few_steps(tmp_path, run):
 
 
 def predicting_sky(*arguments):
-  """The same step, with logits that say class 3 everywhere."""
-  step = a_step_of_next_to_nothing(*arguments)
+  """Returns the same step with logits of class 3 for all pixels."""
+  step = trivial_step(*arguments)
   return step._replace(logits=tf.one_hot(tf.fill([2, 33, 33], 3), 32))
 
 
@@ -589,11 +589,11 @@ def pictures_in(folder):
           for value in event.summary.value if value.HasField('image')]
 
 
-def test_pictures_of_predictions_come_every_so_many_steps(
+def test_save_predictions_steps(
     tmp_path, run, monkeypatch):
   monkeypatch.setattr(step_lib, 'build_step', predicting_sky)
   run(1)
-  assert pictures_in(tmp_path) == []  # off, if not asked for
+  assert pictures_in(tmp_path) == []  # off by default
   run(5, save_predictions_steps=2)
   found = pictures_in(tmp_path)
   assert [picture[:2] for picture in found] == [
@@ -602,7 +602,7 @@ def test_pictures_of_predictions_come_every_so_many_steps(
       np.zeros([2, 33, 33, 3]), np.zeros([2, 33, 33], int),
       np.full([2, 33, 33], 3))
   np.testing.assert_array_equal(found[0][2], expected)
-  # Beside each other: the third is in sky's colour, the first two are not.
+  # Image, label and prediction; only the prediction has sky's colour.
   middles = found[0][2][18 + 16, 8 + 16::33 + 8][:3]
   assert middles[:2].max() == 0 and middles[2].max() > 100
 
@@ -618,7 +618,7 @@ def value_in(folder, step, name='weight'):
 
 
 def contents(folder):
-  """Returns bytes and time of each file of the folder's checkpoints."""
+  """Returns content and modification time of all checkpoint files."""
   return {path.name: (path.read_bytes(), path.stat().st_mtime_ns)
           for path in folder.glob('model.ckpt-*')}
 
@@ -629,8 +629,8 @@ def cut(path):
 
 
 @pytest.mark.parametrize('kept', [1, 3])
-def test_a_run_keeps_as_many_checkpoints_as_asked_for(tmp_path, run, kept):
-  for steps in (3, 5):  # the second run goes on counting
+def test_max_checkpoints_to_keep(tmp_path, run, kept):
+  for steps in (3, 5):  # the second run keeps counting
     result = run(steps, max_checkpoints_to_keep=kept)
     assert steps_in(tmp_path) == list(range(steps + 1 - kept, steps + 1))
     assert result.checkpoint == str(tmp_path / 'model.ckpt-{}'.format(steps))
@@ -641,7 +641,7 @@ def test_a_run_keeps_as_many_checkpoints_as_asked_for(tmp_path, run, kept):
               'model.ckpt-{}'.format(step) for step in steps_in(tmp_path)]
 
 
-def test_checkpoints_of_another_name_are_never_removed(tmp_path, run):
+def test_checkpoints_with_other_names_are_never_removed(tmp_path, run):
   run(2)
   for path in list(tmp_path.glob('model.ckpt-0.*')):
     path.rename(str(path).replace('model.ckpt-0', 'best.ckpt-1'))
@@ -652,7 +652,7 @@ def test_checkpoints_of_another_name_are_never_removed(tmp_path, run):
   assert len(list(tmp_path.glob('best.ckpt-1.*'))) == 3
 
 
-def test_a_second_signal_does_not_cut_off_a_save(tmp_path, run, monkeypatch):
+def test_a_second_signal_does_not_interrupt_a_save(tmp_path, run, monkeypatch):
   def write(self, *arguments, write=saver.Keeper._write):
     if self.newest == 'model.ckpt-0':
       os.kill(os.getpid(), signal.SIGTERM)
@@ -665,16 +665,16 @@ def test_a_second_signal_does_not_cut_off_a_save(tmp_path, run, monkeypatch):
   assert find.find(str(tmp_path), 'x') == result.checkpoint
 
 
-def test_a_damaged_checkpoint_is_not_counted_among_the_kept(tmp_path, run):
+def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path, run):
   run(3, max_checkpoints_to_keep=3)
   cut(tmp_path / 'model.ckpt-2.index')
   run(4, max_checkpoints_to_keep=3)
-  assert steps_in(tmp_path) == [1, 2, 3, 4]  # 1, 3 and 4 are good
+  assert steps_in(tmp_path) == [1, 2, 3, 4]  # 1, 3 and 4 are intact
 
 
 @pytest.mark.parametrize('state', [
     None, b'model_checkpoint_path: "model.ckpt-9"'])
-def test_the_log_says_what_a_run_resumes_from(tmp_path, run, caplog, state):
+def test_the_log_names_the_resumed_checkpoint(tmp_path, run, caplog, state):
   caplog.set_level('INFO')
   run(3)
   if state is None:
@@ -687,14 +687,14 @@ def test_the_log_says_what_a_run_resumes_from(tmp_path, run, caplog, state):
   assert 'RESUMING from step 3 of {}'.format(
       tmp_path / 'model.ckpt-3') in caplog.text
   assert (result.steps_done, result.loss, value_in(tmp_path, 5)) == (2, 6, 6)
-  # Nothing that was good is written again; the first was one too many.
+  # No intact checkpoint is written again; the oldest one is removed.
   after = contents(tmp_path)
   for name in before:
     if 'ckpt-0' not in name:
       assert after[name] == before[name], name
 
 
-def test_a_damaged_newest_checkpoint_gives_way(tmp_path, run, caplog):
+def test_a_run_resumes_before_a_damaged_checkpoint(tmp_path, run, caplog):
   run(3)
   cut(tmp_path / 'model.ckpt-3.data-00000-of-00001')
   with pytest.raises(InputError, match='model.ckpt-3 cannot be read .*strict'):
@@ -710,7 +710,7 @@ def test_a_damaged_newest_checkpoint_gives_way(tmp_path, run, caplog):
       tmp_path / 'model.ckpt-2') in lines
 
 
-def test_no_run_starts_anew_over_checkpoints_that_cannot_be_read(tmp_path, run):
+def test_training_is_refused_if_no_checkpoint_can_be_read(tmp_path, run):
   run(1)
   for name in ('model.ckpt-0.index', 'model.ckpt-1.index'):
     cut(tmp_path / name)
@@ -721,14 +721,14 @@ def test_no_run_starts_anew_over_checkpoints_that_cannot_be_read(tmp_path, run):
   assert contents(tmp_path) == before
 
 
-def test_the_step_is_that_in_the_checkpoint_not_in_its_name(tmp_path, run):
+def test_the_step_comes_from_the_checkpoint_not_its_name(tmp_path, run):
   run(2)
   for path in list(tmp_path.glob('model.ckpt-2*')):
     path.rename(str(path).replace('ckpt-2', 'ckpt-7'))
   assert run(3).steps_done == 1
 
 
-def test_a_resume_from_step_0_does_not_write_it_again(tmp_path, run):
+def test_a_resume_from_step_0_does_not_save_step_0_again(tmp_path, run):
   run(1)
   for path in list(tmp_path.glob('model.ckpt-1.*')):
     path.unlink()
@@ -742,7 +742,7 @@ def test_a_resume_from_step_0_does_not_write_it_again(tmp_path, run):
 
 
 def failing_at(monkeypatch, step, fail):
-  """Has `fail` called, with the folder, before the save of a step."""
+  """Calls `fail` with the session before the save of a step."""
   save = saver.Keeper.save
 
   def fails(self, session, number):
@@ -753,8 +753,8 @@ def failing_at(monkeypatch, step, fail):
   monkeypatch.setattr(saver.Keeper, 'save', fails)
 
 
-@pytest.mark.parametrize('size', [4, 1000])  # for data, meta
-def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
+@pytest.mark.parametrize('size', [4, 1000])  # data file, meta file
+def test_a_full_disk_ends_a_run_and_keeps_older_checkpoints(
     tmp_path, run, monkeypatch, size):
   write = saver.Keeper._write
 
@@ -765,7 +765,7 @@ def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
     return write(self, session, prefix, meta)
 
   monkeypatch.setattr(saver.Keeper, '_write', fails)
-  # The last one too: a run whose result is lost has not finished.
+  # The last save must fail the run too, because its result is lost.
   with pytest.raises(InputError) as error:
     run(2)
   assert str(error.value).startswith('{}: cannot be saved ('.format(
@@ -781,14 +781,14 @@ def test_a_full_disk_ends_a_run_and_keeps_what_is_there(
 
 
 @pytest.mark.parametrize('is_made_again', [False, True])
-def test_a_folder_that_is_removed_ends_a_run(
+def test_a_run_ends_if_its_folder_is_removed(
     tmp_path, run, monkeypatch, is_made_again):
   folder = tmp_path / 'log'
 
   def remove(unused_session):
     shutil.rmtree(str(folder))
     if is_made_again:
-      # Kept from being another inode by chance.
+      # Avoids a new folder with the same inode.
       (tmp_path / 'other').mkdir()
       (tmp_path / 'other').rename(folder)
 
@@ -817,7 +817,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, run, monkeypatch):
   assert value_in(tmp_path, 1) == 2
 
 
-def test_what_saves_that_were_cut_off_left_is_removed(tmp_path, run):
+def test_files_of_interrupted_saves_are_removed(tmp_path, run):
   run(1)
   left = ['model.ckpt-8.data-00000-of-00001', 'model.ckpt-8.meta']
   others = ['model.ckpt-7.index.mine', 'mine.tempstate1', 'notes.tmp',
@@ -829,7 +829,7 @@ def test_what_saves_that_were_cut_off_left_is_removed(tmp_path, run):
   assert not there & set(left) and set(others) <= there
 
 
-def test_a_full_disk_takes_events_not_steps(tmp_path, run, caplog):
+def test_a_full_disk_stops_events_but_not_training(tmp_path, run, caplog):
   class Full:
     def write(self, unused_event):
       raise OSError('File too large')
@@ -854,7 +854,7 @@ with locks.exclusive(sys.argv[1]):
 """.format(REPOSITORY)
 
 
-def test_a_folder_has_one_trainer(tmp_path, run):
+def test_only_one_process_trains_in_a_folder(tmp_path, run):
   run(1)
   before = contents(tmp_path)
   holder = subprocess.Popen(
@@ -872,7 +872,7 @@ def test_a_folder_has_one_trainer(tmp_path, run):
   assert run(2).steps_done == 1
 
 
-def test_without_locks_a_run_says_so_and_goes_on(
+def test_a_run_without_locks_warns_and_continues(
     tmp_path, run, monkeypatch, caplog):
   @contextlib.contextmanager
   def none(unused_path):
@@ -880,7 +880,7 @@ def test_without_locks_a_run_says_so_and_goes_on(
     yield
 
   monkeypatch.setattr(train_lib.locks, 'exclusive', none)
-  # Temporary files may belong to a run that is alive.
+  # Temporary files may belong to a live run, so they are kept.
   monkeypatch.setattr(train_lib.saver, 'remove_leftovers', None)
   assert run(1).step == 1
   assert [record.levelname for record in caplog.records if 'no lock (No locks '
