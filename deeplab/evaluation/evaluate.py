@@ -5,6 +5,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import time
 from typing import Any, Dict, NamedTuple, Optional
@@ -92,8 +93,8 @@ def evaluate(predictor: interface.Predictor,
 def write_events(logdir: str, result: report_lib.Report) -> None:
   """Writes a report's scores and its confusion matrix for TensorBoard.
 
-  Each class has the reference's tag. All but the ignored one also have a tag
-  with the class name.
+  Each class has the reference's tag, with NaN for a class without a label. All
+  labelled ones also have a tag with the class name.
 
   Args:
     logdir: folder for the events.
@@ -109,7 +110,7 @@ def write_events(logdir: str, result: report_lib.Report) -> None:
                 for index in range(len(names)))
   scores.update(('iou/{:02}_{}'.format(index, name), iou[index])
                 for index, name in enumerate(names)
-                if index != result.ignore_label)
+                if not math.isnan(iou[index]))
   values = [tf.Summary.Value(tag=tag, simple_value=float(score))
             for tag, score in scores.items()]
   values.append(events_lib.picture(

@@ -140,8 +140,7 @@ def legend(classes: Iterable[int], width: int,
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
           classes: Iterable[int],
-          label_map: label_maps.LabelMap = label_maps.ADE20K,
-          least_width: int = 0) -> Image.Image:
+          label_map: label_maps.LabelMap = label_maps.ADE20K) -> Image.Image:
   """Puts pictures side by side, with titles above and a legend below.
 
   Args:
@@ -150,12 +149,12 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
     titles: one for each column.
     classes: classes in the legend.
     label_map: names the classes.
-    least_width: least width of a column in pixels, so that its title fits.
 
   Returns:
     RGB.
   """
-  column = max([least_width] + [row[0].shape[1] for row in rows]) + _GAP
+  column = _GAP + max([_LETTER_WIDTH * len(title) for title in titles] +
+                      [row[0].shape[1] for row in rows])
   height = sum(row[0].shape[0] + _GAP for row in rows)
   key = legend(classes, _GAP + len(titles) * column, label_map)
   made = Image.new('RGB', (key.width, _LINE_HEIGHT + height + key.height),

@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 _PROFILED_STEPS = (5, 10, 20)
 # Number of steps over which the logged loss is averaged, because it is noisy.
 _RUNNING_STEPS = 100
+# TensorBoard gets at least this many points of a run, or one of each step.
+_LEAST_POINTS = 100
 
 
 class Done(NamedTuple):
@@ -78,29 +80,31 @@ class Log(Listener):
           step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
   def after_step(self, session, done):
-    """Advances the bar, and logs at intervals."""
+    """Advances the bar, logs at intervals, and writes points."""
     self._losses.append(done.loss)
     mean = sum(self._losses) / len(self._losses)
     self._bar.update(loss='{:.4f}'.format(mean))
     last = self._options.training_number_of_steps
-    if done.step % self._options.log_steps and done.step < last:
-      return
-    now = time.time()
-    pace = (now - self._logged) / max(done.step - self._logged_step, 1)
-    self._logged, self._logged_step = now, done.step
-    steps_a_second = 1 / max(pace, 1e-9)
     cross_entropy, rate = done.results['cross_entropy'], done.results['rate']
-    _LOG.info('step %d/%d: loss %.4f, cross-entropy %.4f, mean loss of last %d '
-              '%.4f, learning rate %.3g, %.3g steps/s, %s left', done.step,
-              last, done.loss, cross_entropy, len(self._losses), mean, rate,
-              steps_a_second, progress.duration(pace * (last - done.step)))
-    if self._writer:
-      # Parity: the tags of mobile_open's train.py and of slim's supervisor.
+    # Parity: the tags of mobile_open's train.py and of slim's supervisor.
+    point = {'losses/softmax_cross_entropy': cross_entropy,
+             'total_loss': done.loss, 'learning_rate': rate}
+    is_logged = not done.step % self._options.log_steps or done.step >= last
+    if is_logged:
+      now = time.time()
+      pace = (now - self._logged) / max(done.step - self._logged_step, 1)
+      self._logged, self._logged_step = now, done.step
+      point['global_step/sec'] = 1 / max(pace, 1e-9)
+      _LOG.info('step %d/%d: loss %.4f, cross-entropy %.4f, mean loss of last '
+                '%d %.4f, learning rate %.3g, %.3g steps/s, %s left', done.step,
+                last, done.loss, cross_entropy, len(self._losses), mean, rate,
+                point['global_step/sec'],
+                progress.duration(pace * (last - done.step)))
+    if self._writer and (
+        is_logged or not done.step % max(1, last // _LEAST_POINTS)):
       self._writer.add(done.step, summary=tf.Summary(value=[
-          tf.Summary.Value(tag=tag, simple_value=value) for tag, value in (
-              ('losses/softmax_cross_entropy', cross_entropy),
-              ('total_loss', done.loss), ('learning_rate', rate),
-              ('global_step/sec', steps_a_second))]))
+          tf.Summary.Value(tag=tag, simple_value=value)
+          for tag, value in point.items()]))
 
 
 class Summaries(Listener):

@@ -76,20 +76,24 @@ def test_image_label_and_prediction_are_side_by_side():
       [gray(128, 20, 30), padded],
       [np.full([20, 30], 1), np.full([40, 24], 0)],
       [np.full([20, 30], 2), np.full([40, 24], 3)])
-  # Columns of 30 and a gap of 8; a heading of 18; a legend of one column.
-  assert sheet.size == (8 + 3 * 38, 18 + 28 + 48 + 3 * 18 + 8)
+  # Columns as wide as 'prediction' and a gap of 8; a heading of 18; a legend.
+  assert sheet.size == (8 + 3 * 68, 18 + 28 + 48 + 3 * 18 + 8)
   assert sheet.getpixel((8, 18)) == (128,) * 3
-  assert sheet.getpixel((8 + 38, 18)) == wall
-  assert sheet.getpixel((8 + 76 + 29, 18 + 19)) == building
-  assert sheet.getpixel((8 + 38, 18 + 28)) == (128,) * 3
-  assert sheet.getpixel((8 + 76, 18 + 28)) == sky
+  assert sheet.getpixel((8 + 68, 18)) == wall
+  assert sheet.getpixel((8 + 136 + 29, 18 + 19)) == building
+  assert sheet.getpixel((8 + 68, 18 + 28)) == (128,) * 3
+  assert sheet.getpixel((8 + 136, 18 + 28)) == sky
   # Padding has no class.
-  assert sheet.getpixel((8 + 76 + 23, 18 + 28 + 39)) == (127,) * 3
+  assert sheet.getpixel((8 + 136 + 23, 18 + 28 + 39)) == (127,) * 3
   # The legend has the classes of labels and predictions, but not class 0.
   legend_top = 18 + 28 + 48
   swatches = [
       sheet.getpixel((9, legend_top + 1 + 18 * row)) for row in range(3)]
   assert swatches == [wall, building, sky]
+
+
+def test_an_image_that_is_all_padding_is_taken_whole():
+  assert visualize.unpadded_size(gray(127, 3, 4)) == (3, 4)
 
 
 def test_cells_of_a_confusion_matrix_are_shaded_by_row_share():

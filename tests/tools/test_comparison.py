@@ -5,7 +5,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplab import constants
 from deeplab.cli import script_flags
 from deeplab.config import label_map as label_maps
 from deeplab.config import options as options_lib
@@ -100,11 +99,6 @@ def test_padding_of_png_folders_is_left_out(folder):
   assert image.size == (4, 7)
   assert image.image.dtype == np.float32 and image.label[0, 0] == 2
   assert found.geometry == '9x12 pixels'
-
-
-def test_an_image_that_is_all_padding_is_taken_whole():
-  gray = np.full([3, 4, 3], 127, np.uint8)
-  assert samples_lib._unpadded(gray) == (3, 4)
 
 
 def test_labels_are_of_the_classes_of_the_models(folder, tmp_path):
@@ -220,6 +214,32 @@ def test_scores_and_differences_are_those_of_all_images():
   json.dumps(found, allow_nan=False)
 
 
+def test_a_finding_names_the_classes_behind_a_difference_of_miou():
+  """Classes 1, 2 and 3 have 2 images each; the second model has 1 of 3 right.
+
+  IoUs are 1, 1, 1 and 2/3, 1, 1/2: it says 1 of one image of class 3.
+  """
+  labels = [1, 1, 2, 2, 3, 3]
+  found = computed(labels, [1, 1, 2, 2, 3, 1], labels=labels)
+  assert found['findings'] == [
+      'b has 0.2778 less mIoU than a (too few images), driven by sky (60 % of '
+      'it), wall (40 % of it); they agree on 83.33 % of the pixels.']
+  assert [one['share_of_miou_difference']
+          for one in found['scores']['b']['classes'][:5]] == pytest.approx(
+              [0, 0.4, 0, 0.6, 0])
+  # A class that only the second model counts: IoUs of 1, and of 2/3 and 0.
+  found = computed([1], [np.array([[[1, 1, 9, 9]]])], labels=[1])
+  assert 'driven by windowpane (75 % of it), wall' in found['findings'][0]
+  shares = [one['share_of_miou_difference']
+            for one in found['scores']['b']['classes']]
+  assert sum(shares) == pytest.approx(1) and shares[9] == pytest.approx(0.75)
+  assert computed([1], [1], [2], labels=[1])['findings'][0] == (
+      'b has the same mIoU as a (too few images); they agree on 100.00 % of '
+      'the pixels.')
+  assert computed([1], [2], labels=[None])['findings'] == [
+      'b and a agree on 0.00 % of the pixels.']
+
+
 def test_numbers_of_each_image():
   found = computed([1, 1], [1, 2], labels=[1, 0])
   assert found['by_image'][1] == {
@@ -323,16 +343,13 @@ def test_a_difference_map_says_who_is_right():
   assert drawing.classes_shown([shown]) == [1, 2, 5, 6]
 
 
-def test_panels_and_their_sheet():
+def test_panels_of_an_image():
   image = np.full([4, 6, 3], 100, np.uint8)
   labels = np.full([4, 6], 1)
   shown = counts_lib.Shown('x', 0.0, image, labels, [labels] * 3)
   found = drawing.panels(shown, ['a', 'b', 'c'])
   assert [title for title, _ in found] == [
       'image', 'label', 'a', 'b', 'c', 'b against a', 'c against a']
-  sheet = np.asarray(drawing.sheet(found, [1]))
-  np.testing.assert_array_equal(sheet[18:22, 8:14], image)
-  assert constants.PALETTE[1] in map(tuple, sheet.reshape(-1, 3))
   unlabelled = drawing.panels(shown._replace(label=None), ['a', 'b', 'c'])
   assert [title for title, _ in unlabelled][:2] == ['image', 'a']
 

@@ -98,6 +98,16 @@ def test_everything_is_in_the_page(made):
     assert '<h2>{}</h2>'.format(title) in page
   assert 'The published figures are mIoU for checkpoints and graphs' in page
   assert '3 images are noise' in page and 'too few images' in page
+  # What was found comes first: grass is never found, and tree is never there.
+  numbers = json.loads(read(made, run.NUMBERS))
+  sentence = re.search('</h1>\n<p class="finding">(.*?)</p>', page).group(1)
+  assert sentence == (
+      'a &lt;b&gt;$1 has 0.6667 less mIoU than first (too few images), driven '
+      'by tree (50 % of it), grass (50 % of it); they agree on 69.70 % of the '
+      'pixels.')
+  for model in numbers['models']:
+    assert '{:,}</td>'.format(os.path.getsize(model['path'])) in page
+    assert model['sha256'] in page
   # Names are text.
   assert '<b>' not in page and 'a &lt;b&gt;$1' in page
 
@@ -220,7 +230,8 @@ def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
   assert set(re.findall(
       '<td[^>]*><span class="class"><span class="swatch" '
       'style="background:(.*?)"></span>(.*?)</span>', page)) == {
-          ('#{:02x}{:02x}{:02x}'.format(*own.palette[index]), name)
+          ('#{:02x}{:02x}{:02x}'.format(*visualize.shade(
+              index, label_map=own)), name)
           for index, name in ((1, '1 built'), (2, '2 a &lt;way&gt;'))}
   assert 'classes 1 to 2, divided by 2' in page
   assert 'are not labelled' not in page and (
@@ -250,6 +261,9 @@ def test_a_missing_package_is_named(
 
 # --- In a browser ----------------------------------------------------------
 
+# A window as narrow as a phone's; Chromium's own is never narrower than 500.
+PHONE = """<iframe src="probed.html" width="420" height="900"></iframe>
+<script>onmessage = event => { document.title = event.data; };</script>"""
 # Clicks on the heads of a table; finds broken pictures, and a page too wide.
 PROBE = """<script>
 window.addEventListener('load', () => {
@@ -261,12 +275,12 @@ window.addEventListener('load', () => {
     return [...table.tBodies[0].rows].map(
       row => row.children[place].textContent);
   });
-  document.title = JSON.stringify({
+  parent.postMessage(JSON.stringify({
     orders: orders,
     scrolls: document.documentElement.scrollWidth >
       document.documentElement.clientWidth,
     broken: [...document.images].filter(
-      image => !image.complete || !image.naturalWidth).length});
+      image => !image.complete || !image.naturalWidth).length}), '*');
 });
 </script></body>"""
 
@@ -276,15 +290,16 @@ def test_a_browser_shows_the_page(made, tmp_path):
   browser = next(filter(None, map(shutil.which, BROWSERS)), None)
   if not browser:
     pytest.skip('no Chromium here: apt-get install chromium')
-  path = tmp_path / 'probed.html'
-  path.write_text(read(made, run.PAGE).replace('</body>', PROBE).replace(
-      'loading="lazy"', ''), encoding='utf-8')
+  (tmp_path / 'probed.html').write_text(
+      read(made, run.PAGE).replace('</body>', PROBE).replace(
+          'loading="lazy"', ''), encoding='utf-8')
+  (tmp_path / 'phone.html').write_text(PHONE)
   done = subprocess.run(
       [browser, '--headless=new', '--no-sandbox', '--disable-gpu',
        '--disable-dev-shm-usage', '--enable-logging=stderr',
        '--user-data-dir={}'.format(tmp_path / 'profile'),
        '--window-size=500,900', '--virtual-time-budget=10000', '--dump-dom',
-       'file://{}'.format(path)],
+       'file://{}'.format(tmp_path / 'phone.html')],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
       encoding='utf-8', errors='replace', check=True)
   assert 'CONSOLE' not in done.stderr  # such as what the page may not load

@@ -515,11 +515,12 @@ def test_log_and_tensorboard_show_loss_learning_rate_and_speed(
         if value.HasField('simple_value'):
           points.setdefault(value.tag, []).append(
               (event.step, round(value.simple_value, 6)))
-  assert points.pop('global_step/sec')
+  assert [step for step, _ in points.pop('global_step/sec')] == [2, 4, 5]
+  # A run of a few steps has a point of each.
   assert points == {
-      'total_loss': [(2, 3), (4, 5), (5, 6)],
-      'losses/softmax_cross_entropy': [(2, 1), (4, 3), (5, 4)],
-      'learning_rate': [(2, 0.1), (4, 0.1), (5, 0.1)]}
+      'total_loss': [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6)],
+      'losses/softmax_cross_entropy': [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)],
+      'learning_rate': [(step, 0.1) for step in range(1, 6)]}
 
 
 @pytest.mark.parametrize('error', [
@@ -603,7 +604,7 @@ def test_save_predictions_steps(
       np.full([2, 33, 33], 3))
   np.testing.assert_array_equal(found[0][2], expected)
   # Image, label and prediction; only the prediction has sky's colour.
-  middles = found[0][2][18 + 16, 8 + 16::33 + 8][:3]
+  middles = found[0][2][18 + 16, 8 + 16::60 + 8][:3]
   assert middles[:2].max() == 0 and middles[2].max() > 100
 
 

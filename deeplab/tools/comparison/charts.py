@@ -6,13 +6,13 @@ from typing import Any, Dict, List, NamedTuple
 import numpy as np
 
 from deeplab.config import label_map as label_maps
+from deeplab.evaluation import visualize
+from deeplab.tools.comparison import statistics as statistics_lib
 
 # Colours of models: Okabe and Ito's palette for colour-blind readers.
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
            '#8c6d31', '#555555')
-_SCORES = {'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
-           'miou_mlperf_app': 'mIoU, app', 'pixel_accuracy': 'pixel accuracy'}
-_INK, _FAINT = '#1a1a1a', '#d8d8d8'
+_INK = '#1a1a1a'
 # Resolutions of the page and of the files.
 _PAGE_DPI, _DPI = 96, 160
 _STYLE: Any = {
@@ -53,7 +53,7 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
   names, models = list(scores), list(scores.values())
   labelled = [index for index, one in enumerate(models[0]['classes'])
               if one['iou']['value'] is not None]
-  texts = [_class_text(index, label_map) for index in labelled]
+  texts = ['{} {}'.format(index, label_map.names[index]) for index in labelled]
   matrices = [np.array(model['confusion_matrix']) for model in models]
   seen = np.sum(matrices, axis=0)
   classes = [index for index in range(len(seen))
@@ -68,8 +68,9 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
         _bars(pyplot, Chart(
             'scores', 'Scores with intervals',
             'Score of each model, with its interval over images.'),
-              list(_SCORES.values()), names,
-              [[model[name] for name in _SCORES] for model in models]),
+              list(statistics_lib.SCORES.values()), names,
+              [[model[name] for name in statistics_lib.SCORES]
+               for model in models]),
         _bars(pyplot, Chart(
             'iou', 'IoU by class',
             'IoU of each class that is labelled, by model.'), texts, names,
@@ -79,7 +80,7 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
             'IoU to the first model, with intervals over images.'), texts,
               ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
               of_classes('iou_difference')[1:], first_colour=1)
-    ] + [_confusion(pyplot, matrix, name, index, classes, label_map)
+    ] + [_confusion(matrix, name, index, classes, label_map)
          for index, (name, matrix) in enumerate(zip(names, matrices))]
 
 
@@ -138,31 +139,12 @@ def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
   return _finished(pyplot, figure, chart)
 
 
-def _class_text(index, label_map):
-  return '{} {}'.format(index, label_map.names[index])
-
-
-def _confusion(pyplot, matrix, name, index, classes, label_map):
+def _confusion(matrix, name, index, classes, label_map):
   """Draws a confusion matrix as shares of each label's pixels."""
-  matrix = matrix[np.ix_(classes, classes)].astype(np.float64)
-  totals = matrix.sum(axis=1, keepdims=True)
-  # Rows without a label are NaN, which has no colour.
-  shares = np.divide(matrix, totals, out=np.full_like(matrix, np.nan),
-                     where=totals > 0)
-  side = min(6.0, 2.2 + 0.2 * len(classes))
-  figure, axes = pyplot.subplots(figsize=(side, side))
-  image = axes.imshow(100 * shares, cmap='Blues', vmin=0, vmax=100)
-  texts = [_class_text(one, label_map) for one in classes]
-  axes.set_xticks(range(len(classes)), texts, rotation=90, fontsize=7)
-  axes.set_yticks(range(len(classes)), texts, fontsize=7)
-  axes.grid(visible=False)
-  axes.set_xlabel('prediction')
-  axes.set_ylabel('label')
-  axes.set_facecolor(_FAINT)
-  bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-  bar.set_label("% of the label's pixels", fontsize=8)
-  bar.outline.set_visible(False)
-  return _finished(pyplot, figure, Chart(
+  picture = visualize.confusion_matrix(matrix, label_map.names, classes)
+  out = io.BytesIO()
+  picture.save(out, 'PNG')
+  return Chart(
       'confusion_{}'.format(index + 1), name,
       "Confusion matrix of {}: predictions of each label's pixels.".format(
-          name)))
+          name), out.getvalue(), picture.width)

@@ -18,8 +18,6 @@ NONE_RIGHT = (204, 51, 153)
 DIFFERENT = (213, 94, 0)
 # Other pixels are gray: brightness * _DIMMED + _GROUND.
 _DIMMED, _GROUND = 0.45, 120
-# Minimum width, so that the title fits.
-_TITLE_WIDTH = 160
 _THUMBNAIL_SIZE = (256, 384)  # at most
 _JPEG_QUALITY = 82
 
@@ -101,21 +99,6 @@ def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
         [] if one.label is None else [one.label]):
       found.update(map(int, np.unique(labels)))
   return sorted(found - {constants.IGNORE_LABEL})
-
-
-def sheet(found: Sequence[Panel], classes: Sequence[int],
-          label_map: label_maps.LabelMap = label_maps.ADE20K
-          ) -> Image.Image:
-  """Puts panels of one size side by side, with titles and a legend below.
-
-  Args:
-    found: at least one panel.
-    classes: classes in the legend.
-    label_map: the label map of the classes.
-  """
-  return visualize.sheet(
-      [[pixels for _, pixels in found]], [title for title, _ in found],
-      classes, label_map, least_width=_TITLE_WIDTH)
 
 
 def thumbnail(pixels: np.ndarray) -> Tuple[str, Tuple[int, int]]:

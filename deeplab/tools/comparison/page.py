@@ -9,6 +9,7 @@ from typing import Any, Dict, List
 from deeplab import constants
 from deeplab import errors
 from deeplab.config import label_map as label_maps
+from deeplab.evaluation import visualize
 from deeplab.tools.comparison import charts as charts_lib
 from deeplab.tools.comparison import counts as counts_lib
 from deeplab.tools.comparison import drawing
@@ -17,9 +18,6 @@ from deeplab.tools.comparison import statistics as statistics_lib
 _NONE = '–'  # en dash for a missing number
 # Most rows in the table of images; the JSON has all.
 _MOST_ROWS = 2000
-_OTHER_SCORES = {
-    'miou_kept_classes': 'mIoU, kept', 'miou_mlperf_app': 'mIoU, app',
-    'pixel_accuracy': 'pixel accuracy', 'mean_class_accuracy': 'class accuracy'}
 
 
 def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
@@ -47,7 +45,7 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
   return environment.get_template('page.html').render(
       numbers=numbers, names=names, scores=scores, label_map=counts.label_map,
       title='Comparison of {} and {}'.format(', '.join(names[:-1]), names[-1]),
-      other_scores=_OTHER_SCORES,
+      score_names=statistics_lib.SCORES,
       is_ade20k=counts.label_map == label_maps.ADE20K,
       is_few=numbers['images'] < statistics_lib.FEW_IMAGES,
       classes=classes, absent=counts.label_map.num_classes - 1 - len(classes),
@@ -59,6 +57,7 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
       images=sorted(numbers['by_image'], key=lambda image: (
           -image['differing']))[:_MOST_ROWS],
       confusions=statistics_lib.confusions, colour=charts_lib.colour,
+      shade=lambda index: visualize.shade(index, label_map=counts.label_map),
       score=_score, signed=lambda value: _score(value, '{:+.4f}'),
       percent=_percent, verdict=lambda difference: statistics_lib.verdict(
           difference, numbers['images']))
@@ -91,4 +90,4 @@ def _score(value, form='{:.4f}'):
 
 
 def _percent(value):
-  return _NONE if value is None else '{:.2f} %'.format(100 * value)
+  return _NONE if value is None else _score(100 * value, '{:.2f} %')

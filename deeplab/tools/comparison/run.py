@@ -21,6 +21,7 @@ from deeplab.tools.comparison import drawing
 from deeplab.tools.comparison import page as page_lib
 from deeplab.tools.comparison import samples as samples_lib
 from deeplab.tools.comparison import statistics as statistics_lib
+from deeplab.tools.inspection import run as inspection
 
 PAGE, NUMBERS = 'index.html', 'comparison.json'
 _CHARTS, _IMAGES = 'charts', 'images'
@@ -76,9 +77,13 @@ def compare(models: Sequence[Tuple[str, str]],
       counts = counts_lib.count(
           predictors, samples, most_different=options.most_different)
       described = [
-          {'name': name, 'kind': model.kind, 'path': model.path,
-           'runtime': predictor.runtime}
+          dict(open_model.facts(model, predictor), name=name, kind=model.kind,
+               path=model.path, runtime=predictor.runtime)
           for name, model, predictor in zip(names, found, predictors)]
+      for index in range(1, len(found)):
+        described[index]['difference_to_the_first'] = inspection.differences(
+            (found[0], found[index]), (names[0], names[index]),
+            predictors[0].input_size)
     numbers = dict(
         statistics_lib.compute(
             counts, names, resamples=options.resamples, seed=options.seed),
@@ -161,9 +166,9 @@ def _write(folder, numbers, counts):
   sheets = ['{}/{:03d}.png'.format(_IMAGES, place + 1)
             for place in range(len(counts.shown))]
   for shown, path in zip(counts.shown, sheets):
-    visualize.save(os.path.join(folder, path), drawing.sheet(
-        drawing.panels(shown, names, counts.label_map),
-        drawing.classes_shown([shown]), counts.label_map))
+    titles, pictures = zip(*drawing.panels(shown, names, counts.label_map))
+    visualize.save(os.path.join(folder, path), visualize.sheet(
+        [pictures], titles, drawing.classes_shown([shown]), counts.label_map))
   page = page_lib.render(numbers, counts, charts, sheets).encode('utf-8')
   with open(os.path.join(folder, PAGE), 'wb') as out:
     out.write(page)
@@ -184,7 +189,7 @@ def summary_lines(result: Result) -> List[str]:
     line += '  same as {} {}'.format(
         names[0], _shown(numbers['agreement'][names[0]][name]))
     lines.append(line)
-  return lines + [
+  return lines + numbers['findings'] + [
       'all models agree on {} of the pixels of {} images'.format(
           _shown(numbers['all_agree']), numbers['images']),
       numbers['reliability'],

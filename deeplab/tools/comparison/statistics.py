@@ -16,10 +16,13 @@ from deeplab.config import label_map as label_maps
 from deeplab.evaluation import metrics
 from deeplab.tools.comparison import counts as counts_lib
 
-# The scalar fields of metrics.Scores.
-SCORES = ('miou', 'miou_kept_classes', 'miou_mlperf_app', 'pixel_accuracy',
-          'mean_class_accuracy')
+# The scalar fields of metrics.Scores, and their names.
+SCORES = {
+    'miou': 'mIoU', 'miou_kept_classes': 'mIoU, kept',
+    'miou_mlperf_app': 'mIoU, app', 'pixel_accuracy': 'pixel accuracy',
+    'mean_class_accuracy': 'class accuracy'}
 DIFFERENCES = 'difference_to_the_first'
+_SHARE = 'share_of_miou_difference'
 _IMAGES_NEEDED = 'images_needed_for_0_002'
 _PERCENTS = (2.5, 97.5)
 # With fewer images, intervals are unreliable.
@@ -28,6 +31,9 @@ FEW_IMAGES = 30
 # deviations, half an interval, and the margin for a power of 80 %.
 _FINE_DIFFERENCE = 0.002
 _HALF_INTERVAL, _MARGIN = 1.96, 0.84
+_LEAST_DIFFERENCE = 1e-9
+# Classes that a finding names.
+_MOST_DRIVERS = 3
 # Draws computed at a time.
 _BLOCK = 64
 
@@ -57,14 +63,19 @@ def compute(counts: counts_lib.Counts, names: Sequence[str], *,
   if counts.matrices is not None:
     scores = {'scores': _scores(counts.matrices, names, draws,
                                 counts.label_map)}
+  agreement = {
+      one: {other: share(counts.agreeing[:, row, column])
+            for column, other in enumerate(names)}
+      for row, one in enumerate(names)}
   return dict({
       'images': number,
+      'findings': [
+          _finding(name, names[0], agreement[names[0]][name]['value'],
+                   scores['scores'][name] if scores else None, number)
+          for name in names[1:]],
       'reliability': _reliability(number, scores.get('scores', {})),
       'all_agree': share(pixels - counts.differing),
-      'agreement': {
-          one: {other: share(counts.agreeing[:, row, column])
-                for column, other in enumerate(names)}
-          for row, one in enumerate(names)},
+      'agreement': agreement,
       'by_image': [_of_image(index, counts, names) for index in range(number)],
   }, **scores, **label_maps.json_entry(counts.label_map))
 
@@ -112,15 +123,16 @@ def _scores(matrices, names, draws, label_map):
         zip(SCORES, scores),
         classes=[
             {'id': index, 'name': class_name,
-             'pixels': int(whole[model][index].sum()),
-             'iou': iou, 'iou_difference': difference}
-            for index, (class_name, iou, difference) in enumerate(zip(
+             'pixels': int(whole[model][index].sum()), 'iou': iou,
+             'iou_difference': difference, _SHARE: share}
+            for index, (class_name, iou, difference, share) in enumerate(zip(
                 label_map.names, scores[len(SCORES):],
-                differences[len(SCORES):]))],
+                differences[len(SCORES):], _shares(whole[0], whole[model])))],
         confusion_matrix=whole[model].tolist())
     found[name][DIFFERENCES] = dict(zip(SCORES, differences))
     found[name][_IMAGES_NEEDED] = _images_needed(
-        (drawn[model] - drawn[0])[:, SCORES.index('miou')], len(matrices))
+        (drawn[model] - drawn[0])[:, list(SCORES).index('miou')],
+        len(matrices))
   return found
 
 
@@ -139,6 +151,52 @@ def _drawn_scores(matrices, draws):
       _all_scores(matrix.reshape(classes, classes))
       for start in range(0, len(draws), _BLOCK)
       for matrix in draws[start:start + _BLOCK].astype(np.float64).dot(flat)])
+
+
+def _shares(first, other):
+  """Returns each class's share of a difference of mIoU; None: there is none.
+
+  They sum up to 1. A class that counts for one model alone moves the mean by
+  its distance from it.
+  """
+  mean = metrics.scores(first).miou
+  parts = []
+  for matrix in (first, other):
+    counts = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    iou = np.nan_to_num(metrics.scores(matrix).per_class_iou)
+    parts.append(counts * (iou - mean) / max(1, counts.sum()))
+  change = parts[1] - parts[0]
+  total = change.sum()
+  # A smaller difference is an error of rounding.
+  return ((change / total).tolist() if abs(total) > _LEAST_DIFFERENCE
+          else [None] * len(change))
+
+
+def _finding(name, first, agreement, scores, images):
+  """Returns a sentence about a model and the first one.
+
+  Args:
+    name: the model's.
+    first: name of the first model.
+    agreement: share of the pixels on which they agree.
+    scores: the model's scores; None: there are no labels.
+    images: number of images.
+  """
+  agree = 'on {:.2f} % of the pixels.'.format(100 * agreement)
+  difference = scores and scores[DIFFERENCES]['miou']
+  if not difference or difference['value'] is None:
+    return '{} and {} agree {}'.format(name, first, agree)
+  change = difference['value']
+  drivers = sorted([one for one in scores['classes'] if (one[_SHARE] or 0) > 0],
+                   key=lambda one: -one[_SHARE])
+  driven = ', '.join(
+      '{} ({:.0f} % of it)'.format(one['name'], 100 * one[_SHARE])
+      for one in drivers[:_MOST_DRIVERS])
+  return '{} has {} {} ({}){}; they agree {}'.format(
+      name, '{:.4f} {} mIoU than'.format(
+          abs(change), 'more' if change > 0 else 'less')
+      if driven else 'the same mIoU as', first, verdict(difference, images),
+      ', driven by ' + driven if driven else '', agree)
 
 
 def _images_needed(differences, images):

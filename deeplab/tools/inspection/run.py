@@ -1,11 +1,12 @@
 """Describes a model, or compares two, as lines and JSON."""
 import os
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from deeplab.config import label_map as label_maps_lib
 from deeplab.config import options as options_lib
+from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 from deeplab.models import open_model
@@ -110,6 +111,22 @@ def of_contents(contents: contents_lib.Contents) -> List[str]:
       '{} {}'.format(count, name)
       for name, count in sorted(contents.counts.items())))
   return lines + of_clipping(contents)
+
+
+def differences(models: Sequence[open_model.ModelFile], names: Sequence[str],
+                crop_size: Tuple[int, int]) -> List[str]:
+  """Describes how the weights and scales of two models differ.
+
+  Args:
+    models: the two models; if one cannot be inspected, the line says why.
+    names: their names.
+    crop_size: (height, width) of a checkpoint's images.
+  """
+  try:
+    first, second = (contents_lib.read(model, crop_size) for model in models)
+  except InputError as error:
+    return [str(error)]
+  return of_difference(difference_lib.between(first, second), *names)
 
 
 def _weights(values):
