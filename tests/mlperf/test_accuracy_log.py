@@ -1,4 +1,4 @@
-"""LoadGen's log of responses: read a line at a time, scored, compared."""
+"""Tests reading, scoring and comparing LoadGen's accuracy logs."""
 import json
 import os
 import tracemalloc
@@ -41,7 +41,7 @@ def save_png(path, array):
 
 @pytest.fixture
 def folder(tmp_path):
-  """Three preprocessed pairs; the log of their predictions beside them."""
+  """Writes three preprocessed pairs and the log of their predictions."""
   for number, label in enumerate(LABELS):
     for kind, array in (('images', np.zeros(SIZE + (3,))),
                         ('annotations', label)):
@@ -59,14 +59,14 @@ def score(folder, text, log='log.json'):
       options_lib.EvalOptions())
 
 
-def test_responses_are_scored_whatever_their_order(folder):
+def test_responses_are_scored_in_any_order(folder):
   done = scripts.run(
       SCRIPT, '--accuracy_log={}'.format(folder / 'log.json'),
       '--test_dir={}'.format(folder),
       '--report_json={}'.format(folder / 'report.json'))
   with open(str(folder / 'report.json')) as content:
     report = json.load(content)
-  # Of class 1: 6 of 9 pixels; 2: 4 of 5; 3: 2 of 3.
+  # Correct pixels of class 1: 6 of 9; 2: 4 of 5; 3: 2 of 3.
   assert report['miou_mlperf_app'] == pytest.approx(
       (6 / 9 + 4 / 5 + 2 / 3) / 31)
   assert (report['kind'], report['images']) == ('accuracy log', 3)
@@ -80,8 +80,8 @@ def test_responses_are_scored_whatever_their_order(folder):
   assert '--accuracy_log=' in line
 
 
-def test_a_log_is_read_as_any_json(folder):
-  """LoadGen's blanks are not counted on, nor is upper case."""
+def test_a_log_may_be_formatted_differently(folder):
+  """Blanks and letter case may differ from LoadGen's."""
   text = '[\n' + ',\n'.join(json.dumps(
       {'data': entry['data'].lower(), 'qsl_idx': entry['qsl_idx'],
        'seq_id': entry['seq_id'], 'token_count': 1})
@@ -117,7 +117,7 @@ LINES = WHOLE.splitlines(True)
     ('[\n{}\n]\n', 'line 2: expected {'),
     ('[\n' + '[' * 300 + '\n]\n', 'line 2: expected {'),
 ])
-def test_logs_that_are_cut_or_edited_are_refused(folder, text, problem):
+def test_truncated_or_edited_logs_are_refused(folder, text, problem):
   with pytest.raises(InputError) as error:
     score(folder, text)
   assert problem in str(error.value)
@@ -126,8 +126,8 @@ def test_logs_that_are_cut_or_edited_are_refused(folder, text, problem):
   assert '\n' not in str(error.value)
 
 
-def test_a_log_with_a_summary_is_held_against_it(folder):
-  """Another class map, or another label, is sound by itself."""
+def test_a_log_is_checked_against_its_summary(folder):
+  """A changed class map or label is valid by itself."""
   (folder / 'run' / 'accuracy').mkdir(parents=True)
   log = os.path.join('run', 'accuracy', 'log.json')
   score(folder, WHOLE, log)
@@ -146,7 +146,7 @@ def test_a_log_with_a_summary_is_held_against_it(folder):
       '../summary.json: those of FOLDER'.format(folder / 'images'))
 
 
-def test_without_a_summary_the_order_must_be_plain(folder):
+def test_without_a_summary_the_order_of_images_must_be_unambiguous(folder):
   for kind in ('images', 'annotations'):
     (folder / kind / 'img_0.png').rename(folder / kind / 'img_10.png')
   with pytest.raises(InputError, match=(
@@ -178,7 +178,7 @@ def test_all_bytes_are_compared(folder):
   assert compare(folder, text_of(other)) == (3, 2, 1 + 5, 3, 18)
 
 
-def test_what_cannot_be_compared_is_refused(folder):
+def test_logs_that_cannot_be_compared_are_refused(folder):
   with pytest.raises(InputError, match='has no response to compare'):
     compare(folder, '[\n]\n')
   with pytest.raises(InputError, match='has image 7, which .* lacks'):

@@ -1,4 +1,4 @@
-"""scripts/loadgen.py: both runs of LoadGen, its logs, and what is recorded."""
+"""Tests scripts/loadgen.py: its runs, logs and summary."""
 import json
 import os
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Pairs of which some pixels are labelled as the model labels them."""
+  """Writes pairs with labels that mostly equal the model's."""
   folder = tmp_path_factory.mktemp('preprocessed')
   random = np.random.RandomState(0)
   for number in range(IMAGES):
@@ -72,7 +72,7 @@ def read_json(*path):
 @needs_loadgen
 @pytest.mark.parametrize('scenario', ['SingleStream', 'Offline'])
 def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
-  # What LoadGen would otherwise take over in silence.
+  # LoadGen would read this file silently.
   (tmp_path / 'audit.config').write_text('*.*.performance_issue_same = 1\n')
   monkeypatch.chdir(tmp_path)
   out = tmp_path / 'out'
@@ -95,7 +95,7 @@ def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
   assert summary['accuracy']['images'] == IMAGES
   assert not summary['accuracy']['quality_target_reached']
 
-  # Of what LoadGen itself wrote.
+  # Check the logs of LoadGen itself.
   responses = list(accuracy_log.responses(
       str(out / 'accuracy' / accuracy_log.NAME), SIZE))
   assert sorted(response.sample for response in responses) == list(
@@ -103,7 +103,7 @@ def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
   text = (out / 'performance' / 'mlperf_log_summary.txt').read_text()
   assert 'Scenario : {}\nMode     : PerformanceOnly'.format(scenario) in text
   found = summary['performance']
-  # A slow machine may make too few queries in the least duration.
+  # A slow machine may make too few queries in the minimum duration.
   assert found['valid'] == ('Result is : VALID' in text)
   assert found['errors'] == []
   assert found.get('queries', found.get('samples')) >= 20
@@ -122,7 +122,7 @@ def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
 
 
 @needs_loadgen
-def test_what_is_recorded_and_said(model, folder, tmp_path):
+def test_summary_of_a_run(model, folder, tmp_path):
   summary = loadgen.run(options(
       model, folder, tmp_path / 'out', num_threads=2, run='performance'))
   assert 'accuracy' not in summary
@@ -157,7 +157,7 @@ def test_what_is_recorded_and_said(model, folder, tmp_path):
       'a device')
 
 
-def test_the_rules_of_a_full_run():
+def test_departures_from_the_rules():
   full = options('x', 'y', 'z', min_queries=None, min_seconds=None,
                  samples_in_memory=256)
   assert loadgen._departures(full, 2000) == []
@@ -178,7 +178,7 @@ def test_the_rules_of_a_full_run():
 
 @needs_loadgen
 @pytest.mark.slow
-def test_a_saved_model_through_the_script(model, folder, tmp_path):
+def test_the_script_runs_a_saved_model(model, folder, tmp_path):
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(
         tf.float32, (1,) + SIZE + (3,), constants.INPUT_NODE)
@@ -194,7 +194,7 @@ def test_a_saved_model_through_the_script(model, folder, tmp_path):
       '--quality_target=0.57408')
   summary = read_json(tmp_path, 'out', 'summary.json')
   assert summary['model']['kind'] == 'SavedModel'
-  # It labels as the TFLite file does, of which 0.5 is never the largest here.
+  # On these images, its labels equal those of the TFLite file.
   report = read_json(tmp_path, 'out', 'accuracy', 'report.json')
   assert report['confusion_matrix'] == tflite.evaluate(
       options_lib.TfliteEvalOptions(net_file=model, test_dir=folder),
@@ -207,7 +207,7 @@ def test_a_saved_model_through_the_script(model, folder, tmp_path):
 
 
 @needs_loadgen
-def test_the_network_of_a_checkpoint_is_as_large_as_the_images(
+def test_the_network_of_a_checkpoint_has_the_size_of_the_images(
     folder, tmp_path, monkeypatch):
   class Sky(interface.Predictor):
     def __init__(self, crop_size):
@@ -234,9 +234,9 @@ def test_the_network_of_a_checkpoint_is_as_large_as_the_images(
 
 
 @needs_loadgen
-def test_responses_that_differ_are_counted(
+def test_different_responses_are_counted(
     model, folder, tmp_path, monkeypatch):
-  """By one pixel, in a run for speed: the worker is a copy of this process."""
+  """One pixel differs; the worker is a fork, so it has the patch too."""
   classes_of = loadgen._Samples.classes_of
   settings_of = loadgen._settings
   kinds = []
@@ -262,7 +262,7 @@ def test_responses_that_differ_are_counted(
 @needs_loadgen
 @pytest.mark.parametrize('method, wrong, message', [
     ('issue', lambda *unused: os.abort(), 'what runs it crashed'),
-    # The message names the place where the log would have been.
+    # The message names the final path of the log.
     ('classes_of', lambda *unused: np.full(SIZE, 77, np.uint8),
      '^{out}/accuracy/mlperf_log_accuracy.json: image .*class 77; expected 0 '
      'to 31')])
@@ -313,7 +313,7 @@ def test_a_detailed_log_without_a_result_is_refused(tmp_path, text, message):
 
 @needs_loadgen
 @pytest.mark.parametrize('form', ['new/', 'link', '.'])
-def test_any_form_of_a_folder_gets_the_runs(
+def test_output_dir_may_have_any_form(
     model, folder, tmp_path, monkeypatch, form):
   monkeypatch.chdir(tmp_path)
   os.mkdir('real')
@@ -324,7 +324,7 @@ def test_any_form_of_a_folder_gets_the_runs(
 
   def fill(*arguments):
     with open(os.path.join(form, 'mine'), 'w'):
-      pass  # Somebody else's file appears during the run.
+      pass  # a foreign file appears during the run.
     return measure(*arguments)
 
   if form != 'new/':

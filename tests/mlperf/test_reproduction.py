@@ -1,4 +1,4 @@
-"""scripts/reproduce.sh: its steps, when they are done again, and RESULTS.md."""
+"""Tests scripts/reproduce.sh: its steps, repeated runs and RESULTS.md."""
 import collections
 import json
 import os
@@ -36,8 +36,8 @@ EVALUATED_CHECKPOINT = NAMES[8]
 
 
 def matrix_of(score, value):
-  """A confusion matrix that has a value as one of its scores."""
-  # What is not right is predicted 0, a class of its own to one of the scores.
+  """Returns a confusion matrix with the given value of a score."""
+  # Wrong pixels are predicted as class 0, which only mIoU counts as a class.
   ratio = value * 32 / 31 if score == 'miou' else value
   matrix = np.zeros([32, 32], int)
   matrix[np.arange(1, 32), np.arange(1, 32)] = round(ratio * 1e6)
@@ -46,10 +46,10 @@ def matrix_of(score, value):
 
 
 class Fake:
-  """Does steps by making their outputs.
+  """Replaces steps by writing their outputs.
 
   Attributes:
-    done, commands: of steps, in order.
+    done, commands: names and commands of steps, in order.
   """
 
   def __init__(self):
@@ -83,13 +83,13 @@ class Fake:
     return 0
 
   def take(self):
-    """Returns the names of the steps since the last time."""
+    """Returns the names of the steps since the last call."""
     done, self.done = self.done, []
     return done
 
 
 def add(*path, content=b'other'):
-  """Appends to a file, which it makes if it is missing."""
+  """Appends to a file, or creates it."""
   path = os.path.join(*map(str, path))
   os.makedirs(os.path.dirname(path), exist_ok=True)
   with open(path, 'ab') as grown:
@@ -98,7 +98,7 @@ def add(*path, content=b'other'):
 
 @pytest.fixture
 def fake(monkeypatch):
-  """As if all environments were there."""
+  """Pretends that all environments exist."""
   monkeypatch.setattr(reproduce, '_version', lambda python: (
       python.split(os.sep)[-3] + ' has TensorFlow'))
   made = Fake()
@@ -108,7 +108,7 @@ def fake(monkeypatch):
 
 @pytest.fixture
 def sample(tmp_path):
-  """(sample, folder of some published files)."""
+  """Writes a sample and some published files; returns both folders."""
   for split, names in (('training', ['1.jpg']),
                        ('validation', ['1.jpg', '2.png', 'x.txt'])):
     for name in names:
@@ -139,7 +139,7 @@ def results_of(tmp_path):
 # --- Steps -----------------------------------------------------------------
 
 
-def test_a_sample_goes_through_every_kind_of_step(
+def test_a_sample_runs_every_kind_of_step(
     tmp_path, run_sample, fake, capsys):
   assert run_sample() == 'a sample of 2 images, no verdict: {}'.format(
       tmp_path / 'out' / 'RESULTS.md')
@@ -154,7 +154,7 @@ def test_a_sample_goes_through_every_kind_of_step(
   assert '- tf1: tf1 has TensorFlow\n- tf2: tf2 has TensorFlow\n' in text
   assert '| quantize_aware_training/freeze_qat.tflite | another file |' in text
   assert '| float/freeze.pb | missing |' in text
-  # Scripts know the flags, and each runs in its environment.
+  # Flags exist in their scripts, and each script has its environment.
   in_environments = collections.defaultdict(set)
   for python, script, *arguments in fake.commands:
     script = os.path.relpath(script, scripts.REPOSITORY)
@@ -168,13 +168,13 @@ def test_a_sample_goes_through_every_kind_of_step(
       'post_training_quant.py': {'tf2'},
       'segmentation_inference_eval_seg_tflite.py': {'tf2'}}
   commands = '\n'.join(map(' '.join, fake.commands))
-  # One calibration image is all that there is.
+  # The sample has only one calibration image.
   assert commands.count('--sample_num=1 ') == 1
   assert commands.count('--quantize_delay_step=0') == 2
   assert commands.count('--resize_factor=16') == 4
 
 
-def test_a_row_has_what_a_model_card_needs(tmp_path, run_sample, fake):
+def test_a_row_has_the_fields_of_a_model_card(tmp_path, run_sample, fake):
   run_sample()
   row, = [line for line in results_of(tmp_path).splitlines()
           if QAT + 'freeze_qat.tflite | 7' in line and 'published' in line]
@@ -188,10 +188,10 @@ def test_a_row_has_what_a_model_card_needs(tmp_path, run_sample, fake):
 # --- Done before, or not ---------------------------------------------------
 
 
-def test_only_what_has_changed_is_done_again(
+def test_only_changed_steps_run_again(
     tmp_path, run_sample, fake, sample, monkeypatch, capsys):
   def done_again():
-    """Returns (steps that were done, facts that are said to have changed)."""
+    """Returns (steps that ran, names of changed facts)."""
     run_sample()
     printed = capsys.readouterr().out
     assert printed.count('(done before)') == 16 - len(fake.done)
@@ -211,7 +211,7 @@ def test_only_what_has_changed_is_done_again(
   assert ('| Float | checkpoint | published | 2001-02-03 04:05 | abc | '
           'float/model.ckpt-200000 | ') in before
   assert before.count('2001-02-03') == 1
-  # What is made of a damaged output comes out the same, and is kept.
+  # Repeating a step gives the same output, so later steps are kept.
   report = 'reports/published_float_model.ckpt-200000.json'
   (out / report).write_text('')
   assert done_again() == ([EVALUATED_CHECKPOINT], {report})
@@ -221,7 +221,7 @@ def test_only_what_has_changed_is_done_again(
   assert done_again() == (['preprocess val'], {'preprocessed/val'})
   assert results_of(tmp_path).split('## Models')[0] == (
       before.split('## Models')[0])
-  # Another published file, and a sample that has grown.
+  # Changes of a published file and of the sample.
   checkpoint = os.path.join(sample[1], 'float', 'model.ckpt-200000')
   add(checkpoint + '.index')
   assert done_again() == (['export: Float', EVALUATED_CHECKPOINT], {checkpoint})
@@ -229,11 +229,11 @@ def test_only_what_has_changed_is_done_again(
   images = os.path.join(sample[0], 'images')
   assert done_again() == (['records'], {os.path.join(images, 'validation')})
   add(sample[0], 'images', 'training', '2.jpg')
-  # As many images as there are.
+  # The number of calibration images is part of the command.
   assert done_again() == (
       ['records', 'quantize after training'],
       {os.path.join(images, 'training'), 'command'})
-  # Other code: of one script, of the library, or of an environment.
+  # Changes of one script, of the library and of an environment.
   checksum = reproduce._checksum
   monkeypatch.setattr(reproduce, '_checksum', lambda path: (
       checksum(path) + 'x' * path.endswith('eval_pb.py')))
@@ -247,7 +247,7 @@ def test_only_what_has_changed_is_done_again(
   assert done_again() == (NAMES, {'environment'})
 
 
-def test_a_step_that_fails_is_where_the_next_run_begins(
+def test_the_next_run_starts_at_the_failed_step(
     tmp_path, run_sample, fake):
   fake.fails = 'export: Quant'
   with pytest.raises(InputError) as error:
@@ -268,7 +268,7 @@ def test_a_step_that_fails_is_where_the_next_run_begins(
 # --- The whole data set ----------------------------------------------------
 
 
-def test_the_whole_is_judged(tmp_path, fake, capsys):
+def test_scores_of_the_whole_data_set_are_judged(tmp_path, fake, capsys):
   fake.difference = 0.0019
   summary = reproduce.run(options(tmp_path))
   assert fake.done[:4] == [
@@ -294,15 +294,15 @@ def test_the_whole_is_judged(tmp_path, fake, capsys):
                      '{}'.format(tmp_path / 'out' / 'RESULTS.md'))
 
 
-def test_what_is_off_is_said(tmp_path, fake):
+def test_scores_that_differ_too_much_are_marked(tmp_path, fake):
   fake.difference = -0.0021
-  # Of two figures the nearer one counts: 0.5509 - 0.0021 is near the other.
+  # The nearer of two figures counts: 0.5509 - 0.0021 is near the other one.
   assert reproduce.run(options(tmp_path)).startswith('2 of 12')
   text = results_of(tmp_path)
   assert text.count('| NO |') == 10 and text.count('| yes |') == 2
 
 
-def test_published_figures_are_the_readmes():
+def test_published_figures_match_the_readme():
   cells = [[cell.strip() for cell in line.split('|')[1:-1]]
            for line in readme.section('Published models').splitlines()
            if line.startswith('|')]
@@ -321,7 +321,7 @@ def test_published_figures_are_the_readmes():
 # --- Processes -------------------------------------------------------------
 
 
-def test_downloads_run_in_an_environment_s_python(tmp_path, monkeypatch):
+def test_downloads_use_the_python_of_an_environment(tmp_path, monkeypatch):
   monkeypatch.delenv('PYTHON', raising=False)
   for role, expected in (('shell', sys.executable), ('network', '')):
     reproduce._execute(
@@ -330,7 +330,7 @@ def test_downloads_run_in_an_environment_s_python(tmp_path, monkeypatch):
     assert (tmp_path / 'python').read_text() == expected
 
 
-def test_a_stop_ends_the_step_too(tmp_path):
+def test_a_signal_ends_the_running_step_too(tmp_path):
   class StopError(Exception):
     pass
 
@@ -351,7 +351,7 @@ def test_a_stop_ends_the_step_too(tmp_path):
                          ['sh', str(script)], str(tmp_path))
   finally:
     signal.signal(signal.SIGALRM, before)
-  # It was asked to end, and waited for.
+  # The step was asked to end, and waited for.
   assert (tmp_path / 'ended').exists()
 
 
@@ -381,7 +381,7 @@ def test_a_missing_environment_is_named(tmp_path, monkeypatch):
     reproduce.run(options(tmp_path))
 
 
-def test_the_script_explains_itself_and_refuses():
+def test_help_and_refusals_of_the_script():
   script = os.path.join(scripts.REPOSITORY, 'scripts', 'reproduce.sh')
   text = subprocess.check_output([script, '--help'], universal_newlines=True)
   for flag in options_lib.ReproduceOptions._definitions:

@@ -1,4 +1,4 @@
-"""Models of any kind: told by content, opened, refused in a line."""
+"""Tests how models of any kind are recognized and opened."""
 import os
 
 import numpy as np
@@ -17,13 +17,13 @@ from tests import lite_models
 from tests import small_models
 
 SIZE = small_models.SIZE
-# The least that is a TFLite model.
+# The smallest valid TFLite model.
 EMPTY_TFLITE = b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0'
 
 
 @pytest.fixture(scope='module')
 def checkpoint(shallow_module, tmp_path_factory):
-  """A checkpoint of 5 classes with a decoder, nothing beside it."""
+  """Writes a checkpoint of 5 classes with a decoder, and nothing else."""
   prefix = str(tmp_path_factory.mktemp('train') / 'model.ckpt-7')
   with tf.Graph().as_default(), tf.Session() as session:
     deeplab_v3.logits(tf.zeros([1] + list(SIZE) + [3]),
@@ -35,7 +35,7 @@ def checkpoint(shallow_module, tmp_path_factory):
   return prefix
 
 
-def test_kinds_are_told_by_content(tmp_path, checkpoint):
+def test_kinds_are_recognized_by_content(tmp_path, checkpoint):
   graph = small_models.write_graph(tmp_path / 'x.tflite')
   lite = tmp_path / 'x.pb'
   lite.write_bytes(EMPTY_TFLITE)
@@ -60,7 +60,7 @@ def test_other_files_are_refused(tmp_path):
         'ONNX file or a TFLite file'.format(path, problem))
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_paths_without_a_model_are_refused(tmp_path):
   os.mkfifo(str(tmp_path / 'pipe'))
   for path, problem in ((tmp_path / 'none', 'no such file'),
                         (tmp_path / 'pipe', 'is a device or a pipe'),
@@ -70,7 +70,7 @@ def test_what_is_no_file_is_refused(tmp_path):
     assert 'model={}: {}'.format(path, problem) in str(error.value)
 
 
-def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
+def test_the_structure_of_a_checkpoint_comes_from_its_variables(checkpoint):
   options = open_model.model_options(checkpoint, SIZE)
   assert options == options_lib.ModelOptions(
       num_classes=5, crop_size=SIZE, decoder_output_stride=(4,))
@@ -91,7 +91,7 @@ def test_the_structure_of_a_checkpoint_is_read_off_its_variables(checkpoint):
   assert 0 <= labels.min() and labels.max() < 5
 
 
-def test_structure_is_read_off_names_and_shapes():
+def test_structure_follows_from_names_and_shapes():
   assert compatibility.options_by_variables({
       'logits/semantic/weights': [1, 1, 256, 32],
       'logits/semantic/weights_quant/max': []}, 'x') == (
@@ -103,7 +103,7 @@ def test_structure_is_read_off_names_and_shapes():
         'x: lacks logits/semantic/weights; it is not of this network')
 
 
-def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
+def test_options_beside_a_checkpoint_take_precedence(tmp_path):
   options = options_lib.ModelOptions(num_classes=7, crop_size=(65, 97))
   compatibility.write_options(str(tmp_path), options, optimizer=None)
   prefix = str(tmp_path / 'model.ckpt-1')
@@ -111,7 +111,7 @@ def test_what_is_written_beside_a_checkpoint_decides(tmp_path):
   assert open_model.model_options(prefix, SIZE).crop_size == SIZE
 
 
-def test_classes_are_what_stands_beside_a_model(tmp_path):
+def test_a_label_map_beside_a_model_is_used(tmp_path):
   graph = tmp_path / 'x.pb'
   model = open_model.find(small_models.write_graph(graph))
   checkpoint = open_model.ModelFile(
@@ -127,7 +127,7 @@ def test_classes_are_what_stands_beside_a_model(tmp_path):
   assert open_model.label_map_of(checkpoint) == small_models.OTHER
 
 
-def test_a_graph_says_its_size(tmp_path):
+def test_a_graph_has_an_input_size(tmp_path):
   model = open_model.find(small_models.write_graph(tmp_path / 'x.pb'))
   with open_model.open_predictor(model) as predictor:
     assert predictor.input_size == SIZE
@@ -145,7 +145,7 @@ def test_a_graph_says_its_size(tmp_path):
     open_model.open_predictor(model)
 
 
-def test_a_short_last_batch_fills_a_graph_of_fixed_batch(tmp_path):
+def test_a_graph_with_a_fixed_batch_takes_a_short_last_batch(tmp_path):
   model = open_model.find(small_models.write_graph(
       tmp_path / 'x.pb', (2,) + SIZE + (3,)))
   images = np.zeros((3,) + SIZE + (3,), np.float32)
@@ -156,7 +156,7 @@ def test_a_short_last_batch_fills_a_graph_of_fixed_batch(tmp_path):
   np.testing.assert_array_equal(labels[:, 0, 0], [2, 1, 0])
 
 
-def test_names_of_classes_are_known_or_said_to_be_assumed(tmp_path, caplog):
+def test_class_names_are_known_or_logged_as_assumed(tmp_path, caplog):
   path = tmp_path / 'x.pb'
 
   def names_of(label_map=None, classes=(0, 1, 2)):
@@ -184,7 +184,7 @@ def test_names_of_classes_are_known_or_said_to_be_assumed(tmp_path, caplog):
   assert not caplog.text
 
 
-def test_a_tflite_file_says_its_size(tmp_path):
+def test_a_tflite_file_has_an_input_size(tmp_path):
   path = tmp_path / 'x.tflite'
   path.write_bytes(lite_models.argmax_model((8, 8)))
   model = open_model.find(str(path))

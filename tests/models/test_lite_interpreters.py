@@ -1,4 +1,4 @@
-"""The TFLite predictor: what an input gets, by what the file says of it."""
+"""Tests the TFLite predictor: inputs, labels and interpreters."""
 import os
 import sys
 import types
@@ -19,9 +19,9 @@ SIZE = (2, 3)  # height, width
 
 
 class FakeInterpreter:
-  """An interpreter that keeps its inputs; labels are the input's channel 0."""
+  """Keeps its inputs; its labels are channel 0 of the input."""
 
-  # What the next one says of its input and output.
+  # What it reports about its input and output.
   dtype, quantization = np.float32, (0.0, 0)
   input_shape, output_shape = (1,) + SIZE + (3,), (1,) + SIZE
   output_dtype = np.int32
@@ -68,7 +68,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(path, monkeypatch):
-  """Makes a predictor on an interpreter that says this of its file."""
+  """Returns a function that makes a predictor with a fake interpreter."""
   def make_predictor(interpreter=None, arguments=None, **facts):
     fake = type('Fake', (interpreter or FakeInterpreter,), facts)
     monkeypatch.setattr(interpreters, '_interpreter_class',
@@ -97,17 +97,17 @@ PIXELS = (0, 1, 127, 255)
     (np.int8, (QAT[0], 0), (-128, -127, -1, 127)),
     (np.int8, (PTQ[0], -1), (-128, -127, -1, 127)),
     (np.int8, (1.0, -128), (-128, -127, -1, 127)),
-    # Real values over their scale.
+    # int16 inputs are real values divided by the scale.
     (np.int16, (1 / 32767, 0), (-32767, -32510, -128, 32767)),
     (np.int16, (255 / 32767, 0), (0, 128, 16319, 32767)),
 ])
-def test_quantized_inputs_get_what_stands_for_pixels(
+def test_pixels_are_converted_for_quantized_inputs(
     make, dtype, quantization, expected):
   predictor = make(dtype=dtype, quantization=quantization)
   assert given_to(predictor, *PIXELS) == list(expected)
 
 
-def test_float_inputs_get_the_models_range(make):
+def test_pixels_are_scaled_for_float_inputs(make):
   np.testing.assert_allclose(
       given_to(make(), *PIXELS), [-1, 1 / 127.5 - 1, 127 / 127.5 - 1, 1],
       atol=1e-7)
@@ -125,7 +125,7 @@ def test_float_inputs_get_the_models_range(make):
     ({'dtype': np.uint8, 'quantization': PTQ}, {},
      'uint8 (scale 0.007843138, zero point 127)'),
 ])
-def test_inputs_in_words(make, facts, arguments, text):
+def test_description_of_inputs(make, facts, arguments, text):
   predictor = make(arguments=arguments, **facts)
   assert predictor.input_text == text
   assert predictor.input_size == SIZE
@@ -161,7 +161,7 @@ def test_flags_that_contradict_the_file(make, path, arguments, facts, message):
     (np.int16, (1 / 32767, 1), 'a quantization from -1 to 1, or from -255 to'),
     (np.int16, (1 / 64, 0), 'a quantization from -1 to 1, or from -255 to'),
     (np.int32, (0.0, 0), 'float32, uint8, int8 or int16')])
-def test_inputs_by_which_pixels_mean_something_else(
+def test_inputs_with_an_unsuitable_quantization_are_refused(
     make, path, dtype, quantization, expected):
   message = refusal(make, path, dtype=dtype, quantization=quantization)
   assert message.startswith(
@@ -169,7 +169,7 @@ def test_inputs_by_which_pixels_mean_something_else(
           np.dtype(dtype).name, *quantization, expected))
 
 
-def test_models_that_make_no_labels_of_images(make, path):
+def test_models_of_other_tasks_are_refused(make, path):
   for shape in ((1, 2, 3), (2, 2, 3, 3), (1, 2, 3, 4)):
     assert refusal(make, path, input_shape=shape) == (
         'PATH: input has shape {}; expected [1, height, width, 3]'.format(
@@ -204,7 +204,7 @@ def test_labels(make, dtype):
 
 @pytest.mark.parametrize('dtype', [np.float32, np.uint8])
 def test_labels_of_logits(make, dtype):
-  """The first of the largest, over the last axis."""
+  """A label is the first largest score of the last axis."""
   class Scoring(FakeInterpreter):
 
     def get_tensor(self, index):
@@ -225,7 +225,7 @@ def test_labels_of_logits(make, dtype):
 # --- Files and interpreters ------------------------------------------------
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_files_that_are_not_models_are_refused(tmp_path):
   with pytest.raises(InputError) as caught:
     interpreters.read(str(tmp_path))
   assert str(caught.value) == (
@@ -245,7 +245,7 @@ def test_a_model_that_the_interpreter_refuses(make, path):
   for failure, words in (
       (ValueError('no tensors'), 'no tensors'),
       (RuntimeError('no tensors'), 'no tensors'),
-      # The name of a tensor.
+      # Raised for the name of a tensor.
       (UnicodeDecodeError('utf-8', b'', 0, 1, 'bad'), "'utf-8' codec")):
     assert refusal(make, path, failure=failure).startswith(
         'net_file=PATH: Fake 1.0 cannot load this model: ' + words)
@@ -281,7 +281,7 @@ def test_kernels(make):
 @pytest.mark.parametrize('written, shown', [
     (b'INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n', ''),
     (b'ERROR: no such kernel\nINFO: Created\n', 'ERROR: no such kernel\n')])
-def test_notices_of_the_interpreter_are_not_shown(make, capfd, written, shown):
+def test_log_lines_of_the_interpreter_are_hidden(make, capfd, written, shown):
   class Talking(FakeInterpreter):
 
     def allocate_tensors(self):
@@ -293,7 +293,7 @@ def test_notices_of_the_interpreter_are_not_shown(make, capfd, written, shown):
 
 @pytest.mark.parametrize('package, module', [
     ('ai-edge-litert', 'ai_edge_litert'), ('tflite-runtime', 'tflite_runtime')])
-def test_litert_is_the_first_choice_and_tensorflow_the_second(
+def test_litert_is_preferred_to_tensorflow(
     monkeypatch, package, module):
   import tensorflow as tf
   versions = {package: '2.1'}
@@ -311,7 +311,7 @@ def test_litert_is_the_first_choice_and_tensorflow_the_second(
           tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__)))
 
 
-def test_no_interpreter_at_all(monkeypatch):
+def test_a_missing_interpreter_is_named(monkeypatch):
   monkeypatch.setattr(environment, 'installed_version', lambda package: None)
   with pytest.raises(InputError, match='^no TFLite interpreter; install'):
     interpreters._interpreter_class()
@@ -332,12 +332,12 @@ def test_every_tensorflow_has_an_interpreter(monkeypatch):
 @pytest.mark.parametrize('name, text', [
     ('freeze_ptq.tflite', 'uint8 (scale 0.007843138, zero point 127)'),
     ('freeze_qat.tflite', 'uint8 (scale 0.0078125, zero point 128)')])
-def test_published_files_say_what_they_take(reference_dir, name, text):
+def test_inputs_of_the_published_files(reference_dir, name, text):
   predictor = interpreters.TflitePredictor(
       os.path.join(reference_dir, name), num_threads=1)
   assert predictor.input_size == (512, 512)
   assert predictor.input_text == text
-  # The newer interpreters bring a delegate, the old ones have none.
+  # Newer interpreters have a delegate, older ones do not.
   kernels = ('XNNPACK delegate' if environment.installed_version(
       'ai-edge-litert') else 'built-in kernels')
   assert predictor.interpreter_text.endswith(', ' + kernels)

@@ -1,4 +1,4 @@
-"""TFLite files written by hand, read back."""
+"""Tests reading TFLite files that are written by hand."""
 import flatbuffers
 import numpy as np
 import pytest
@@ -56,12 +56,12 @@ def table(builder, name, **fields):
 
 
 def model_bytes(*, name='images', outside=None, **code_fields):
-  """A depthwise convolution of int8, with weights of two channels.
+  """Returns a depthwise convolution of int8 with weights of two channels.
 
   Args:
-    name: of its input.
+    name: name of its input.
     outside: (offset, size) of weights that are not in the flatbuffer.
-    **code_fields: of the only operator code; CustomCode is a string.
+    **code_fields: fields of the only operator code; CustomCode is a string.
   """
   builder = flatbuffers.Builder(1024)
   integers, offsets = builder.PrependInt32, builder.PrependUOffsetTRelative
@@ -109,7 +109,7 @@ def model_bytes(*, name='images', outside=None, **code_fields):
   return bytes(builder.Output())
 
 
-def test_reads_what_was_written(tmp_path):
+def test_reads_a_file(tmp_path):
   path = tmp_path / 'model.tflite'
   path.write_bytes(model_bytes())
   model = tflite_lib.read(str(path))
@@ -127,12 +127,12 @@ def test_reads_what_was_written(tmp_path):
   real = weights.real_values()
   assert real.dtype == np.float64
   assert real.tolist() == [[[[0.5, -6.0], [1.5, -10.0]]]]
-  # For people.
+  # The text for reports.
   assert images.describe() == 'int8 1x4x4x2, scale 0.5, zero point -3'
   assert weights.describe() == 'int8 1x1x2x2'
 
 
-def test_reads_weights_behind_the_flatbuffer():
+def test_reads_weights_after_the_flatbuffer():
   written = model_bytes()
   start = len(model_bytes(outside=(2, 4)))
   content = model_bytes(outside=(start, 4)) + bytes([1, 254, 3, 252])
@@ -161,7 +161,7 @@ def test_refuses_other_files(tmp_path):
 
 @pytest.mark.parametrize('content', [
     model_bytes()[:size] for size in (100, 300, 500)] + [
-        # Offsets that lead before the beginning and behind the end.
+        # Offsets before the beginning and after the end.
         b'\x08\0\0\0TFL3\xff\0\0\0' + bytes(8),
         b'\xff\xff\0\0TFL3' + bytes(8)])
 def test_refuses_damaged_files(content):
@@ -169,9 +169,9 @@ def test_refuses_damaged_files(content):
     tflite_lib.parse(content, 'model')
 
 
-def test_refuses_operators_on_tensors_that_there_are_not():
+def test_refuses_operators_on_missing_tensors():
   content = model_bytes()
-  inputs = np.array([3, 0, 1, -1], '<i4').tobytes()  # their number comes first
+  inputs = np.array([3, 0, 1, -1], '<i4').tobytes()  # preceded by their number
   assert content.count(inputs) == 1
   for third in (3, -2):
     with pytest.raises(InputError, match='model: damaged or cut off'):
@@ -183,7 +183,7 @@ CUSTOM = tflite.BuiltinOperator.CUSTOM
 
 
 @pytest.mark.parametrize('fields, shown', [
-    # Old files and interpreters know the first field only, new ones both.
+    # Old files and interpreters know only the first field, new ones know both.
     ({'DeprecatedBuiltinCode': CUSTOM, 'CustomCode': 'FlexWriteFile'},
      'FlexWriteFile'),
     ({'DeprecatedBuiltinCode': CUSTOM, 'BuiltinCode': CUSTOM,
@@ -203,7 +203,7 @@ def test_custom_operators_are_refused(tmp_path, fields, shown):
       'has; refused, as it could run anything'.format(path, shown))
 
 
-def test_own_operators_are_accepted():
+def test_builtin_operators_with_a_custom_name_are_accepted():
   tflite_lib.parse(model_bytes(BuiltinCode=4, CustomCode='FlexUnused'), 'x')
 
 
