@@ -16,24 +16,21 @@ from typing import Any, Dict, List, Optional, Tuple
 from deeplab import constants
 from deeplab import errors
 from deeplab.data import download
-from deeplab.storage import checked_read
 from deeplab.system import environment
 from deeplab.system import hardware
 from deeplab.system import memory
 
 _GIB = 2 ** 30
-# States of an environment, from scripts/setup.sh.
-READY, UNTESTED, OUTDATED, MISSING = 'ready', 'untested', 'outdated', 'missing'
-_STATE_TEXTS = {
-    READY: 'ready',
-    UNTESTED: 'ready, but for what tests need',
-    OUTDATED: 'not usable: unfinished, moved, or made for other requirements',
-    MISSING: 'not made yet'}
+# States of an environment, from scripts/setup.sh, in words.
+_STATES = {
+    'ready': 'ready',
+    'untested': 'ready, but for what tests need',
+    'outdated': 'not usable: unfinished, moved, or made for other requirements',
+    'missing': 'not made yet'}
 _SETUP_SECONDS = 120
 # With less memory, training at the documented size is killed.
 _LEAST_MEMORY = 4 * _GIB
 _VERIFIED = 'verified'
-
 
 # Fields of a line of scripts/setup.sh --state. 'tensorflow': the version that
 # the environment has or would have. 'python': its Python version ('-': none
@@ -78,28 +75,24 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
   if available is not None and available < _LEAST_MEMORY:
     problems.append('{} of memory available: training wants {} or more'.format(
         _gib(available), _gib(_LEAST_MEMORY)))
-  data = data_set(data_dir)
-  facts = {
-      'system': '{}, Python {}'.format(
-          platform.platform(), platform.python_version()),
-      'processor': hardware.processor(),
-      'cores': '{}, {} usable by this process'.format(
-          os.cpu_count(), hardware.usable_cores()),
-      'vectors': ', '.join(extensions) or 'not known',
-      'memory': _gib(hardware.memory_bytes()) + (
-          '' if available is None else ', {} available'.format(
-              _gib(available))),
-      'disk': '{:.1f} GB free for {}'.format(
-          data['free_bytes'] / 1e9, data['folder']),
-      'GPU': '; '.join('{} ({}, driver {}{})'.format(
-          gpu.name, gpu.memory, gpu.driver, gpu.capability and
-          ', compute capability ' + gpu.capability) for gpu in gpus) or
-             'none: {}'.format(no_gpu)}
   findings = {
-      'machine': facts, 'problems': problems, 'environments': environments,
+      'machine': {
+          'system': '{}, Python {}'.format(
+              platform.platform(), platform.python_version()),
+          'processor': hardware.processor(),
+          'cores': '{}, {} usable by this process'.format(
+              os.cpu_count(), hardware.usable_cores()),
+          'vectors': ', '.join(extensions) or 'not known',
+          'memory': _gib(hardware.memory_bytes()) + (
+              '' if available is None else ', {} available'.format(
+                  _gib(available))),
+          'GPU': '; '.join(', '.join(filter(None, gpu)) for gpu in gpus) or
+                 'none: {}'.format(no_gpu)},
+      'problems': problems, 'environments': environments,
       'gpu': {found['name']: gpu_of(root, found, gpus)
               for found in environments},
-      'data': data, 'published': download.state_of_published(published_dir),
+      'data': data_set(data_dir),
+      'published': download.state_of_published(published_dir),
       'usable': usable}
   findings['steps'] = next_steps(findings)
   return findings
@@ -128,7 +121,7 @@ def environments_of(
       dict(zip(_FIELDS, line.split('\t')))
       for line in done.stdout.splitlines()]
   for found in environments:
-    found['runs'] = found['state'] in (READY, UNTESTED)
+    found['runs'] = found['state'] in ('ready', 'untested')
   return environments, None
 
 
@@ -172,12 +165,9 @@ def _has_cuda(root, name, version):
   if glob.glob(os.path.join(root, '.venvs', name, 'lib', 'python*',
                             'site-packages', 'nvidia', 'cuda_runtime')):
     return True
-  libraries = ['libcudart.so.' + version]
-  if not version.startswith('10.'):
-    libraries.append('libcudart.so.' + version.split('.')[0])
-  for library in libraries:
+  for ending in (version, version.split('.')[0]):
     try:
-      ctypes.CDLL(library)
+      ctypes.CDLL('libcudart.so.' + ending)
       return True
     except OSError:
       pass
@@ -192,33 +182,34 @@ def data_set(folder: str) -> Dict[str, Any]:
 
   Returns:
     Dict of 'folder', 'counts' (numbers of files found and expected, by
-    'images/training' and so on), 'has_pairs', 'records_dir' (folder for
-    TFRecords), 'records' (such as '3 pairs in 4 shards', by split),
-    'has_records', 'missing_bytes' (disk space needed to download, unpack and
-    convert) and 'free_bytes'.
+    'images/training' and so on, and by 'train records'), 'has_pairs',
+    'records_dir' (folder for TFRecords), 'has_records', 'missing_bytes' (disk
+    space needed to download, unpack and convert) and 'free_bytes'.
   """
-  inner = os.path.join(folder, download.DATA)
-  pairs = inner if os.path.isdir(inner) else folder
-  counts = {}
-  for split, expected in download.ADE20K_PAIRS.items():
-    for kind, ending in (('images', '.jpg'), ('annotations', '.png')):
-      name = '{}/{}'.format(kind, split)
-      counts[name] = (len(glob.glob(os.path.join(
-          glob.escape(pairs), kind, split, '*' + ending))), expected)
+  def count(*pattern):
+    return len(glob.glob(os.path.join(*pattern)))
+
+  escaped = glob.escape(folder)
+  pairs = os.path.join(escaped, download.DATA) if (
+      os.path.isdir(os.path.join(folder, download.DATA))) else escaped
+  counts = {
+      '{}/{}'.format(kind, split): (
+          count(pairs, kind, split, '*' + ending), expected)
+      for split, expected in download.ADE20K_PAIRS.items()
+      for kind, ending in (('images', '.jpg'), ('annotations', '.png'))}
   has_pairs = all(found == expected for found, expected in counts.values())
-  records_dir = folder if glob.glob(os.path.join(
-      glob.escape(folder), '*-*.tfrecord')) else os.path.join(
-          folder, download.RECORDS)
-  records = {split: _records(records_dir, split) for split in constants.SPLITS}
-  has_records = all(complete for _, complete in records.values())
+  records_dir = folder if count(escaped, '*-*.tfrecord') else os.path.join(
+      folder, download.RECORDS)
+  records = {split + ' records': _records(records_dir, split)
+             for split in constants.SPLITS}
+  has_records = all(found == expected for found, expected in records.values())
   has_archive = os.path.isfile(os.path.join(folder, download.ZIP))
   existing = os.path.abspath(folder)
   while not os.path.isdir(existing):
     existing = os.path.dirname(existing)
   return {
-      'folder': folder, 'counts': counts, 'has_pairs': has_pairs,
-      'records_dir': records_dir,
-      'records': {split: text for split, (text, _) in records.items()},
+      'folder': folder, 'counts': dict(counts, **records),
+      'has_pairs': has_pairs, 'records_dir': records_dir,
       'has_records': has_records,
       'missing_bytes': download.ADE20K_BYTES * [
           has_archive or has_pairs, has_pairs, has_records].count(False),
@@ -226,26 +217,17 @@ def data_set(folder: str) -> Dict[str, Any]:
 
 
 def _records(folder, split):
-  """Returns (text, whether all shards and their description exist)."""
-  shards = sum(os.path.isfile(os.path.join(
-      folder, constants.shard_name(split, index)))
-               for index in range(constants.NUM_SHARDS))
-  path = os.path.join(folder, constants.description_name(split))
-  try:
-    pairs = checked_read.read_json(path, path, 'a description')['pairs']
-  except (errors.InputError, OSError, LookupError, TypeError):
-    pairs = None
-  if not isinstance(pairs, int):
-    pairs = None
-  if pairs is not None and shards == constants.NUM_SHARDS and (
-      not os.path.exists(
-          os.path.join(folder, constants.incomplete_name(split)))):
-    return '{} pairs in {} shards'.format(pairs, shards), True
-  if not shards and pairs is None:
-    return 'none', False
-  return 'incomplete: {} of {} shards{}'.format(
-      shards, constants.NUM_SHARDS,
-      ', without a description' if pairs is None else ''), False
+  """Returns the numbers of files of a split found, 0 if unusable, and expected.
+
+  They are the shards and their description.
+  """
+  names = [constants.shard_name(split, index)
+           for index in range(constants.NUM_SHARDS)]
+  names.append(constants.description_name(split))
+  if os.path.exists(os.path.join(folder, constants.incomplete_name(split))):
+    return 0, len(names)
+  return sum(os.path.isfile(os.path.join(folder, name))
+             for name in names), len(names)
 
 
 def next_steps(findings: Findings) -> List[Dict[str, str]]:
@@ -272,7 +254,7 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
       add('make the environment ' + name, './scripts/setup.sh ' + name)
   for found in environments:
     name = found['name']
-    if found['state'] == UNTESTED:
+    if found['state'] == 'untested':
       add('install what tests need into ' + name, './scripts/setup.sh ' + name)
     if name == 'modern' and 'not installed' in findings['gpu'][name][1]:
       add('add CUDA to modern', '.venvs/modern/bin/python -m pip install '
@@ -309,16 +291,16 @@ def page(findings: Findings, root: str) -> str:
   data, published = findings['data'], findings['published']
   verified = list(published.values()).count(_VERIFIED)
   sections = [
-      ('machine', list(findings['machine'].items())),
+      ('machine', list(findings['machine'].items()) + [
+          ('disk', '{:.1f} GB free for {}'.format(
+              data['free_bytes'] / 1e9, data['folder']))]),
       ('environments', [(found['name'], _environment_text(found))
                         for found in findings['environments']]),
       ('GPU, by environment', [
           (name, why) for name, (_, why) in findings['gpu'].items()]),
       ('ADE20K in ' + data['folder'], [
           (name, '{} of {} files'.format(*count))
-          for name, count in data['counts'].items()] + [
-              (name + ' records', text)
-              for name, text in data['records'].items()]),
+          for name, count in data['counts'].items()]),
       ('published models', [
           (_VERIFIED, '{} of {} files'.format(verified, len(published)))] + [
               ('DAMAGED', name) for name, state in published.items()
@@ -342,7 +324,7 @@ def page(findings: Findings, root: str) -> str:
 
 def _environment_text(found):
   text = 'TensorFlow {}: {}'.format(
-      found['tensorflow'], _STATE_TEXTS[found['state']])
+      found['tensorflow'], _STATES[found['state']])
   if found['runs']:
     return '{} (Python {})'.format(text, found['python'])
   if found['base'] == '-':
