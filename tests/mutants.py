@@ -43,7 +43,7 @@ MUTANTS = (
         'constants.PADDING_VALUE)',
         'image = tf.pad(image, paddings, '
         'constant_values=constants.PADDING_VALUE)',
-        'test_padding_rounds_as_the_reference_does'),
+        'test_padding_rounds_like_the_reference'),
     # TFLite pixels are rounded differently.
     Mutant('return (images - 127.5) / 127.5', 'return images / 127.5 - 1.0',
         'test_pixels_are_scaled_as_in_the_reference_tflite_scripts'),
@@ -93,7 +93,7 @@ MUTANTS = (
         'False', 'test_a_shard_cut_between_records_is_named'),
     # A build leaves no marker.
     Mutant('facts) _mark(markers)', 'facts)',
-        'test_killed_at_any_change_readers_see_one_set_or_refuse'),
+        'test_after_a_kill_readers_see_one_set_or_refuse'),
     # Shards of different evaluations are merged.
     Mutant('if differing:', 'if not given:',
         'test_shards_of_another_evaluation_are_refused'),

@@ -1,4 +1,4 @@
-"""Tests of deeplab/data/builder.py, deeplab/data/pairs.py and their script."""
+"""Tests building records: builder.py, pairs.py and build_ade20k_data.py."""
 import collections
 import io
 import json
@@ -33,7 +33,7 @@ SIZE = (12, 9)  # width, height
 
 
 class Folders:
-  """An image folder and a label folder to put files in."""
+  """A folder for images and one for labels."""
 
   def __init__(self, parent):
     self.images = parent / 'images'
@@ -78,7 +78,7 @@ def folders(tmp_path):
 
 
 def read(paths):
-  """Returns the features of all records: a list of dicts."""
+  """Returns the features of all records, as a list of dicts."""
   features = []
   for path in paths:
     for record in tf.io.tf_record_iterator(path):
@@ -96,7 +96,7 @@ def names_of(paths):
 # --- Output ----------------------------------------------------------------
 
 
-def test_records_hold_the_files_as_they_are(folders):
+def test_records_hold_the_files_unchanged(folders):
   folders.add_image()
   folders.add_label()
   summary = folders.build()
@@ -109,7 +109,7 @@ def test_records_hold_the_files_as_they_are(folders):
       'image/segmentation/class/format': b'png'}]
 
 
-def test_a_few_pairs_still_make_four_shards(folders):
+def test_few_pairs_make_four_shards(folders):
   folders.add_pairs(2)
   summary = folders.build()
   assert [os.path.basename(path) for path in summary.shards] == [
@@ -122,13 +122,13 @@ def test_a_few_pairs_still_make_four_shards(folders):
 @pytest.mark.parametrize('length, lengths', [
     (0, [0, 0, 0, 0]), (6, [1, 2, 1, 2]), (8, [2, 2, 2, 2]),
     (20210, [5052, 5053, 5052, 5053])])
-def test_shards_are_of_even_length(length, lengths):
+def test_pairs_are_split_evenly_into_shards(length, lengths):
   parts = builder.split_evenly(list(range(length)), 4)
   assert [len(part) for part in parts] == lengths
   assert sum(parts, []) == list(range(length))
 
 
-def test_order_depends_on_names_and_seed_only(folders, tmp_path):
+def test_order_depends_only_on_names_and_seed(folders, tmp_path):
   other = Folders(tmp_path / 'other')
   other.add_pairs(7)
   folders.add_pairs(7)
@@ -140,11 +140,11 @@ def test_order_depends_on_names_and_seed_only(folders, tmp_path):
   assert order != names_of(folders.build(shuffle_seed=1).shards)
 
 
-def test_the_order_of_seed_0_stays_what_it_is():
+def test_the_order_of_seed_0_never_changes():
   assert builder.shuffled('abcdefgh', 0) == list('ebfcadhg')
 
 
-def test_a_second_build_makes_the_same_bytes(folders):
+def test_a_second_build_gives_the_same_bytes(folders):
   folders.add_pairs(5)
   contents = []
   for _ in range(2):
@@ -159,12 +159,12 @@ def test_summary_counts_pairs_pixels_and_other_files(folders):
   (folders.images / '.DS_Store').write_text('x')
   summary = folders.build()
   assert (summary.pairs, summary.skipped, summary.ignored) == (3, 0, 1)
-  # 108 pixels of 0, 1, 31, 32, 150 in turn: 22, 22, 22, 21, 21 of them.
+  # 108 pixels of 0, 1, 31, 32 and 150 in turn: 22, 22, 22, 21, 21 of each.
   assert summary.class_pixels == (
       (3 * (22 + 21 + 21), 3 * 22) + (0,) * 29 + (3 * 22,))
 
 
-def test_description_stands_beside_the_shards(folders):
+def test_a_description_is_written_beside_the_shards(folders):
   folders.add_pairs(2)
   folders.build(shuffle_seed=3)
   description = json.loads((folders.output / 'train.json').read_text())
@@ -181,7 +181,7 @@ def test_description_stands_beside_the_shards(folders):
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (8, 8), (9, 17)])
 @pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P', '1', 'LA', 'I;16'])
 def test_sizes_of_png_rows_are_right(mode, size, interlaced):
-  """Not one byte less than there is, and not one more."""
+  """Compares with a count of each row's pixels."""
   bits = {'1': 1, 'I;16': 16, 'RGB': 24, 'RGBA': 32, 'LA': 16}.get(mode, 8)
   color_type = {'RGB': 2, 'P': 3, 'LA': 4, 'RGBA': 6}.get(mode, 0)
   depth = {'1': 1, 'I;16': 16}.get(mode, 8)
@@ -211,14 +211,14 @@ def test_histogram_table_names_classes_with_and_without_pixels():
   assert len(lines) == 5
 
 
-def test_label_weights_are_those_of_median_frequency_balancing():
+def test_label_weights_balance_by_median_frequency():
   # Class 1 has 16 of 20 pixels (0.8) and class 2 has 2 of 10 (0.2). Class 3 has
-  # 1 of 10 (0.1). Class 4 is nowhere. The median is 0.2.
+  # 1 of 10 (0.1). Class 4 is absent. The median is 0.2.
   assert builder.label_weights([(1, 9, 0, 0, 0), (0, 7, 2, 1, 0)]) == (
       pytest.approx((0, 0.25, 1, 2, 1)))
 
 
-def test_replaces_shards_of_another_count(folders):
+def test_replaces_a_set_with_another_number_of_shards(folders):
   folders.add_pairs(2)
   folders.output.mkdir()
   for name in ('train-00000-of-00002.tfrecord', 'val-00000-of-00002.tfrecord'):
@@ -232,7 +232,7 @@ def test_replaces_shards_of_another_count(folders):
 # --- Accepted input --------------------------------------------------------
 
 
-def test_takes_images_of_any_spelling(folders):
+def test_accepts_any_spelling_of_extensions(folders):
   names = ['a.jpg', 'b.JPG', 'c.jpeg', 'd.Jpeg', 'e.png', 'f.PNG', 'g.b.jpg']
   for name in names:
     folders.add_image(name)
@@ -245,7 +245,7 @@ def test_takes_images_of_any_spelling(folders):
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
-def test_takes_jpegs_of_any_colour_type_that_tensorflow_reads(folders, mode):
+def test_accepts_jpegs_of_all_colour_types(folders, mode):
   folders.add_image(mode=mode)
   folders.add_label()
   encoded = read(folders.build().shards)[0]['image/encoded']
@@ -260,7 +260,7 @@ def add_turned_image(folders, orientation):
   folders.add_image(exif=exif)
 
 
-def test_does_not_apply_the_exif_orientation_and_says_so(folders, caplog):
+def test_warns_that_the_exif_orientation_is_not_applied(folders, caplog):
   add_turned_image(folders, 6)
   folders.add_label()
   feature = read(folders.build().shards)[0]
@@ -269,7 +269,7 @@ def test_does_not_apply_the_exif_orientation_and_says_so(folders, caplog):
           in caplog.text)
 
 
-def test_refusal_of_sizes_names_the_exif_orientation(folders):
+def test_error_about_sizes_names_the_exif_orientation(folders):
   add_turned_image(folders, 6)
   folders.add_label(size=SIZE[::-1])
   with pytest.raises(InputError, match='a: image 12x9, label 9x12; a.jpg has '
@@ -278,7 +278,7 @@ def test_refusal_of_sizes_names_the_exif_orientation(folders):
 
 
 @pytest.mark.parametrize('save', ['gray', 'rgb'])
-def test_warns_of_images_with_16_bits(folders, caplog, save):
+def test_warns_about_images_with_16_bits(folders, caplog, save):
   if save == 'gray':
     Image.fromarray(np.arange(100, 100 + 9 * 12, dtype=np.uint16).reshape(
         9, 12) * 4).save(str(folders.images / 'a.png'))
@@ -291,7 +291,7 @@ def test_warns_of_images_with_16_bits(folders, caplog, save):
           .format(1 if save == 'gray' else 3) in caplog.text)
 
 
-def test_warns_of_one_class_alone(folders, caplog):
+def test_warns_about_a_single_class(folders, caplog):
   folders.add_pairs(1)
   folders.build()
   assert 'one class alone' not in caplog.text
@@ -301,13 +301,13 @@ def test_warns_of_one_class_alone(folders, caplog):
           'class alone is always right' in caplog.text)
 
 
-def test_takes_a_label_of_zeros_beside_others(folders):
+def test_accepts_a_label_of_zeros_beside_others(folders):
   folders.add_pairs(2)
   folders.add_label('p00.png', values=[0])
   assert folders.build().pairs == 2
 
 
-def test_takes_indices_of_palette_labels_when_asked(folders):
+def test_palette_labels_option_takes_the_indices(folders):
   folders.add_image()
   values = np.resize(np.array([0, 1, 5, 31, 12, 150], np.uint8), SIZE[::-1])
   label = Image.fromarray(values, mode='P')
@@ -325,10 +325,10 @@ def test_takes_indices_of_palette_labels_when_asked(folders):
 
 @pytest.mark.parametrize('image_format, accepted', [
     ('jpg', True), ('jpeg', True), (None, True), ('png', False)])
-def test_image_format_refuses_other_formats_by_content(
+def test_image_format_is_checked_by_content(
     folders, image_format, accepted):
   folders.add_image('a.jpg')
-  # A JPEG whose name says otherwise.
+  # The name of this JPEG ends in .png.
   os.rename(str(folders.images / 'a.jpg'), str(folders.images / 'a.png'))
   folders.add_label()
   if accepted:
@@ -371,7 +371,7 @@ BAD_FILES = [
     (lambda f: cut(f.images / 'a.jpg', 400), r'a.jpg: truncated JPEG \(400 b'),
     (lambda f: cut(f.images / 'a.jpg', -20), 'a.jpg: truncated JPEG'),
     (lambda f: cut(f.images / 'a.jpg', 0), 'a.jpg: empty file'),
-    # The checksum of the pixels, which stands before the 12 last bytes.
+    # The checksum of the pixels is just before the last 12 bytes.
     (lambda f: flip(f.labels / 'a.png', -14), 'a.png: damaged PNG'),
     (lambda f: cut(f.labels / 'a.png', -2), 'a.png: truncated PNG'),
     (lambda f: (f.images / 'a.jpg').write_bytes(b'GIF89a'),
@@ -388,7 +388,7 @@ BAD_FILES = [
      'a.png is 1-bit gray; expected 8-bit gray'),
     (lambda f: gray_label(f, depth=4, value=0x12),
      'a.png is 4-bit gray; expected 8-bit gray'),
-    # Pillow makes zeros of what is missing.
+    # Pillow would fill missing pixels with zeros.
     (lambda f: gray_label(f, rows=0), 'a.png: damaged PNG .*: 0 of 117 bytes'),
     (lambda f: gray_label(f, rows=8), 'a.png: damaged PNG .*: 104 of 117 byt'),
     (lambda f: instead(f.images / 'a.jpg', lambda p: os.symlink('gone', p)),
@@ -423,7 +423,7 @@ def test_refuses_bad_files_by_name(folders, spoil, message):
                      message):
     folders.build()
   assert folders.written() == ['train-problems.txt']
-  # The same files are left out, and nothing else, when asked for.
+  # With skip_bad, exactly these files are left out.
   summary = folders.build(skip_bad=True)
   assert names_of(summary.shards) == ['p00.jpg']
   assert summary.skipped == (2 if 'share' in message else 1)
@@ -445,7 +445,7 @@ def test_reports_all_problems_at_once(folders):
       for index in range(5)]
 
 
-def test_the_list_of_problems_goes_when_they_are_solved(folders):
+def test_the_list_of_problems_is_removed_by_a_good_build(folders):
   folders.add_pairs(1)
   folders.add_image()
   with pytest.raises(InputError):
@@ -455,7 +455,7 @@ def test_the_list_of_problems_goes_when_they_are_solved(folders):
   assert 'train-problems.txt' not in folders.written()
 
 
-def test_skip_bad_does_not_accept_that_nothing_is_left(folders):
+def test_skip_bad_fails_if_no_pair_is_left(folders):
   folders.add_image()
   folders.add_label(values=[151])
   with pytest.raises(InputError, match=r'1 of 1 pairs .* cannot be used'):
@@ -480,7 +480,7 @@ def add_one(folders, image, label, **save):
     (lambda f: add_one(f, 'a.jpg', 'a.png', values=[0, 32, 150]),
      'no label of 1 holds a class id of 1..31'),
 ])
-def test_refuses_folders_that_cannot_be_meant(folders, prepare, message):
+def test_refuses_wrong_folders(folders, prepare, message):
   prepare(folders)
   with pytest.raises(InputError, match=message):
     folders.build()
@@ -507,13 +507,13 @@ def test_refuses_bad_options(folders, changes, message):
   assert not folders.output.exists()
 
 
-def test_refuses_one_folder_for_both(folders):
+def test_refuses_one_folder_for_images_and_labels(folders):
   folders.add_image()
   with pytest.raises(InputError, match='labels are expected in another folder'):
     folders.build(label_folder=str(folders.images))
 
 
-def test_a_description_of_others_is_not_replaced(folders):
+def test_a_foreign_description_is_not_replaced(folders):
   folders.add_pairs(1)
   folders.output.mkdir()
   (folders.output / 'train.json').write_text('{"my": "numbers"}')
@@ -532,7 +532,7 @@ def test_checks_free_space_before_it_writes(folders, monkeypatch):
   assert folders.written() == []
 
 
-def test_a_full_disk_leaves_older_shards(folders, monkeypatch):
+def test_a_full_disk_keeps_older_shards(folders, monkeypatch):
   folders.add_pairs(4)
   folders.build()
   before = {name: (folders.output / name).read_bytes()
@@ -554,7 +554,7 @@ def test_a_full_disk_leaves_older_shards(folders, monkeypatch):
 
 @pytest.fixture
 def two(tmp_path):
-  """Folders of training and validation pairs, and the options of both."""
+  """Folders of training and validation pairs, and BuildOptions of both."""
   found = [Folders(tmp_path / split) for split in constants.SPLITS]
   for folders in found:
     folders.add_pairs(3)
@@ -567,7 +567,7 @@ def contents_of(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_bad_validation_label_leaves_the_train_shards(two, tmp_path):
+def test_a_bad_validation_label_keeps_the_training_shards(two, tmp_path):
   (train, val), options = two
   builder.build(options)
   before = contents_of(tmp_path / 'out')
@@ -595,7 +595,7 @@ def test_problems_of_both_splits_are_reported_at_once(two, tmp_path):
       'train-problems.txt', 'val-problems.txt']
 
 
-def test_a_disk_that_is_full_at_the_last_shard_leaves_both_splits(
+def test_a_disk_full_at_the_last_shard_keeps_both_older_splits(
     two, tmp_path, monkeypatch):
   (_, val), options = two
   builder.build(options)
@@ -613,7 +613,7 @@ def test_a_disk_that_is_full_at_the_last_shard_leaves_both_splits(
   assert contents_of(tmp_path / 'out') == before
 
 
-def test_room_for_both_splits_is_asked_for(two, monkeypatch):
+def test_free_space_is_checked_for_both_splits(two, monkeypatch):
   monkeypatch.setattr(
       remote.shutil, 'disk_usage',
       lambda _: collections.namedtuple('Usage', 'free')(4500))
@@ -622,7 +622,7 @@ def test_room_for_both_splits_is_asked_for(two, monkeypatch):
     builder.build(two[1])
 
 
-def test_bytes_depend_on_no_order_and_no_number_of_workers(
+def test_bytes_do_not_depend_on_file_order_or_workers(
     two, tmp_path, monkeypatch):
   _, options = two
   builder.build(options)
@@ -671,7 +671,7 @@ def test_script_converts_both_splits_from_any_folder(tmp_path):
     assert len(names_of(paths)) == count
 
 
-def test_script_leaves_out_a_split_that_is_not_asked_for(tmp_path):
+def test_script_builds_only_the_requested_splits(tmp_path):
   train = Folders(tmp_path / 'train')
   train.add_pairs(1)
   result = run(tmp_path, *(flags_for('train', train) + ['--output_dir=out']))
@@ -693,8 +693,8 @@ def test_script_takes_all_classes_of_ade20k_and_weights_them(tmp_path):
   assert classes.table == tuple(range(151)) + (0,) * 105
   assert [one['id'] for one in description['classes'] if one['pixel_share']
           ] == [0, 1, 31, 32, 150]
-  # The last line can be given to train.py. Of 108 pixels, 22 are of classes 1
-  # and 31, and 21 of classes 32 and 150; the median is 21.5.
+  # train.py accepts the last line. Of 108 pixels, 22 are of classes 1 and 31,
+  # and 21 of classes 32 and 150; the median is 21.5.
   values = flags.FlagValues()
   script_flags.TRAIN.define_flags(values)
   values(['train.py', result.stdout.splitlines()[-1]])
@@ -703,7 +703,7 @@ def test_script_takes_all_classes_of_ade20k_and_weights_them(tmp_path):
       0, 0.9773, 1, 0.9773, 1.024]
 
 
-def test_script_says_flags_inside_lists_of_problems(tmp_path):
+def test_script_names_flags_in_lists_of_problems(tmp_path):
   folders = Folders(tmp_path / 'train')
   folders.add_pairs(1)
   folders.add_image('z.jpg')
@@ -731,7 +731,7 @@ def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
   assert os.listdir(str(tmp_path)) == []
 
 
-def test_script_passes_every_flag_on(tmp_path):
+def test_script_passes_on_every_flag(tmp_path):
   made = flag_groups.arguments_of(
       'build_ade20k_data.py',
       '--train_image_folder=a', '--train_image_label_folder=b',
@@ -746,7 +746,7 @@ def test_script_passes_every_flag_on(tmp_path):
       train, train._replace(split='val', image_folder='c', label_folder='d')]
 
 
-def test_flags_are_those_of_the_reference(reference_dir):
+def test_flags_match_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'flags.json')) as source:
     expected = json.load(source)['build_ade20k_data.py']
   values = flag_groups.parsed('build_ade20k_data.py')
@@ -770,6 +770,6 @@ def test_real_pairs(ade20k_sample_dir, tmp_path):
            for name, feature in features.items()}
   assert sizes == {b'ADE_val_00000001.jpg': (683, 512),
                    b'ADE_val_00000002.jpg': (500, 364)}
-  # Sky, building and grass are most of these two pictures.
+  # Most pixels of these two pictures are sky, building and grass.
   shares = summary.class_shares()
   assert sorted(range(32), key=shares.__getitem__)[-3:] == [10, 2, 3]

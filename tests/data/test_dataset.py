@@ -1,4 +1,4 @@
-"""Batches from shards: order, values, seeds, and errors that name a record."""
+"""Tests batches from shards: order, values, seeds and errors."""
 import io
 import json
 import os
@@ -21,7 +21,7 @@ from deeplab.models import interface
 from deeplab.system import memory
 from tests import record_sets
 
-# Both environments read records.
+# Shards are read in all environments.
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
@@ -32,7 +32,7 @@ def encode(array, file_format):
 
 
 def example(name, image, label, **bytes_of):
-  """A tf.Example; `image_bytes`, `label_bytes` replace the PNG encoding."""
+  """Returns a tf.Example; **bytes_of replaces the PNG encodings."""
   return records.make_example(
       image_bytes=bytes_of.get('image_bytes') or encode(image, 'PNG'),
       label_bytes=bytes_of.get('label_bytes') or encode(label, 'PNG'),
@@ -41,7 +41,7 @@ def example(name, image, label, **bytes_of):
 
 
 def numbered(number, height=3, width=4):
-  """An image all of one value, and a label of the same."""
+  """Returns an example whose image and label have one value."""
   return example(
       'image_{}.png'.format(number),
       np.full([height, width, 3], number, np.uint8),
@@ -58,7 +58,7 @@ CROP = PreprocessOptions(crop_size=(4, 5))
 
 @pytest.fixture
 def five(tmp_path):
-  """A folder with images 1 to 5 as both splits, in shards of 2, 0, 1 and 2."""
+  """A folder with images 1 to 5 in both splits, in shards of 2, 0, 1 and 2."""
   for split in ('train', 'val'):
     records.write_shards(output_dir=str(tmp_path), split=split, shards=[
         [numbered(1), numbered(2, height=2)], [], [numbered(3, width=5)],
@@ -75,8 +75,8 @@ def write_val(folder, *examples):
     lambda folder: list(dataset.batches(split_options(folder), CROP)),
     lambda folder: dataset.training_batches(split_options(folder), CROP),
 ])
-def test_parallel_calls_are_left_as_they_are(five, monkeypatch, make):
-  """TensorFlow 2.21 makes some of them one after the other where it tunes."""
+def test_autotuning_is_off(five, monkeypatch, make):
+  """With autotuning, TensorFlow 2.21 would run some parallel calls serially."""
   tuned, real = [], tf.data.make_initializable_iterator
 
   def make_iterator(made_of):
@@ -127,7 +127,7 @@ def test_two_iterations_at_once_do_not_mix(five):
     assert one['filename'] == other['filename']
 
 
-def test_batches_leave_the_callers_graph_alone(five):
+def test_batches_do_not_use_the_callers_graph(five):
   with tf.Graph().as_default() as graph, tf.Session() as session:
     for _ in dataset.batches(split_options(five), CROP):
       assert tf.get_default_graph() is graph
@@ -181,8 +181,8 @@ def test_real_images(ade20k_sample_dir, tmp_path):
     assert (found['height'][index], found['width'][index]) == (height, width)
     np.testing.assert_array_equal(
         found['label'][index, :height, :width], expected_labels[index])
-    # TensorFlow's fast DCT and Pillow's exact one are about 1 apart on these;
-    # a shift by one pixel would make more than 5.
+    # TensorFlow's fast DCT and Pillow's exact one differ by about 1 here; a
+    # shift by one pixel would give more than 5.
     difference = (found['image'][index, :height, :width] -
                   expected_images[index].astype(np.float32))
     assert np.abs(difference).mean() < 2
@@ -197,7 +197,7 @@ def test_real_images(ade20k_sample_dir, tmp_path):
     (CROP._replace(min_resize_value=4),
      r'^image_7.png is 4x6 after resizing but the crop is 4x5; '),
 ])
-def test_image_larger_than_the_crop_is_named(tmp_path, options, message):
+def test_an_image_larger_than_the_crop_is_named(tmp_path, options, message):
   small = [numbered(number, height=4) for number in range(7)]
   write_val(tmp_path, *(small + [numbered(7, height=4, width=6), numbered(8)]))
   read = []
@@ -219,7 +219,7 @@ def bad_example(defect):
 
 
 @pytest.mark.parametrize('defect', ['truncated', 'sizes', 'empty'])
-def test_record_that_cannot_be_decoded_is_named(tmp_path, defect):
+def test_a_record_that_cannot_be_decoded_is_named(tmp_path, defect):
   paths = write_val(tmp_path, numbered(1), numbered(2), bad_example(defect))
   with pytest.raises(InputError) as caught:
     list(dataset.batches(split_options(tmp_path, 1), CROP))
@@ -227,7 +227,7 @@ def test_record_that_cannot_be_decoded_is_named(tmp_path, defect):
 
 
 def damage(path):
-  """Changes a byte of the last record's data."""
+  """Flips a byte of the last record's data."""
   with open(path, 'rb') as source:
     content = bytearray(source.read())
   content[-20] ^= 255
@@ -235,7 +235,7 @@ def damage(path):
     out.write(bytes(content))
 
 
-def test_damaged_record_is_named(five):
+def test_a_damaged_record_is_named(five):
   path = str(five / 'val-00003-of-00004.tfrecord')
   damage(path)
   with pytest.raises(InputError) as caught:
@@ -243,7 +243,7 @@ def test_damaged_record_is_named(five):
   assert str(caught.value).startswith('{}: record 1 '.format(path))
 
 
-def test_records_that_vanish_are_noticed(five):
+def test_vanished_records_are_noticed(five):
   val = dataset.batches(split_options(five), CROP)
   open(str(five / 'val-00003-of-00004.tfrecord'), 'wb').close()
   with pytest.raises(InputError, match='read 3 records of val, expected 5'):
@@ -252,8 +252,8 @@ def test_records_that_vanish_are_noticed(five):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['rgb', 'jpeg', 'value'])
-def test_labels_are_checked_while_they_are_read(tmp_path, kind):
-  """Without the time that verify_records takes."""
+def test_labels_are_checked_during_reading(tmp_path, kind):
+  """They are checked even without verify_records."""
   content, words = record_sets.bad_labels()[kind]
   names = [record_sets.write(
       tmp_path / '{}-00000-of-00001.tfrecord'.format(split), [
@@ -272,7 +272,7 @@ def test_labels_are_checked_while_they_are_read(tmp_path, kind):
     assert words in message
 
 
-def test_records_that_are_replaced_meanwhile_are_noticed(five):
+def test_replaced_records_are_noticed(five):
   val = dataset.batches(split_options(five), CROP)
   path = str(five / 'val-00000-of-00004.tfrecord')
   record_sets.write(path, [numbered(number).SerializeToString()
@@ -294,7 +294,7 @@ def spoil(folder, split):
   return [2, 3, 5]
 
 
-def test_bad_records_are_left_out(five):
+def test_bad_records_are_skipped(five):
   spoil(five, 'val')
   val = dataset.batches(
       split_options(five)._replace(on_bad_record='skip'), CROP)
@@ -305,7 +305,7 @@ def test_bad_records_are_left_out(five):
     assert batch['label'][:, 0, 0].tolist() == [1, 4]
 
 
-def test_listed_images_that_are_left_out_are_named(five):
+def test_listed_images_that_are_skipped_are_named(five):
   spoil(five, 'val')
   options = split_options(five)._replace(on_bad_record='skip')
   val = dataset.batches(options, CROP, names=['image_4.png'])
@@ -315,7 +315,7 @@ def test_listed_images_that_are_left_out_are_named(five):
     dataset.batches(options, CROP, names=['image_5.png', 'image_1.png'])
 
 
-def test_the_report_says_how_many_were_left_out(five):
+def test_the_report_counts_skipped_records(five):
   class Ones(interface.Predictor):
     def predict(self, images):
       return np.ones(images.shape[:3], np.int32)
@@ -335,21 +335,21 @@ def test_the_report_says_how_many_were_left_out(five):
   assert ' a second; 3 bad ones left out\n' in report_lib.table(report)
 
 
-def test_a_batch_is_no_larger_than_the_split(five):
+def test_a_batch_is_at_most_as_large_as_the_split(five):
   val = dataset.batches(split_options(five, batch_size=4096), CROP)
   assert val.batch_size == 5
   assert [len(batch['filename']) for batch in val] == [5]
 
 
 @pytest.mark.parametrize('read', [dataset.batches, dataset.training_batches])
-def test_batches_that_the_memory_does_not_hold_are_refused(
+def test_batches_that_do_not_fit_into_memory_are_refused(
     five, monkeypatch, read):
   monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 30)
   large = PreprocessOptions(crop_size=(8192, 8192))
   with pytest.raises(InputError, match='batch_size=1 of crop_size=8192,8192: '
                      'needs about 3.0 GiB of memory, 1.0 GiB are available'):
     read(split_options(five, batch_size=1), large)
-  # Of one batch, no more than that one.
+  # One batch holds the whole split, so no second one is in memory.
   assert dataset.batches(split_options(five, batch_size=5),
                          large._replace(crop_size=(1800, 1800)))
 
@@ -368,7 +368,7 @@ def test_images_of_extreme_shapes(tmp_path, size):
     assert batch['image'].shape == (1, 65, 65, 3)
     assert (batch['label'] == 1).sum() >= 65
   if size != (1, 1):
-    # 65x86666: no memory is taken for it.
+    # 65x86666 is refused before memory is allocated.
     unlimited = resized._replace(max_resize_value=None)
     with pytest.raises(InputError, match='is (65x86666|86666x65) after resizi'):
       list(dataset.batches(split_options(tmp_path), unlimited))
@@ -379,7 +379,7 @@ def test_images_of_extreme_shapes(tmp_path, size):
           min_resize_value=500))
 
 
-def test_other_errors_are_not_explained(five, monkeypatch):
+def test_errors_of_the_network_are_not_explained(five, monkeypatch):
   monkeypatch.setattr(splits, 'diagnose', lambda *unused: 'searched')
   paths = records.find_shards(str(five), 'val')
   with tf.Graph().as_default(), tf.Session() as session:
@@ -390,7 +390,7 @@ def test_other_errors_are_not_explained(five, monkeypatch):
         session.run(checked, {value: np.nan})
 
 
-def test_read_error_without_an_explanation_passes(five, monkeypatch):
+def test_a_read_error_without_explanation_is_raised(five, monkeypatch):
   monkeypatch.setattr(splits, 'diagnose', lambda *unused: None)
   damage(str(five / 'val-00003-of-00004.tfrecord'))
   with pytest.raises(tf.errors.DataLossError):
@@ -413,7 +413,7 @@ AUGMENTED = CROP._replace(min_scale_factor=0.5, max_scale_factor=2.0,
 
 def train_steps(folder, count, batch_size=5, seed=None, options=AUGMENTED,
                 before=0):
-  """Returns `count` batches, initialized as training does it."""
+  """Returns `count` batches, initialized as in training."""
   with tf.Graph().as_default(), tf.Session() as session:
     tensors = dataset.training_batches(
         split_options(folder, batch_size, 'train', seed), options, before)
@@ -439,7 +439,7 @@ def test_training_tensors_have_static_shapes(five):
 
 
 def test_each_epoch_has_every_record_once_in_a_new_order(tmp_path):
-  # One shard, so that the order of shards cannot make the difference.
+  # With one shard, the order of shards has no influence.
   records.write_shards(
       output_dir=str(tmp_path), split='train',
       shards=[[numbered(number) for number in range(1, 6)]])
@@ -450,12 +450,12 @@ def test_each_epoch_has_every_record_once_in_a_new_order(tmp_path):
   assert len({tuple(epoch) for epoch in names}) > 1
 
 
-def test_an_image_is_augmented_anew_each_time(five):
+def test_each_epoch_augments_images_differently(five):
   areas = {(step['label'] == 1).sum() for step in train_steps(five, 8, seed=1)}
   assert len(areas) > 2
 
 
-def test_batch_may_be_larger_than_the_split(five):
+def test_a_training_batch_may_be_larger_than_the_split(five):
   step, = train_steps(five, 1, batch_size=12)
   numbers = {int(name[6:-4]) for name in names_of([step])[0]}
   assert numbers == {1, 2, 3, 4, 5}
@@ -472,7 +472,7 @@ def test_image_label_and_name_stay_together(five):
           np.ones([1, 1, 3]))
 
 
-def test_a_seed_makes_runs_equal(five):
+def test_equal_seeds_give_equal_batches(five):
   first = train_steps(five, 5, batch_size=3, seed=7)
   again = train_steps(five, 5, batch_size=3, seed=7)
   for one, other in zip(first, again):
@@ -482,9 +482,9 @@ def test_a_seed_makes_runs_equal(five):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_an_earlier_one_was_stopped(five):
+def test_a_resumed_run_continues_with_the_next_batch(five):
   whole = train_steps(five, 9, batch_size=3, seed=2 ** 32 - 1)
-  for before in (1, 4, 5, 8):  # at 5, an epoch begins
+  for before in (1, 4, 5, 8):  # an epoch starts at 5
     rest = train_steps(five, 9 - before, batch_size=3, seed=2 ** 32 - 1,
                        before=before)
     for one, other in zip(whole[before:], rest):
@@ -492,8 +492,8 @@ def test_a_run_goes_on_where_an_earlier_one_was_stopped(five):
         np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_no_epoch_that_is_over_is_read_again(five, monkeypatch):
-  """A late step would else cost the reading of all before it."""
+def test_past_epochs_are_not_read_again(five, monkeypatch):
+  """Otherwise a resumed run would read all earlier records."""
   skipped = []
   skip = tf.data.Dataset.skip
   monkeypatch.setattr(tf.data.Dataset, 'skip', lambda self, count: (
@@ -503,13 +503,13 @@ def test_no_epoch_that_is_over_is_read_again(five, monkeypatch):
 
 
 @pytest.mark.parametrize('seeds', [(7, 8), (None, None)])
-def test_other_runs_differ(five, seeds):
+def test_other_seeds_give_other_batches(five, seeds):
   first, second = [train_steps(five, 5, seed=seed) for seed in seeds]
   assert any(not np.array_equal(one['label'], other['label'])
              for one, other in zip(first, second))
 
 
-def test_bad_training_records_are_left_out(five):
+def test_bad_training_records_are_skipped(five):
   bad = {'image_{}.png'.format(number) for number in spoil(five, 'train')}
   with tf.Graph().as_default(), tf.Session() as session:
     tensors = dataset.training_batches(
@@ -522,7 +522,7 @@ def test_bad_training_records_are_left_out(five):
       assert not bad & set(names)
 
 
-def test_damaged_training_record_is_named(five):
+def test_a_damaged_training_record_is_named(five):
   path = str(five / 'train-00003-of-00004.tfrecord')
   damage(path)
   paths = records.find_shards(str(five), 'train')

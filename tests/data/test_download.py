@@ -1,4 +1,4 @@
-"""download_and_convert_ade20k.sh and fetch_checkpoints.sh, with a server."""
+"""Tests the download scripts with a local server."""
 import hashlib
 import io
 import json
@@ -27,7 +27,7 @@ def blob_sha1(content):
 
 @pytest.fixture(scope='module')
 def zip_bytes(tmp_path_factory):
-  """A zip file of 3 training pairs and 1 validation pair."""
+  """A zip file with 3 training pairs and 1 validation pair."""
   folder = tmp_path_factory.mktemp('zip')
   data = synthetic.make_dataset(SyntheticOptions(
       output_dir=str(folder), train_images=3, val_images=1, long_side=64))
@@ -47,7 +47,7 @@ def server(zip_bytes):
 
 @pytest.fixture
 def run(server, zip_bytes, tmp_path):
-  """Runs a script in tmp_path; returns its status, output and errors."""
+  """Returns a function that runs a script in tmp_path."""
   sums = tmp_path / 'sums.txt'
   sums.write_text('# a comment\n\n' + ''.join(
       '{}  {}\n'.format(blob_sha1(content), name)
@@ -89,7 +89,7 @@ def fetch(run):
 
 
 def assert_refused(result, *words):
-  """One line on standard error with all the words, and exit status 2."""
+  """Asserts one error line with all the words, and exit status 2."""
   status, output, errors = result
   assert status == 2, output + errors
   assert errors.count('\n') == 1 and errors.startswith('ERROR '), errors
@@ -106,7 +106,7 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_a_cut_download_is_resumed_and_converted_once(
+def test_a_broken_download_is_resumed_and_converted_once(
     run, server, zip_bytes, tmp_path):
   server.cuts = 1
   status, output, errors = run('download_and_convert_ade20k.sh')
@@ -122,7 +122,7 @@ def test_a_cut_download_is_resumed_and_converted_once(
   assert 'is complete, nothing to download' in output
   assert 'is complete; remove it to convert again' in output
   assert len(server.requests) == 2 and contents(tmp_path / 'ADE20K') == before
-  # A run that was stopped while the shards got their names.
+  # The marker of a run that ended during publishing.
   (tmp_path / 'ADE20K' / download.RECORDS / 'val.INCOMPLETE').touch()
   status, output, errors = run('download_and_convert_ade20k.sh')
   assert status == 0, errors
@@ -140,7 +140,7 @@ def test_the_next_run_resumes(get_zip, server, zip_bytes, tmp_path):
                  'rerun to resume')
   assert part.read_bytes() == zip_bytes[:kept]
   assert not (tmp_path / 'ADE20K' / download.DATA).exists()
-  # From another address, if the first one cannot be reached.
+  # The second address is used if the first one cannot be reached.
   del server.requests[:]
   status, output, errors = get_zip(ADE20K_URL='http://127.0.0.1:1/a.zip  ' + (
       '{}/{}'.format(server.address, download.ZIP)))
@@ -150,7 +150,7 @@ def test_the_next_run_resumes(get_zip, server, zip_bytes, tmp_path):
 
 
 @pytest.mark.parametrize('extra, first', [(b'', None), (b'more', 0)])
-def test_a_part_that_is_complete_or_too_long(
+def test_a_partial_file_that_is_complete_or_too_long(
     get_zip, server, zip_bytes, tmp_path, extra, first):
   part = tmp_path / 'ADE20K' / (download.ZIP + '.part')
   part.parent.mkdir()
@@ -162,7 +162,7 @@ def test_a_part_that_is_complete_or_too_long(
   assert (part.parent / download.ZIP).read_bytes() == zip_bytes
 
 
-def test_the_sha1_decides(get_zip, server, zip_bytes, tmp_path):
+def test_the_sha1_is_checked(get_zip, server, zip_bytes, tmp_path):
   server.files['other'] = b'other'
   assert_refused(
       get_zip(ADE20K_URL=server.address + '/other'),
@@ -174,17 +174,17 @@ def test_the_sha1_decides(get_zip, server, zip_bytes, tmp_path):
   assert list((tmp_path / 'ADE20K').iterdir()) == []
 
 
-def test_authors_server_is_asked_by_https_first():
+def test_https_is_tried_before_http():
   assert [url.split(':')[0] for url in download.ADE20K_URLS] == [
       'https', 'http']
   assert download.ADE20K_SHA1 == '219e1696abb36c8ba3a3afe7fb2f4b4606a897c7'
 
 
-def test_a_copy_in_any_folder_will_do(get_zip, server, zip_bytes, tmp_path):
+def test_a_local_zip_file_is_used(get_zip, server, zip_bytes, tmp_path):
   folder = tmp_path / names.ANY[1]
   folder.mkdir()
   (folder / 'my copy.zip').write_bytes(zip_bytes)
-  # Python must import nothing from where the user is.
+  # Python must not import modules from the working folder.
   (folder / 'zipfile.py').write_text('raise SystemExit(9)\n')
   status, _, errors = get_zip(
       '--zip=my copy.zip', cwd=folder, LC_ALL='C', CDPATH='elsewhere')
@@ -201,8 +201,8 @@ def test_pairs_are_counted(get_zip, server, tmp_path):
   assert folder.is_dir() and server.requests == []
 
 
-def test_one_run_at_a_time(get_zip, server, tmp_path):
-  """A dead one's unpacked files are removed, not those of a live one."""
+def test_only_one_run_uses_a_folder(get_zip, server, tmp_path):
+  """Unpacked files of a dead run are removed, not those of a live one."""
   unpacked = tmp_path / 'ADE20K' / '.unpack.1'
   unpacked.mkdir(parents=True)
   with locks.exclusive(str(tmp_path / 'ADE20K')):
@@ -244,7 +244,7 @@ def test_bad_input_is_refused(get_zip, server, arguments, variables, words):
 # --- The published files ---------------------------------------------------
 
 
-def test_all_is_fetched_once(fetch, server, tmp_path):
+def test_published_files_are_fetched_once(fetch, server, tmp_path):
   server.cuts = 1
   status, output, errors = fetch()
   assert status == 0, errors
@@ -261,7 +261,7 @@ def test_folders_can_be_chosen(fetch, tmp_path):
       'quantize_aware_training/checkpoint']
 
 
-def test_what_is_missing_or_another_file_is_named(fetch, server, tmp_path):
+def test_missing_and_changed_files_are_named(fetch, server, tmp_path):
   del server.files['float/freeze.pb']
   server.files['float/checkpoint'] = b'something else'
   mine = tmp_path / 'out' / 'quantize_aware_training' / 'checkpoint'
@@ -283,7 +283,7 @@ def test_what_is_missing_or_another_file_is_named(fetch, server, tmp_path):
     'float/../../x.bin', '..', '/x.bin', './x.bin', 'float//x.bin', '-x',
     'float/x y', 'float/$(touch${IFS}x)', 'float\\x', 'float/\u00e9',
     'float/freeze.pb.part', '~/x', 'float/freeze.pb'])
-def test_a_list_that_leads_elsewhere_is_refused(tmp_path, path):
+def test_a_list_with_paths_outside_the_folder_is_refused(tmp_path, path):
   listed = tmp_path / 'sums.txt'
   listed.write_bytes('{0}  float/freeze.pb\n{0}  {1}'.format(
       '0' * 40, path).encode('utf-8'))
@@ -309,7 +309,7 @@ def test_nothing_is_written_through_a_link(
     (['post_train_quant'], {}, 'the list has no file of post_train_quant'),
     ([], {'CHECKPOINTS_MANIFEST': 'none.txt'}, 'none.txt: no such file'),
     ([], {'CHECKPOINTS_URL': 'ftp://127.0.0.1'}, 'begins with https:// or')])
-def test_bad_input_of_the_published_is_refused(
+def test_bad_input_of_fetch_checkpoints_is_refused(
     fetch, server, arguments, variables, words):
   assert_refused(fetch(*arguments, **variables), words)
   assert server.requests == []
@@ -326,7 +326,7 @@ def test_help_names_every_setting(run, script, words):
   assert all(word in output for word in words)
 
 
-def test_the_list_is_the_references(reference_dir):
+def test_the_list_matches_the_reference(reference_dir):
   with open(os.path.join(reference_dir, 'numbers.json')) as content:
     numbers = json.load(content)
   assert download.published() == {

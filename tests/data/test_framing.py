@@ -1,4 +1,4 @@
-"""Records are counted by their lengths, whatever a file holds."""
+"""Tests counting records by their lengths."""
 import struct
 
 import pytest
@@ -13,8 +13,8 @@ def header(length):
   return packed + struct.pack('<I', framing.masked_checksum(packed))
 
 
-def test_checksum_of_the_standard_s_example():
-  # RFC 3720, B.4: 32 zeros give 0x8a9136aa; masked as TFRecords are.
+def test_checksum_of_the_example_in_the_standard():
+  # In RFC 3720, B.4, 32 zeros have the checksum 0x8a9136aa; TFRecords mask it.
   crc = 0x8a9136aa
   assert framing.masked_checksum(bytes(32)) == (
       (crc >> 15 | crc << 17 & 0xffffffff) + 0xa282ead8) & 0xffffffff
@@ -29,7 +29,7 @@ def test_whole_records_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize('cut', [1, 4, 5, 100, 104, 115])
-def test_the_end_inside_a_record(tmp_path, cut):
+def test_a_file_that_ends_inside_a_record(tmp_path, cut):
   path = tmp_path / 'x'
   record_sets.write(path, [bytes(100)] * 3)
   path.write_bytes(path.read_bytes()[:-cut])
@@ -37,7 +37,7 @@ def test_the_end_inside_a_record(tmp_path, cut):
 
 
 @pytest.mark.parametrize('length', [2 ** 64 - 1, 2 ** 63, 2 ** 33, 200])
-def test_a_length_beyond_the_file_is_not_read(tmp_path, length):
+def test_a_length_beyond_the_end_of_the_file(tmp_path, length):
   (tmp_path / 'x').write_bytes(header(length) + bytes(100))
   assert framing.tally(str(tmp_path / 'x'))[1:] == (0, 'is cut short')
 

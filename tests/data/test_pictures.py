@@ -1,4 +1,4 @@
-"""Pictures of any shape and colour type, and labels at their own size."""
+"""Tests pictures of any shape and colour type."""
 import numpy as np
 from PIL import Image
 import pytest
@@ -26,7 +26,7 @@ def with_orientation(number):
 # --- Reading ---------------------------------------------------------------
 
 
-def test_gray_of_any_depth_has_three_equal_channels(tmp_path):
+def test_gray_of_any_depth_becomes_rgb(tmp_path):
   gray = PIXELS[..., 0]
   for name, image in (('8', gray), ('16', gray.astype(np.uint16) * 256 + 7),
                       ('alpha', np.dstack([gray, gray // 2]))):
@@ -50,7 +50,7 @@ def test_colours_are_kept_and_transparency_is_dropped(tmp_path):
     np.testing.assert_array_equal(read, expected, name)
 
 
-def test_a_palette_with_transparent_colours(tmp_path):
+def test_transparency_of_a_palette_is_dropped(tmp_path):
   palette = Image.fromarray(PIXELS[:2, :2]).convert(
       'P', palette=Image.ADAPTIVE, colors=4)
   path = save(tmp_path / 'x.png', palette, transparency=bytes([0, 9]))
@@ -64,14 +64,14 @@ def test_cmyk(tmp_path):
   assert np.abs(read.astype(int) - (200, 100, 50)).max() <= 3
 
 
-# What a viewer shows of rows [[1, 2], [3, 4]], by EXIF's orientation.
+# Displayed pixels of rows [[1, 2], [3, 4]], by EXIF orientation.
 SEEN = {1: [[1, 2], [3, 4]], 2: [[2, 1], [4, 3]], 3: [[4, 3], [2, 1]],
         4: [[3, 4], [1, 2]], 5: [[1, 3], [2, 4]], 6: [[3, 1], [4, 2]],
         7: [[4, 2], [3, 1]], 8: [[2, 4], [1, 3]], 9: [[1, 2], [3, 4]]}
 
 
 @pytest.mark.parametrize('number', sorted(SEEN))
-def test_pictures_are_turned_as_exif_says(tmp_path, number):
+def test_the_exif_orientation_is_applied(tmp_path, number):
   stored = np.array(SEEN[1], np.uint8) * 50
   path = save(tmp_path / 'x.png', stored, exif=with_orientation(number))
   np.testing.assert_array_equal(
@@ -80,12 +80,12 @@ def test_pictures_are_turned_as_exif_says(tmp_path, number):
       pictures.read(path, exif_rotation=False)[..., 0], stored)
 
 
-def test_exif_data_of_no_use_turn_nothing(tmp_path):
+def test_invalid_exif_data_are_ignored(tmp_path):
   path = save(tmp_path / 'x.jpg', PIXELS, exif=b'Exif\0\0MM\0*\xff\xff\xff\xff')
   assert pictures.read(path).shape == PIXELS.shape
 
 
-def test_pictures_that_cannot_be_used(tmp_path):
+def test_bad_pictures_are_refused(tmp_path):
   good = save(tmp_path / 'b.png', PIXELS)
   bad = tmp_path / 'a.png'
   bad.write_bytes(b'GIF89a')
@@ -111,7 +111,7 @@ def test_pictures_that_cannot_be_used(tmp_path):
 @pytest.mark.parametrize('size, fitted', [
     ((10, 20), (16, 33)), ((20, 10), (33, 16)), ((1, 90), (1, 33)),
     ((90, 1), (33, 1)), ((1, 1), (33, 33)), ((33, 33), (33, 33))])
-def test_any_shape_fits(size, fitted):
+def test_any_shape_is_fitted(size, fitted):
   picture = np.full(size + (3,), 50, np.uint8)
   with pictures.Fitter((33, 65)) as fitter:
     found = fitter.fit(picture)
@@ -123,8 +123,8 @@ def test_any_shape_fits(size, fitted):
   assert (found.image[:, width:] == 127.5).all()
 
 
-def test_labels_go_back_to_where_they_come_from():
-  """A picture that is larger, one that is smaller, and one of a single row."""
+def test_labels_are_mapped_back_to_the_picture():
+  """Covers a larger picture, a smaller one and one of a single row."""
   labels = np.zeros([33, 33], np.int32)
   labels[:4, :5] = np.arange(20).reshape(4, 5)
   np.testing.assert_array_equal(

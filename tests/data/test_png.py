@@ -1,4 +1,4 @@
-"""Tests of deeplab.data.png: what it encodes, other decoders read."""
+"""Tests that other decoders read deeplab.data.png's output."""
 import io
 import threading
 
@@ -20,7 +20,7 @@ def images_of(channels):
     shape += (channels,) if channels else ()
     yield random.randint(0, 256, shape).astype(np.uint8)
     yield np.full(shape, 255, np.uint8)
-  # Not contiguous in memory.
+  # These are not contiguous in memory.
   yield random.randint(0, 256, (9, 8) + shape[2:]).astype(np.uint8)[::2, ::-1]
 
 
@@ -36,7 +36,7 @@ def test_decoders_read_equal_pixels(channels, deflates, monkeypatch):
     content = tf.placeholder(tf.string)
     decoded = tf.image.decode_png(content)
     for pixels, data in encoded:
-      # Pillow checks the checksum of each chunk.
+      # verify() checks the checksum of each chunk.
       with Image.open(io.BytesIO(data)) as image:
         image.verify()
       with Image.open(io.BytesIO(data)) as image:
@@ -52,8 +52,8 @@ def test_equal_pixels_give_equal_bytes():
 
 
 def test_threads_give_equal_bytes():
-  # ISA-L's own beginning of a stream finds a match on one stack of 32, and
-  # none on the others. Those of threads that live side by side differ.
+  # The start of ISA-L's stream depends on the address of the stack: on one of
+  # 32 it finds a match. Threads that run together have different stacks.
   pixels = np.full([3, 7], 1, np.uint8)
   encoded = []
   finish = threading.Event()

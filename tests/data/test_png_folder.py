@@ -1,4 +1,4 @@
-"""Folders of preprocessed pairs: order, matching by name, checks, values."""
+"""Tests reading folders of preprocessed pairs."""
 import json
 import os
 import re
@@ -15,7 +15,7 @@ SIZE = (6, 8)  # height, width
 
 
 class Folder:
-  """FOLDER/images and FOLDER/annotations to put files in."""
+  """FOLDER/images and FOLDER/annotations."""
 
   def __init__(self, path):
     self.path = str(path)
@@ -53,7 +53,7 @@ def refusal(function, *arguments):
 # --- Listing ---------------------------------------------------------------
 
 
-def test_images_come_in_the_order_of_their_numbers(folder):
+def test_images_are_sorted_by_number(folder):
   for number in (10, 9, 2, 0, 100):
     folder.add('img_{}'.format(number))
   (folder.images / 'a.JPG').write_bytes(b'')
@@ -63,14 +63,14 @@ def test_images_come_in_the_order_of_their_numbers(folder):
                    'img_10.png', 'img_100.png']
 
 
-def test_the_folder_of_images_and_the_one_above_are_the_same(folder):
+def test_the_images_folder_or_its_parent_can_be_given(folder):
   folder.add('img_0')
   expected = [str(folder.images / 'img_0.png')]
   for given in (folder.path, str(folder.images), str(folder.images) + os.sep):
     assert png_folder.image_paths(given, 'dataset_dir') == expected
 
 
-def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
+def test_pairs_are_matched_by_name_and_other_files_are_counted(folder):
   for name in ('img_1', 'a.b', 'img_0'):
     folder.add(name)
   folder.add_label('img_7', np.zeros(SIZE, np.uint8))
@@ -87,7 +87,7 @@ def test_pairs_have_the_same_name_and_other_files_are_counted(folder):
   assert (listing.ignored, listing.unused) == (1, 2)
 
 
-def test_annotations_may_lie_anywhere(folder, tmp_path):
+def test_annotations_may_be_in_another_folder(folder, tmp_path):
   folder.add('img_0')
   folder.annotations.rename(tmp_path / 'elsewhere')
   pairs = png_folder.list_pairs(
@@ -105,14 +105,14 @@ def test_images_without_annotation_are_named(folder):
       'img_2.png, img_3.png, and 1 more'.format(folder.annotations))
 
 
-def test_one_annotation_serves_one_image(folder):
+def test_two_images_with_one_annotation_are_refused(folder):
   folder.add('img_0')
   Image.new('RGB', SIZE[::-1]).save(str(folder.images / 'img_0.jpg'))
   assert refusal(folder.pairs) == (
       '2 images share an annotation with another one: img_0.jpg, img_0.png')
 
 
-def test_folders_that_cannot_be_used(folder, tmp_path):
+def test_bad_folders_are_refused(folder, tmp_path):
   listing = png_folder.list_pairs
   assert refusal(listing, '/no/such') == (
       'test_dir=/no/such: no such folder; gen_preprocessed_data.py makes one')
@@ -149,7 +149,7 @@ def test_manifest(folder, tmp_path):
     assert 'the manifest that gen_preprocessed_data.py writes' in message
 
 
-def test_a_folder_holds_what_its_manifest_lists(folder, tmp_path):
+def test_a_folder_must_match_its_manifest(folder, tmp_path):
   for name in ('img_0', 'img_2', 'img_10'):
     folder.add(name)
   path = tmp_path / 'manifest.json'
@@ -177,7 +177,7 @@ def test_read_pair(folder):
   folder.add_image('img_0', image)
   folder.add_label('img_0', label)
   folder.add('img_1')
-  # Labels above 31 are no error, but they are counted.
+  # Labels above 31 are allowed, but counted.
   assert check(folder) == np.count_nonzero(label > 31)
   found_image, found_label = png_folder.read_pair(folder.pairs()[0])
   np.testing.assert_array_equal(found_image, image)
@@ -193,8 +193,8 @@ def test_read_pair(folder):
     (os.mkfifo, 'a pipe'),
     (lambda path: os.symlink('gone', path), 'a link that leads|no such file'),
 ], ids=['folder', 'pipe', 'link'])
-def test_what_only_has_the_name_of_an_image_is_named(folder, kind, make, words):
-  """It would be left out, and one image less counted."""
+def test_a_name_that_is_not_a_file_is_named(folder, kind, make, words):
+  """Skipping it silently would change the number of images."""
   folder.add('img_0')
   folder.add('img_1')
   path = folder.path + '/' + kind + '/img_1.png'
@@ -203,21 +203,21 @@ def test_what_only_has_the_name_of_an_image_is_named(folder, kind, make, words):
   assert re.search('img_1.png: .*({})'.format(words), refusal(check, folder))
 
 
-def test_an_image_without_labelled_pixels_is_no_error(folder):
+def test_an_image_without_labelled_pixels_is_accepted(folder):
   folder.add('img_0')
   folder.add('img_1', label=0)
   assert check(folder) == 0
 
 
 @pytest.mark.parametrize('values', [[0], [32], [0, 150]])
-def test_no_labelled_pixel_at_all_is_refused(folder, values):
+def test_a_folder_without_labelled_pixels_is_refused(folder, values):
   folder.add('img_0')
   folder.add_label('img_0', np.resize(np.array(values, np.uint8), SIZE))
   assert refusal(check, folder) == (
       'no annotation of 1 holds a class id of 1..31')
 
 
-def test_pairs_that_cannot_be_used_are_named_with_the_reason(folder):
+def test_bad_pairs_are_named_with_the_reason(folder):
   folder.add('img_0', size=(6, 7))
   folder.add('img_1')
   folder.add_image('img_1', np.zeros(SIZE + (4,), np.uint8))
@@ -237,7 +237,7 @@ def only_problem(folder):
   return message[len(prefix):]
 
 
-def test_annotations_that_are_no_labels(folder):
+def test_annotations_with_colours_are_refused(folder):
   folder.add('img_0')
   expected = ('annotations/img_0.png is {}; expected one channel of class ids '
               '0..31')
@@ -248,14 +248,14 @@ def test_annotations_that_are_no_labels(folder):
     assert only_problem(folder) == expected.format(mode)
 
 
-def test_sizes_of_image_and_annotation(folder):
+def test_image_and_annotation_must_have_the_same_size(folder):
   folder.add('img_0')
   folder.add_label('img_0', np.ones([6, 9], np.uint8))
   assert only_problem(folder) == 'img_0: image 8x6, label 9x6'
 
 
 @pytest.mark.parametrize('kind', ['images', 'annotations'])
-def test_a_file_that_is_cut_short(folder, tmp_path, kind):
+def test_truncated_files_are_refused(folder, tmp_path, kind):
   folder.add('img_0')
   path = tmp_path / kind / 'img_0.png'
   path.write_bytes(path.read_bytes()[:-20])

@@ -1,4 +1,4 @@
-"""gen_preprocessed_data.py: pixels, numbers, names, and what it refuses."""
+"""Tests gen_preprocessed_data.py: pixels, names, lists and refusals."""
 import errno
 import io
 import json
@@ -42,7 +42,7 @@ def example(name, image, label):
 
 
 def numbered(number, name=None, height=3):
-  """An image all of one value, and a label of the same."""
+  """Returns an example whose image and label have one value."""
   return example(name or 'image_{}.png'.format(number),
                  np.full([height, 4, 3], number, np.uint8),
                  np.full([height, 4], number, np.uint8))
@@ -50,7 +50,7 @@ def numbered(number, name=None, height=3):
 
 @pytest.fixture
 def five(tmp_path):
-  """A folder with images 1 to 5 as both splits."""
+  """A folder with images 1 to 5 in both splits."""
   folder = tmp_path / 'records'
   folder.mkdir()
   for split in constants.SPLITS:
@@ -86,7 +86,7 @@ def pixels(path):
 
 
 def values(folder):
-  """The top left value of every image, by number."""
+  """Returns the top left value of every image, in order."""
   count = len(os.listdir(str(folder / 'images')))
   return [int(pixels(folder / 'images' / 'img_{}.png'.format(n))[0, 0, 0])
           for n in range(count)]
@@ -100,9 +100,9 @@ def files(folder):
 # --- Against the reference -------------------------------------------------
 
 
-def test_pixels_are_the_reference_s(reference_dir, tmp_path):
+def test_pixels_match_the_reference(reference_dir, tmp_path):
   golden = np.load(os.path.join(reference_dir, 'golden', 'preprocess.npz'))
-  # These are the cases with factor 1, which is all the reference's script has.
+  # The cases with factor 1, which is the only one of the reference's script.
   cases = [5, 6]
   records.write_shards(output_dir=str(tmp_path), split='val', shards=[[
       example('case{}.png'.format(case), golden['case{}_image_in'.format(case)],
@@ -130,7 +130,7 @@ def test_pixels_are_the_reference_s(reference_dir, tmp_path):
 # --- Output ----------------------------------------------------------------
 
 
-def test_numbers_follow_the_records(generate, tmp_path):
+def test_images_are_numbered_in_the_order_of_records(generate, tmp_path):
   summary = generate('--manifest={}'.format(tmp_path / 'new' / 'copy.json'))
   out = tmp_path / 'out'
   assert values(out) == [3, 1, 5, 2, 4]
@@ -145,7 +145,7 @@ def test_numbers_follow_the_records(generate, tmp_path):
       'val', 5, 0)
   assert manifest['geometry'] == 'not resized, padded to 4x5'
   assert manifest['preprocessing']['crop_size'] == [4, 5]
-  # A folder, which records of the reference's builder have, is left out.
+  # Records of the reference's builder have a folder in the name.
   assert manifest['images'] == [
       {'name': name, 'source': source, 'height': height, 'width': 4}
       for name, source, height in zip(
@@ -153,12 +153,12 @@ def test_numbers_follow_the_records(generate, tmp_path):
                   'image_4.png'], [3, 2, 3, 3, 3])]
 
 
-def test_padding_and_cutting_off(generate, tmp_path):
+def test_padding_and_truncation(generate, tmp_path):
   generate()
   image = pixels(tmp_path / 'out' / 'images' / 'img_1.png')
   label = pixels(tmp_path / 'out' / 'annotations' / 'img_1.png')
   assert (image.shape, label.shape) == ((4, 5, 3), (4, 5))
-  # 127.5 is cut off, not rounded.
+  # 127.5 is truncated, not rounded.
   np.testing.assert_array_equal(
       image[:, :, 0], [[1, 1, 1, 1, 127]] * 2 + [[127] * 5] * 2)
   np.testing.assert_array_equal(label, [[1, 1, 1, 1, 0]] * 2 + [[0] * 5] * 2)
@@ -178,7 +178,7 @@ def test_labels_above_31_become_0(generate, tmp_path):
 @pytest.mark.parametrize('arguments', [
     ('--eval_batch_size=2',), ('--eval_batch_size=7', '--num_workers=1'),
     ('--num_workers=5',)])
-def test_batches_and_workers_change_nothing(generate, tmp_path, arguments):
+def test_output_is_independent_of_batches(generate, tmp_path, arguments):
   generate()
   (tmp_path / 'out').rename(tmp_path / 'expected')
   generate(*arguments)
@@ -189,7 +189,7 @@ def test_batches_and_workers_change_nothing(generate, tmp_path, arguments):
 
 @pytest.mark.parametrize('arguments, width', [
     ([], 32), (['--resize_factor=16'], 17)])
-def test_the_factor_is_1_unless_given(generate, tmp_path, arguments, width):
+def test_resize_factor_is_1_by_default(generate, tmp_path, arguments, width):
   generate('--eval_crop_size=33,33', '--min_resize_value=32',
            '--max_resize_value=32', *arguments)
   image = pixels(tmp_path / 'out' / 'images' / 'img_0.png')
@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
   early, late = map(int, subprocess.check_output(
       [sys.executable, '-c', program], cwd=scripts.REPOSITORY,
       stderr=subprocess.DEVNULL).split())
-  # In KB; 400 images are 1.3 GB.
+  # In KB. 400 images need 1.3 GB.
   assert late - early < 200e3
 
 
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
 
 def spoil(five):
-  """Makes two of five records bad; returns the shards."""
+  """Damages two of the five records; returns the shards."""
   for split in constants.SPLITS:
     os.remove(str(five / (split + '.json')))
   paths = [str(five / 'val-{:05d}-of-00003.tfrecord'.format(index))
@@ -264,7 +264,7 @@ def test_bad_records_are_left_out_and_counted(generate, five, tmp_path, caplog):
       paths[0]) in caplog.text
 
 
-def test_a_batch_size_beyond_the_images_takes_no_memory(
+def test_a_batch_is_not_larger_than_the_split(
     generate, tmp_path, monkeypatch):
   monkeypatch.setattr(memory, 'available_bytes', lambda: 2 ** 20)
   generate('--eval_batch_size=4096')
@@ -282,7 +282,7 @@ def test_a_batch_size_beyond_the_images_takes_no_memory(
     (['--resize_factor=65'], 'resize_factor=65: expected less than max_resize'),
     (['--max_resize_value=64'], 'max_resize_value=64: expected at least min_'),
 ])
-def test_limits_that_leave_nothing_of_an_image_are_refused(
+def test_contradictory_resize_limits_are_refused(
     generate, arguments, words):
   with pytest.raises(InputError, match=words):
     generate('--eval_crop_size=65,65', '--min_resize_value=65',
@@ -292,7 +292,7 @@ def test_limits_that_leave_nothing_of_an_image_are_refused(
 # --- A list of images ------------------------------------------------------
 
 
-def test_a_list_picks_images_and_numbers_them(generate, tmp_path):
+def test_an_image_list_selects_and_orders_images(generate, tmp_path):
   path = tmp_path / 'list.txt'
   path.write_bytes(b'image_4.png \r\nimage_2.png\r\n\r\n image_3.png\r\n')
   generate('--eval_split=train', '--image_list={}'.format(path),
@@ -314,7 +314,7 @@ def test_the_published_list_is_read(reference_dir):
   assert names[-1] == 'ADE_train_00018939.jpg'
 
 
-def test_lists_that_cannot_be_used(generate, five, tmp_path):
+def test_bad_image_lists_are_refused(generate, five, tmp_path):
   path = tmp_path / 'list.txt'
 
   def refusal(content):
@@ -336,7 +336,7 @@ def test_lists_that_cannot_be_used(generate, five, tmp_path):
     generate('--image_list=/no/such')
 
 
-def test_a_listed_image_that_is_in_the_records_twice(generate, five, tmp_path):
+def test_a_listed_image_must_be_in_the_records_once(generate, five, tmp_path):
   records.write_shards(output_dir=str(five), split='val', shards=[
       [numbered(1), numbered(2)], [numbered(1)]])
   (tmp_path / 'list.txt').write_text('image_1.png')
@@ -349,7 +349,7 @@ def test_a_listed_image_that_is_in_the_records_twice(generate, five, tmp_path):
 # --- Folders in use and failing runs ---------------------------------------
 
 
-def test_older_files_are_replaced_only_if_asked(generate, five, tmp_path):
+def test_older_files_are_replaced_only_with_overwrite(generate, five, tmp_path):
   out = tmp_path / 'out'
   generate('--eval_split=train')
   before = files(out)
@@ -375,7 +375,7 @@ def test_equal_inputs_give_equal_bytes(generate, tmp_path):
   assert len(written[0]) == 11 and written[0] == written[1]
 
 
-def test_the_copy_of_the_manifest_is_tried_before_the_work(
+def test_manifest_is_checked_before_the_work(
     generate, tmp_path):
   generate()
   before = files(tmp_path)
@@ -387,7 +387,7 @@ def test_the_copy_of_the_manifest_is_tried_before_the_work(
 
 
 @pytest.mark.parametrize('name', ['images/photo.png', 'annotations/img_0.jpg'])
-def test_files_of_others_are_never_removed(generate, tmp_path, name):
+def test_foreign_files_are_never_removed(generate, tmp_path, name):
   out = tmp_path / 'out'
   generate()
   (out / name).write_bytes(b'')
@@ -401,7 +401,7 @@ def test_files_of_others_are_never_removed(generate, tmp_path, name):
   assert files(out) == before
 
 
-def test_disk_full(generate, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_a_marker(generate, tmp_path, monkeypatch):
   out = tmp_path / 'out'
   replace = os.replace
 
@@ -428,7 +428,7 @@ def test_disk_full(generate, tmp_path, monkeypatch):
   assert len(png_folder.image_paths(str(out), 'test_dir')) == 5
 
 
-def test_an_image_that_exceeds_the_crop(generate, tmp_path):
+def test_an_image_larger_than_the_crop_is_refused(generate, tmp_path):
   with pytest.raises(InputError) as caught:
     generate('--eval_crop_size=2,4')
   assert str(caught.value) == (
@@ -437,7 +437,7 @@ def test_an_image_that_exceeds_the_crop(generate, tmp_path):
   assert files(tmp_path / 'out') == []
 
 
-def test_an_image_of_the_list_that_exceeds_the_crop(generate, five, tmp_path):
+def test_a_large_listed_image_is_refused(generate, five, tmp_path):
   (tmp_path / 'list.txt').write_text('image_1.png\nimage_2.png\n')
   with pytest.raises(InputError, match='^/data/ade/image_2.png is 3x4 but'):
     generate('--image_list={}'.format(tmp_path / 'list.txt'),
@@ -464,12 +464,12 @@ def test_refusals_of_the_script(five, tmp_path):
 # --- Layout of the MLPerf Mobile app ---------------------------------------
 
 
-def test_the_app_pairs_images_with_their_own_labels(tmp_path, generate):
-  """As its C++ does: sorted paths; then the sum of 31 IoUs, by 31."""
+def test_layout_of_the_app_gives_the_score_of_the_app(tmp_path, generate):
+  """The app sorts the paths, sums 31 IoUs and divides by 31."""
   count = 12
   random = np.random.RandomState(0)
   label = random.randint(1, 5, size=[count, 3, 4]).astype(np.uint8)
-  # A model that reads off the image what is labelled, but for some pixels.
+  # This model reads the labels off the image, except for some pixels.
   wrong = random.rand(count, 3, 4) < 0.2
   image = np.where(wrong, 1, label).astype(np.uint8)
   records.write_shards(
@@ -490,7 +490,7 @@ def test_the_app_pairs_images_with_their_own_labels(tmp_path, generate):
   for number, (name, truth) in enumerate(zip(images, truths)):
     assert manifest['images'][number]['name'] == name.name
     labelled = pixels(truth)
-    # The padding is no class.
+    # Padding has no class.
     predicted = pixels(name)[..., 0][labelled > 0]
     labelled = labelled[labelled > 0]
     for index in range(1, 32):
@@ -508,7 +508,7 @@ def test_the_app_pairs_images_with_their_own_labels(tmp_path, generate):
   assert 0 < app == pytest.approx(metrics.scores(matrix).miou_mlperf_app)
 
 
-def test_the_layout_of_the_app_can_be_replaced_by_the_other(tmp_path, generate):
+def test_overwrite_replaces_the_layout_of_the_app(tmp_path, generate):
   generate('--layout=mlperf_app')
   assert values_of_app(tmp_path / 'out') == [3, 1, 5, 2, 4]
   generate('--overwrite')

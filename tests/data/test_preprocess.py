@@ -1,4 +1,4 @@
-"""Preprocessing: sizes, values and randomness, alone and inside tf.data."""
+"""Tests preprocessing, alone and inside tf.data."""
 import os
 
 import numpy as np
@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def evaluate(build):
-  """Returns what build()'s tensors evaluate to, in a graph of its own."""
+  """Evaluates build()'s tensors in a new graph."""
   with tf.Graph().as_default(), tf.Session() as session:
     return session.run(build())
 
 
 def evaluate_in_dataset(function, *arrays):
-  """Returns function(*arrays) as computed inside Dataset.map."""
+  """Evaluates function(*arrays) inside Dataset.map."""
   with tf.Graph().as_default(), tf.Session() as session:
     dataset = tf.data.Dataset.from_tensors(arrays).map(function)
     iterator = tf.data.make_initializable_iterator(dataset)
@@ -37,7 +37,7 @@ def options_of(crop_size, *, min_scale_factor=1.0, max_scale_factor=1.0,
 
 
 def image_of(values):
-  """Three equal channels from rows of numbers, float32 [h, w, 3]."""
+  """Returns float32 [h, w, 3] with equal channels from rows of numbers."""
   return np.repeat(np.array(values, np.float32)[:, :, None], 3, axis=2)
 
 
@@ -50,7 +50,7 @@ def label_of(values):
 
 @pytest.mark.parametrize('inside_dataset', [False, True])
 @pytest.mark.parametrize('case', range(8))
-def test_for_evaluation_agrees_with_the_reference(
+def test_for_evaluation_matches_the_reference(
     reference_dir, case, inside_dataset):
   golden = np.load(os.path.join(reference_dir, 'golden', 'preprocess.npz'))
   golden = {key: golden['case{}_{}'.format(case, key)] for key in (
@@ -73,7 +73,7 @@ def test_for_evaluation_agrees_with_the_reference(
   assert image.dtype == np.float32 and label.dtype == np.int32
   np.testing.assert_allclose(image[::8, ::8], golden['image_stride8'],
                              rtol=5e-5, atol=1e-4)
-  # The golden mean was summed up in float32, which costs it three digits.
+  # The golden mean was summed in float32, which loses three digits.
   np.testing.assert_allclose(image.mean(axis=(0, 1)), golden['image_mean'],
                              rtol=5e-5)
   np.testing.assert_array_equal(label[:, :, 0], golden['label'])
@@ -84,7 +84,7 @@ def test_for_evaluation_agrees_with_the_reference(
 
 # --- Sizes -----------------------------------------------------------------
 
-# Size, then min, max and factor, then resized size; sizes are height, width.
+# Size; minimum, maximum and factor; resized size. Sizes are height, width.
 SIZES = [
     ((75, 100), (512, 512, 16), (385, 497)),
     ((60, 125), (512, 512, 16), (241, 497)),
@@ -93,7 +93,7 @@ SIZES = [
     ((150, 113), (512, 512, 1), (512, 385)),
     ((512, 683), (512, 512, None), (383, 512)),
     ((512, 512), (512, 512, 16), (497, 497)),
-    # The shorter side rules as long as the longer one stays within its limit.
+    # The shorter side counts as long as the longer one is within its limit.
     ((100, 150), (50, 75, None), (50, 75)),
     ((100, 150), (50, 74, None), (49, 74)),
     ((100, 300), (50, None, None), (50, 150)),
@@ -101,7 +101,7 @@ SIZES = [
     ((30, 40), (None, None, 16), (30, 40)),
     # 41 * (512 / 41) is just below 512 in float32, and 512 in float64.
     ((41, 41), (512, None, None), (511, 511)),
-    # A side never vanishes.
+    # A side has at least one pixel.
     ((1, 1000), (10, 10, None), (1, 10)),
 ]
 
@@ -121,7 +121,7 @@ def test_resized_size(size, limits, expected):
 
 @pytest.mark.parametrize('limits', [
     (512, 512, 16), (512, 512, 1), (300, 700, None), (257, None, 8)])
-def test_both_forms_of_resized_size_agree(limits):
+def test_resized_size_in_python_and_in_the_graph_agree(limits):
   options = range_options(*limits)
   sizes = np.random.RandomState(1).randint(1, 3000, [3000, 2])
 
@@ -135,7 +135,7 @@ def test_both_forms_of_resized_size_agree(limits):
   np.testing.assert_array_equal(evaluate(in_graph), expected)
 
 
-def test_resizing_keeps_corners():
+def test_resizing_aligns_corners():
   options = options_of((3, 3), min_resize_value=3, max_resize_value=3)
   image, label = evaluate(lambda: preprocess.resize_to_range(
       image_of([[0, 2], [4, 6]]), label_of([[1, 2], [3, 4]]), options))
@@ -158,7 +158,7 @@ def test_classes_that_are_not_kept_become_other():
 
 
 @pytest.mark.parametrize('size', [(5, 7), (12, 9), (40, 61)])
-def test_resizing_bytes_gives_what_resizing_floats_does(size):
+def test_resizing_bytes_equals_resizing_floats(size):
   random = np.random.RandomState(1)
   image = random.randint(0, 256, size + (3,), np.uint8)
   label = random.randint(0, 256, size + (1,), np.uint8)
@@ -185,8 +185,8 @@ def test_padding_is_at_the_bottom_and_on_the_right():
       [5, 6, 0, 0], [7, 8, 0, 0], [0] * 4]))
 
 
-def test_padding_rounds_as_the_reference_does():
-  """Padding takes mid-grey off and adds it again, which costs a last bit."""
+def test_padding_rounds_like_the_reference():
+  """Padding subtracts mid-grey and adds it again, which changes a last bit."""
   image = np.random.RandomState(0).uniform(0, 1, [4, 5, 3]).astype(np.float32)
   padded, _ = evaluate_in_dataset(
       lambda image, label: preprocess.pad_to_crop(
@@ -250,8 +250,8 @@ def test_gray_image_is_refused():
     (0.3, 0.25, (10, 20)),  # x 1
     (0.99, 0.25, (20, 40)),  # x 2
     (0.5, 0.0, (12, 25)),  # x 1.25, the middle of the range
-    (0.99, 3.0, (5, 10)),  # a step beyond the range leaves the least factor
-    (0.99, 0.7, (20, 40)),  # both ends are factors whatever the step
+    (0.99, 3.0, (5, 10)),  # a step beyond the range leaves only the minimum
+    (0.99, 0.7, (20, 40)),  # both ends are factors for any step
 ])
 def test_random_scale(draw, step, expected):
   options = options_of((8, 8), min_scale_factor=0.5, max_scale_factor=2.0,
@@ -322,7 +322,7 @@ def train_many(options, image, label, *, seed, count):
   return evaluate(build)
 
 
-def test_training_moves_image_and_label_alike():
+def test_training_transforms_image_and_label_equally():
   values = np.arange(1, 31).reshape([5, 6])
   images, labels = train_many(
       options_of((4, 4)), image_of(values), label_of(values), seed=3, count=300)
@@ -379,7 +379,7 @@ def test_equal_seeds_give_equal_results():
   assert not np.array_equal(first[0][0], first[0][1])
 
 
-def test_training_is_the_same_inside_a_dataset():
+def test_training_gives_the_same_inside_a_dataset():
   values = np.random.RandomState(0).randint(0, 32, [20, 20])
   options = options_of((8, 8), min_scale_factor=0.5, max_scale_factor=2.0,
                        scale_factor_step_size=0.25)
@@ -388,6 +388,6 @@ def test_training_is_the_same_inside_a_dataset():
   inside = evaluate_in_dataset(
       lambda image, label: preprocess.for_training(
           image, label, options, (5, 9)), *arrays)
-  # Of constants, TensorFlow simplifies the rounding of padding away.
+  # TensorFlow simplifies this rounding away for constants.
   np.testing.assert_allclose(inside[0], alone[0], rtol=1e-6)
   np.testing.assert_array_equal(inside[1], alone[1])

@@ -1,4 +1,4 @@
-"""Splits that are published while processes are killed and disks fill up."""
+"""Tests publishing of splits with kills and full disks."""
 import functools
 import os
 import resource
@@ -17,21 +17,21 @@ from deeplab.storage import locks
 
 
 def example(number):
-  """A record that is never decoded."""
+  """Returns a record that is never decoded."""
   return records.make_example(
       image_bytes=b'image', label_bytes=b'label', image_format='jpeg',
       label_format='png', filename=str(number), height=1, width=1)
 
 
 def contents(folder, number):
-  """Two splits of which each record says the number."""
+  """Returns two splits whose records all contain the number."""
   return [records.Content(str(folder), split, [
       [example(number)], [example(number), example(number)]])
           for split in constants.SPLITS]
 
 
 def names_in(folder, split):
-  """The file names that a reader sees; 'refused' where it refuses."""
+  """Returns the file names that a reader sees, or 'refused'."""
   try:
     found = splits.open_split(DatasetOptions(str(folder), split))
   except InputError as error:
@@ -45,9 +45,9 @@ def names_in(folder, split):
 
 
 def killed_at(monkeypatch, number, function):
-  """Whether a process that calls a function gets to its change `number`.
+  """Kills a forked process at its change `number`, without any cleanup.
 
-  It ends as one that is killed: nothing is cleaned up.
+  Returns whether the process made so many changes.
   """
   child = os.fork()
   if child:
@@ -97,9 +97,9 @@ def older_set_of_three(folder):
 @pytest.mark.parametrize('prepare', [
     nothing_there, older_set, older_set_without_description,
     older_set_of_three])
-def test_killed_at_any_change_readers_see_one_set_or_refuse(
+def test_after_a_kill_readers_see_one_set_or_refuse(
     tmp_path, monkeypatch, prepare):
-  # It would be most of the time; no machine loses its power here.
+  # Syncing would take most of the time.
   monkeypatch.setattr(files, '_sync', lambda paths: None)
   new, old = {'2'}, {'1'}
   expected = tmp_path / 'expected'
@@ -113,14 +113,14 @@ def test_killed_at_any_change_readers_see_one_set_or_refuse(
     killed = killed_at(monkeypatch, number, functools.partial(
         records.write_splits, contents(folder, 2)))
     seen.append(tuple(names_in(folder, split) for split in constants.SPLITS))
-    # A second run puts it right, and leaves nothing behind.
+    # A second run completes the set, and leaves nothing else.
     records.write_splits(contents(folder, 2))
     assert folder_content(folder) == folder_content(expected)
     shutil.rmtree(str(folder))
     if not killed:
       break
   before = 'refused' if prepare is nothing_there else old
-  # Not one of the old and one of the new, as long as both can be read.
+  # Never one old and one new split if both can be read.
   for train, val in seen:
     assert 'refused' in (train, val) or train == val
     for one in (train, val):
@@ -140,7 +140,7 @@ def folder_content(folder):
 @pytest.mark.parametrize('name', [
     'train-00001-of-00002.tfrecord', 'val-00000-of-00002.tfrecord',
     'val.json'])
-def test_a_rename_that_fails_leaves_the_set_marked(tmp_path, monkeypatch, name):
+def test_a_failed_rename_leaves_the_set_marked(tmp_path, monkeypatch, name):
   older_set(tmp_path)
   replace = os.replace
 
@@ -157,7 +157,7 @@ def test_a_rename_that_fails_leaves_the_set_marked(tmp_path, monkeypatch, name):
   assert names_in(tmp_path, 'val') == names_in(tmp_path, 'train') == 'refused'
 
 
-def test_a_marker_that_cannot_be_written_leaves_the_older_set(
+def test_without_a_marker_the_older_set_is_kept(
     tmp_path, monkeypatch):
   older_set(tmp_path)
   before = folder_content(tmp_path)
@@ -182,8 +182,8 @@ def test_two_runs_cannot_publish_in_one_folder_at_once(tmp_path):
   assert not os.listdir(str(tmp_path))
 
 
-def test_a_file_that_may_not_grow_leaves_the_older_set(tmp_path, monkeypatch):
-  """What TensorFlow says of its writes; a full disk is another number."""
+def test_a_failed_write_keeps_the_older_set(tmp_path, monkeypatch):
+  """TensorFlow reports this error; a full disk has another number."""
   older_set(tmp_path)
   before = folder_content(tmp_path)
   large = contents(tmp_path, 2)
@@ -201,7 +201,7 @@ def test_a_file_that_may_not_grow_leaves_the_older_set(tmp_path, monkeypatch):
   assert folder_content(tmp_path) == before
 
 
-def test_a_shard_that_lacks_bytes_is_noticed(tmp_path, monkeypatch):
+def test_a_shard_with_missing_bytes_is_noticed(tmp_path, monkeypatch):
   class Losing(tf.io.TFRecordWriter):
     def close(self):
       super().close()

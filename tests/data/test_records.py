@@ -1,4 +1,4 @@
-"""Tests of deeplab/data/records.py."""
+"""Tests writing and finding records."""
 import hashlib
 import io
 import json
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 
 
 def encode(size, image_format, mode):
-  """Returns a random image of (width, height) as file bytes."""
+  """Returns a random image of (width, height) as the content of a file."""
   pixels = np.random.RandomState(sum(size)).randint(
       0, 32, (size[1], size[0], 3), np.uint8)
   out = io.BytesIO()
@@ -70,20 +70,20 @@ def test_example_has_the_keys_that_readers_expect():
 
 
 def parse(serialized):
-  """Parses through tf.data, as the readers do."""
+  """Parses inside tf.data, as readers do."""
   with tf.Graph().as_default(), tf.Session() as session:
     data = tf.data.Dataset.from_tensors(serialized).map(records.parse_example)
     return session.run(tf.data.make_one_shot_iterator(data).get_next())
 
 
-def test_parse_example_undoes_make_example():
+def test_parse_example_inverts_make_example():
   assert parse(example(7, image_bytes=b'a\0', label_bytes=b'\0')
                .SerializeToString()) == {
                    'image_encoded': b'a\0', 'label_encoded': b'\0',
                    'filename': b'ADE_val_00000007.jpg'}
 
 
-def test_parse_example_does_without_what_only_informs():
+def test_parse_example_needs_only_image_and_label():
   bare = example(image_bytes=b'a', label_bytes=b'b')
   for key in list(bare.features.feature):
     if not key.endswith('encoded'):
@@ -108,7 +108,7 @@ def test_write_shards_replaces_the_older_set_of_its_split(tmp_path):
       ['val-notes.txt', 'val.json'])
 
 
-def test_write_shards_makes_the_same_bytes_again(tmp_path):
+def test_write_shards_gives_the_same_bytes_again(tmp_path):
   shards = []
   for _ in range(2):
     path = records.write_shards(
@@ -124,7 +124,7 @@ def test_write_shards_makes_the_same_bytes_again(tmp_path):
      'disk full writing val-00001-of'),
     (OSError(5, 'Input/output error'), 'Input/output error'),
 ])
-def test_write_shards_leaves_nothing_of_a_failure(tmp_path, error, message):
+def test_write_shards_cleans_up_after_a_failure(tmp_path, error, message):
   def failing():
     yield example(1)
     raise error
@@ -141,7 +141,7 @@ def test_write_shards_leaves_nothing_of_a_failure(tmp_path, error, message):
 # --- Finding ---------------------------------------------------------------
 
 
-def test_find_shards_sorts_and_passes_other_files_over(tmp_path):
+def test_find_shards_sorts_and_ignores_other_files(tmp_path):
   names = shard_names('val', 3)
   touch(tmp_path, *reversed(names))
   touch(tmp_path, 'val-notes.txt', 'train-00000-of-00004.tfrecord',
@@ -150,13 +150,13 @@ def test_find_shards_sorts_and_passes_other_files_over(tmp_path):
       str(tmp_path / name) for name in names]
 
 
-def test_find_shards_takes_names_without_extension(tmp_path):
+def test_find_shards_accepts_names_without_extension(tmp_path):
   touch(tmp_path, 'val-00000-of-00001')
   assert records.find_shards(str(tmp_path), 'val') == [
       str(tmp_path / 'val-00000-of-00001')]
 
 
-def test_find_shards_takes_empty_shards_beside_full_ones(tmp_path):
+def test_find_shards_accepts_some_empty_shards(tmp_path):
   touch(tmp_path, *shard_names('val', 2)[1:])
   touch(tmp_path, *shard_names('val', 2)[:1], content=b'')
   assert len(records.find_shards(str(tmp_path), 'val')) == 2
@@ -175,7 +175,7 @@ def test_find_shards_takes_empty_shards_beside_full_ones(tmp_path):
      'val-00007-of-00004.tfrecord of no set'),
     (['val-00000-of-00000.tfrecord'], 'val-00000-of-00000.tfrecord of no set'),
 ])
-def test_find_shards_refuses(tmp_path, names, message):
+def test_find_shards_refuses_incomplete_sets(tmp_path, names, message):
   touch(tmp_path, *names)
   with pytest.raises(InputError, match=message):
     records.find_shards(str(tmp_path), 'val')
@@ -190,7 +190,7 @@ def test_find_shards_refuses_shards_without_records(tmp_path):
 @pytest.mark.parametrize('make', [
     lambda path: path.mkdir(), lambda path: os.mkfifo(str(path)),
     lambda path: path.symlink_to('nowhere')], ids=['folder', 'pipe', 'link'])
-def test_find_shards_refuses_what_is_no_file(tmp_path, make):
+def test_find_shards_refuses_names_that_are_not_files(tmp_path, make):
   touch(tmp_path, *shard_names('val', 2)[:1])
   make(tmp_path / shard_names('val', 2)[1])
   with pytest.raises(InputError, match='val-00001-of-00002.tfrecord: expected a'
@@ -212,7 +212,7 @@ def build_val(folder):
       shards=[[example(0), example(1)], [], [example(2)]])
 
 
-def test_description_says_what_the_shards_are(tmp_path):
+def test_a_description_lists_the_shards(tmp_path):
   paths = build_val(tmp_path)
   content = json.loads((tmp_path / 'val.json').read_text())
   assert (content['split'], content['pairs']) == ('val', 3)
@@ -225,7 +225,7 @@ def test_description_says_what_the_shards_are(tmp_path):
         'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()}
 
 
-def test_shards_beside_those_described_are_refused_by_name(tmp_path):
+def test_shards_outside_the_description_are_named(tmp_path):
   build_val(tmp_path)
   touch(tmp_path, 'val-00007-of-00003.tfrecord', 'val-00000-of-00009')
   with pytest.raises(InputError, match='val-00000-of-00009, val-00007-of-00003.'
@@ -233,7 +233,7 @@ def test_shards_beside_those_described_are_refused_by_name(tmp_path):
     records.find_shards(str(tmp_path), 'val')
 
 
-def test_a_described_shard_that_is_missing(tmp_path):
+def test_a_missing_shard_of_the_description_is_named(tmp_path):
   os.remove(build_val(tmp_path)[1])
   with pytest.raises(InputError, match='val-00001-of-00003.tfrecord missing'):
     records.find_shards(str(tmp_path), 'val')

@@ -1,4 +1,4 @@
-"""Which records are read: those refused, and those left out, by name."""
+"""Tests which records are read, refused and left out."""
 import logging
 import os
 import re
@@ -17,7 +17,7 @@ from tests import record_sets
 
 
 def everywhere(test):
-  """Marks what TensorFlow's version may decide."""
+  """Runs a test on all TensorFlow versions, whose results may differ."""
   for mark in (pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern):
     test = mark(test)
   return test
@@ -38,7 +38,7 @@ def refusal(folder, **options):
 
 
 def numbers(folder, **options):
-  """The numbers of the images to read, counted by record_sets.example."""
+  """Returns the numbers of the images to read; see record_sets.example."""
   batches = dataset.batches(
       DatasetOptions(str(folder), 'val', **options),
       PreprocessOptions(crop_size=(6, 8)))
@@ -95,7 +95,7 @@ def entry(key, feature):
 
 
 def with_features(**features):
-  """Serialized example whose features of some keys are other bytes."""
+  """Returns a serialized example with some features replaced by bytes."""
   example = tf.train.Example.FromString(record_sets.example())
   content = b''
   for key, feature in sorted(example.features.feature.items()):
@@ -111,7 +111,7 @@ FORMS = [
     (b'\xff\xff\xff', 'is not a tf.Example'),
     (bytes(range(128, 256)) * 9, 'is not a tf.Example'),
     (record_sets.example()[:-1], 'is not a tf.Example'),
-    # Unlike protobuf, TensorFlow takes no entry whose value comes first.
+    # TensorFlow, unlike protobuf, refuses an entry with the value first.
     (field(10, field(10, field(18, b'') + field(10, b'a'))),
      '(no name): image/encoded holds 0 values'),
     (b'', '(no name): image/encoded holds 0 values of bytes, expected 1'),
@@ -124,8 +124,8 @@ FORMS = [
 
 
 @everywhere
-def test_records_of_another_form_are_named_or_left_out(tmp_path, caplog):
-  """On TensorFlow 1.15, bytes that are no example may end the process."""
+def test_malformed_examples_are_named_or_left_out(tmp_path, caplog):
+  """TensorFlow 1.15 may crash on bytes that are not an example."""
   path = write(tmp_path, record_sets.example(0), *[
       data for data, _ in FORMS] + [record_sets.example(1)])
   with pytest.raises(InputError) as caught:
@@ -139,7 +139,7 @@ def test_records_of_another_form_are_named_or_left_out(tmp_path, caplog):
 # --- Counts and checksums --------------------------------------------------
 
 
-def test_a_sound_set_is_read_whole(described, tmp_path):
+def test_a_valid_set_is_read_completely(described, tmp_path):
   for options in ({}, {'verify_records': True}, {'on_bad_record': 'skip'}):
     split = open_val(tmp_path, **options)
     assert (split.num_records, split.skipped) == (6, 0)
@@ -170,8 +170,8 @@ def test_a_shard_of_another_build_is_named(described, tmp_path):
         tmp_path, **options)
 
 
-def test_verified_shards_have_their_checksums(described, tmp_path):
-  """Of the same size, and sound: only its checksum tells."""
+def test_verify_records_compares_checksums(described, tmp_path):
+  """The shard has the same size and is valid, so only its checksum differs."""
   os.replace(described[0], str(tmp_path / 'x'))
   record_sets.write(described[0], map(record_sets.example, [2, 1, 0]))
   assert os.path.getsize(described[0]) == os.path.getsize(str(tmp_path / 'x'))
@@ -182,7 +182,7 @@ def test_verified_shards_have_their_checksums(described, tmp_path):
         'again'.format(described[0]))
 
 
-def test_sets_of_other_builders_are_read_with_a_word(tmp_path, caplog):
+def test_sets_without_a_description_are_read_and_logged(tmp_path, caplog):
   write(tmp_path, *map(record_sets.example, range(3)))
   with caplog.at_level(logging.INFO):
     assert numbers(tmp_path, verify_records=True) == [0, 1, 2]
@@ -223,13 +223,13 @@ DAMAGES = [(damage_data, 'record 1 fails its CRC'), (damage_length, LENGTH),
 @pytest.mark.slow
 @everywhere
 @pytest.mark.parametrize('damage, words', DAMAGES)
-def test_what_is_damaged_is_named_or_left_out(
+def test_damaged_records_are_named_or_left_out(
     described, tmp_path, caplog, damage, words):
-  """TensorFlow reads nothing of a shard after damage."""
+  """TensorFlow reads no record of a shard after damage."""
   damage(described[0])
   message = '{}: {}'.format(described[0], words)
   assert refusal(tmp_path, verify_records=True).startswith(message)
-  if damage != damage_data:  # which is found once the record is read
+  if damage != damage_data:  # found only when the record is read
     assert refusal(tmp_path).startswith(message)
   with pytest.raises(InputError, match=re.escape(message)):
     numbers(tmp_path)
@@ -240,19 +240,19 @@ def test_what_is_damaged_is_named_or_left_out(
 
 
 @pytest.mark.parametrize('damage, words', DAMAGES)
-def test_what_is_damaged_without_a_description(
+def test_damaged_records_without_a_description(
     described, tmp_path, damage, words):
   os.remove(str(tmp_path / 'val.json'))
   damage(described[0])
   assert words in refusal(tmp_path, verify_records=True)
-  # How many there were after a length that is lost is not known.
+  # The number of records after a damaged length is unknown.
   assert open_val(tmp_path, on_bad_record='skip').skipped == (
       2 if damage == damage_data else 1)
   assert numbers(tmp_path, on_bad_record='skip') == [0, 3, 4, 5]
 
 
 @everywhere
-def test_pairs_are_checked_as_the_builder_checks_files(tmp_path, caplog):
+def test_records_are_checked_like_files_in_the_builder(tmp_path, caplog):
   bad = [({'label_bytes': content}, words)
          for content, words in record_sets.bad_labels().values()] + [
              ({'image_bytes': content}, words) for content, words in (
@@ -273,13 +273,13 @@ def test_pairs_are_checked_as_the_builder_checks_files(tmp_path, caplog):
   assert_left_out(caplog, path, [words for _, words in bad])
 
 
-def test_a_set_of_which_nothing_can_be_used(tmp_path):
+def test_a_set_without_any_good_record_is_refused(tmp_path):
   write(tmp_path, b'x', record_sets.example(0, label_bytes=b''))
   assert refusal(tmp_path, on_bad_record='skip') == (
       'dataset_dir={}: none of the records of val can be used'.format(tmp_path))
 
 
-def test_what_tensorflow_refuses_is_refused_where_pillow_takes_it(
+def test_images_that_only_tensorflow_refuses_are_refused(
     tmp_path, monkeypatch):
   write(tmp_path, record_sets.example(
       0, image_bytes=record_sets.picture()[:-9]))
@@ -291,11 +291,11 @@ def test_what_tensorflow_refuses_is_refused_where_pillow_takes_it(
 # --- Diagnosis -------------------------------------------------------------
 
 
-def test_diagnose_finds_nothing_wrong_with_sound_shards(described):
+def test_diagnose_returns_none_for_valid_shards(described):
   assert splits.diagnose(described) is None
 
 
-def test_diagnose_names_the_first_record_that_fails(described):
+def test_diagnose_names_the_first_bad_record(described):
   damage_data(described[2])
   assert str(splits.diagnose(described)) == (
       described[2] + ': record 1 fails its CRC' + REBUILD)
@@ -304,7 +304,7 @@ def test_diagnose_names_the_first_record_that_fails(described):
       described[0] + ': record 2 is cut short' + REBUILD)
 
 
-def test_diagnose_decodes(tmp_path):
+def test_diagnose_decodes_records(tmp_path):
   path = write(tmp_path, record_sets.example(), record_sets.example(
       5, label_bytes=b'GIF89a'))
   assert str(splits.diagnose([path])) == (
@@ -312,7 +312,7 @@ def test_diagnose_decodes(tmp_path):
       'neither JPEG nor PNG' + REBUILD)
 
 
-def test_the_state_tells_a_file_from_its_successor(tmp_path):
+def test_state_of_changes_if_a_file_is_replaced(tmp_path):
   path = write(tmp_path, record_sets.example())
   before = splits.state_of([path])
   assert splits.state_of([path]) == before

@@ -1,4 +1,4 @@
-"""Tests of deeplab/data/synthetic.py and its script."""
+"""Tests the synthetic data set and its script."""
 import os
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def listing(folder):
       for parent, _, names in os.walk(str(folder)) for name in names)
 
 
-def test_layout_is_that_of_ade20k(tmp_path):
+def test_layout_matches_ade20k(tmp_path):
   folder = paint(tmp_path, train_images=2)
   assert folder == str(tmp_path / 'ADEChallengeData2016')
   assert listing(folder) == [
@@ -59,7 +59,7 @@ def test_labels_of_named_classes():
       0, 1, 3, 13, 21, 23, 33, 37]
 
 
-def test_scenes_differ_in_shape_and_hold_every_kind_of_label():
+def test_scenes_have_different_shapes_and_all_labels():
   painted = scenes(40)
   shapes = {label.shape for _, label in painted}
   assert any(height > width for height, width in shapes)
@@ -71,8 +71,8 @@ def test_scenes_differ_in_shape_and_hold_every_kind_of_label():
   assert max(found) <= constants.LARGEST_LABEL_ON_DISK
 
 
-def test_classes_can_be_told_by_their_colour():
-  # The nearest mean colour names most pixels: what a network has to learn.
+def test_classes_differ_in_colour():
+  # Most pixels are nearest to the mean colour of their class.
   painted = scenes(16)
   pixels = np.concatenate([image.reshape(-1, 3) for image, _ in painted])
   labels = np.concatenate([label.ravel() for _, label in painted])
@@ -86,7 +86,7 @@ def test_classes_can_be_told_by_their_colour():
   assert (guesses == labels[kept]).mean() > 0.9
 
 
-def test_a_picture_depends_on_seed_and_number_only(tmp_path):
+def test_a_picture_depends_only_on_seed_and_number(tmp_path):
   few = paint(tmp_path / 'few', train_images=1)
   many = paint(tmp_path / 'many', train_images=3)
   other = paint(tmp_path / 'other', seed=1, train_images=1)
@@ -101,7 +101,7 @@ def test_a_picture_depends_on_seed_and_number_only(tmp_path):
       few, 'images/validation/ADE_val_00000001.jpg')
 
 
-def test_replaces_its_own_data_set_only(tmp_path):
+def test_replaces_only_its_own_data_set(tmp_path):
   for count in (3, 1):
     folder = paint(tmp_path, train_images=count)
   assert len(os.listdir(os.path.join(folder, 'images/training'))) == 1
@@ -132,7 +132,7 @@ def run(tmp_path, *arguments):
       timeout=120)
 
 
-def test_script_obeys_every_flag(tmp_path):
+def test_script_uses_every_flag(tmp_path):
   result = run(tmp_path, '--output_dir=out', '--train_images=2',
                '--val_images=1', '--size=80', '--seed=5')
   assert result.returncode == 0, result.stderr
@@ -165,7 +165,7 @@ def test_script_refuses_bad_input_in_one_line(tmp_path):
                            'a whole number from 64 to 8192\n')
 
 
-def test_files_of_others_stay_in_a_painted_data_set(tmp_path):
+def test_foreign_files_in_a_data_set_are_kept(tmp_path):
   folder = paint(tmp_path, train_images=2)
   for name in ('notes', 'images/training/mine.jpg'):
     with open(os.path.join(folder, name), 'w') as out:
