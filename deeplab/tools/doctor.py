@@ -5,7 +5,6 @@ scripts/setup.sh lists the environments. Needs only Python 3.6 and no package.
 import ctypes
 import glob
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -76,20 +75,9 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
     problems.append('{} of memory available: training wants {} or more'.format(
         _gib(available), _gib(_LEAST_MEMORY)))
   findings = {
-      'machine': {
-          'system': '{}, Python {}'.format(
-              platform.platform(), platform.python_version()),
-          'processor': hardware.processor(),
-          'cores': '{}, {} usable by this process'.format(
-              os.cpu_count(), hardware.usable_cores()),
-          'vectors': ', '.join(extensions) or 'not known',
-          'memory': _gib(hardware.memory_bytes()) + (
-              '' if available is None else ', {} available'.format(
-                  _gib(available))),
-          'GPU': '; '.join(', '.join(filter(None, gpu)) for gpu in gpus) or
-                 'none: {}'.format(no_gpu)},
+      'machine': hardware.describe(),
       'problems': problems, 'environments': environments,
-      'gpu': {found['name']: gpu_of(root, found, gpus)
+      'gpu': {found['name']: gpu_of(root, found, gpus, no_gpu or '')
               for found in environments},
       'data': data_set(data_dir),
       'published': download.state_of_published(published_dir),
@@ -125,14 +113,15 @@ def environments_of(
   return environments, None
 
 
-def gpu_of(root: str, found: Dict[str, Any],
-           gpus: List[hardware.Gpu]) -> Tuple[bool, str]:
+def gpu_of(root: str, found: Dict[str, Any], gpus: List[hardware.Gpu],
+           no_gpu: str = '') -> Tuple[bool, str]:
   """Checks whether an environment would use the first GPU.
 
   Args:
     root: the repository.
     found: the environment.
     gpus: from hardware.gpus.
+    no_gpu: why there is none.
 
   Returns:
     (whether it would, reason).
@@ -144,7 +133,7 @@ def gpu_of(root: str, found: Dict[str, Any],
   needs = 'CUDA {}, driver {} or newer'.format(
       cuda.version, '.'.join(map(str, cuda.driver)))
   if not gpus:
-    return False, 'no GPU; one needs ' + needs
+    return False, 'no GPU ({}); one needs {}'.format(no_gpu, needs)
   gpu = gpus[0]
   if _numbers(gpu.driver) < cuda.driver:
     return False, 'driver {} is too old; needs {}'.format(gpu.driver, needs)
@@ -292,8 +281,7 @@ def page(findings: Findings, root: str) -> str:
   verified = list(published.values()).count(_VERIFIED)
   sections = [
       ('machine', list(findings['machine'].items()) + [
-          ('disk', '{:.1f} GB free for {}'.format(
-              data['free_bytes'] / 1e9, data['folder']))]),
+          ('free disk', '{:.1f} GB'.format(data['free_bytes'] / 1e9))]),
       ('environments', [(found['name'], _environment_text(found))
                         for found in findings['environments']]),
       ('GPU, by environment', [

@@ -179,7 +179,7 @@ def test_what_keeps_the_suite_from_running_or_training(examine, monkeypatch):
 
 @pytest.mark.parametrize('name, gpus, library, words', [
     ('tf1', [H100], None, 'is built without CUDA'),
-    ('tf2', [], None, 'no GPU; one needs CUDA 10.1, driver 418.39 or newer'),
+    ('tf2', [], None, 'no GPU (); one needs CUDA 10.1, driver 418.39 or newer'),
     ('tf2', [H100], None,
      'has no kernels for NVIDIA H100 (compute capability 9.0)'),
     ('modern', [T4], None, 'driver 450.51.06 is too old; needs CUDA 12.5, '

@@ -284,7 +284,6 @@ def test_weights_are_equal_or_rounded_or_others(first, second, line):
   assert run.of_difference(found, 'x', 'y')[0] == line
   apart = (first.real - second.real).ravel()
   weights = found['layers']['a']['weights']
-  assert weights['largest'] == max(abs(apart))
   assert weights['relative'] == pytest.approx(
       np.linalg.norm(apart) / np.linalg.norm(first.real))
 
@@ -324,15 +323,11 @@ def test_biases_are_compared_with_the_largest_of_their_layer(
 
 def test_what_only_one_model_has_is_named():
   weights = in_float(np.ones([2, 2]))
-  one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
   found = difference_lib.between(
-      contents_of({'a': one, 'more': one}, a=weights, b=weights, c=weights),
-      contents_of({'a': one}, a=weights, b=in_float(np.ones([2, 3])),
-                  d=weights))
+      contents_of(a=weights, b=weights, c=weights),
+      contents_of(a=weights, b=in_float(np.ones([2, 3])), d=weights))
   assert found['verdict'] == difference_lib.OTHER
-  lines = run.of_difference(found, 'x', 'y')
-  assert lines[1] == 'not in both: b, c, d'
-  assert lines[-3:-1] == ['activations of one model only:', '  more']
+  assert run.of_difference(found, 'x', 'y')[1] == 'not in both: b, c, d'
 
 
 @pytest.mark.parametrize('dtype, scale, zero_point, differs', [

@@ -9,7 +9,6 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from deeplab import constants
 from deeplab.checkpoints import compatibility
 from deeplab.checkpoints import find
 from deeplab.checkpoints import read as read_lib
@@ -20,6 +19,7 @@ from deeplab.export import freeze
 from deeplab.models import frozen_graph
 from deeplab.models import interface
 from deeplab.models import open_model
+from deeplab.models import predictors
 from deeplab.models import tflite
 from deeplab.models import tflite_layers as layers_lib
 from deeplab.nets import structure
@@ -114,15 +114,9 @@ def _of_frozen_graph(model):
             for node in graph_def.node if node.op == 'Const'}
   options = compatibility.options_by_variables(
       {name: value.shape for name, value in values.items()}, model.path)
-  frozen_graph.check_nodes(
-      model.path, graph_def, input_node=constants.INPUT_NODE)
-  graph = frozen_graph.import_graph(model.path, graph_def)
-  shape = graph.get_tensor_by_name(constants.INPUT_NODE + ':0').shape
-  if shape.rank != 4:
-    raise InputError('{}: input is {}, expected [batch, height, width, 3]',
-                     model.path, shape)
-  options = _with_classes(
-      options._replace(crop_size=tuple(shape.as_list()[1:3])), model)
+  with predictors.open_frozen_graph(model.path) as predictor:
+    options = _with_classes(
+        options._replace(crop_size=predictor.input_size), model)
   return Contents(
       model, os.path.getsize(model.path), options,
       _of_values(values, options, model.path),

@@ -30,8 +30,7 @@ def between(first: contents_lib.Contents,
     _of_values. 'weights', 'differing', 'beyond_rounding', 'not_finite': their
     sums over all weights. 'steps': their maximum, or None. 'unmatched': layers
     in only one model, or with different shapes. 'activations': 'compared',
-    their number; 'differing', both Ranges, by name; 'unmatched', activations in
-    only one of two files of the same kind.
+    their number; 'differing', both Ranges, by name.
   """
   layers = {
       name: {field: _of_values(getattr(layer, field),
@@ -44,6 +43,9 @@ def between(first: contents_lib.Contents,
   unmatched = sorted(
       set(first.layers).union(second.layers).difference(layers))
   verdicts = {one['verdict'] for one in weights}
+  ranges = {name: (one, second.activations[name])
+            for name, one in first.activations.items()
+            if name in second.activations}
   return {
       'verdict': (OTHER if unmatched or OTHER in verdicts else
                   ROUNDED if ROUNDED in verdicts else EQUAL),
@@ -54,21 +56,11 @@ def between(first: contents_lib.Contents,
       'steps': max((one['steps'] for one in weights
                     if one['steps'] is not None), default=None),
       'unmatched': unmatched, 'layers': layers,
-      'activations': _of_activations(first, second)}
-
-
-def _of_activations(first, second):
-  of_first, of_second = first.activations, second.activations
-  # Checkpoints and graphs have no names for copied activations.
-  comparable = first.model.kind == second.model.kind and of_first and of_second
-  both = {name: (one, of_second[name]) for name, one in of_first.items()
-          if name in of_second}
-  return {
-      'compared': len(both),
-      'unmatched': sorted(set(of_first) ^ set(of_second)) if comparable else [],
-      'differing': {name: [one._asdict() for one in ranges]
-                    for name, ranges in both.items()
-                    if not _same_range(*ranges)}}
+      'activations': {
+          'compared': len(ranges),
+          'differing': {name: [one._asdict() for one in both]
+                        for name, both in ranges.items()
+                        if not _same_range(*both)}}}
 
 
 def _of_values(first, second):
@@ -82,18 +74,17 @@ def _of_values(first, second):
     Dict of 'verdict'; 'number' of values; 'differing', the number of values
     whose stored (for float, real) values differ; 'steps', the largest
     difference of stored values (None: not both are stored in 8 bits);
-    'largest', the largest difference of real values; 'relative', the Euclidean
-    norm of the differences, relative to the norm of the first model's values;
-    'beyond', the number of values that differ by more than rounding;
-    'not_finite', the number of values that are NaN or infinite in a model.
+    'relative', the Euclidean norm of the differences, relative to the norm of
+    the first model's values; 'beyond', the number of values that differ by more
+    than rounding; 'not_finite', the number of values that are NaN or infinite
+    in a model.
   """
   with np.errstate(invalid='ignore'):
     apart = np.abs(first.real - second.real)
     # The comparison is negated so that NaN counts as different.
     beyond = int(np.count_nonzero(
         ~(apart <= _rounding(first) + _rounding(second))))
-    norm, distance = (float(np.sqrt(np.sum(values ** 2)))
-                      for values in (first.real, apart))
+  norm, distance = np.linalg.norm(first.real), np.linalg.norm(apart)
   steps = None
   if first.stored is not None and second.stored is not None and (
       first.dtype == second.dtype):
@@ -103,21 +94,16 @@ def _of_values(first, second):
       'verdict': OTHER if beyond else ROUNDED if differing else EQUAL,
       'number': apart.size, 'differing': differing,
       'steps': None if steps is None else int(steps.max()),
-      'largest': contents_lib.finite(apart.max()),
       'relative': contents_lib.finite(
-          distance / norm if norm else float(distance > 0)),
+          distance / norm if norm else distance > 0),
       'beyond': beyond,
       'not_finite': int(np.count_nonzero(~np.isfinite(apart)))}
 
 
 def _rounding(values):
-  """Returns the largest rounding error, by channel."""
-  largest = np.abs(values.real)
-  if largest.ndim > 1:
-    largest = largest.reshape(-1, largest.shape[-1])
-  else:
-    largest = largest[:, np.newaxis]
-  tolerance = _FLOAT_TOLERANCE * largest.max(axis=0)
+  """Returns the largest rounding error: by channel for weights."""
+  axes = tuple(range(max(1, values.real.ndim - 1)))
+  tolerance = _FLOAT_TOLERANCE * np.abs(values.real).max(axis=axes)
   return tolerance if values.scales is None else (
       tolerance + 0.5 * values.scales)
 

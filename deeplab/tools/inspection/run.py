@@ -167,57 +167,46 @@ def of_difference(difference: Dict[str, Any], first: str, second: str
     lines.append('furthest apart, relative to all weights of the layer:')
     lines += _first(['  {:<60} {:.4f}'.format(name, relative)
                      for relative, name in apart])
-  return lines + _of_activations(difference['activations'], first, second)
-
-
-def _judgement(difference):
-  """Returns a line that says whether the weights are equal."""
-  steps, not_finite = difference['steps'], difference['not_finite']
-  if difference['verdict'] == difference_lib.EQUAL:
-    line = 'the same weights: all {weights:,} are equal'.format(**difference)
-  elif difference['verdict'] == difference_lib.ROUNDED:
-    line = ('the same weights but for rounding: {differing:,} of {weights:,} '
-            'differ').format(**difference)
-    if steps is not None:
-      line += ' as stored, by up to {} steps'.format(steps)
-    line += ', none by more than half a step of each'
-  else:
-    line = ('other weights: {differing:,} of {weights:,} differ, '
-            '{beyond_rounding:,} of them by more than rounding').format(
-                **difference)
-    if not_finite:
-      line += ', and {:,} are NaN or infinite'.format(not_finite)
-  biases = [name for name, layer in difference['layers'].items()
-            if layer['biases']['verdict'] == difference_lib.OTHER]
-  if biases:
-    line += '; but other biases in ' + some_of(biases)
-  if difference['activations']['differing'] or (
-      difference['activations']['unmatched']):
-    line += '; but other activations'
-  return line
-
-
-def _of_activations(found, first, second):
-  """Describes activations with different quantization."""
-  lines = []
-  if found['unmatched']:
-    lines = ['activations of one model only:'] + _first(
-        ['  ' + name for name in found['unmatched']])
-  changed = found['differing']
+  compared, changed = (difference['activations'][name]
+                       for name in ('compared', 'differing'))
   if changed:
     lines.append(
         '{} of {} activations differ in scale or zero point: {}, {}'.format(
-            len(changed), found['compared'], first, second))
+            len(changed), compared, first, second))
     lines += _first([
         '  {:<{}}  {}'.format(name, max(map(len, changed)), ', '.join(
             '{scale:.4g} (zero point {zero_point}, up to {high:.4g})'.format(
                 **to) for to in changed[name]))
         # The largest changes of a scale first.
         for name in sorted(changed, key=lambda name: _ratio(*changed[name]))])
-  elif found['compared']:
+  elif compared:
     lines.append('the same scale and zero point: all {} activations'.format(
-        found['compared']))
+        compared))
   return lines
+
+
+def _judgement(difference):
+  """Returns a line that says whether the weights are equal."""
+  steps, not_finite = difference['steps'], difference['not_finite']
+  line = {
+      difference_lib.EQUAL: 'the same weights: all {weights:,} are equal',
+      difference_lib.ROUNDED:
+          'the same weights but for rounding: {differing:,} of {weights:,} '
+          'differ' + ('' if steps is None else
+                      ' as stored, by up to {steps} steps') +
+          ', none by more than half a step of each',
+      difference_lib.OTHER:
+          'other weights: {differing:,} of {weights:,} differ, '
+          '{beyond_rounding:,} of them by more than rounding' + (
+              ', and {not_finite:,} are NaN or infinite' if not_finite else '')
+  }[difference['verdict']].format(**difference)
+  biases = [name for name, layer in difference['layers'].items()
+            if layer['biases']['verdict'] == difference_lib.OTHER]
+  if biases:
+    line += '; but other biases in ' + some_of(biases)
+  if difference['activations']['differing']:
+    line += '; but other activations'
+  return line
 
 
 def _ratio(first, second):
