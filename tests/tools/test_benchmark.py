@@ -27,7 +27,8 @@ _HERE = 'tf1=' + sys.executable
 
 
 def _result(group, environment, name, seconds, peak_bytes=2 ** 20):
-  return driver.Result(group, name, environment, seconds, peak_bytes)
+  return cases.Case(group, name, environment, '', {}, tuple(seconds),
+                    peak_bytes)
 
 
 # --- The table -------------------------------------------------------------
@@ -92,9 +93,9 @@ def test_cases_take_turns_and_one_that_fails_leaves_the_others_alone():
                 for name in ('one', 'two')], work, rounds=3)
   one, two = (('tf1', 'a.b', name) for name in ('one', 'two'))
   assert asked == [one, two, one, two, two]
-  assert (found[0].seconds, found[0].error) == ([], 'broken')
-  assert found[1] == driver.Result(
-      'group', 'two', 'tf1', [2.0] * 3, 5, 'by hand')
+  assert (found[0].seconds, found[0].error) == ((), 'broken')
+  assert found[1] == cases.Case(
+      'group', 'two', 'tf1', 'a.b', {'name': 'two'}, (2.0,) * 3, 5, 'by hand')
 
 
 def test_groups_without_their_files_are_left_out(caplog):

@@ -1,4 +1,5 @@
 """Benchmark cases, the files they need, and the goals."""
+import statistics
 import time
 from typing import (
   Any,
@@ -7,6 +8,7 @@ from typing import (
   Dict,
   List,
   NamedTuple,
+  Optional,
   Sequence,
   Tuple,
 )
@@ -33,9 +35,8 @@ class Sizes(NamedTuple):
   # Pictures to build and preprocess: enough to make a script's start
   # negligible.
   pictures: int = 192
-  # Pictures to evaluate.
+  # Pictures to evaluate, and to calibrate on.
   evaluated: int = 32
-  # Pictures to calibrate on.
   calibration: int = 4
   # Images of two runs that compare memory.
   few: int = 40
@@ -49,17 +50,29 @@ QUICK = Sizes(side=65, picture_side=96, batch=4, pictures=6, evaluated=4,
 
 
 class Case(NamedTuple):
-  """A measurement in one environment."""
+  """A measurement in one environment, and its results."""
   group: str
   name: str
   environment: str
   work: str
   settings: Dict[str, Any]
+  # For each item, by round; empty if the case failed.
+  seconds: Tuple[float, ...] = ()
+  # Maximum of all rounds.
+  peak_bytes: int = 0
+  detail: str = ''
+  # Why there is no result, or None.
+  error: Optional[str] = None
 
   @property
   def key(self) -> str:
     """Returns the name of the case."""
     return '{}/{}/{}'.format(self.group, self.environment, self.name)
+
+  @property
+  def median(self) -> Optional[float]:
+    """Median of the rounds in seconds for each item; None: failed."""
+    return statistics.median(self.seconds) if self.seconds else None
 
 
 class Group(NamedTuple):
@@ -82,7 +95,7 @@ class Goal(NamedTuple):
   # 'at least': speed-up; 'under': share of the other case.
   sense: str
   bound: float
-  # Field of driver.Result.
+  # Field of Case.
   quantity: str = 'seconds'
 
 

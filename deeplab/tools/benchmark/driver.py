@@ -6,9 +6,8 @@ has its own peak memory.
 import json
 import logging
 import os
-import statistics
 import subprocess
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, List, Sequence, Set
 
 from deeplab.errors import InputError
 from deeplab.errors import option
@@ -21,25 +20,6 @@ _WORKER = os.path.join(os.path.dirname(os.path.realpath(__file__)), 'worker.py')
 
 class WorkError(Exception):
   """A worker failed; the message is its last printed line."""
-
-
-class Result(NamedTuple):
-  """The measurements of a cases.Case."""
-  group: str
-  name: str
-  environment: str
-  # For each item, by round; empty if the case failed.
-  seconds: List[float]
-  # Maximum of all rounds.
-  peak_bytes: int = 0
-  detail: str = ''
-  # Why there is no result, or None.
-  error: Optional[str] = None
-
-  @property
-  def median(self) -> Optional[float]:
-    """Median of the rounds in seconds for each item; None: failed."""
-    return statistics.median(self.seconds) if self.seconds else None
 
 
 class Machine:
@@ -90,9 +70,9 @@ class Machine:
 
 
 def run(machine: Machine, groups: Sequence[cases_lib.Group],
-        environments: Sequence[str], rounds: int) -> List[Result]:
+        environments: Sequence[str], rounds: int) -> List[cases_lib.Case]:
   """Measures the cases of each group in turn, round by round."""
-  results: List[Result] = []
+  measured: List[cases_lib.Case] = []
   made: Set[str] = set()
   for group in groups:
     cases = cases_lib.cases_of(group, environments)
@@ -103,9 +83,12 @@ def run(machine: Machine, groups: Sequence[cases_lib.Group],
           made.add(name)
     except WorkError as error:
       _LOG.warning('%s: left out: %s', group.name, error)
-    else:
-      results += _measure(machine, cases, rounds)
-  return results
+      continue
+    for number in range(rounds):
+      cases = [case if case.error else _measured(machine, case, number)
+               for case in cases]
+    measured += cases
+  return measured
 
 
 def _make_file(machine, name, environments):
@@ -119,27 +102,17 @@ def _make_file(machine, name, environments):
   _LOG.info('%s: made in %s', name, able[0])
 
 
-def _measure(machine, cases, rounds):
-  """Measures cases in turn; returns their Results."""
-  results = [Result(*case[:3], seconds=[]) for case in cases]
-  for number in range(rounds):
-    for place, case in enumerate(cases):
-      result = results[place]
-      if result.error:
-        continue
-      try:
-        answer = machine.work(case.environment, case.work, case.settings)
-      except WorkError as error:
-        _LOG.warning('%s: failed: %s', case.key, error)
-        results[place] = result._replace(seconds=[], error=str(error))
-        continue
-      _LOG.info('%s, round %d: %.4g s', case.key, number + 1,
-                answer['seconds'])
-      results[place] = result._replace(
-          seconds=result.seconds + [answer['seconds']],
-          peak_bytes=max(result.peak_bytes, answer['peak_bytes']),
-          detail=answer['detail'])
-  return results
+def _measured(machine, case, number):
+  """Returns a Case with the results of another round."""
+  try:
+    answer = machine.work(case.environment, case.work, case.settings)
+  except WorkError as error:
+    _LOG.warning('%s: failed: %s', case.key, error)
+    return case._replace(seconds=(), error=str(error))
+  _LOG.info('%s, round %d: %.4g s', case.key, number + 1, answer['seconds'])
+  return case._replace(
+      seconds=case.seconds + (answer['seconds'],), detail=answer['detail'],
+      peak_bytes=max(case.peak_bytes, answer['peak_bytes']))
 
 
 # --- Environments ----------------------------------------------------------
@@ -160,11 +133,8 @@ def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
   found = {}
   for given in wanted:
     name, unused_separator, path = given.partition('=')
-    if name not in cases_lib.ENVIRONMENTS:
-      raise InputError(
-          '{}: unknown environment {}; expected some of {}',
-          option('environments', wanted), name or '""',
-          ','.join(cases_lib.ENVIRONMENTS))
+    _check_known(option('environments', wanted), 'environment', name,
+                 cases_lib.ENVIRONMENTS)
     path = path or os.path.join(
         environment.REPOSITORY, '.venvs', name, 'bin', 'python')
     if os.path.exists(path):
@@ -185,10 +155,14 @@ def find_groups(names: Sequence[str]) -> List[cases_lib.Group]:
   Raises:
     InputError: an unknown name.
   """
-  known = {group.name: group for group in cases_lib.GROUPS}
   for name in names:
-    if name not in known:
-      raise InputError('{}: unknown group {}; expected some of {}',
-                       option('only', names), name or '""', ','.join(known))
-  return [group for name, group in known.items()
-          if not names or name in names]
+    _check_known(option('only', names), 'group', name,
+                 [group.name for group in cases_lib.GROUPS])
+  return [group for group in cases_lib.GROUPS
+          if not names or group.name in names]
+
+
+def _check_known(given, kind, name, known):
+  if name not in known:
+    raise InputError('{}: unknown {} {}; expected some of {}', given, kind,
+                     name or '""', ','.join(known))

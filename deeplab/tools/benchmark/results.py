@@ -4,7 +4,6 @@ from typing import Any, Dict, List, Sequence
 
 from deeplab.system import hardware
 from deeplab.tools.benchmark import cases as cases_lib
-from deeplab.tools.benchmark import driver
 
 _MEBIBYTE = 2.0 ** 20
 _PAGE = """# Benchmarks
@@ -21,22 +20,21 @@ the resident set of the largest process.
 {tables}"""
 
 
-def ratio(numerator: driver.Result, denominator: driver.Result) -> float:
+def ratio(numerator: cases_lib.Case, denominator: cases_lib.Case) -> float:
   """Returns the median of the ratios of two results' rounds."""
   return statistics.median(
       one / other for one, other in zip(numerator.seconds,
                                         denominator.seconds))
 
 
-def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
+def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
   """Compares results with cases.GOALS.
 
   Returns:
     List of dicts: 'goal', 'wanted' (text), 'ratio' (float; None: not measured),
     'met' (bool or None).
   """
-  measured = {'/'.join((result.group, result.environment, result.name)): result
-              for result in results if not result.error}
+  measured = {result.key: result for result in results if not result.error}
   found = []
   for goal in cases_lib.GOALS:
     value = met = None
@@ -55,7 +53,7 @@ def goals_of(results: Sequence[driver.Result]) -> List[Dict[str, Any]]:
 
 
 def as_json(
-    results: Sequence[driver.Result], versions: Dict[str, Dict[str, str]], *,
+    results: Sequence[cases_lib.Case], versions: Dict[str, Dict[str, str]], *,
     command: Sequence[str], rounds: int, sizes: cases_lib.Sizes,
     minutes: float) -> Dict[str, Any]:
   """Returns all facts about a run as a dict.
@@ -80,7 +78,7 @@ def as_json(
 # --- Text ------------------------------------------------------------------
 
 
-def tables(content: Dict[str, Any], results: Sequence[driver.Result]) -> str:
+def tables(content: Dict[str, Any], results: Sequence[cases_lib.Case]) -> str:
   """Formats goals and measurements as aligned Markdown tables.
 
   Args:
@@ -132,7 +130,7 @@ def _table(header, rows):
 
 
 def as_markdown(content: Dict[str, Any],
-                results: Sequence[driver.Result]) -> str:
+                results: Sequence[cases_lib.Case]) -> str:
   """Returns the text of BENCHMARKS.md; arguments as for `tables`."""
   facts = list(content['machine'].items()) + [
       (name, ', '.join(' '.join(item) for item in versions.items()))
