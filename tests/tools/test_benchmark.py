@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from deeplab.errors import InputError
 from deeplab.system import environment as environment_lib
 from deeplab.tools.benchmark import cases
 from deeplab.tools.benchmark import driver
@@ -68,6 +69,28 @@ def test_the_training_step_computes_the_one_hot_loss(shallow, monkeypatch):
   monkeypatch.setattr(network, 'one_hot_sum', used)
   with pytest.raises(InterruptedError):
     network.train_step(cases.QUICK, None, one_hot=True)
+
+
+@pytest.mark.parametrize('settings', [
+    {'mixed': True}, {'quantization': 'layers'}])
+def test_steps_on_a_gpu(shallow, monkeypatch, settings):
+  """The step, its settings and its memory; a processor stands in for a GPU."""
+  with pytest.raises(InputError, match='sees no GPU here'):
+    network.gpu_train_step(cases.QUICK, None, batch=2, **settings)
+  monkeypatch.setattr(network.predictors, 'gpus', lambda: 1)
+  monkeypatch.setattr(tf.config.experimental, 'get_memory_info',
+                      lambda device: {'peak': 2 ** 21}, raising=False)
+  seconds, detail = network.gpu_train_step(
+      cases.QUICK, None, batch=2, **settings)
+  assert seconds > 0 and detail == '2 MiB on the GPU'
+
+
+def test_only_a_machine_with_a_gpu_runs_its_group(monkeypatch):
+  for gpus in ([], ['one']):
+    monkeypatch.setattr(driver.hardware, 'gpus', lambda found=gpus: (found, None))
+    assert ('gpu' in [group.name for group in driver.find_groups([])]) == (
+        bool(gpus))
+  assert driver.find_groups(['gpu'])[0].title == 'Training step on a GPU'
 
 
 # --- Turns -----------------------------------------------------------------

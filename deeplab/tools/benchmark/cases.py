@@ -99,6 +99,8 @@ class Goal(NamedTuple):
   quantity: str = 'seconds'
 
 
+# The group that needs a GPU.
+GPU = 'gpu'
 _BOTH = ('tf1', 'modern')
 _PTQ = ('tf2', 'modern')
 _ANY = ('tf1', 'modern', 'tf2')
@@ -185,6 +187,13 @@ GROUPS = (
               ('processes: {}'.format(hosts), ('modern',),
                'network.train_on_hosts', {'hosts': hosts})
               for hosts in (1, 2, 4)]),
+    Group(GPU, 'Training step on a GPU', 'step', (), [
+              ('{}, batch {}'.format(name, batch), ('modern',),
+               'network.gpu_train_step', dict(settings, batch=batch))
+              for name, settings in (
+                  ('float', {}), ('float, 16 bits', {'mixed': True}),
+                  ('quantization-aware', {'quantization': 'layers'}))
+              for batch in (4, 16, 64)]),
 )
 
 GOALS = (

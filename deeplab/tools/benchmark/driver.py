@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Sequence, Set
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.system import environment
+from deeplab.system import hardware
 from deeplab.tools.benchmark import cases as cases_lib
 
 _LOG = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
 
 
 def find_groups(names: Sequence[str]) -> List[cases_lib.Group]:
-  """Returns the named cases.Groups; without names, all.
+  """Returns the named cases.Groups; without names, all that can run here.
 
   Raises:
     InputError: an unknown name.
@@ -158,8 +159,9 @@ def find_groups(names: Sequence[str]) -> List[cases_lib.Group]:
   for name in names:
     _check_known(option('only', names), 'group', name,
                  [group.name for group in cases_lib.GROUPS])
-  return [group for group in cases_lib.GROUPS
-          if not names or group.name in names]
+  has_gpu = bool(hardware.gpus()[0])
+  return [group for group in cases_lib.GROUPS if group.name in names or
+          not names and (has_gpu or group.name != cases_lib.GPU)]
 
 
 def _check_known(given, kind, name, known):

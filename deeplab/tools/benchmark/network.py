@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from deeplab import constants
 from deeplab.config import options as options_lib
 from deeplab.data import dataset
+from deeplab.errors import InputError
 from deeplab.evaluation import counting
 from deeplab.models import interface
 from deeplab.models import predictors
@@ -21,6 +22,7 @@ from deeplab.nets import layers
 from deeplab.system import environment
 from deeplab.tools.benchmark import cases
 from deeplab.training import losses
+from deeplab.training import mixed_precision
 from deeplab.training import step as step_lib
 
 _SEED = 4
@@ -77,8 +79,8 @@ def initialize(session: tf.Session) -> None:
 
 def train_step(
     sizes: cases.Sizes, unused_paths: cases.Paths, *, one_hot: bool = False,
-    quantization: Optional[str] = None,
-    fused: Optional[bool] = None) -> cases.Measured:
+    quantization: Optional[str] = None, fused: Optional[bool] = None,
+    mixed: bool = False) -> cases.Measured:
   """Measures a training step on a batch in memory.
 
   Args:
@@ -87,6 +89,7 @@ def train_step(
     one_hot: compute the loss like the reference.
     quantization: implementation of fake quantization, or None for float.
     fused: TrainOptions.fused_step.
+    mixed: TrainOptions.mixed_precision.
   """
   settings = _QAT_TRAINING if quantization else _FLOAT_TRAINING
   shape = [sizes.batch, sizes.side, sizes.side]
@@ -102,8 +105,12 @@ def train_step(
         model_options(sizes, quantize_delay_step=0 if quantization else -1,
                       fake_quant=quantization),
         options_lib.TrainOptions(
-            train_logdir='', fused_step=fused, **settings))
-    session = tf.Session()
+            train_logdir='', fused_step=fused, mixed_precision=mixed,
+            **settings))
+    config = tf.ConfigProto()
+    if mixed:
+      mixed_precision.configure(config)
+    session = tf.Session(config=config)
     initialize(session)
   run = session.make_callable(step.train_op, [images, labels])
   batch = (random.uniform(0, 255, shape + [3]).astype(np.float32),
@@ -112,6 +119,26 @@ def train_step(
   for _ in range(2):
     run(*batch)
   return cases.seconds_each(lambda: run(*batch), sizes.seconds), ''
+
+
+def gpu_train_step(sizes: cases.Sizes, paths: cases.Paths, *, batch: int,
+                   **settings: Any) -> cases.Measured:
+  """Measures a training step on a GPU, and its memory there.
+
+  Args:
+    sizes: cases.Sizes.
+    paths: not needed.
+    batch: batch size.
+    **settings: see train_step.
+
+  Raises:
+    InputError: TensorFlow sees no GPU.
+  """
+  if not predictors.gpus():
+    raise InputError('TensorFlow {} sees no GPU here'.format(tf.__version__))
+  seconds, _ = train_step(sizes._replace(batch=batch), paths, **settings)
+  memory = tf.config.experimental.get_memory_info('GPU:0')
+  return seconds, '{:.0f} MiB on the GPU'.format(memory['peak'] / 2.0 ** 20)
 
 
 def one_hot_sum(logits: tf.Tensor, labels: tf.Tensor,
