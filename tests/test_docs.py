@@ -67,7 +67,7 @@ def test_flags_in_commands_exist_in_their_scripts():
 
 def test_flags_in_the_text_exist_in_some_script():
   # Flags of shell scripts, TensorBoard and two other tools.
-  known = {'zip', 'all', 'quick', 'logdir', 'json', 'only'}
+  known = {'zip', 'all', 'quick', 'logdir', 'json', 'only', 'rounds'}
   for script in script_flags.SCRIPTS:
     known |= scripts.flags_of(script)
   named = {name for page in PAGES
