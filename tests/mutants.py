@@ -49,10 +49,10 @@ MUTANTS = (
         'test_pixels_are_scaled_as_in_the_reference_tflite_scripts'),
     # Concatenations get the intersection of their inputs' ranges.
     Mutant('zip((min, max), zip(*ranges))', 'zip((max, min), zip(*ranges))',
-        'test_concatenations_have_the_union_of_their_ranges'),
+        'test_concatenations_use_the_union_of_their_ranges'),
     # Concatenations get only the shared range.
     Mutant("(('own', own), ('union', union))", "(('union', union),)",
-        'test_concatenations_have_the_union_of_their_ranges'),
+        'test_concatenations_use_the_union_of_their_ranges'),
     # Pixels with the ignore label count in the loss.
     Mutant('tf.not_equal(chunk_labels, constants.IGNORE_LABEL)',
         'tf.not_equal(chunk_labels, -1)', 'test_ignored_pixels_do_not_count'),
@@ -142,10 +142,10 @@ MUTANTS = (
     # A SavedModel that is not checked.
     Mutant(
         'frozen_graph.checked(path, found[0].graph_def)', 'found[0].graph_def',
-        'test_saved_models_that_are_not_safe_are_refused'),
+        'test_unsafe_saved_models_are_refused'),
     # A folder that is lost between two.
     Mutant('os.replace(former, path) raise', 'raise',
-        'test_a_folder_is_replaced_whole_or_not_at_all'),
+        'test_a_folder_is_replaced_atomically'),
 )
 
 

@@ -1,4 +1,4 @@
-"""The frozen graph: nodes, sizes, what is written, what is refused."""
+"""Tests the frozen graph: its nodes, its description, and refusals."""
 import collections
 import errno
 import json
@@ -42,7 +42,7 @@ def make_checkpoint(folder, model=MODEL):
 
 @pytest.fixture
 def deep(monkeypatch):
-  """Gives a test the whole backbone in a module that makes it shallow."""
+  """Restores the whole backbone in a module that makes it shallow."""
   monkeypatch.setattr(mobilenet_v2, 'BLOCKS', BACKBONE[0])
   monkeypatch.setattr(mobilenet_v2, 'DECODER_END_POINTS', BACKBONE[1])
 
@@ -59,7 +59,7 @@ def run_export(checkpoint, path, model=MODEL, **changes):
 
 @pytest.fixture(scope='module')
 def plain(checkpoint, tmp_path_factory):
-  """The ExportResult of that checkpoint, exported without any change."""
+  """The ExportResult of this checkpoint with default options."""
   return run_export(checkpoint, tmp_path_factory.mktemp('plain'))
 
 
@@ -97,7 +97,7 @@ def test_the_graph_has_the_published_nodes_and_operations(deep, tmp_path):
     tensor = graph.get_tensor_by_name(name + ':0')
     assert tensor.shape.as_list() == shape and tensor.dtype == dtype
   assert graph.get_operation_by_name(constants.IMAGE_NODE).type == 'Placeholder'
-  # Names that converters carry into TFLite files.
+  # Converters copy these names into TFLite files.
   for name in ('MobilenetV2/expanded_conv/depthwise/depthwise',
                'MobilenetV2/expanded_conv_1/project/BatchNorm/'
                'FusedBatchNormV3', 'MobilenetV2/expanded_conv_2/add',
@@ -121,14 +121,14 @@ def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
 
 @pytest.mark.parametrize('crop_size, stride', [
     ((65, 97), 16), ((64, 64), 8), ((65, 65), 32)])
-def test_any_size_and_stride_exports(checkpoint, tmp_path, crop_size, stride):
+def test_exports_any_size_and_stride(checkpoint, tmp_path, crop_size, stride):
   model = MODEL._replace(crop_size=crop_size, output_stride=stride)
   path = run_export(checkpoint, tmp_path, model).path
   assert predict(path, images(crop_size)).shape == (1,) + crop_size
 
 
 @pytest.mark.slow
-def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
+def test_scales_and_flipping_keep_the_interface_of_the_graph(
     checkpoint, plain, tmp_path):
   batch = images()
   scaled = run_export(
@@ -140,12 +140,12 @@ def test_scales_and_mirroring_change_the_graph_but_not_its_interface(
     assert result.operations['Conv2D'] == 2 * plain.operations['Conv2D']
     labels = predict(result.path, batch)
     assert labels.shape == expected.shape and (labels != expected).any()
-  # The labels of a mirrored image are the mirrored labels.
+  # Labels of a mirrored image are mirrored labels.
   mirrored = predict(mirroring.path, batch[:, :, ::-1])
   assert (labels == mirrored[:, :, ::-1]).mean() > 0.99
 
 
-def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
+def test_the_description_names_checkpoint_and_options(checkpoint, tmp_path):
   run_export(checkpoint, tmp_path / 'named.pb', save_inference_graph=True,
              preprocessing=options.PreprocessOptions(
                  crop_size=CROP, min_resize_value=33, max_resize_value=33,
@@ -173,7 +173,7 @@ def test_the_description_says_what_the_graph_was_made_of(checkpoint, tmp_path):
     {'decoder_use_sum_merge': True, 'decoder_use_separable_conv': False,
      'decoder_output_is_logits': True, 'aspp_with_concat_projection': False,
      'prediction_with_upsampled_logits': False}])
-def test_graphs_of_other_options_are_accepted_too(
+def test_graphs_of_other_structures_are_accepted(
     shallow_module, tmp_path, changes):
   model = MODEL._replace(crop_size=(64, 64), **changes)
   path = run_export(make_checkpoint(tmp_path, model), tmp_path, model).path
@@ -191,7 +191,7 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
   assert not os.listdir(str(tmp_path))
 
 
-def test_written_options_are_compared(checkpoint, tmp_path):
+def test_options_beside_the_checkpoint_are_compared(checkpoint, tmp_path):
   compatibility.write_options(
       os.path.dirname(checkpoint), MODEL._replace(use_bounded_activation=True),
       optimizer='adam')
@@ -208,7 +208,7 @@ def test_written_options_are_compared(checkpoint, tmp_path):
 def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
   changes = {'save_inference_graph': True}
   run_export(checkpoint, tmp_path / 'here', **changes)
-  # In another process a set has another order.
+  # Sets have another order in another process.
   subprocess.check_call(
       [sys.executable, '-c', """
 import sys
@@ -226,7 +226,7 @@ test_export.run_export(*sys.argv[1:], save_inference_graph=True)
   assert here == there
 
 
-def test_all_of_an_export_appears_or_nothing(checkpoint, tmp_path, monkeypatch):
+def test_an_export_is_atomic(checkpoint, tmp_path, monkeypatch):
   def fail(*unused):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -260,7 +260,7 @@ def test_outputs_are_checked_before_the_work(checkpoint, tmp_path, monkeypatch):
     run_export(str(tmp_path), tmp_path / 'out')
 
 
-def test_models_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
+def test_files_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
   (tmp_path / 'freeze.onnx').write_text('')
   run_export(checkpoint, tmp_path)
   assert ('{0}/freeze.onnx: of an earlier export; the new {0}/freeze.json does '
@@ -274,7 +274,7 @@ def test_models_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
                    'crop_size=2,2: expected at least output_stride=16 a side'),
     ((1.0, 16.0), 'at 16.0 the input has crop_size=16369,16369: expected'),
 ])
-def test_scales_without_a_size_for_the_network_are_refused(
+def test_scales_that_give_a_bad_size_are_refused(
     checkpoint, tmp_path, scales, words):
   model = MODEL._replace(crop_size=(1024, 1024))
   with pytest.raises(InputError, match=words):

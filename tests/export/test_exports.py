@@ -1,4 +1,4 @@
-"""SavedModels and ONNX files: written, loaded elsewhere, evaluated, refused."""
+"""Tests SavedModels and ONNX files: export, loading, evaluation, refusals."""
 import json
 import os
 import subprocess
@@ -30,7 +30,7 @@ from tests.export import test_export
 
 TF1, MODERN = pytest.mark.tf1, pytest.mark.modern
 CROP = test_export.CROP
-# Narrow, and so quick to convert.
+# A narrow network, which converts quickly.
 MODEL = test_export.MODEL._replace(
     depth_multiplier=0.25, aspp_convs_filters=16, decoder_filters=16)
 deep = test_export.deep
@@ -55,7 +55,7 @@ FORMATS = (options.FROZEN_GRAPH, options.SAVED_MODEL, options.ONNX) if (
 
 @pytest.fixture(scope='module')
 def exported(checkpoint, tmp_path_factory):
-  """The ExportResult of all formats that this environment can write."""
+  """The ExportResult with all formats that this environment can write."""
   return run_export(
       checkpoint, tmp_path_factory.mktemp('exported'), *FORMATS)
 
@@ -74,7 +74,7 @@ def names_in(folder):
 
 @TF1
 @MODERN
-def test_a_saved_model_is_the_frozen_graph_with_a_signature(exported):
+def test_a_saved_model_has_the_frozen_graph_and_a_signature(exported):
   graph, folder = exported.paths[:2]
   assert (exported.path, folder) == (
       graph, graph.replace('.pb', '_saved_model'))
@@ -86,7 +86,7 @@ def test_a_saved_model_is_the_frozen_graph_with_a_signature(exported):
   labels = labels_of(folder, batch)
   np.testing.assert_array_equal(labels, labels_of(graph, batch))
   assert len(np.unique(labels)) > 3
-  # By the file in it, too.
+  # The file in the folder can be given too.
   assert open_model.find(os.path.join(folder, 'saved_model.pb')) == (
       open_model.ModelFile(interface.SAVED_MODEL, folder))
 
@@ -119,7 +119,7 @@ def content_in(path):
 
 @TF1
 @MODERN
-def test_formats_can_be_had_alone_and_replace_older_ones(
+def test_chosen_formats_replace_older_files(
     checkpoint, exported, tmp_path, monkeypatch):
   monkeypatch.setattr(onnx_file, 'check_converter', lambda given: None)
   monkeypatch.setattr(onnx_file, 'convert', lambda *_, **__: b'onnx')
@@ -142,7 +142,7 @@ def test_formats_can_be_had_alone_and_replace_older_ones(
   assert content == content_in(exported.paths[1])
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_folder_is_replaced_atomically(tmp_path, monkeypatch):
   def write(text):
     files.write_all({str(tmp_path / 'a'): {'x': text, 'y': text},
                      str(tmp_path / 'b'): text})
@@ -176,7 +176,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @TF1
 @MODERN
-def test_nothing_of_others_is_replaced(checkpoint, tmp_path, monkeypatch):
+def test_foreign_files_are_not_replaced(checkpoint, tmp_path, monkeypatch):
   monkeypatch.setattr(freeze, '_build', None)  # not called
   folder = tmp_path / 'freeze_saved_model'
   folder.write_text('a file')
@@ -213,7 +213,7 @@ def small_graph(add=None):
 
 
 def saved(folder, change=None):
-  """Writes a SavedModel of a small graph, changed."""
+  """Writes a SavedModel of a small graph after a change."""
   content = saved_model_pb2.SavedModel.FromString(
       saved_model_file.content_of(small_graph(), 'in', 'out'))
   if change:
@@ -255,7 +255,7 @@ def rename_output(name):
     (rename_output('out'), "names the output 'out'; expected NODE:0"),
     (lambda content, meta_graph: meta_graph.graph_def.Clear(), 'no nodes'),
 ])
-def test_saved_models_that_are_not_safe_are_refused(tmp_path, change, words):
+def test_unsafe_saved_models_are_refused(tmp_path, change, words):
   folder = saved(tmp_path, change)
   with pytest.raises(InputError, match=words) as caught:
     predictors.open_saved_model(folder)
@@ -268,7 +268,7 @@ def test_a_saved_model_may_have_more_tags(tmp_path):
   assert saved_model_file.read(folder).output_node == 'out'
 
 
-def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
+def test_a_saved_model_with_variables_is_refused(tmp_path):
   folder = str(tmp_path / 'out')
   with tf.Graph().as_default(), tf.Session() as session:
     net = tf.placeholder(tf.float32, (1,) + CROP + (3,), 'in')
@@ -280,8 +280,8 @@ def test_a_saved_model_with_variables_is_refused_unread(tmp_path):
     saved_model_file.read(folder)
 
 
-def test_what_is_no_saved_model_is_refused(tmp_path):
-  # TensorFlow 1.15's protobuf takes a text for what it understood of it.
+def test_files_that_are_not_saved_models_are_refused(tmp_path):
+  # TensorFlow 1.15's protobuf accepts some text as an empty message.
   (tmp_path / 'saved_model.pb').write_bytes(b'text of no use')
   with pytest.raises(InputError, match='not a SavedModel|0 graphs to serve'):
     saved_model_file.read(str(tmp_path))
@@ -319,7 +319,7 @@ def evaluate(path, data, **nodes):
 
 @TF1
 @MODERN
-def test_all_formats_have_one_report(exported, data):
+def test_all_formats_give_the_same_report(exported, data):
   results = [evaluate(path, data) for path in exported.paths]
   kinds = [interface.FROZEN_GRAPH, interface.SAVED_MODEL, interface.ONNX]
   assert [result.kind for result in results] == kinds[:len(FORMATS)]
@@ -344,7 +344,7 @@ def test_a_saved_model_needs_no_nodes(exported, data):
 
 
 @TF1
-def test_onnx_says_what_to_install_where_it_is_missing(
+def test_a_missing_onnx_package_is_named(
     checkpoint, data, tmp_path, monkeypatch):
   monkeypatch.setattr(freeze, '_build', None)  # not called
   with pytest.raises(InputError) as caught:
@@ -360,17 +360,17 @@ def test_onnx_says_what_to_install_where_it_is_missing(
 
 
 @TF1
-def test_the_packages_that_are_named_are_those_of_the_environment():
+def test_named_packages_are_those_of_the_environment():
   with open(os.path.join(
       scripts.REPOSITORY, 'requirements-modern.txt')) as pinned:
     lines = pinned.read().splitlines()
   for package in (onnx_file._FORMAT, onnx_file._CONVERTER, onnx_file._RUNTIME):
-    # One package has another version for an older Python.
+    # For an older Python, one package has another version too.
     assert '{}=={}'.format(*package) in [line.split(';')[0] for line in lines]
 
 
 @MODERN
-def test_an_onnx_file_labels_as_the_graph_and_says_what_it_is(exported):
+def test_an_onnx_file_predicts_like_the_graph_and_has_metadata(exported):
   import onnx
   path = exported.paths[2]
   batch = images(count=3)
@@ -399,7 +399,7 @@ def test_an_onnx_file_labels_as_the_graph_and_says_what_it_is(exported):
     ({'decoder_use_sum_merge': True,
       'prediction_with_upsampled_logits': False},
      {'inference_scales': (1.0, 2.0)})])
-def test_networks_of_other_options_can_be_read_too(
+def test_other_network_structures_can_be_exported_to_onnx(
     shallow_module, tmp_path, changes, exports):
   model = MODEL._replace(**changes)
   graph, path = run_export(
@@ -413,9 +413,9 @@ def test_networks_of_other_options_can_be_read_too(
 @pytest.mark.slow
 @pytest.mark.extended
 @pytest.mark.parametrize('name, delay, least', [
-    # 8 bits are rounded otherwise; see docs/exports.md.
+    # ONNX rounds to 8 bits differently; see docs/exports.md.
     ('checkpoint_float', -1, 1.0), ('checkpoint_qat', 0, 0.95)])
-def test_the_published_checkpoints_label_real_images_as_the_graph(
+def test_onnx_of_published_checkpoints_predicts_like_the_graph(
     deep, reference_dir, ade20k_sample_dir, tmp_path, name, delay, least):
   model = options.ModelOptions(
       crop_size=(512, 512), decoder_output_stride=(4,),
@@ -435,7 +435,7 @@ def test_the_published_checkpoints_label_real_images_as_the_graph(
 @pytest.mark.slow
 @pytest.mark.extended
 def test_every_tensorflow_loads_a_saved_model(exported):
-  """That of tf1, written here, by tf.saved_model.load without this suite."""
+  """Loads a SavedModel of tf1 with tf.saved_model.load, without this suite."""
   snippet = """
 import sys
 import numpy as np
@@ -462,13 +462,13 @@ print('same', labels.shape)
 @MODERN
 @pytest.mark.slow
 @pytest.mark.extended
-def test_the_examples_of_the_documentation_run(deep, tmp_path, monkeypatch):
-  """Commands, and what is to be written elsewhere, at a smaller size."""
+def test_examples_of_exports_md_run(deep, tmp_path, monkeypatch):
+  """Runs commands and code of docs/exports.md with a smaller size."""
   write_data(tmp_path / 'data')
   checkpoint = make_checkpoint(tmp_path, options.ModelOptions(crop_size=CROP))
   shell = readme.Shell(tmp_path)
   changes = (('512,512', '33,33'),)
-  # The checkpoint of these tests has no decoder.
+  # This checkpoint has no decoder.
   without_decoder = changes + ((' --decoder_output_stride=4', ''),)
   shell.run_documented(
       'exports.md', 'python export_model.py \\\n  '
@@ -509,7 +509,7 @@ def test_the_examples_of_the_documentation_run(deep, tmp_path, monkeypatch):
 
 
 def onnx_of(change):
-  """Returns the content of a small ONNX file, changed."""
+  """Returns the content of a small ONNX file after a change."""
   import onnx
   helper, types = onnx.helper, onnx.TensorProto
   weights = helper.make_tensor('weights', types.FLOAT, [1, 1, 1, 1], [2.0])
@@ -546,7 +546,7 @@ def subgraph(onnx, model):
 
 
 def constant(dims, **content):
-  """Writes the weights anew: a list extends a field, a value sets it."""
+  """Changes fields of the weights: a list extends a field, a value sets it."""
   def change(onnx, model):
     weights = model.graph.initializer[0]
     weights.ClearField('float_data')
@@ -560,7 +560,7 @@ def constant(dims, **content):
 
 
 def enlarge(factor):
-  """Resizes the input by a factor in each direction."""
+  """Resizes the input by this factor in both directions."""
   def change(onnx, model):
     model.graph.initializer.append(onnx.helper.make_tensor(
         'scales', onnx.TensorProto.FLOAT, [4], [1.0, factor, factor, 1.0]))
@@ -606,7 +606,7 @@ def second_input(onnx, model):
     (lambda onnx, model: model.graph.ClearField('node'), 'not a sound model'),
     (operator('Conv'), 'not a sound model'),
 ])
-def test_onnx_files_that_are_not_safe_are_refused(tmp_path, change, words):
+def test_unsafe_onnx_files_are_refused(tmp_path, change, words):
   path = tmp_path / 'x.onnx'
   path.write_bytes(onnx_of(change))
   with pytest.raises(InputError, match=words) as caught:
@@ -616,7 +616,7 @@ def test_onnx_files_that_are_not_safe_are_refused(tmp_path, change, words):
 
 
 @MODERN
-def test_onnx_files_of_others_are_run_or_refused(tmp_path):
+def test_foreign_onnx_files_are_run_or_refused(tmp_path):
   path = tmp_path / 'x.onnx'
   path.write_bytes(onnx_of(lambda onnx, model: None))
   assert labels_of(str(path), images()).min() >= 0
@@ -627,7 +627,7 @@ def test_onnx_files_of_others_are_run_or_refused(tmp_path):
     onnx_file.read(str(path))
   with pytest.raises(InputError, match='no such file; expected an ONNX file'):
     onnx_file.read(str(tmp_path / 'none.onnx'))
-  # The runtime's own refusal takes one line, too.
+  # The runtime's own error becomes one line too.
   path.write_bytes(onnx_of(
       lambda onnx, model: setattr(model, 'ir_version', 9999)))
   with pytest.raises(InputError, match='x.onnx: .*') as caught:

@@ -1,4 +1,4 @@
-"""Conversion to TFLite: small graphs, refusals, and the published files."""
+"""Tests conversion to TFLite: small graphs, refusals, published files."""
 import errno
 import json
 import logging
@@ -84,7 +84,7 @@ def save_image(path, pixels):
 
 @pytest.fixture
 def images(tmp_path):
-  """Four calibration images; only img_10, the last, has any contrast."""
+  """Writes four calibration images; only the last, img_10, has contrast."""
   random = np.random.RandomState(1)
   folder = tmp_path / 'preprocessed'
   for number in (0, 1, 2):
@@ -131,7 +131,7 @@ def convert(graph, out, mode='float', **changes):
 
 
 def check_reproducible(graph, out, mode, tmp_path):
-  """Converts again, with the same bytes."""
+  """Converts again and compares the bytes."""
   again = str(tmp_path / 'again' / os.path.basename(out))
   convert(graph, again, mode)
   for ending in ('', '.json'):
@@ -142,7 +142,7 @@ def check_reproducible(graph, out, mode, tmp_path):
 @pytest.mark.slow
 @pytest.mark.tf1
 @pytest.mark.modern
-def test_float_model_labels_as_the_graph(graph, tmp_path):
+def test_float_model_predicts_like_the_graph(graph, tmp_path):
   out = str(tmp_path / 'made' / 'float.tflite')
   result = convert(graph, out)
   image = np.random.RandomState(2).uniform(
@@ -162,7 +162,7 @@ def test_float_model_labels_as_the_graph(graph, tmp_path):
   assert description['tensorflow'] == tf.__version__
   assert description['graph_def'] == graph
   check_reproducible(graph, out, 'float', tmp_path)
-  # A file of logits is labelled alike.
+  # A file that ends in logits gives the same labels.
   logits = str(tmp_path / 'logits.tflite')
   convert(graph, logits, output_node='Relu6_1')
   pixels = np.random.RandomState(2).randint(0, 256, [2, SIDE, SIDE, 3])
@@ -196,7 +196,7 @@ def test_quantization_aware_model_takes_pixels(quantized_graph, tmp_path):
 
 
 def refusal_of(function, tmp_path, **arguments):
-  """The message of the InputError; nothing may have been written."""
+  """Returns the message of an InputError; nothing may have been written."""
   before = sorted(str(path) for path in tmp_path.rglob('*'))
   with pytest.raises(InputError) as error:
     function(OPTIONS_OF[function](
@@ -228,8 +228,8 @@ def test_refuses_graphs_that_do_not_fit_the_options(
 
 
 @pytest.mark.tf1
-def test_says_what_cannot_be_converted(tmp_path, monkeypatch):
-  # 1.15 converts, or dies of, whatever else a graph may hold.
+def test_operators_that_cannot_be_converted_are_named(tmp_path, monkeypatch):
+  # 1.15 converts all other operators, or crashes.
   monkeypatch.setattr(
       frozen_graph, '_OPERATORS', frozen_graph._OPERATORS | {'Betainc'})
   path = write_graph(tmp_path / 'beta.pb', unsupported=True)
@@ -241,7 +241,7 @@ def test_says_what_cannot_be_converted(tmp_path, monkeypatch):
 
 
 @in_both
-def test_says_where_the_converter_has_no_room(graph, tmp_path, monkeypatch):
+def test_a_full_temporary_folder_is_named(graph, tmp_path, monkeypatch):
   def fail(unused_converter):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -256,8 +256,8 @@ def test_says_where_the_converter_has_no_room(graph, tmp_path, monkeypatch):
   assert not (tmp_path / 'out.tflite').exists()
 
 
-def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
-  """A converter that advertises itself, and asks for images meanwhile."""
+def test_progress_is_logged_but_not_the_converter(caplog):
+  """This converter logs, and reads calibration images."""
   class Converter:
 
     def convert(self):
@@ -273,7 +273,7 @@ def test_says_how_far_it_is_while_the_converter_is_silenced(caplog):
   assert caplog.messages[-1] == 'as before'
 
 
-def test_model_and_description_appear_together(graph, tmp_path):
+def test_model_and_description_are_written_together(graph, tmp_path):
   with pytest.raises(InputError, match='File name too long'):
     convert(graph, tmp_path / 'out' / ('x' * 251))
   assert not os.listdir(str(tmp_path / 'out'))
@@ -303,7 +303,7 @@ def quantize(graph, folder, out, **arguments):
 
 @pytest.mark.modern
 @pytest.mark.tf2
-def test_post_training_model_labels_nearly_as_the_graph(
+def test_post_training_model_predicts_nearly_like_the_graph(
     graph, images, tmp_path):
   out = str(tmp_path / 'ptq.tflite')
   result = quantize(graph, images, out)
@@ -332,7 +332,7 @@ def test_post_training_model_labels_nearly_as_the_graph(
 
 @pytest.mark.modern
 @pytest.mark.tf2
-def test_calibrates_on_the_first_images_only(graph, images, tmp_path):
+def test_calibration_uses_only_the_first_images(graph, images, tmp_path):
   quantize(graph, images, tmp_path / 'all.tflite')
   quantize(graph, images / 'images', tmp_path / 'three.tflite', sample_num=3)
   (images / 'images' / 'img_10.png').unlink()
@@ -341,15 +341,15 @@ def test_calibrates_on_the_first_images_only(graph, images, tmp_path):
               for path in tmp_path.glob('*.tflite')}
   assert contents['three'] == contents['only']
   assert contents['three'] != contents['all']
-  # Pixels of 120 to 135 are about [-0.06, 0.06]; those of 0 to 255, [-1, 1].
+  # Pixels of 120 to 135 are about [-0.06, 0.06]; those of 0 to 255 [-1, 1].
   assert input_of(str(tmp_path / 'three.tflite')).scales[0] < 0.001
   assert input_of(str(tmp_path / 'all.tflite')).scales[0] == pytest.approx(
       2 / 255, rel=0.05)
 
 
 @pytest.mark.tf2
-def test_post_training_file_is_that_of_the_reference(graph, images, tmp_path):
-  """Byte by byte: post_training_quant.py divides uint8 in float64."""
+def test_post_training_file_matches_the_reference(graph, images, tmp_path):
+  """post_training_quant.py divides uint8 in float64, so bytes must be equal."""
   def reference_images():
     for number in range(3):
       with Image.open(str(images / 'images' / 'img_{}.png'.format(number))) as (
@@ -373,7 +373,7 @@ def ptq_refusal(tmp_path, graph, images, **arguments):
               'sample_num': 4}, **arguments))
 
 
-def test_refuses_too_few_or_unfit_images(
+def test_refuses_too_few_or_unsuitable_images(
     graph, quantized_graph, images, tmp_path):
   for arguments, words in (
       ({'sample_num': 5}, '4 images, expected at least sample_num=5'),
@@ -421,7 +421,7 @@ GRAPH = ['--graph_def=g', '--out_tflite=o']
     (CONVERT, GRAPH + ['--mode=qat', '--quantized_input_stats=128,0'],
      'a deviation above 0'),
 ])
-def test_flags_are_refused(script, arguments, words):
+def test_bad_flags_are_refused(script, arguments, words):
   with pytest.raises(InputError) as error:
     options_of(script, *arguments)
   assert words in str(error.value)
@@ -443,9 +443,9 @@ def test_flags_have_the_published_defaults():
 @pytest.mark.tf1
 @pytest.mark.modern
 @pytest.mark.slow
-def test_script_runs_where_no_environment_is_activated(
+def test_script_runs_without_an_activated_environment(
     quantized_graph, tmp_path):
-  """TensorFlow looks for its converter on PATH only."""
+  """TensorFlow only looks for its converter on PATH."""
   out = str(tmp_path / 'qat.tflite')
   done = scripts.run(
       'scripts/convert_tflite.py', '--graph_def=' + quantized_graph,
@@ -458,7 +458,7 @@ def test_script_runs_where_no_environment_is_activated(
 
 @pytest.mark.modern
 @pytest.mark.tf2
-def test_post_training_script_runs_where_no_environment_is_activated(
+def test_post_training_script_runs_without_an_activated_environment(
     graph, images, tmp_path):
   out = str(tmp_path / 'ptq.tflite')
   done = scripts.run(
@@ -494,13 +494,13 @@ def kinds(model):
 
 
 def convolution_weights(model):
-  """Returns the weights of all convolutions, in the file's order."""
+  """Returns the weights of all convolutions, in the order of the file."""
   return [model.tensors[operator.inputs[1]].data for operator in model.operators
           if operator.kind in ('CONV_2D', 'DEPTHWISE_CONV_2D')]
 
 
 def different_weights(ours, published):
-  """Compares the weights of all convolutions: (different ones, all)."""
+  """Returns (number of different weights, number of weights)."""
   pairs = list(zip(convolution_weights(ours), convolution_weights(published)))
   return (sum(np.count_nonzero(mine != theirs) for mine, theirs in pairs),
           sum(mine.size for mine, unused_theirs in pairs))
@@ -509,8 +509,8 @@ def different_weights(ours, published):
 def quantization(model):
   """Returns scales and zero points of all tensors, by operator and position.
 
-  Operators go by their first output. 1.15 and 2.21 name it alike, but for what
-  2.21 adds behind a semicolon. They name and order other tensors differently.
+  Operators are named by their first output: 1.15 and 2.21 agree on it, except
+  for a suffix after a semicolon. Other names and the order differ.
   """
   return {
       (operator.kind, model.tensors[operator.outputs[0]].name.split(';')[0],
@@ -540,9 +540,9 @@ def quantization_aware_file(reference_dir, tmp_path_factory):
 @pytest.mark.tf1
 @pytest.mark.modern
 @pytest.mark.slow
-def test_makes_the_published_quantization_aware_file(
+def test_reproduces_the_published_quantization_aware_file(
     quantization_aware_file, reference_dir, ade20k_sample_dir):
-  """1.15 made the published one; 2.21 must not clip what it concatenates."""
+  """1.15 made the published file; 2.21 must not clip concatenations."""
   published_path = os.path.join(reference_dir, 'freeze_qat.tflite')
   ours, published = map(
       tflite.read, (quantization_aware_file, published_path))
@@ -561,7 +561,7 @@ def test_makes_the_published_quantization_aware_file(
 
 @pytest.mark.modern
 @pytest.mark.slow
-def test_labels_of_real_images_are_those_of_the_published_file(
+def test_labels_of_real_images_match_the_published_file(
     quantization_aware_file, reference_dir, ade20k_real_dir):
   check_labels(quantization_aware_file,
                os.path.join(reference_dir, 'freeze_qat.tflite'),
@@ -569,7 +569,7 @@ def test_labels_of_real_images_are_those_of_the_published_file(
 
 
 def check_labels(path, published_path, folder):
-  """Checks that two TFLite files label all images of a folder alike."""
+  """Checks that two TFLite files give equal labels for all images."""
   for name in sorted(os.listdir(folder)):
     with Image.open(os.path.join(folder, name)) as image:
       pixels = np.array(image.convert('RGB').resize((512, 512)))
@@ -578,7 +578,7 @@ def check_labels(path, published_path, folder):
     assert len(np.unique(labels)) > 1
 
 
-def test_concatenations_have_the_union_of_their_ranges():
+def test_concatenations_use_the_union_of_their_ranges():
   with tf.Graph().as_default() as graph:
     net = tf.placeholder(tf.float32, [1, 4, 4, 3])
     parts = [tf.quantization.fake_quant_with_min_max_args(
@@ -594,13 +594,13 @@ def test_concatenations_have_the_union_of_their_ranges():
       ranges.insert(0, (nodes[name].attr['min'].f, nodes[name].attr['max'].f))
       name = nodes[name].input[0]
     found.append(ranges)
-  # Each keeps its own range in front of the union, which the third has already.
+  # Each input keeps its own range before the union; the third is the union.
   assert found == [[(-1, 6), (-1, 6), (-3, 6)], [(-3, 2), (-3, 2), (-3, 6)],
                    [(-3, 6)]]
 
 
-# Ranges of several branches meet in each concatenation, one of which is an
-# input of another one; file names of what 1.15's converter makes of them.
+# Several branches meet in each concatenation, and one concatenation is an input
+# of another. The files hold the results of 1.15's converter.
 SEVERAL_CONCATENATIONS = {
     'qat_stages.json': {'decoder_output_stride': (8, 4),
                         'atrous_rates': (2, 3)},
@@ -610,7 +610,7 @@ SEVERAL_CONCATENATIONS = {
 
 
 def write_network(path, **changes):
-  """Freezes a narrow network; every range differs from every other."""
+  """Freezes a narrow network in which all ranges differ."""
   model = options.ModelOptions(**dict(
       changes, crop_size=(65, 65), num_classes=5, depth_multiplier=0.25,
       aspp_convs_filters=8, decoder_filters=8, quantize_delay_step=0))
@@ -641,7 +641,7 @@ def write_network(path, **changes):
 @pytest.mark.modern
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SEVERAL_CONCATENATIONS))
-def test_several_concatenations_are_quantized_as_by_1_15(
+def test_nested_concatenations_are_quantized_as_in_1_15(
     name, golden_dir, tmp_path):
   out = str(tmp_path / 'out.tflite')
   tflite_conversion.convert(options.ConversionOptions(
@@ -649,7 +649,7 @@ def test_several_concatenations_are_quantized_as_by_1_15(
                               **SEVERAL_CONCATENATIONS[name]),
       out_tflite=out, mode='qat'))
   found = quantization(tflite.read(out))
-  # 1.15's own result, one line an operator.
+  # The result of 1.15, one line per operator.
   with open(os.path.join(golden_dir, name)) as content:
     expected = {(kind, output, number): tensor
                 for kind, output, tensors in json.load(content)
@@ -660,7 +660,7 @@ def test_several_concatenations_are_quantized_as_by_1_15(
 @pytest.mark.tf2
 @pytest.mark.modern
 @pytest.mark.slow
-def test_makes_the_published_post_training_file(
+def test_reproduces_the_published_post_training_file(
     reference_dir, ade20k_sample_dir, tmp_path):
   folder = os.path.join(ade20k_sample_dir, 'images', 'training')
   for number, name in enumerate(sorted(os.listdir(folder))):
@@ -675,7 +675,7 @@ def test_makes_the_published_post_training_file(
   published_path = os.path.join(reference_dir, 'freeze_ptq.tflite')
   ours, published = tflite.read(out), tflite.read(published_path)
   if not tf.__version__.startswith('2.2.'):
-    # A newer converter: two operators less, and some other weights.
+    # A newer converter gives two operators less and some other weights.
     assert ours.operation_counts() == dict(
         published.operation_counts(), QUANTIZE=1)
     different, total = different_weights(ours, published)
@@ -684,7 +684,7 @@ def test_makes_the_published_post_training_file(
     return
   assert result.size == os.path.getsize(published_path) == 2937616
   assert kinds(ours) == kinds(published)
-  # Activation ranges, and with them bias scales, are the images' own.
+  # Activation ranges and bias scales depend on the images.
   assert [tensor[:3] for tensor in ours.tensors] == [
       tensor[:3] for tensor in published.tensors]
   different, total = different_weights(ours, published)

@@ -1,4 +1,4 @@
-"""Checkpoints rebuilt from TFLite files: made up ones, and the published."""
+"""Tests checkpoints rebuilt from TFLite files, invented and published."""
 import contextlib
 import functools
 import json
@@ -37,7 +37,7 @@ WEIGHTS = 2238576
 
 
 def network_variables():
-  """Names and shapes of the variables of the network SMALL."""
+  """Returns names and shapes of the variables of network SMALL."""
   return structure.of(SMALL).variables
 
 
@@ -61,7 +61,7 @@ class Models(object):
     self.kind = kind
     self.random = np.random.RandomState(0)
     self.tensors, self.operators = [], []
-    # Scope to the folded float64 weights and biases.
+    # By scope: the folded float64 weights and biases.
     self.expected = {}
     images = self.tensor('images', (1, SIZE, SIZE, 3), np.float32)
     for name, shape in sorted(network_variables().items()):
@@ -76,11 +76,11 @@ class Models(object):
     return len(self.tensors) - 1
 
   def layer(self, scope, shape):
-    """Adds a convolution of the given shape of its variable."""
+    """Adds a convolution whose variable has this shape."""
     is_depthwise = shape[2] > 1 and shape[3] == 1
     channels = shape[2] if is_depthwise else shape[3]
     stored = [shape[3], shape[0], shape[1], shape[2]]
-    # Different numbers, so that a wrong transposition shows.
+    # All values differ, so that a wrong transposition is noticed.
     integers = self.random.randint(-127, 128, stored)
     scales, axis, zero = (0.5,), 0, 0
     if self.kind == np.int8:
@@ -122,7 +122,7 @@ class Models(object):
         if not self.tensors[operator.outputs[0]].name.startswith(scope + '/')))
 
   def with_operator(self, kind, name, **constant):
-    """Adds one with one computed and, if given, one constant input."""
+    """Adds an operator with a computed and possibly a constant input."""
     inputs = [0]
     if constant:
       inputs.append(self.tensor(name, constant['data'].shape, np.float32,
@@ -137,7 +137,7 @@ class Models(object):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-  """Rebuilds from a Model: (RebuildResult, variables)."""
+  """Returns a function from a Model to (RebuildResult, variables)."""
   def run_rebuild(model, **arguments):
     monkeypatch.setattr(tflite, 'read', lambda unused_path: model)
     result = rebuild_checkpoint.rebuild(options.RebuildOptions(**dict({
@@ -148,7 +148,7 @@ def run(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('kind', [np.float32, np.int8, np.uint8])
-def test_has_weights_options_and_no_more(run, kind, tmp_path):
+def test_rebuilds_weights_and_options(run, kind, tmp_path):
   made = Models(kind)
   result, variables = run(made.model)
   network = network_variables()
@@ -183,13 +183,13 @@ def test_has_weights_options_and_no_more(run, kind, tmp_path):
   assert expected.is_quantized == any(
       map(read.is_quantization_variable, variables))
   assert compatibility.read_options(folder)[:2] == (expected, None)
-  # Its folder is no place to go on training in, whatever the optimizer.
+  # Training must not resume in its folder, with any optimizer.
   with pytest.raises(InputError, match='use a new train_logdir'):
     compatibility.check_resumable(
         folder, expected, optimizer='momentum', recipe={})
 
 
-@pytest.mark.parametrize('size', [100, 20000])  # for the options, the data
+@pytest.mark.parametrize('size', [100, 20000])  # options file, data file
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   publishing = saver.publishing
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   run(Models(np.float32).model)
 
 
-def test_keeps_the_classes_that_are_beside_the_file(run, monkeypatch):
+def test_keeps_the_label_map_beside_the_file(run, monkeypatch):
   count = SMALL.num_classes
   classes = label_map.LabelMap(
       ('other',) + tuple('c{}'.format(index) for index in range(1, count)),
@@ -218,18 +218,18 @@ def test_keeps_the_classes_that_are_beside_the_file(run, monkeypatch):
   assert compatibility.label_map_of(result.checkpoint) == classes
 
 
-def test_ranges_are_those_of_8_bits(run):
+def test_ranges_follow_from_scales_and_zero_points(run):
   made = Models(np.uint8)
   made.with_operator('ADD', 'MobilenetV2/expanded_conv_2/add')
   _, variables = run(made.model)
   scope = CONV + '/act_quant'
-  # Weights: 0.5 * (1 - 100) and 0.5 * (255 - 100), 0 being left out.
+  # Weights: 0.5 * (1 - 100) and 0.5 * (255 - 100); 0 is not used.
   assert variables[CONV + '/weights_quant/min'] == -49.5
   assert variables[CONV + '/weights_quant/max'] == 77.5
   # Activations: 0.25 * (0 - 10) and 0.25 * (255 - 10).
   assert variables[scope + '/min'] == -2.5
   assert variables[scope + '/max'] == 61.25
-  # The moving average starts there: 0.999 ** local_step is 0.
+  # The moving average starts at this value: 0.999 ** local_step is 0.
   assert variables[scope + '/{}/max/biased'.format(scope)] == 61.25
   assert variables[scope + '/{}/max/local_step'.format(scope)] > 1e5
   scope = 'MobilenetV2/expanded_conv_2/post_activation_bypass_quant'
@@ -238,7 +238,7 @@ def test_ranges_are_those_of_8_bits(run):
   assert variables[scope + '/{}/min/biased'.format(scope)] == -50.0
 
 
-def test_takes_in_what_a_converter_left_unfolded(run):
+def test_unfolded_batch_norm_is_restored(run):
   made = Models(np.float32)
   weights, biases = made.expected[CONV]
   factor = np.linspace(0.5, 2, 16).astype(np.float32)
@@ -251,7 +251,7 @@ def test_takes_in_what_a_converter_left_unfolded(run):
                              biases * factor + factor + 1, rtol=1e-6)
 
 
-def test_a_seed_draws_a_batch_norm_that_folds_back(run):
+def test_a_seeded_batch_norm_folds_to_the_same_weights(run):
   made = Models(np.int8)
   _, variables = run(made.model, batch_norm_seed=3)
   for scope, (weights, biases) in made.expected.items():
@@ -304,8 +304,8 @@ def test_refuses_other_shapes_and_computed_weights(run):
     assert words in str(error.value)
 
 
-def test_what_a_killed_run_left_is_in_no_ones_way(run, tmp_path):
-  """Killed before the index had its name, then when the state file had none."""
+def test_leftovers_of_a_killed_run_do_no_harm(run, tmp_path):
+  """The kill came before the index or the state file got its name."""
   model = Models(np.int8).model
   out = tmp_path / 'out'
   out.mkdir()
@@ -320,7 +320,7 @@ def test_what_a_killed_run_left_is_in_no_ones_way(run, tmp_path):
       'model_options.json']
 
 
-def test_the_script_refuses_a_file_that_is_not_there(tmp_path):
+def test_the_script_refuses_a_missing_file(tmp_path):
   line = scripts.refusal(
       'scripts/rebuild_checkpoint.py', '--tflite=none.tflite',
       '--output_dir={}'.format(tmp_path / 'out'))
@@ -332,8 +332,8 @@ def test_the_script_refuses_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_float_file_gives_back_its_checkpoint(tmp_path):
-  """Checkpoint, graph, TFLite file, checkpoint: the same labels."""
+def test_a_float_file_gives_its_checkpoint_back(tmp_path):
+  """Rebuilds a checkpoint from its own TFLite file and compares labels."""
   prefix = test_export.make_checkpoint(tmp_path, SMALL)
   graph = freeze.export(SMALL, options.ExportOptions(
       checkpoint_path=prefix, export_path=str(tmp_path / 'graph'))).path
@@ -345,7 +345,7 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
   result = rebuild_checkpoint.rebuild(options.RebuildOptions(
       tflite=converted, output_dir=str(tmp_path / 'out')))
   assert result.model_options == SMALL
-  # 1.15 alone leaves batch norm unfolded after the three atrous layers.
+  # Only 1.15 leaves batch norm after the three atrous layers unfolded.
   unfolded = ['expanded_conv_14', 'expanded_conv_15', 'expanded_conv_16']
   gammas = {name.split('/')[1]: value
             for name, value in read_checkpoint(result.checkpoint).items()
@@ -371,7 +371,7 @@ def test_a_float_file_gives_back_its_checkpoint(tmp_path):
     ('freeze_ptq.tflite', 'float'), ('freeze_qat.tflite', 'qat')])
 def test_published_files_give_the_reference_checkpoints(
     file, kind, reference_dir, tmp_path):
-  """Seed 7 is the one that the reference drew batch norm from."""
+  """The reference drew batch norm with seed 7."""
   result = rebuild_checkpoint.rebuild(options.RebuildOptions(
       tflite=os.path.join(reference_dir, file), output_dir=str(tmp_path),
       batch_norm_seed=7))
@@ -386,8 +386,8 @@ def test_published_files_give_the_reference_checkpoints(
       np.testing.assert_array_equal(ours[name], value, err_msg=name)
   assert set(ours) - set(theirs) == {
       name for name in ours if name.endswith(('/biased', '/local_step'))}
-  # The published checkpoints have the same variables, and what only training
-  # needs, down to the last name and shape.
+  # The published checkpoints have the same variables, with equal names and
+  # shapes, and variables of training.
   with open(os.path.join(
       reference_dir, 'variables_{}.json'.format(kind))) as content:
     published = {entry['name']: entry['shape'] for entry in json.load(content)}
@@ -395,15 +395,15 @@ def test_published_files_give_the_reference_checkpoints(
               'fake_quantization_step')
   assert read.variables_in(result.checkpoint) == {
       name: shape for name, shape in published.items()
-      # Dropout is not in the file: it is not part of inference.
+      # Dropout is not part of inference, so the file lacks it.
       if not name.endswith(training) and not name.startswith(
           constants.DROPOUT_SCOPE)}
 
 
 @pytest.mark.slow
-def test_a_rebuilt_checkpoint_scores_as_the_reference(
+def test_score_of_a_rebuilt_checkpoint_matches_the_reference(
     reference_dir, ade20k_sample_dir, tmp_path):
-  """That of a quantization-aware file is the reference's, see above."""
+  """For the quantization-aware file, see the test above."""
   with open(os.path.join(reference_dir, 'numbers.json')) as content:
     expected = json.load(content)['eval_ckpt_float_rebuilt']['overall']
   records, out = str(tmp_path / 'records'), str(tmp_path / 'rebuilt')
@@ -415,7 +415,7 @@ def test_a_rebuilt_checkpoint_scores_as_the_reference(
   done = scripts.run(
       'scripts/rebuild_checkpoint.py', '--output_dir=' + out,
       '--tflite=' + os.path.join(reference_dir, 'freeze_ptq.tflite'))
-  # The flags that the script says the checkpoint is to be used with.
+  # The script prints the flags for the checkpoint.
   flags = done.stdout.split('use it with ')[1].split()
   report = str(tmp_path / 'report.json')
   scripts.run(

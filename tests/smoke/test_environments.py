@@ -1,6 +1,6 @@
-"""Checkpoints, graphs and records go from one TensorFlow to another.
+"""Moves checkpoints, graphs and records between TensorFlow versions.
 
-Run in .venvs/tf1; the other side is .venvs/modern.
+The tests run in .venvs/tf1; the other side is .venvs/modern.
 """
 import json
 import os
@@ -26,13 +26,13 @@ QUANTIZED = '--quantize_delay_step=0'
 
 @pytest.fixture(scope='module')
 def pythons():
-  """Dict from environment to interpreter."""
+  """A dict from environment to interpreter."""
   return {'tf1': sys.executable, 'modern': scripts.python_of('modern')}
 
 
 @pytest.fixture(scope='module')
 def data(pythons, tmp_path_factory):
-  """TFRecords that the modern environment wrote, equal to those of this one."""
+  """TFRecords of the modern environment, equal to those of this one."""
   folder = tmp_path_factory.mktemp('data')
   synthetic.make_dataset(options.SyntheticOptions(
       output_dir=str(folder), train_images=4, val_images=3, long_side=80))
@@ -85,7 +85,7 @@ def evaluate_graph(python, data, path):
 
 
 def agree(one, other, share):
-  """Whether two reports of the same images count the same, nearly."""
+  """Asserts that two reports of the same images have nearly equal counts."""
   matrices = [np.array(report['confusion_matrix']) for report in (one, other)]
   assert matrices[0].sum() == matrices[1].sum() > 0
   moved = np.abs(matrices[0] - matrices[1]).sum() / 2
@@ -104,7 +104,7 @@ def names_in(folder):
   return {name for name, unused_shape in tf.train.list_variables(str(folder))}
 
 
-def test_a_run_goes_to_the_other_tensorflow_and_back(pythons, data, tmp_path):
+def test_training_moves_between_tensorflow_versions(pythons, data, tmp_path):
   floats, quantized = tmp_path / 'float', tmp_path / 'quantized'
   train(pythons['tf1'], data, floats, 1)
   written = {name.replace('/Momentum', '') for name in names_in(floats)}
@@ -128,9 +128,9 @@ def test_a_run_goes_to_the_other_tensorflow_and_back(pythons, data, tmp_path):
   assert names_in(quantized) == variables_of('qat')
 
 
-def test_a_modern_export_regenerates_the_published_quantized_file(
+def test_a_modern_export_reproduces_the_published_quantized_file(
     pythons, reference_dir, tmp_path):
-  """What the modern converter makes of it, test_lite_conversion checks."""
+  """test_lite_conversion.py checks the result of the modern converter."""
   published = tflite.read(os.path.join(reference_dir, 'freeze_qat.tflite'))
   scripts.run(
       'export_model.py', '--export_path={}'.format(tmp_path), QUANTIZED,

@@ -1,4 +1,4 @@
-"""The reference's measured scores, on real ADE20K pairs, by the scripts."""
+"""Scripts reproduce the reference's scores on real ADE20K pairs."""
 import json
 import os
 
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.tf1, pytest.mark.modern]
 SIZE = ['--eval_crop_size=512,512', '--min_resize_value=512',
         '--max_resize_value=512', '--resize_factor=16']
 QUANTIZED = {'float': [], 'qat': ['--quantize_delay_step=0']}
-# (mIoU, IoU of a class), absolute. A float score of two images moves in the
-# seventh digit; how far a quantized one does, tests.processors tells.
+# Absolute tolerances of (mIoU, IoU of a class). A float score of two images
+# changes in the seventh digit; for quantized ones see tests/processors.py.
 TOLERANCES = {'float': (1e-4, 1e-4),
               'qat': (processors.BOUNDS['quantized_miou'],
                       processors.BOUNDS['quantized_class_iou'])}
@@ -47,7 +47,7 @@ def report_of(script, path, *arguments):
 
 
 @pytest.mark.parametrize('kind', ['float', 'qat'])
-def test_checkpoint_and_frozen_graph_score_as_the_reference(
+def test_checkpoint_and_graph_scores_match_the_reference(
     kind, data, numbers, reference_dir, tmp_path):
   checkpoint = os.path.join(reference_dir, 'checkpoint_' + kind)
   expected = numbers['eval_ckpt_{}_rebuilt'.format(kind)]
@@ -74,7 +74,7 @@ def test_checkpoint_and_frozen_graph_score_as_the_reference(
           tmp_path / 'freeze.pb'), '--dataset_dir=' + data)
   assert frozen['miou'] == pytest.approx(
       numbers['eval_pb_{}_rebuilt'.format(kind)], abs=tolerance)
-  # On one machine, the two agree more closely than machines do.
+  # On one machine, the two agree more closely than across machines.
   moved = np.abs(np.subtract(
       frozen['confusion_matrix'], report['confusion_matrix'])).sum() / 2
   counted = np.sum(report['confusion_matrix'])

@@ -1,4 +1,4 @@
-"""The whole float path through the scripts, on a few generated images."""
+"""Runs the whole float path through the scripts on generated images."""
 import json
 import os
 
@@ -57,7 +57,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def adam(data, trained, tmp_path_factory):
-  """(folder, output) of another run that goes on from that checkpoint."""
+  """(folder, output) of another run that starts from that checkpoint."""
   folder = tmp_path_factory.mktemp('adam')
   done = scripts.run('train.py', *train_arguments(
       data, folder, 1, '--tf_initial_checkpoint={}'.format(trained[0]),
@@ -67,7 +67,7 @@ def adam(data, trained, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def diverged(data, trained, tmp_path_factory):
-  """Output of a run from that checkpoint's backbone, at an absurd rate."""
+  """Output of a run from that backbone with an absurd learning rate."""
   return scripts.run('train.py', *train_arguments(
       data, tmp_path_factory.mktemp('diverged'), 50,
       '--tf_initial_checkpoint={}'.format(trained[0]),
@@ -76,7 +76,7 @@ def diverged(data, trained, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(data, trained, tmp_path_factory):
-  """(folder with report and more, output) of the trained checkpoint."""
+  """(folder of results, output) of evaluating the trained checkpoint."""
   folder = tmp_path_factory.mktemp('evaluated')
   done = scripts.run('eval.py', *eval_arguments(
       data, trained[0], '--report_json={}'.format(folder / 'ckpt.json'),
@@ -112,7 +112,7 @@ def event_values(folder):
 # --- Training --------------------------------------------------------------
 
 
-def test_training_logs_and_saves(trained):
+def test_training_logs_and_saves_checkpoints(trained):
   folder, done = trained
   assert 'step 3/3: loss' in done.stderr
   assert 'finished at step 3' in done.stdout
@@ -129,7 +129,7 @@ def test_training_logs_and_saves(trained):
   assert written['optimizer'] == 'momentum'
 
 
-def test_checkpoints_hold_the_published_variables(adam, golden_dir):
+def test_checkpoints_have_the_published_variables(adam, golden_dir):
   with open(os.path.join(golden_dir, 'variables_float.json')) as content:
     published = {entry['name']: (entry['dtype'], entry['shape'])
                  for entry in json.load(content)}
@@ -141,7 +141,7 @@ def test_checkpoints_hold_the_published_variables(adam, golden_dir):
   assert ours == published
 
 
-def test_summaries_have_their_tags(trained):
+def test_summaries_have_the_expected_tags(trained):
   values = event_values(trained[0])
   for tag in ('losses/softmax_cross_entropy', 'learning_rate', 'total_loss',
               'global_step/sec'):
@@ -152,7 +152,7 @@ def test_summaries_have_their_tags(trained):
     assert values['samples/{}/image/0'.format(name)].HasField('image')
 
 
-def test_last_layers_start_anew_when_asked(adam, diverged):
+def test_last_layers_are_initialized_on_request(adam, diverged):
   assert 'restored 297/297 model variables' in adam[1].stderr
   assert ('restored 255/297 model variables' in diverged.stderr and
           '(newly initialized: aspp0, concat_projection, decoder, '
@@ -218,7 +218,7 @@ def test_checkpoint_and_frozen_graph_have_the_same_scores(
   assert ckpt['path'].endswith('model.ckpt-3')
   assert reports['pb']['path'] == frozen
   assert result_of(done)['miou'] == ckpt['miou']
-  # A graph's scores are a run of their own in TensorBoard.
+  # TensorBoard shows the scores of a graph as a separate run.
   for name in ('log', 'log/pb'):
     values = event_values(folder / name)
     assert len(values) == 1 + 32 + 31 + 1
@@ -231,14 +231,14 @@ def test_checkpoint_and_frozen_graph_have_the_same_scores(
     assert sheet.width > 3 * 65 and sheet.height > 2 * 65
 
 
-def test_the_geometry_flags_change_what_is_evaluated(data, evaluated, trained):
+def test_geometry_flags_change_the_evaluation(data, evaluated, trained):
   results = [result_of(evaluated[1]), result_of(scripts.run(
       'eval.py', *eval_arguments(data, trained[0], '--min_resize_value=33')))]
   assert len({(result['geometry'], result['pixel_accuracy'])
               for result in results}) == 2
 
 
-def test_evaluations_that_cannot_be_right_are_refused(
+def test_evaluations_with_wrong_inputs_are_refused(
     data, trained, frozen, tmp_path):
   def refused(*more):
     return scripts.refusal('eval.py', *eval_arguments(data, trained[0], *more))

@@ -1,4 +1,4 @@
-"""The commands of docs/mlperf.md, executed in bash as they are written."""
+"""Runs the commands of docs/mlperf.md in bash, as documented."""
 import json
 import os
 
@@ -25,8 +25,8 @@ def read_json(folder, *path):
 
 @pytest.mark.skipif(not environment.installed_version(loadgen.PACKAGE),
                     reason='no {}'.format(loadgen.PACKAGE))
-def test_from_records_to_the_score_of_a_log(shell):
-  """With a model of no weights, and by the rules of a quick run."""
+def test_commands_from_records_to_the_score_of_a_log(shell):
+  """Uses a model without weights and the rules of a quick run."""
   folder = shell.folder
   scripts.run('scripts/make_synthetic_ade20k.py', '--size=100',
               '--train_images=1', '--val_images=2',
@@ -71,7 +71,7 @@ def test_from_records_to_the_score_of_a_log(shell):
   assert read_json(folder, 'evaluated.json')['miou_mlperf_app'] == score
 
 
-def test_the_published_numbers_on_a_sample(
+def test_reproduction_of_a_sample(
     shell, reference_dir, ade20k_sample_dir):
   published = shell.folder / 'published'
   for name, folder, pattern in (
@@ -110,7 +110,7 @@ def test_the_published_numbers_on_a_sample(
   assert '- modern: Python 3' in text
   assert text.count('| float32 1x512x512x3, NHWC RGB; pixels 0 and') >= 4
   assert text.count('| uint8 1x512x512x3, NHWC RGB; pixels 0 and') == 4
-  # What was exported is what the checkpoint is.
+  # The exported graph scores like its checkpoint.
   for graph, checkpoint, tolerance in (
       ('float_freeze.pb', 'float_model.ckpt-200000', 1e-4),
       ('quantize_aware_training_freeze.pb',
@@ -119,7 +119,7 @@ def test_the_published_numbers_on_a_sample(
         'miou'] == pytest.approx(read_json(
             folder, 'reports', 'published_{}.json'.format(checkpoint))['miou'],
                                  abs=tolerance)
-  # The command for the whole goes on there: nothing is left.
+  # The command for the whole data set continues there; nothing is left to do.
   output = shell.run_documented(
       'mlperf.md', './scripts/reproduce.sh\n', changes=[(
           'reproduce.sh', 'reproduce.sh --sample=sample --published=published '

@@ -1,6 +1,6 @@
-"""The example of docs/own_data.md, run in bash as it is written there.
+"""Runs the example of docs/own_data.md in bash, as documented.
 
-In its order, in one folder, with fewer images and steps and a smaller crop.
+Commands run in order, in one folder, with less data and a smaller crop.
 """
 import json
 import os
@@ -34,7 +34,7 @@ def pretrained(folder):
 
 @pytest.fixture(scope='module')
 def printed(tmp_path_factory):
-  """(folder, what each command printed)."""
+  """(folder, dict from step to the output of its command)."""
   shell = readme.Shell(tmp_path_factory.mktemp('own'))
   shell.run_documented(
       'own_data.md', 'python scripts/make_synthetic_ade20k.py', changes=[
@@ -66,7 +66,7 @@ def rows_in(output):
   return tuple(re.findall(r'^ +\d+  (\w+) +\d+\.\d+ %', output, re.M))
 
 
-def test_every_step_names_the_classes(printed):
+def test_evaluations_show_the_own_classes(printed):
   folder, outputs = printed
   for step in ('eval', 'eval_pb', 'eval_tflite'):
     assert rows_in(outputs[step]) == NAMES, outputs[step]
@@ -78,7 +78,7 @@ def test_every_step_names_the_classes(printed):
   assert (folder / 'pictures' / 'predictions.png').exists()
 
 
-def test_every_file_of_the_table_has_the_map(printed):
+def test_every_file_of_the_table_has_the_label_map(printed):
   folder, _ = printed
   wanted = label_map.read(str(folder / 'classes.csv'))
   for path, *keys in (('records/train.json',), ('records/val.json',),
@@ -92,7 +92,7 @@ def test_every_file_of_the_table_has_the_map(printed):
     assert label_map.from_json(content['label_map']) == wanted, path
 
 
-def test_both_forms_of_the_map_mean_the_same(tmp_path):
+def test_both_forms_of_the_label_map_are_equal(tmp_path):
   text, json_text = readme.code_blocks(readme.read(
       'docs', 'own_data.md').split('\n## The label map\n')[1].split(
           '\n## ')[0])
@@ -102,7 +102,7 @@ def test_both_forms_of_the_map_mean_the_same(tmp_path):
       str(tmp_path / 'b'))
 
 
-def test_the_documented_refusal_is_the_real_one(printed):
+def test_the_documented_error_is_printed(printed):
   folder, _ = printed
   line = scripts.refusal(
       'eval.py', '--dataset_dir=records',
@@ -113,7 +113,7 @@ def test_the_documented_refusal_is_the_real_one(printed):
 
 
 def golden_folder(folder):
-  """Has the pretrained checkpoint say that it is of ADE20K's classes."""
+  """Makes the pretrained checkpoint one of ADE20K's classes."""
   with open(str(folder / 'pretrained' / 'model_options.json'), 'w') as out:
     json.dump({'model': options.to_json(options.ModelOptions(
         crop_size=(65, 65), decoder_output_stride=(4,))),

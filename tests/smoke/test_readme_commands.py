@@ -1,8 +1,8 @@
-"""The README's commands, executed in bash as they are written there.
+"""Runs the README's commands in bash, as documented.
 
-One after the other, on generated images, with their variables set in the
-environment, and only numbers lowered: training steps, images of each,
-calibration images, and sizes in quantization-aware training.
+They run in order, on generated images, with their variables set in the
+environment. Only numbers are lowered: training steps, images, and sizes in
+quantization-aware training.
 """
 import collections
 import glob
@@ -23,7 +23,7 @@ from tests import scripts
 
 pytestmark = pytest.mark.slow
 
-# The scripts in the commands of each chapter.
+# The scripts in the commands of each section.
 COMMANDS = {
     'Data Generation': ['build_ade20k_data.py'],
     'Train': ['train.py'],
@@ -42,10 +42,10 @@ SMALL = {'train_crop_size': '65,65', 'min_resize_value': 64,
 
 
 class Shell(readme.Shell):
-  """Runs the README's commands, by chapter and script."""
+  """Runs the README's commands, by section and script."""
 
   def start(self, chapter, script, *more, lowered=(), **options):
-    """Starts a chapter's command for a script, with more arguments.
+    """Starts a section's command for a script, with more arguments.
 
     Args:
       chapter: heading in the README.
@@ -64,7 +64,7 @@ class Shell(readme.Shell):
         'exec ' + ' '.join((command.rstrip(),) + more), **options)
 
   def run(self, chapter, script, *more, **options):
-    """Runs it to its end; returns what it printed."""
+    """Runs the command to its end; returns its output."""
     return self.finished(self.start(chapter, script, *more, **options))
 
 
@@ -109,9 +109,9 @@ def records(shell):
 
 @pytest.fixture(scope='module')
 def trained(shell, records):
-  """(folder, output) of the training command, from a checkpoint.
+  """(folder, output) of the training command.
 
-  That has no decoder, as the one that the README names.
+  Its initial checkpoint has no decoder, like the one named in the README.
   """
   pretrained = shell.folder / 'pretrained' / 'model.ckpt'
   with tf.Graph().as_default(), tf.Session() as session:
@@ -128,7 +128,7 @@ def trained(shell, records):
 
 @pytest.fixture(scope='module')
 def evaluated(shell, records, trained):
-  """RESULT of eval.py, which goes on until it is stopped."""
+  """RESULT of eval.py, which runs until it is stopped."""
   process = shell.start('Evaluation', 'eval.py', CKPT_DIR=trained[0],
                         DATA_DIR=records)
   output = ''
@@ -158,7 +158,7 @@ def frozen_graph(shell, trained):
 # --- The float model -------------------------------------------------------
 
 
-def test_no_command_is_left_out():
+def test_all_commands_are_listed():
   found = {heading: [readme.words_of(command)[1] for command
                      in readme.python_commands(readme.section(heading))]
            for heading in re.findall('^## (.*)$', readme.read('README.md'),
@@ -200,7 +200,7 @@ def test_export_and_eval_pb_commands_run(shell, records, evaluated,
 def test_tflite_evaluation_commands_run(shell, records, frozen_graph):
   shell.run('Evaluation', 'gen_preprocessed_data.py', DATA_DIR=records,
             OUTPUT_DIR=shell.folder / 'preprocessed')
-  # Where the command, which has no argument, looks for it.
+  # The default path of the command.
   shell.run('Quantization-aware training', 'scripts/convert_tflite.py',
             '--mode=float', PB_FILE=frozen_graph,
             OUTPUT_TFLITE_FILE='checkpoints/float/freeze.tflite')

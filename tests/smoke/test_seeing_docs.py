@@ -1,7 +1,7 @@
-"""docs/seeing.md and docs/quantization.md: commands say what stands there.
+"""Runs commands of docs/seeing.md and docs/quantization.md in bash.
 
-They are run in bash, in the order of the text, on the published models and two
-real pairs.
+They run in order, on the published models and two real pairs. Their output must
+contain what the pages show.
 """
 import os
 
@@ -23,12 +23,12 @@ MODELS = {'post_train_quant': 'freeze_ptq.tflite',
 
 
 def assert_shown(output, page, number):
-  """Checks that what a page shows of a command's output stands in it.
+  """Checks that a command's output contains the lines that a page shows.
 
   Args:
     output: what the command printed.
     page: such as 'quantization.md'.
-    number: of the command on the page, from 0.
+    number: number of the command on the page, from 0.
   """
   commands = []
   for block in readme.fenced(readme.read('docs', page)):
@@ -38,14 +38,14 @@ def assert_shown(output, page, number):
       commands[-1] += block.content.splitlines()
   assert commands[number]
   for line in commands[number]:
-    # Some are long, and the page has how they begin.
+    # The page shows only the start of long lines.
     assert any(printed.strip().startswith(line.strip())
                for printed in output.splitlines()), (line, output)
 
 
 @pytest.fixture(scope='module')
 def shell(tmp_path_factory, reference_dir, ade20k_sample_dir):
-  """What a user has at that point; variables are the names of files."""
+  """A folder with the files of a user; variables hold their paths."""
   shell = readme.Shell(tmp_path_factory.mktemp('docs'))
   folder = shell.folder
   for kind, name in MODELS.items():
@@ -76,7 +76,7 @@ def shell(tmp_path_factory, reference_dir, ade20k_sample_dir):
   return shell
 
 
-def test_commands_of_seeing(shell):
+def test_commands_of_seeing_md_run(shell):
   output = shell.run_documented(
       'seeing.md', 'python scripts/compare_models.py \\\n    --model=float',
       **shell.variables)
@@ -94,8 +94,8 @@ def test_commands_of_seeing(shell):
   assert 'other weights: ' in output
 
 
-def test_commands_of_quantization(shell):
-  """In the order of the page; its outputs are the ones that are shown."""
+def test_commands_of_quantization_md_run(shell):
+  """Commands run in the order of the page and print what it shows."""
   scripts.python_of('tf2')
   shell.run_documented('quantization.md', '.venvs/tf2/', **shell.variables)
   output = shell.run_documented(
@@ -119,9 +119,9 @@ def test_commands_of_quantization(shell):
 
 
 @pytest.mark.parametrize('is_used_again', [False, True])
-def test_a_sum_is_taken_for_a_term_where_it_takes_its_place(
+def test_calibration_gives_a_term_the_range_of_its_sum(
     tmp_path, is_used_again):
-  """TensorFlow 2.21's calibration; where this fails, the text is out of date.
+  """TensorFlow 2.21's calibration: if this fails, the page is out of date.
 
   Values of the term stay below 1, those of the sum reach 6.
   """

@@ -1,7 +1,7 @@
-"""The commands of docs/shards_and_cloud.md, and of growth, on small pictures.
+"""Runs commands of docs/shards_and_cloud.md, and the benchmark's, in bash.
 
-gs:// is replaced by ram://, a file system of TensorFlow in the memory of this
-process. Outputs go there; inputs are local files.
+gs:// is replaced by ram://, TensorFlow's file system in memory. Only outputs go
+there, because each command is another process.
 """
 import json
 
@@ -29,7 +29,7 @@ def shell(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def folders(shell):
-  """Variables of the page's commands that make records."""
+  """Variables of the page's commands that build records."""
   scripts.run('scripts/make_synthetic_ade20k.py', '--size=64',
               '--train_images={}'.format(IMAGES['train']),
               '--val_images={}'.format(IMAGES['val']),
@@ -62,8 +62,8 @@ def checkpoint(shell):
   return prefix
 
 
-def test_reports_of_shards_add_up(shell):
-  """test_lite_evaluation.py shows that the sum is the whole."""
+def test_reports_of_shards_are_merged(shell):
+  """test_lite_evaluation.py shows that merged shards equal a single run."""
   folder = shell.folder / 'preprocessed'
   for kind, shape in (('images', (65, 65, 3)), ('annotations', (65, 65))):
     (folder / kind).mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_outputs_may_be_remote(shell, folders, records, checkpoint):
   assert printed.splitlines()[-1].startswith('RESULT {')
 
 
-def test_growth_is_measured(shell):
+def test_the_benchmark_of_cores_runs(shell):
   printed = shell.run_documented(
       'scaling.md', 'python scripts/benchmark.py', changes=(
           ('cores,hosts', 'cores'), ('--rounds=1', '--quick')))

@@ -1,6 +1,6 @@
-"""Tests of the benchmark: its table, its turns, its ratios, its script.
+"""Tests the benchmark: its cases, rounds, ratios, goals and script.
 
-The times that it measures depend on the machine and are not tested.
+Measured times depend on the machine and are not tested.
 """
 import importlib
 import json
@@ -35,7 +35,7 @@ def _result(group, environment, name, seconds, peak_bytes=2 ** 20):
 # --- The table -------------------------------------------------------------
 
 
-def test_every_work_and_every_goal_of_the_table_exists():
+def test_functions_and_cases_of_the_table_exist():
   works = {row[2] for group in cases.GROUPS for row in group.rows}
   works |= {file[0] for file in cases.FILES.values()}
   for work in works:
@@ -50,7 +50,7 @@ def test_every_work_and_every_goal_of_the_table_exists():
     assert {goal.case, goal.against} <= keys
 
 
-def test_one_hot_loss_is_the_same_loss():
+def test_one_hot_loss_equals_the_loss_of_the_suite():
   random = np.random.RandomState(1)
   logits = random.normal(0, 2, [2, 5, 5, 32]).astype(np.float32)
   labels = random.randint(0, 32, [2, 17, 17, 1])
@@ -63,8 +63,8 @@ def test_one_hot_loss_is_the_same_loss():
   assert values[0] > 1
 
 
-def test_the_training_step_computes_the_one_hot_loss(shallow, monkeypatch):
-  """The step must call the function that the case replaces."""
+def test_the_training_step_uses_the_one_hot_loss(shallow, monkeypatch):
+  """The step must call the function that this case replaces."""
   used = mock.Mock(side_effect=InterruptedError)
   monkeypatch.setattr(network, 'one_hot_sum', used)
   with pytest.raises(InterruptedError):
@@ -105,7 +105,7 @@ def _run(rows, work, rounds=1, files=()):
       rounds)
 
 
-def test_cases_take_turns_and_one_that_fails_leaves_the_others_alone():
+def test_cases_alternate_and_a_failing_one_is_dropped():
   asked = []
 
   def work(environment, name, settings):
@@ -123,7 +123,7 @@ def test_cases_take_turns_and_one_that_fails_leaves_the_others_alone():
       'group', 'two', 'tf1', 'a.b', {'name': 'two'}, (2.0,) * 3, 5, 'by hand')
 
 
-def test_groups_without_their_files_are_left_out(caplog):
+def test_groups_whose_files_cannot_be_made_are_left_out(caplog):
   made = []
   assert _run(
       [('one', ('tf1',), 'a.b', {})], files=cases._PTQ_MODEL,
@@ -134,14 +134,14 @@ def test_groups_without_their_files_are_left_out(caplog):
   assert 'ptq model can be made in tf2 or modern alone' in caplog.text
 
 
-def test_a_process_that_fails_says_why(tmp_path):
+def test_the_reason_of_a_failing_process_is_reported(tmp_path):
   machine = driver.Machine(
       {'tf1': sys.executable}, cases.QUICK, str(tmp_path))
   with pytest.raises(driver.WorkError, match="has no attribute 'nothing'"):
     machine.work('tf1', 'cases.nothing', {})
 
 
-def test_a_worker_has_the_processors_and_the_memory_of_its_case(monkeypatch):
+def test_a_worker_uses_the_cores_and_memory_pool_of_its_case(monkeypatch):
   found = {}
   monkeypatch.setenv(environment_lib.MEMORY_POOL, 'true')
   monkeypatch.setattr(os, 'sched_setaffinity', lambda unused_process, cores: (
@@ -161,7 +161,7 @@ def test_a_worker_has_the_processors_and_the_memory_of_its_case(monkeypatch):
 
 
 def test_ratio_pairs_the_rounds():
-  # The machine was twice as slow in the second round, for both.
+  # In the second round the machine was half as fast, for both cases.
   first = _result('g', 'tf1', 'a', [1.0, 2.0, 1.2])
   second = _result('g', 'tf1', 'b', [2.0, 4.0, 1.2])
   assert results.ratio(second, first) == 2.0
@@ -222,7 +222,7 @@ def test_tables():
 
 @pytest.mark.slow
 def test_quick_run(tmp_path):
-  """A deeplab folder where the user works is not the suite."""
+  """A deeplab folder in the working folder must not be imported."""
   json_path, md_path = tmp_path / 'out.json', tmp_path / 'out.md'
   (tmp_path / 'deeplab').mkdir()
   (tmp_path / 'deeplab' / '__init__.py').write_text('raise ImportError("x")')

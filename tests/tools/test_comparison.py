@@ -1,4 +1,4 @@
-"""What models are compared on, what is counted, and what follows from it."""
+"""Tests the samples, counts and statistics of model comparisons."""
 import json
 
 import numpy as np
@@ -27,8 +27,8 @@ def options_of(**given):
   return options_lib.ComparisonOptions(output_dir='o', **given)
 
 
-class Says(interface.Predictor):
-  """A model that says of image number i what is in its list of answers."""
+class Fake(interface.Predictor):
+  """A model whose answer to image i is item i of a list."""
 
   def __init__(self, *answers):
     self.description = 'a model'
@@ -42,7 +42,7 @@ class Says(interface.Predictor):
 
 
 def samples_of(*labels, size=(2, 3)):
-  """Samples of 4x4 pixels, of which `size` is image; a label: one class."""
+  """Returns samples of 4x4 pixels; the image has `size`, a label one class."""
   images = [
       samples_lib.Sample(
           'image {}'.format(number), np.zeros([4, 4, 3], np.float32), size,
@@ -54,7 +54,7 @@ def samples_of(*labels, size=(2, 3)):
 
 def counted(*models, labels, **arguments):
   return counts_lib.count(
-      [Says(*answers) for answers in models], samples_of(*labels),
+      [Fake(*answers) for answers in models], samples_of(*labels),
       **dict({'most_different': 10}, **arguments))
 
 
@@ -70,7 +70,7 @@ def test_records_are_read_as_in_evaluation(tmp_path):
   images = list(found.images)
   assert [image.name for image in images] == [
       'image_0.jpg', 'image_1.jpg', 'image_2.jpg']
-  # 6x8 pixels: the longer side becomes 9.
+  # The longer side of 6x8 pixels becomes 9.
   assert images[0].size == (6, 9) and images[0].image.shape == SIZE + (3,)
   assert (images[0].label[:6, :9] == 1).all()
   assert images[0].label.sum() == 6 * 9
@@ -82,10 +82,10 @@ def test_records_are_read_as_in_evaluation(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-  """A folder of one preprocessed pair, 5x7 pixels of image in 9x12."""
+  """Writes a preprocessed pair with an image of 5x7 in 9x12 pixels."""
   image = np.full(SIZE + (3,), 127, np.uint8)
   image[:5, :7] = 10
-  image[4, :7] = 127  # of the image itself, and lost
+  image[4, :7] = 127  # taken for padding
   for name, pixels in (('images', image),
                        ('annotations', np.full(SIZE, 2, np.uint8))):
     (tmp_path / name).mkdir()
@@ -101,13 +101,13 @@ def test_padding_of_png_folders_is_left_out(folder):
   assert found.geometry == '9x12 pixels'
 
 
-def test_labels_are_of_the_classes_of_the_models(folder, tmp_path):
+def test_labels_use_the_classes_of_the_models(folder, tmp_path):
   own, other = small_models.OWN, small_models.OTHER
   given = options_of(test_dir=folder)
   assert samples_lib.read(given, SIZE, own).label_map == own
   files.write_json(png_folder.manifest_path(folder),
                    label_maps.json_entry(own))
-  # Models that say nothing are taken to be of the same.
+  # Models without a label map are assumed to match.
   assert samples_lib.read(given, SIZE).label_map == own
   with pytest.raises(InputError) as error:
     samples_lib.read(given, SIZE, other)
@@ -140,7 +140,7 @@ def test_pictures_have_no_labels(tmp_path):
 @pytest.mark.parametrize('given, said', [
     ({}, 'nowhere'),
     ({'pictures': 'p', 'test_dir': 't'}, 'test_dir and pictures')])
-def test_images_come_from_one_place(given, said):
+def test_exactly_one_source_of_images_is_required(given, said):
   with pytest.raises(InputError) as error:
     samples_lib.check(options_of(**given))
   assert str(error.value) == (
@@ -151,8 +151,8 @@ def test_images_come_from_one_place(given, said):
 # --- Counts ----------------------------------------------------------------
 
 
-def test_counts_are_of_the_image_without_padding():
-  half = np.array([[[3, 3, 4, 9]]])  # of 3 columns, two are class 3
+def test_padding_is_not_counted():
+  half = np.array([[[3, 3, 4, 9]]])  # 2 of 3 columns are class 3
   counts = counted([3, 5], [half, 5], labels=(3, 5))
   np.testing.assert_array_equal(counts.pixels, [6, 6])
   np.testing.assert_array_equal(counts.differing, [2, 0])
@@ -161,11 +161,11 @@ def test_counts_are_of_the_image_without_padding():
   assert counts.matrices[0, 1, 3, 3] == 4 and counts.matrices[0, 1, 3, 4] == 2
 
 
-def test_class_0_of_labels_does_not_count():
+def test_label_0_is_not_counted():
   assert counted([0], [1], labels=(0,)).matrices.sum() == 0
 
 
-def test_those_that_differ_most_are_kept():
+def test_the_most_different_images_are_kept():
   rows = [np.array([[1] * n + [2] * (4 - n)]) for n in (3, 0, 2, 0)]
   counts = counted([1] * 4, rows, labels=[None] * 4, most_different=3)
   assert counts.matrices is None
@@ -176,7 +176,7 @@ def test_those_that_differ_most_are_kept():
   assert counted([1], [2], labels=[1], most_different=0).shown == []
 
 
-def test_labels_that_are_no_classes_are_the_models_fault():
+def test_predictions_outside_the_classes_are_refused():
   with pytest.raises(InputError) as error:
     counted([1], [40], labels=(1,))
   assert str(error.value) == 'a model: prediction 40: expected a class in 0..31'
@@ -186,14 +186,14 @@ def test_labels_that_are_no_classes_are_the_models_fault():
 
 
 def computed(*models, labels, resamples=200, seed=0):
-  """Numbers of models that are called a, b and so on."""
+  """Returns the numbers of models called a, b and c."""
   return statistics.compute(
       counted(*models, labels=labels), 'abc'[:len(models)],
       resamples=resamples, seed=seed)
 
 
-def test_scores_and_differences_are_those_of_all_images():
-  """Of 4 images the first model has 3 right, the second 1."""
+def test_scores_and_differences_over_all_images():
+  """Of 4 images, the first model labels 3 correctly, the second 1."""
   found = computed([1, 2, 3, 5], [1, 1, 1, 1], labels=(1, 2, 3, 4))
   first, second = found['scores']['a'], found['scores']['b']
   assert first['pixel_accuracy']['value'] == 0.75
@@ -215,9 +215,9 @@ def test_scores_and_differences_are_those_of_all_images():
 
 
 def test_a_finding_names_the_classes_behind_a_difference_of_miou():
-  """Classes 1, 2 and 3 have 2 images each; the second model has 1 of 3 right.
+  """The second model labels one of the two images of class 3 as class 1.
 
-  IoUs are 1, 1, 1 and 2/3, 1, 1/2: it says 1 of one image of class 3.
+  IoUs of classes 1, 2 and 3 are 1, 1, 1 and 2/3, 1, 1/2.
   """
   labels = [1, 1, 2, 2, 3, 3]
   found = computed(labels, [1, 1, 2, 2, 3, 1], labels=labels)
@@ -227,7 +227,7 @@ def test_a_finding_names_the_classes_behind_a_difference_of_miou():
   assert [one['share_of_miou_difference']
           for one in found['scores']['b']['classes'][:5]] == pytest.approx(
               [0, 0.4, 0, 0.6, 0])
-  # A class that only the second model counts: IoUs of 1, and of 2/3 and 0.
+  # Only the second model predicts class 9: IoU 1, against 2/3 and 0.
   found = computed([1], [np.array([[[1, 1, 9, 9]]])], labels=[1])
   assert 'driven by windowpane (75 % of it), wall' in found['findings'][0]
   shares = [one['share_of_miou_difference']
@@ -248,8 +248,8 @@ def test_numbers_of_each_image():
   assert 'scores' not in computed([1], [1], labels=[None])
 
 
-def test_an_interval_is_what_draws_of_images_give():
-  """Of images that are right or wrong as a coin falls, the binomial's."""
+def test_intervals_come_from_resampling_images():
+  """With images that are right or wrong at random, it is the binomial one."""
   answers = [1] * 50 + [2] * 50
   found = computed([1] * 100, answers, labels=[1] * 100, resamples=2000)
   second = found['scores']['b']
@@ -259,15 +259,15 @@ def test_an_interval_is_what_draws_of_images_give():
   assert accuracy['high'] == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
   assert statistics.verdict(
       second[statistics.DIFFERENCES]['miou'], 100) == 'worse'
-  # With two classes, of which one is never right; for a power of 80 %.
+  # For two classes, one of them never correct, and a power of 80 %.
   needed = second['images_needed_for_0_002']
   assert needed == pytest.approx(
       (1.96 + 0.84) ** 2 * 0.025 ** 2 * 100 / 0.002 ** 2, rel=0.1)
   assert found['reliability'].endswith('about {} images.'.format(needed))
 
 
-def test_models_are_drawn_the_same_images():
-  """A difference that every image has is certain, however scores spread."""
+def test_models_are_resampled_with_the_same_images():
+  """If a model differs equally on every image, its interval is a point."""
   hard = [1, 2] * 20
   second = computed(hard, hard, labels=[1] * 40)['scores']['b']
   assert second[statistics.DIFFERENCES]['miou'] == {
@@ -276,14 +276,14 @@ def test_models_are_drawn_the_same_images():
   assert second['images_needed_for_0_002'] is None
 
 
-def test_a_seed_repeats_intervals():
+def test_equal_seeds_give_equal_intervals():
   first, again, other = (
       computed([1] * 9, [1, 2, 3] * 3, seed=seed, labels=[1] * 9, resamples=20)
       for seed in (1, 1, 2))
   assert first == again != other
 
 
-def test_few_images_are_noise():
+def test_few_images_are_reported_as_noise():
   found = computed([1, 1], [1, 2], labels=[1, 1])
   assert found['reliability'].startswith('2 images are noise: ')
   second = found['scores']['b']
@@ -311,10 +311,10 @@ def test_confusions_are_listed_by_pixels():
   assert statistics.confusions(np.eye(4, dtype=int)) == []
 
 
-def test_counts_and_numbers_are_of_the_models_classes():
+def test_counts_and_numbers_use_the_classes_of_the_models():
   own = small_models.OWN
   counts = counts_lib.count(
-      [Says(1), Says(2)], samples_of(1)._replace(label_map=own),
+      [Fake(1), Fake(2)], samples_of(1)._replace(label_map=own),
       most_different=1)
   assert counts.matrices.shape == (1, 2, 3, 3)
   content = statistics.compute(counts, ['a', 'b'], resamples=10, seed=0)
@@ -322,14 +322,14 @@ def test_counts_and_numbers_are_of_the_models_classes():
       own.names)
   assert label_maps.from_json(content['label_map']) == own
   with pytest.raises(InputError, match=r'a model: prediction 3: .* 0\.\.2'):
-    counts_lib.count([Says(1), Says(3)], samples_of(1)._replace(label_map=own),
+    counts_lib.count([Fake(1), Fake(3)], samples_of(1)._replace(label_map=own),
                      most_different=1)
 
 
 # --- Pictures --------------------------------------------------------------
 
 
-def test_a_difference_map_says_who_is_right():
+def test_a_difference_map_shows_which_model_is_right():
   shown = counts_lib.Shown(
       'x', 0.5, np.full([1, 5, 3], 100, np.uint8),
       np.array([[1, 1, 1, 0, 1]]),
@@ -372,7 +372,7 @@ def models_of(*given):
       *['--model=' + text for text in given]))['models']
 
 
-def test_models_have_names(tmp_path):
+def test_names_of_models(tmp_path):
   odd = str(tmp_path / 'a=b')
   open(odd, 'w').close()
   assert models_of('x=some/file', 'folder/y.pb/', odd) == [
@@ -384,7 +384,7 @@ def test_models_have_names(tmp_path):
     (['a=b', '=c'], '--model==c: expected NAME=PATH'),
     (['a=b', 'c='], '--model=c=: expected NAME=PATH'),
     (['x/a.pb', 'y/a.pb'], '--model=y/a.pb: another model is called a.pb')])
-def test_models_without_a_name_of_their_own(given, problem):
+def test_ambiguous_names_of_models_are_refused(given, problem):
   with pytest.raises(InputError, match=problem):
     models_of(*given)
 

@@ -1,4 +1,4 @@
-"""scripts/compare_models.py: the page, what is beside it, and a browser."""
+"""Tests scripts/compare_models.py: its page and its files."""
 import json
 import os
 import re
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.modern
 
 SKY, TREE, GRASS = 3, 5, 10
 NAMES = ['first', 'a <b>$1']
-# Names that Debian, Ubuntu and others have for it.
+# Names of Chromium in Debian, Ubuntu and others.
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
-  """Two models; where green is the brightest, they say grass and tree."""
+  """Writes two models; if green is largest, they predict grass and tree."""
   folder = tmp_path_factory.mktemp('models')
   return list(zip(NAMES, (
       small_models.write_graph(folder / 'a.pb', classes=(0, GRASS, SKY)),
@@ -37,7 +37,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def pairs(tmp_path_factory):
-  """A folder of three pairs; of image n, 10 n rows of 33 are grass."""
+  """Writes three pairs; in image n, 10 n of the 33 rows are grass."""
   folder = tmp_path_factory.mktemp('pairs')
   for kind in ('images', 'annotations'):
     (folder / kind).mkdir()
@@ -53,7 +53,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def made(models, pairs, tmp_path_factory):
-  """The folder of a comparison."""
+  """The folder of a finished comparison."""
   folder = str(tmp_path_factory.mktemp('made') / 'comparison')
   compare(models, folder, test_dir=pairs)
   return folder
@@ -71,7 +71,7 @@ def read(*path):
 
 def test_numbers(made):
   numbers = json.loads(read(made, run.NUMBERS))
-  # Of 3 images of 33 rows, 30 rows differ.
+  # 30 of the 33 rows of 3 images differ.
   assert numbers['all_agree']['value'] == pytest.approx(69 / 99)
   first, second = (numbers['scores'][name] for name in NAMES)
   assert first['miou']['value'] == 1
@@ -82,23 +82,23 @@ def test_numbers(made):
   assert [model['kind'] for model in numbers['models']] == 2 * ['frozen graph']
 
 
-def test_everything_is_in_the_page(made):
+def test_the_page_is_complete(made):
   page = read(made, run.PAGE)
   for attribute in ('src', 'href'):
     for target in re.findall(r'\b{}="([^"]*)"'.format(attribute), page):
       assert target.startswith('data:') or os.path.isfile(
           os.path.join(made, target)), target
-  # Whatever is missing here, a browser would ask nobody for it.
+  # A browser may load nothing from outside the page.
   assert "default-src 'none'; img-src data:" in page
   assert not re.search(r'https?:|@import|url\(', page)
-  # Of three images: the image, its label, both models, and where they differ.
+  # For three images: the image, its label, both models and the difference.
   assert len(re.findall('<figure>', page)) == 3 * 5
   for title in ('Scores', 'Agreement of pixels', 'IoU by class',
                 'Images that differ most', 'Confusion matrices', 'All images'):
     assert '<h2>{}</h2>'.format(title) in page
   assert 'The published figures are mIoU for checkpoints and graphs' in page
   assert '3 images are noise' in page and 'too few images' in page
-  # What was found comes first: grass is never found, and tree is never there.
+  # The finding comes first: grass is never found, and tree never occurs.
   numbers = json.loads(read(made, run.NUMBERS))
   sentence = re.search('</h1>\n<p class="finding">(.*?)</p>', page).group(1)
   assert sentence == (
@@ -108,7 +108,7 @@ def test_everything_is_in_the_page(made):
   for model in numbers['models']:
     assert '{:,}</td>'.format(os.path.getsize(model['path'])) in page
     assert model['sha256'] in page
-  # Names are text.
+  # Names are escaped.
   assert '<b>' not in page and 'a &lt;b&gt;$1' in page
 
 
@@ -127,7 +127,7 @@ def test_pictures_beside_the_page(made):
           picture.load()
 
 
-def test_equal_inputs_give_equal_bytes_in_a_folder_that_is_a_link(
+def test_a_link_to_a_folder_gets_an_equal_page(
     models, pairs, made, tmp_path):
   (tmp_path / 'real').mkdir()
   (tmp_path / 'link').symlink_to('real')
@@ -136,7 +136,7 @@ def test_equal_inputs_give_equal_bytes_in_a_folder_that_is_a_link(
   assert (tmp_path / 'link').is_symlink()
 
 
-def test_an_earlier_comparison_is_replaced_and_nothing_else(
+def test_only_an_earlier_comparison_is_replaced(
     models, pairs, tmp_path, monkeypatch):
   folder = tmp_path / 'comparison'
   compare(models, folder, test_dir=pairs)
@@ -153,7 +153,7 @@ def test_an_earlier_comparison_is_replaced_and_nothing_else(
 
 
 @pytest.mark.parametrize('name', [run.NUMBERS, run.PAGE, 'images/001.png'])
-def test_files_of_others_are_refused_before_any_work(
+def test_foreign_files_are_refused_before_any_work(
     models, pairs, tmp_path, name):
   path = tmp_path / name
   path.parent.mkdir(exist_ok=True)
@@ -177,7 +177,7 @@ def test_inputs_are_not_written_to(models, pairs, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_pictures_without_labels_by_the_script(models, pairs, tmp_path):
+def test_the_script_compares_pictures_without_labels(models, pairs, tmp_path):
   arguments = ['--model={}={}'.format(*model) for model in models] + [
       '--pictures=' + os.path.join(pairs, 'images'),
       '--output_dir={}'.format(tmp_path / 'made')]
@@ -203,7 +203,7 @@ def test_models_of_two_sizes_are_refused(models, pairs, tmp_path):
 
 
 def own_models(folder, *label_maps):
-  """Models of classes of one's own; of green one says 1, the next one 2."""
+  """Writes models with own classes; for green, one predicts 1, the next 2."""
   made = []
   for number, label_map in enumerate(label_maps):
     path = folder / 'own{}.pb'.format(number)
@@ -213,7 +213,7 @@ def own_models(folder, *label_maps):
   return made
 
 
-def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
+def test_the_page_shows_own_classes(pairs, tmp_path, monkeypatch):
   own = small_models.OWN
   legend = mock.Mock(wraps=visualize.legend)
   monkeypatch.setattr(visualize, 'legend', legend)
@@ -226,7 +226,7 @@ def test_classes_of_ones_own_are_on_the_page(pairs, tmp_path, monkeypatch):
   compare(own_models(tmp_path, own, own), tmp_path / 'made',
           test_dir=str(given), most_different=1)
   page = read(tmp_path, 'made', run.PAGE)
-  # The names and colours of these classes, and none of ADE20K's.
+  # Only the names and colours of these classes are shown, not ADE20K's.
   assert set(re.findall(
       '<td[^>]*><span class="class"><span class="swatch" '
       'style="background:(.*?)"></span>(.*?)</span>', page)) == {
@@ -261,10 +261,10 @@ def test_a_missing_package_is_named(
 
 # --- In a browser ----------------------------------------------------------
 
-# A window as narrow as a phone's; Chromium's own is never narrower than 500.
+# A window as narrow as a phone's; Chromium's own has at least 500 pixels.
 PHONE = """<iframe src="probed.html" width="420" height="900"></iframe>
 <script>onmessage = event => { document.title = event.data; };</script>"""
-# Clicks on the heads of a table; finds broken pictures, and a page too wide.
+# Clicks on table heads; finds broken pictures and a page that is too wide.
 PROBE = """<script>
 window.addEventListener('load', () => {
   const table = [...document.querySelectorAll('h2')].find(
@@ -302,7 +302,7 @@ def test_a_browser_shows_the_page(made, tmp_path):
        'file://{}'.format(tmp_path / 'phone.html')],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
       encoding='utf-8', errors='replace', check=True)
-  assert 'CONSOLE' not in done.stderr  # such as what the page may not load
+  assert 'CONSOLE' not in done.stderr  # such as a blocked resource
   found = json.loads(re.search('<title>(.*?)</title>', done.stdout).group(1))
   shares = ['60.61 %', '30.30 %', '0.00 %']
   assert found == {

@@ -1,4 +1,4 @@
-"""scripts/doctor.py: what it finds, and what it says to do."""
+"""Tests scripts/doctor.py: its findings and recommended commands."""
 import hashlib
 import json
 import os
@@ -24,7 +24,7 @@ PYTHON_37 = ('3.7.16', '3.7', '/usr/bin/python3.7')
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-  """A repository in which setup.sh says what states.txt does; no GPU."""
+  """A repository whose setup.sh prints states.txt, without a GPU."""
   root = tmp_path / 'repository'
   (root / 'scripts').mkdir(parents=True)
   (root / 'checkpoints').mkdir()
@@ -42,7 +42,7 @@ def root(tmp_path, monkeypatch):
 
 
 def say(root, **states):
-  """Has setup.sh say states: by name (state, python, base, its path)."""
+  """Sets the states that setup.sh prints: (state, python, base, its path)."""
   (root / 'scripts' / 'states.txt').write_text(''.join(
       '\t'.join((name, state[0], '2.0') + state[1:] + ('3.9',)) + '\n'
       for name, state in states.items()))
@@ -61,7 +61,7 @@ def examine(root, monkeypatch):
 
 
 def commands_of(findings):
-  """Returns the first word of each command, with what setup.sh makes."""
+  """Returns the first word of each command, and what setup.sh creates."""
   commands = [step['command'].split(' ') for step in findings['steps']]
   return [' '.join(words[:2 if 'setup.sh' in words[0] else 1])
           for words in commands]
@@ -98,7 +98,7 @@ def test_refuses_unknown_folders_and_flags():
     assert words in scripts.refusal('scripts/doctor.py', argument)
 
 
-def test_the_page_of_troubleshooting_begins_with_it(tmp_path):
+def test_the_page_on_troubleshooting_starts_with_doctor(tmp_path):
   shell = readme.Shell(tmp_path)
   printed = shell.finished(shell.start_documented(
       'troubleshooting.md', 'python3 scripts/doctor.py'), status=None)
@@ -125,7 +125,7 @@ def test_a_machine_with_one_python_can_make_an_environment(examine):
   assert len(page.splitlines()) < 60
 
 
-def test_without_any_python_setup_says_how_to_get_one(root, examine):
+def test_without_any_python_setup_is_recommended(root, examine):
   say(root, tf1=('missing',) + NO_PYTHON, modern=('outdated',) + NO_PYTHON)
   findings = examine()
   assert not findings['usable']
@@ -139,7 +139,7 @@ def test_without_any_python_setup_says_how_to_get_one(root, examine):
     (('ready', 'outdated', 'ready'), ['./scripts/setup.sh tf2']),
     (('ready', 'ready', 'untested'), ['./scripts/setup.sh modern']),
     (('ready', 'ready', 'ready'), [])])
-def test_only_what_is_not_ready_is_made(root, examine, states, first):
+def test_missing_environments_are_recommended(root, examine, states, first):
   say(root, **{name: (state,) + PYTHON_37 for name, state in zip(
       environment.ENVIRONMENTS, states)})
   findings = examine()
@@ -154,7 +154,7 @@ def test_only_what_is_not_ready_is_made(root, examine, states, first):
       'ready' in states)
 
 
-def test_what_setup_complains_of_is_a_problem(root, examine):
+def test_errors_of_setup_are_reported(root, examine):
   (root / 'scripts' / 'setup.sh').write_text(
       'echo "ERROR setup.sh: DEEPLAB_PYTHON=x: bad" >&2; exit 2')
   findings = examine()
@@ -163,7 +163,7 @@ def test_what_setup_complains_of_is_a_problem(root, examine):
   assert '\nproblems\n  ERROR setup.sh' in doctor.page(findings, '')
 
 
-def test_what_keeps_the_suite_from_running_or_training(examine, monkeypatch):
+def test_too_little_memory_and_a_missing_avx_are_reported(examine, monkeypatch):
   monkeypatch.setattr(doctor.memory, 'available_bytes', lambda: 2 ** 30)
   findings = examine()
   assert findings['usable']
@@ -188,7 +188,7 @@ def test_what_keeps_the_suite_from_running_or_training(examine, monkeypatch):
     ('tf2', [T4], 'libcudart.so.10.1', 'uses Tesla T4'),
     ('modern', [H100], 'libcudart.so.12', 'uses NVIDIA H100'),
     ('modern', [H100], 'package', 'uses NVIDIA H100')])
-def test_whether_an_environment_uses_a_gpu(
+def test_use_of_a_gpu_by_each_environment(
     tmp_path, monkeypatch, name, gpus, library, words):
   def load(asked):
     if asked != library:
@@ -203,7 +203,7 @@ def test_whether_an_environment_uses_a_gpu(
   assert words in why and uses == (library is not None)
 
 
-def test_cuda_is_added_where_it_is_all_that_lacks(root, examine, monkeypatch):
+def test_cuda_is_recommended_if_it_is_missing(root, examine, monkeypatch):
   monkeypatch.setattr(hardware, 'gpus', lambda: ([H100], None))
   monkeypatch.setattr(doctor, '_has_cuda', lambda *_: False)
   step = examine()['steps'][1]
@@ -211,8 +211,8 @@ def test_cuda_is_added_where_it_is_all_that_lacks(root, examine, monkeypatch):
                           "'tensorflow[and-cuda]==2.0'")
 
 
-def test_cuda_of_tf1_is_what_its_wheel_says():
-  """The pinned wheel, not the one of the same version with GPU in its name."""
+def test_the_wheel_of_tf1_has_no_cuda():
+  """This concerns the pinned wheel, not the package with GPU in its name."""
   assert environment.CUDA['tf1'] is None
   if environment.tensorflow_version().startswith('1.15'):
     import tensorflow as tf
@@ -235,7 +235,7 @@ def test_gpus(tmp_path, monkeypatch, answer, expected):
   assert hardware.gpus() == expected
 
 
-def test_a_driver_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
+def test_a_hanging_driver_times_out(tmp_path, monkeypatch):
   """A child of nvidia-smi keeps its output open."""
   tool = tmp_path / 'nvidia-smi'
   tool.write_text('#!{}\n{} 30 &\nwait\n'.format(
@@ -267,13 +267,13 @@ def add_records(folder):
           '')
 
 
-def test_what_is_missing_of_the_data_set_takes_room(root):
+def test_missing_parts_of_the_data_set_need_space(root):
   ade20k = root / 'ADE20K'
 
   def missing():
     return doctor.data_set(str(ade20k))['missing_bytes'] / 1e9
 
-  # As the download script's header has it: 0.9 GB for each of its outputs.
+  # The download script says 0.9 GB for each of its outputs.
   assert missing() == pytest.approx(2.7)
   ade20k.mkdir()
   (ade20k / 'ADEChallengeData2016.zip').write_text('')
@@ -283,13 +283,13 @@ def test_what_is_missing_of_the_data_set_takes_room(root):
   assert missing() == pytest.approx(0.9)
   add_records(records)
   assert missing() == 0
-  # A folder of pairs or of records is one.
+  # A folder of pairs or of records can be given directly.
   assert doctor.data_set(str(pairs))['has_pairs']
   found = doctor.data_set(str(records))
   assert found['has_records'] and found['records_dir'] == str(records)
 
 
-def test_counts_of_a_whole_set(root, examine):
+def test_counts_of_a_complete_data_set(root, examine):
   add_pairs(root / 'ADE20K' / 'ADEChallengeData2016')
   add_records(root / 'ADE20K' / 'tfrecord')
   findings = examine()
@@ -305,7 +305,7 @@ def test_counts_of_a_whole_set(root, examine):
 @pytest.mark.parametrize('damage, found', [
     ('train-00002-of-00004.tfrecord', 4), ('train.json', 4),
     ('train.INCOMPLETE', 0)])
-def test_an_incomplete_set_is_none(root, examine, damage, found):
+def test_an_incomplete_data_set_is_not_used(root, examine, damage, found):
   folder = root / 'ADE20K' / 'tfrecord'
   add_records(folder)
   if found:
@@ -319,7 +319,7 @@ def test_an_incomplete_set_is_none(root, examine, damage, found):
   assert './download_and_convert_ade20k.sh' in commands_of(findings)
 
 
-def test_a_full_disk_is_said_where_it_matters(root, examine, monkeypatch):
+def test_a_full_disk_is_reported(root, examine, monkeypatch):
   monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda unused: (
       shutil._ntuple_diskusage(10 ** 10, 9 * 10 ** 9, 10 ** 9)))
   assert '2.7 GB more, 1.0 GB are free: TOO LITTLE' in doctor.page(
@@ -353,7 +353,7 @@ def test_commands_can_be_copied(examine):
           scripts.flags_of(arguments[0]))
 
 
-def test_names_with_blanks_stay_one_word(root, examine):
+def test_names_with_blanks_are_quoted(root, examine):
   data = doctor.data_set(str(root / 'my data'))
   command = doctor.next_steps(dict(examine(), data=data))[-1]['command']
   assert '--dataset_dir={}/my data/tfrecord'.format(root) in (

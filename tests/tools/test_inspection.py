@@ -1,4 +1,4 @@
-"""What is in a model's file, and whether two files have the same weights."""
+"""Tests inspecting a model's file, and comparing the weights of two."""
 import functools
 import json
 import os
@@ -31,7 +31,7 @@ SIZE = (33, 33)
 MODEL = options_lib.ModelOptions(
     crop_size=SIZE, num_classes=5, decoder_output_stride=(4,))
 LOGITS = 'logits/semantic'
-# Of MODEL, and not of ADE20K.
+# Classes for MODEL that are not ADE20K's.
 OWN = label_maps.LabelMap(
     ('other', 'a', 'b', 'c', 'd'), ((), (1,), (2,), (3,), (4,)))
 
@@ -45,7 +45,7 @@ def save_checkpoint(folder, model_options):
 
 
 class Files:
-  """A checkpoint, its frozen graph, and the TFLite file of that."""
+  """A checkpoint, its frozen graph, and the graph's TFLite file."""
 
   def __init__(self, folder, model_options, mode):
     self.checkpoint = save_checkpoint(folder, model_options)
@@ -59,7 +59,7 @@ class Files:
 
 @pytest.fixture
 def small(shallow, monkeypatch):
-  """Makes the network small, also for what knows its layers."""
+  """Makes the network small, and the known list of its layers."""
   monkeypatch.setattr(
       tflite_layers, '_LAST_BACKBONE_LAYER',
       'MobilenetV2/expanded_conv_4/project')
@@ -74,13 +74,13 @@ def read(path):
 # --- Contents --------------------------------------------------------------
 
 
-def test_the_structure_of_the_network():
+def test_structure_of_the_network():
   network = structure.of(MODEL)
   assert len(network.convolutions) == 60
   assert network.convolutions['MobilenetV2/Conv'] == (
       'CONV_2D', (17, 17, 32), 17 * 17 * 32 * 3 * 3 * 3)
-  # Atrous: over parts of the map of 3x3, padded to one size, which are put
-  # together again.
+  # Atrous convolutions split the 3x3 map into parts, pad them to one size and
+  # merge the results.
   assert network.convolutions['MobilenetV2/expanded_conv_14/depthwise'] == (
       'DEPTHWISE_CONV_2D', (4, 4, 960), 4 * 4 * 960 * 3 * 3)
   assert network.layer_of('aspp0/Relu;x;aspp0/Conv2D1') == 'aspp0'
@@ -88,7 +88,7 @@ def test_the_structure_of_the_network():
 
 
 def golden_values(model_options=MODEL):
-  """Values of all variables, and of ranges of fake quantization if there."""
+  """Returns values of all variables, including ranges if quantized."""
   network = structure.of(MODEL)
   names = dict(network.variables)
   if model_options.is_quantized:
@@ -100,7 +100,7 @@ def golden_values(model_options=MODEL):
           for name, shape in names.items()}
 
 
-def test_batch_norm_by_hand():
+def test_folded_batch_norm_matches_a_hand_computation():
   values = golden_values()
   layers = contents_lib._of_values(values, MODEL, 'x')
   assert list(layers)[0] == 'MobilenetV2/Conv' and list(layers)[-1] == LOGITS
@@ -122,8 +122,8 @@ def test_batch_norm_by_hand():
       layers[LOGITS].biases.real, values[LOGITS + '/biases'])
 
 
-def test_fake_quantization_by_hand():
-  """255 values from -1.5 to 1.5: a step is 3 / 254, and 0 is the 128th."""
+def test_fake_quantization_matches_a_hand_computation():
+  """255 values from -1.5 to 1.5: a step is 3 / 254, and 0 is number 128."""
   values = golden_values(MODEL._replace(quantize_delay_step=0))
   layers = contents_lib._of_values(values, MODEL, 'x')
   plain = contents_lib._of_values(golden_values(), MODEL, 'x')
@@ -135,14 +135,14 @@ def test_fake_quantization_by_hand():
       np.clip(plain['aspp0'].weights.real, -1.5, 1.5) / step))
   np.testing.assert_array_equal(np.isnan(contents_lib._fake_quantized(
       np.array([np.nan, 1.0]), values, 'aspp0/weights_quant').real), [1, 0])
-  # From -4 to 6, with 0 among 256 values.
+  # 256 values from -4 to 6, including 0.
   output = contents_lib._activations_of_variables(values)['aspp0']
   assert output.scale == pytest.approx(10 / 255) and output.zero_point == 102
   assert output.low == pytest.approx(-102 * 10 / 255)
 
 
 @pytest.mark.slow
-def test_all_kinds_of_files_have_the_same_layers(small, tmp_path):
+def test_all_kinds_of_files_give_the_same_layers(small, tmp_path):
   files = Files(tmp_path, MODEL, options_lib.FLOAT)
   found = [read(path) for path in (
       files.checkpoint, files.graph, files.tflite)]
@@ -162,7 +162,7 @@ def test_all_kinds_of_files_have_the_same_layers(small, tmp_path):
   assert found[0].counts == {'variables': len(structure.of(MODEL).variables)}
   assert found[1].counts['Conv2D'] == found[2].counts['CONV_2D'] > 10
   assert found[2].size_bytes == os.path.getsize(files.tflite)
-  # Batch norm is folded as a converter folds it, which knows nothing of this.
+  # Batch norm is folded like the converter does, but independently.
   difference = difference_lib.between(found[0], found[2])
   assert difference['verdict'] == difference_lib.ROUNDED
   assert difference['beyond_rounding'] == 0 and not difference['unmatched']
@@ -182,13 +182,13 @@ def test_all_kinds_of_files_have_the_same_layers(small, tmp_path):
   numbers = json.loads((tmp_path / 'made' / 'x.json').read_text())
   assert numbers['difference']['weights'] == difference['weights']
   assert numbers['other']['kind'] == interface.TFLITE
-  # The classes of a graph stand beside it.
+  # The label map is beside the graph.
   small_models.describe(tmp_path / 'x.pb', OWN)
   assert read(files.graph).options.label_map == OWN
 
 
 @pytest.mark.slow
-def test_fake_quantization_stores_what_a_converter_stores(small, tmp_path):
+def test_fake_quantization_matches_the_converter(small, tmp_path):
   files = Files(tmp_path, MODEL._replace(quantize_delay_step=0),
                 options_lib.QUANTIZATION_AWARE)
   found = [read(path) for path in (
@@ -197,10 +197,10 @@ def test_fake_quantization_stores_what_a_converter_stores(small, tmp_path):
           for layer in one.layers.values()} == {'uint8'}
   for one in found[:2]:
     difference = difference_lib.between(one, found[2])
-    # The last bit decides which way a value between two steps is rounded.
+    # A last bit may decide how a value between two steps is rounded.
     assert difference['steps'] <= 1
     assert difference['differing'] <= 1e-4 * difference['weights']
-    # Outputs of all layers but the last one, and sums.
+    # Outputs of all layers except the last one, and of additions.
     assert difference['activations']['compared'] >= len(found[0].layers)
     assert difference['activations']['differing'] == {}
   assert found[0].options == MODEL._replace(quantize_delay_step=0)
@@ -214,7 +214,7 @@ def test_other_kinds_of_models_are_refused():
       'file')
 
 
-def test_another_networks_files_are_refused(tmp_path):
+def test_files_of_another_network_are_refused(tmp_path):
   graph = small_models.write_graph(tmp_path / 'x.pb')
   with pytest.raises(InputError, match='is not of this network'):
     read(graph)
@@ -231,7 +231,7 @@ def test_another_networks_files_are_refused(tmp_path):
 
 
 def values_of(stored, scale, dtype='int8'):
-  """Values of [inputs, channels] in 8 bits."""
+  """Returns 8-bit values of [inputs, channels]."""
   stored = np.asarray(stored, np.int64)
   scales = np.asarray(scale, np.float64)
   return contents_lib.Values(dtype, stored * scales, stored, scales)
@@ -242,7 +242,7 @@ def in_float(real):
 
 
 def contents_of(ranges=(), **weights):
-  """Contents of layers with weights, and of activations."""
+  """Returns Contents with these weights and activation ranges."""
   layers = {
       name: contents_lib.Layer(
           structure.Convolution('CONV_2D', (1, 1, 2), 4), values,
@@ -265,21 +265,21 @@ ROUNDED = ('the same weights but for rounding: {}, none by more than half a '
 
 @pytest.mark.parametrize('first, second, line', [
     (STORED, STORED, 'the same weights: all 4 are equal'),
-    # Half a step of each is one step; another one is too far.
+    # Rounding allows half a step of each, here one step together.
     (STORED, values_of([[2, 2], [3, 4]], [0.5, 0.25]),
      ROUNDED.format('1 of 4 differ as stored, by up to 1 steps')),
     (STORED, values_of([[3, 2], [3, 4]], [0.5, 0.25]),
      'other weights: 1 of 4 differ, 1 of them by more than rounding'),
-    # A float weight is within half a step.
+    # A float weight may differ by half a step.
     (in_float(NEAR.real + [[0.24, -0.12], [0, 0]]), NEAR,
      ROUNDED.format('2 of 4 differ')),
     (in_float(NEAR.real + [[0.24, -0.12], [0, 0.13]]), NEAR,
      'other weights: 3 of 4 differ, 1 of them by more than rounding'),
-    # Channel 1 is stored otherwise, and is as good as 0 either way.
+    # Channel 1 is stored differently, but is practically 0 in both.
     (values_of([[1, 127], [3, -50]], [0.5, 1e-12]),
      values_of([[1, 0], [3, 0]], [0.5, 4e-9]),
      ROUNDED.format('2 of 4 differ as stored, by up to 127 steps'))])
-def test_weights_are_equal_or_rounded_or_others(first, second, line):
+def test_weights_are_equal_rounded_or_different(first, second, line):
   found = between(first, second)
   assert run.of_difference(found, 'x', 'y')[0] == line
   apart = (first.real - second.real).ravel()
@@ -290,8 +290,8 @@ def test_weights_are_equal_or_rounded_or_others(first, second, line):
 
 @pytest.mark.parametrize('make', [
     in_float, lambda real: values_of([[1, 2], [3, 4]], real[0])])
-def test_weights_that_are_no_numbers_are_different(make):
-  """Also from others that are no numbers."""
+def test_nan_weights_are_different(make):
+  """They also differ from other NaNs."""
   bad = make([[np.nan, 2.0], [3.0, 4.0]])
   for other in (make([[1.0, 2.0], [3.0, 4.0]]), bad):
     found = between(bad, other)
@@ -306,10 +306,10 @@ def test_weights_that_are_no_numbers_are_different(make):
 
 @pytest.mark.parametrize('first, second, differ', [
     ([0.0, 0.0], [0.0, np.nan], True),
-    # They are differences of larger numbers, to float32's precision.
+    # Biases are differences of larger numbers, at float32's precision.
     ([100.0, 1e-4], [100.0, 2e-4], False),
     ([100.0, 1e-4], [100.0, 3e-3], True)])
-def test_biases_are_compared_with_the_largest_of_their_layer(
+def test_biases_are_compared_relative_to_the_largest(
     first, second, differ):
   contents = contents_of(a=in_float(np.ones([2, 2])))
   found = difference_lib.between(*[
@@ -321,7 +321,7 @@ def test_biases_are_compared_with_the_largest_of_their_layer(
           '; but other biases in a' if differ else '')]
 
 
-def test_what_only_one_model_has_is_named():
+def test_layers_of_only_one_model_are_named():
   weights = in_float(np.ones([2, 2]))
   found = difference_lib.between(
       contents_of(a=weights, b=weights, c=weights),
@@ -334,7 +334,7 @@ def test_what_only_one_model_has_is_named():
     ('int8', 0.02, 0, False), ('uint8', 0.02, 128, False),
     ('int8', 0.0201, 0, True), ('int8', 0.02, 1, True)])
 def test_every_activation_is_compared(dtype, scale, zero_point, differs):
-  """Not only outputs of layers, which have weights."""
+  """Not only the outputs of layers with weights are compared."""
   weights = in_float(np.ones([2, 2]))
   one = activations.Range('int8', -2.56, 2.54, 0.02, 0)
   other = activations.Range(dtype, 0, 0, scale, zero_point)
@@ -355,7 +355,7 @@ def test_every_activation_is_compared(dtype, scale, zero_point, differs):
   json.dumps(found)
 
 
-def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
+def test_different_label_maps_are_reported(tmp_path, monkeypatch):
   other = OWN._replace(ids=OWN.ids[:-1] + ((5,),))
   paths = [tmp_path / '0.pb', tmp_path / '1.pb']
   for path, label_map in zip(paths, (OWN, other)):
@@ -372,7 +372,7 @@ def test_classes_of_ones_own_are_told(tmp_path, monkeypatch):
   assert '  classes: a, b, c, d' in result.lines
   assert label_maps.from_json(
       result.numbers['model']['model']['label_map']) == OWN
-  # The weights are compared all the same.
+  # The weights are compared nevertheless.
   line = 'of other classes: id 4 is 4 d in 0.pb, 0 other in 1.pb'
   assert result.lines[result.lines.index(line) + 1].startswith(
       'the same weights: ')
@@ -395,7 +395,7 @@ def test_refusals(tmp_path, monkeypatch, given, problem):
 
 
 def concat_model():
-  """Returns a TFLite file: values in 0..1 and in 0..6, put side by side."""
+  """Returns a TFLite file that concatenates values in 0..1 and 0..6."""
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [1, 8, 8, 3], name='in')
     net = tf.quantization.fake_quant_with_min_max_args(images, -1, 1)
@@ -417,9 +417,9 @@ def concat_model():
 
 
 def with_scale_of(content, name, other):
-  """Returns a TFLite file in which a tensor has the scale of another one.
+  """Returns a TFLite file in which one tensor gets the scale of another.
 
-  TensorFlow 2.21 makes such files of quantization-aware graphs.
+  TensorFlow 2.21 writes such files from quantization-aware graphs.
   """
   content = bytearray(content)
   graph = tflite.Model.GetRootAsModel(content, 0).Subgraphs(0)
@@ -468,7 +468,7 @@ def test_a_wider_output_or_a_sum_does_not_clip():
   assert [one.name for one in activations.find_clipping(model)] == ['d']
 
 
-def test_a_file_with_another_scale_of_a_concatenation(
+def test_a_changed_scale_of_a_concatenation_is_reported(
     reference_dir, tmp_path):
   published = os.path.join(reference_dir, 'freeze_qat.tflite')
   damaged = tmp_path / 'damaged.tflite'

@@ -1,4 +1,4 @@
-"""scripts/visualize.py: overlays at a picture's own size, and refusals."""
+"""Tests scripts/visualize.py: overlays and refusals."""
 import json
 import os
 
@@ -43,19 +43,19 @@ def pixels_of(path):
   return np.asarray(Image.open(str(path)))
 
 
-def test_colours_and_labels_have_the_pictures_size(model, tmp_path):
+def test_overlay_and_labels_have_the_size_of_the_picture(model, tmp_path):
   pixels = picture(tmp_path / 'a.png')
   result = make(model, tmp_path / 'a.png', tmp_path, save_labels=True,
                 opacity=0.5)
   assert result.overlays == [str(tmp_path / 'made' / 'a.png.overlay.png')]
   labels = pixels_of(tmp_path / 'made' / 'a.png.labels.png')
   assert labels.shape == (40, 20)
-  # Where the classes meet, the picture was smaller when it was labelled.
+  # Near the border, labels come from a smaller picture.
   assert (labels[:18] == SKY).all() and (labels[22:] == GRASS).all()
   made = pixels_of(result.overlays[0])
   np.testing.assert_array_equal(
       made[:40, :20], visualize.overlay(pixels, labels, 0.5))
-  # The legend: white, and both classes as they look on gray.
+  # The legend has white, and both classes as they look on gray.
   below = {tuple(pixel) for pixel in made[40:].reshape(-1, 3)}
   assert {visualize.shade(SKY, 0.5), visualize.shade(GRASS, 0.5),
           (255, 255, 255)} <= below
@@ -66,7 +66,7 @@ def test_colours_and_labels_have_the_pictures_size(model, tmp_path):
       'classes']) == pytest.approx(1)
 
 
-def test_classes_of_ones_own_have_their_names_and_colours(tmp_path):
+def test_own_classes_have_their_names_and_colours(tmp_path):
   own = small_models.OWN
   path = tmp_path / 'own.pb'
   model = small_models.write_graph(path)
@@ -86,7 +86,7 @@ def test_classes_of_ones_own_have_their_names_and_colours(tmp_path):
 
 
 @pytest.mark.parametrize('size', [(1, 90), (90, 1), (700, 31)])
-def test_without_a_legend_an_overlay_has_the_pictures_size(
+def test_without_a_legend_an_overlay_has_the_size_of_the_picture(
     model, tmp_path, size):
   picture(tmp_path / 'a.png', size)
   result = make(model, tmp_path / 'a.png', tmp_path, legend=False)
@@ -103,7 +103,7 @@ def test_the_legend_of_a_large_picture_has_larger_letters(model, tmp_path):
   assert heights[1] == 3 * heights[0]
 
 
-def test_a_folder_by_the_script(model, tmp_path):
+def test_the_script_handles_a_folder(model, tmp_path):
   (tmp_path / 'given').mkdir()
   for name in ('a.png', 'b.jpg'):
     picture(tmp_path / 'given' / name)
@@ -126,7 +126,7 @@ def test_a_folder_by_the_script(model, tmp_path):
   assert [entry['fitted_to'] for entry in summary['pictures']] == 2 * [[33, 16]]
 
 
-def test_a_size_a_folder_and_files_that_cannot_be_used(model, tmp_path):
+def test_bad_sizes_folders_and_files_are_refused(model, tmp_path):
   (tmp_path / 'in').mkdir()
   picture(tmp_path / 'in' / 'a.png')
   with pytest.raises(InputError, match='crop_size=65,65'):
@@ -135,7 +135,7 @@ def test_a_size_a_folder_and_files_that_cannot_be_used(model, tmp_path):
     overlays.make(options_lib.OverlayOptions(
         model=model, pictures=str(tmp_path / 'in'),
         output_dir=str(tmp_path / 'in')))
-  # Overlays of an earlier run are replaced, other files are not.
+  # Overlays of an earlier run are replaced, but not other files.
   for _ in range(2):
     make(model, tmp_path / 'in', tmp_path)
   os.remove(str(tmp_path / 'made' / 'overlays.json'))
@@ -143,7 +143,7 @@ def test_a_size_a_folder_and_files_that_cannot_be_used(model, tmp_path):
     make(model, tmp_path / 'in', tmp_path)
 
 
-def test_images_inside_the_folder_are_taken_with_a_word(
+def test_a_subfolder_images_is_used_and_logged(
     model, tmp_path, caplog):
   (tmp_path / 'in' / 'images').mkdir(parents=True)
   picture(tmp_path / 'in' / 'images' / 'a.png')
