@@ -125,6 +125,22 @@ def test_links_within_the_repository_have_targets():
               r'^#+ (.*)$', readme.read(path), re.M)], target
 
 
+def test_pictures_are_small_and_shown_and_their_commands_have_these_flags():
+  shown = {os.path.basename(target) for page in PAGES for target in re.findall(
+      r'!\[[^]]+\]\(([^)]+)\)', readme.read(page))}
+  pictures = glob.glob(os.path.join(
+      scripts.REPOSITORY, 'docs', 'images', '*.png'))
+  assert {os.path.basename(path) for path in pictures} == shown
+  assert max(map(os.path.getsize, pictures)) < 60000
+  text = readme.read('docs', 'images', 'make.sh')
+  commands = re.findall(r'^"\$python" (.*\.py"?(?:.*\\\n)+.*)', text, re.M)
+  assert len(commands) == 3
+  for command in commands:
+    script, *arguments = readme.words_of(command)
+    assert {argument[2:].split('=')[0] for argument in arguments} <= (
+        scripts.flags_of(script.replace('$repository/', '')))
+
+
 def test_class_table_matches_the_constants():
   cells = re.findall(r'(\d+) ([a-z]+) \|', readme.section('Classes'))
   assert cells == [(str(index), name)

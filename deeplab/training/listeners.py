@@ -45,8 +45,8 @@ class Listener:
   def begin(self, session: tf.Session, step: int) -> None:
     """Runs before the first step; `step` steps were done before."""
 
-  def fetches(self) -> Dict[str, Any]:
-    """Returns additional tensors to fetch in the next step, by name."""
+  def fetches(self, step: int) -> Dict[str, Any]:
+    """Returns additional tensors to fetch in a step, by name."""
     return {}
 
   def after_step(self, session: tf.Session, done: Done) -> None:
@@ -117,7 +117,7 @@ class Summaries(Listener):
     self._writer = writer
     self._fetched = 0.0
 
-  def fetches(self):
+  def fetches(self, step):
     """Fetches the summary if it is due."""
     if time.time() - self._fetched < self._secs:
       return {}
@@ -148,20 +148,13 @@ class Samples(Listener):
     self._every_steps = every_steps
     self._classes = classes
     self._writer = writer
-    self._step = 0
 
-  def begin(self, session, step):
-    """Stores the first step."""
-    self._step = step
-
-  def fetches(self):
+  def fetches(self, step):
     """Fetches the predictions if a picture is due."""
-    return {} if (self._step + 1) % self._every_steps else {
-        'sample': self._tensors}
+    return {} if step % self._every_steps else {'sample': self._tensors}
 
   def after_step(self, session, done):
     """Writes the picture if the predictions were fetched."""
-    self._step = done.step
     if 'sample' in done.results:
       self._writer.add(done.step, summary=tf.Summary(value=[tensorboard.picture(
           'samples/predictions', visualize.prediction_sheet(

@@ -144,7 +144,7 @@ class Loop:
                'cross_entropy': step.cross_entropy,
                'rate': step.learning_rate, 'signals': step.signals_of_all}
     for listener in self._listeners:
-      fetches.update(listener.fetches())
+      fetches.update(listener.fetches(self._done.step + 1))
     feeds = {step.signals: [
         number.name == self._request.name for number in signals.SIGNALS]}
     try:

@@ -156,7 +156,7 @@ def test_padding_is_not_counted():
   counts = counted([3, 5], [half, 5], labels=(3, 5))
   np.testing.assert_array_equal(counts.pixels, [6, 6])
   np.testing.assert_array_equal(counts.differing, [2, 0])
-  np.testing.assert_array_equal(counts.agreeing[0], [[6, 4], [4, 6]])
+  np.testing.assert_array_equal(counts.agreeing[0], [6, 4])
   assert counts.matrices.sum() == 4 * 6
   assert counts.matrices[0, 1, 3, 3] == 4 and counts.matrices[0, 1, 3, 4] == 2
 
@@ -208,9 +208,9 @@ def test_scores_and_differences_over_all_images():
   assert first['classes'][7]['iou'] == {
       'value': None, 'low': None, 'high': None}
   assert first['confusion_matrix'][4][5] == 6
-  assert found['agreement']['a']['b']['value'] == 0.25
+  assert found['agreement']['b']['value'] == 0.25
   assert found['all_agree']['value'] == 0.25
-  assert found['agreement']['b']['b'] == {'value': 1, 'low': 1, 'high': 1}
+  assert found['agreement']['a'] == {'value': 1, 'low': 1, 'high': 1}
   json.dumps(found, allow_nan=False)
 
 

@@ -12,17 +12,13 @@ from deeplab.tools.comparison import statistics as statistics_lib
 # Colours of models: Okabe and Ito's palette for colour-blind readers.
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
            '#8c6d31', '#555555')
-_INK = '#1a1a1a'
 # Resolutions of the page and of the files.
 _PAGE_DPI, _DPI = 96, 160
 _STYLE: Any = {
-    'font.size': 9, 'font.family': 'DejaVu Sans', 'axes.edgecolor': '#888888',
-    'axes.labelcolor': _INK, 'text.color': _INK, 'xtick.color': _INK,
-    'ytick.color': _INK, 'axes.spines.top': False, 'axes.spines.right': False,
+    'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
     'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True,
     # Model names may contain a dollar sign.
-    'text.parse_math': False,
-    'legend.frameon': False, 'figure.facecolor': 'white'}
+    'text.parse_math': False, 'legend.frameon': False}
 
 
 class Chart(NamedTuple):
@@ -30,11 +26,9 @@ class Chart(NamedTuple):
   # File name without extension.
   name: str
   title: str
-  # Alternative text.
-  text: str
-  png: bytes = b''
+  png: bytes
   # In pixels of the page.
-  width: int = 0
+  width: int
 
 
 def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
@@ -54,10 +48,6 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
   labelled = [index for index, one in enumerate(models[0]['classes'])
               if one['iou']['value'] is not None]
   texts = ['{} {}'.format(index, label_map.names[index]) for index in labelled]
-  matrices = [np.array(model['confusion_matrix']) for model in models]
-  seen = np.sum(matrices, axis=0)
-  classes = [index for index in range(len(seen))
-             if seen[index].any() or seen[:, index].any()]
 
   def of_classes(name):
     return [[model['classes'][index][name] for index in labelled]
@@ -65,23 +55,17 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
 
   with pyplot.rc_context(_STYLE):
     return [
-        _bars(pyplot, Chart(
-            'scores', 'Scores with intervals',
-            'Score of each model, with its interval over images.'),
-              list(statistics_lib.SCORES.values()), names,
-              [[model[name] for name in statistics_lib.SCORES]
-               for model in models]),
-        _bars(pyplot, Chart(
-            'iou', 'IoU by class',
-            'IoU of each class that is labelled, by model.'), texts, names,
-              of_classes('iou')),
-        _bars(pyplot, Chart(
-            'iou_differences', 'Difference of IoU by class', 'Difference of '
-            'IoU to the first model, with intervals over images.'), texts,
-              ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
-              of_classes('iou_difference')[1:], first_colour=1)
-    ] + [_confusion(matrix, name, index, classes, label_map)
-         for index, (name, matrix) in enumerate(zip(names, matrices))]
+        Chart('scores', 'Scores with intervals', *_bars(
+            pyplot, list(statistics_lib.SCORES.values()), names,
+            [[model[name] for name in statistics_lib.SCORES]
+             for model in models])),
+        Chart('iou', 'IoU by class', *_bars(
+            pyplot, texts, names, of_classes('iou'))),
+        Chart('iou_differences', 'Difference of IoU by class', *_bars(
+            pyplot, texts,
+            ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
+            of_classes('iou_difference')[1:], first_colour=1))
+    ] + _confusion_matrices(scores, label_map)
 
 
 def colour(index: int) -> str:
@@ -89,27 +73,18 @@ def colour(index: int) -> str:
   return COLOURS[index % len(COLOURS)]
 
 
-def _finished(pyplot, figure, chart):
-  """Returns a Chart with the picture of a figure; closes the figure."""
-  out = io.BytesIO()
-  # Without date and version, equal inputs give equal bytes.
-  figure.savefig(out, format='png', dpi=_DPI, bbox_inches='tight',
-                 metadata={'Software': None})
-  width = int(figure.get_figwidth() * _PAGE_DPI)
-  pyplot.close(figure)
-  return chart._replace(png=out.getvalue(), width=width)
-
-
-def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
+def _bars(pyplot, texts, names, intervals, first_colour=0):
   """Draws a group of bars for each text, one bar for each name.
 
   Args:
     pyplot: matplotlib.pyplot.
-    chart: the chart without its picture.
     texts: labels of the groups.
     names: names in the legend.
     intervals: [names, texts] of dicts with value, low and high.
     first_colour: index of the first name's colour.
+
+  Returns:
+    (PNG, width on the page).
   """
   figure, axes = pyplot.subplots(
       figsize=(7.4, 1 + 0.15 * len(texts) * (len(names) + 0.7)))
@@ -129,22 +104,31 @@ def _bars(pyplot, chart, texts, names, intervals, first_colour=0):
   axes.set_ylim(len(texts) - 0.4, -0.6)
   axes.grid(axis='y', visible=False)
   if first_colour:
-    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.axvline(0, color='black', linewidth=0.8)
     reach = max(0.05, *map(abs, axes.get_xlim()))
     axes.set_xlim(-reach, reach)
   else:
     axes.set_xlim(0, 1)
   axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0),
               ncol=min(3, len(names)), fontsize=9)
-  return _finished(pyplot, figure, chart)
-
-
-def _confusion(matrix, name, index, classes, label_map):
-  """Draws a confusion matrix as shares of each label's pixels."""
-  picture = visualize.confusion_matrix(matrix, label_map.names, classes)
   out = io.BytesIO()
-  picture.save(out, 'PNG')
-  return Chart(
-      'confusion_{}'.format(index + 1), name,
-      "Confusion matrix of {}: predictions of each label's pixels.".format(
-          name), out.getvalue(), picture.width)
+  # Without date and version, equal inputs give equal bytes.
+  figure.savefig(out, format='png', dpi=_DPI, bbox_inches='tight',
+                 metadata={'Software': None})
+  pyplot.close(figure)
+  return out.getvalue(), int(figure.get_figwidth() * _PAGE_DPI)
+
+
+def _confusion_matrices(scores, label_map):
+  """Draws the confusion matrix of each model, of the classes that occur."""
+  matrices = [np.array(model['confusion_matrix']) for model in scores.values()]
+  seen = np.sum(matrices, axis=0)
+  classes = np.flatnonzero(seen.any(axis=0) | seen.any(axis=1)).tolist()
+  found = []
+  for number, (name, matrix) in enumerate(zip(scores, matrices), 1):
+    picture = visualize.confusion_matrix(matrix, label_map.names, classes)
+    out = io.BytesIO()
+    picture.save(out, 'PNG')
+    found.append(Chart('confusion_{}'.format(number), name, out.getvalue(),
+                       picture.width))
+  return found

@@ -30,7 +30,7 @@ class Counts(NamedTuple):
   names: List[str]
   # int64 [N]: number of pixels without padding.
   pixels: np.ndarray
-  # int64 [N, M, M]: pixels on which two models agree.
+  # int64 [N, M]: pixels on which a model agrees with the first one.
   agreeing: np.ndarray
   # int64 [N]: pixels on which not all models agree.
   differing: np.ndarray
@@ -57,7 +57,7 @@ def count(predictors: Sequence[interface.Predictor],
   classes = samples.label_map.num_classes
   names: List[str] = []
   pixels = np.zeros([number], np.int64)
-  agreeing = np.zeros([number, models, models], np.int64)
+  agreeing = np.zeros([number, models], np.int64)
   differing = np.zeros([number], np.int64)
   matrices = (np.zeros([number, models, classes, classes], np.int32)
               if samples.has_labels else None)
@@ -69,9 +69,8 @@ def count(predictors: Sequence[interface.Predictor],
       pixels[index] = shown.predictions[0].size
       differing[index] = int(round(shown.differing * pixels[index]))
       for one, prediction in enumerate(shown.predictions):
-        for other in range(models):
-          agreeing[index, one, other] = np.count_nonzero(
-              prediction == shown.predictions[other])
+        agreeing[index, one] = np.count_nonzero(
+            prediction == shown.predictions[0])
         if matrices is not None:
           matrices[index, one] = _matrix(
               shown.label, prediction, predictors[one], classes)
@@ -89,9 +88,7 @@ def _labelled(sample, predictors):
   predictions = [
       predictor.predict(sample.image[np.newaxis])[0][:height, :width]
       for predictor in predictors]
-  same = np.ones([height, width], bool)
-  for prediction in predictions[1:]:
-    same &= prediction == predictions[0]
+  same = np.all([one == predictions[0] for one in predictions], axis=0)
   return Shown(
       sample.name, 1.0 - float(same.mean()),
       sample.image[:height, :width].astype(np.uint8),

@@ -187,7 +187,7 @@ def summary_lines(result: Result) -> List[str]:
     if 'scores' in numbers:
       line += '  mIoU {}'.format(_shown(numbers['scores'][name]['miou']))
     line += '  same as {} {}'.format(
-        names[0], _shown(numbers['agreement'][names[0]][name]))
+        names[0], _shown(numbers['agreement'][name]))
     lines.append(line)
   return lines + numbers['findings'] + [
       'all models agree on {} of the pixels of {} images'.format(

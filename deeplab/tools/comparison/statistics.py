@@ -63,14 +63,12 @@ def compute(counts: counts_lib.Counts, names: Sequence[str], *,
   if counts.matrices is not None:
     scores = {'scores': _scores(counts.matrices, names, draws,
                                 counts.label_map)}
-  agreement = {
-      one: {other: share(counts.agreeing[:, row, column])
-            for column, other in enumerate(names)}
-      for row, one in enumerate(names)}
+  agreement = {name: share(counts.agreeing[:, model])
+               for model, name in enumerate(names)}
   return dict({
       'images': number,
       'findings': [
-          _finding(name, names[0], agreement[names[0]][name]['value'],
+          _finding(name, names[0], agreement[name]['value'],
                    scores['scores'][name] if scores else None, number)
           for name in names[1:]],
       'reliability': _reliability(number, scores.get('scores', {})),
