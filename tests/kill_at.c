@@ -1,9 +1,9 @@
-// Ends a script and all that it has started, as kill -9 does, just before a call
-// that changes what a folder holds: one of a chosen number.
+// Kills a script and its children just before a chosen call that changes a
+// folder, as kill -9 does.
 //
-// It counts such calls below FAULTS_ROOT, be they of Python, TensorFlow, mv or
-// rm, in the file FAULTS_FOLDER/calls, a line each; without that file it does
-// nothing. The number is in FAULTS_FOLDER/kill_at. tests/faults.py compiles it.
+// Calls below FAULTS_ROOT count, whether from Python, TensorFlow, mv or rm. Each
+// adds a line to FAULTS_FOLDER/calls; without this file nothing is done.
+// FAULTS_FOLDER/kill_at has the number of the call. tests/faults.py compiles it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""Models of a few operators, for tests that only need labels."""
+"""Models of a few operators, for tests that use only their labels."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -15,20 +15,20 @@ OTHER = OWN._replace(ids=((), (1,), (2, 7)))
 
 def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2),
                 num_classes=None):
-  """Writes a frozen graph whose labels tell which channel is the brightest.
+  """Writes a frozen graph that labels a pixel by its brightest channel.
 
   Args:
     path: pathlib.Path of the file.
-    input_shape: of its input.
-    classes: what red, green and blue are labelled.
-    num_classes: number of classes; None: no more than those.
+    input_shape: shape of its input.
+    classes: labels of red, green and blue.
+    num_classes: number of classes; None: as few as possible.
 
   Returns:
-    The path, a str.
+    The path as a str.
   """
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(tf.float32, input_shape, name=constants.INPUT_NODE)
-    # Channels in the order of their classes, as far apart as those.
+    # Scores of the other classes stay at -9.
     count = num_classes or max(classes) + 1
     spread = np.full([1, 1, input_shape[-1], count], 0, np.float32)
     spread[0, 0, range(len(classes)), classes] = 1
@@ -42,7 +42,7 @@ def write_graph(path, input_shape=(1,) + SIZE + (3,), classes=(0, 1, 2),
 
 
 def describe(path, label_map):
-  """Writes beside a graph, as export_model.py does, what its classes are."""
+  """Writes a graph's label map beside it, as export_model.py does."""
   files.write_json(metadata.of_graph(str(path)), {
       'model': label_maps.json_entry(label_map),
       'sha1': {path.name: metadata.sha1(path.read_bytes())}})

@@ -162,7 +162,7 @@ def test_a_failure_leaves_the_folder_as_it_was():
   assert set(tree('new')) == set(_FIRST)
 
 
-def test_an_interrupted_run_is_replaced_whole(monkeypatch):
+def test_an_interrupted_run_is_replaced_completely(monkeypatch):
   replace = os.replace
 
   def interrupted(source, path):

@@ -1,13 +1,13 @@
-/* Hides AVX-512 from a program: a library to preload on Linux, x86-64.
+/* Hides AVX-512 from a program; preload this library on Linux, x86-64.
  *
  *     gcc -O2 -fPIC -shared -o without_avx512.so tests/without_avx512.c -ldl
  *     LD_PRELOAD=$PWD/without_avx512.so ./scripts/test.sh
  *
- * Libraries choose their kernels by the instruction cpuid. The kernel of the
- * operating system can have it raise SIGSEGV (cpuid_fault in /proc/cpuinfo);
- * the handler below runs it, clears the bits of AVX-512 and of what is built
- * upon it, and goes on behind it. Every program that is started in turn loads
- * this library too, through the environment.
+ * Libraries choose their kernels by the instruction cpuid. Linux can make it
+ * raise SIGSEGV (cpuid_fault in /proc/cpuinfo). The handler below runs the
+ * instruction, clears the bits of AVX-512 and of extensions that need it, and
+ * continues after it. Child processes load this library too, through the
+ * environment.
  */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
@@ -27,8 +27,8 @@
 
 /* Bits of leaf 7: AVX512 F, DQ, IFMA, PF, ER, CD, BW, VL in EBX; VBMI, VBMI2,
  * VNNI, BITALG, VPOPCNTDQ in ECX; 4VNNIW, 4FMAPS, VP2INTERSECT, AMX-BF16,
- * AVX512-FP16, AMX-TILE, AMX-INT8 in EDX. Of its subleaf 1: AVX-VNNI and
- * AVX512-BF16 in EAX. */
+ * AVX512-FP16, AMX-TILE, AMX-INT8 in EDX. Subleaf 1: AVX-VNNI and AVX512-BF16
+ * in EAX. */
 static const uint32_t kEbx7 = 1u << 16 | 1u << 17 | 1u << 21 | 1u << 26 |
                               1u << 27 | 1u << 28 | 1u << 30 | 1u << 31;
 static const uint32_t kEcx7 = 1u << 1 | 1u << 6 | 1u << 11 | 1u << 12 | 1u << 14;
@@ -36,10 +36,10 @@ static const uint32_t kEdx7 = 1u << 2 | 1u << 3 | 1u << 8 | 1u << 22 |
                               1u << 23 | 1u << 24 | 1u << 25;
 static const uint32_t kEax7Subleaf1 = 1u << 4 | 1u << 5;
 
-static struct sigaction others;  /* what the program wants done on SIGSEGV */
+static struct sigaction others;  /* the program's own action on SIGSEGV */
 typedef int (*Sigaction)(int, const struct sigaction *, struct sigaction *);
 
-/* Looked up at each use: libraries may call it before `hide` has run. */
+/* Looked up at each use, because libraries may call it before `hide` runs. */
 static int real_sigaction(int number, const struct sigaction *new,
                           struct sigaction *old) {
   return ((Sigaction)dlsym(RTLD_NEXT, "sigaction"))(number, new, old);
@@ -71,7 +71,7 @@ static void emulate_cpuid(ucontext_t *context) {
 static void on_fault(int number, siginfo_t *info, void *raw) {
   ucontext_t *context = raw;
   const uint8_t *code = (const uint8_t *)context->uc_mcontext.gregs[REG_RIP];
-  /* A fault that names an address is a wild pointer, not cpuid. */
+  /* A fault with an address comes from a wild pointer, not from cpuid. */
   if (info->si_code == SI_KERNEL && code[0] == 0x0f && code[1] == 0xa2) {
     emulate_cpuid(context);
   } else if (others.sa_flags & SA_SIGINFO) {
@@ -84,7 +84,7 @@ static void on_fault(int number, siginfo_t *info, void *raw) {
   }
 }
 
-/* The program's own handlers (Python's faulthandler) are called from ours. */
+/* Our handler calls the program's own one (Python's faulthandler). */
 int sigaction(int number, const struct sigaction *new,
               struct sigaction *old) {
   if (number != SIGSEGV) {

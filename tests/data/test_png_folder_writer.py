@@ -524,7 +524,7 @@ def values_of_app(folder):
 # --- Foreign files ---------------------------------------------------------
 
 
-def test_inputs_and_files_of_others_are_not_replaced(
+def test_inputs_and_foreign_files_are_not_replaced(
     generate, five, tmp_path):
   names = tmp_path / 'names.txt'
   names.write_text('image_1.png\n')

@@ -324,7 +324,7 @@ def test_events_have_scores_of_classes_and_the_confusion_matrix(tmp_path):
       'eval/miou_1.0_class_{}'.format(index) for index in range(32)]
   assert values['iou/01_wall'].simple_value == pytest.approx(30 / 40)
   assert values['iou/03_sky'].simple_value == pytest.approx(20 / 30)
-  # Only the reference's tags hold NaN, for classes without a label.
+  # Only the reference's tags have NaN, for classes without a label.
   assert np.isnan(values['eval/miou_1.0_class_31'].simple_value)
   assert [tag for tag in values if tag.startswith('iou/')] == [
       'iou/01_wall', 'iou/03_sky']

@@ -92,7 +92,7 @@ def test_image_label_and_prediction_are_side_by_side():
   assert swatches == [wall, building, sky]
 
 
-def test_an_image_that_is_all_padding_is_taken_whole():
+def test_an_image_of_only_padding_is_not_cropped():
   assert visualize.unpadded_size(gray(127, 3, 4)) == (3, 4)
 
 

@@ -279,7 +279,7 @@ def test_model_and_description_are_written_together(graph, tmp_path):
   assert not os.listdir(str(tmp_path / 'out'))
 
 
-def test_inputs_and_files_of_others_are_not_replaced(tmp_path):
+def test_inputs_and_foreign_files_are_not_replaced(tmp_path):
   path = tmp_path / 'freeze.pb'
   path.write_bytes(b'graph')
   for function, arguments in ((convert, [str(path), path]),

@@ -144,7 +144,7 @@ def test_without_tensorflow_only_local_paths_work(tmp_path, monkeypatch):
 @pytest.mark.parametrize('script, flag', [
     ('eval_pb.py', '--pb=gs://b/x'),
     ('build_ade20k_data.py', '--val_image_folder=gs://b/x')])
-def test_scripts_refuse_remote_paths_where_they_need_local_ones(script, flag):
+def test_scripts_refuse_remote_paths_for_local_inputs(script, flag):
   values = runner.flags.FlagValues()
   with pytest.raises(InputError, match='expected a path of this machine; copy '
                      'what') as refused:

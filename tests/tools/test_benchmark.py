@@ -74,7 +74,7 @@ def test_the_training_step_uses_the_one_hot_loss(shallow, monkeypatch):
 @pytest.mark.parametrize('settings', [
     {'mixed': True}, {'quantization': 'layers'}])
 def test_steps_on_a_gpu(shallow, monkeypatch, settings):
-  """The step, its settings and its memory; a processor stands in for a GPU."""
+  """Tests the step, its settings and its memory on a CPU instead of a GPU."""
   with pytest.raises(InputError, match='sees no GPU here'):
     network.gpu_train_step(cases.QUICK, None, batch=2, **settings)
   monkeypatch.setattr(network.predictors, 'gpus', lambda: 1)
