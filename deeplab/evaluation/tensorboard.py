@@ -1,14 +1,15 @@
 """Writes TensorBoard events, one by one or a file at once."""
-import io
 import logging
 import os
 import socket
 import time
 from typing import Any
 
+import numpy as np
 from PIL import Image
 import tensorflow.compat.v1 as tf
 
+from deeplab.data import png
 from deeplab.storage import files
 from deeplab.system import tf_errors
 
@@ -35,11 +36,9 @@ def picture(tag: str, image: Image.Image) -> tf.Summary.Value:
     tag: its name in TensorBoard.
     image: RGB, of any size.
   """
-  encoded = io.BytesIO()
-  image.save(encoded, format='PNG')
   return tf.Summary.Value(tag=tag, image=tf.Summary.Image(
       height=image.height, width=image.width, colorspace=len(image.getbands()),
-      encoded_image_string=encoded.getvalue()))
+      encoded_image_string=png.encode(np.asarray(image))))
 
 
 def write_file(logdir: str, step: int, summary: tf.Summary) -> None:

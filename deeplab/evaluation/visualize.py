@@ -38,30 +38,11 @@ _CELL_COLOUR = (8, 81, 156)
 _DARK = 0.5
 
 
-def colour(labels: np.ndarray,
-           label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
-  """Paints every class in its colour; ADE20K's are SceneParse150's.
-
-  Args:
-    labels: [height, width] integer, classes.
-    label_map: names the classes.
-
-  Returns:
-    [height, width, 3] uint8 RGB.
-
-  Raises:
-    InputError: a value is no class.
-  """
-  for value in (labels.min(), labels.max()):
-    if not 0 <= value < label_map.num_classes:
-      raise InputError('label {}: expected a class in 0..{}'.format(
-          value, label_map.num_classes - 1))
-  return np.array(label_map.palette, np.uint8)[labels]
-
-
 def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = OPACITY,
             label_map: label_maps.LabelMap = label_maps.ADE20K) -> np.ndarray:
   """Lays the colours of classes over an image, with lines between classes.
+
+  ADE20K's colours are SceneParse150's.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], uint8 or float.
@@ -76,9 +57,13 @@ def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = OPACITY,
   Raises:
     InputError: a value is no class.
   """
+  for value in (labels.min(), labels.max()):
+    if not 0 <= value < label_map.num_classes:
+      raise InputError('label {}: expected a class in 0..{}'.format(
+          value, label_map.num_classes - 1))
   if image.dtype != np.uint8:
     image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-  painted = colour(labels, label_map)
+  painted = np.array(label_map.palette, np.uint8)[labels]
   # Some colours of the palette are close to each other.
   line = 1 + labels.shape[1] // WIDE
   painted[:-line][labels[:-line] != labels[line:]] = 0

@@ -491,10 +491,10 @@ def test_classes_of_a_tflite_file_and_images_must_agree(
 
 def test_pictures_show_the_colours_and_names_of_a_label_map():
   labels = np.array([[0, 1, 2]])
-  np.testing.assert_array_equal(
-      visualize.colour(labels, MAP)[0], [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+  assert [visualize.shade(index, 1.0, MAP) for index in (1, 2)] == [
+      (128, 0, 0), (0, 128, 0)]
   with pytest.raises(InputError, match='label 3: expected a class in 0..2'):
-    visualize.colour(labels + 1, MAP)
+    visualize.overlay(np.zeros([1, 3, 3]), labels + 1, label_map=MAP)
   long = MAP._replace(names=('other', 'structure', 40 * 'g'))
   narrow, wide = (visualize.legend([1, 2], 200, which) for which in (MAP, long))
   assert narrow.height < 3 * 18 and wide.height > 2 * 18

@@ -19,13 +19,14 @@ def gray(value, height=2, width=2):
 
 
 def test_colour_uses_the_palette():
-  np.testing.assert_array_equal(
-      visualize.colour(np.array([[0, 1], [3, 31]], np.int32)),
-      [[(0, 0, 0), WALL], [SKY, (8, 255, 214)]])
+  for index, colour in ((1, WALL), (3, SKY), (31, (8, 255, 214))):
+    np.testing.assert_array_equal(
+        visualize.overlay(gray(9), np.full([2, 2], index), 1.0),
+        [[colour] * 2] * 2)
   for value in (-1, 32):
     with pytest.raises(InputError, match='label {}: expected a class in 0..31$'
                        .format(value)):
-      visualize.colour(np.array([[1, value]]))
+      visualize.overlay(gray(9, 1, 2), np.array([[1, value]]))
 
 
 def test_an_overlay_blends_classes_and_draws_borders():

@@ -115,7 +115,7 @@ def test_commands_of_quantization_md_run(shell):
   output = shell.run_documented(
       'quantization.md', 'python scripts/compare_models.py',
       **shell.variables)
-  assert 'same as 2.2 ' in output
+  assert ' mIoU than 2.2 ' in output
 
 
 @pytest.mark.parametrize('is_used_again', [False, True])

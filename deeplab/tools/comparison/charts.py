@@ -6,6 +6,7 @@ from typing import Any, Dict, List, NamedTuple
 import numpy as np
 
 from deeplab.config import label_map as label_maps
+from deeplab.data import png
 from deeplab.evaluation import visualize
 from deeplab.tools.comparison import statistics as statistics_lib
 
@@ -124,11 +125,8 @@ def _confusion_matrices(scores, label_map):
   matrices = [np.array(model['confusion_matrix']) for model in scores.values()]
   seen = np.sum(matrices, axis=0)
   classes = np.flatnonzero(seen.any(axis=0) | seen.any(axis=1)).tolist()
-  found = []
-  for number, (name, matrix) in enumerate(zip(scores, matrices), 1):
-    picture = visualize.confusion_matrix(matrix, label_map.names, classes)
-    out = io.BytesIO()
-    picture.save(out, 'PNG')
-    found.append(Chart('confusion_{}'.format(number), name, out.getvalue(),
-                       picture.width))
-  return found
+  pictures = [visualize.confusion_matrix(matrix, label_map.names, classes)
+              for matrix in matrices]
+  return [Chart('confusion_{}'.format(number), name,
+                png.encode(np.asarray(picture)), picture.width)
+          for number, (name, picture) in enumerate(zip(scores, pictures), 1)]

@@ -1,7 +1,7 @@
 """Draws predictions for single images, and their differences."""
 import base64
 import io
-from typing import List, Sequence, Set, Tuple
+from typing import List, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,11 @@ FIRST_RIGHT = (0, 114, 178)
 OTHER_RIGHT = (230, 159, 0)
 NONE_RIGHT = (204, 51, 153)
 DIFFERENT = (213, 94, 0)
+MEANINGS = (
+    (FIRST_RIGHT, 'only the first model is right'),
+    (OTHER_RIGHT, 'only the other one is right'),
+    (NONE_RIGHT, 'both are wrong, in different ways'),
+    (DIFFERENT, 'they differ where there is no label'))
 # Other pixels are gray: brightness * _DIMMED + _GROUND.
 _DIMMED, _GROUND = 0.45, 120
 _THUMBNAIL_SIZE = (256, 384)  # at most
@@ -76,28 +81,11 @@ def difference_map(shown: counts_lib.Shown, other: int) -> np.ndarray:
   return painted
 
 
-def map_legend(first: str, labelled: bool) -> List[Tuple[tuple, str]]:
-  """Returns (colour, meaning) pairs for difference_map.
-
-  Args:
-    first: name of the first model.
-    labelled: whether there are labels.
-  """
-  if not labelled:
-    return [(DIFFERENT, 'they differ')]
-  return [(FIRST_RIGHT, 'only {} is right'.format(first)),
-          (OTHER_RIGHT, 'only the other one is right'),
-          (NONE_RIGHT, 'both are wrong, in different ways'),
-          (DIFFERENT, 'they differ where there is no label')]
-
-
 def classes_shown(shown: Sequence[counts_lib.Shown]) -> List[int]:
   """Returns the classes that are visible in pictures of these images."""
-  found: Set[int] = {constants.IGNORE_LABEL}
-  for one in shown:
-    for labels in one.predictions + (
-        [] if one.label is None else [one.label]):
-      found.update(map(int, np.unique(labels)))
+  found = {int(index) for one in shown for labels in (
+      *one.predictions, *([] if one.label is None else [one.label]))
+           for index in np.unique(labels)}
   return sorted(found - {constants.IGNORE_LABEL})
 
 

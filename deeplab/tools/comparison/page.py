@@ -52,7 +52,7 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
       charts={chart.name: chart for chart in charts},
       shown=_shown(counts, names, sheets),
       classes_shown=drawing.classes_shown(counts.shown),
-      map_legend=drawing.map_legend(names[0], bool(scores)),
+      meanings=drawing.MEANINGS if scores else drawing.MEANINGS[-1:],
       # Python's sort is stable.
       images=sorted(numbers['by_image'], key=lambda image: (
           -image['differing']))[:_MOST_ROWS],

@@ -155,13 +155,11 @@ def _open(found: Sequence[open_model.ModelFile],
 
 def _write(folder, numbers, counts):
   """Writes the files into a folder; returns the page's size in bytes."""
-  for name in (_CHARTS, _IMAGES):
-    os.mkdir(os.path.join(folder, name))
   charts = charts_lib.draw(
       numbers['scores'], counts.label_map) if 'scores' in numbers else []
   for chart in charts:
-    with open(os.path.join(folder, _CHARTS, chart.name + '.png'), 'wb') as out:
-      out.write(chart.png)
+    files.write_bytes(
+        os.path.join(folder, _CHARTS, chart.name + '.png'), chart.png)
   names = [model['name'] for model in numbers['models']]
   sheets = ['{}/{:03d}.png'.format(_IMAGES, place + 1)
             for place in range(len(counts.shown))]
@@ -170,8 +168,7 @@ def _write(folder, numbers, counts):
     visualize.save(os.path.join(folder, path), visualize.sheet(
         [pictures], titles, drawing.classes_shown([shown]), counts.label_map))
   page = page_lib.render(numbers, counts, charts, sheets).encode('utf-8')
-  with open(os.path.join(folder, PAGE), 'wb') as out:
-    out.write(page)
+  files.write_bytes(os.path.join(folder, PAGE), page)
   files.write_json(os.path.join(folder, NUMBERS), numbers)
   return len(page)
 
@@ -180,15 +177,9 @@ def summary_lines(result: Result) -> List[str]:
   """Returns human-readable lines about a Result."""
   numbers = result.numbers
   names = [model['name'] for model in numbers['models']]
-  width = max(map(len, names))
-  lines = []
-  for name in names:
-    line = '{:<{}}'.format(name, width)
-    if 'scores' in numbers:
-      line += '  mIoU {}'.format(_shown(numbers['scores'][name]['miou']))
-    line += '  same as {} {}'.format(
-        names[0], _shown(numbers['agreement'][name]))
-    lines.append(line)
+  lines = ['{:<{}}  mIoU {}'.format(
+      name, max(map(len, names)), _shown(scores['miou']))
+           for name, scores in numbers.get('scores', {}).items()]
   return lines + numbers['findings'] + [
       'all models agree on {} of the pixels of {} images'.format(
           _shown(numbers['all_agree']), numbers['images']),

@@ -128,9 +128,9 @@ def _scores(matrices, names, draws, label_map):
                 differences[len(SCORES):], _shares(whole[0], whole[model])))],
         confusion_matrix=whole[model].tolist())
     found[name][DIFFERENCES] = dict(zip(SCORES, differences))
+    # mIoU is the first score.
     found[name][_IMAGES_NEEDED] = _images_needed(
-        (drawn[model] - drawn[0])[:, list(SCORES).index('miou')],
-        len(matrices))
+        (drawn[model] - drawn[0])[:, 0], len(matrices))
   return found
 
 
@@ -171,14 +171,9 @@ def _shares(first, other):
 
 
 def _finding(name, first, agreement, scores, images):
-  """Returns a sentence about a model and the first one.
+  """Returns a sentence about a model and the first one, by their names.
 
-  Args:
-    name: the model's.
-    first: name of the first model.
-    agreement: share of the pixels on which they agree.
-    scores: the model's scores; None: there are no labels.
-    images: number of images.
+  `scores` are the model's; None: there are no labels.
   """
   agree = 'on {:.2f} % of the pixels.'.format(100 * agreement)
   difference = scores and scores[DIFFERENCES]['miou']
