@@ -109,7 +109,7 @@ class Keeper:
         self._write(session, written, meta)
     except (OSError, tf.errors.OpError, InputError) as error:
       raise InputError('{}: cannot be saved ({}); {}', prefix, _reason(error),
-                       self._what_is_kept())
+                       self._kept_text())
     removed = [kept for kept in self._kept if kept not in older + [name]]
     self._kept = older + [name]
     self.newest = name
@@ -128,7 +128,7 @@ class Keeper:
     with open(meta, 'wb') as out:
       out.write(self._meta_graph)
 
-  def _what_is_kept(self):
+  def _kept_text(self):
     """Returns text on the checkpoint that is left if the run ends now."""
     if self.newest and remote.exists(
         os.path.join(self._folder, self.newest + '.index')):

@@ -25,7 +25,7 @@ from deeplab.system import environment
 flags.disclaim_key_flags()
 
 # Parity: common.py and export_model.py of the reference define these lists as
-# repeated flags; other lists are one flag with commas, which these take, too.
+# repeated flags. Other lists have commas, which these flags also accept.
 _REPEATED = ('atrous_rates', 'crop_size', 'inference_scales', 'label_weights')
 
 
@@ -136,7 +136,7 @@ def _define_flag(flag_values, name, definition, default):
 
 
 class _Numbers(flags.MultiFlag):
-  """A repeated flag of numbers that also takes several with commas between."""
+  """A repeated flag of numbers that also takes comma-separated ones."""
 
   def parse(self, arguments):
     super().parse(

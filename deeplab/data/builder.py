@@ -259,7 +259,7 @@ def _report(problems, total, options):
     if remote.exists(path):
       remote.remove(path)  # an earlier run's
     return
-  # The file is also needed if bad pairs are skipped: summary_line names it.
+  # Also written if bad pairs are skipped, because summary_line names it.
   files.write_text(path, ''.join(
       printable(str(problem)) + '\n' for problem in problems))
   if options.skip_bad and len(problems) < total:

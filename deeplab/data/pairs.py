@@ -31,8 +31,7 @@ JPEG = 'jpeg'
 PNG = 'png'
 # First bytes of files.
 SIGNATURES = {JPEG: b'\xff\xd8\xff', PNG: b'\x89PNG\r\n\x1a\n'}
-# Not Image.open, which tries other decoders first and only warns at its own
-# limit, which is twice as high.
+# Image.open would try other decoders first, and only warns about large images.
 _DECODERS = {JPEG: JpegImagePlugin.JpegImageFile,
              PNG: PngImagePlugin.PngImageFile}
 # The last chunk of a PNG file, which is always the same.

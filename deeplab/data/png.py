@@ -25,7 +25,7 @@ def _isal_zlib():
 isal_zlib: Any = _isal_zlib()
 # ISA-L's levels are 0 to 3; its files are some percent larger than Pillow's.
 _ISAL_LEVEL = 1
-# So few bytes that ISA-L uses its code for the end of the input.
+# For so few bytes, ISA-L uses its code for the end of the input.
 _BEGINNING = 16
 # Pillow's levels are 0 to 9. Level 1 is six times as fast as the default of 6,
 # with files 7 % larger.

@@ -133,7 +133,7 @@ def open_split(
   shards = [Shard(path, count) for path, count in expected.items()]
   problems: List[Message] = []
   if skips or options.verify_records:
-    shards, problems = _sound(
+    shards, problems = _good_shards(
         expected, label_map.largest_id, 'checking ' + options.split)
   if problems and not skips:
     raise InputError('{}; {}{}', problems[0], _REBUILD, '' if not problems[1:]
@@ -249,8 +249,8 @@ def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
     yield from progress.shown(checked, title, unit='record', total=total)
 
 
-def _sound(expected: Dict[str, int], largest_id: int, title: str
-           ) -> Tuple[List[Shard], List[Message]]:
+def _good_shards(expected: Dict[str, int], largest_id: int, title: str
+                 ) -> Tuple[List[Shard], List[Message]]:
   """Decodes every record of the expected shards.
 
   Args:

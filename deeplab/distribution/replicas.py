@@ -82,7 +82,7 @@ ONLY = Replica()
 
 
 class _OneOfSeveral(Replica):
-  """One of several replicas; combines results, so that a step equals one's."""
+  """One of several replicas; combines their results."""
 
   def __init__(self, clone: int, device: Optional[str], number: int, count: int,
                first: Optional['_OneOfSeveral']):

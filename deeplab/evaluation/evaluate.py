@@ -216,7 +216,7 @@ class _Evaluator(NamedTuple):
         result, seen, evaluations = found, prefix, evaluations + 1
         if evaluations == watch_options.max_evaluations:
           return result
-        _say_waiting(newest, prefix)
+        _log_waiting(newest, prefix)
         # The interval is from start to start: after a longer evaluation, the
         # next one starts at once.
         _sleep(started + watch_options.interval_secs - time.time())
@@ -229,7 +229,7 @@ class _Evaluator(NamedTuple):
         return result
       if started - noticed >= _WAITING_NOTICE_SECS:
         noticed = started
-        _say_waiting(newest, prefix)
+        _log_waiting(newest, prefix)
       _sleep(1)
 
   def evaluated(self, prefix, *, again):
@@ -311,7 +311,7 @@ class _Evaluator(NamedTuple):
       return None  # It is missing or damaged.
 
 
-def _say_waiting(newest, prefix):
+def _log_waiting(newest, prefix):
   _LOG.info('waiting for a checkpoint in %s (newest: %s); Ctrl-C ends this',
             newest.folder, prefix or '; '.join(newest.problems) or 'none')
 

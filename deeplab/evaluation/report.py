@@ -53,7 +53,7 @@ MEANS = (
      'without class {ignored}, reference TFLite script'),
     ('miou_mlperf_app', 'mIoU, app',
      'sum over {classes} classes / {classes}, MLPerf mobile app'))
-# The mean that is published, and of what; then the kinds with another one.
+# The published mean and its models; then the kinds that have another mean.
 _MIOU = ('miou', 'checkpoints and graphs')
 _PUBLISHED_AS = {
     interface.TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
@@ -180,7 +180,7 @@ def _published(report):
 
 
 def score_of(report: Report) -> Dict[str, Any]:
-  """Returns the main score of a report, with all that it depends on."""
+  """Returns the main score of a report, with its convention and geometry."""
   score = _PUBLISHED_AS.get(report.kind, _MIOU)[0]
   name, text = next(mean[1:] for mean in MEANS if mean[0] == score)
   return {

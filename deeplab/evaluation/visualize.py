@@ -17,8 +17,7 @@ COLUMNS = ('image', 'label', 'prediction')
 
 # Weight of the colours of classes over an image.
 OPACITY = 0.6
-# Width of a picture from which outlines, and the letters of its legend, are
-# twice as large.
+# From this width on, lines and the letters of legends are twice as large.
 WIDE = 1200
 # Sizes in pixels.
 _GAP = 8  # between the pictures of a sheet, and around them
@@ -31,7 +30,7 @@ _CELL = 20  # side of a cell of a matrix, wide enough for three digits
 _NAME_WIDTH = 100  # width of the names beside a matrix
 _TEXT_COLOUR = (32, 32, 32)
 _BACKGROUND = (255, 255, 255)
-_GRAY = 128  # of the image that a legend's colours are laid over
+_GRAY = 128  # behind the colours of a legend
 # Colour of a cell with all pixels of its row; other cells are paler.
 _CELL_COLOUR = (8, 81, 156)
 # Text on cells with at least this share is white.
@@ -159,7 +158,7 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str],
 def unpadded_size(image: np.ndarray) -> Tuple[int, int]:
   """Returns (height, width) without padding, which is at the bottom and right.
 
-  If a picture itself ends in the gray of padding, that margin is lost, too.
+  Margins that have the gray of padding are cut off too.
 
   Args:
     image: [height, width, 3] RGB in [0, 255], uint8 or float.

@@ -371,7 +371,7 @@ def _naming_final_paths(temporaries, paths):
   except OSError as error:
     if error.errno is not None and (
         error.filename is None or _PREFIX in str(error.filename)):
-      # An error of a write has no path: the last file begun is the one.
+      # An error of a write has no path; it concerns the last existing file.
       found = [path for temporary, path in zip(temporaries, paths)
                if (os.path.lexists(temporary) if error.filename is None else
                    (str(error.filename) + os.sep).startswith(
@@ -401,7 +401,7 @@ def _publish(temporary: str, path: str) -> None:
   if not (os.path.isdir(temporary) and os.path.isdir(path)):
     os.replace(temporary, path)
     return
-  # It is in the hidden folder, which is removed in the end.
+  # In the hidden folder, which is removed at the end.
   former = temporary + '.former'
   os.replace(path, former)
   try:

@@ -26,7 +26,7 @@ def checked() -> Iterator[None]:
 
   Python itself ignores a closed output and reports a full disk too late.
   """
-  _open_what_is_closed()
+  _open_closed_streams()
   before = sys.stdout
   if before is None or before is sys.__stdout__:
     sys.stdout = io.TextIOWrapper(
@@ -66,7 +66,7 @@ class _Output(io.FileIO):
       raise failure
 
 
-def _open_what_is_closed() -> None:
+def _open_closed_streams() -> None:
   """Opens closed streams, so that no other file gets their descriptor."""
   for descriptor in range(_STDERR + 1):
     try:

@@ -75,7 +75,6 @@ def mean(sums: Sequence[Sum],
 
   Returns:
     float32 scalar; 0 if all pixels are ignored.
-    float32 scalar; 0 if no pixel is kept.
   """
   count = tf.add_n([one.count for one in sums])
   if shared_count:

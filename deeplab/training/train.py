@@ -102,7 +102,7 @@ def _check(dataset_options, model_options, options, replicas):
                      replicas=replicas)
   if replicas > 1 and (
       quantize.implementation(model_options) == options_lib.CONTRIB):
-    # The rewrite covers the graph of one network.
+    # The rewrite supports a graph with only one network.
     raise InputError(
         '{}: the rewrite of TensorFlow 1.15 cannot handle replicas, '
         'here {}; add {}', option('quantize_delay_step',

@@ -18,9 +18,9 @@ from deeplab.system import environment
 ENVIRONMENTS = tuple(environment.ENVIRONMENTS)
 
 # A work is a function in this package: 'module.function'. Its arguments are
-# Sizes, a function that joins the words of a file's name to a path, and
-# settings as keyword arguments. It returns seconds for each item and details
-# for the table, or None if it makes a file.
+# Sizes, a function from words of a file's name to a path, and settings as
+# keyword arguments. It returns (seconds for each item, details for the table),
+# or None if it writes a file.
 Paths = Callable[..., str]
 Measured = Tuple[float, str]
 

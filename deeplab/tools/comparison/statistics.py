@@ -154,8 +154,8 @@ def _drawn_scores(matrices, draws):
 def _shares(first, other):
   """Returns each class's share of a difference of mIoU; None: there is none.
 
-  They sum up to 1. A class that counts for one model alone moves the mean by
-  its distance from it.
+  They sum up to 1. A class that counts for only one model contributes its
+  distance from the mean.
   """
   mean = metrics.scores(first).miou
   parts = []
