@@ -109,7 +109,7 @@ def _run_all(model, pairs, options, folder):
       model, num_threads=options.num_threads, crop_size=(
           png_folder.size_of(pairs) if model.kind == interface.CHECKPOINT
           else None))
-  size = tuple(predictor.input_size)
+  size = predictor.input_size
   _LOG.info('%s runs %s', predictor.runtime, model.path)
   png_folder.check(pairs, size)
   summary: Dict[str, Any] = {
@@ -288,7 +288,7 @@ def _score(model, predictor, pairs, options, logs, seconds):
   # The log's path after publishing.
   name = _log_in(options.output_dir, options_lib.ACCURACY)
   report = accuracy_log.score(
-      path, pairs, tuple(predictor.input_size), name=name,
+      path, pairs, predictor.input_size, name=name,
       runtime='{}, LoadGen, unofficial'.format(predictor.runtime))
   report = report._replace(path=name, seconds=seconds)
   report_lib.write(os.path.join(logs, 'report.json'), report)

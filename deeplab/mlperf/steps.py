@@ -112,20 +112,20 @@ def make(options: options_lib.ReproduceOptions) -> List[Step]:
     checked_read.check(options.zip, option('zip', options.zip),
                        'a copy of ADEChallengeData2016.zip')
     values['zip'] = '--zip=' + os.path.abspath(options.zip)
-  there, downloads = list(published.FIGURES), _DOWNLOADS
+  there, downloads = list(published.FIGURES), list(_DOWNLOADS)
   if options.sample:
-    downloads = _DOWNLOADS[:1]
+    del downloads[1:]
     values['sample_num'] = min(
         constants.CALIBRATION_IMAGES, count(options.sample, 'training'))
   else:
     values['image_list'] = '--image_list=' + os.path.join(
         environment.REPOSITORY, 'checkpoints', 'post_train_quant', 'ptq.txt')
   if options.sample and options.published:
-    downloads = ()
+    downloads = []
     # The checkpoints are needed; graphs and TFLite files may be missing.
     there = [figure for figure in there if figure.endswith(CHECKPOINT) or
              os.path.isfile(os.path.join(options.published, figure))]
-  return ([_step(row, values) for row in downloads + _STEPS] +
+  return ([_step(row, values) for row in downloads + list(_STEPS)] +
           [_evaluation(figure, PUBLISHED, values) for figure in there] +
           [_evaluation(figure, MADE, values) for figure in published.FIGURES
            if not figure.endswith(CHECKPOINT)])

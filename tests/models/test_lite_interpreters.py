@@ -251,31 +251,27 @@ def test_a_model_that_the_interpreter_refuses(make, path):
         'net_file=PATH: Fake 1.0 cannot load this model: ' + words)
 
 
-def test_threads(make):
-  arguments = {'num_threads': 3}
-  predictor = make(arguments=arguments)
-  assert (predictor.num_threads, predictor._interpreter.num_threads) == (3, 3)
-
+def test_threads_and_kernels(make):
   class OneThread(FakeInterpreter):
 
     def __init__(self, model_content):
       FakeInterpreter.__init__(self, model_content)
-
-  assert make(OneThread, arguments).num_threads == 1
-
-
-def test_kernels(make):
-  assert make().interpreter_text == 'Fake 1.0, built-in kernels'
 
   class Listing(FakeInterpreter):
 
     def _get_ops_details(self):
       return [{'op_name': name} for name in self.operators]
 
-  assert make(Listing, operators=('CONV_2D',)).interpreter_text == (
-      'Fake 1.0, built-in kernels')
-  assert make(Listing, operators=('CONV_2D', 'DELEGATE')).interpreter_text == (
-      'Fake 1.0, XNNPACK delegate')
+  arguments = {'num_threads': 3}
+  predictor = make(arguments=arguments)
+  assert (predictor.num_threads, predictor._interpreter.num_threads) == (3, 3)
+  assert make(OneThread, arguments).num_threads == 1
+  for interpreter, operators, kernels in (
+      (None, (), 'built-in kernels'),
+      (Listing, ('CONV_2D',), 'built-in kernels'),
+      (Listing, ('CONV_2D', 'DELEGATE'), 'XNNPACK delegate')):
+    assert make(interpreter, operators=operators).interpreter_text == (
+        'Fake 1.0, ' + kernels)
 
 
 @pytest.mark.parametrize('written, shown', [
@@ -311,19 +307,16 @@ def test_litert_is_preferred_to_tensorflow(
           tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__)))
 
 
-def test_a_missing_interpreter_is_named(monkeypatch):
+def test_what_runs_tflite_files_is_named(monkeypatch):
+  monkeypatch.setattr(environment, 'installed_version',
+                      {'tensorflow-cpu': '2.21.0'}.get)
+  assert environment.problem_with(('tf2', environment.TFLITE)) is None
+  assert '2.21.0' in environment.problem_with(('tf2',))
   monkeypatch.setattr(environment, 'installed_version', lambda package: None)
   with pytest.raises(InputError, match='^no TFLite interpreter; install'):
     interpreters._interpreter_class()
   assert environment.problem_with(('tf2', environment.TFLITE)).startswith(
       'needs TensorFlow 2.2 or any other TFLite interpreter (none found for ')
-
-
-def test_every_tensorflow_has_an_interpreter(monkeypatch):
-  monkeypatch.setattr(environment, 'installed_version',
-                      {'tensorflow-cpu': '2.21.0'}.get)
-  assert environment.problem_with(('tf2', environment.TFLITE)) is None
-  assert '2.21.0' in environment.problem_with(('tf2',))
 
 
 # --- The published files ---------------------------------------------------

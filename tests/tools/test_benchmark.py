@@ -175,35 +175,40 @@ def test_goals():
       _result('float_step', 'tf1', 'suite', [2.0]),
       _result('tflite_memory', 'modern', 'few images', [9.0], 100),
       _result('tflite_memory', 'modern', 'many images', [1.0], 104)]
-  found = {goal['goal']: (goal['wanted'], goal['ratio'], goal['met'])
+  found = {(goal['case'], goal['against']): (
+      goal['wanted'], goal['ratio'], goal['met'])
            for goal in results.goals_of(measured)}
   assert len(found) == len(cases.GOALS)
-  assert found['evaluation per image, tf1, in forward passes'] == (
+  assert found['evaluation/tf1/evaluation', 'evaluation/tf1/forward pass'] == (
       'under 1.15 x', 1.25, False)
-  assert found['float step, tf1, against one-hot loss'] == (
+  assert found['float_step/tf1/suite', 'float_step/tf1/one-hot loss'] == (
       'at least 1.15 x', 1.5, True)
-  assert found['TFLite evaluation memory, many images against few'] == (
-      'under 1.05 x', 1.04, True)
-  assert found['float step, modern, against one-hot loss in tf1'][1:] == (
-      None, None)
+  assert found['tflite_memory/modern/many images',
+               'tflite_memory/modern/few images'] == (
+                   'under 1.05 x of memory', 1.04, True)
+  assert found['float_step/modern/suite', 'float_step/tf1/one-hot loss'] == (
+      'at least 2.8 x', None, None)
 
 
 def test_tables():
   failed = _result('records', 'modern', 'suite', [])._replace(error='why')
   content = {'goals': [
-      {'goal': 'quick', 'wanted': 'at least 2 x', 'ratio': 2.5, 'met': True},
-      {'goal': 'small', 'wanted': 'under 1 x', 'ratio': 2.0, 'met': False},
-      {'goal': 'new', 'wanted': 'under 1 x', 'ratio': None, 'met': None}]}
+      {'case': 'a', 'wanted': 'at least 2 x', 'against': 'b', 'ratio': 2.5,
+       'met': True},
+      {'case': 'c', 'wanted': 'under 1 x', 'against': 'd', 'ratio': 2.0,
+       'met': False},
+      {'case': 'e', 'wanted': 'under 1 x', 'against': 'f', 'ratio': None,
+       'met': None}]}
   measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
               failed]
   assert results.tables(content, measured).splitlines() == [
       '## Goals',
       '',
-      '| goal  | wanted       | measured | met |',
-      '| ----- | ------------ | -------- | --- |',
-      '| quick | at least 2 x | 2.5 x    | yes |',
-      '| small | under 1 x    | 2 x      | NO  |',
-      '| new   | under 1 x    | -        | -   |',
+      '| case | wanted       | against | measured | met |',
+      '| ---- | ------------ | ------- | -------- | --- |',
+      '| a    | at least 2 x | b       | 2.5 x    | yes |',
+      '| c    | under 1 x    | d       | 2 x      | NO  |',
+      '| e    | under 1 x    | f       | -        | -   |',
       '',
       '## build_ade20k_data.py',
       '',

@@ -211,14 +211,6 @@ def test_cuda_is_recommended_if_it_is_missing(root, examine, monkeypatch):
                           "'tensorflow[and-cuda]==2.0'")
 
 
-def test_the_wheel_of_tf1_has_no_cuda():
-  """This concerns the pinned wheel, not the package with GPU in its name."""
-  assert environment.CUDA['tf1'] is None
-  if environment.tensorflow_version().startswith('1.15'):
-    import tensorflow as tf
-    assert not tf.test.is_built_with_cuda()
-
-
 @pytest.mark.parametrize('answer, expected', [
     ('echo "NVIDIA H100, 535.104.05, 81559 MiB, 9.0"', ([H100], None)),
     ('case "$1" in *compute_cap*) echo "no such field"; exit 2;; esac; '

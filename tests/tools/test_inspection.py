@@ -36,25 +36,24 @@ OWN = label_maps.LabelMap(
     ('other', 'a', 'b', 'c', 'd'), ((), (1,), (2,), (3,), (4,)))
 
 
-def save_checkpoint(folder, model_options):
-  with tf.Graph().as_default(), tf.Session() as session:
-    height, width = model_options.crop_size
-    deeplab_v3.logits(tf.zeros([1, height, width, 3]), model_options)
-    golden_weights.load(session, tf.global_variables())
-    return tf.train.Saver().save(session, str(folder / 'model.ckpt-1'))
-
-
 class Files:
   """A checkpoint, its frozen graph, and the graph's TFLite file."""
 
   def __init__(self, folder, model_options, mode):
-    self.checkpoint = save_checkpoint(folder, model_options)
-    self.graph = str(folder / 'x.pb')
+    with tf.Graph().as_default(), tf.Session() as session:
+      deeplab_v3.logits(tf.zeros((1,) + SIZE + (3,)), model_options)
+      golden_weights.load(session, tf.global_variables())
+      self.checkpoint = tf.train.Saver().save(
+          session, str(folder / 'model.ckpt-1'))
+    self.graph, self.tflite = str(folder / 'x.pb'), str(folder / 'x.tflite')
     freeze.export(model_options, options_lib.ExportOptions(
         checkpoint_path=self.checkpoint, export_path=self.graph))
-    self.tflite = str(folder / 'x.tflite')
     tflite_conversion.convert(options_lib.ConversionOptions(
         graph_def=self.graph, out_tflite=self.tflite, mode=mode))
+
+  def read(self):
+    """Returns the Contents of all three."""
+    return list(map(read, (self.checkpoint, self.graph, self.tflite)))
 
 
 @pytest.fixture
@@ -144,8 +143,7 @@ def test_fake_quantization_matches_a_hand_computation():
 @pytest.mark.slow
 def test_all_kinds_of_files_give_the_same_layers(small, tmp_path):
   files = Files(tmp_path, MODEL, options_lib.FLOAT)
-  found = [read(path) for path in (
-      files.checkpoint, files.graph, files.tflite)]
+  found = files.read()
   assert [one.model.kind for one in found] == [
       interface.CHECKPOINT, interface.FROZEN_GRAPH, interface.TFLITE]
   for one in found:
@@ -189,10 +187,8 @@ def test_all_kinds_of_files_give_the_same_layers(small, tmp_path):
 
 @pytest.mark.slow
 def test_fake_quantization_matches_the_converter(small, tmp_path):
-  files = Files(tmp_path, MODEL._replace(quantize_delay_step=0),
-                options_lib.QUANTIZATION_AWARE)
-  found = [read(path) for path in (
-      files.checkpoint, files.graph, files.tflite)]
+  found = Files(tmp_path, MODEL._replace(quantize_delay_step=0),
+                options_lib.QUANTIZATION_AWARE).read()
   assert {layer.weights.dtype for one in found
           for layer in one.layers.values()} == {'uint8'}
   for one in found[:2]:
@@ -206,25 +202,22 @@ def test_fake_quantization_matches_the_converter(small, tmp_path):
   assert found[0].options == MODEL._replace(quantize_delay_step=0)
 
 
-def test_other_kinds_of_models_are_refused():
-  with pytest.raises(InputError) as error:
-    contents_lib.read(open_model.ModelFile('ONNX', 'x.onnx'))
-  assert str(error.value) == (
-      'x.onnx: is a ONNX; expected a checkpoint, a frozen graph or a TFLite '
-      'file')
-
-
-def test_files_of_another_network_are_refused(tmp_path):
-  graph = small_models.write_graph(tmp_path / 'x.pb')
-  with pytest.raises(InputError, match='is not of this network'):
-    read(graph)
+def test_other_models_are_refused(tmp_path):
   lacking = dict.fromkeys(structure.of(MODEL).variables, np.zeros(3))
+  shaped = dict(lacking)
   del lacking['aspp0/weights']
-  with pytest.raises(InputError, match=r'lacks 1 of 297 variables \(aspp0/w'):
-    contents_lib._of_values(lacking, MODEL, 'x')
-  lacking['aspp0/weights'] = np.zeros(3)
-  with pytest.raises(InputError, match=r'is \[3\], expected \['):
-    contents_lib._of_values(lacking, MODEL, 'x')
+  for refused, words in (
+      (lambda: contents_lib.read(open_model.ModelFile('ONNX', 'x.onnx')),
+       '^x.onnx: is a ONNX; expected a checkpoint, a frozen graph or a TFLite '
+       'file$'),
+      (lambda: read(small_models.write_graph(tmp_path / 'x.pb')),
+       'is not of this network'),
+      (lambda: contents_lib._of_values(lacking, MODEL, 'x'),
+       r'lacks 1 of 297 variables \(aspp0/w'),
+      (lambda: contents_lib._of_values(shaped, MODEL, 'x'),
+       r'is \[3\], expected \[')):
+    with pytest.raises(InputError, match=words):
+      refused()
 
 
 # --- Differences -----------------------------------------------------------
@@ -378,17 +371,17 @@ def test_different_label_maps_are_reported(tmp_path, monkeypatch):
       'the same weights: ')
 
 
-@pytest.mark.parametrize('given, problem', [
-    ({'model': 'none'}, 'model=none: no such file; expected a checkpoint, a '),
-    ({'other': 'none'}, 'other=none: no such'),
-    ({'report_json': 'x.tflite'}, 'is an input of this command')])
-def test_refusals(tmp_path, monkeypatch, given, problem):
+def test_refusals(tmp_path, monkeypatch):
   monkeypatch.chdir(str(tmp_path))
   (tmp_path / 'x.tflite').write_bytes(
       b'\x0c\0\0\0TFL3\x04\0\x04\0\x04\0\0\0')
-  with pytest.raises(InputError, match=problem):
-    run.inspect(options_lib.InspectionOptions(
-        **dict({'model': 'x.tflite'}, **given)))
+  for given, problem in (
+      ({'model': 'none'}, 'model=none: no such file; expected a checkpoint'),
+      ({'other': 'none'}, 'other=none: no such'),
+      ({'report_json': 'x.tflite'}, 'is an input of this command')):
+    with pytest.raises(InputError, match=problem):
+      run.inspect(options_lib.InspectionOptions(
+          **dict({'model': 'x.tflite'}, **given)))
 
 
 # --- Clipping --------------------------------------------------------------

@@ -31,8 +31,8 @@ def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
   """Compares results with cases.GOALS.
 
   Returns:
-    List of dicts: 'goal', 'wanted' (text), 'ratio' (float; None: not measured),
-    'met' (bool or None).
+    List of dicts: 'case', 'wanted' (text), 'against', 'ratio' (float; None: not
+    measured), 'met' (bool or None).
   """
   measured = {result.key: result for result in results if not result.error}
   found = []
@@ -40,15 +40,18 @@ def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
     value = met = None
     case, against = measured.get(goal.case), measured.get(goal.against)
     if case and against:
-      if goal.quantity == 'peak_bytes':
+      if goal.of_memory:
         value = case.peak_bytes / against.peak_bytes
-      elif goal.sense == 'under':
+      elif goal.sense == cases_lib.UNDER:
         value = ratio(case, against)
       else:
         value = ratio(against, case)
-      met = value < goal.bound if goal.sense == 'under' else value >= goal.bound
-    found.append({'goal': goal.text, 'ratio': value, 'met': met,
-                  'wanted': '{} {:g} x'.format(goal.sense, goal.bound)})
+      met = (value < goal.bound if goal.sense == cases_lib.UNDER
+             else value >= goal.bound)
+    found.append({
+        'case': goal.case, 'against': goal.against, 'ratio': value, 'met': met,
+        'wanted': '{} {:g} x{}'.format(
+            goal.sense, goal.bound, ' of memory' if goal.of_memory else '')})
   return found
 
 
@@ -86,8 +89,8 @@ def tables(content: Dict[str, Any], results: Sequence[cases_lib.Case]) -> str:
     results: results of the same run.
   """
   blocks = ['## Goals', _table(
-      ['goal', 'wanted', 'measured', 'met'],
-      [[goal['goal'], goal['wanted'],
+      ['case', 'wanted', 'against', 'measured', 'met'],
+      [[goal['case'], goal['wanted'], goal['against'],
         '-' if goal['ratio'] is None else '{:.3g} x'.format(goal['ratio']),
         {True: 'yes', False: 'NO', None: '-'}[goal['met']]]
        for goal in content['goals']])]

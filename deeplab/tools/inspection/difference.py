@@ -84,7 +84,8 @@ def _of_values(first, second):
     # The comparison is negated so that NaN counts as different.
     beyond = int(np.count_nonzero(
         ~(apart <= _rounding(first) + _rounding(second))))
-  norm, distance = np.linalg.norm(first.real), np.linalg.norm(apart)
+  norm, distance = (float(np.linalg.norm(values))
+                    for values in (first.real, apart))
   steps = None
   if first.stored is not None and second.stored is not None and (
       first.dtype == second.dtype):
@@ -95,7 +96,7 @@ def _of_values(first, second):
       'number': apart.size, 'differing': differing,
       'steps': None if steps is None else int(steps.max()),
       'relative': contents_lib.finite(
-          distance / norm if norm else distance > 0),
+          distance / norm if norm else float(distance > 0)),
       'beyond': beyond,
       'not_finite': int(np.count_nonzero(~np.isfinite(apart)))}
 
