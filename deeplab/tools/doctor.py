@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from deeplab import constants
 from deeplab import errors
@@ -50,11 +50,9 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
     published_dir: folder of the published files.
 
   Returns:
-    Dict of 'machine' (texts by name), 'problems' (a line for each),
-    'environments' (from environments_of), 'gpu' (from gpu_of, by environment),
-    'data' (from data_set), 'published' (by path: 'verified', 'missing' or
-    'another file'), 'usable' (whether the suite runs here after the steps) and
-    'steps' (from next_steps).
+    Dict of 'sections' (texts by name, by title), 'problems' (a line for each),
+    'usable' (whether the suite runs here after the steps), 'runs' (whether it
+    does now) and 'steps' (from next_steps).
 
   Raises:
     InputError: the repository lacks its list of published files.
@@ -72,18 +70,33 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
   usable = not problems and any(
       found['runs'] or found['base'] != '-' for found in environments)
   if available is not None and available < _LEAST_MEMORY:
-    problems.append('{} of memory available: training wants {} or more'.format(
-        _gib(available), _gib(_LEAST_MEMORY)))
-  findings = {
-      'machine': hardware.describe(),
-      'problems': problems, 'environments': environments,
-      'gpu': {found['name']: gpu_of(root, found, gpus, no_gpu or '')
-              for found in environments},
-      'data': data_set(data_dir),
-      'published': download.state_of_published(published_dir),
-      'usable': usable}
-  findings['steps'] = next_steps(findings)
-  return findings
+    problems.append('{:.1f} GiB of memory available: training wants {:.1f} GiB '
+                    'or more'.format(available / _GIB, _LEAST_MEMORY / _GIB))
+  gpu = {found['name']: gpu_of(root, found, gpus, no_gpu or '')[1]
+         for found in environments}
+  data = data_set(data_dir)
+  published = download.state_of_published(published_dir)
+  damaged = {name: 'DAMAGED' for name, state in published.items()
+             if state not in (_VERIFIED, 'missing')}
+  verified = list(published.values()).count(_VERIFIED)
+  return {
+      'sections': {
+          'machine': dict(hardware.describe(), **{
+              'free disk': '{:.1f} GB'.format(data.free_bytes / 1e9)}),
+          'environments': {found['name']: _environment_text(found)
+                           for found in environments},
+          'GPU, by environment': gpu,
+          'ADE20K in ' + data_dir: {
+              name: '{} of {} files'.format(*count)
+              for name, count in data.counts.items()},
+          'published models': dict(damaged, verified='{} of {} files'.format(
+              verified, len(published)))},
+      'problems': problems, 'usable': usable,
+      'runs': any(found['runs'] for found in environments),
+      'steps': next_steps(environments, gpu, data,
+                          verified == len(published)) if usable else [
+                              {'why': 'get what is missing; this says how',
+                               'command': './scripts/setup.sh all'}]}
 
 
 def environments_of(
@@ -163,18 +176,22 @@ def _has_cuda(root, name, version):
   return False
 
 
-def data_set(folder: str) -> Dict[str, Any]:
-  """Counts the files of ADE20K.
+class DataSet(NamedTuple):
+  """What there is of ADE20K."""
+  # Numbers of files found and expected, by 'images/training' and so on, and by
+  # 'train records'.
+  counts: Dict[str, Tuple[int, int]]
+  has_pairs: bool
+  has_records: bool
+  # Folder for TFRecords.
+  records_dir: str
+  # Disk space needed to download, unpack and convert, and what is free.
+  missing_bytes: float
+  free_bytes: int
 
-  Args:
-    folder: folder of the download, of the pairs, or of TFRecords.
 
-  Returns:
-    Dict of 'folder', 'counts' (numbers of files found and expected, by
-    'images/training' and so on, and by 'train records'), 'has_pairs',
-    'records_dir' (folder for TFRecords), 'has_records', 'missing_bytes' (disk
-    space needed to download, unpack and convert) and 'free_bytes'.
-  """
+def data_set(folder: str) -> DataSet:
+  """Counts the files in a folder of the download, of pairs, or of TFRecords."""
   def count(*pattern):
     return len(glob.glob(os.path.join(*pattern)))
 
@@ -186,23 +203,22 @@ def data_set(folder: str) -> Dict[str, Any]:
           count(pairs, kind, split, '*' + ending), expected)
       for split, expected in download.ADE20K_PAIRS.items()
       for kind, ending in (('images', '.jpg'), ('annotations', '.png'))}
-  has_pairs = all(found == expected for found, expected in counts.values())
   records_dir = folder if count(escaped, '*-*.tfrecord') else os.path.join(
       folder, download.RECORDS)
   records = {split + ' records': _records(records_dir, split)
              for split in constants.SPLITS}
-  has_records = all(found == expected for found, expected in records.values())
+  has_pairs, has_records = (
+      all(found == expected for found, expected in each.values())
+      for each in (counts, records))
   has_archive = os.path.isfile(os.path.join(folder, download.ZIP))
   existing = os.path.abspath(folder)
   while not os.path.isdir(existing):
     existing = os.path.dirname(existing)
-  return {
-      'folder': folder, 'counts': dict(counts, **records),
-      'has_pairs': has_pairs, 'records_dir': records_dir,
-      'has_records': has_records,
-      'missing_bytes': download.ADE20K_BYTES * [
+  return DataSet(
+      dict(counts, **records), has_pairs, has_records, records_dir,
+      download.ADE20K_BYTES * [
           has_archive or has_pairs, has_pairs, has_records].count(False),
-      'free_bytes': shutil.disk_usage(existing).free}
+      shutil.disk_usage(existing).free)
 
 
 def _records(folder, split):
@@ -219,7 +235,8 @@ def _records(folder, split):
              for name in names), len(names)
 
 
-def next_steps(findings: Findings) -> List[Dict[str, str]]:
+def next_steps(environments: List[Dict[str, Any]], gpu: Dict[str, str],
+               data: DataSet, has_published: bool) -> List[Dict[str, str]]:
   """Returns the next steps in order: dicts of 'why' and 'command'.
 
   The commands are for bash, in the repository's folder.
@@ -229,10 +246,6 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
   def add(why, command):
     steps.append({'why': why, 'command': command})
 
-  if not findings['usable']:
-    add('get what is missing; this says how', './scripts/setup.sh all')
-    return steps
-  environments = findings['environments']
   makeable = [found['name'] for found in environments
               if not found['runs'] and found['base'] != '-']
   running = [found['name'] for found in environments if found['runs']]
@@ -245,19 +258,18 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
     name = found['name']
     if found['state'] == 'untested':
       add('install what tests need into ' + name, './scripts/setup.sh ' + name)
-    if name == 'modern' and 'not installed' in findings['gpu'][name][1]:
+    if name == 'modern' and 'not installed' in gpu[name]:
       add('add CUDA to modern', '.venvs/modern/bin/python -m pip install '
           "'tensorflow[and-cuda]=={}'".format(found['tensorflow']))
   add('try every step on painted images; no data set needed',
       './scripts/demo.sh')
-  if set(findings['published'].values()) != {_VERIFIED}:
+  if not has_published:
     add('get the published models, verified', './scripts/fetch_checkpoints.sh')
-  data = findings['data']
-  if not data['has_records']:
-    missing, free = data['missing_bytes'], data['free_bytes']
+  if not data.has_records:
     add('get ADE20K and make TFRecords of it: {:.1f} GB more, {:.1f} GB are '
-        'free{}'.format(missing / 1e9, free / 1e9,
-                        '' if missing < free else ': TOO LITTLE'),
+        'free{}'.format(
+            data.missing_bytes / 1e9, data.free_bytes / 1e9,
+            '' if data.missing_bytes < data.free_bytes else ': TOO LITTLE'),
         './download_and_convert_ade20k.sh')
   # The tf2 environment does not evaluate checkpoints.
   names = [name for name in running or makeable if name != 'tf2'] or ['tf1']
@@ -266,7 +278,7 @@ def next_steps(findings: Findings) -> List[Dict[str, str]]:
       '--max_number_of_evaluations=1 --dataset_dir={} --eval_logdir=log '
       '--min_resize_value=512 --max_resize_value=512 --resize_factor=16 '
       '--output_stride=16 --decoder_output_stride=4'.format(
-          names[0], shlex.quote(data['records_dir'])))
+          names[0], shlex.quote(data.records_dir)))
   return steps
 
 
@@ -277,25 +289,10 @@ def page(findings: Findings, root: str) -> str:
     findings: from examine.
     root: the repository, where the commands run.
   """
-  data, published = findings['data'], findings['published']
-  verified = list(published.values()).count(_VERIFIED)
-  sections = [
-      ('machine', list(findings['machine'].items()) + [
-          ('free disk', '{:.1f} GB'.format(data['free_bytes'] / 1e9))]),
-      ('environments', [(found['name'], _environment_text(found))
-                        for found in findings['environments']]),
-      ('GPU, by environment', [
-          (name, why) for name, (_, why) in findings['gpu'].items()]),
-      ('ADE20K in ' + data['folder'], [
-          (name, '{} of {} files'.format(*count))
-          for name, count in data['counts'].items()]),
-      ('published models', [
-          (_VERIFIED, '{} of {} files'.format(verified, len(published)))] + [
-              ('DAMAGED', name) for name, state in published.items()
-              if state not in (_VERIFIED, 'missing')])]
   lines = []
-  for title, rows in sections:
-    lines += [title] + ['  {:<22} {}'.format(*row) for row in rows] + ['']
+  for title, rows in findings['sections'].items():
+    lines += [title] + [
+        '  {:<22} {}'.format(*row) for row in rows.items()] + ['']
   if findings['problems']:
     lines += ['problems'] + [
         '  ' + text for text in findings['problems']] + ['']
@@ -303,10 +300,9 @@ def page(findings: Findings, root: str) -> str:
   for number, step in enumerate(findings['steps'], 1):
     lines += ['  {}. {}:'.format(number, step['why']),
               '     ' + step['command']]
-  runs = any(found['runs'] for found in findings['environments'])
   return '\n'.join(lines + ['', 'this machine ' + (
       'cannot run the suite as it is' if not findings['usable'] else
-      'can run the suite' if runs else
+      'can run the suite' if findings['runs'] else
       'can run the suite once an environment is made; none is usable now')])
 
 
@@ -318,10 +314,6 @@ def _environment_text(found):
   if found['base'] == '-':
     return '{}; found no Python {}'.format(text, found['wanted'])
   return '{}; can be made with {}'.format(text, found['base_path'])
-
-
-def _gib(bytes_):
-  return '{:.1f} GiB'.format(bytes_ / _GIB)
 
 
 def _numbers(version):

@@ -53,9 +53,8 @@ def examine(root, monkeypatch):
   monkeypatch.setattr(hardware, 'gpus', lambda: ([], 'none'))
   monkeypatch.setattr(hardware, 'vector_extensions', lambda: ['avx'])
 
-  def examined():
-    return doctor.examine(
-        str(root), str(root / 'ADE20K'), str(root / 'checkpoints'))
+  def examined(data=root / 'ADE20K'):
+    return doctor.examine(str(root), str(data), str(root / 'checkpoints'))
 
   return examined
 
@@ -79,15 +78,15 @@ def test_runs_on_a_python_without_packages():
   assert done.stderr == ''
   content = json.loads(done.stdout)
   assert done.returncode == (0 if content['usable'] else 1)
-  assert [found['name'] for found in content['environments']] == list(
-      environment.ENVIRONMENTS)
-  for found in content['environments']:
-    pinned = readme.read('requirements-{}.txt'.format(found['name']))
-    assert 'tensorflow=={}\n'.format(found['tensorflow']) in pinned
-  assert sorted(content['data']['counts'].values()) == [
-      [0, 5], [0, 5], [0, 2000], [0, 2000], [0, 20210], [0, 20210]] or (
-          os.path.isdir('ADE20K'))
-  assert content['machine']['processor']
+  found = content['sections']['environments']
+  assert list(found) == list(environment.ENVIRONMENTS)
+  for name, text in found.items():
+    pinned = readme.read('requirements-{}.txt'.format(name))
+    assert 'tensorflow=={}\n'.format(
+        re.match('TensorFlow (.*?): ', text).group(1)) in pinned
+  assert content['sections']['ADE20K in ADE20K']['images/training'].endswith(
+      ' of 20210 files')
+  assert content['sections']['machine']['processor']
 
 
 def test_refuses_unknown_folders_and_flags():
@@ -263,7 +262,7 @@ def test_missing_parts_of_the_data_set_need_space(root):
   ade20k = root / 'ADE20K'
 
   def missing():
-    return doctor.data_set(str(ade20k))['missing_bytes'] / 1e9
+    return doctor.data_set(str(ade20k)).missing_bytes / 1e9
 
   # The download script says 0.9 GB for each of its outputs.
   assert missing() == pytest.approx(2.7)
@@ -276,16 +275,15 @@ def test_missing_parts_of_the_data_set_need_space(root):
   add_records(records)
   assert missing() == 0
   # A folder of pairs or of records can be given directly.
-  assert doctor.data_set(str(pairs))['has_pairs']
+  assert doctor.data_set(str(pairs)).has_pairs
   found = doctor.data_set(str(records))
-  assert found['has_records'] and found['records_dir'] == str(records)
+  assert found.has_records and found.records_dir == str(records)
 
 
 def test_counts_of_a_complete_data_set(root, examine):
   add_pairs(root / 'ADE20K' / 'ADEChallengeData2016')
   add_records(root / 'ADE20K' / 'tfrecord')
   findings = examine()
-  assert findings['data']['has_pairs'] and findings['data']['has_records']
   assert './download_and_convert_ade20k.sh' not in commands_of(findings)
   page = doctor.page(findings, '')
   assert re.search(r'images/training +2 of 2 files', page)
@@ -305,7 +303,6 @@ def test_an_incomplete_data_set_is_not_used(root, examine, damage, found):
   else:
     (folder / damage).write_text('')
   findings = examine()
-  assert not findings['data']['has_records']
   assert re.search('train records +{} of 5 files$'.format(found),
                    doctor.page(findings, ''), re.M)
   assert './download_and_convert_ade20k.sh' in commands_of(findings)
@@ -322,11 +319,11 @@ def test_published_files_are_verified(root, examine):
   folder = root / 'checkpoints' / 'float'
   folder.mkdir()
   (folder / 'a').write_bytes(b'published')
-  assert examine()['published'] == {'float/a': 'verified', 'float/b': 'missing'}
+  assert examine()['sections']['published models'] == {
+      'verified': '1 of 2 files'}
   (folder / 'b').write_bytes(b'something else')
   findings = examine()
-  assert findings['published']['float/b'] == 'another file'
-  assert re.search('DAMAGED +float/b', doctor.page(findings, ''))
+  assert re.search('float/b +DAMAGED', doctor.page(findings, ''))
   assert './scripts/fetch_checkpoints.sh' in commands_of(findings)
   (folder / 'b').write_bytes(b'other')
   assert './scripts/fetch_checkpoints.sh' not in commands_of(examine())
@@ -346,7 +343,6 @@ def test_commands_can_be_copied(examine):
 
 
 def test_names_with_blanks_are_quoted(root, examine):
-  data = doctor.data_set(str(root / 'my data'))
-  command = doctor.next_steps(dict(examine(), data=data))[-1]['command']
+  command = examine(root / 'my data')['steps'][-1]['command']
   assert '--dataset_dir={}/my data/tfrecord'.format(root) in (
       readme.words_of(command))
