@@ -141,8 +141,8 @@ def test_pictures_are_small_and_shown_and_their_commands_have_these_flags():
         scripts.flags_of(script.replace('$repository/', '')))
 
 
-def test_class_table_matches_the_constants():
-  cells = re.findall(r'(\d+) ([a-z]+) \|', readme.section('Classes'))
+def test_classes_match_the_constants():
+  cells = re.findall(r'(\d+)\s([a-z]+)[,.]', readme.section('Classes'))
   assert cells == [(str(index), name)
                    for index, name in enumerate(constants.CLASS_NAMES)]
 
