@@ -53,10 +53,7 @@ def run(options: options_lib.ReproduceOptions) -> str:
   folder = os.path.abspath(options.output_dir)
   files.check_folder(option('output_dir', options.output_dir), folder)
   environments = steps_lib.ENVIRONMENTS[options.environment]
-  pythons = {role: os.path.join(
-      environment.REPOSITORY, '.venvs', name, 'bin', 'python')
-             for role, name in environments.items()}
-  versions = {role: _version(python) for role, python in pythons.items()}
+  versions = {role: _versions(name) for role, name in environments.items()}
   machine = hardware.describe()
   commit = machine.pop('commit')
   del machine['date']
@@ -81,7 +78,7 @@ def run(options: options_lib.ReproduceOptions) -> str:
       title += ' (again, as these have changed: {})'.format(', '.join(
           name for name in {**before, **facts}
           if before.get(name) != facts.get(name)))
-    _do(step, title, pythons.get(step.role), folder)
+    _do(step, title, environments.get(step.role), folder)
     journal[step.name] = {
         'facts': _facts(step, versions, folder), 'commit': commit,
         'when': datetime.datetime.now().strftime('%Y-%m-%d %H:%M')}
@@ -102,27 +99,29 @@ def _read_journal(path, options):
   if os.path.exists(path):
     journal = checked_read.read_json(path, path, 'the facts of the steps')
     if isinstance(journal, dict):
-      return journal
+      # Earlier releases wrote other entries.
+      return {name: noted for name, noted in journal.items()
+              if isinstance(noted, dict) and {
+                  'facts', 'commit', 'when'} <= set(noted)}
   elif not os.listdir(os.path.dirname(path)):
     return {}
   raise InputError('{}: holds something else; give a new folder',
                    option('output_dir', options.output_dir))
 
 
-def _version(python):
-  """Returns an environment's versions of Python and TensorFlow."""
-  program = (
-      'import platform, sys; sys.path.insert(0, sys.argv[1]); '
-      'from deeplab.system import environment; print("Python", '
-      'platform.python_version() + ", TensorFlow", '
-      'environment.tensorflow_version())')
+def _versions(name):
+  """Returns the versions of an environment's packages."""
+  program = ('import sys; sys.path.insert(0, sys.argv[1]); '
+             'from deeplab.system import environment; '
+             'print(environment.versions())')
+  python = environment.python_of(name)
   try:
     return subprocess.check_output(
         [python, '-c', program, environment.REPOSITORY],
         universal_newlines=True).strip()
   except (OSError, subprocess.CalledProcessError):
     raise InputError('{}: does not run; ./scripts/setup.sh {} makes it',
-                     python, python.split(os.sep)[-3])
+                     python, name)
 
 
 def _facts(step, versions, folder):
@@ -163,12 +162,12 @@ def _files_of(path):
       glob.escape(path) + '.*')
 
 
-def _do(step, title, python, folder):
-  """Prints and runs a step's command; replaces its output if it is a file."""
+def _do(step, title, name, folder):
+  """Runs a step's command in an environment; replaces its output's file."""
   script, *arguments = step.command
   command = [os.path.join(environment.REPOSITORY, script)] + arguments
-  if python:
-    command.insert(0, python)
+  if name:
+    command.insert(0, environment.python_of(name))
   print('\n== {}\n{}\n'.format(title, ' \\\n    '.join(
       map(shlex.quote, command))), flush=True)
   output = os.path.join(folder, step.output)

@@ -5,6 +5,7 @@ script can report a missing package in one line instead of a traceback.
 """
 import contextlib
 import os
+import platform
 import resource
 import sys
 from typing import NamedTuple, NoReturn, Optional, Sequence, Tuple
@@ -93,6 +94,20 @@ def tensorflow_version() -> Optional[str]:
     if version:
       return version
   return None
+
+
+def versions() -> str:
+  """Returns the versions of Python and of the packages that matter, as text."""
+  found = [('Python', platform.python_version()),
+           ('TensorFlow', tensorflow_version())]
+  found += [(package, installed_version(package))
+            for package in ('numpy', 'tf-slim', TFLITE_PACKAGES[0])]
+  return ', '.join('{} {}'.format(*each) for each in found if each[1])
+
+
+def python_of(name: str) -> str:
+  """Returns the path of the Python of one of ENVIRONMENTS."""
+  return os.path.join(REPOSITORY, '.venvs', name, 'bin', 'python')
 
 
 def problem_with(environments: Sequence[str]) -> Optional[str]:

@@ -99,8 +99,7 @@ def add(*path, content=b'other'):
 @pytest.fixture
 def fake(monkeypatch):
   """Pretends that all environments exist."""
-  monkeypatch.setattr(reproduce, '_version', lambda python: (
-      python.split(os.sep)[-3] + ' has TensorFlow'))
+  monkeypatch.setattr(reproduce, '_versions', '{} has TensorFlow'.format)
   made = Fake()
   monkeypatch.setattr(reproduce, '_execute', made)
   return made
@@ -201,6 +200,7 @@ def test_only_changed_steps_run_again(
   out = tmp_path / 'out'
   journal = json.loads((out / 'steps.json').read_text())
   journal[EVALUATED_CHECKPOINT].update(when='2001-02-03 04:05', commit='abc')
+  journal['begun'] = {'environment': 'tf'}  # as in earlier releases
   (out / 'steps.json').write_text(json.dumps(journal))
   assert done_again() == ([], set())
   before = results_of(tmp_path)
@@ -240,7 +240,7 @@ def test_only_changed_steps_run_again(
   monkeypatch.setattr(reproduce, '_checksum', lambda path: (
       'x' if path.endswith('deeplab') else checksum(path)))
   assert len(done_again()[0]) == 16
-  monkeypatch.setattr(reproduce, '_version', '{0} is newer'.format)
+  monkeypatch.setattr(reproduce, '_versions', '{} is newer'.format)
   assert done_again() == (NAMES, {'environment'})
 
 
@@ -365,7 +365,7 @@ def test_bad_input_is_refused(tmp_path, sample, monkeypatch):
     with pytest.raises(InputError, match='^{}/.venvs/tf1/bin/python: does not '
                        'run; ./scripts/setup.sh tf1 makes it'.format(tmp_path)):
       reproduce.run(options(tmp_path))
-  monkeypatch.setattr(reproduce, '_version', str)
+  monkeypatch.setattr(reproduce, '_versions', str)
   for name, content in (('RESULTS.md', b'mine'), ('steps.json', b'[3]')):
     add(tmp_path, 'out', name, content=content)
     with pytest.raises(InputError, match='output_dir=.*: holds something else'):

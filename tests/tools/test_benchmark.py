@@ -244,8 +244,8 @@ def test_quick_run(tmp_path):
   assert len(case['seconds']) == 1 and case['median'] > 0
   assert case['peak_bytes'] > 2 ** 20
   assert content['rounds'] == 1 and content['sizes']['pictures'] == 6
-  assert content['environments']['tf1']['Python'].startswith(
-      '{}.{}'.format(*sys.version_info[:2]))
+  assert content['environments']['tf1'].startswith(
+      'Python {}.{}'.format(*sys.version_info[:2]))
   assert set(content['machine']) == {
       'processor', 'vector extensions', 'cores', 'memory', 'GPU', 'system',
       'date', 'commit'}

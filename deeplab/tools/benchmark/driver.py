@@ -27,14 +27,14 @@ class Machine:
   """Runs works in processes of their own.
 
   Attributes:
-    versions: dict from environment to dict from package to version.
+    versions: dict from environment to versions of its packages.
   """
 
   def __init__(self, pythons: Dict[str, str], sizes: cases_lib.Sizes,
                folder: str):
     """Takes interpreters by environment, and a folder for all files."""
     self._pythons, self._sizes, self._folder = pythons, sizes, folder
-    self.versions: Dict[str, Dict[str, str]] = {}
+    self.versions: Dict[str, str] = {}
 
   def work(self, environment: str, work: str,
            settings: Dict[str, Any]) -> Dict[str, Any]:
@@ -136,8 +136,7 @@ def find_pythons(wanted: Sequence[str]) -> Dict[str, str]:
     name, unused_separator, path = given.partition('=')
     _check_known(option('environments', wanted), 'environment', name,
                  cases_lib.ENVIRONMENTS)
-    path = path or os.path.join(
-        environment.REPOSITORY, '.venvs', name, 'bin', 'python')
+    path = path or environment.python_of(name)
     if os.path.exists(path):
       found[name] = path
     else:

@@ -56,7 +56,7 @@ def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
 
 
 def as_json(
-    results: Sequence[cases_lib.Case], versions: Dict[str, Dict[str, str]], *,
+    results: Sequence[cases_lib.Case], versions: Dict[str, str], *,
     command: Sequence[str], rounds: int, sizes: cases_lib.Sizes,
     minutes: float) -> Dict[str, Any]:
   """Returns all facts about a run as a dict.
@@ -135,15 +135,11 @@ def _table(header, rows):
 def as_markdown(content: Dict[str, Any],
                 results: Sequence[cases_lib.Case]) -> str:
   """Returns the text of BENCHMARKS.md; arguments as for `tables`."""
-  facts = list(content['machine'].items()) + [
-      (name, ', '.join(' '.join(item) for item in versions.items()))
-      for name, versions in content['environments'].items()] + [
-          ('sizes', ', '.join(
-              '{} {}'.format(name.replace('_', ' '), value)
-              for name, value in content['sizes'].items())),
-          ('duration', '{minutes:.0f} minutes, {rounds} rounds'.format(
-              **content))]
+  facts = dict(content['machine'], **content['environments'], **{
+      'sizes': ', '.join('{} {}'.format(name.replace('_', ' '), value)
+                         for name, value in content['sizes'].items()),
+      'duration': '{minutes:.0f} minutes, {rounds} rounds'.format(**content)})
   return _PAGE.format(
       command=''.join(' ' + word for word in content['command']),
-      facts='\n'.join('- {}: {}'.format(*fact) for fact in facts),
+      facts='\n'.join('- {}: {}'.format(*fact) for fact in facts.items()),
       tables=tables(content, results))

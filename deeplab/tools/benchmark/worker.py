@@ -7,7 +7,6 @@ import functools
 import importlib
 import json
 import os
-import platform
 import resource
 import sys
 
@@ -17,8 +16,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(
 from deeplab.system import environment  # found through the line above
 from deeplab.system import silence
 from deeplab.tools.benchmark import cases
-
-_PACKAGES = ('numpy', 'tf-slim', 'ai-edge-litert')
 
 
 def _work(job):
@@ -46,15 +43,6 @@ def _work(job):
       os.path.join, job['folder']), **settings)
 
 
-def _versions():
-  """Returns a dict from package to version."""
-  versions = {'Python': platform.python_version(),
-              'TensorFlow': environment.tensorflow_version()}
-  for package in _PACKAGES:
-    versions[package] = environment.installed_version(package)
-  return {name: version for name, version in versions.items() if version}
-
-
 def main() -> None:
   """Runs a job and writes the result."""
   silence.silence_tensorflow()
@@ -64,7 +52,7 @@ def main() -> None:
       for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
   with open(sys.argv[2], 'w') as answer:
     json.dump({'seconds': seconds, 'detail': detail, 'peak_bytes': peak,
-               'versions': _versions()}, answer)
+               'versions': environment.versions()}, answer)
 
 
 if __name__ == '__main__':
