@@ -23,6 +23,7 @@ from deeplab.data import png_folder
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_messages
+from deeplab.export import calibration
 from deeplab.models import frozen_graph
 from deeplab.models import metadata
 from deeplab.models import tflite
@@ -94,7 +95,8 @@ def post_training_quantize(
   _check_outputs(options.out_tflite, options.graph_def, options.dataset_dir)
   graph = _load(options, quantized=False)
   paths = _calibration_images(options, graph)
-  converter = _converter(graph, options)
+  calibrator, kind = calibration.converter_class(options.calibrator)
+  converter = _converter(graph, options, kind)
   # With a representative dataset, DEFAULT also quantizes activations.
   converter.optimizations = [tf.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: representative_data(paths)
@@ -106,7 +108,8 @@ def post_training_quantize(
   content = _run(converter, options.graph_def)
   return _publish(content, options, {
       'mode': 'post-training quantization',
-      'calibration': {'folder': os.path.dirname(paths[0]),
+      'calibration': {'calibrator': calibrator,
+                      'folder': os.path.dirname(paths[0]),
                       'images': [os.path.basename(path) for path in paths],
                       'sha1': metadata.sha1_of_files(*paths)}}, started)
 
@@ -141,14 +144,14 @@ def _load(options, *, quantized):
   return graph
 
 
-def _converter(graph, options):
+def _converter(graph, options, kind=tf.lite.TFLiteConverter):
   """Returns TensorFlow's converter for a graph."""
   source, labels = (graph.get_tensor_by_name(node + ':0')
                     for node in (options.input_node, options.output_node))
   # TensorFlow 1.15's converter quantizes concatenations itself.
   graph_def = (graph.as_graph_def() if tf.__version__.startswith('1.')
                else with_quantized_concatenations(graph))
-  return tf.lite.TFLiteConverter(graph_def, [source], [labels])
+  return kind(graph_def, [source], [labels])
 
 
 # --- Concatenations --------------------------------------------------------

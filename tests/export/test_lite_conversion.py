@@ -433,7 +433,7 @@ def test_flags_have_the_published_defaults():
   given = options_of(QUANTIZE, '--dataset_dir=d', '--input_type=uint8', *GRAPH)
   assert given._asdict() == dict(
       nodes, dataset_dir='d', graph_def='g', out_tflite='o',
-      input_type='uint8', sample_num=500)
+      input_type='uint8', sample_num=500, calibrator=None)
   given = options_of(CONVERT, '--mode=qat', *GRAPH)
   assert given._asdict() == dict(
       nodes, graph_def='g', out_tflite='o', mode='qat',

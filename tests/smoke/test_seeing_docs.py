@@ -5,13 +5,10 @@ contain what the pages show.
 """
 import os
 
-import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from deeplab.config import options
 from deeplab.export import freeze
-from deeplab.models import tflite
 from tests import readme
 from tests import scripts
 
@@ -116,42 +113,3 @@ def test_commands_of_quantization_md_run(shell):
       'quantization.md', 'python scripts/compare_models.py',
       **shell.variables)
   assert ' mIoU than 2.2 ' in output
-
-
-@pytest.mark.parametrize('is_used_again', [False, True])
-def test_calibration_gives_a_term_the_range_of_its_sum(
-    tmp_path, is_used_again):
-  """TensorFlow 2.21's calibration: if this fails, the page is out of date.
-
-  Values of the term stay below 1, those of the sum reach 6.
-  """
-  random = np.random.RandomState(0)
-  image = random.uniform(-1, 1, [1, 8, 8, 3]).astype(np.float32)
-
-  def conv(net, size, name):
-    weights = random.uniform(-size, size, [1, 1, net.shape.as_list()[3], 4])
-    return tf.nn.bias_add(
-        tf.nn.conv2d(net, weights.astype(np.float32), strides=1,
-                     padding='SAME'), np.zeros([4], np.float32), name=name)
-
-  with tf.Graph().as_default() as graph, tf.Session() as session:
-    images = tf.placeholder(tf.float32, image.shape, name='in')
-    base = tf.nn.relu6(conv(images, 9.0, 'base'))
-    term = conv(base, 0.04, 'term')
-    net = conv(base + term, 1.0, 'last')
-    if is_used_again:
-      net = net * term
-    tf.argmax(net, 3, output_type=tf.int32, name='out')
-    (tmp_path / 'x.pb').write_bytes(graph.as_graph_def().SerializeToString())
-    of_term, of_sum = session.run([term, base + term], {images: image})
-  assert np.abs(of_term).max() < 1 and of_sum.max() > 5
-  converter = tf.lite.TFLiteConverter.from_frozen_graph(
-      str(tmp_path / 'x.pb'), ['in'], ['out'])
-  converter.optimizations = [tf.lite.Optimize.DEFAULT]
-  converter.representative_dataset = lambda: [[image]]
-  model = tflite.parse(converter.convert(), 'x')
-  _, output, _ = [
-      model.tensors[operator.outputs[0]] for operator in model.operators
-      if operator.kind == 'CONV_2D']
-  largest = output.scales[0] * (127 - output.zero_points[0])
-  assert largest < 1 if is_used_again else largest > 5

@@ -22,12 +22,14 @@ from deeplab.config.options.evaluation import EvalOptions
 from deeplab.config.options.evaluation import GraphEvalOptions
 from deeplab.config.options.evaluation import MergeOptions
 from deeplab.config.options.evaluation import TfliteEvalOptions
+from deeplab.config.options.export import FAST
 from deeplab.config.options.export import FLOAT
 from deeplab.config.options.export import FROZEN_GRAPH
 from deeplab.config.options.export import INPUT_TYPES
 from deeplab.config.options.export import ONNX
 from deeplab.config.options.export import QUANTIZATION_AWARE
 from deeplab.config.options.export import SAVED_MODEL
+from deeplab.config.options.export import TENSORFLOW
 from deeplab.config.options.export import CalibrationOptions
 from deeplab.config.options.export import ConversionOptions
 from deeplab.config.options.export import ExportOptions

@@ -21,6 +21,9 @@ from deeplab.config.options.model import PreprocessOptions
 FLOAT = 'float'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
+# Who measures ranges of activations.
+FAST = 'fast'
+TENSORFLOW = 'tensorflow'
 # Formats of an exported checkpoint.
 FROZEN_GRAPH = 'frozen_graph'
 SAVED_MODEL = 'saved_model'
@@ -92,6 +95,11 @@ class CalibrationOptions(NamedTuple):
   sample_num: int = field(
       constants.CALIBRATION_IMAGES, 'Number of calibration images; the first '
       'ones are taken.', least=1)
+  calibrator: Optional[str] = field(
+      None, 'What measures the ranges of activations: fast, which needs '
+      'TensorFlow 2.21; or tensorflow, its own calibrator, which takes several '
+      'times as long. Not given: fast, but tensorflow in TensorFlow 2.2, which '
+      'made the published file.', choices=(FAST, TENSORFLOW))
   input_node: str = INPUT_NODE
   output_node: str = OUTPUT_NODE
 

@@ -1,12 +1,13 @@
 """Exports and converts a network with random weights."""
 import os
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from deeplab import constants
 from deeplab.config import options as options_lib
+from deeplab.export import calibration
 from deeplab.export import freeze as export_lib
 from deeplab.export import tflite_conversion
 from deeplab.nets import deeplab_v3
@@ -55,11 +56,13 @@ def calibrate(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
       '{} images and one conversion'.format(sizes.calibration))
 
 
-def calibrate_more(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
+def calibrate_more(sizes: cases.Sizes, paths: cases.Paths, *,
+                   calibrator: Optional[str] = None) -> cases.Measured:
   """Measures the cost of one more image, without the conversion."""
   # The first conversion takes longer.
-  _, few, many = (_quantize(paths, 'calibrated', times * sizes.calibration)
-                  for times in (1, 1, 2))
+  _, few, many = (
+      _quantize(paths, 'calibrated', times * sizes.calibration, calibrator)
+      for times in (1, 1, 2))
   return (many - few) / sizes.calibration, ''
 
 
@@ -70,8 +73,10 @@ def predict_as_calibrated(
   # TensorFlow 2.2 has no choice of kernels: it only has these.
   kernels = getattr(tf.lite.experimental, 'OpResolverType', None)
   if kernels:
-    options['experimental_op_resolver_type'] = (
-        kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    options = {
+        'experimental_op_resolver_type':
+            kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        'num_threads': calibration.THREADS}
   interpreter = tf.lite.Interpreter(paths('float.tflite'), **options)
   interpreter.allocate_tensors()
   interpreter.set_tensor(
@@ -82,11 +87,11 @@ def predict_as_calibrated(
   return cases.seconds_each(interpreter.invoke, sizes.seconds), ''
 
 
-def _quantize(paths, name, images):
+def _quantize(paths, name, images, calibrator=None):
   """Quantizes with a number of calibration images; returns seconds."""
-  calibration = options_lib.CalibrationOptions(
+  options = options_lib.CalibrationOptions(
       dataset_dir=paths('preprocessed'),
       graph_def=paths('float', constants.FROZEN_GRAPH),
       out_tflite=paths(name + '.tflite'), input_type='uint8',
-      sample_num=images)
-  return tflite_conversion.post_training_quantize(calibration).seconds
+      sample_num=images, calibrator=calibrator)
+  return tflite_conversion.post_training_quantize(options).seconds
