@@ -1,4 +1,6 @@
 """Predictors that run a checkpoint or an exported graph."""
+from typing import Optional
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -30,20 +32,24 @@ class CheckpointPredictor(interface.Predictor):
   """Runs checkpoints of one structure; the graph is built once."""
 
   def __init__(self, model_options: options_lib.ModelOptions):
-    """Builds the graph; `restore` loads the weights."""
+    """Stores the options; `restore` builds the graph and loads the weights."""
     self._options = model_options
     self.input_size = model_options.crop_size
     self.runtime = runtime()
     self.num_classes = model_options.num_classes
     if model_options.is_quantized:
       self.precision = interface.FAKE_QUANTIZED
+    # None until the first checkpoint: a cached report needs no graph.
+    self._session: Optional[tf.Session] = None
+
+  def _build(self):
     with tf.Graph().as_default() as graph:
       self._images = tf.placeholder(
-          tf.float32, [None] + list(model_options.crop_size) + [3])
+          tf.float32, [None] + list(self.input_size) + [3])
       logits = deeplab_v3.logits(
-          constants.scale_to_model_range(self._images), model_options,
+          constants.scale_to_model_range(self._images), self._options,
           fold_batch_norm=batch_norm.folds_by_default())
-      self._predictions = deeplab_v3.predictions(logits, model_options)
+      self._predictions = deeplab_v3.predictions(logits, self._options)
       self._variables = {
           variable.op.name: variable.shape.as_list()
           for variable in tf.global_variables()}
@@ -61,17 +67,21 @@ class CheckpointPredictor(interface.Predictor):
         a weight that is inf or NaN.
     """
     compatibility.check_options(prefix, self._options)
+    if not self._session:
+      self._build()
     compatibility.check_fits(prefix, self._variables)
     self._restore(self._session, prefix)
     self.description = prefix
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
-    """Returns int32 labels of images."""
+    """Returns int32 labels of images; call `restore` first."""
+    assert self._session
     return self._session.run(self._predictions, {self._images: inputs})
 
   def close(self) -> None:
     """Frees the session."""
-    self._session.close()
+    if self._session:
+      self._session.close()
 
 
 class GraphPredictor(exported.ExportedPredictor):
