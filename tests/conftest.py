@@ -14,7 +14,7 @@ if REPOSITORY not in sys.path:
 def pytest_configure(config):
   """Does what every script does before TensorFlow is loaded."""
   from deeplab.system import environment
-  environment.pool_memory()
+  environment.prepare_tensorflow()
   # A shell starts background jobs with Ctrl-C ignored; children inherit this.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   # nohup does the same with SIGHUP.

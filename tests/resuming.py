@@ -107,7 +107,7 @@ def main(folder, kind, steps, *stops):
   # TensorFlow starts its threads with the first session.
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   logging.basicConfig(level=logging.INFO)
-  environment.pool_memory()
+  environment.prepare_tensorflow()
   loop.Loop = Recording
   mobilenet_v2.BLOCKS = BLOCKS
   if kind == 'qat':

@@ -281,7 +281,7 @@ def run(main: Callable[..., None],
     problem = environment.problem_with(script.environments)
     if problem:
       environment.refuse(problem)
-    environment.pool_memory()
+    environment.prepare_tensorflow()
     if environment.address_space_limit() is not None:
       # One line reports that memory ran out; stacks of all threads do not help.
       faulthandler.disable()

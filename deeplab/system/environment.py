@@ -42,8 +42,9 @@ TFLITE_PACKAGES = ('ai-edge-litert', 'tflite-runtime')
 # Address space in GiB that TensorFlow takes on two cores at start. With less,
 # it aborts with a core dump.
 _ADDRESS_SPACE = {'1.15': 1.6, '2.2': 2.3, '2.21': 2.7}
-# TensorFlow's environment variable for pool_memory.
+# Environment variables of TensorFlow; see prepare_tensorflow.
 MEMORY_POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
+OLD_KERAS = 'TF_USE_LEGACY_KERAS'
 
 
 def refuse(message: str, status: int = 2) -> NoReturn:
@@ -160,10 +161,13 @@ def address_space_limit() -> Optional[int]:
   return None if limit == resource.RLIM_INFINITY else limit
 
 
-def pool_memory() -> None:
-  """Makes TensorFlow keep freed memory for the next step.
+def prepare_tensorflow() -> None:
+  """Makes TensorFlow start and train faster; call before it is imported.
 
-  TensorFlow 1.15 returns it to the system and faults it in again page by page,
-  which takes a third of a training step. Call before TensorFlow is imported.
+  TensorFlow 1.15 returns freed memory to the system and faults it in again page
+  by page, which takes a third of a training step; a pool keeps it.
+  TensorFlow 2.21 imports Keras 3, and with it matplotlib, which takes a third
+  of its start. The suite uses no Keras: the old one is not installed.
   """
   os.environ.setdefault(MEMORY_POOL, 'true')
+  os.environ.setdefault(OLD_KERAS, 'true')

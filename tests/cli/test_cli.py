@@ -365,8 +365,14 @@ def test_an_address_space_too_small_for_tensorflow_is_named(
 
 def test_a_memory_pool_set_by_the_user_is_kept(monkeypatch):
   monkeypatch.setenv(environment.MEMORY_POOL, 'false')
-  environment.pool_memory()
+  environment.prepare_tensorflow()
   assert os.environ[environment.MEMORY_POOL] == 'false'
+
+
+@pytest.mark.modern
+def test_tensorflow_starts_without_keras_and_matplotlib():
+  import tensorflow  # noqa: F401
+  assert not {'keras', 'matplotlib'} & set(sys.modules)
 
 
 def test_a_script_names_a_wrong_environment(tmp_path):
