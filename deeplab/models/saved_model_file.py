@@ -85,28 +85,18 @@ def read(folder: str) -> SavedModel:
     raise InputError('{}: {} graphs to serve; expected 1, in {}'.format(
         path, len(found), _KIND))
   graph_def = frozen_graph.checked(path, found[0].graph_def)
-  if _SIGNATURE not in found[0].signature_def:
-    raise InputError('{}: no signature {} (found: {})'.format(
-        path, _SIGNATURE, some_of(sorted(map(
-            ascii, found[0].signature_def))) or 'none'))
-  signature = found[0].signature_def[_SIGNATURE]
-  names = {node.name for node in graph_def.node}
-  nodes = []
-  for what, entries in (
-      ('input', signature.inputs), ('output', signature.outputs)):
-    if len(entries) != 1:
-      raise InputError('{}: the signature {} has {} {}s; expected 1'.format(
-          path, _SIGNATURE, len(entries), what))
-    (entry,) = entries.values()
-    node, separator, index = entry.name.rpartition(':')
-    if not separator or index != '0':
-      raise InputError('{}: the signature names the {} {}; expected '
-                       'NODE:0'.format(path, what, ascii(entry.name)))
-    if node not in names:
-      raise InputError('{}: the signature names the node {}, which there is '
-                       'not'.format(path, ascii(node)))
-    nodes.append(node)
-  return SavedModel(graph_def, *nodes)
+  signature = found[0].signature_def.get(_SIGNATURE)
+  inputs, outputs = ([entry.name for entry in entries.values()] for entries in (
+      (signature.inputs, signature.outputs) if signature else ({}, {})))
+  tensors = {node.name + ':0' for node in graph_def.node}
+  if len(inputs) != 1 or len(outputs) != 1 or not tensors.issuperset(
+      inputs + outputs):
+    raise InputError(
+        '{}: the signature {} has the inputs {} and outputs {}; expected one '
+        'of each, NODE:0 of a node in the graph'.format(
+            path, _SIGNATURE, *(some_of(list(map(ascii, names))) or 'none'
+                                for names in (inputs, outputs))))
+  return SavedModel(graph_def, inputs[0][:-2], outputs[0][:-2])
 
 
 def check_replaceable(folder: str) -> None:

@@ -245,14 +245,14 @@ def rename_output(name):
     (lambda content, meta_graph: meta_graph.meta_info_def.ClearField('tags'),
      '0 graphs to serve; expected 1'),
     (lambda content, meta_graph: meta_graph.signature_def.clear(),
-     'no signature serving_default .found: none'),
+     'signature serving_default has the inputs none and outputs none'),
     (lambda content, meta_graph: signature(meta_graph).inputs['more'].CopyFrom(
-        signature(meta_graph).inputs['images']), 'has 2 inputs; expected 1'),
+        signature(meta_graph).inputs['images']), "the inputs 'in:0', 'in:0' "),
     (lambda content, meta_graph: signature(meta_graph).outputs.clear(),
-     'has 0 outputs; expected 1'),
-    (rename_output('nowhere:0'), "names the node 'nowhere', which there is no"),
-    (rename_output('out:1'), "names the output 'out:1'; expected NODE:0"),
-    (rename_output('out'), "names the output 'out'; expected NODE:0"),
+     'outputs none; expected one of each'),
+    (rename_output('nowhere:0'), "and outputs 'nowhere:0'; expected one of"),
+    (rename_output('out:1'), "and outputs 'out:1'; expected one of each"),
+    (rename_output('out'), "and outputs 'out'; expected one of each"),
     (lambda content, meta_graph: meta_graph.graph_def.Clear(), 'no nodes'),
 ])
 def test_unsafe_saved_models_are_refused(tmp_path, change, words):
