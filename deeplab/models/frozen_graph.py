@@ -161,12 +161,8 @@ def is_quantized(graph_def: tf.GraphDef) -> bool:
 
 def _check(graph_def):
   """Raises InputError, without the file's name, if a graph is not safe."""
-  for function in graph_def.library.function:
-    raise InputError('holds the function {}; a frozen graph has none; '
-                     'refused'.format(ascii(function.signature.name)))
-  if graph_def.library.gradient:
-    raise InputError('names gradient functions; a frozen graph has none; '
-                     'refused')
+  if graph_def.library.function or graph_def.library.gradient:
+    raise InputError('holds functions; a frozen graph has none; refused')
   for node in graph_def.node:
     if not _NAME.match(node.name):
       raise InputError('a node is called {}; expected letters, digits and '
@@ -210,13 +206,11 @@ def _check_attribute(node, name, value):
     if abs(number) > _LARGEST_ATTRIBUTE:
       raise InputError('{} of {}; expected at most {}'.format(
           shown, number, _LARGEST_ATTRIBUTE))
-  if kind in ('func', 'placeholder') or value.list.func:
-    raise InputError(shown + ', a function; refused')
-  if name.startswith('_') and name != _COLOCATION:
-    raise InputError(shown + ', which a frozen graph has not; refused')
-  if value.list.tensor or (
+  if (kind in ('func', 'placeholder') or value.list.func or
+      value.list.tensor or name.startswith('_') and name != _COLOCATION or
       kind == 'tensor' and (node.op, name) != ('Const', 'value')):
-    raise InputError(shown + ', a tensor, which only a Const may have; refused')
+    raise InputError(
+        shown + ', of a kind that no network like this one has; refused')
   for number in [value.type] if kind == 'type' else value.list.type:
     if number not in _TYPES:
       raise InputError('{} of type {}; expected numbers: {}'.format(

@@ -239,7 +239,7 @@ def rename_output(name):
     (lambda content, meta_graph: meta_graph.graph_def.CopyFrom(WRITER),
      'node payload is the operator WriteFile, which no network'),
     (lambda content, meta_graph: meta_graph.graph_def.library.function.add(),
-     "holds the function ''"),
+     'holds functions; a frozen graph has none'),
     (lambda content, meta_graph: content.meta_graphs.add().CopyFrom(
         meta_graph), '2 graphs to serve; expected 1'),
     (lambda content, meta_graph: meta_graph.meta_info_def.ClearField('tags'),
