@@ -17,6 +17,8 @@ COLUMNS = ('image', 'label', 'prediction')
 
 # Weight of the colours of classes over an image.
 OPACITY = 0.6
+# Rows blended at a time, because Pillow's copies take memory.
+_ROWS = 256
 # From this width on, lines and the letters of legends are twice as large.
 WIDE = 1200
 # Sizes in pixels.
@@ -67,10 +69,13 @@ def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = OPACITY,
   line = 1 + labels.shape[1] // WIDE
   painted[:-line][labels[:-line] != labels[line:]] = 0
   painted[:, :-line][labels[:, :-line] != labels[:, line:]] = 0
-  ignored = labels == constants.IGNORE_LABEL
-  painted[ignored] = image[ignored]
-  return np.array(Image.blend(
-      Image.fromarray(image), Image.fromarray(painted), opacity))
+  np.copyto(painted, image,
+            where=(labels == constants.IGNORE_LABEL)[..., np.newaxis])
+  for start in range(0, len(painted), _ROWS):
+    rows = slice(start, start + _ROWS)
+    painted[rows] = np.asarray(Image.blend(
+        Image.fromarray(image[rows]), Image.fromarray(painted[rows]), opacity))
+  return painted
 
 
 def shade(index: int, opacity: float = OPACITY,

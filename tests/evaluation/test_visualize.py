@@ -21,8 +21,8 @@ def gray(value, height=2, width=2):
 def test_colour_uses_the_palette():
   for index, colour in ((1, WALL), (3, SKY), (31, (8, 255, 214))):
     np.testing.assert_array_equal(
-        visualize.overlay(gray(9), np.full([2, 2], index), 1.0),
-        [[colour] * 2] * 2)
+        visualize.overlay(gray(9, 300), np.full([300, 2], index), 1.0),
+        [[colour] * 2] * 300)
   for value in (-1, 32):
     with pytest.raises(InputError, match='label {}: expected a class in 0..31$'
                        .format(value)):

@@ -105,6 +105,7 @@ def test_the_page_is_complete(made):
       'a &lt;b&gt;$1 has 0.6667 less mIoU than first (too few images), driven '
       'by tree (50 % of it), grass (50 % of it); they agree on 69.70 % of the '
       'pixels.')
+  assert '5 tree</span></td><td class="number" data-key="0.0">0.00 %' in page
   for model in numbers['models']:
     assert '{:,}</td>'.format(os.path.getsize(model['path'])) in page
     assert model['sha256'] in page

@@ -27,19 +27,18 @@ _THUMBNAIL_SIZE = (256, 384)  # at most
 _JPEG_QUALITY = 82
 
 
-# Title, and [height, width, 3] uint8 RGB.
-Panel = Tuple[str, np.ndarray]
-
-
 def panels(shown: counts_lib.Shown, names: Sequence[str],
            label_map: label_maps.LabelMap = label_maps.ADE20K
-           ) -> List[Panel]:
+           ) -> List[Tuple[str, np.ndarray]]:
   """Paints an image, its label, all predictions and their differences.
 
   Args:
     shown: the image.
     names: names of the models.
     label_map: the label map of the classes.
+
+  Returns:
+    Titles, and pictures: [height, width, 3] uint8 RGB.
   """
   def overlay(labels):
     return visualize.overlay(shown.image, labels, label_map=label_map)

@@ -6,7 +6,6 @@ and pictures are inlined. A content security policy forbids loading anything.
 import os
 from typing import Any, Dict, List
 
-from deeplab import constants
 from deeplab import errors
 from deeplab.config import label_map as label_maps
 from deeplab.evaluation import visualize
@@ -41,14 +40,15 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
       sort_key=lambda value: '' if value is None else value)
   names = [model['name'] for model in numbers['models']]
   scores = numbers.get('scores', {})
-  classes = _labelled_classes(scores[names[0]]) if scores else []
+  classes = _listed_classes(scores) if scores else []
   return environment.get_template('page.html').render(
       numbers=numbers, names=names, scores=scores, label_map=counts.label_map,
       title='Comparison of {} and {}'.format(', '.join(names[:-1]), names[-1]),
       score_names=statistics_lib.SCORES,
       is_ade20k=counts.label_map == label_maps.ADE20K,
       is_few=numbers['images'] < statistics_lib.FEW_IMAGES,
-      classes=classes, absent=counts.label_map.num_classes - 1 - len(classes),
+      classes=classes, absent=counts.label_map.num_classes - 1 - len(
+          [share for _, share in classes if share]),
       charts={chart.name: chart for chart in charts},
       shown=_shown(counts, names, sheets),
       classes_shown=drawing.classes_shown(counts.shown),
@@ -63,11 +63,16 @@ def render(numbers: Dict[str, Any], counts: counts_lib.Counts,
           difference, numbers['images']))
 
 
-def _labelled_classes(scores):
-  """Returns (class, share of the labelled pixels) for labelled classes."""
-  pixels = [one['pixels'] for one in scores['classes']]
-  return [(index, count / sum(pixels)) for index, count in enumerate(pixels)
-          if index != constants.IGNORE_LABEL and count]
+def _listed_classes(scores):
+  """Returns (class, share of the labelled pixels).
+
+  The classes are those that are labelled or change a mIoU.
+  """
+  of_classes = list(zip(*(model['classes'] for model in scores.values())))
+  total = sum(models[0]['pixels'] for models in of_classes)
+  return [(index, models[0]['pixels'] / total)
+          for index, models in enumerate(of_classes) if any(
+              one['pixels'] or one[statistics_lib.SHARE] for one in models)]
 
 
 def _shown(counts, names, sheets):

@@ -22,7 +22,7 @@ SCORES = {
     'miou_mlperf_app': 'mIoU, app', 'pixel_accuracy': 'pixel accuracy',
     'mean_class_accuracy': 'class accuracy'}
 DIFFERENCES = 'difference_to_the_first'
-_SHARE = 'share_of_miou_difference'
+SHARE = 'share_of_miou_difference'
 _IMAGES_NEEDED = 'images_needed_for_0_002'
 _PERCENTS = (2.5, 97.5)
 # With fewer images, intervals are unreliable.
@@ -122,7 +122,7 @@ def _scores(matrices, names, draws, label_map):
         classes=[
             {'id': index, 'name': class_name,
              'pixels': int(whole[model][index].sum()), 'iou': iou,
-             'iou_difference': difference, _SHARE: share}
+             'iou_difference': difference, SHARE: share}
             for index, (class_name, iou, difference, share) in enumerate(zip(
                 label_map.names, scores[len(SCORES):],
                 differences[len(SCORES):], _shares(whole[0], whole[model])))],
@@ -180,10 +180,10 @@ def _finding(name, first, agreement, scores, images):
   if not difference or difference['value'] is None:
     return '{} and {} agree {}'.format(name, first, agree)
   change = difference['value']
-  drivers = sorted([one for one in scores['classes'] if (one[_SHARE] or 0) > 0],
-                   key=lambda one: -one[_SHARE])
+  drivers = sorted([one for one in scores['classes'] if (one[SHARE] or 0) > 0],
+                   key=lambda one: -one[SHARE])
   driven = ', '.join(
-      '{} ({:.0f} % of it)'.format(one['name'], 100 * one[_SHARE])
+      '{} ({:.0f} % of it)'.format(one['name'], 100 * one[SHARE])
       for one in drivers[:_MOST_DRIVERS])
   return '{} has {} {} ({}){}; they agree {}'.format(
       name, '{:.4f} {} mIoU than'.format(
