@@ -70,14 +70,16 @@ def read_json(*path):
 
 
 @needs_loadgen
-@pytest.mark.parametrize('scenario', ['SingleStream', 'Offline'])
-def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
+@pytest.mark.parametrize('scenario, target', [
+    ('SingleStream', options_lib.DEEPLAB_QUALITY_TARGET), ('Offline', 0.001)])
+def test_both_runs(model, folder, tmp_path, scenario, target, monkeypatch):
   # LoadGen would read this file silently.
   (tmp_path / 'audit.config').write_text('*.*.performance_issue_same = 1\n')
   monkeypatch.chdir(tmp_path)
   out = tmp_path / 'out'
   summary = loadgen.run(options(model, folder, out, scenario=scenario,
-                                test01=True, qsl_rng_seed=7))
+                                test01=True, qsl_rng_seed=7,
+                                quality_target=target))
   assert summary == read_json(out, 'summary.json')
   assert sorted(os.listdir(str(out))) == [
       'accuracy', 'performance', 'summary.json', 'test01']
@@ -93,7 +95,7 @@ def test_both_runs(model, folder, tmp_path, scenario, monkeypatch):
   assert summary['accuracy']['miou_mlperf_app'] == (
       expected.scores.miou_mlperf_app) > 0
   assert summary['accuracy']['images'] == IMAGES
-  assert not summary['accuracy']['quality_target_reached']
+  assert summary['accuracy']['quality_target_reached'] == (target == 0.001)
 
   # Check the logs of LoadGen itself.
   responses = list(accuracy_log.responses(
