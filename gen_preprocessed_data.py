@@ -32,7 +32,7 @@ def main(dataset_options, preprocess_options, options):
   if options.image_list:
     names = png_folder_writer.read_image_list(options.image_list)
   summary = png_folder_writer.write(
-      dataset.batches(dataset_options, preprocess_options, names=names),
+      dataset.Batches(dataset_options, preprocess_options, names=names),
       names=names, split=dataset_options.split,
       preprocess_options=preprocess_options, options=options)
   print(png_folder_writer.summary_line(summary))

@@ -22,6 +22,7 @@ from deeplab.cli import option_flags  # found through the line above
 from deeplab.cli import runner
 from deeplab.errors import InputError
 from deeplab.errors import option
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.tools.benchmark import cases
 from deeplab.tools.benchmark import driver
@@ -68,7 +69,7 @@ def main(flag_values):
     raise InputError('--rounds={}: expected a whole number from 1 to {}'.format(
         rounds, _MOST_ROUNDS))
   pythons = driver.find_pythons(flag_values.environments)
-  for flag, ours in (('output_json', files.json_with('cases', 'goals')),
+  for flag, ours in (('output_json', checked_read.json_with('cases', 'goals')),
                      ('output_md', None)):
     path = flag_values[flag].value
     if path:

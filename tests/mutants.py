@@ -89,10 +89,10 @@ MUTANTS = (
     Mutant('problem = read.not_finite_in(written)', 'problem = None',
         'test_weights_that_are_not_finite_are_not_saved'),
     # Shards are not compared with their description.
-    Mutant('(tally.records, tally.bytes) != (facts.records, facts.bytes)',
-        'False', 'test_a_shard_cut_between_records_is_named'),
+    Mutant('(count, size) != (facts.records, facts.bytes)', 'False',
+        'test_a_shard_cut_between_records_is_named'),
     # A build leaves no marker.
-    Mutant('facts) _mark(markers)', 'facts)',
+    Mutant('files.write_all(dict.fromkeys(markers, _UNFINISHED))', 'pass',
         'test_after_a_kill_readers_see_one_set_or_refuse'),
     # Shards of different evaluations are merged.
     Mutant('if differing:', 'if not given:',
@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant('index * items // of', 'index * items // of - 1',
         'test_shards_cover_all_items_and_differ_by_one'),
     # Temporary files of live runs are removed.
-    Mutant('contextlib.suppress(OSError), locks.exclusive(path):',
+    Mutant('contextlib.suppress(OSError), exclusive(path):',
         'contextlib.suppress(OSError):',
         'test_a_live_run_of_the_same_target_keeps_its_files'),
     # The mean leaves out class 0.

@@ -39,6 +39,28 @@ def example(number=0, **changes):
   return records.make_example(**fields).SerializeToString(deterministic=True)
 
 
+def pair(name, image, label, **encoded):
+  """Returns the tf.Example of two arrays; `encoded` replaces their PNGs."""
+  fields = dict(
+      image_bytes=encode(image), label_bytes=encode(label), filename=name,
+      image_format='png', label_format='png', height=image.shape[0],
+      width=image.shape[1])
+  fields.update(encoded)
+  return records.make_example(**fields)
+
+
+def numbered(number, height=3, width=4, name=None):
+  """Returns the tf.Example of an image all of one value, and such a label."""
+  return pair(name or 'image_{}.png'.format(number),
+              np.full([height, width, 3], number, np.uint8),
+              np.full([height, width], number, np.uint8))
+
+
+def write_shards(*, output_dir, split, shards):
+  """Writes a described split; returns the shards' paths."""
+  return records.write_splits([records.Content(output_dir, split, shards)])[0]
+
+
 def write(path, serialized):
   """Writes a shard without a description; returns its path."""
   with tf.io.TFRecordWriter(str(path)) as writer:

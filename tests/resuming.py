@@ -23,6 +23,7 @@ from deeplab.nets import mobilenet_v2
 from deeplab.system import environment
 from deeplab.training import loop
 from deeplab.training import train as train_lib
+from tests import record_sets
 
 IMAGES = 5
 CROP = (33, 33)
@@ -77,7 +78,7 @@ def make_records(folder):
       label_bytes=png(random.randint(0, 32, [40, 36])),
       filename='image_{}.png'.format(number), image_format='png',
       label_format='png', height=40, width=36) for number in range(IMAGES)]
-  records.write_shards(output_dir=folder, split='train',
+  record_sets.write_shards(output_dir=folder, split='train',
                        shards=[pairs[:2], pairs[2:4], pairs[4:]])
 
 

@@ -53,7 +53,7 @@ def test_the_chain_accepts_any_name(tmp_path, monkeypatch, name):
       label_folder=os.path.join(folder, 'labels'), output_dir=folder)])
 
   data = options_lib.DatasetOptions(dataset_dir=folder, split='val')
-  found = [batch['filename'][0] for batch in dataset.batches(data, CROP)]
+  found = [batch['filename'][0] for batch in dataset.Batches(data, CROP)]
   assert sorted(found) == sorted([name + '.png', 'other.png'])
   wanted = [found[1]]
   if '\n' not in name:  # a line break ends a name in a list
@@ -65,7 +65,7 @@ def test_the_chain_accepts_any_name(tmp_path, monkeypatch, name):
 
   prepared = os.path.join(folder, 'prepared')
   png_folder_writer.write(
-      dataset.batches(data, CROP, names=wanted), names=wanted, split='val',
+      dataset.Batches(data, CROP, names=wanted), names=wanted, split='val',
       preprocess_options=CROP, options=options_lib.PreprocessedOptions(
           output_dir=prepared))
   assert [image['source'] for image in png_folder.read_manifest(
@@ -115,7 +115,7 @@ def test_names_that_the_locale_cannot_encode_are_kept(tmp_path):
   assert '\\udce6\\udc9c\\udca8.png: empty file' in line
   scripts.run('build_ade20k_data.py', '--skip_bad', *arguments,
               env=names.ASCII_ENVIRONMENT)
-  batch, = dataset.batches(options_lib.DatasetOptions(
+  batch, = dataset.Batches(options_lib.DatasetOptions(
       dataset_dir=str(tmp_path / 'ü'), split='val'), CROP)
   assert batch['filename'] == ['é\n.png']
 

@@ -10,12 +10,13 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.evaluation import report
 from deeplab.models import interface
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.system import streams
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
-_OURS = files.json_with('miou', 'model.kind')
+_OURS = checked_read.json_with('miou', 'model.kind')
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def publish(folder, contents, meanwhile=lambda: None):
   with files.replacing_own(
       option('output_dir', folder), folder,
       ('page.html', 'images/[0-9].png', 'made.json'),
-      files.json_with('made')) as new:
+      checked_read.json_with('made')) as new:
     for name, content in contents.items():
       path = os.path.join(new, name)
       os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -26,6 +26,7 @@ from deeplab.errors import InputError
 from deeplab.export import tflite_conversion
 from deeplab.models import frozen_graph
 from deeplab.models import predictors
+from tests import record_sets
 from tests import scripts
 
 TF1, TF2, MODERN = pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern
@@ -436,14 +437,14 @@ def example(image, label):
 def write_records(folder, image, label=LABEL):
   """Writes a valid record and this one to both splits; returns val's shard."""
   for split in ('train', 'val'):
-    shard, = records.write_shards(
+    shard, = record_sets.write_shards(
         output_dir=str(folder), split=split,
         shards=[[example(picture('PNG'), LABEL), example(image, label)]])
   return shard
 
 
 def read_val(folder):
-  return list(dataset.batches(
+  return list(dataset.Batches(
       DatasetOptions(dataset_dir=str(folder), split='val', batch_size=1),
       PreprocessOptions(crop_size=(SIDE, SIDE))))
 

@@ -16,6 +16,7 @@ from deeplab.errors import some_of
 from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.storage import remote
+from deeplab.system import progress
 
 _LOG = logging.getLogger(__name__)
 # Model options that an evaluation may change: they change no variable, and the
@@ -72,8 +73,8 @@ def other_shapes(stored: Mapping[str, Sequence[int]],
 
 def named(names: Sequence[str]) -> str:
   """Returns '2 variables (a, b)'."""
-  return '{} variable{} ({})'.format(
-      len(names), '' if len(names) == 1 else 's', some_of(names))
+  return '{} ({})'.format(
+      progress.counted(len(names), 'variable'), some_of(names))
 
 
 def _likely_option(missing, unused, reshaped, stored):

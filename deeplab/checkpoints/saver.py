@@ -16,6 +16,7 @@ from deeplab.checkpoints import find
 from deeplab.checkpoints import read
 from deeplab.errors import InputError
 from deeplab.storage import files
+from deeplab.storage import locks
 from deeplab.storage import remote
 from deeplab.system import tf_errors
 
@@ -77,7 +78,6 @@ class Keeper:
       resumed: prefix of the checkpoint that the run resumes from.
     """
     self._folder = folder
-    self._identity = _identity(folder)
     self._max_to_keep = max_to_keep
     self._graph = tf.get_default_graph()
     self._saver = tf.train.Saver()
@@ -102,8 +102,6 @@ class Keeper:
     older = [kept for kept in self._kept if kept != name]
     older = older[max(0, len(older) + 1 - self._max_to_keep):]
     try:
-      if _identity(self._folder) != self._identity:
-        raise InputError('the folder has been replaced')
       with publishing(prefix, prefix + '.meta', older=older) as (
           written, meta):
         self._write(session, written, meta)
@@ -162,7 +160,7 @@ def remove_leftovers(folder: str) -> None:
 
   Call it only in the process that saves there.
   """
-  files.remove_leftovers(folder)
+  locks.remove_leftovers(folder)
   names = os.listdir(folder)
   listed = find.listed(folder)
   if not listed:
@@ -174,14 +172,6 @@ def remove_leftovers(folder: str) -> None:
         stem not in listed and stem + '.index' not in names):
       _LOG.info('removing %s, of a save that was cut off', name)
       os.remove(os.path.join(folder, name))
-
-
-def _identity(folder):
-  """Returns a value that changes if the folder is replaced by another."""
-  if remote.is_remote(folder):
-    return folder
-  status = os.stat(folder)
-  return status.st_dev, status.st_ino
 
 
 def _reason(error):

@@ -153,10 +153,6 @@ def _colour(index):
 # --- Files -----------------------------------------------------------------
 
 
-class _MapError(InputError):
-  """A problem with a map, without the name of its file."""
-
-
 class _Entry(NamedTuple):
   """An id of a class; a value may be of any type until it is checked."""
   id: Any
@@ -175,16 +171,12 @@ def read(path: str) -> LabelMap:
   """
   given = option('label_map', path)
   text = checked_read.read_text(path, given, _KIND)
+  is_json = text.lstrip()[:1] in ('{', '[')
+  content = checked_read.read_json(path, given, _KIND) if is_json else None
   try:
-    text.encode('utf-8')
-  except UnicodeEncodeError as error:
-    raise InputError('{}: line {}: not UTF-8; expected {}', given,
-                     text.count('\n', 0, error.start) + 1, _KIND)
-  try:
-    if text.lstrip()[:1] in ('{', '['):
-      return from_json(checked_read.read_json(path, given, _KIND))
-    return _from_entries(_entries_of_csv(text))
-  except _MapError as error:
+    return from_json(content) if is_json else _from_entries(
+        _entries_of_csv(text))
+  except InputError as error:
     raise InputError('{}: {}', given, str(error))
 
 
@@ -211,7 +203,7 @@ def optional_from_json(content: Any, path: str) -> Optional[LabelMap]:
     return None
   try:
     return from_json(content['label_map'])
-  except _MapError as error:
+  except InputError as error:
     raise InputError('{}: label_map: {}'.format(path, error))
 
 
@@ -223,16 +215,16 @@ def json_entry(label_map: LabelMap) -> Dict[str, Any]:
 def _entries_of_json(content):
   classes = content.get('classes') if isinstance(content, dict) else None
   if not isinstance(classes, list):
-    raise _MapError('expected {"classes": [{"class": 1, "name": "...", "ids": '
+    raise InputError('expected {"classes": [{"class": 1, "name": "...", "ids": '
                     '[...]}, ...]}')
   entries = []
   for position, one in enumerate(classes, 1):
     place = 'entry {}'.format(position)
     if not isinstance(one, dict) or set(one) - {'class', 'name', 'ids'}:
-      raise _MapError(place + ' of classes: expected class, name and ids')
+      raise InputError(place + ' of classes: expected class, name and ids')
     ids = one.get('ids')
     if not isinstance(ids, list) or not ids:
-      raise _MapError(
+      raise InputError(
           place + ' of classes: expected ids, a list of at least one number')
     entries += [_Entry(number, one.get('class'), one.get('name'), place)
                 for number in ids]
@@ -242,6 +234,7 @@ def _entries_of_json(content):
 def _entries_of_csv(text):
   entries = []
   header = None
+  expected = '{} {}; expected ' + ','.join(_COLUMNS)
   rows = csv.reader(text.splitlines(), skipinitialspace=True, strict=True)
   try:
     for row in rows:
@@ -249,22 +242,18 @@ def _entries_of_csv(text):
       if not any(cells) or cells[0].startswith('#'):
         continue
       place = 'line {}'.format(rows.line_num)
-      problem = ''
       if header is None:
         header = cells
-        if header != _COLUMNS:
-          problem = 'is ' + _shown(','.join(cells))
-      elif len(cells) != len(_COLUMNS):
-        problem = 'has {} columns'.format(len(cells))
-      else:
+      elif len(cells) == len(_COLUMNS):
         entries.append(_Entry(_number(cells[0]), _number(cells[1]), cells[2],
                               place))
-      if problem:
-        raise _MapError('{} {}; expected {}'.format(
-            place, problem, ','.join(_COLUMNS)))
+        continue
+      if cells != _COLUMNS:
+        raise InputError(
+            expected.format(place, 'is ' + _shown(','.join(cells))))
   except csv.Error as error:
-    raise _MapError('line {}: {}; expected {}'.format(
-        rows.line_num, error, ','.join(_COLUMNS)))
+    raise InputError(
+        expected.format('line {}:'.format(rows.line_num), error))
   return entries
 
 
@@ -275,7 +264,7 @@ def _number(cell):
 
 
 def _from_entries(entries):
-  """Makes a LabelMap from _Entry objects, or raises _MapError."""
+  """Makes a LabelMap from _Entry objects, or raises InputError."""
   other = constants.IGNORE_LABEL
   names = {other: constants.CLASS_NAMES[other]}
   ids: Dict[int, List[int]] = {other: []}
@@ -283,16 +272,16 @@ def _from_entries(entries):
   for entry in entries:
     problem = _problem(entry, names, places)
     if problem:
-      raise _MapError('{}: {}'.format(entry.place, problem))
+      raise InputError('{}: {}'.format(entry.place, problem))
     places[entry.id] = entry.place
     names[entry.label] = entry.name
     ids.setdefault(entry.label, []).append(entry.id)
   count = max(names)
   if not count:
-    raise _MapError('lists no class; expected at least class 1')
+    raise InputError('lists no class; expected at least class 1')
   missing = sorted(set(range(count)) - set(names))
   if missing:
-    raise _MapError('no id of class {}, but of class {}; expected classes 1, '
+    raise InputError('no id of class {}, but of class {}; expected classes 1, '
                     '2, ... without a gap'.format(missing[0], count))
   # An id listed as class 0 means the same as an id that is not listed.
   ids[constants.IGNORE_LABEL] = []
@@ -321,8 +310,8 @@ def _problem(entry, names, places):
   problem = ''
   if (not isinstance(name, str) or not name or name != name.strip() or
       len(name) > _LONGEST_NAME or not name.isprintable()):
-    problem = '; expected a name of 1 to {} visible characters'.format(
-        _LONGEST_NAME)
+    problem = ('; expected a name of 1 to {} visible characters in UTF-8'
+               .format(_LONGEST_NAME))
   elif names.get(entry.label, name) != name:
     problem = ', and before ' + names[entry.label]
   elif entry.label not in names and name in names.values():

@@ -31,6 +31,7 @@ from deeplab.errors import Message
 from deeplab.errors import option
 from deeplab.errors import printable
 from deeplab.errors import some_messages
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.storage import remote
 from deeplab.system import parallel
@@ -96,8 +97,8 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
     A BuildSummary for each split.
 
   Raises:
-    InputError: a folder or a pair of any split cannot be used, or the disk
-      has no room. Older shards are then unchanged.
+    InputError: a folder or a pair of any split cannot be used, or the disk is
+      full. Older shards are then unchanged.
   """
   start = time.time()
   maps = [label_maps.read(options.label_map) if options.label_map is not None
@@ -117,7 +118,7 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
         given,
         os.path.join(options.output_dir,
                      constants.description_name(options.split)),
-        ours=files.json_with('pairs', 'shards'))
+        ours=checked_read.json_with('pairs', 'shards'))
     try:
       checked.append(_check(options, label_map, found, ignored))
     except InputError as error:
@@ -126,7 +127,6 @@ def build(splits: Sequence[options_lib.BuildOptions]) -> List[BuildSummary]:
     raise InputError('{}', errors.joined('; ', refusals))
   for split in checked:
     _warn(split)
-  _check_room(checked)
   shards = _write(checked)
   return [BuildSummary(
       split.options.split, len(split.good), split.skipped, split.ignored,
@@ -269,25 +269,6 @@ def _report(problems, total, options):
       len(problems), total, options.split, some_messages(problems), path,
       '' if len(problems) == total else Message(
           '; {} leaves them out', option('skip_bad')))
-
-
-def _check_room(checked):
-  """Raises InputError if the disk has no room for all pairs."""
-  needed: Dict[str, int] = collections.Counter()
-  for split in checked:
-    needed[split.options.output_dir] += sum(
-        os.path.getsize(path) for pair in split.good
-        for path in (pair.image_path, pair.label_path))
-  for output_dir, size in needed.items():
-    free = remote.free_bytes(output_dir)
-    if size > free:
-      raise InputError('need {} free in {}, have {}'.format(
-          _size_text(size), output_dir, _size_text(free)))
-
-
-def _size_text(size):
-  return '{:.0f} KB'.format(size / 1e3) if size < 1e7 else (
-      '{:.0f} MB'.format(size / 1e6))
 
 
 # --- Writing ---------------------------------------------------------------

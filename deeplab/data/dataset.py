@@ -23,7 +23,6 @@ from deeplab.config import label_map as label_maps
 from deeplab.config import options as options_lib
 from deeplab.data import decoding
 from deeplab.data import preprocess
-from deeplab.data import records
 from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.errors import Message
@@ -50,31 +49,8 @@ _BATCHES_AHEAD = 2
 # --- Evaluation ------------------------------------------------------------
 
 
-def batches(dataset_options: options_lib.DatasetOptions,
-            preprocess_options: options_lib.PreprocessOptions, *,
-            names: Optional[Sequence[str]] = None,
-            model_map: Optional[label_maps.LabelMap] = None) -> 'Batches':
-  """Reads a split as NumPy batches, in the order of its records.
-
-  Args:
-    dataset_options: the split; the seed is not used.
-    preprocess_options: size of the images.
-    names: file names of the images to read, without a folder, in any order;
-      None: all.
-    model_map: label map of the network to evaluate; None: unknown.
-
-  Returns:
-    Batches, which can be iterated repeatedly.
-
-  Raises:
-    InputError: see splits.open_split; or a name is not in the records exactly
-      once, or the batches do not fit into memory.
-  """
-  return Batches(dataset_options, preprocess_options, names, model_map)
-
-
 class Batches:
-  """A split as NumPy batches.
+  """A split as NumPy batches, in the order of its records.
 
   Iterating decodes and preprocesses ahead in background threads on the CPU, in
   its own graph and session. Each batch is a dict of:
@@ -82,6 +58,7 @@ class Batches:
     'label': int32 [batch, crop_height, crop_width], classes of the label map.
     'filename': list of str.
     'height', 'width': int32 [batch], pixels, before any resizing.
+    'size': int32 [batch, 2], height and width after it, before padding.
   The last batch may be smaller. An InputError names a record that cannot be
   used.
 
@@ -95,8 +72,21 @@ class Batches:
 
   def __init__(self, dataset_options: options_lib.DatasetOptions,
                preprocess_options: options_lib.PreprocessOptions,
-               names: Optional[Sequence[str]] = None,
+               *, names: Optional[Sequence[str]] = None,
                model_map: Optional[label_maps.LabelMap] = None):
+    """Opens the split.
+
+    Args:
+      dataset_options: the split; the seed is not used.
+      preprocess_options: size of the images.
+      names: file names of the images to read, without a folder, in any order;
+        None: all.
+      model_map: label map of the network to evaluate; None: unknown.
+
+    Raises:
+      InputError: see splits.open_split; or a name is not in the records exactly
+        once, or the batches do not fit into memory.
+    """
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
     self._names = names
@@ -158,7 +148,9 @@ class Batches:
     return dataset.prefetch(_BATCHES_AHEAD)
 
   def _decode(self, serialized):
-    return decoding.decode(serialized, self.label_map.largest_id)
+    element = decoding.decode(serialized, self.label_map.largest_id)
+    return dict(element, size=preprocess.resized_size(
+        element['height'], element['width'], self._preprocess_options))
 
   def _records(self):
     """Returns the dataset of the wanted records, serialized."""
@@ -212,8 +204,7 @@ class Batches:
 
 def _excess(element, options):
   """Describes how a decoded element exceeds the crop; None: it fits."""
-  height, width = preprocess.resized_size_of(
-      element['height'], element['width'], options)
+  height, width = element['size']
   crop_height, crop_width = options.crop_size
   if height <= crop_height and width <= crop_width:
     return None
@@ -328,25 +319,24 @@ def _shuffled_records(split, seed, first):
 
 
 def _shards_of(split):
-  """Returns the dataset of (path, readable records, mask of wanted ones)."""
-  shards = split.shards
-  kept = np.ones([len(shards), max(shard.readable for shard in shards)], bool)
-  for index, shard in enumerate(shards):
-    kept[index, list(shard.bad)] = False
-  return tf.data.Dataset.from_tensor_slices((
-      [os.fsencode(shard.path) for shard in shards],
-      np.array([shard.readable for shard in shards], np.int64), kept))
+  """Returns the dataset of (path, number of records, mask of those to read)."""
+  counts = np.array([len(shard.kept) for shard in split.shards], np.int64)
+  kept = np.zeros([len(counts), max(counts)], bool)
+  for row, shard in zip(kept, split.shards):
+    row[:len(shard.kept)] = shard.kept
+  return tf.data.Dataset.from_tensor_slices(
+      ([os.fsencode(path) for path in split.paths], counts, kept))
 
 
 def _reader_of(split):
   """Returns a function from an element of _shards_of to its records."""
   @tf.autograph.experimental.do_not_convert
-  def read(path, readable, kept):
+  def read(path, count, kept):
     found = tf.data.TFRecordDataset(path)
     if not split.skipped:
       return found
     both = tf.data.Dataset.zip((
-        found.take(readable), tf.data.Dataset.from_tensor_slices(kept)))
+        found.take(count), tf.data.Dataset.from_tensor_slices(kept)))
     return both.filter(lambda unused_data, is_kept: is_kept).map(
         lambda data, unused_is_kept: data)
 
@@ -364,7 +354,7 @@ def _check_memory(batch_size, crop_size, batches=_BATCHES_AHEAD + 1):
 
 def _image_name(serialized):
   """Returns constants.image_name of a serialized tf.Example, as a tensor."""
-  filename = records.parse_example(serialized)['filename']
+  filename = decoding.parse_example(serialized)['filename']
   return tf.strings.regex_replace(filename, '.*/', '')
 
 
@@ -376,7 +366,7 @@ def explaining_read_errors(
 ) -> Iterator[None]:
   """Turns a failure to read records into an InputError that names the record.
 
-  Wrap it around code that runs a graph with `batches` or `training_batches`.
+  Wrap it around code that runs a graph with `training_batches`.
   Other errors pass unchanged.
 
   Args:

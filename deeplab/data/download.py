@@ -52,9 +52,6 @@ _READ_BYTES = 1 << 20
 # HTTP status if NAME.part is at least as long as the file.
 _RANGE_NOT_SATISFIABLE = 416
 _SHA1 = re.compile('[0-9a-f]{40}')
-# A relative path without '..' that cannot be mistaken for an option.
-_NAME = '[A-Za-z0-9_][A-Za-z0-9._-]*'
-_PATH = re.compile('{0}(/{0})*'.format(_NAME))
 _UNPACKED = '.unpack.'
 
 
@@ -91,28 +88,21 @@ def _download(addresses, partial):
   """Completes a partial file; returns the address used."""
   problem = ''
   for address in addresses:
-    if problem:
-      print(problem + '; trying the next address', flush=True)
-    print('downloading ' + address, flush=True)
-    before = _size(partial)
-    problem = _complete(address, partial)
-    if not problem:
-      return address
-    if _size(partial) > before:
+    print((problem and problem + '; trying the next address\n') +
+          'downloading ' + address, flush=True)
+    before = found = _size(partial)
+    for _ in range(_ATTEMPTS):
+      problem = _attempt(address, partial)
+      if not problem:
+        return address
+      if _size(partial) <= found:
+        break
+      found = _size(partial)
+    if found > before:
       raise InputError('{}: broke off after {} bytes ({}); rerun to resume'
-                       .format(address, _size(partial), problem))
+                       .format(address, found, problem))
     problem = 'cannot download {} ({})'.format(address, problem)
   raise InputError(problem + '; rerun to try again')
-
-
-def _complete(address, partial):
-  """Retries while bytes arrive; returns the problem, '' if none."""
-  for _ in range(_ATTEMPTS):
-    before = _size(partial)
-    problem = _attempt(address, partial)
-    if not problem or _size(partial) <= before:
-      break
-  return problem
 
 
 def _attempt(address, partial):
@@ -263,17 +253,15 @@ def published(path: str = PUBLISHED_LIST) -> Dict[str, str]:
   sums: Dict[str, str] = {}
   text = checked_read.read_text(path, path, 'a list of published files')
   for number, line in enumerate(text.splitlines(), 1):
-    words = line.split()
-    if not words or line.startswith('#'):
-      continue
-    if len(words) != 2 or not _SHA1.fullmatch(words[0]) or (
-        not _PATH.fullmatch(words[1]) or words[1].endswith('.part') or
-        words[1] in sums):
-      raise InputError(
-          '{}: line {}: {}; expected a SHA-1 and a relative path of letters, '
-          'digits and ._-, each once'.format(
-              path, number, errors.one_line(line)))
-    sums[words[1]] = words[0]
+    if line.strip() and not line.startswith('#'):
+      sha1, *names = line.split()
+      if len(names) != 1 or not _SHA1.fullmatch(sha1) or (
+          names[0] != os.path.normpath(names[0])) or names[0] in sums or (
+              names[0].startswith(('/', '..'))):
+        raise InputError('{}: line {}: {}; expected a SHA-1 and a relative '
+                         'path, each once'.format(
+                             path, number, errors.one_line(line)))
+      sums[names[0]] = sha1
   return sums
 
 
@@ -303,7 +291,6 @@ def get_published(sums: Dict[str, str], address: str, folder: str) -> None:
     InputError: files are still missing, or have another SHA-1.
   """
   _check_address(address, 'CHECKPOINTS_URL')
-  _check_inside(sums, folder)
   missing = []
   for name, expected in sums.items():
     path = os.path.join(folder, name)
@@ -323,14 +310,3 @@ def get_published(sums: Dict[str, str], address: str, folder: str) -> None:
   if missing:
     raise InputError('{} of {} files are missing, the first: {}'.format(
         len(missing), len(sums), missing[0]))
-
-
-def _check_inside(names, folder):
-  """Raises InputError if a link leads out of a folder."""
-  root = os.path.realpath(folder)
-  for name in names:
-    for path in (name, name + '.part'):
-      real = os.path.realpath(os.path.join(folder, path))
-      if not real.startswith(os.path.join(root, '')):
-        raise InputError('{}: is {}, which is not in {}; move this link away'
-                         .format(os.path.join(folder, path), real, root))

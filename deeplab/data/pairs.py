@@ -3,16 +3,13 @@
 Needs Pillow but not TensorFlow. Images are decoded as TensorFlow decodes them
 later: by content, not by file name, and without applying the EXIF orientation.
 Every problem is an InputError whose message starts with the file's name.
-
 Nothing else in the suite opens an image: `decode` uses only Pillow's decoders
 of JPEG and PNG, and checks the size in the header before it allocates memory.
 """
 import contextlib
 import io
 import os
-import stat
-import struct
-from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 import zlib
 
 from PIL import Image
@@ -24,6 +21,7 @@ from deeplab.config import label_map as label_maps
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
+from deeplab.storage import checked_read
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 
@@ -36,18 +34,11 @@ _DECODERS = {JPEG: JpegImagePlugin.JpegImageFile,
              PNG: PngImagePlugin.PngImageFile}
 # The last chunk of a PNG file, which is always the same.
 _PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'
-# Length and type of a PNG chunk, and, in the first one, width, height, bit
-# depth, colour type and, after two bytes that are always 0, interlacing.
-_PNG_CHUNK = struct.Struct('>I4s')
-_PNG_HEADER = struct.Struct('>IIBBxxB')
 # Colour types of a PNG header, and the number of samples of a pixel.
 _PNG_GRAY = 0
 _PNG_PALETTE = 3
 _PNG_SAMPLES = {_PNG_GRAY: 1, 2: 3, _PNG_PALETTE: 1, 4: 2, 6: 4}
-# Pixels of each pass of interlaced images: first column, first row, and the
-# steps in both directions.
-_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
-               (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_READ_BYTES = 2 ** 20
 _PNG_COLOR_TYPES = {
     _PNG_GRAY: 'gray', 2: 'RGB', _PNG_PALETTE: 'a palette image',
     4: 'gray with alpha', 6: 'RGB with alpha'}
@@ -69,8 +60,7 @@ class Pair(NamedTuple):
 
 class ImageFacts(NamedTuple):
   """Properties of a decoded image."""
-  # JPEG or PNG, by content.
-  format: str
+  format: str  # JPEG or PNG, by content
   # (width, height) in pixels, as stored.
   size: Tuple[int, int]
   # EXIF orientation; 1: viewers show the image as stored.
@@ -111,7 +101,7 @@ def list_pairs(*, split: str, image_folder: str,
   images_given = option(split + '_image_folder', image_folder)
   labels_given = option(split + '_label_folder', label_folder)
   found = _files(image_folder, images_given)
-  labels = {os.path.splitext(name)[0]: name
+  labels = {os.path.splitext(name)[0]: os.path.join(label_folder, name)
             for name in _files(label_folder, labels_given)
             if name.lower().endswith('.png')}
   # If they were the same, each PNG would be its own label.
@@ -126,37 +116,35 @@ def list_pairs(*, split: str, image_folder: str,
         'no *.jpg, *.jpeg or *.png in {} ({} other files{})', images_given,
         len(found), '; folders inside it are not searched: ' + some_of(inner)
         if inner else '')
-  pairs = []
-  for name in images:
-    label = labels.get(os.path.splitext(name)[0])
-    pairs.append(Pair(
-        name, os.path.join(image_folder, name),
-        os.path.join(label_folder, label) if label else None))
+  pairs = [Pair(name, os.path.join(image_folder, name),
+                labels.get(os.path.splitext(name)[0])) for name in images]
   if not any(pair.label_path for pair in pairs):
     raise InputError(
         '{}: no label has the name of an image; expected {} for {}, found {}',
         labels_given, os.path.splitext(images[0])[0] + '.png', images[0],
-        some_of(sorted(labels.values())) or 'no *.png')
+        some_of(sorted(map(os.path.basename, labels.values()))) or 'no *.png')
   return pairs, len(found) - len(images)
 
 
 def _files(folder, given):
-  """Returns the names in a folder that are not hidden, sorted.
-
-  Entries that are not files are included only if named like images.
-  """
+  """Returns visible_files, or refuses a folder."""
   if not os.path.isdir(folder):
     raise InputError('{}: no such folder (./download_and_convert_ade20k.sh '
                      'gets ADE20K)', given)
-  names = sorted(entry.name for entry in os.scandir(folder)
-                 if not entry.name.startswith('.') and (
-                     entry.is_file() or has_image_name(entry.name)))
+  names = visible_files(folder)
   for name in names:
     if name.endswith('_seg.png'):
       raise InputError(
           '{} holds {}: this is the full ADE20K; use ADEChallengeData2016, '
           'which ./download_and_convert_ade20k.sh gets', given, name)
   return names
+
+
+def visible_files(folder: str) -> List[str]:
+  """Returns the visible files and image names in a folder, sorted."""
+  return sorted(entry.name for entry in os.scandir(folder)
+                if not entry.name.startswith('.') and (
+                    entry.is_file() or has_image_name(entry.name)))
 
 
 def has_image_name(name: str) -> bool:
@@ -195,39 +183,19 @@ def check_pair(pair: Pair, *, image_format: Optional[str] = None,
 
 
 def read_file(path: str) -> bytes:
-  """Returns a file's bytes.
+  """Returns the bytes of an image file.
 
   Raises:
     InputError: there is no file, or it is larger than any image.
   """
-  try:
-    status = os.stat(path)
-  except FileNotFoundError:
-    raise InputError('{}: {}'.format(
-        os.path.basename(path), 'a link that leads nowhere'
-        if os.path.islink(path) else 'no such file'))
-  # Opening a pipe would block until something writes to it.
-  if not stat.S_ISREG(status.st_mode):
-    raise InputError('{}: a {}, expected a file'.format(
-        os.path.basename(path), 'folder' if stat.S_ISDIR(status.st_mode)
-        else 'pipe or device'))
-  size = status.st_size
-  if size > constants.MAX_FILE_BYTES:
-    raise InputError('{}: {} bytes; expected an image of at most {}'.format(
-        path, size, constants.MAX_FILE_BYTES))
-  with open(path, 'rb') as source:
-    return source.read()
+  return checked_read.read(path, os.path.basename(path), 'an image')
 
 
 def check_sizes(name: str, image_size: Tuple[int, int],
                 label_size: Tuple[int, int], orientation: int = 1) -> None:
-  """Raises InputError if (width, height) of image and label differ.
+  """Raises InputError if the sizes of an image and its label differ.
 
-  Args:
-    name: file name of the image.
-    image_size: size as stored.
-    label_size: size as stored.
-    orientation: the image's EXIF orientation.
+  Sizes are (width, height) as stored; the orientation is the image's in EXIF.
   """
   if image_size != label_size:
     raise InputError('{}: image {}x{}, label {}x{}{}'.format(
@@ -247,10 +215,14 @@ def image_facts(data: bytes, name: str) -> ImageFacts:
     InputError: it is no JPEG or PNG, is damaged, or has too many pixels.
   """
   image = decode(data, name)
-  image_format = _format_of(data, name)
+  image_format = PNG if data.startswith(SIGNATURES[PNG]) else JPEG
   upper_bits = None
   if image_format == PNG and _png_type(data)[0] == 16:
-    upper_bits = _upper_bits(image)
+    extrema: Any = image.getextrema()
+    # Pillow keeps 16 bits of gray, and the upper 8 of other colour types.
+    upper_bits = (extrema[0] >> 8, extrema[1] >> 8) if (
+        image.mode in SIXTEEN_BITS) else (
+            min(map(min, extrema)), max(map(max, extrema)))
   return ImageFacts(image_format, image.size, orientation_of(image), upper_bits)
 
 
@@ -260,15 +232,6 @@ def orientation_of(image: Image.Image) -> int:
   with contextlib.suppress(Exception):
     return image.getexif().get(_ORIENTATION, 1)
   return 1
-
-
-def _upper_bits(image):
-  """Returns (smallest, largest) value of a 16-bit image's upper 8 bits."""
-  extrema = image.getextrema()
-  if image.mode in SIXTEEN_BITS:
-    return extrema[0] >> 8, extrema[1] >> 8
-  # Pillow keeps the upper bits of each band.
-  return min(low for low, _ in extrema), max(high for _, high in extrema)
 
 
 def warnings(facts: Mapping[str, ImageFacts], *,
@@ -314,7 +277,11 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
   Raises:
     InputError: it has another format, is damaged, or has too many pixels.
   """
-  image_format = _format_of(data, name)
+  image_format = next((found for found, signature in SIGNATURES.items()
+                       if data.startswith(signature)), None)
+  if not image_format:
+    raise InputError('{}: {}'.format(
+        name, 'is neither JPEG nor PNG' if data else 'empty file'))
   if image_format not in formats:
     raise InputError('{} is a {}; {}'.format(
         name, image_format.upper(), wanted or 'expected {}'.format(
@@ -323,7 +290,7 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
   # Pillow accepts a PNG without the last chunk; TensorFlow does not.
   if image_format == PNG and _PNG_END not in data:
     raise InputError('{}: truncated {}'.format(name, kind))
-  with _explained(name, kind, header=True):
+  with _explained(name, kind):
     image = _DECODERS[image_format](io.BytesIO(data))
   if image.width * image.height > constants.MAX_PIXELS:
     raise InputError('{}: {} of {}x{} pixels; expected at most {}'.format(
@@ -333,13 +300,13 @@ def decode(data: bytes, name: str, *, formats: Sequence[str] = (JPEG, PNG),
       # verify() checks the PNG chunks' checksums, which load() ignores. An
       # image cannot be loaded after verify().
       _DECODERS[image_format](io.BytesIO(data)).verify()
-      _check_png_rows(data)
+      _check_png_rows(_DECODERS[image_format](io.BytesIO(data)), data)
     image.load()
   return image
 
 
 @contextlib.contextmanager
-def _explained(name, kind, header=False):
+def _explained(name, kind):
   """Turns Pillow's exceptions on bad data into InputError."""
   try:
     yield
@@ -347,71 +314,38 @@ def _explained(name, kind, header=False):
   except Exception as error:
     if 'truncated' in str(error).lower():
       raise InputError('{}: truncated {}'.format(name, kind))
-    if header and isinstance(error, SyntaxError):
-      raise InputError('{}: {} with a damaged header'.format(name, kind))
     raise InputError('{}: damaged {}: {}'.format(name, kind, error))
 
 
-def _check_png_rows(data):
+def _check_png_rows(image, data):
   """Raises ValueError if a PNG's compressed data end before its last row.
 
-  Pillow fills missing rows with 0; TensorFlow refuses the image.
-
-  Args:
-    data: bytes of a file whose chunks are whole.
+  Pillow fills missing rows with 0; TensorFlow refuses the image. Interlaced
+  images have some more bytes, which are not counted.
   """
-  position = len(SIGNATURES[PNG])
-  compressed = []
-  while position < len(data):
-    length, kind = _PNG_CHUNK.unpack_from(data, position)
-    position += _PNG_CHUNK.size
-    if kind == b'IHDR':
-      header = _PNG_HEADER.unpack_from(data, position)
-    elif kind == b'IDAT':
-      compressed.append(data[position:position + length])
-    elif kind == b'IEND':
-      break
-    position += length + 4  # of checksum
-  wanted = _png_row_bytes(*header)
+  image.load_prepare()
+  compressed = b''.join(iter(lambda: image.load_read(_READ_BYTES), b''))
+  depth, color_type = _png_type(data)
+  row_bits = image.width * depth * _PNG_SAMPLES[color_type]
+  wanted = image.height * (1 + -(-row_bits // 8))  # 1 is the row's filter
   # The output is limited because a few bytes can expand to any size.
-  rows = zlib.decompressobj().decompress(b''.join(compressed), wanted)
+  rows = zlib.decompressobj().decompress(compressed, wanted)
   if len(rows) < wanted:
     raise ValueError('{} of {} bytes of pixels'.format(len(rows), wanted))
 
 
-def _png_row_bytes(width, height, depth, color_type, interlaced):
-  """Returns the size of a PNG's rows in bytes, filter bytes included."""
-  total = 0
-  for column, row, across, down in (
-      _PNG_PASSES if interlaced else ((0, 0, 1, 1),)):
-    pixels = -(-max(0, width - column) // across)
-    rows = -(-max(0, height - row) // down)
-    if pixels:
-      total += rows * (
-          1 + -(-pixels * depth * _PNG_SAMPLES[color_type] // 8))
-  return total
-
-
 def label_bytes(pair: Pair) -> bytes:
   """Returns a label that check_pair accepted as 8-bit gray PNG."""
-  label_path = cast(str, pair.label_path)  # check_pair requires one
+  label_path = pair.label_path or ''  # check_pair requires one
   data = read_file(label_path)
   if _png_type(data) == (8, _PNG_GRAY):
     return data
-  label = _decode_label(data, label_path, palette_labels=True)
+  label = decode_label(data, label_path, True, largest_id=255)
   # These are the indices; convert('L') would give the palette's luma.
   indices = Image.frombytes('L', label.size, label.tobytes())
   out = io.BytesIO()
   indices.save(out, 'PNG')
   return out.getvalue()
-
-
-def _format_of(data, name):
-  for image_format, signature in SIGNATURES.items():
-    if data.startswith(signature):
-      return image_format
-  raise InputError('{}: {}'.format(
-      name, 'is neither JPEG nor PNG' if data else 'empty file'))
 
 
 def _png_type(data):
@@ -429,7 +363,7 @@ def decode_label(
     data: bytes of a file.
     name: the file's name, for messages.
     palette_labels: use the indices of a palette as class ids.
-    largest_id: largest id that it may hold.
+    largest_id: largest id that it may hold; a label map may use all 8-bit ids.
 
   Returns:
     A loaded PIL.Image of mode L, or of mode P with palette_labels.
@@ -438,47 +372,27 @@ def decode_label(
     InputError: it is no 8-bit gray PNG, is damaged, or has a value that is no
       class.
   """
-  label = _decode_label(data, name, palette_labels, largest_id)
-  # A label map may use all 8-bit ids.
-  if largest_id == _LARGEST_ID:
-    _check_label_values(label.histogram(), name)
-  return label
-
-
-def _wanted_label(largest_id):
-  return 'expected 8-bit gray, ' + (
+  wanted = 'expected 8-bit gray, ' + (
       '0 = other, 1..{}'.format(largest_id) if largest_id == _LARGEST_ID
       else 'with ids of the label map')
-
-
-def _decode_label(data, name, palette_labels, largest_id=_LARGEST_ID):
-  """Returns a label as Pillow image of mode L or P, or raises InputError."""
-  wanted = _wanted_label(largest_id)
   label = decode(data, name, formats=(PNG,), wanted=wanted)
   depth, color_type = _png_type(data)
-  if color_type == _PNG_PALETTE:
-    if not palette_labels:
-      raise InputError(
-          '{} is a palette image; {} ({} takes the indices as class ids)',
-          name, wanted, option('palette_labels'))
-  elif (depth, color_type) != (8, _PNG_GRAY):
-    kind = _PNG_COLOR_TYPES.get(color_type, 'of an unknown kind')
+  if color_type == _PNG_PALETTE and not palette_labels:
+    raise InputError(
+        '{} is a palette image; {} ({} takes the indices as class ids)',
+        name, wanted, option('palette_labels'))
+  if color_type != _PNG_PALETTE and (depth, color_type) != (8, _PNG_GRAY):
     raise InputError('{} is {}{}; {}'.format(
-        name, '' if depth == 8 else '{}-bit '.format(depth), kind,
-        wanted))
-  return label
-
-
-def _check_label_values(counts, name):
-  """Raises InputError if a histogram of 256 values has values of no label."""
-  values = [value for value, count in enumerate(counts) if count]
+        name, '' if depth == 8 else '{}-bit '.format(depth),
+        _PNG_COLOR_TYPES[color_type], wanted))
+  values = [value for value, count in enumerate(label.histogram()) if count]
+  problem = ''
   if values in ([0, 255], [255]):
     problem = 'only {}: a mask, not class ids'.format(
-        ' and '.join(str(value) for value in values))
-  elif values[-1] > _LARGEST_ID:
+        ' and '.join(map(str, values)))
+  elif values[-1] > largest_id:
     problem = 'label {}'.format(values[-1])
-  else:
-    return
-  raise InputError('{} holds {}; {} (other ids: {}, see docs/own_data.md)',
-                   name, problem, _wanted_label(_LARGEST_ID),
-                   option('label_map'))
+  if problem and largest_id == _LARGEST_ID:
+    raise InputError('{} holds {}; {} (other ids: {}, see docs/own_data.md)',
+                     name, problem, wanted, option('label_map'))
+  return label

@@ -153,16 +153,16 @@ class Fitter(contextlib.AbstractContextManager):
     self.options = geometry(crop_size, resize_factor)
     with tf.Graph().as_default() as graph:
       self._picture = tf.placeholder(tf.uint8, [None, None, 3])
-      self._image, _ = preprocess.for_evaluation(
-          self._picture, None, self.options)
+      image, _ = preprocess.for_evaluation(self._picture, None, self.options)
+      shape = tf.shape(self._picture)
+      self._fitted = image, preprocess.resized_size(
+          shape[0], shape[1], self.options)
       self._session = tf.Session(graph=graph, config=decoding.cpu_only())
 
   def fit(self, picture: np.ndarray) -> Fitted:
     """Resizes and pads a picture, [height, width, 3] uint8."""
-    return Fitted(
-        self._session.run(self._image, {self._picture: picture}),
-        preprocess.resized_size_of(
-            picture.shape[0], picture.shape[1], self.options))
+    image, size = self._session.run(self._fitted, {self._picture: picture})
+    return Fitted(image, tuple(size))
 
   def close(self) -> None:
     """Frees the session."""

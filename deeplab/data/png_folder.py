@@ -113,20 +113,13 @@ def image_paths(folder: str, name: str) -> List[str]:
 def _list_images(folder, name):
   """Returns (paths, number of other files)."""
   folder = image_folder(folder, name)
-  names = _visible_files(folder)
+  names = pairs_lib.visible_files(folder)
   images = [file for file in names if pairs_lib.has_image_name(file)]
   if not images:
     raise InputError('no images in {} ({} other files)', option(name, folder),
                      len(names))
   return ([os.path.join(folder, file) for file in sorted(images, key=_natural)],
           len(names) - len(images))
-
-
-def _visible_files(folder):
-  """Returns the visible files and image names in a folder."""
-  return [entry.name for entry in os.scandir(folder)
-          if not entry.name.startswith('.') and (
-              entry.is_file() or pairs_lib.has_image_name(entry.name))]
 
 
 def _natural(name):
@@ -166,7 +159,7 @@ def list_pairs(test_dir: str, val_label_dir: Optional[str] = None) -> Listing:
   annotations = {
       os.path.splitext(name)[0]: os.path.join(val_label_dir, name)
       # The order is reversed so that a .png overrides a .raw.
-      for name in sorted(_visible_files(val_label_dir), reverse=True)
+      for name in reversed(pairs_lib.visible_files(val_label_dir))
       if name.lower().endswith(('.png', _RAW))}
   found = [pairs_lib.Pair(
       os.path.basename(path), path, annotations.get(_stem(path)))

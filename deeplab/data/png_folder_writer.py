@@ -4,8 +4,8 @@ All files get their final names at the end. If that is interrupted, the folder
 has a file INCOMPLETE.
 """
 import collections
-import contextlib
 import errno
+import functools
 import itertools
 import os
 import time
@@ -57,19 +57,6 @@ class WriteSummary(NamedTuple):
   geometry: str
   # Duration, in seconds.
   seconds: float
-
-
-class _Element(NamedTuple):
-  """One pair to write."""
-  number: int
-  # float32 [height, width, 3] RGB in [0, 255].
-  image: np.ndarray
-  # int32 [height, width], classes.
-  label: np.ndarray
-  # File name in the data set, and original size in pixels.
-  source: str
-  source_height: int
-  source_width: int
 
 
 def read_image_list(path: str) -> List[str]:
@@ -130,7 +117,7 @@ def write(batches: 'dataset.Batches', *,
       image_list=options.image_list,
       layout=options.layout)
   given = option('output_dir', folder)
-  is_manifest = files.json_with('images', 'geometry')
+  is_manifest = checked_read.json_with('images', 'geometry')
   files.check_outputs(
       given, png_folder.manifest_path(folder), ours=is_manifest)
   if options.manifest:
@@ -139,15 +126,21 @@ def write(batches: 'dataset.Batches', *,
                         example=constants.PREPROCESSED_MANIFEST)
   _check_may_write(folder, options.overwrite)
   entries: List[Tuple[int, Dict[str, Any]]] = []
-  with _explaining_write_errors(folder, entries), files.replacing_own(
-      given, folder, _OUTPUTS, lambda unused_path: options.overwrite) as new:
-    for entry in _write_pairs(new, batches, names, options):
-      entries.append(entry)
-    # Entries are in the order of records; numbers follow the list of names.
-    entries.sort(key=lambda entry: entry[0])
-    manifest = dict(facts, count=len(entries),
-                    images=[entry for _, entry in entries])
-    files.write_json(png_folder.manifest_path(new), manifest)
+  try:
+    with files.replacing_own(given, folder, _OUTPUTS,
+                             lambda unused_path: options.overwrite) as new:
+      entries.extend(_write_pairs(new, batches, names, options))
+      # Entries are in the order of records; numbers follow the list of names.
+      entries.sort(key=lambda entry: entry[0])
+      manifest = dict(facts, count=len(entries),
+                      images=[entry for _, entry in entries])
+      files.write_json(png_folder.manifest_path(new), manifest)
+  except OSError as error:
+    raise InputError(
+        '{} after {} images; put that right and run again with {}',
+        'disk full' if error.errno == errno.ENOSPC else '{}: {}'.format(
+            error.filename or folder, error.strerror),
+        len(entries), option('overwrite'))
   if options.manifest:
     files.write_json(options.manifest, manifest)
   return WriteSummary(
@@ -163,51 +156,24 @@ def summary_line(summary: WriteSummary) -> str:
       if summary.skipped else '')
 
 
-@contextlib.contextmanager
-def _explaining_write_errors(folder, entries):
-  """Turns an OSError into an InputError with the number of pairs written."""
-  try:
-    yield
-  except OSError as error:
-    reason = ('disk full' if error.errno == errno.ENOSPC else
-              '{}: {}'.format(error.filename or folder, error.strerror))
-    raise InputError(
-        '{} after {} images; put that right and run again with {}', reason,
-        len(entries), option('overwrite'))
-
-
 def _check_may_write(folder, overwrite):
   """Raises InputError unless an existing folder's files may be replaced."""
-  _check_foreign(folder)
-  present = _present(folder)
-  if present and not overwrite:
-    manifest = png_folder.read_manifest(folder)
-    origin = 'split {}'.format(manifest.get('split', 'unknown'))
-    raise InputError('{} holds {} files from {}; {} replaces them',
-                     option('output_dir', folder), len(present), origin,
-                     option('overwrite'))
-
-
-def _check_foreign(folder):
-  """Raises InputError if a folder holds files that no run wrote."""
-  foreign = [
-      os.path.relpath(path, folder) for path in _present(folder)
-      if not constants.is_preprocessed_name(os.path.basename(path))]
+  present = [os.path.join(name, found) for name in _FOLDERS
+             if os.path.isdir(os.path.join(folder, name))
+             for found in sorted(os.listdir(os.path.join(folder, name)))
+             if not found.startswith('.')]
+  foreign = [path for path in present if not constants.is_preprocessed_name(
+      os.path.basename(path))]
+  given = option('output_dir', folder)
   if foreign:
     raise InputError(
         '{} holds {} files that are not img_N.png: {}; give another folder',
-        option('output_dir', folder), len(foreign), some_of(foreign))
-
-
-def _present(folder):
-  """Returns the paths in both folders, without hidden files."""
-  paths = []
-  for name in _FOLDERS:
-    inner = os.path.join(folder, name)
-    if os.path.isdir(inner):
-      paths += [os.path.join(inner, found) for found in sorted(
-          os.listdir(inner)) if not found.startswith('.')]
-  return paths
+        given, len(foreign), some_of(foreign))
+  if present and not overwrite:
+    raise InputError(
+        '{} holds {} files from split {}; {} replaces them', given,
+        len(present), png_folder.read_manifest(folder).get('split', 'unknown'),
+        option('overwrite'))
 
 
 def _write_pairs(folder, batches, names, options):
@@ -215,42 +181,32 @@ def _write_pairs(folder, batches, names, options):
   for name in _FOLDERS:
     os.mkdir(os.path.join(folder, name))
   with parallel.mapped_in_threads(
-      _PairWriter(folder, options.layout), _elements(batches, names),
-      options.num_workers) as results:
-    for entry in progress.shown(results, 'writing', unit='image',
-                                total=batches.num_images):
-      yield entry
+      functools.partial(_write_pair, folder, _DIGITS[options.layout]),
+      _numbered(batches, names), options.num_workers) as results:
+    yield from progress.shown(results, 'writing', unit='image',
+                              total=batches.num_images)
 
 
-def _elements(batches, names):
-  """Yields the pairs of batches one by one, numbered."""
+def _numbered(batches, names):
+  """Yields (number, batch, position in the batch) of each pair."""
   count = itertools.count()
   numbers = names and {name: index for index, name in enumerate(names)}
   for batch in batches:
     for place, filename in enumerate(batch['filename']):
-      source = constants.image_name(filename)
-      yield _Element(
-          number=numbers[source] if names else next(count),
-          image=batch['image'][place], label=batch['label'][place],
-          source=source, source_height=int(batch['height'][place]),
-          source_width=int(batch['width'][place]))
+      yield (numbers[constants.image_name(filename)] if names
+             else next(count)), batch, place
 
 
-class _PairWriter:
-  """Writes an _Element to its two files."""
-
-  def __init__(self, folder, layout):
-    self._folder = folder
-    self._digits = _DIGITS[layout]
-
-  def __call__(self, element):
-    """Returns (number, entry of the manifest)."""
-    name = constants.preprocessed_name(element.number, self._digits)
-    # Parity: mobile_open's gen_preprocessed_data.py truncates values and does
-    # not round them; the padding becomes 127.
-    for folder, array in zip(_FOLDERS, (element.image, element.label)):
-      with open(os.path.join(self._folder, folder, name), 'wb') as out:
-        out.write(png.encode(array.astype(np.uint8)))
-    return element.number, {
-        'name': name, 'source': element.source,
-        'height': element.source_height, 'width': element.source_width}
+def _write_pair(folder, digits, numbered):
+  """Writes two files; returns (number, entry of the manifest)."""
+  number, batch, place = numbered
+  name = constants.preprocessed_name(number, digits)
+  # Parity: mobile_open's gen_preprocessed_data.py truncates values and does
+  # not round them; the padding becomes 127.
+  for inner, array in zip(_FOLDERS, (batch['image'], batch['label'])):
+    with open(os.path.join(folder, inner, name), 'wb') as out:
+      out.write(png.encode(array[place].astype(np.uint8)))
+  return number, {
+      'name': name, 'source': constants.image_name(batch['filename'][place]),
+      'height': int(batch['height'][place]),
+      'width': int(batch['width'][place])}

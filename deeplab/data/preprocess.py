@@ -106,23 +106,6 @@ def resized_size(height: tf.Tensor, width: tf.Tensor,
   return _up_to_factor(size, options)
 
 
-def resized_size_of(height: int, width: int,
-                    options: options_lib.PreprocessOptions) -> Tuple[int, int]:
-  """Computes `resized_size` in NumPy, for error messages."""
-  if options.min_resize_value is None:
-    return int(height), int(width)
-  # All steps use float32, like the graph: a product just below a whole number
-  # would be rounded down differently in float64.
-  sides = np.array([height, width], np.float32)
-  scale = np.float32(options.min_resize_value) / sides.min()
-  limit = _longest_side(options)
-  if limit is not None and np.floor(sides.max() * scale) > limit:
-    scale = np.float32(limit) / sides.max()
-  size = np.maximum(np.floor(sides * scale).astype(np.int32), 1)
-  height, width = _up_to_factor(size, options)
-  return int(height), int(width)
-
-
 def resize_to_range(
     image: tf.Tensor, label: Optional[tf.Tensor],
     options: options_lib.PreprocessOptions
@@ -257,7 +240,7 @@ def _longest_side(options):
 
 
 def _up_to_factor(size, options):
-  """Rounds an array or tensor up to a multiple of the factor, plus 1."""
+  """Rounds a tensor up to a multiple of the factor, plus 1."""
   factor = options.resize_factor
   if factor is None:
     return size

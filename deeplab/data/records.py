@@ -31,13 +31,11 @@ from typing import (
   Tuple,
 )
 
-from google.protobuf import message as protobuf_message
 import tensorflow.compat.v1 as tf
 
 from deeplab import constants
 from deeplab import errors
 from deeplab.config import label_map as label_maps
-from deeplab.data import framing
 from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
@@ -45,8 +43,19 @@ from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.storage import locks
 from deeplab.storage import remote
+from deeplab.system import tf_errors
 
 BUILD_AGAIN = 'run build_ade20k_data.py again'
+_UNFINISHED = b'build_ade20k_data.py has not finished writing here.\n'
+_LENGTH_BYTES = 8
+_CHECKSUM_BYTES = 4 + 4
+# Largest record: an image and a label.
+_MOST_BYTES = 2 * constants.MAX_FILE_BYTES
+# First bytes of files that TensorFlow compressed by gzip or zlib.
+_COMPRESSIONS = (b'\x1f\x8b', b'\x78\x01', b'\x78\x5e', b'\x78\x9c',
+                 b'\x78\xda')
+_COMPRESSED = ('is compressed by gzip or zlib; expected TFRecords without '
+               'compression: write the shards again')
 
 
 # --- tf.Example ------------------------------------------------------------
@@ -87,75 +96,6 @@ def _int_feature(value):
   return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
-class Parsed(NamedTuple):
-  """Fields of a tf.Example that readers use; images are not decoded."""
-  image_encoded: bytes
-  label_encoded: bytes
-  # The stored constants.KEY_FILENAME; empty: none.
-  filename: bytes
-
-
-def parse(data: bytes) -> Parsed:
-  """Parses a serialized tf.Example.
-
-  Raises:
-    InputError: it is no such example; the text follows 'record N'.
-  """
-  try:
-    features = tf.train.Example.FromString(data).features.feature
-  except protobuf_message.DecodeError:
-    raise InputError('is not a tf.Example')
-  filename = b''.join(features[constants.KEY_FILENAME].bytes_list.value[:1])
-  images = []
-  for key in (constants.KEY_IMAGE, constants.KEY_LABEL):
-    values = features[key].bytes_list.value
-    if len(values) != 1:
-      raise InputError('{}: {} holds {} values of bytes, expected 1'.format(
-          name_in_messages(filename), key, len(values)))
-    images.append(values[0])
-  return Parsed(images[0], images[1], filename)
-
-
-def name_in_messages(filename: bytes) -> str:
-  """Formats the name of a record's image, to follow 'record N'."""
-  return '({})'.format(constants.text_of_name(filename) or 'no name')
-
-
-def parse_example(serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
-  """Parses one serialized tf.Example inside a graph.
-
-  Args:
-    serialized: scalar string tensor.
-
-  Returns:
-    Dict of scalar string tensors, named as in Parsed. The graph fails if the
-    example is malformed.
-  """
-  # Not tf.io.parse_single_example: its error text contains the data, which
-  # crashes TensorFlow 1.15 with a segmentation fault.
-  features, = _decode_proto(serialized, 'Example', 'features').values
-  entries, = _decode_proto(features[0], 'Features', 'feature').values
-  keys, found = _decode_proto(
-      entries, 'Features.FeatureEntry', 'key', 'value').values
-  wanted = tf.stack([
-      tf.strings.reduce_join(tf.boolean_mask(found, tf.equal(keys, key)))
-      for key in (
-          constants.KEY_IMAGE, constants.KEY_LABEL, constants.KEY_FILENAME)])
-  lists, = _decode_proto(wanted, 'Feature', 'bytes_list').values
-  contents = _decode_proto(lists[:, 0], 'BytesList', 'value')
-  one_of_each = tf.reduce_all(tf.equal(contents.sizes[:2], 1))
-  with tf.control_dependencies([tf.Assert(
-      one_of_each, ['no image and label', contents.sizes])]):
-    values = contents.values[0][:, 0]
-  return {
-      name: values[index] for index, name in enumerate(Parsed._fields)}
-
-
-def _decode_proto(serialized, message, *fields):
-  return tf.io.decode_proto(
-      serialized, 'tensorflow.' + message, fields, [tf.string] * len(fields))
-
-
 # --- Writing ---------------------------------------------------------------
 
 
@@ -175,22 +115,6 @@ class ShardFacts(NamedTuple):
   records: int
   bytes: int
   sha256: str
-
-
-def write_shards(
-    *, output_dir: str, split: str,
-    shards: Sequence[Iterable[tf.train.Example]]) -> List[str]:
-  """Writes one split; see write_splits.
-
-  Args:
-    output_dir: an existing folder.
-    split: 'train' or 'val'.
-    shards: the records of each shard.
-
-  Returns:
-    The shards' paths.
-  """
-  return write_splits([Content(output_dir, split, shards)])[0]
 
 
 def write_splits(contents: Sequence[Content]) -> List[List[str]]:
@@ -229,56 +153,40 @@ def write_splits(contents: Sequence[Content]) -> List[List[str]]:
         found = [[_write_shard(next(rest), shard) for shard in content.shards]
                  for content in contents]
         for content, facts, temporary in zip(contents, found, rest):
-          _write_description(temporary, content, facts)
-        _mark(markers)
-        state = _unfinished(contents)
-      _unmark(contents, paths, markers)
+          with open(temporary, 'wb') as out:
+            out.write(files.json_bytes(_description(content, facts)))
+        files.write_all(dict.fromkeys(markers, _UNFINISHED))
+        state = '{} left marked as unfinished; {}'.format(
+            ' and '.join(content.split for content in contents), BUILD_AGAIN)
+      for content, kept in zip(contents, paths):
+        _remove_others(content, kept)
+      for marker in markers:
+        remote.remove(marker)
     except OSError as error:
-      raise InputError('{}; {}'.format(_write_problem(error), state))
+      full = error.errno == errno.ENOSPC
+      raise InputError('{}; {}'.format(
+          'disk full writing ' + os.path.basename(error.filename or '') if full
+          else errors.of_system(error), state))
   return paths
-
-
-def _write_description(path, content, shards):
-  with open(path, 'wb') as out:
-    out.write(files.json_bytes(_description(content, shards)))
-
-
-def _unfinished(contents):
-  return '{} left marked as unfinished; {}'.format(
-      ' and '.join(content.split for content in contents), BUILD_AGAIN)
-
-
-def _unmark(contents, paths, markers):
-  """Removes stale shards, then the INCOMPLETE marker."""
-  for content, kept in zip(contents, paths):
-    _remove_others(content, kept)
-  for marker in markers:
-    remote.remove(marker)
 
 
 def _write_shard(path, examples):
   """Writes a shard; returns its ShardFacts."""
-  count = size = 0
+  count = 0
   try:
     with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
       for example in examples:
         # Deterministic, so that every run writes the same bytes.
-        data = example.SerializeToString(deterministic=True)
-        writer.write(data)
+        writer.write(example.SerializeToString(deterministic=True))
         count += 1
-        size += framing.framed_size(len(data))
-    if os.path.getsize(path) != size:
-      raise OSError(errno.EIO, 'not all bytes arrived', path)
-    return ShardFacts(
-        os.path.basename(path), count, size, files.sha256_of(path))
   except tf.errors.OpError as error:
     raise OSError(
         errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError)
-        else errno.EIO, error.message.replace(
-            '{}; '.format(path), ''), path)
-  except OSError as error:
-    error.filename = error.filename or path
-    raise
+        else errno.EIO, tf_errors.why_not_written(error), path)
+  size, found, problem = tally(path)
+  if problem or found != count:
+    raise OSError(errno.EIO, 'not all bytes arrived', path)
+  return ShardFacts(os.path.basename(path), count, size, files.sha256_of(path))
 
 
 def _description(content, shards):
@@ -287,30 +195,8 @@ def _description(content, shards):
               shards=[shard._asdict() for shard in shards])
 
 
-def _write_problem(error):
-  if error.errno == errno.ENOSPC:
-    return 'disk full writing ' + os.path.basename(error.filename or '')
-  return errors.of_system(error)
-
-
 def _marker(folder, split):
   return os.path.join(folder, constants.incomplete_name(split))
-
-
-def _mark(markers):
-  """Creates marker files; if one fails, removes those it created."""
-  made: List[str] = []
-  try:
-    for marker in markers:
-      if not remote.exists(marker):
-        made.append(marker)
-        files.write_text(
-            marker, 'build_ade20k_data.py has not finished writing here.\n')
-  except BaseException:
-    for marker in made:
-      with contextlib.suppress(OSError):
-        remote.remove(marker)
-    raise
 
 
 def _remove_others(content, kept):
@@ -322,6 +208,42 @@ def _remove_others(content, kept):
 
 
 # --- Finding ---------------------------------------------------------------
+
+
+def tally(path: str) -> Tuple[int, int, str]:
+  """Counts the records of a shard without reading their data.
+
+  A record is 8 bytes of length (little endian), 4 of the length's checksum, the
+  data, and 4 of the data's checksum. TensorFlow compares the checksums later;
+  it would allocate memory for any length, even beyond the end of the file.
+
+  Returns:
+    (bytes, records, problem): the file's size, the number of records up to the
+    first problem, and that problem, to follow 'record N'; '': none.
+
+  Raises:
+    InputError: the file cannot be read.
+  """
+  count = position = 0
+  try:
+    size = remote.size(path)
+    with remote.reading(path) as shard:
+      while position < size:
+        shard.seek(position)
+        header = shard.read(_LENGTH_BYTES)
+        length = int.from_bytes(header, 'little')
+        position += _LENGTH_BYTES + length + _CHECKSUM_BYTES
+        if position > size or len(header) < _LENGTH_BYTES:
+          return size, count, (
+              _COMPRESSED if not count and header.startswith(_COMPRESSIONS)
+              else 'is cut short')
+        if length > _MOST_BYTES:
+          return size, count, 'has {} bytes; expected at most {}'.format(
+              length, _MOST_BYTES)
+        count += 1
+  except OSError as error:
+    raise InputError(errors.of_system(error))
+  return size, count, ''
 
 
 class Description(NamedTuple):
@@ -375,10 +297,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
         'build_ade20k_data.py'.format(
             split, dataset_dir,
             some_of(sorted(remote.names_in(dataset_dir))) or 'nothing'))
-  if description:
-    _check_described(dataset_dir, shards, description)
-  else:
-    _check_whole(dataset_dir, split, shards)
+  _check_whole(dataset_dir, split, shards, description)
   paths = tuple(os.path.join(dataset_dir, name) for name in shards)
   for path in paths:
     if not remote.is_file(path):
@@ -401,39 +320,27 @@ def _shards_in(folder: str, split: str) -> Dict[str, Tuple[int, int]]:
   return found
 
 
-def _check_described(folder, shards, description):
-  """Checks that the shards are the described ones."""
-  wanted = description.shards
-  missing = sorted(set(wanted) - set(shards))
+def _check_whole(folder, split, shards, description):
+  """Checks that the shards are one set: the described one, if any."""
+  if description:
+    wanted, name = set(description.shards), 'that {} describes'.format(
+        os.path.basename(description.path))
+  else:
+    count = max(count for _, count in shards.values())
+    # The reference's names may have no extension.
+    wanted = {constants.shard_name(split, index, count)
+              for index in range(count)}
+    name = 'of {} shards'.format(count)
+    if not wanted.intersection(shards):
+      wanted = {os.path.splitext(one)[0] for one in wanted}
+  others = sorted(set(shards) - wanted)
+  if others:
+    raise InputError('{}: {} not of the set {}; remove what is not, or {}'
+                     .format(folder, some_of(others), name, BUILD_AGAIN))
+  missing = sorted(wanted - set(shards))
   if missing:
     raise InputError('{}: {} missing; {}'.format(
         folder, some_of(missing), BUILD_AGAIN))
-  others = sorted(set(shards) - set(wanted))
-  if others:
-    raise InputError('{}: {} not of the set that {} describes; remove what is '
-                     'not, or {}'.format(
-                         folder, some_of(others),
-                         os.path.basename(description.path), BUILD_AGAIN))
-
-
-def _check_whole(folder, split, shards):
-  """Checks that the indices are 0..count-1."""
-  outside = [name for name, (index, count) in shards.items()
-             if index >= count]
-  if outside:
-    raise InputError('{}: {} of no set: counted from 0, no shard has such a '
-                     'number'.format(folder, some_of(outside)))
-  counts = sorted({count for _, count in shards.values()})
-  if len(counts) > 1 or len(set(shards.values())) < len(shards):
-    raise InputError(
-        'shards of more than one {} set in {}: {}; keep one set'.format(
-            split, folder, some_of(list(shards), limit=8)))
-  missing = sorted(
-      set(range(counts[0])) - {index for index, _ in shards.values()})
-  if missing:
-    names = [constants.shard_name(split, index, counts[0]) for index in missing]
-    raise InputError('{}: {} missing; {}'.format(
-        folder, some_of(names), BUILD_AGAIN))
 
 
 def read_description(folder: str, split: str) -> Optional[Description]:

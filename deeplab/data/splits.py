@@ -5,6 +5,7 @@ DatasetOptions.verify_records, or if bad records are skipped, every record is
 read and decoded before use. Otherwise TensorFlow fails at a bad record, and
 `diagnose` finds it.
 """
+import collections
 import contextlib
 import itertools
 import logging
@@ -12,11 +13,11 @@ import os
 from typing import (
   Dict,
   Generator,
-  Iterator,
   List,
   NamedTuple,
   Optional,
   Sequence,
+  Set,
   Tuple,
 )
 
@@ -27,7 +28,6 @@ from deeplab import errors
 from deeplab.config import label_map as label_maps
 from deeplab.config import options as options_lib
 from deeplab.data import decoding
-from deeplab.data import framing
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.errors import Message
@@ -47,15 +47,8 @@ _NAMED = 20
 class Shard(NamedTuple):
   """The records to read from a shard."""
   path: str
-  # Number of records before the first unreadable one.
-  readable: int
-  # Positions of skipped records among them, counted from 0.
-  bad: Tuple[int, ...] = ()
-
-  @property
-  def num_records(self) -> int:
-    """Number of records to read."""
-    return self.readable - len(self.bad)
+  # Whether to read each record, up to the last one to read.
+  kept: Tuple[bool, ...]
 
 
 class Split(NamedTuple):
@@ -76,7 +69,7 @@ class Split(NamedTuple):
   @property
   def num_records(self) -> int:
     """Number of records to read."""
-    return sum(shard.num_records for shard in self.shards)
+    return sum(sum(shard.kept) for shard in self.shards)
 
 
 def label_map_of(
@@ -127,27 +120,42 @@ def open_split(
     _LOG.info('%s has no %s: whether records are missing is not known',
               options.dataset_dir, constants.description_name(options.split))
   skips = options.on_bad_record == options_lib.SKIP
-  expected = {path: _expected(path, description, skips)
+  expected = {path: _expected(path, description, skips, label_map.largest_id)
               for path in shard_set.paths}
-  total = sum(expected.values())
-  shards = [Shard(path, count) for path, count in expected.items()]
+  bad: Dict[str, Set[int]] = collections.defaultdict(set)
   problems: List[Message] = []
   if skips or options.verify_records:
-    shards, problems = _good_shards(
-        expected, label_map.largest_id, 'checking ' + options.split)
+    for path, number, problem, is_end in _bad_records(
+        shard_set.paths, label_map.largest_id, 'checking ' + options.split):
+      bad[path].update(range(number, expected[path] if is_end else number + 1))
+      lost = expected[path] - number - 1
+      if is_end and lost > 0:
+        problem = Message('{}, so {} after it cannot be read', problem,
+                          progress.counted(lost, 'record'))
+      problems.append(problem)
   if problems and not skips:
     raise InputError('{}; {}{}', problems[0], _REBUILD, '' if not problems[1:]
                      else ' (and {} more bad ones)'.format(len(problems) - 1))
   if options.verify_records and description:
-    _compare_checksums(shards, description)
-  skipped = total - sum(shard.num_records for shard in shards)
+    _compare_checksums(
+        [path for path in shard_set.paths if not bad[path]], description)
+  skipped = sum(map(len, bad.values()))
   if skipped:
     _LOG.warning('%s of %s left out: %s', progress.counted(skipped, 'record'),
                  options.split, some_messages(problems, limit=_NAMED))
-  if skipped == total:
+  if skipped == sum(expected.values()):
     raise InputError('{}: none of the records of {} can be used',
                      option('dataset_dir', options.dataset_dir), options.split)
-  return Split(tuple(shards), skipped, state, label_map)
+  return Split(tuple(Shard(path, _kept(count, bad[path]))
+                     for path, count in expected.items()),
+               skipped, state, label_map)
+
+
+def _kept(count, bad):
+  kept = [number not in bad for number in range(count)]
+  while kept and not kept[-1]:
+    kept.pop()
+  return tuple(kept)
 
 
 def state_of(paths: Sequence[str]) -> Tuple[remote.State, ...]:
@@ -165,121 +173,90 @@ def state_of(paths: Sequence[str]) -> Tuple[remote.State, ...]:
 # --- Sizes, counts and checksums -------------------------------------------
 
 
-def _expected(path, description, skips):
+def _expected(path, description, skips, largest_id):
   """Returns the number of records that a shard should have.
 
   Args:
     path: path of the shard.
     description: records.Description, or None.
     skips: whether bad records are skipped, not refused.
+    largest_id: as for `diagnose`.
 
   Raises:
     InputError: the shard is not the described one, or is damaged.
   """
-  tally = framing.tally(path)
-  if tally.problem and not skips:
-    raise InputError('{}: record {} {}; {}'.format(
-        path, tally.records, tally.problem, _REBUILD))
+  size, count, problem = records.tally(path)
+  if problem and not skips:
+    raise InputError('{}', diagnose([path], largest_id))
   if not description:
-    return tally.records + bool(tally.problem)
+    return count + bool(problem)
   facts = description.shards[os.path.basename(path)]
-  if tally.records > facts.records or not tally.problem and (
-      (tally.records, tally.bytes) != (facts.records, facts.bytes)):
+  if count > facts.records or not problem and (
+      (count, size) != (facts.records, facts.bytes)):
     raise InputError('{}: {} in {} bytes, but {} says {} in {}; {}'.format(
-        path, progress.counted(tally.records, 'record'), tally.bytes,
+        path, progress.counted(count, 'record'), size,
         os.path.basename(description.path), facts.records, facts.bytes,
         records.BUILD_AGAIN))
   return facts.records
 
 
-def _compare_checksums(shards, description):
-  """Raises InputError if a good shard has another checksum."""
-  for shard in progress.shown(shards, 'checksums', unit='shard'):
-    wanted = description.shards[os.path.basename(shard.path)]
-    if shard.num_records == wanted.records and (
-        files.sha256_of(shard.path) != wanted.sha256):
+def _compare_checksums(paths, description):
+  """Raises InputError if a shard has another checksum than described."""
+  for path in progress.shown(paths, 'checksums', unit='shard'):
+    if files.sha256_of(path) != (
+        description.shards[os.path.basename(path)].sha256):
       raise InputError('{}: not the checksum that {} says; {}'.format(
-          shard.path, os.path.basename(description.path), records.BUILD_AGAIN))
+          path, os.path.basename(description.path), records.BUILD_AGAIN))
 
 
 # --- Every record ----------------------------------------------------------
 
 
-class _Record(NamedTuple):
-  """A record."""
-  path: str
-  # Counted from 0 in each shard.
-  number: int
-  data: bytes
-  # Why it and the following records cannot be read; '': it is readable.
-  unreadable: str = ''
-
-
-def _records_of(path: str) -> Iterator[_Record]:
-  """Yields the records of a shard up to the first unreadable one."""
-  tally = framing.tally(path)
-  problem = tally.problem
+def _records_of(path):
+  """Yields (path, number, data, problem) of records; a problem is the last."""
+  _, count, problem = records.tally(path)
   numbers = itertools.count()
   try:
     for data in decoding.elements(lambda: tf.data.TFRecordDataset(
-        [os.fsencode(path)]).take(tally.records)):
-      yield _Record(path, next(numbers), data)
+        [os.fsencode(path)]).take(count)):
+      yield path, next(numbers), data, ''
   except tf.errors.DataLossError:
     problem = 'fails its CRC'
   if problem:
-    yield _Record(path, next(numbers), b'', problem)
+    yield path, next(numbers), b'', problem
 
 
-def _checked(paths: Sequence[str], largest_id: int, total: int, title: str
-             ) -> Generator[Tuple[_Record, Optional[Message]], None, None]:
-  """Yields records without their data, and the problem of each or None."""
-  def check(record):
-    problem = None
-    try:
-      if record.unreadable:
-        raise InputError(record.unreadable)
-      decoder.check(record.data)
-    except InputError as error:
-      problem = Message('{}: record {} {}', record.path, record.number, error)
-    return record._replace(data=b''), problem
-
-  found = itertools.chain.from_iterable(map(_records_of, paths))
-  with decoding.Decoder(largest_id) as decoder, (
-      parallel.mapped_in_threads(check, found)) as checked:
-    yield from progress.shown(checked, title, unit='record', total=total)
-
-
-def _good_shards(expected: Dict[str, int], largest_id: int, title: str
-                 ) -> Tuple[List[Shard], List[Message]]:
-  """Decodes every record of the expected shards.
+def _bad_records(
+    paths: Sequence[str], largest_id: int, title: str
+) -> Generator[Tuple[str, int, Message, bool], None, None]:
+  """Reads and decodes all records of shards; yields the bad ones.
 
   Args:
-    expected: number of records by path.
+    paths: the shards.
     largest_id: largest id that a label may hold.
     title: title of the progress bar.
 
-  Returns:
-    (shards, problems): the records to read, and the problems of others.
+  Yields:
+    (path, number, problem, is_end): the number is counted from 0 in its shard;
+    is_end: records after it cannot be read.
   """
-  shards = {path: Shard(path, count) for path, count in expected.items()}
-  problems = []
-  for record, problem in _checked(
-      list(expected), largest_id, sum(expected.values()), title):
-    shard = shards[record.path]
-    if record.unreadable:
-      shards[shard.path] = shard._replace(readable=record.number)
-      lost = shard.readable - record.number - 1
-      if lost > 0:
-        problem = Message('{}, so {} after it cannot be read', problem,
-                          progress.counted(lost, 'record'))
-    elif problem:
-      shards[shard.path] = shard._replace(bad=shard.bad + (record.number,))
-    if problem:
-      problems.append(problem)
-  return list(shards.values()), problems
+  def check(record):
+    path, number, data, unreadable = record
+    try:
+      if unreadable:
+        raise InputError(unreadable)
+      decoder.check(data)
+    except InputError as error:
+      return path, number, Message(
+          '{}: record {} {}', path, number, error), bool(unreadable)
+    return None
 
-
-# --- Diagnosis -------------------------------------------------------------
+  total = sum(records.tally(path)[1] for path in paths)
+  found = itertools.chain.from_iterable(map(_records_of, paths))
+  with decoding.Decoder(largest_id) as decoder, (
+      parallel.mapped_in_threads(check, found)) as checked:
+    yield from filter(None, progress.shown(
+        checked, title, unit='record', total=total))
 
 
 def diagnose(
@@ -295,10 +272,8 @@ def diagnose(
     One line that names shard, record (counted from 0) and problem; None: every
     record is good.
   """
-  total = sum(framing.tally(path).records for path in paths)
-  with contextlib.closing(_checked(
-      paths, largest_id, total, 'looking for the record')) as checked:
-    for _, problem in checked:
-      if problem:
-        return Message('{}; {}', problem, _REBUILD)
+  with contextlib.closing(_bad_records(
+      paths, largest_id, 'looking for the record')) as found:
+    for _, _, problem, _ in found:
+      return Message('{}; {}', problem, _REBUILD)
   return None

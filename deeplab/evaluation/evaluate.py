@@ -158,7 +158,7 @@ def evaluate_checkpoints(
                      'one', option('checkpoint_dir', checkpoint_dir),
                      option('keep_best'))
   # Data are checked before waiting.
-  batches = dataset.batches(
+  batches = dataset.Batches(
       dataset_options, preprocess_options,
       model_map=compatibility.label_map_of(checkpoint_dir))
   model_options = model_options.with_classes(batches.label_map)
@@ -353,7 +353,7 @@ def evaluate_frozen_graph(
       model, graph_options, preprocess_options.crop_size) as predictor:
     # Outputs are checked after the graph, so a bad graph creates no folder.
     report_lib.check_outputs(options)
-    batches = dataset.batches(
+    batches = dataset.Batches(
         dataset_options, preprocess_options,
         model_map=metadata.label_map_beside(model.path))
     return evaluate(predictor, batches, preprocess_options, options,

@@ -43,7 +43,7 @@ ACCURACY_LOG = 'accuracy log'
 
 _RESULT_MARK = 'RESULT '
 # Tests whether a file is a report.
-IS_REPORT = files.json_with('confusion_matrix', 'pixel_accuracy')
+IS_REPORT = checked_read.json_with('confusion_matrix', 'pixel_accuracy')
 
 # The three means in the order of all tables: field of metrics.Scores, name,
 # counted classes.

@@ -17,6 +17,7 @@ from deeplab.models import metadata
 from deeplab.models import onnx_file
 from deeplab.models import saved_model_file
 from deeplab.nets import deeplab_v3
+from deeplab.storage import checked_read
 from deeplab.storage import files
 
 _LOG = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def _check_outputs(export_path, named, models, inference_graph):
       path for path in [inference_graph] + list(models.values())
       if path not in (None, folder)])
   files.check_outputs(given, description,
-                      ours=files.json_with('checkpoint', 'model'))
+                      ours=checked_read.json_with('checkpoint', 'model'))
   if folder:
     saved_model_file.check_replaceable(folder)
   others = [path for kind, path in _model_paths(named, _FORMATS).items()

@@ -34,7 +34,7 @@ from deeplab.models import metadata
 from deeplab.models import tflite
 from deeplab.models import tflite_layers as layers_lib
 from deeplab.nets import structure
-from deeplab.storage import files
+from deeplab.storage import locks
 from deeplab.system import tf_errors
 
 _CHECKPOINT = 'model.ckpt-0'
@@ -69,7 +69,7 @@ def rebuild(options: options_lib.RebuildOptions) -> RebuildResult:
   present = os.path.isdir(folder) and find.find_latest(folder)
   if present and not _is_cut_off(present):
     # A run may have been killed after it wrote the checkpoint.
-    files.remove_leftovers(folder)
+    locks.remove_leftovers(folder)
     raise InputError('{}: holds {} already; give another folder',
                      option('output_dir', folder), os.path.basename(present))
   _LOG.info('rebuilding from %s', path)

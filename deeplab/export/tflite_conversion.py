@@ -27,6 +27,7 @@ from deeplab.export import calibration
 from deeplab.models import frozen_graph
 from deeplab.models import metadata
 from deeplab.models import tflite
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.system import parallel
 from deeplab.system import progress
@@ -289,7 +290,7 @@ def _check_outputs(path, graph_def, *images):
   inputs = [graph_def, metadata.of_graph(graph_def), *images]
   files.check_outputs(given, path, inputs=inputs, example='freeze.tflite')
   files.check_outputs(given, metadata.of_tflite(path), inputs=inputs,
-                      ours=files.json_with('graph_def_sha1'))
+                      ours=checked_read.json_with('graph_def_sha1'))
 
 
 def _publish(content, options, description, started):

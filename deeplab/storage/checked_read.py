@@ -5,7 +5,7 @@ Reading a pipe would block, and a device may never end.
 import json
 import os
 import stat
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 from deeplab import constants
 from deeplab.errors import InputError
@@ -80,6 +80,26 @@ def read_json(path: str, name: Union[str, Option], kind: str) -> Any:
   except ValueError as error:
     problem = 'no JSON: {}'.format(error)
   raise InputError('{}: {}; expected {}', name, problem, kind)
+
+
+def json_with(*keys: str) -> Callable[[str], bool]:
+  """Returns a function that checks whether a file is JSON with these keys.
+
+  Args:
+    *keys: keys of the top-level object; 'a.b' is a key of the object at key a.
+  """
+  def found(path):
+    try:
+      content = read_json(path, path, 'JSON')
+      for key in keys:
+        value = content
+        for name in key.split('.'):
+          value = value[name]
+    except (InputError, OSError, LookupError, TypeError):
+      return False
+    return True
+
+  return found
 
 
 def _problem(path):

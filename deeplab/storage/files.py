@@ -1,8 +1,6 @@
 """Atomic writes: files and folders get their names once they are complete.
 
-Files are written to a hidden temporary folder beside the target first. A lock
-on it shows whether the writer is alive, so that the next run can remove the
-folder of a killed process.
+Files are written to a hidden temporary folder beside the target first.
 """
 import concurrent.futures
 import contextlib
@@ -11,7 +9,6 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import stat
 import tempfile
 from typing import (
@@ -30,11 +27,9 @@ from typing import (
 from deeplab import constants
 from deeplab import errors
 from deeplab.errors import InputError
-from deeplab.storage import checked_read as inputs_lib
 from deeplab.storage import locks
 from deeplab.storage import remote
 
-_PREFIX, _SUFFIX = '.deeplab-', '.tmp'
 _READ_BYTES = 2 ** 20
 # Errors of file systems that cannot sync.
 _CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
@@ -77,9 +72,9 @@ def replacing(*paths: str) -> Iterator[List[str]]:
         _publish(temporary, path)
       except OSError as error:
         if number:
-          raise OSError(error.errno, '{}; of {} files, these are new: {}; run '
-                        'again'.format(error.strerror, len(paths),
-                                       errors.some_of(paths[:number])), path)
+          template = '{}; of {} files, these are new: {}; run again'
+          error.strerror = template.format(
+              error.strerror, len(paths), errors.some_of(paths[:number]))
         raise
     _sync(parents)
 
@@ -114,7 +109,7 @@ def replacing_own(
   """
   check_folder(given, folder)
   root = os.path.realpath(folder)
-  with locks.alone(given, root), _hidden_folder(root) as new, (
+  with locks.alone(given, root), locks.hidden_folder(root) as new, (
       _naming_final_paths([new], [root])):
     replaced = _replaceable(given, root, names, ours)
     yield new
@@ -262,26 +257,6 @@ def check_folder(given: errors.Option, folder: str, *,
   check_outputs(given, os.path.join(folder, 'x'))
 
 
-def json_with(*keys: str) -> Callable[[str], bool]:
-  """Returns a function that checks whether a file is JSON with these keys.
-
-  Args:
-    *keys: keys of the top-level object; 'a.b' is a key of the object at key a.
-  """
-  def found(path):
-    try:
-      content = inputs_lib.read_json(path, path, 'JSON')
-      for key in keys:
-        value = content
-        for name in key.split('.'):
-          value = value[name]
-    except (InputError, OSError, LookupError, TypeError):
-      return False
-    return True
-
-  return found
-
-
 def _replaceable(given, root, names, ours):
   """Returns an earlier run's files, relative to root; see replacing_own."""
   found = {os.path.relpath(path, root) for name in names
@@ -308,40 +283,7 @@ def _refuse_foreign(given, names):
         'another folder or remove it', given, errors.some_of(names))
 
 
-# --- The hidden folder -----------------------------------------------------
-
-
-def remove_leftovers(folder: str) -> None:
-  """Removes hidden folders of killed processes from a folder.
-
-  On a file system that cannot lock folders, they stay.
-  """
-  for name in os.listdir(folder):
-    if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
-      path = os.path.join(folder, name)
-      with contextlib.suppress(OSError), locks.exclusive(path):
-        shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def _hidden_folder(parent: str) -> Iterator[str]:
-  """Context with a new, locked folder, removed at its end."""
-  _make_folder(parent)
-  remove_leftovers(parent)
-  with contextlib.ExitStack() as stack:
-    while True:
-      # Beside the target: a rename cannot cross file systems.
-      folder = tempfile.mkdtemp(dir=parent, prefix=_PREFIX, suffix=_SUFFIX)
-      stack.callback(shutil.rmtree, folder, ignore_errors=True)
-      try:
-        stack.enter_context(locks.exclusive(folder))
-      except (BlockingIOError, FileNotFoundError):
-        continue  # another run removes it as a leftover
-      except OSError:
-        break  # a file system without locks
-      if os.path.exists(folder):
-        break
-    yield folder
+# --- Temporary paths -------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -349,15 +291,22 @@ def _temporaries(paths: Sequence[str]) -> Iterator[List[str]]:
   """Context with a temporary path for each path."""
   folders: Dict[str, str] = {}
   temporaries: List[str] = []
-  with _naming_final_paths(temporaries, paths), (
-      contextlib.ExitStack()) as stack:
+  with contextlib.ExitStack() as stack, (
+      _naming_final_paths(temporaries, paths)):
     for path in paths:
-      _refuse_devices(path)
+      with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+          # A rename would replace it.
+          raise OSError(errno.EINVAL, 'is a device or a pipe, expected the '
+                        'name of a file', path)
       parent = _folder_of(path)
       if parent not in folders:
+        if not remote.is_remote(path):
+          _make_folder(parent)
         folders[parent] = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=_PREFIX)
-            if remote.is_remote(path) else _hidden_folder(parent))
+            tempfile.TemporaryDirectory(prefix=locks.PREFIX)
+            if remote.is_remote(path) else locks.hidden_folder(parent))
       # The same name, because a longer one may be too long.
       temporaries.append(os.path.join(folders[parent], os.path.basename(path)))
     yield temporaries
@@ -370,7 +319,7 @@ def _naming_final_paths(temporaries, paths):
     yield
   except OSError as error:
     if error.errno is not None and (
-        error.filename is None or _PREFIX in str(error.filename)):
+        error.filename is None or locks.PREFIX in str(error.filename)):
       # An error of a write has no path; it concerns the last existing file.
       found = [path for temporary, path in zip(temporaries, paths)
                if (os.path.lexists(temporary) if error.filename is None else
@@ -378,15 +327,6 @@ def _naming_final_paths(temporaries, paths):
                        temporary + os.sep))]
       error.filename, error.filename2 = (found or paths)[-1], None
     raise
-
-
-def _refuse_devices(path: str) -> None:
-  """Raises OSError for a device or a pipe: a rename would replace it."""
-  with contextlib.suppress(FileNotFoundError):
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-      raise OSError(errno.EINVAL, 'is a device or a pipe, expected the name of '
-                    'a file', path)
 
 
 # --- Steps -----------------------------------------------------------------
@@ -431,12 +371,10 @@ def _write(path: str, content: bytes) -> None:
 def _tree(*paths: str) -> Iterator[str]:
   """Yields files and folders with all their content, except links."""
   for path in paths:
-    if not os.path.isdir(path):
-      yield path
-    for folder, _, names in os.walk(path):
-      inner = [os.path.join(folder, name) for name in names]
+    yield path
+    for folder, folders, names in os.walk(path):
+      inner = [os.path.join(folder, name) for name in folders + names]
       yield from (path for path in inner if not os.path.islink(path))
-      yield folder
 
 
 def _sync(paths: Iterable[str]) -> None:

@@ -3,10 +3,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
+import tempfile
 from typing import Iterator, Union
 
 from deeplab import errors
 from deeplab.storage import remote
+
+# The name of a hidden folder.
+PREFIX, _SUFFIX = '.deeplab-', '.tmp'
 
 
 @contextlib.contextmanager
@@ -50,3 +55,37 @@ def alone(given: Union[str, errors.Option], folder: str) -> Iterator[None]:
     except OSError:
       pass
     yield
+
+
+@contextlib.contextmanager
+def hidden_folder(parent: str) -> Iterator[str]:
+  """Context with a new, locked folder in another one, removed at its end.
+
+  First it removes the hidden folders of killed processes.
+  """
+  remove_leftovers(parent)
+  with contextlib.ExitStack() as stack:
+    while True:
+      folder = tempfile.mkdtemp(dir=parent, prefix=PREFIX, suffix=_SUFFIX)
+      stack.callback(shutil.rmtree, folder, ignore_errors=True)
+      try:
+        stack.enter_context(exclusive(folder))
+      except (BlockingIOError, FileNotFoundError):
+        continue  # another run removes it as a leftover
+      except OSError:
+        break  # a file system without locks
+      if os.path.exists(folder):
+        break
+    yield folder
+
+
+def remove_leftovers(parent: str) -> None:
+  """Removes hidden folders of killed processes from a folder.
+
+  On a file system that cannot lock folders, they stay.
+  """
+  for name in os.listdir(parent):
+    if name.startswith(PREFIX) and name.endswith(_SUFFIX):
+      path = os.path.join(parent, name)
+      with contextlib.suppress(OSError), exclusive(path):
+        shutil.rmtree(path)

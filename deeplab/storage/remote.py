@@ -7,11 +7,10 @@ complete.
 """
 import contextlib
 import errno
+import functools
 import os
 import re
-import shutil
-import tempfile
-from typing import Any, BinaryIO, Iterator, List, NamedTuple
+from typing import Any, BinaryIO, Callable, Iterator, List, NamedTuple
 import uuid
 
 from deeplab.errors import InputError
@@ -48,22 +47,26 @@ def _gfile(path: str) -> Iterator[Any]:
     raise OSError(errno.EIO, ' '.join(error.message.split()), path)
 
 
+def _call(path: str, local: Callable, of_gfile: Callable) -> Any:
+  """Returns local(path), or of_gfile(tf.io.gfile) for a remote path."""
+  if not is_remote(path):
+    return local(path)
+  with _gfile(path) as gfile:
+    return of_gfile(gfile)
+
+
 def exists(path: str) -> bool:
   """Whether a path is a file or folder."""
-  if not is_remote(path):
-    return os.path.exists(path)
-  with _gfile(path) as gfile:
-    return gfile.exists(path) or gfile.isdir(path)
+  return _call(path, os.path.exists,
+               lambda gfile: gfile.exists(path) or gfile.isdir(path))
 
 
 def is_folder(path: str) -> bool:
   """Whether a path is a folder."""
-  if not is_remote(path):
-    return os.path.isdir(path)
   try:
-    # isdir returns False if the store cannot be reached.
-    with _gfile(path) as gfile:
-      return bool(gfile.stat(path).is_directory)
+    # gfile.isdir returns False if the store cannot be reached.
+    return _call(path, os.path.isdir,
+                 lambda gfile: bool(gfile.stat(path).is_directory))
   except FileNotFoundError:
     return False
 
@@ -81,11 +84,8 @@ def names_in(folder: str) -> List[str]:
   Raises:
     OSError: there is no such folder, or it cannot be read.
   """
-  if not is_remote(folder):
-    return os.listdir(folder)
-  with _gfile(folder) as gfile:
-    return [name.rstrip('/') for name in gfile.listdir(folder)
-            if name.rstrip('/')]
+  names = _call(folder, os.listdir, lambda gfile: gfile.listdir(folder))
+  return list(filter(None, (name.rstrip('/') for name in names)))
 
 
 def state(path: str) -> State:
@@ -125,20 +125,13 @@ def reading(path: str) -> Iterator[BinaryIO]:
 
 def make_folder(folder: str) -> None:
   """Makes a folder and its missing parents."""
-  if not is_remote(folder):
-    os.makedirs(folder, exist_ok=True)
-    return
-  with _gfile(folder) as gfile:
-    gfile.makedirs(folder)
+  _call(folder, functools.partial(os.makedirs, exist_ok=True),
+        lambda gfile: gfile.makedirs(folder))
 
 
 def remove(path: str) -> None:
   """Removes a file; raises OSError if there is none."""
-  if not is_remote(path):
-    os.remove(path)
-    return
-  with _gfile(path) as gfile:
-    gfile.remove(path)
+  _call(path, os.remove, lambda gfile: gfile.remove(path))
 
 
 def upload(source: str, path: str) -> None:
@@ -149,12 +142,3 @@ def upload(source: str, path: str) -> None:
   with _gfile(path) as gfile:
     gfile.copy(source, temporary)
     gfile.rename(temporary, path, overwrite=True)
-
-
-def free_bytes(folder: str) -> int:
-  """Returns the free bytes for files to be written to a folder.
-
-  Remote files are written to this machine's temporary folder first.
-  """
-  return shutil.disk_usage(
-      tempfile.gettempdir() if is_remote(folder) else folder).free

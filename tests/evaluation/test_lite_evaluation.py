@@ -311,7 +311,7 @@ def sample(ade20k_sample_dir, tmp_path_factory):
       crop_size=(512, 512), min_resize_value=512, max_resize_value=512,
       resize_factor=1)
   png_folder_writer.write(
-      dataset.batches(options_lib.DatasetOptions(
+      dataset.Batches(options_lib.DatasetOptions(
           str(folder / 'records'), 'val'), size),
       split='val', preprocess_options=size,
       options=options_lib.PreprocessedOptions(str(folder / 'val')))

@@ -294,7 +294,7 @@ def test_files_that_are_not_saved_models_are_refused(tmp_path):
 
 def write_data(folder):
   folder.mkdir(exist_ok=True)
-  records.write_shards(output_dir=str(folder), split='val', shards=[[
+  record_sets.write_shards(output_dir=str(folder), split='val', shards=[[
       records.make_example(
           image_bytes=record_sets.picture(number, CROP),
           label_bytes=record_sets.label(3 + number, CROP),

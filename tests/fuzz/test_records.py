@@ -15,7 +15,6 @@ from deeplab.config.options import DatasetOptions
 from deeplab.config.options import PreprocessOptions
 from deeplab.data import dataset
 from deeplab.data import decoding
-from deeplab.data import records
 from deeplab.data import splits
 from deeplab.errors import InputError
 from tests import fuzz
@@ -64,7 +63,7 @@ def damaged(draw, data):
 def described_set():
   """Returns a shard's name and the files of its set, by name."""
   with tempfile.TemporaryDirectory() as folder:
-    path, = records.write_shards(output_dir=folder, split='val', shards=[
+    path, = record_sets.write_shards(output_dir=folder, split='val', shards=[
         map(tf.train.Example.FromString, EXAMPLES)])
     contents = {}
     for name in os.listdir(folder):
@@ -109,7 +108,7 @@ def in_a_set(read, content):
 
 def elements(options):
   return [(name, image, label)
-          for batch in dataset.batches(options, CROP)
+          for batch in dataset.Batches(options, CROP)
           for name, image, label in zip(
               batch['filename'], batch['image'], batch['label'])]
 

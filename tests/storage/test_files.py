@@ -144,7 +144,7 @@ def test_a_temporary_folder_removed_by_another_run_is_remade(
   def look_first(*arguments):
     if not taken:
       taken.append(arguments)
-      files.remove_leftovers(str(tmp_path))
+      locks.remove_leftovers(str(tmp_path))
     return lock(*arguments)
 
   monkeypatch.setattr(module, name, look_first)

@@ -186,7 +186,7 @@ def build(folder, output, **more):
 
 
 def batches_of(folder, **more):
-  return dataset.batches(
+  return dataset.Batches(
       options_lib.DatasetOptions(str(folder), 'val', **more), CROP)
 
 
@@ -296,7 +296,7 @@ def test_reports_and_events_are_written_remotely(ram, tmp_path, capsys):
   report_json = ram + '/reports/all.json'
   options = options_lib.EvalOptions(report_json=report_json)
   report_lib.check_outputs(options)
-  batches = dataset.batches(options_lib.DatasetOptions(
+  batches = dataset.Batches(options_lib.DatasetOptions(
       str(tmp_path / 'data'), 'val'), CROP)
   whole = evaluate.evaluate(
       Ones(), batches, CROP, options, kind=interface.CHECKPOINT, step=3)

@@ -38,7 +38,6 @@ def shell(command, cwd, script=_SCRIPT):
 
 
 @pytest.mark.parametrize('command, reason', [
-    ('SCRIPT >&-', 'Bad file descriptor'),
     ('SCRIPT >/dev/full', 'No space left on device'),
     ('exec 3> >(exit); sleep 0.3; SCRIPT >&3', 'Broken pipe'),
     ('SCRIPT <&- >&-', 'Bad file descriptor'),
@@ -52,7 +51,7 @@ def test_lost_output_is_reported_on_standard_error(
 
 
 @pytest.mark.parametrize('command', [
-    'SCRIPT | head -1', 'SCRIPT 2>&-', 'SCRIPT <&- 2>&-', 'SCRIPT | cat'])
+    'SCRIPT | head -1', 'SCRIPT <&- 2>&-'])
 def test_a_reader_that_stops_early_is_not_an_error(
     tmp_path, command):
   assert shell(command, tmp_path) == (0, '')
@@ -72,15 +71,3 @@ def test_input_errors_are_printed_without_standard_output(tmp_path):
                            '  with open')
   assert shell('SCRIPT >&-', tmp_path, script) == (
       2, 'ERROR script.py: a: I/O\n')
-
-
-def test_a_summary_that_cannot_be_printed_is_reported(tmp_path):
-  done = subprocess.run(
-      ['bash', '-c', '{} {} --output_dir=out --train_images=1 --val_images=1 '
-       '--size=64 >/dev/full'.format(sys.executable, os.path.join(
-           scripts.REPOSITORY, 'scripts', 'make_synthetic_ade20k.py'))],
-      stderr=subprocess.PIPE, universal_newlines=True, cwd=str(tmp_path))
-  assert (done.returncode, done.stderr) == (
-      2, 'ERROR make_synthetic_ade20k.py: standard output: No space left on '
-      'device; not shown: 1 training and 1 validation pairs in '
-      'out/ADEChallengeData2016\n')

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from deeplab.config import options as options_lib
 from deeplab.data import builder
 from deeplab.data import dataset
+from deeplab.data import decoding
 from deeplab.data import png_folder_writer
 from deeplab.data import preprocess as preprocess_lib
 from deeplab.data import records
@@ -77,7 +78,7 @@ def preprocess(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
 
 def _write(paths, folder, options):
   png_folder_writer.write(
-      dataset.batches(
+      dataset.Batches(
           options_lib.DatasetOptions(paths('records'), _MANY), options),
       split=_MANY, preprocess_options=options,
       options=options_lib.PreprocessedOptions(folder))
@@ -98,7 +99,7 @@ def _write_one_by_one(paths, folder, options):
   os.makedirs(folder)
   with tf.Graph().as_default():
     serialized = tf.placeholder(tf.string, [])
-    example = records.parse_example(serialized)
+    example = decoding.parse_example(serialized)
     image = tf.image.decode_jpeg(example['image_encoded'], channels=3)
     label = tf.image.decode_png(example['label_encoded'], channels=1)
     # research/deeplab casts first, too.

@@ -218,7 +218,7 @@ def evaluate(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
   predictor.predict = timed
   for _ in range(2):  # the first pass takes longer
     del starts[:]
-    counting.count(predictor, dataset.batches(
+    counting.count(predictor, dataset.Batches(
         options_lib.DatasetOptions(paths('records'), _EVALUATED_SPLIT),
         preprocess_options(sizes)))
   return (starts[-1] - starts[0]) / (len(starts) - 1), ''

@@ -13,6 +13,7 @@ from deeplab.errors import option
 from deeplab.evaluation import visualize
 from deeplab.models import interface
 from deeplab.models import open_model
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.system import parallel
 from deeplab.tools.comparison import charts as charts_lib
@@ -63,7 +64,7 @@ def compare(models: Sequence[Tuple[str, str]],
   _check_inputs(given, options, [path for _, path in models])
   with files.replacing_own(
       given, options.output_dir, _FILES,
-      files.json_with('agreement', 'models')) as folder:
+      checked_read.json_with('agreement', 'models')) as folder:
     with contextlib.ExitStack() as stack:
       predictors = _open(found, options, stack)
       if options.label_map or options.pictures and not model_map:

@@ -10,7 +10,6 @@ from deeplab.config import options as options_lib
 from deeplab.data import dataset
 from deeplab.data import pictures
 from deeplab.data import png_folder
-from deeplab.data import preprocess
 from deeplab.errors import InputError
 from deeplab.errors import Message
 from deeplab.errors import joined
@@ -80,7 +79,7 @@ def read(options: options_lib.ComparisonOptions,
 
 def _of_records(options, input_size, model_map):
   geometry = pictures.geometry(input_size, options.resize_factor)
-  batches = dataset.batches(
+  batches = dataset.Batches(
       options_lib.DatasetOptions(
           dataset_dir=options.dataset_dir, split=options.split), geometry,
       model_map=model_map)
@@ -90,9 +89,7 @@ def _of_records(options, input_size, model_map):
       for index, name in enumerate(batch['filename']):
         yield Sample(
             constants.image_name(name), batch['image'][index],
-            preprocess.resized_size_of(
-                batch['height'][index], batch['width'][index], geometry),
-            batch['label'][index])
+            tuple(batch['size'][index]), batch['label'][index])
 
   return Samples(
       images(), batches.num_images, True,

@@ -10,6 +10,7 @@ from deeplab.errors import InputError
 from deeplab.errors import option
 from deeplab.errors import some_of
 from deeplab.models import open_model
+from deeplab.storage import checked_read
 from deeplab.storage import files
 from deeplab.tools.inspection import activations
 from deeplab.tools.inspection import contents as contents_lib
@@ -45,7 +46,7 @@ def inspect(options: options_lib.InspectionOptions) -> Result:
     files.check_outputs(
         option('report_json', options.report_json), options.report_json,
         inputs=(options.model, options.other, options.test_dir),
-        ours=files.json_with('model.layers'), example='model.json')
+        ours=checked_read.json_with('model.layers'), example='model.json')
   first = _read(model, options)
   lines = of_contents(first)
   numbers: Dict[str, Any] = {'model': contents_lib.to_json(first)}
