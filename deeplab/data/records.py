@@ -27,7 +27,6 @@ from typing import (
   NamedTuple,
   Optional,
   Sequence,
-  Set,
   Tuple,
 )
 
@@ -249,7 +248,6 @@ def tally(path: str) -> Tuple[int, int, str]:
 class Description(NamedTuple):
   """Content of SPLIT.json."""
   path: str
-  pairs: int
   # Dict by name.
   shards: Dict[str, ShardFacts]
   # None: built without one.
@@ -353,35 +351,19 @@ def read_description(folder: str, split: str) -> Optional[Description]:
   if not (remote.exists(path) or os.path.islink(path)):
     return None
   try:
-    return _parse_description(
-        path, split,
-        checked_read.read_json(path, path, 'a description of shards'))
+    content = checked_read.read_json(path, path, 'a description of shards')
+    label_map = label_maps.optional_from_json(content, path)
+    found = [ShardFacts(*(shard[key] for key in ShardFacts._fields))
+             for shard in content['shards']]
+    is_whole = content['split'] == split and (
+        content['pairs'] == sum(shard.records for shard in found)) and (
+            {constants.parse_shard_name(shard.name) for shard in found} ==
+            {(split, index, len(found)) for index in range(len(found))})
   except OSError as error:
     raise InputError(errors.of_system(error))
-  except (InputError, ValueError, KeyError, TypeError):
+  except (InputError, AttributeError, KeyError, TypeError):
+    is_whole = False
+  if not is_whole:
     raise InputError('{}: damaged; {}, which writes it'.format(
         path, BUILD_AGAIN))
-
-
-def _parse_description(path, split, content):
-  """Returns a Description; raises ValueError, KeyError or TypeError."""
-  if content['split'] != split:
-    raise ValueError
-  pairs = _count(content['pairs'])
-  label_map = label_maps.optional_from_json(content, path)
-  found = [ShardFacts(
-      str(shard['name']), _count(shard['records']), _count(shard['bytes']),
-      str(shard['sha256'])) for shard in content['shards']]
-  wanted: Set[Tuple[str, int, int]] = {
-      (split, index, len(found)) for index in range(len(found))}
-  if wanted != {constants.parse_shard_name(shard.name) for shard in found} or (
-      pairs != sum(shard.records for shard in found)):
-    raise ValueError
-  return Description(
-      path, pairs, {shard.name: shard for shard in found}, label_map)
-
-
-def _count(value):
-  if type(value) is not int or value < 0:
-    raise ValueError
-  return value
+  return Description(path, {shard.name: shard for shard in found}, label_map)

@@ -31,7 +31,7 @@ def data(tmp_path_factory):
   folder = tmp_path_factory.mktemp('data')
   label = np.full(CROP, 3, np.uint8)
   label[:20] = 2
-  records.write_shards(output_dir=str(folder), split='val', shards=[[
+  record_sets.write_shards(output_dir=str(folder), split='val', shards=[[
       records.make_example(
           image_bytes=record_sets.picture(size=CROP),
           label_bytes=record_sets.encode(label), filename='a.jpg',
