@@ -162,7 +162,7 @@ class Fitter(contextlib.AbstractContextManager):
   def fit(self, picture: np.ndarray) -> Fitted:
     """Resizes and pads a picture, [height, width, 3] uint8."""
     image, size = self._session.run(self._fitted, {self._picture: picture})
-    return Fitted(image, tuple(size))
+    return Fitted(image, (int(size[0]), int(size[1])))
 
   def close(self) -> None:
     """Frees the session."""

@@ -89,7 +89,8 @@ def _of_records(options, input_size, model_map):
       for index, name in enumerate(batch['filename']):
         yield Sample(
             constants.image_name(name), batch['image'][index],
-            tuple(batch['size'][index]), batch['label'][index])
+            tuple(map(int, batch['size'][index])),
+            batch['label'][index])
 
   return Samples(
       images(), batches.num_images, True,
