@@ -86,11 +86,11 @@ def _of_records(options, input_size, model_map):
 
   def images():
     for batch in batches:
+      sizes = batch['size'].tolist()
       for index, name in enumerate(batch['filename']):
         yield Sample(
             constants.image_name(name), batch['image'][index],
-            tuple(map(int, batch['size'][index])),
-            batch['label'][index])
+            (sizes[index][0], sizes[index][1]), batch['label'][index])
 
   return Samples(
       images(), batches.num_images, True,
