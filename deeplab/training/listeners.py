@@ -108,18 +108,19 @@ class Log(Listener):
 
 
 class Summaries(Listener):
-  """Writes a summary at intervals in seconds."""
+  """Writes a summary at intervals in seconds, and of the last step."""
 
-  def __init__(self, summary_op: tf.Tensor, secs: float,
+  def __init__(self, summary_op: tf.Tensor, options: options_lib.TrainOptions,
                writer: tensorboard.Writer):
     self._summary_op = summary_op
-    self._secs = secs
+    self._options = options
     self._writer = writer
     self._fetched = 0.0
 
   def fetches(self, step):
     """Fetches the summary if it is due."""
-    if time.time() - self._fetched < self._secs:
+    if (time.time() - self._fetched < self._options.save_summaries_secs and
+        step < self._options.training_number_of_steps):
       return {}
     self._fetched = time.time()
     return {'summary': self._summary_op}

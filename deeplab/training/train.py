@@ -327,7 +327,7 @@ def _summary_op(batch, step, model_options, with_images):
 def _writing_listeners(tensors, options, classes, writer):
   """Returns the listeners that write summaries and pictures."""
   found: List[listeners_lib.Listener] = [listeners_lib.Summaries(
-      tensors['summary'], options.save_summaries_secs, writer)]
+      tensors['summary'], options, writer)]
   if 'sample' in tensors:
     found.append(listeners_lib.Samples(
         tensors['sample'], options.save_predictions_steps, classes, writer))

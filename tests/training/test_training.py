@@ -556,7 +556,7 @@ def test_a_terminal_shows_a_progress_bar(run, monkeypatch):
 
 
 @pytest.mark.parametrize('secs, saved, summarized', [
-    (1000, [0, 5], [1]), (0, [0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5])])
+    (1000, [0, 5], [1, 5]), (0, [0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5])])
 def test_intervals_of_checkpoints_and_summaries(
     tmp_path, run, secs, saved, summarized):
   run(5, save_interval_secs=secs, save_summaries_secs=secs,
