@@ -183,9 +183,11 @@ def _description(prefix, model_options, options):
       'checkpoint': prefix,
       'model': options_lib.to_json(model_options),
       'quantized': model_options.is_quantized,
-      'input': {'node': constants.INPUT_NODE, 'range': [-1, 1]},
-      'output': {'node': constants.OUTPUT_NODE,
-                 'classes': model_options.classes.names},
+      'input': dict(metadata.input_contract(model_options.crop_size),
+                    node=constants.INPUT_NODE),
+      'output': dict(metadata.output_contract(
+          (1,) + model_options.crop_size, classes=model_options.classes.names),
+                     node=constants.OUTPUT_NODE),
   }
   if options.preprocessing:
     content['preprocessing'] = options.preprocessing.to_json()

@@ -297,12 +297,12 @@ def _publish(content, options, description, started):
   """Writes a model and its description; returns a ConversionResult."""
   path, graph_path = options.out_tflite, options.graph_def
   model = tflite.parse(content, path)
-  source, labels = (model.tensors[places[0]].describe()
+  source, labels = (model.tensors[places[0]]
                     for places in (model.inputs, model.outputs))
   result = ConversionResult(
       path=path, size=len(content), tensors=len(model.tensors),
-      operations=model.operation_counts(), input=source, output=labels,
-      seconds=time.time() - started)
+      operations=model.operation_counts(), input=source.describe(),
+      output=labels.describe(), seconds=time.time() - started)
   label_map = metadata.label_map_beside(graph_path)
   if label_map:
     description.update(label_maps.json_entry(label_map))
@@ -311,8 +311,12 @@ def _publish(content, options, description, started):
       graph_def_sha1=metadata.sha1_of_files(graph_path),
       # The checksum shows whether a run was killed between two renames.
       sha1={os.path.basename(path): metadata.sha1(content)},
-      tensorflow=tf.__version__, input=source, output=labels,
-      operations=result.operations)
+      tensorflow=tf.__version__, operations=result.operations,
+      input=dict(metadata.input_contract(source.shape[1:3], source.dtype),
+                 tensor=result.input),
+      output=dict(metadata.output_contract(
+          labels.shape, labels.dtype, label_map.names if label_map else ()),
+                  tensor=result.output))
   # The model is renamed last.
   files.write_all({metadata.of_tflite(path): files.json_bytes(description),
                    path: content})
