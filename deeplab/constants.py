@@ -71,6 +71,7 @@ SAVED_MODEL_FILE = 'saved_model.pb'
 # Input and output in the signature of a SavedModel and in an ONNX file.
 INPUT_NAME = 'images'
 OUTPUT_NAME = 'labels'
+LOGITS_NAME = 'logits'  # instead of OUTPUT_NAME, without the arg max
 CHANNELS = 3
 # Mean and standard deviation of the published quantization-aware TFLite
 # file's uint8 input: its real value is (pixel - 128) / 128. Training maps

@@ -1,9 +1,11 @@
-r"""Converts a frozen graph to TFLite, in float or quantization-aware.
+r"""Converts a frozen graph to TFLite: float, smaller weights, or 8 bits.
 
     python scripts/convert_tflite.py \
       --graph_def=${PB_FILE} --out_tflite=freeze.tflite --mode=float
     python scripts/convert_tflite.py \
       --graph_def=${QAT_PB_FILE} --out_tflite=freeze_qat.tflite --mode=qat
+
+--mode=float16 halves the size of a float file, --mode=dynamic quarters it.
 
 post_training_quant.py quantizes float graphs after training.
 """

@@ -5,6 +5,7 @@ The result depends on the version of TensorFlow and its converter: 1.15 made the
 published float and quantization-aware files, 2.2 the one with post-training
 quantization.
 """
+import contextlib
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ from deeplab.errors import some_messages
 from deeplab.export import calibration
 from deeplab.models import frozen_graph
 from deeplab.models import metadata
+from deeplab.models import saved_model_file
 from deeplab.models import tflite
 from deeplab.storage import checked_read
 from deeplab.storage import files
@@ -68,15 +70,25 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   started = time.time()
   _check_outputs(options.out_tflite, options.graph_def)
   quantized = options.mode == options_lib.QUANTIZATION_AWARE
-  converter = _converter(_load(options, quantized=quantized), options)
+  graph = _load(options, quantized=quantized)
   description: Dict[str, Any] = {'mode': options.mode}
   if quantized:
-    stats = options.quantized_input_stats
+    converter, stats = _converter(graph, options), options.quantized_input_stats
     converter.inference_type = tf.uint8
     converter.quantized_input_stats = {options.input_node: stats}
     description['quantized_input_stats'] = stats
-  return _publish(_run(converter, options.graph_def), options, description,
-                  started)
+    with _converting(options.graph_def):
+      content = converter.convert()
+  else:
+    with _converting(options.graph_def), (
+        _float_converter(graph, options)) as converter:
+      if options.mode != options_lib.FLOAT:
+        # Without a representative dataset, DEFAULT quantizes only the weights.
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+      if options.mode == options_lib.FLOAT16:
+        converter.target_spec.supported_types = [tf.float16]
+      content = converter.convert()
+  return _publish(content, options, description, started)
 
 
 def post_training_quantize(
@@ -106,7 +118,8 @@ def post_training_quantize(
   # Parity: mobile_open's post_training_quant.py sets it, although int32 labels
   # are never quantized.
   converter.inference_output_type = tf.uint8
-  content = _run(converter, options.graph_def)
+  with _converting(options.graph_def):
+    content = converter.convert()
   return _publish(content, options, {
       'mode': 'post-training quantization',
       'calibration': {'calibrator': calibrator,
@@ -153,6 +166,24 @@ def _converter(graph, options, kind=tf.lite.TFLiteConverter):
   graph_def = (graph.as_graph_def() if tf.__version__.startswith('1.')
                else with_quantized_concatenations(graph))
   return kind(graph_def, [source], [labels])
+
+
+@contextlib.contextmanager
+def _float_converter(graph, options):
+  """Context with the converter of a float graph.
+
+  TensorFlow 2.21 gives the TFLite file the signature of a SavedModel, which
+  LiteRT's tools ask for. Older versions have no signatures.
+  """
+  if tf.__version__.startswith(('1.', '2.2.')):
+    yield _converter(graph, options)
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, constants.SAVED_MODEL_FILE)
+    with open(path, 'wb') as servable:
+      servable.write(saved_model_file.content_of(
+          graph.as_graph_def(), options.input_node, options.output_node))
+    yield tf.compat.v2.lite.TFLiteConverter.from_saved_model(folder)
 
 
 # --- Concatenations --------------------------------------------------------
@@ -207,8 +238,9 @@ def _range_of(tensor):
   return None
 
 
-def _run(converter, path):
-  """Runs the converter; returns the content of the TFLite file."""
+@contextlib.contextmanager
+def _converting(path):
+  """Context in which a converter runs; turns its errors into InputErrors."""
   _make_converter_program_findable()
   _LOG.info('converting %s', path)
   # TensorFlow 2.2 advertises its new converter in this logger. Others are not
@@ -217,7 +249,7 @@ def _run(converter, path):
   level = adverts.level
   adverts.setLevel(logging.WARNING)
   try:
-    return converter.convert()
+    yield
   except OSError as error:
     # The converter exchanges files with another program.
     raise InputError(

@@ -189,7 +189,12 @@ class TflitePredictor(interface.Predictor):
     labels = []
     for pixels in inputs:
       self._interpreter.set_tensor(self._input['index'], pixels[np.newaxis])
-      self._interpreter.invoke()
+      try:
+        self._interpreter.invoke()
+      except RuntimeError as error:
+        raise InputError('{}: {} cannot run this model: {}'.format(
+            self.description, self.interpreter_text,
+            errors.one_line(str(error))))
       result = self._interpreter.get_tensor(self._output['index'])[0]
       labels.append(
           np.argmax(result, axis=-1) if self._gives_logits else result)

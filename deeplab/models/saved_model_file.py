@@ -40,7 +40,8 @@ def content_of(graph_def: tf.GraphDef, input_node: str,
   Args:
     graph_def: the graph.
     input_node: placeholder of the images; INPUT_NAME in the signature.
-    output_node: node of the labels; OUTPUT_NAME in the signature.
+    output_node: node of the labels, OUTPUT_NAME in the signature; or of logits,
+      LOGITS_NAME.
   """
   saved = saved_model_pb2.SavedModel(
       saved_model_schema_version=_SCHEMA_VERSION)
@@ -51,10 +52,13 @@ def content_of(graph_def: tf.GraphDef, input_node: str,
   signature = meta_graph.signature_def[_SIGNATURE]
   signature.method_name = _METHOD
   graph = frozen_graph.import_graph(constants.SAVED_MODEL_FILE, graph_def)
-  for entry, node in (
-      (signature.inputs[constants.INPUT_NAME], input_node),
-      (signature.outputs[constants.OUTPUT_NAME], output_node)):
-    tensor = graph.get_tensor_by_name(node + ':0')
+  images, labels = (graph.get_tensor_by_name(node + ':0')
+                    for node in (input_node, output_node))
+  output_name = (constants.OUTPUT_NAME if labels.dtype.is_integer else
+                 constants.LOGITS_NAME)
+  for entry, tensor in (
+      (signature.inputs[constants.INPUT_NAME], images),
+      (signature.outputs[output_name], labels)):
     entry.name = tensor.name
     entry.dtype = tensor.dtype.as_datatype_enum
     entry.tensor_shape.CopyFrom(tensor.shape.as_proto())

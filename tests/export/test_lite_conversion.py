@@ -16,10 +16,12 @@ from deeplab import constants
 from deeplab.cli import script_flags
 from deeplab.config import options
 from deeplab.errors import InputError
+from deeplab.evaluation import tflite as lite_evaluation
 from deeplab.export import freeze
 from deeplab.export import tflite_conversion
 from deeplab.models import frozen_graph
 from deeplab.models import interpreters
+from deeplab.models import metadata
 from deeplab.models import tflite
 from deeplab.nets import deeplab_v3
 from tests import flag_groups
@@ -41,7 +43,8 @@ def in_both(test):
   return pytest.mark.tf1(pytest.mark.tf2(test))
 
 
-def write_graph(path, *, quantized=False, channels=3, unsupported=False):
+def write_graph(path, *, quantized=False, channels=3, unsupported=False,
+                width=6):
   """Writes a small frozen graph from images to labels."""
   random = np.random.RandomState(0)
 
@@ -55,7 +58,8 @@ def write_graph(path, *, quantized=False, channels=3, unsupported=False):
     net = tf.placeholder(tf.float32, [1, SIDE, SIDE, channels], name='in')
     if unsupported:
       net = tf.betainc(net + 2, net + 2, net)
-    for layer, (inputs, outputs) in enumerate([(channels, 6), (6, 4)]):
+    for layer, (inputs, outputs) in enumerate(
+        [(channels, width), (width, 4)]):
       weights = fake_quant(
           tf.constant(random.uniform(-1, 1, [3, 3, inputs, outputs]),
                       tf.float32), -1, 1, 'weights{}'.format(layer))
@@ -162,6 +166,10 @@ def test_float_model_predicts_like_the_graph(graph, tmp_path):
   assert description['tensorflow'] == tf.__version__
   assert description['graph_def'] == graph
   check_reproducible(graph, out, 'float', tmp_path)
+  for name in ('input', 'output'):
+    assert description[name].pop('tensor') == getattr(result, name)
+  assert description['input'] == metadata.input_contract((SIDE, SIDE))
+  assert description['output'] == metadata.output_contract([1, SIDE, SIDE])
   # A file that ends in logits gives the same labels.
   logits = str(tmp_path / 'logits.tflite')
   convert(graph, logits, output_node='Relu6_1')
@@ -172,6 +180,37 @@ def test_float_model_predicts_like_the_graph(graph, tmp_path):
       assert predictor.num_classes == 4
       predictions.append(predictor.predict(pixels.astype(np.uint8)))
   np.testing.assert_array_equal(*predictions)
+
+
+@pytest.mark.tf1
+@pytest.mark.modern
+@pytest.mark.parametrize('mode, precision', [
+    ('float16', 'float16 weights'), ('dynamic', 'int8 weights')])
+def test_smaller_weights_label_nearly_as_float(tmp_path, mode, precision):
+  # Weights of few values stay in float.
+  graph = write_graph(tmp_path / 'wide.pb', width=64)
+  out = str(tmp_path / 'small.tflite')
+  convert(graph, out, mode)
+  random = np.random.RandomState(2)
+  pixels = random.randint(0, 256, [SIDE, SIDE, 3])
+  labels = graph_labels(graph, np.float32(pixels / 127.5 - 1))[0]
+  assert len(np.unique(labels)) > 2
+  save_image(tmp_path / 'images' / 'img_0.png', pixels)
+  save_image(tmp_path / 'annotations' / 'img_0.png', labels)
+  report = lite_evaluation.evaluate(
+      options.TfliteEvalOptions(net_file=out, test_dir=str(tmp_path)),
+      options.EvalOptions())
+  assert report.model['precision'] == precision + ', float32 activations'
+  assert report.scores.pixel_accuracy > 0.9
+
+
+@pytest.mark.modern
+def test_a_float_file_has_a_signature(graph, tmp_path):
+  for output, name in (('out', 'labels'), ('Relu6_1', 'logits')):
+    out = str(tmp_path / 'x.tflite')
+    convert(graph, out, output_node=output)
+    assert tf.lite.Interpreter(out).get_signature_list() == {
+        'serving_default': {'inputs': ['images'], 'outputs': [name]}}
 
 
 @pytest.mark.slow

@@ -22,8 +22,10 @@ from deeplab.config.options.evaluation import EvalOptions
 from deeplab.config.options.evaluation import GraphEvalOptions
 from deeplab.config.options.evaluation import MergeOptions
 from deeplab.config.options.evaluation import TfliteEvalOptions
+from deeplab.config.options.export import DYNAMIC
 from deeplab.config.options.export import FAST
 from deeplab.config.options.export import FLOAT
+from deeplab.config.options.export import FLOAT16
 from deeplab.config.options.export import FROZEN_GRAPH
 from deeplab.config.options.export import INPUT_TYPES
 from deeplab.config.options.export import ONNX

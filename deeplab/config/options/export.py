@@ -19,6 +19,8 @@ from deeplab.config.options.model import PreprocessOptions
 
 # Kinds of TFLite files made without calibration, and input types with it.
 FLOAT = 'float'
+FLOAT16 = 'float16'
+DYNAMIC = 'dynamic'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
 # Who measures ranges of activations.
@@ -64,8 +66,10 @@ class ConversionOptions(NamedTuple):
   graph_def: str = GRAPH_DEF
   out_tflite: str = OUT_TFLITE
   mode: str = required(
-      'float: no quantization; qat: of a graph exported with quantization.',
-      choices=(FLOAT, QUANTIZATION_AWARE))
+      'float: no quantization; float16: weights in 16 bits; dynamic: weights '
+      'in 8 bits, the rest in float; qat: of a graph exported with '
+      'quantization.',
+      choices=(FLOAT, FLOAT16, DYNAMIC, QUANTIZATION_AWARE))
   quantized_input_stats: Tuple[float, float] = field(
       constants.QUANTIZED_INPUT_STATS, 'MEAN,DEVIATION of the uint8 input of '
       'mode qat, whose real value is (pixel - MEAN) / DEVIATION.', most=255,
