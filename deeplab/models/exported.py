@@ -47,7 +47,7 @@ class ExportedPredictor(interface.Predictor):
 
   def prepare(self, images: np.ndarray) -> np.ndarray:
     """Returns images in [-1, 1]."""
-    return constants.scale_to_model_range(images)
+    return constants.scale_to_model_range(images.astype(np.float32, copy=False))
 
   def predict_prepared(self, inputs: np.ndarray) -> np.ndarray:
     """Returns int32 labels of prepared images."""

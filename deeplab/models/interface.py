@@ -47,7 +47,7 @@ class Predictor(contextlib.AbstractContextManager):
     """Labels images.
 
     Args:
-      images: [batch, height, width, 3] float32 RGB in [0, 255].
+      images: [batch, height, width, 3] float32 or uint8 RGB in [0, 255].
 
     Returns:
       [batch, height, width] int32 classes.

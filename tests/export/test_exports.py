@@ -1,6 +1,7 @@
 """Tests SavedModels and ONNX files: export, loading, evaluation, refusals."""
 import json
 import os
+import re
 import subprocess
 
 import numpy as np
@@ -9,12 +10,17 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from deeplab import constants
 from deeplab.config import label_map
 from deeplab.config import options
+from deeplab.data import pictures
 from deeplab.data import records
 from deeplab.errors import InputError
 from deeplab.evaluation import evaluate as evaluate_lib
+from deeplab.evaluation import model_card
+from deeplab.evaluation import report as report_lib
 from deeplab.export import freeze
+from deeplab.export import tflite_conversion
 from deeplab.models import interface
 from deeplab.models import metadata
 from deeplab.models import onnx_file
@@ -462,8 +468,7 @@ print('same', labels.shape)
 @MODERN
 @pytest.mark.slow
 @pytest.mark.extended
-def test_examples_of_exports_md_run(deep, tmp_path, monkeypatch):
-  """Runs commands and code of docs/exports.md with a smaller size."""
+def test_commands_of_exports_md_run(deep, tmp_path):
   write_data(tmp_path / 'data')
   checkpoint = make_checkpoint(tmp_path, options.ModelOptions(crop_size=CROP))
   shell = readme.Shell(tmp_path)
@@ -494,15 +499,74 @@ def test_examples_of_exports_md_run(deep, tmp_path, monkeypatch):
                    '--pb=scales/freeze.pb', changes=changes, DATA_DIR='data'))]
   assert kinds == [
       interface.SAVED_MODEL, interface.ONNX, interface.FROZEN_GRAPH]
-  monkeypatch.chdir(tmp_path)
-  examples = [block.content for block in readme.fenced(
+  shell.run_documented(
+      'exports.md', 'python scripts/convert_tflite.py \\\n  '
+      '--graph_def=exported/freeze.pb --out_tflite=model.tflite')
+  shell.run_documented(
+      'exports.md', 'python scripts/convert_tflite.py \\\n  '
+      '--graph_def=exported/freeze.pb --out_tflite=logits.tflite')
+
+
+def save_photo():
+  random = np.random.RandomState(3)
+  Image.fromarray(random.randint(0, 256, [9, 7, 3], np.uint8)).resize(
+      (70, 93)).save('photo.jpg')
+
+
+@MODERN
+@pytest.mark.slow
+def test_a_picture_becomes_the_documented_names(
+    checkpoint, tmp_path, monkeypatch):
+  prepare, *examples = [block.content for block in readme.fenced(
       readme.read('docs', 'exports.md')) if block.language == 'python']
-  assert len(examples) == 2
-  for example in examples:
+  assert len(examples) == 3
+  (tmp_path / 'picture.py').write_text(prepare)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  save_photo()
+  run_export(checkpoint, tmp_path / 'exported', *FORMATS)
+  tflite_conversion.convert(options.ConversionOptions(
+      graph_def='exported/freeze.pb', out_tflite='model.tflite', mode='float'))
+  with pictures.Fitter(CROP) as fitter:
+    fitted = fitter.fit(pictures.read('photo.jpg'))
+  pixels = fitted.image.astype(np.uint8)  # as gen_preprocessed_data.py
+  height, width = fitted.size
+  for example, path in zip(examples, (
+      'model.tflite', 'exported/freeze.onnx', 'exported/freeze_saved_model')):
     found = {}
-    exec(example.replace('512', '33'), found)
-    assert found['labels'].shape == (1, 33, 33)
-    assert found['labels'].dtype == np.int32
+    exec(example.replace('512', str(CROP[0])), found)
+    np.testing.assert_array_equal(found['picture'].read(
+        'photo.jpg', CROP[0])[0], pixels)
+    labels = labels_of(path, pixels[np.newaxis])[0, :height, :width]
+    np.testing.assert_array_equal(found['labels'], labels)
+    assert len(np.unique(labels)) > 2
+    if 'names' in found:
+      assert found['names'] == list(constants.CLASS_NAMES)
+
+
+@TF1
+@MODERN
+def test_the_page_on_python_runs(exported, tmp_path, monkeypatch, capsys):
+  label, evaluate = [block.content for block in readme.fenced(
+      readme.read('docs', 'python.md')) if block.language == 'python']
+  monkeypatch.chdir(tmp_path)
+  save_photo()
+  os.symlink(os.path.dirname(exported.path), 'exported')
+  write_data(tmp_path / 'records')
+  found = {}
+  exec(label, found)
+  assert found['labels'].shape == (93, 70)
+  shares = re.findall(r'([\d.]+)% (\w+)', capsys.readouterr().out)
+  assert sum(float(share) for share, _ in shares) == pytest.approx(100, abs=0.1)
+  assert {name for _, name in shares} == {
+      constants.CLASS_NAMES[index] for index in np.unique(found['labels'])}
+  exec(evaluate.replace('512', '33'), found)
+  read = report_lib.read('report.json')
+  assert read.scores.miou == found['report'].scores.miou
+  rows = model_card.rows(read)
+  assert str(rows) in capsys.readouterr().out
+  assert rows['SHA-256'] == files.sha256_of('exported/freeze.pb')
+  assert rows['precision'] == interface.FLOAT32
 
 
 # --- Foreign ONNX files ----------------------------------------------------
