@@ -71,8 +71,8 @@ def test_a_signal_ends_a_script_after_it_cleans_up(tmp_path, number):
   os.killpg(process.pid, number)
   unused_output, problems = process.communicate(timeout=60)
   assert problems.decode() == (
-      'ERROR script.py: stopped by {}; what has its final name is whole, '
-      'temporary files are removed\n'.format(number.name))
+      'ERROR script.py: stopped by {}; files with their final names are '
+      'complete, temporary files are removed\n'.format(number.name))
   assert process.returncode == 128 + number
   assert [path.name for path in tmp_path.iterdir()] == ['script.py']
 

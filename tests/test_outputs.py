@@ -69,7 +69,7 @@ def test_an_input_is_not_replaced_even_if_the_suite_wrote_it():
     'no JSON', '[' * 100000, '\0'])
 def test_a_file_that_the_suite_did_not_write_is_not_replaced(content):
   make('report.json', content=content)
-  with pytest.raises(InputError, match='is no file that this command writes'):
+  with pytest.raises(InputError, match='was not written by this command'):
     check('report.json', ours=_OURS)
   assert tree() == ['report.json']
 
@@ -196,7 +196,7 @@ def test_two_runs_do_not_write_to_one_folder():
     ('freeze.json', '{"checkpoint": "", "model": {}}')])
 def test_a_report_replaces_only_a_report(path, content):
   make(path, content=content)
-  with pytest.raises(InputError, match='is no file that this command writes'):
+  with pytest.raises(InputError, match='was not written by this command'):
     report.check_outputs(options_lib.EvalOptions(report_json=path))
   report.write('report.json', report.Report(
       kind=interface.TFLITE, path='x', step=None, split='val', images=1,

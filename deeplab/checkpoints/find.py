@@ -80,7 +80,7 @@ class Newest:
     """
     found = self._look()
     if self.problems and self._strict:
-      raise InputError('{}: {}; that is refused with {}', self.folder,
+      raise InputError('{}: {}; refused because of {}', self.folder,
                        '; '.join(self.problems),
                        option('strict_checkpoint', True))
     if found and self.problems and self.problems != self._logged:

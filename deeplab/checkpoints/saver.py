@@ -170,7 +170,7 @@ def remove_leftovers(folder: str) -> None:
     # Data are renamed before the index, and are useless without it.
     if (_OURS.match(stem) and ending.startswith(('.meta', '.data-')) and
         stem not in listed and stem + '.index' not in names):
-      _LOG.info('removing %s, of a save that was cut off', name)
+      _LOG.info('removing %s, left by an interrupted save', name)
       os.remove(os.path.join(folder, name))
 
 

@@ -39,8 +39,8 @@ from deeplab.cli import script_flags
 
 # Options to lower if memory runs out.
 _MEMORY = ('batch_size', 'crop_size', 'num_workers', 'vis_images')
-_STOPPED = ('stopped by {}; what has its final name is whole, temporary files '
-            'are removed')
+_STOPPED = ('stopped by {}; files with their final names are complete, '
+            'temporary files are removed')
 
 # Flags of tensorflow/models that this suite lacks, and their replacement.
 _CLASSES_COME_FROM = (

@@ -149,8 +149,8 @@ def required(text: str, **bounds: Any) -> Any:
 def check_local(given: errors.Option, path: str) -> None:
   """Raises InputError if the path given by an option is remote."""
   if remote_lib.is_remote(path):
-    raise InputError('{}: expected a path of this machine; copy what is there '
-                     'first', given)
+    raise InputError('{}: expected a local path; copy the files to this '
+                     'machine first', given)
 
 
 def options(cls: Any) -> Any:

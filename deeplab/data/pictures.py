@@ -56,8 +56,7 @@ def list_pictures(path: str, name: str = 'pictures') -> List[str]:
     paths = png_folder.image_paths(path, name)
     folder = os.path.dirname(paths[0])
     if not os.path.samefile(folder, path):
-      _LOG.warning('%s: the pictures of %s are taken', option(name, path),
-                   folder)
+      _LOG.warning('%s: using the pictures in %s', option(name, path), folder)
     return paths
   if not os.path.lexists(path):
     raise InputError('{}: no such file or folder', option(name, path))

@@ -82,7 +82,7 @@ def read_image_list(path: str) -> List[str]:
   repeated = [name for name, count in collections.Counter(names).items()
               if count > 1]
   if repeated:
-    raise InputError('{}: {} names come more than once: {}', given,
+    raise InputError('{}: {} names occur more than once: {}', given,
                      len(repeated), some_of(repeated))
   return names
 

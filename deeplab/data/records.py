@@ -285,7 +285,7 @@ def find(dataset_dir: str, split: str) -> ShardSet:
     raise InputError(
         '{}: no such folder', option('dataset_dir', dataset_dir))
   if remote.exists(_marker(dataset_dir, split)):
-    raise InputError('{}: the building of {} was not finished; {}'.format(
+    raise InputError('{}: the build of {} was not finished; {}'.format(
         dataset_dir, split, BUILD_AGAIN))
   shards = _shards_in(dataset_dir, split)
   description = read_description(dataset_dir, split)

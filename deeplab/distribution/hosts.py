@@ -260,7 +260,7 @@ class _MultiHost(SingleHost):
     """Ends the process because other hosts are lost."""
     self._busy.acquire(timeout=_SAVE_SECS)
     environment.end_process(
-        '{} ended or fell silent before the training did; {}'.format(
+        '{} ended or stopped answering before training ended; {}'.format(
             self._heartbeat.names(lost), _RESUME))
 
 

@@ -65,8 +65,8 @@ def run(script: str, arguments: Sequence[str],
   """
   for argument in arguments:
     if argument.lstrip('-').partition('=')[0] in _OWN:
-      raise InputError('{}: given by this script, to each task its own; leave '
-                       'it out', argument)
+      raise InputError('{}: this script sets it for each task; leave it out',
+                       argument)
   addresses = ','.join(
       '{}:{}'.format(_HOST, port) for port in _free_ports(hosts))
   tasks: List[subprocess.Popen] = []

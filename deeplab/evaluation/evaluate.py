@@ -377,6 +377,6 @@ def _open_exported(model, graph_options, crop_size):
   for name, given in zip(('input_node', 'output_node'), nodes):
     if model.kind != interface.FROZEN_GRAPH and given != definitions(
         options_lib.GraphEvalOptions)[name].default:
-      raise InputError('{}: {} says itself what goes in and comes out; drop it',
+      raise InputError('{}: {} names its input and output itself; drop it',
                        option(name, given), model.path)
   return open_model.open_predictor(model, crop_size=crop_size, nodes=nodes)

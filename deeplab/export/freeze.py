@@ -141,7 +141,7 @@ def _check_outputs(export_path, named, models, inference_graph):
   others = [path for kind, path in _model_paths(named, _FORMATS).items()
             if kind not in models and os.path.exists(path)]
   if others:
-    _LOG.warning('%s: of an earlier export; the new %s does not describe it',
+    _LOG.warning('%s: from an earlier export; the new %s does not describe it',
                  ' and '.join(others), description)
 
 

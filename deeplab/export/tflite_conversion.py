@@ -253,7 +253,7 @@ def _converting(path):
   except OSError as error:
     # The converter exchanges files with another program.
     raise InputError(
-        '{}: TensorFlow {} cannot write what it converts to {}: {}'.format(
+        '{}: TensorFlow {} cannot write temporary files to {}: {}'.format(
             path, tf.__version__, tempfile.gettempdir(),
             errors.of_system(error)))
   except Exception as error:  # the converter's own error has no public name

@@ -193,9 +193,9 @@ def _check_summary(path, pairs):
     exchanged = [two for two in zip(names, names[1:]) if two[0] > two[1]]
     if exchanged:
       raise InputError(
-          '{}: no {} above its folder says which image is which: loadgen.py '
-          'takes {} before {}, the app does not; put the log back, or take a '
-          'folder that gen_preprocessed_data.py made with {}',
+          '{}: without {} above its folder, the order of images is ambiguous: '
+          'loadgen.py takes {} before {}, the app does not; put the log back, '
+          'or use a folder that gen_preprocessed_data.py made with {}',
           option('accuracy_log', path), SUMMARY, *exchanged[0],
           option('layout', 'mlperf_app'))
     return
@@ -205,8 +205,8 @@ def _check_summary(path, pairs):
   # Earlier releases wrote no checksum of the images.
   if images.get('sha256') not in (None, png_folder.identity(pairs)):
     raise InputError(
-        '{}: holds other images or labels than the log is of, by ../{}: those '
-        'of {}', option('test_dir', os.path.dirname(pairs[0].image_path)),
+        '{}: images or labels differ from those of the log, which ../{} names: '
+        '{}', option('test_dir', os.path.dirname(pairs[0].image_path)),
         SUMMARY, images.get('folder'))
 
 

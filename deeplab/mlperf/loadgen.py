@@ -83,7 +83,7 @@ def run(options: options_lib.LoadgenOptions) -> Dict[str, Any]:
       files.write_json(os.path.join(folder, _SUMMARY), summary)
   except BrokenProcessPool:
     raise InputError(
-        '{}: what runs it crashed; the file may be damaged, or the memory '
+        '{}: its interpreter crashed; the file may be damaged, or the memory '
         'too small', option('model', options.model))
   return summary
 

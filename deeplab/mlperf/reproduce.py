@@ -176,8 +176,8 @@ def _do(step, title, name, folder):
   status = _execute(step, command, folder)
   if status:
     raise InputError(
-        'step {} ended with status {}; what it says is above; the same '
-        'command goes on from there', title, status)
+        'step {} ended with status {}; its output is above; the same command '
+        'continues with this step', title, status)
   if not _files_of(output):
     raise InputError('step {} left no {}', title, step.output)
 

@@ -188,7 +188,7 @@ def _check(model):
     graph = onnx.shape_inference.infer_shapes(
         model, check_type=True, strict_mode=True, data_prop=True).graph
   except Exception as error:  # onnx raises several classes
-    raise InputError('not a sound model: {}'.format(
+    raise InputError('not a valid model: {}'.format(
         errors.one_line(str(error))[:200]))
   shapes = _shapes(graph)
   for node in graph.node:

@@ -221,8 +221,8 @@ def check_outputs(
                        given, named)
     if ours and not is_ours:
       raise InputError(
-          '{}: {}exists and is no file that this command writes; give another '
-          'name or remove it', given, named)
+          '{}: {}exists and was not written by this command; give another name '
+          'or remove it', given, named)
   try:
     with _temporaries(paths) as temporaries:
       for temporary, path in zip(temporaries, paths):

@@ -28,16 +28,16 @@ def check(model_options: options_lib.ModelOptions, replicas: int) -> None:
   given = option('mixed_precision', True)
   if model_options.is_quantized:
     raise InputError(
-        '{}: with {} the network is to see the rounding to 8 bits, and no '
-        'other', given, option('quantize_delay_step',
-                               model_options.quantize_delay_step))
+        '{}: cannot be combined with {}, whose rounding to 8 bits needs '
+        'float32', given, option('quantize_delay_step',
+                                 model_options.quantize_delay_step))
   if replicas > 1:
-    raise InputError('{}: for one GPU of one host, here {} replicas',
+    raise InputError('{}: expected one GPU of one host, got {} replicas',
                      given, replicas)
   if not predictors.gpus():
     raise InputError(
-        '{}: TensorFlow {} sees no GPU here, and computes in 16 bits nowhere '
-        'else; leave it out', given, tf.__version__)
+        '{}: TensorFlow {} sees no GPU here, and computes in 16 bits only on '
+        'GPUs; leave it out', given, tf.__version__)
 
 
 def scaling(

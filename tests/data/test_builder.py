@@ -445,7 +445,7 @@ def test_a_foreign_description_is_not_replaced(folders):
   folders.add_pairs(1)
   folders.output.mkdir()
   (folders.output / 'train.json').write_text('{"my": "numbers"}')
-  with pytest.raises(InputError, match='is no file that this command writes'):
+  with pytest.raises(InputError, match='was not written by this command'):
     folders.build()
   assert folders.written() == ['train.json']
 

@@ -287,7 +287,7 @@ def test_bad_image_lists_are_refused(generate, five, tmp_path):
   assert refusal(b' \n\n') == (
       'no line with a name; expected the file name of an image on each')
   assert refusal(b'image_1.png\nimage_2.png\nimage_1.png \n') == (
-      '1 names come more than once: image_1.png')
+      '1 names occur more than once: image_1.png')
   assert 'not a text file' in refusal(b'\xff\xfe\x00')
   with pytest.raises(InputError, match='image_list=/no/such: no such file'):
     generate('--image_list=/no/such')
@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_a_marker(generate, tmp_path, monkeypatch):
   with pytest.raises(InputError) as caught:
     generate('--num_workers=1')
   assert str(caught.value) == (
-      'disk full after 5 images; put that right and run again with overwrite')
+      'disk full after 5 images; correct this and run again with overwrite')
   found = files(out)
   assert 'INCOMPLETE' in found and 'manifest.json' not in found
   assert not [name for name in found if name.endswith('.tmp')]
@@ -469,11 +469,11 @@ def test_inputs_and_foreign_files_are_not_replaced(
   names.write_text('image_1.png\n')
   with pytest.raises(InputError, match='is an input of this command'):
     generate('--image_list={}'.format(names), '--manifest={}'.format(names))
-  with pytest.raises(InputError, match='is no file that this command writes'):
+  with pytest.raises(InputError, match='was not written by this command'):
     generate('--manifest={}'.format(five / 'val.json'))
   (tmp_path / 'out').mkdir(exist_ok=True)
   (tmp_path / 'out' / 'manifest.json').write_text('{"my": "numbers"}')
-  with pytest.raises(InputError, match='is no file that this command writes'):
+  with pytest.raises(InputError, match='was not written by this command'):
     generate()
   assert files(tmp_path / 'out') == ['manifest.json']
 

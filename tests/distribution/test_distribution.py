@@ -346,7 +346,7 @@ def test_tasks_save_and_end_if_their_launcher_is_killed(tmp_path):
 
 @pytest.mark.parametrize('words, expected', [
     (['--hosts=0', '--'], '--hosts=0: expected a whole number from 1 to 64'),
-    (['--', '--task=1'], '--task=1: given by this script, to each task its'),
+    (['--', '--task=1'], '--task=1: this script sets it for each task; leave'),
     (['--train_logdir=x'], 'expected -- before the flags of train.py'),
     (['--step=1', '--'], 'unknown flag --step'),
 ], ids=str)

@@ -252,7 +252,7 @@ def test_outputs_are_checked_before_the_work(checkpoint, tmp_path, monkeypatch):
       run_export(checkpoint, tmp_path, save_inference_graph=True)
     (tmp_path / name).rmdir()
   (tmp_path / 'freeze.json').write_text('{"my": "numbers"}')
-  with pytest.raises(InputError, match='freeze.json exists and is no file'):
+  with pytest.raises(InputError, match='freeze.json exists and was not wr'):
     run_export(checkpoint, tmp_path)
   with pytest.raises(InputError, match='freeze.json is a file; expected a fol'):
     run_export(checkpoint, tmp_path / 'freeze.json')
@@ -263,8 +263,8 @@ def test_outputs_are_checked_before_the_work(checkpoint, tmp_path, monkeypatch):
 def test_files_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
   (tmp_path / 'freeze.onnx').write_text('')
   run_export(checkpoint, tmp_path)
-  assert ('{0}/freeze.onnx: of an earlier export; the new {0}/freeze.json does '
-          'not'.format(tmp_path)) in caplog.text
+  assert ('{0}/freeze.onnx: from an earlier export; the new {0}/freeze.json '
+          'does not'.format(tmp_path)) in caplog.text
 
 
 @pytest.mark.parametrize('scales, words', [

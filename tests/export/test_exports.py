@@ -342,7 +342,7 @@ def test_all_formats_give_the_same_report(exported, data):
 
 def test_a_saved_model_needs_no_nodes(exported, data):
   with pytest.raises(InputError, match='input_node=ImageTensor: .*_saved_model '
-                     'says itself what goes in and comes out; drop it'):
+                     'names its input and output itself; drop it'):
     evaluate(exported.paths[1], data, input_node='ImageTensor')
 
 
@@ -648,27 +648,27 @@ def second_input(onnx, model):
 @MODERN
 @pytest.mark.parametrize('change, words', [
     (external, 'holds constants in another file; expected nodes and'),
-    (operator('NoSuch'), 'not a sound model: No Op registered for NoSuch'),
-    (operator('Mul', 'com.microsoft'), 'not a sound model: No opset import'),
+    (operator('NoSuch'), 'not a valid model: No Op registered for NoSuch'),
+    (operator('Mul', 'com.microsoft'), 'not a valid model: No opset import'),
     (lambda onnx, model: model.opset_import.add(domain='com.microsoft'),
      'holds operators of another domain'),
     (lambda onnx, model: model.functions.add(), 'holds functions'),
     (lambda onnx, model: model.training_info.add(), 'holds training graphs'),
-    (lambda onnx, model: model.graph.sparse_initializer.add(), 'not a sound'),
+    (lambda onnx, model: model.graph.sparse_initializer.add(), 'not a valid'),
     (subgraph, 'holds a graph in a node'),
     (lambda onnx, model: setattr(
-        model.graph.node[1].attribute[0], 'i', 2 ** 40), 'not a sound model'),
-    (constant([2 ** 20, 2 ** 20]), 'not a sound model: .*one value field'),
-    (constant([1, 1, 1, 2], float_data=[1.0]), 'not a sound .*too small for'),
-    (constant([4], raw_data=b'abc'), 'not a sound model: .*too small for the'),
+        model.graph.node[1].attribute[0], 'i', 2 ** 40), 'not a valid model'),
+    (constant([2 ** 20, 2 ** 20]), 'not a valid model: .*one value field'),
+    (constant([1, 1, 1, 2], float_data=[1.0]), 'not a valid .*too small for'),
+    (constant([4], raw_data=b'abc'), 'not a valid model: .*too small for the'),
     (constant([-1, -1], float_data=[1.0]), 'Negative dimension value'),
-    (constant([1], data_type=8), 'not a sound model'),
+    (constant([1], data_type=8), 'not a valid model'),
     (enlarge(1e4), r'node resize \(Resize\) gives a tensor of'),
     (unknown_size, 'gives a tensor of no fixed size'),
     (second_input, '2 inputs: .*; expected one, of float32'),
     (lambda onnx, model: model.graph.output.pop(), '0 outputs: ; expected one'),
-    (lambda onnx, model: model.graph.ClearField('node'), 'not a sound model'),
-    (operator('Conv'), 'not a sound model'),
+    (lambda onnx, model: model.graph.ClearField('node'), 'not a valid model'),
+    (operator('Conv'), 'not a valid model'),
 ])
 def test_unsafe_onnx_files_are_refused(tmp_path, change, words):
   path = tmp_path / 'x.onnx'

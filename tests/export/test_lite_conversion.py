@@ -290,7 +290,7 @@ def test_a_full_temporary_folder_is_named(graph, tmp_path, monkeypatch):
       tflite_conversion.convert, tmp_path, graph_def=graph, mode='float',
       **NODES)
   assert message == (
-      '{}: TensorFlow {} cannot write what it converts to /full: No space left '
+      '{}: TensorFlow {} cannot write temporary files to /full: No space left '
       'on device'.format(graph, tf.__version__))
   assert not (tmp_path / 'out.tflite').exists()
 
@@ -326,7 +326,7 @@ def test_inputs_and_foreign_files_are_not_replaced(tmp_path):
     with pytest.raises(InputError, match='is an input of this command'):
       function(*arguments)
   (tmp_path / 'x.tflite.json').write_text('{"my": "numbers"}')
-  with pytest.raises(InputError, match='x.tflite.json exists and is no file'):
+  with pytest.raises(InputError, match='x.tflite.json exists and was not wr'):
     convert(str(path), tmp_path / 'x.tflite')
 
 

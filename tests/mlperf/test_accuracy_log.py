@@ -142,18 +142,18 @@ def test_a_log_is_checked_against_its_summary(folder):
   with pytest.raises(InputError) as error:
     score(folder, WHOLE, log)
   assert str(error.value) == (
-      'test_dir={}: holds other images or labels than the log is of, by '
-      '../summary.json: those of FOLDER'.format(folder / 'images'))
+      'test_dir={}: images or labels differ from those of the log, which '
+      '../summary.json names: FOLDER'.format(folder / 'images'))
 
 
 def test_without_a_summary_the_order_of_images_must_be_unambiguous(folder):
   for kind in ('images', 'annotations'):
     (folder / kind / 'img_0.png').rename(folder / kind / 'img_10.png')
   with pytest.raises(InputError, match=(
-      'no summary.json above its folder says which image is which: loadgen.py '
-      'takes img_2.png before img_10.png, the app does not; put the log back, '
-      'or take a folder that gen_preprocessed_data.py made with '
-      'layout=mlperf_app')):
+      'without summary.json above its folder, the order of images is '
+      'ambiguous: loadgen.py takes img_2.png before img_10.png, the app does '
+      'not; put the log back, or use a folder that gen_preprocessed_data.py '
+      'made with layout=mlperf_app')):
     score(folder, WHOLE)
 
 

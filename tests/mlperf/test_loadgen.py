@@ -263,7 +263,7 @@ def test_different_responses_are_counted(
 
 @needs_loadgen
 @pytest.mark.parametrize('method, wrong, message', [
-    ('issue', lambda *unused: os.abort(), 'what runs it crashed'),
+    ('issue', lambda *unused: os.abort(), 'its interpreter crashed'),
     # The message names the final path of the log.
     ('classes_of', lambda *unused: np.full(SIZE, 77, np.uint8),
      '^{out}/accuracy/mlperf_log_accuracy.json: image .*class 77; expected 0 '

@@ -251,7 +251,7 @@ def test_the_next_run_starts_at_the_failed_step(
     run_sample()
   assert str(error.value) == (
       'step 6 of 16: export: Quantization-aware training ended with status '
-      '3; what it says is above; the same command goes on from there')
+      '3; its output is above; the same command continues with this step')
   assert not (tmp_path / 'out' / 'RESULTS.md').exists()
   fake.fails, fake.makes_nothing = None, True
   with pytest.raises(InputError, match='step 6 of 16: .* left no .*freeze.pb'):

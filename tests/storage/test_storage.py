@@ -146,8 +146,8 @@ def test_without_tensorflow_only_local_paths_work(tmp_path, monkeypatch):
     ('build_ade20k_data.py', '--val_image_folder=gs://b/x')])
 def test_scripts_refuse_remote_paths_for_local_inputs(script, flag):
   values = runner.flags.FlagValues()
-  with pytest.raises(InputError, match='expected a path of this machine; copy '
-                     'what') as refused:
+  with pytest.raises(InputError, match='expected a local path; copy the files '
+                     'to this machine first') as refused:
     flag_groups.parsed(script, *flag_groups.REQUIRED[script] + [flag],
                        flag_values=values)
     script_flags.SCRIPTS[script].arguments(values)
@@ -229,7 +229,7 @@ def test_an_incomplete_remote_set_is_refused(ram, tmp_path, monkeypatch):
   monkeypatch.setattr(remote, 'upload', killed)
   with pytest.raises(KeyboardInterrupt):
     build(tmp_path, ram, shuffle_seed=3)
-  with pytest.raises(InputError, match='the building of val was not finished'):
+  with pytest.raises(InputError, match='the build of val was not finished'):
     batches_of(ram)
   monkeypatch.undo()
   build(tmp_path, ram, shuffle_seed=3)

@@ -148,5 +148,5 @@ def test_a_subfolder_images_is_used_and_logged(
   (tmp_path / 'in' / 'images').mkdir(parents=True)
   picture(tmp_path / 'in' / 'images' / 'a.png')
   make(model, tmp_path / 'in', tmp_path)
-  assert 'the pictures of {} are taken'.format(
+  assert 'using the pictures in {}'.format(
       tmp_path / 'in' / 'images') in caplog.text

@@ -110,9 +110,9 @@ def test_other_sessions_do_not_use_mixed_precision():
 
 
 @pytest.mark.parametrize('changes, parts, words', [
-    ({'quantize_delay_step': 0}, 1, 'with quantize_delay_step=0 the network '
-     'is to see the rounding to 8 bits, and no other'),
-    ({}, 2, 'for one GPU of one host, here 2 replicas')])
+    ({'quantize_delay_step': 0}, 1, 'cannot be combined with '
+     'quantize_delay_step=0, whose rounding to 8 bits needs float32'),
+    ({}, 2, 'expected one GPU of one host, got 2 replicas')])
 def test_unsupported_options_are_refused(gpu, changes, parts, words):
   mixed_precision.check(MODEL, 1)
   with pytest.raises(InputError) as caught:
@@ -148,7 +148,7 @@ def test_a_run_without_a_gpu_is_refused_before_training(train, tmp_path):
     train(1, mixed_precision=True)
   assert str(caught.value) == (
       'mixed_precision=true: TensorFlow {} sees no GPU here, and computes in '
-      '16 bits nowhere else; leave it out'.format(tf.__version__))
+      '16 bits only on GPUs; leave it out'.format(tf.__version__))
   assert not (tmp_path / 'log').exists()
 
 
