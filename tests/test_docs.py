@@ -131,7 +131,7 @@ def test_pictures_are_small_and_shown_and_their_commands_have_these_flags():
   pictures = glob.glob(os.path.join(
       scripts.REPOSITORY, 'docs', 'images', '*.png'))
   assert {os.path.basename(path) for path in pictures} == shown
-  assert max(map(os.path.getsize, pictures)) < 60000
+  assert max(map(os.path.getsize, pictures)) < 2 ** 16
   text = readme.read('docs', 'images', 'make.sh')
   commands = re.findall(r'^"\$python" (.*\.py"?(?:.*\\\n)+.*)', text, re.M)
   assert len(commands) == 3

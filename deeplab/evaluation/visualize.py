@@ -231,10 +231,11 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str],
       _LETTER_WIDTH * (len(names[index]) + 4) for index in classes])
   top = _GAP + 2 * _LINE_HEIGHT
   side = len(classes) * _CELL + _GAP
-  picture = Image.new('RGB', (left + side, top + side), _BACKGROUND)
+  title = 'label (row), prediction (column), % of the row'
+  picture = Image.new('RGB', (
+      max(left + side, _LETTER_WIDTH * len(title)), top + side), _BACKGROUND)
   draw = ImageDraw.Draw(picture)
-  draw.text((_GAP, _GAP), 'label (row), prediction (column), % of the row',
-            fill=_TEXT_COLOUR)
+  draw.text((_GAP, _GAP), title, fill=_TEXT_COLOUR)
   for place, index in enumerate(classes):
     draw.text((_GAP, top + place * _CELL + _GAP // 2),
               '{:>2} {}'.format(index, names[index]), fill=_TEXT_COLOUR)

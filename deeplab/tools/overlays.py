@@ -96,12 +96,9 @@ def _make_one(path, folder, options, fitter, predictor, label_map):
     shown = [index for index, share in shares if share >= _LEAST_SHARE]
     painted = _with_legend(painted, shown, label_map, options.opacity)
   name = os.path.basename(path)
-  contents = {name + _OVERLAY: png.encode(painted)}
+  files.write_bytes(os.path.join(folder, name + _OVERLAY), png.encode(painted))
   if options.save_labels:
-    contents[name + _LABELS] = png.encode(labels)
-  for file, content in contents.items():
-    with open(os.path.join(folder, file), 'wb') as out:
-      out.write(content)
+    files.write_bytes(os.path.join(folder, name + _LABELS), png.encode(labels))
   return {
       'name': name, 'height': picture.shape[0], 'width': picture.shape[1],
       'fitted_to': list(fitted.size), 'overlay': name + _OVERLAY,

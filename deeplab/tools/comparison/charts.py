@@ -13,8 +13,7 @@ from deeplab.tools.comparison import statistics as statistics_lib
 # Colours of models: Okabe and Ito's palette for colour-blind readers.
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9',
            '#8c6d31', '#555555')
-# Resolutions of the page and of the files.
-_PAGE_DPI, _DPI = 96, 160
+_DPI = 160
 _STYLE: Any = {
     'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
     'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True,
@@ -28,8 +27,6 @@ class Chart(NamedTuple):
   name: str
   title: str
   png: bytes
-  # In pixels of the page.
-  width: int
 
 
 def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
@@ -56,13 +53,13 @@ def draw(scores: Dict[str, Any], label_map: label_maps.LabelMap
 
   with pyplot.rc_context(_STYLE):
     return [
-        Chart('scores', 'Scores with intervals', *_bars(
+        Chart('scores', 'Scores with intervals', _bars(
             pyplot, list(statistics_lib.SCORES.values()), names,
             [[model[name] for name in statistics_lib.SCORES]
              for model in models])),
-        Chart('iou', 'IoU by class', *_bars(
+        Chart('iou', 'IoU by class', _bars(
             pyplot, texts, names, of_classes('iou'))),
-        Chart('iou_differences', 'Difference of IoU by class', *_bars(
+        Chart('iou_differences', 'Difference of IoU by class', _bars(
             pyplot, texts,
             ['{} \u2212 {}'.format(name, names[0]) for name in names[1:]],
             of_classes('iou_difference')[1:], first_colour=1))
@@ -75,7 +72,7 @@ def colour(index: int) -> str:
 
 
 def _bars(pyplot, texts, names, intervals, first_colour=0):
-  """Draws a group of bars for each text, one bar for each name.
+  """Draws a group of bars for each text, one for each name; returns a PNG.
 
   Args:
     pyplot: matplotlib.pyplot.
@@ -83,9 +80,6 @@ def _bars(pyplot, texts, names, intervals, first_colour=0):
     names: names in the legend.
     intervals: [names, texts] of dicts with value, low and high.
     first_colour: index of the first name's colour.
-
-  Returns:
-    (PNG, width on the page).
   """
   figure, axes = pyplot.subplots(
       figsize=(7.4, 1 + 0.15 * len(texts) * (len(names) + 0.7)))
@@ -117,7 +111,7 @@ def _bars(pyplot, texts, names, intervals, first_colour=0):
   figure.savefig(out, format='png', dpi=_DPI, bbox_inches='tight',
                  metadata={'Software': None})
   pyplot.close(figure)
-  return out.getvalue(), int(figure.get_figwidth() * _PAGE_DPI)
+  return out.getvalue()
 
 
 def _confusion_matrices(scores, label_map):
@@ -125,8 +119,7 @@ def _confusion_matrices(scores, label_map):
   matrices = [np.array(model['confusion_matrix']) for model in scores.values()]
   seen = np.sum(matrices, axis=0)
   classes = np.flatnonzero(seen.any(axis=0) | seen.any(axis=1)).tolist()
-  pictures = [visualize.confusion_matrix(matrix, label_map.names, classes)
-              for matrix in matrices]
-  return [Chart('confusion_{}'.format(number), name,
-                png.encode(np.asarray(picture)), picture.width)
-          for number, (name, picture) in enumerate(zip(scores, pictures), 1)]
+  return [
+      Chart('confusion_{}'.format(number), name, png.encode(np.asarray(
+          visualize.confusion_matrix(matrix, label_map.names, classes))))
+      for number, (name, matrix) in enumerate(zip(scores, matrices), 1)]
