@@ -59,14 +59,8 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
   """
   environments, problem = environments_of(root)
   gpus, no_gpu = hardware.gpus()
-  extensions = hardware.vector_extensions()
   available = memory.available_bytes()
-  problems = [problem] if problem else []
-  if sys.platform != 'linux':
-    problems.append(
-        'the system is {}: the suite is for Linux'.format(sys.platform))
-  if extensions and 'avx' not in extensions:
-    problems.append('the processor has no AVX: TensorFlow cannot start')
+  problems = ([problem] if problem else []) + _obstacles()
   usable = not problems and any(
       found['runs'] or found['base'] != '-' for found in environments)
   if available is not None and available < _LEAST_MEMORY:
@@ -97,6 +91,17 @@ def examine(root: str, data_dir: str, published_dir: str) -> Findings:
                           verified == len(published)) if usable else [
                               {'why': 'get what is missing; this says how',
                                'command': './scripts/setup.sh all'}]}
+
+
+def _obstacles():
+  """Returns why the suite cannot run on this machine: a line for each."""
+  extensions, found = hardware.vector_extensions(), []
+  if sys.platform != 'linux':
+    found.append('the system is {}: the suite is for Linux'.format(
+        sys.platform))
+  if extensions and 'avx' not in extensions:
+    found.append('the processor has no AVX: TensorFlow cannot start')
+  return found
 
 
 def environments_of(
