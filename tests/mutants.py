@@ -146,6 +146,13 @@ MUTANTS = (
     # A folder that is lost between two.
     Mutant('os.replace(former, path) raise', 'raise',
         'test_a_folder_is_replaced_atomically'),
+    # A class that one model does not count has no share of the difference.
+    Mutant('counts * (iou - mean)', 'counts * iou',
+        'test_a_finding_names_the_classes_behind_a_difference_of_miou'),
+    # Predictions on padding are painted.
+    Mutant('shown[:height, :width] = prediction[:height, :width]',
+        'shown[:] = prediction',
+        'test_image_label_and_prediction_are_side_by_side'),
 )
 
 
