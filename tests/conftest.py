@@ -10,6 +10,8 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if REPOSITORY not in sys.path:
   sys.path.insert(0, REPOSITORY)
 
+from tests import shallow as _shallow  # found through the line above  # noqa: E402
+
 
 def pytest_configure(config):
   """Does what every script does before TensorFlow is loaded."""
@@ -32,8 +34,8 @@ def pytest_collection_modifyitems(items):
   work = collections.Counter()
   for item in items:
     work[item.fspath] += (
-        30 if item.get_closest_marker('extended') else
-        6 if item.get_closest_marker('slow') else 1)
+        150 if item.get_closest_marker('extended') else
+        30 if item.get_closest_marker('slow') else 1)
   items.sort(key=lambda item: -work[item.fspath])
 
 
@@ -70,6 +72,20 @@ def ade20k_sample_dir():
 
 
 @pytest.fixture(scope='session')
+def sample_records(ade20k_sample_dir, tmp_path_factory):
+  """Folder of TFRecords of the validation pairs among them."""
+  from deeplab.config import options
+  from deeplab.data import builder
+  folder = str(tmp_path_factory.mktemp('sample'))
+  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
+                    for kind in ('images', 'annotations'))
+  builder.build([options.BuildOptions(
+      split='val', image_folder=images, label_folder=labels,
+      output_dir=folder)])
+  return folder
+
+
+@pytest.fixture(scope='session')
 def ade20k_real_dir():
   """The folder with more real ADE20K pairs."""
   return _folder_from('DEEPLAB_ADE20K_REAL_DIR')
@@ -77,22 +93,13 @@ def ade20k_real_dir():
 
 @pytest.fixture
 def shallow(monkeypatch):
-  """Makes the backbone shallow: one block of each stride, and a shortcut."""
-  _make_shallow(monkeypatch)
+  """Makes the backbone shallow; see tests.shallow."""
+  _shallow.make(monkeypatch.setattr)
 
 
 @pytest.fixture(scope='module')
 def shallow_module():
   """The same, for all tests of a module."""
   with pytest.MonkeyPatch.context() as patch:
-    _make_shallow(patch)
+    _shallow.make(patch.setattr)
     yield
-
-
-def _make_shallow(patch):
-  from deeplab.nets import mobilenet_v2
-  block = mobilenet_v2.Block(8, expansion=1)
-  wide = block._replace(stride=2)
-  patch.setattr(mobilenet_v2, 'BLOCKS', (block, wide, block, wide, wide))
-  patch.setattr(mobilenet_v2, 'DECODER_END_POINTS', {
-      4: 'layer_4/depthwise_output', 8: 'layer_5/depthwise_output'})

@@ -2,21 +2,12 @@
 
 kill_at.c, a preloaded library, kills a process at a chosen file operation.
 The library does not know of it.
-
-As a script, this file runs another one on one core, with a shallow backbone:
-
-    faults.py train.py --flag=...
 """
 import contextlib
 import hashlib
 import os
-import runpy
 import shutil
 import subprocess
-import sys
-
-SHORTENED = 'tests/faults.py'
-_BLOCKS = 3
 
 _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kill_at.c')
 
@@ -133,19 +124,3 @@ def contents(folder):
     found[str(path.relative_to(folder))] = None if path.is_dir() else (
         hashlib.sha1(path.read_bytes()).hexdigest())
   return found
-
-
-# --- As a script -----------------------------------------------------------
-
-
-def _run_shortened(path):
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  sys.path[0] = os.path.dirname(os.path.abspath(path))
-  from deeplab.nets import mobilenet_v2
-  mobilenet_v2.BLOCKS = mobilenet_v2.BLOCKS[:_BLOCKS]
-  runpy.run_path(path, run_name='__main__')
-
-
-if __name__ == '__main__':
-  del sys.argv[0]
-  _run_shortened(sys.argv[0])

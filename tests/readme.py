@@ -12,6 +12,7 @@ import textwrap
 from typing import NamedTuple
 
 from tests import scripts
+from tests import shallow
 
 
 class Block(NamedTuple):
@@ -82,15 +83,31 @@ class Shell:
   so write page and beginning as literals in the call.
   """
 
-  def __init__(self, folder):
+  def __init__(self, folder, is_shallow=False):
+    """Makes the folder's links.
+
+    Args:
+      folder: pathlib.Path.
+      is_shallow: whether `python` runs a script with the backbone of
+        tests.shallow.
+    """
     self.folder = folder
+    self._is_shallow = is_shallow
     for pattern in ('*.py', '*.sh', 'requirements-*.txt', 'scripts', '.venvs'):
       for path in glob.glob(os.path.join(scripts.REPOSITORY, pattern)):
         (folder / os.path.basename(path)).symlink_to(path)
 
   def start_text(self, text, *, python=sys.executable, **variables):
     """Starts a bash script. `python` is first on its PATH."""
-    path = os.pathsep.join([os.path.dirname(python), os.environ['PATH']])
+    folder = os.path.dirname(python)
+    if self._is_shallow:
+      wrapper = self.folder / 'shallow' / 'python'
+      wrapper.parent.mkdir(exist_ok=True)
+      wrapper.write_text('#!/bin/sh\nexec "{}" "{}" "$@"\n'.format(
+          python, os.path.join(scripts.REPOSITORY, shallow.SCRIPT)))
+      wrapper.chmod(0o755)
+      folder = str(wrapper.parent)
+    path = os.pathsep.join([folder, os.environ['PATH']])
     return subprocess.Popen(
         ['bash', '-euc', text], cwd=str(self.folder),
         env=dict(os.environ, **dict({'PATH': path}, **{

@@ -5,7 +5,6 @@ new process, because TensorFlow fixes its number of threads once in a process.
 Writes the losses and batches of both runs to FOLDER/KIND.json.
 """
 import functools
-import io
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ import signal
 import sys
 
 import numpy as np
-from PIL import Image
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
@@ -59,12 +57,6 @@ class Recording(loop.Loop):
     return results
 
 
-def png(values):
-  out = io.BytesIO()
-  Image.fromarray(values.astype(np.uint8)).save(out, 'PNG')
-  return out.getvalue()
-
-
 def without_rewriting(train_in_loop, *arguments, session_config, **others):
   session_config.graph_options.rewrite_options.disable_meta_optimizer = True
   return train_in_loop(*arguments, session_config=session_config, **others)
@@ -74,8 +66,9 @@ def make_records(folder):
   """Writes IMAGES pairs, in shards of 2, 2 and 1."""
   random = np.random.RandomState(4)
   pairs = [records.make_example(
-      image_bytes=png(random.randint(0, 256, [40, 36, 3])),
-      label_bytes=png(random.randint(0, 32, [40, 36])),
+      image_bytes=record_sets.picture(number, (40, 36), 'PNG'),
+      label_bytes=record_sets.encode(
+          random.randint(0, 32, [40, 36], np.uint8)),
       filename='image_{}.png'.format(number), image_format='png',
       label_format='png', height=40, width=36) for number in range(IMAGES)]
   record_sets.write_shards(output_dir=folder, split='train',

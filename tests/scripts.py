@@ -12,6 +12,7 @@ import pytest
 from deeplab.cli import runner
 from deeplab.cli import script_flags
 from tests import forkserver
+from tests import shallow
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # More than any script under test needs. Less than the limit of a test, which
@@ -51,7 +52,8 @@ def output_of(process, timeout=TIMEOUT_SECS):
 
 
 def start(script, *arguments, cwd=None, env=None, python=sys.executable,
-          fresh=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+          fresh=False, is_shallow=False, stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE):
   """Starts a script in a new session.
 
   Args:
@@ -63,13 +65,15 @@ def start(script, *arguments, cwd=None, env=None, python=sys.executable,
     fresh: start a new interpreter, as a user does: for tests of startup and
       imports, or of runs that must share nothing. `env` implies it. Otherwise
       tests.forkserver forks the script, which saves TensorFlow's import.
+    is_shallow: run it with the backbone of tests.shallow.
     stdout: an open file, or PIPE.
     stderr: the same.
 
   Returns:
     A Popen.
   """
-  words = [os.path.join(REPOSITORY, script)] + list(arguments)
+  words = [os.path.join(REPOSITORY, name) for name in (
+      [shallow.SCRIPT, script] if is_shallow else [script])] + list(arguments)
   if not fresh and not env:
     return forkserver.Process(
         _server(python), words, cwd=cwd, stdout=stdout, stderr=stderr)

@@ -56,6 +56,13 @@ def run(tmp_path, body, **options):
           problems.decode('utf-8', 'replace'))
 
 
+def test_some_of():
+  assert errors.some_of([]) == ''
+  assert errors.some_of(['a', 'b', 'c']) == 'a, b, c'
+  assert errors.some_of(['a', 'b', 'c', 'd', 'e']) == 'a, b, c, and 2 more'
+  assert errors.some_of(['a', 'b'], '; ', limit=1) == 'a; and 1 more'
+
+
 # --- Signals ---------------------------------------------------------------
 
 WAITING = ['with files.replacing("made") as (temporary,):',

@@ -1,13 +1,11 @@
 """Tests hostile graphs, images and records."""
 import glob
-import io
 import os
 import struct
 import tokenize
 import zlib
 
 import numpy as np
-from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -26,8 +24,10 @@ from deeplab.errors import InputError
 from deeplab.export import tflite_conversion
 from deeplab.models import frozen_graph
 from deeplab.models import predictors
+from tests import png
 from tests import record_sets
 from tests import scripts
+from tests.record_sets import encode
 
 TF1, TF2, MODERN = pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern
 SIDE = 8
@@ -333,12 +333,6 @@ def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
 # --- Images ----------------------------------------------------------------
 
 
-def encode(array, file_format='PNG', **save_options):
-  out = io.BytesIO()
-  Image.fromarray(array).save(out, file_format, **save_options)
-  return out.getvalue()
-
-
 def save(path, content):
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(content)
@@ -348,16 +342,12 @@ def picture(file_format):
   return encode(np.full([SIDE, SIDE, 3], 9, np.uint8), file_format)
 
 
-def chunk(kind, data):
-  return (struct.pack('>I', len(data)) + kind + data +
-          struct.pack('>I', zlib.crc32(kind + data)))
-
-
 def png_bomb(width=60000, height=60000, color_type=2):
   """Returns a PNG that holds fewer pixels than its header says."""
   header = struct.pack('>IIBBBBB', width, height, 8, color_type, 0, 0, 0)
-  return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) +
-          chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+  return (b'\x89PNG\r\n\x1a\n' + png.chunk(b'IHDR', header) +
+          png.chunk(b'IDAT', zlib.compress(bytes(1000))) +
+          png.chunk(b'IEND', b''))
 
 
 def jpeg_bomb(side=60000):
@@ -477,6 +467,7 @@ def test_bad_images_in_records_are_not_decoded():
 
 
 @everywhere
+@pytest.mark.slow
 def test_bad_images_in_records_are_refused(tmp_path):
   for read, split, image, label, key, words in (
       (read_val, 'val', picture('GIF'), LABEL, 'image/encoded',

@@ -33,7 +33,7 @@ from deeplab.errors import InputError
 from tests import faults
 from tests import scripts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 KILLS = int(os.environ.get('DEEPLAB_FAULT_KILLS', '1'))
 CROP = 33
@@ -91,7 +91,8 @@ class Inputs:
   def checkpoint(self):
     """Returns the folder of a checkpoint of MODEL's network."""
     return self._made('checkpoint', lambda path: scripts.run(
-        *train_words(self, 1)[:-1], '--train_logdir={}'.format(path)))
+        *train_words(self, 1)[:-1], '--train_logdir={}'.format(path),
+        is_shallow=True))
 
 
 @pytest.fixture(scope='module')
@@ -155,8 +156,7 @@ def gen(inputs):
 
 
 def train_words(inputs, steps, *more):
-  return (faults.SHORTENED, os.path.join(scripts.REPOSITORY, 'train.py'),
-          '--dataset_dir=' + inputs.records(), '--seed=1',
+  return ('train.py', '--dataset_dir=' + inputs.records(), '--seed=1',
           '--training_number_of_steps={}'.format(steps),
           '--train_batch_size=2',
           '--train_crop_size={0},{0}'.format(CROP), '--save_interval_secs=0',
@@ -192,9 +192,8 @@ def train(inputs):
 
 
 def export_words(inputs, crop):
-  return (faults.SHORTENED,
-          os.path.join(scripts.REPOSITORY, 'export_model.py'),
-          '--checkpoint_path=' + inputs.checkpoint(), '--export_path=out',
+  return ('export_model.py', '--checkpoint_path=' + inputs.checkpoint(),
+          '--export_path=out',
           '--num_classes=32', '--save_inference_graph',
           '--train_crop_size={0},{0}'.format(crop),
           '--min_resize_value={}'.format(crop),
@@ -291,7 +290,8 @@ class Prepared:
 
   def start(self, folder, words=None):
     with environ(self._injector.environ if self._injector else {}):
-      return scripts.start(*(words or self.case.words), cwd=str(folder))
+      return scripts.start(*(words or self.case.words), cwd=str(folder),
+                           is_shallow=True)
 
   def finished(self, folder, words=None):
     process = self.start(folder, words)
@@ -464,17 +464,17 @@ def test_a_run_that_cannot_write_changes_nothing(one, tmp_path, request):
 def test_eval_runs_beside_a_trainer_that_removes_checkpoints(inputs, tmp_path):
   trainer = scripts.start(
       *train_words(inputs, 10 ** 6, '--max_checkpoints_to_keep=1'),
-      cwd=str(tmp_path))
+      cwd=str(tmp_path), is_shallow=True)
   try:
     while not (tmp_path / 'log' / 'checkpoint').exists():
       assert trainer.poll() is None
       time.sleep(0.1)
     done = scripts.run(
-        faults.SHORTENED, os.path.join(scripts.REPOSITORY, 'eval.py'),
-        '--dataset_dir=' + inputs.records(), '--checkpoint_dir=log',
+        'eval.py', '--dataset_dir=' + inputs.records(), '--checkpoint_dir=log',
         '--eval_crop_size={0},{0}'.format(CROP), *SHARED_SIZE, *MODEL,
         '--max_number_of_evaluations=3', '--eval_interval_secs=0',
-        '--eval_logdir=eval', '--report_json=report.json', cwd=str(tmp_path))
+        '--eval_logdir=eval', '--report_json=report.json', cwd=str(tmp_path),
+        is_shallow=True)
     assert trainer.poll() is None
   finally:
     trainer.terminate()

@@ -289,6 +289,7 @@ def test_refusals_print_one_line_and_exit_with_status_2():
                   '--checkpoint_dir?')
 
 
+@pytest.mark.slow
 def test_runner_sets_up_logging_memory_and_debug(tmp_path):
   """The log shows flags, memory is pooled, --debug shows a traceback."""
   script = tmp_path / 'script.py'

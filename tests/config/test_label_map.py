@@ -239,6 +239,7 @@ def test_the_builder_refuses_labels_without_any_id_of_the_map(built):
     build(built)
 
 
+@pytest.mark.slow
 def test_readers_take_the_label_map_of_the_records(built):
   for changes in ({}, {'verify_records': True},
                   {'label_map': str(built / 'classes.csv')}):
@@ -277,6 +278,7 @@ def test_a_label_map_that_differs_from_the_records_is_refused(built):
     splits.open_split(data_options(built))
 
 
+@pytest.mark.slow
 def test_records_without_a_map_use_that_of_the_network_or_user(
     tmp_path):
   (tmp_path / 'records').mkdir()

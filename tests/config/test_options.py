@@ -5,10 +5,13 @@ import pickle
 from typing import NamedTuple, Optional, Tuple
 
 import pytest
+import tensorflow.compat.v1 as tf
 
+from deeplab import constants
 from deeplab.config import fields
 from deeplab.config import options as options_lib
 from deeplab.errors import InputError
+from deeplab.nets import deeplab_v3
 
 CLASSES = [cls for _, cls in inspect.getmembers(options_lib, inspect.isclass)
            if hasattr(cls, '_definitions')]
@@ -163,3 +166,48 @@ def test_a_deviation_of_zero_is_refused():
     with pytest.raises(InputError, match='a deviation above 0'):
       made(options_lib.ConversionOptions,
            quantized_input_stats=(128.0, deviation))
+
+
+def graph_of(model):
+  """Returns the nodes of a tiny network's graph, as bytes."""
+  with tf.Graph().as_default() as graph:
+    logits = deeplab_v3.logits(
+        tf.zeros([1] + list(model.crop_size) + [3]), model)
+    predictions = deeplab_v3.predictions(logits, model)
+    assert predictions.op.name == constants.OUTPUT_NODE
+    assert predictions.shape.as_list() == [1] + list(model.crop_size)
+    definition = graph.as_graph_def()
+  return sorted(node.SerializeToString(deterministic=True)
+                for node in definition.node)
+
+
+@pytest.mark.slow
+def test_every_model_option_changes_the_graph(shallow):
+  tiny = options_lib.ModelOptions(
+      crop_size=(33, 33), decoder_output_stride=(4,))
+  plain = graph_of(tiny)
+  for change in (
+      {'num_classes': 21},
+      {'output_stride': 8},
+      {'decoder_output_stride': ()},
+      {'decoder_output_stride': (4, 8)},
+      {'atrous_rates': (6, 12)},
+      {'depth_multiplier': 0.5},
+      {'depth_multiplier': 0.5, 'divisible_by': 16},
+      {'aspp_convs_filters': 128},
+      {'aspp_with_concat_projection': False},
+      {'atrous_rates': (6,), 'aspp_with_separable_conv': False},
+      {'image_pooling_crop_size': (17, 17)},
+      {'image_pooling_crop_size': (17, 17), 'image_pooling_stride': (2, 2)},
+      {'decoder_filters': 64},
+      {'decoder_use_separable_conv': False},
+      {'decoder_use_sum_merge': True},
+      {'decoder_output_is_logits': True},
+      {'decoder_use_sum_merge': True, 'decoder_output_is_logits': True},
+      {'use_bounded_activation': True},
+      {'prediction_with_upsampled_logits': False}):
+    changed = tiny._replace(**change)
+    last = list(change)[-1]
+    without = changed._replace(**{last: getattr(tiny, last)})
+    assert graph_of(changed) != (
+        plain if without == tiny else graph_of(without)), change

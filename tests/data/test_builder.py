@@ -22,10 +22,13 @@ from tests import flag_groups
 from tests import png
 from tests import scripts
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SCRIPT = 'build_ade20k_data.py'
 ALL_CLASSES = os.path.join(scripts.REPOSITORY, 'label_maps', 'ade20k_150.csv')
 SIZE = (12, 9)  # width, height
+
+
+def everywhere(test):
+  return pytest.mark.tf1(pytest.mark.tf2(pytest.mark.modern(test)))
 
 
 class Folders:
@@ -191,6 +194,7 @@ def test_replaces_a_set_with_another_number_of_shards(folders):
 # --- Accepted input --------------------------------------------------------
 
 
+@everywhere
 def test_accepts_any_spelling_of_extensions(folders):
   names = ['a.jpg', 'b.JPG', 'c.jpeg', 'd.Jpeg', 'e.png', 'f.PNG', 'g.b.jpg']
   for name in names:
@@ -204,6 +208,7 @@ def test_accepts_any_spelling_of_extensions(folders):
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+@everywhere
 def test_accepts_jpegs_of_all_colour_types(folders, mode):
   folders.add_image(mode=mode)
   folders.add_label()
@@ -229,6 +234,7 @@ def test_warns_that_the_exif_orientation_is_not_applied(folders, caplog):
 
 
 @pytest.mark.parametrize('save', ['gray', 'rgb'])
+@everywhere
 def test_warns_about_images_with_16_bits(folders, caplog, save):
   if save == 'gray':
     Image.fromarray(np.arange(100, 100 + 9 * 12, dtype=np.uint16).reshape(
@@ -258,6 +264,7 @@ def test_accepts_a_label_of_zeros_beside_others(folders):
   assert folders.build().pairs == 2
 
 
+@everywhere
 def test_palette_labels_option_takes_the_indices(folders):
   folders.add_image()
   values = np.resize(np.array([0, 1, 5, 31, 12, 150], np.uint8), SIZE[::-1])
@@ -276,6 +283,7 @@ def test_palette_labels_option_takes_the_indices(folders):
 
 @pytest.mark.parametrize('image_format, accepted', [
     ('jpg', True), ('jpeg', True), (None, True), ('png', False)])
+@everywhere
 def test_image_format_is_checked_by_content(
     folders, image_format, accepted):
   folders.add_image('a.jpg')
@@ -355,6 +363,7 @@ BAD_FILES = [
 
 @pytest.mark.parametrize('spoil, message', BAD_FILES,
                          ids=[message for _, message in BAD_FILES])
+@everywhere
 def test_refuses_bad_files_by_name(folders, spoil, message):
   folders.add_pairs(1)
   folders.add_image()
@@ -540,6 +549,8 @@ def flags_for(split, folders):
           '--{}_image_label_folder={}'.format(split, folders.labels)]
 
 
+@pytest.mark.slow
+@everywhere
 def test_script_converts_one_split_or_both_from_any_folder(tmp_path):
   train, val = Folders(tmp_path / 'train'), Folders(tmp_path / 'val')
   train.add_pairs(3)
@@ -580,6 +591,7 @@ def test_script_takes_all_classes_of_ade20k_and_weights_them(tmp_path):
       0, 0.9773, 1, 0.9773, 1.024]
 
 
+@pytest.mark.slow
 def test_script_names_flags_in_lists_of_problems(tmp_path):
   folders = Folders(tmp_path / 'train')
   folders.add_pairs(1)

@@ -24,8 +24,8 @@ from tests.record_sets import encode
 from tests.record_sets import numbered
 from tests.record_sets import pair
 
-# Shards are read in all environments.
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
+# Training and evaluation read shards in both.
+pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
 def split_options(folder, batch_size=2, split='val', seed=None):
@@ -73,6 +73,7 @@ def test_autotuning_is_off(five, monkeypatch, make):
 # --- Evaluation ------------------------------------------------------------
 
 
+@pytest.mark.tf2
 def test_batches_keep_the_order_and_the_last_partial_batch(five):
   val = dataset.Batches(split_options(five), CROP)
   assert val.num_images == 5
@@ -92,6 +93,7 @@ def test_batches_keep_the_order_and_the_last_partial_batch(five):
       [2, 2, 2, 2, 127.5], [2, 2, 2, 2, 127.5], [127.5] * 5, [127.5] * 5])
 
 
+@pytest.mark.slow
 def test_batches_can_be_iterated_again_and_left_early(five):
   val = dataset.Batches(split_options(five, batch_size=1), CROP)
   for batch in val:
@@ -101,6 +103,7 @@ def test_batches_can_be_iterated_again_and_left_early(five):
       'image_{}.png'.format(number) for number in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_two_iterations_at_once_mix_neither_images_nor_graphs(five):
   with tf.Graph().as_default() as graph, tf.Session() as session:
     val = dataset.Batches(split_options(five, batch_size=1), CROP)
@@ -111,6 +114,7 @@ def test_two_iterations_at_once_mix_neither_images_nor_graphs(five):
     assert not graph.get_operations()
 
 
+@pytest.mark.tf2
 def test_formats_are_recognized_by_content(tmp_path):
   rng = np.random.RandomState(0)
   image = rng.randint(0, 256, [8, 8, 3]).astype(np.uint8)
@@ -133,6 +137,7 @@ def test_formats_are_recognized_by_content(tmp_path):
     np.testing.assert_array_equal(found['label'][index], label)
 
 
+@pytest.mark.tf2
 def test_real_images(ade20k_sample_dir, tmp_path):
   names = ['ADE_val_00000001', 'ADE_val_00000002']
   examples, sizes, expected_images, expected_labels = [], [], [], []
@@ -173,6 +178,7 @@ def test_real_images(ade20k_sample_dir, tmp_path):
     (CROP._replace(min_resize_value=4),
      r'^image_7.png is 4x6 after resizing but the crop is 4x5; '),
 ])
+@pytest.mark.slow
 def test_an_image_larger_than_the_crop_is_named(tmp_path, options, message):
   small = [numbered(number, height=4) for number in range(7)]
   write_val(tmp_path, *(small + [numbered(7, height=4, width=6), numbered(8)]))
@@ -201,6 +207,7 @@ def test_vanished_records_are_noticed(five):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['rgb', 'jpeg', 'value'])
+@pytest.mark.tf2
 def test_labels_are_checked_during_reading(tmp_path, kind):
   """They are checked even without verify_records."""
   content, words = record_sets.bad_labels()[kind]
@@ -243,6 +250,8 @@ def spoil(folder, split):
   return [2, 3, 5]
 
 
+@pytest.mark.slow
+@pytest.mark.tf2
 def test_bad_records_are_skipped(five):
   spoil(five, 'val')
   val = dataset.Batches(
@@ -254,6 +263,7 @@ def test_bad_records_are_skipped(five):
     assert batch['label'][:, 0, 0].tolist() == [1, 4]
 
 
+@pytest.mark.slow
 def test_listed_images_that_are_skipped_are_named(five):
   spoil(five, 'val')
   options = split_options(five)._replace(on_bad_record='skip')
@@ -264,6 +274,7 @@ def test_listed_images_that_are_skipped_are_named(five):
     dataset.Batches(options, CROP, names=['image_5.png', 'image_1.png'])
 
 
+@pytest.mark.slow
 def test_the_report_counts_skipped_records(five):
   class Ones(interface.Predictor):
     def predict(self, images):
@@ -333,6 +344,7 @@ def test_errors_of_the_network_are_not_explained(five, monkeypatch):
         session.run(checked, {value: np.nan})
 
 
+@pytest.mark.slow
 def test_a_read_error_without_explanation_is_raised(five, monkeypatch):
   monkeypatch.setattr(splits, 'diagnose', lambda *unused: None)
   damage(str(five / 'val-00003-of-00004.tfrecord'))
@@ -407,6 +419,7 @@ def test_image_label_and_name_stay_together(five):
           np.ones([1, 1, 3]))
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_batches(five):
   first = train_steps(five, 5, batch_size=3, seed=7)
   again = train_steps(five, 5, batch_size=3, seed=7)
@@ -438,6 +451,7 @@ def test_past_epochs_are_not_read_again(five, monkeypatch):
 
 
 @pytest.mark.parametrize('seeds', [(7, 8), (None, None)])
+@pytest.mark.slow
 def test_other_seeds_give_other_batches(five, seeds):
   first, second = [train_steps(five, 5, seed=seed) for seed in seeds]
   assert any(not np.array_equal(one['label'], other['label'])
@@ -457,6 +471,7 @@ def test_bad_training_records_are_skipped(five):
       assert not bad & set(names)
 
 
+@pytest.mark.slow
 def test_a_damaged_training_record_is_named(five):
   path = str(five / 'train-00003-of-00004.tfrecord')
   damage(path)

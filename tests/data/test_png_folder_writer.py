@@ -24,8 +24,11 @@ from tests import scripts
 from tests.record_sets import numbered
 from tests.record_sets import pair
 
-pytestmark = [pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern]
 SCRIPT = 'gen_preprocessed_data.py'
+
+
+def everywhere(test):
+  return pytest.mark.tf1(pytest.mark.tf2(pytest.mark.modern(test)))
 
 
 @pytest.fixture
@@ -80,6 +83,8 @@ def files(folder):
 # --- Against the reference -------------------------------------------------
 
 
+@pytest.mark.slow
+@everywhere
 def test_pixels_match_the_reference(reference_dir, tmp_path):
   golden = np.load(os.path.join(reference_dir, 'golden', 'preprocess.npz'))
   # The cases with factor 1, which is the only one of the reference's script.
@@ -110,6 +115,7 @@ def test_pixels_match_the_reference(reference_dir, tmp_path):
 # --- Output ----------------------------------------------------------------
 
 
+@everywhere
 def test_images_are_numbered_in_the_order_of_records(generate, tmp_path):
   summary = generate('--manifest={}'.format(tmp_path / 'new' / 'copy.json'))
   out = tmp_path / 'out'
@@ -133,6 +139,7 @@ def test_images_are_numbered_in_the_order_of_records(generate, tmp_path):
                   'image_4.png'], [3, 2, 3, 3, 3])]
 
 
+@everywhere
 def test_padding_and_truncation(generate, tmp_path):
   generate()
   image = pixels(tmp_path / 'out' / 'images' / 'img_1.png')
@@ -147,6 +154,8 @@ def test_padding_and_truncation(generate, tmp_path):
 @pytest.mark.parametrize('arguments', [
     ('--eval_batch_size=2',), ('--eval_batch_size=7', '--num_workers=1'),
     ('--num_workers=5',)])
+@pytest.mark.slow
+@everywhere
 def test_output_is_independent_of_batches(generate, tmp_path, arguments):
   generate()
   (tmp_path / 'out').rename(tmp_path / 'expected')
@@ -300,6 +309,7 @@ def test_bad_image_lists_are_refused(generate, five, tmp_path):
 # --- Folders in use and failing runs ---------------------------------------
 
 
+@pytest.mark.slow
 def test_older_files_are_replaced_only_with_overwrite(generate, five, tmp_path):
   out = tmp_path / 'out'
   generate('--eval_split=train')
@@ -343,6 +353,7 @@ def test_foreign_files_are_never_removed(generate, tmp_path, name):
   assert files(out) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_marker(generate, tmp_path, monkeypatch):
   out = tmp_path / 'out'
   replace = os.replace
@@ -370,6 +381,7 @@ def test_a_full_disk_leaves_a_marker(generate, tmp_path, monkeypatch):
   assert len(png_folder.image_paths(str(out), 'test_dir')) == 5
 
 
+@pytest.mark.slow
 def test_an_image_larger_than_the_crop_is_refused(generate, tmp_path):
   with pytest.raises(InputError) as caught:
     generate('--eval_crop_size=2,4')
@@ -383,6 +395,7 @@ def test_an_image_larger_than_the_crop_is_refused(generate, tmp_path):
              '--eval_crop_size=2,4')
 
 
+@pytest.mark.slow
 def test_refusals_of_the_script(five, tmp_path):
   def refusal(*arguments):
     return scripts.refusal(SCRIPT, *arguments)
@@ -447,6 +460,7 @@ def test_layout_of_the_app_gives_the_score_of_the_app(tmp_path, generate):
   assert 0 < app == pytest.approx(metrics.scores(matrix).miou_mlperf_app)
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_the_layout_of_the_app(tmp_path, generate):
   generate('--layout=mlperf_app')
   assert values_of_app(tmp_path / 'out') == [3, 1, 5, 2, 4]

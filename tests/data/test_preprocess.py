@@ -345,6 +345,7 @@ def test_equal_seeds_give_equal_results():
   assert not np.array_equal(first[0][0], first[0][1])
 
 
+@pytest.mark.slow
 def test_training_gives_the_same_inside_a_dataset():
   values = np.random.RandomState(0).randint(0, 32, [20, 20])
   options = options_of((8, 8), min_scale_factor=0.5, max_scale_factor=2.0,

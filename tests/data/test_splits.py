@@ -123,6 +123,7 @@ FORMS = [
 
 
 @everywhere
+@pytest.mark.slow
 def test_malformed_examples_are_named_or_left_out(tmp_path, caplog):
   """TensorFlow 1.15 may crash on bytes that are not an example."""
   path = write(tmp_path, record_sets.example(0), *[
@@ -138,6 +139,7 @@ def test_malformed_examples_are_named_or_left_out(tmp_path, caplog):
 # --- Counts and checksums --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_valid_set_is_read_completely(described, tmp_path):
   for options in ({}, {'verify_records': True}, {'on_bad_record': 'skip'}):
     split = open_val(tmp_path, **options)
@@ -169,6 +171,7 @@ def test_a_shard_of_another_build_is_named(described, tmp_path):
         tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_verify_records_compares_checksums(described, tmp_path):
   """The shard has the same size and is valid, so only its checksum differs."""
   os.replace(described[0], str(tmp_path / 'x'))
@@ -181,6 +184,7 @@ def test_verify_records_compares_checksums(described, tmp_path):
         'again'.format(described[0]))
 
 
+@pytest.mark.slow
 def test_sets_without_a_description_are_read_and_logged(tmp_path, caplog):
   write(tmp_path, *map(record_sets.example, range(3)))
   with caplog.at_level(logging.INFO):
@@ -239,6 +243,7 @@ def test_damaged_records_are_named_or_left_out(
 
 
 @pytest.mark.parametrize('damage, words', DAMAGES)
+@pytest.mark.slow
 def test_damaged_records_without_a_description(
     described, tmp_path, damage, words):
   os.remove(str(tmp_path / 'val.json'))
@@ -251,6 +256,7 @@ def test_damaged_records_without_a_description(
 
 
 @everywhere
+@pytest.mark.slow
 def test_records_are_checked_like_files_in_the_builder(tmp_path, caplog):
   bad = [({'label_bytes': content}, words)
          for content, words in record_sets.bad_labels().values()] + [

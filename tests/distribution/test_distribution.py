@@ -415,8 +415,8 @@ def started(folder, steps):
       'scripts/launch_local.py', '--hosts=2', '--',
       '--dataset_dir={}'.format(folder),
       '--train_logdir={}'.format(folder / 'log'),
-      '--training_number_of_steps={}'.format(steps), *ARGUMENTS, fresh=True,
-      stderr=subprocess.STDOUT)
+      '--training_number_of_steps={}'.format(steps), *ARGUMENTS,
+      fresh=True, is_shallow=True, stderr=subprocess.STDOUT)
 
 
 def pid_of(task, folder):
@@ -479,7 +479,8 @@ def test_two_tasks_stop_and_resume_together(tmp_path):
   output = scripts.run(
       'train.py', '--dataset_dir={}'.format(tmp_path),
       '--train_logdir={}'.format(tmp_path / 'log'),
-      '--training_number_of_steps={}'.format(reached + 1), *ARGUMENTS)
+      '--training_number_of_steps={}'.format(reached + 1), *ARGUMENTS,
+      is_shallow=True)
   assert 'RESUMING from step {}'.format(reached) in output.stderr
   # One process saves the same variables as several.
   names = [set(tf.train.NewCheckpointReader(str(
@@ -500,7 +501,7 @@ def test_commands_of_scaling_md_run(tmp_path):
       ('512,512', '65,65'), ('size=8', 'size=4'), ('--train_crop',
        '--training_number_of_steps=1 --depth_multiplier=0.25 '
        '--aspp_convs_filters=16 --train_crop'))
-  shell = readme.Shell(tmp_path)
+  shell = readme.Shell(tmp_path, is_shallow=True)
   variables = dict(DATA_DIR=tmp_path, HOSTS=','.join(ports.free_addresses(2)))
   processes = [
       ('clones', shell.start_documented(

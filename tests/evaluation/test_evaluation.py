@@ -29,12 +29,6 @@ CROP = (33, 33)
 MODEL = options_lib.ModelOptions(crop_size=CROP)
 
 
-def png(array):
-  out = io.BytesIO()
-  Image.fromarray(array).save(out, 'PNG')
-  return out.getvalue()
-
-
 @pytest.fixture
 def data(tmp_path):
   """Writes two validation pairs; every label is class 2."""
@@ -42,8 +36,8 @@ def data(tmp_path):
   folder.mkdir()
   record_sets.write_shards(output_dir=str(folder), split='val', shards=[[
       records.make_example(
-          image_bytes=png(np.full(CROP + (3,), value, np.uint8)),
-          label_bytes=png(np.full(CROP, 2, np.uint8)),
+          image_bytes=record_sets.encode(np.full(CROP + (3,), value, np.uint8)),
+          label_bytes=record_sets.encode(np.full(CROP, 2, np.uint8)),
           filename='{}.png'.format(value), image_format='png',
           label_format='png', height=CROP[0], width=CROP[1])
       for value in (1, 2)]])
@@ -182,22 +176,28 @@ def touch_records(data, logs, kept):
   os.utime(str(data / 'val-00000-of-00001.tfrecord'), (1, 1))
 
 
-@pytest.mark.parametrize('change, arguments', [
-    (None, {'reevaluate': True}), (None, {'batch_size': 2}),
-    (None, {'model': MODEL._replace(output_stride=8)}), (change_weights, {}),
-    (touch_records, {}), (remove_picture, {}), (damage_report, {})])
+@pytest.mark.slow
 def test_any_change_of_the_inputs_evaluates_again(
-    data, logs, network, tmp_path, change, arguments):
+    data, logs, network, tmp_path):
   outputs = {'eval_logdir': tmp_path / 'log', 'vis_dir': tmp_path / 'vis'}
   save(logs, 2)
   evaluate(data, logs, **outputs)
   kept, = (tmp_path / 'log').glob('evaluated-2-*.json')
-  if change:
-    change(data, logs, kept)
-  evaluate(data, logs, **arguments, **outputs)
-  assert network.images == 4
+  for change, arguments in (
+      (remove_picture, {}), (damage_report, {}), (None, {'reevaluate': True}),
+      (None, {'batch_size': 2}),
+      (None, {'model': MODEL._replace(output_stride=8)}),
+      (change_weights, {}), (touch_records, {})):
+    if change:
+      change(data, logs, kept)
+    before = network.images
+    evaluate(data, logs, **arguments, **outputs)
+    assert network.images == before + 2, (change, arguments)
+    evaluate(data, logs, **dict(arguments, reevaluate=False), **outputs)
+    assert network.images == before + 2, (change, arguments)
 
 
+@pytest.mark.slow
 def test_without_folder_or_events_nothing_is_cached(
     data, logs, network, tmp_path):
   save(logs, 2)
@@ -207,6 +207,7 @@ def test_without_folder_or_events_nothing_is_cached(
   assert network.images == 8
 
 
+@pytest.mark.slow
 def test_a_restarted_watch_waits_for_the_next_checkpoint(
     data, logs, network, tmp_path):
   save(logs, 2)

@@ -12,7 +12,6 @@ import tensorflow.compat.v1 as tf
 
 from deeplab.config import label_map
 from deeplab.config import options as options_lib
-from deeplab.data import builder
 from deeplab.data import dataset
 from deeplab.data import png_folder_writer
 from deeplab.errors import InputError
@@ -85,6 +84,7 @@ def evaluate(model, folder, report_json=None, vis_dir=None, vis_images=8,
 # --- Scores and reports ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_default_command(model, folder, tmp_path):
   os.makedirs(str(tmp_path / 'checkpoints' / 'float'))
   shutil.copy(model, str(tmp_path / 'checkpoints' / 'float' / 'freeze.tflite'))
@@ -299,20 +299,14 @@ def test_pairs_of_a_wrong_size_are_refused_before_any_work(model, folder):
 
 
 @pytest.fixture(scope='module')
-def sample(ade20k_sample_dir, tmp_path_factory):
+def sample(sample_records, tmp_path_factory):
   """Preprocesses the sample's validation images for TFLite."""
   folder = tmp_path_factory.mktemp('sample')
-  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
-                    for kind in ('images', 'annotations'))
-  builder.build([options_lib.BuildOptions(
-      split='val', image_folder=images, label_folder=labels,
-      output_dir=str(folder / 'records'))])
   size = options_lib.PreprocessOptions(
       crop_size=(512, 512), min_resize_value=512, max_resize_value=512,
       resize_factor=1)
   png_folder_writer.write(
-      dataset.Batches(options_lib.DatasetOptions(
-          str(folder / 'records'), 'val'), size),
+      dataset.Batches(options_lib.DatasetOptions(sample_records, 'val'), size),
       split='val', preprocess_options=size,
       options=options_lib.PreprocessedOptions(str(folder / 'val')))
   return folder / 'val'
@@ -337,7 +331,6 @@ def test_score_of_the_published_quantization_aware_file(request, reference_dir):
   check_score(request, reference_dir, 'freeze_qat.tflite')
 
 
-@pytest.mark.slow
 @pytest.mark.extended
 def test_score_of_the_published_post_training_file(request, reference_dir):
   check_score(request, reference_dir, 'freeze_ptq.tflite')

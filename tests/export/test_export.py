@@ -107,6 +107,7 @@ def test_the_graph_has_the_published_nodes_and_operations(deep, tmp_path):
       'freeze.json', 'freeze.pb']
 
 
+@pytest.mark.slow
 def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
   batch = images(count=3)
   with predictors.CheckpointPredictor(MODEL) as network:
@@ -121,6 +122,7 @@ def test_checkpoint_and_frozen_graph_predict_the_same(checkpoint, plain):
 
 @pytest.mark.parametrize('crop_size, stride', [
     ((65, 97), 16), ((64, 64), 8), ((65, 65), 32)])
+@pytest.mark.extended
 def test_exports_any_size_and_stride(checkpoint, tmp_path, crop_size, stride):
   model = MODEL._replace(crop_size=crop_size, output_stride=stride)
   path = run_export(checkpoint, tmp_path, model).path
@@ -145,6 +147,7 @@ def test_scales_and_flipping_keep_the_interface_of_the_graph(
   assert (labels == mirrored[:, :, ::-1]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_the_description_names_checkpoint_and_options(checkpoint, tmp_path):
   run_export(checkpoint, tmp_path / 'named.pb', save_inference_graph=True,
              preprocessing=options.PreprocessOptions(
@@ -166,7 +169,7 @@ def test_the_description_names_checkpoint_and_options(checkpoint, tmp_path):
   assert 'Variable' in text and constants.IMAGE_NODE in text
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize('changes', [
     {'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True,
      'aspp_with_separable_conv': False, 'quantize_delay_step': 0},
@@ -180,6 +183,7 @@ def test_graphs_of_other_structures_are_accepted(
   assert predict(path, images((64, 64))).shape == (1, 64, 64)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
   for changes, words in (
       ({'decoder_output_stride': ()}, 'decoder_output_stride=4'),
@@ -204,7 +208,7 @@ def test_options_beside_the_checkpoint_are_compared(checkpoint, tmp_path):
         os.path.dirname(checkpoint), constants.MODEL_OPTIONS_FILE))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
   changes = {'save_inference_graph': True}
   run_export(checkpoint, tmp_path / 'here', **changes)
@@ -213,9 +217,9 @@ def test_equal_inputs_give_equal_bytes(checkpoint, tmp_path):
       [sys.executable, '-c', """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from tests import conftest
+from tests import shallow
 from tests.export import test_export
-conftest._make_shallow(conftest.pytest.MonkeyPatch())
+shallow.make(setattr)
 test_export.run_export(*sys.argv[1:], save_inference_graph=True)
 """, scripts.REPOSITORY, checkpoint, str(tmp_path / 'there')],
       env=dict(os.environ, PYTHONHASHSEED='1'), stderr=subprocess.DEVNULL)
@@ -226,6 +230,7 @@ test_export.run_export(*sys.argv[1:], save_inference_graph=True)
   assert here == there
 
 
+@pytest.mark.slow
 def test_an_export_is_atomic(checkpoint, tmp_path, monkeypatch):
   def fail(*unused):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -260,6 +265,7 @@ def test_outputs_are_checked_before_the_work(checkpoint, tmp_path, monkeypatch):
     run_export(str(tmp_path), tmp_path / 'out')
 
 
+@pytest.mark.slow
 def test_files_of_an_earlier_export_are_named(checkpoint, tmp_path, caplog):
   (tmp_path / 'freeze.onnx').write_text('')
   run_export(checkpoint, tmp_path)

@@ -80,6 +80,7 @@ def names_in(folder):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_a_saved_model_has_the_frozen_graph_and_a_signature(exported):
   graph, folder = exported.paths[:2]
   assert (exported.path, folder) == (
@@ -125,6 +126,7 @@ def content_in(path):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_chosen_formats_replace_older_files(
     checkpoint, exported, tmp_path, monkeypatch):
   monkeypatch.setattr(onnx_file, 'check_converter', lambda given: None)
@@ -325,6 +327,7 @@ def evaluate(path, data, **nodes):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_all_formats_give_the_same_report(exported, data):
   results = [evaluate(path, data) for path in exported.paths]
   kinds = [interface.FROZEN_GRAPH, interface.SAVED_MODEL, interface.ONNX]
@@ -398,7 +401,7 @@ def test_an_onnx_file_predicts_like_the_graph_and_has_metadata(exported):
 
 
 @MODERN
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize('changes, exports', [
     ({'output_stride': 8, 'atrous_rates': (2,), 'use_bounded_activation': True},
      {'add_flipped_images': True}),
@@ -416,7 +419,6 @@ def test_other_network_structures_can_be_exported_to_onnx(
 
 
 @MODERN
-@pytest.mark.slow
 @pytest.mark.extended
 @pytest.mark.parametrize('name, delay, least', [
     # ONNX rounds to 8 bits differently; see docs/exports.md.
@@ -438,7 +440,6 @@ def test_onnx_of_published_checkpoints_predicts_like_the_graph(
 
 
 @TF1
-@pytest.mark.slow
 @pytest.mark.extended
 def test_every_tensorflow_loads_a_saved_model(exported):
   """Loads a SavedModel of tf1 with tf.saved_model.load, without this suite."""
@@ -466,12 +467,11 @@ print('same', labels.shape)
 
 
 @MODERN
-@pytest.mark.slow
 @pytest.mark.extended
-def test_commands_of_exports_md_run(deep, tmp_path):
+def test_commands_of_exports_md_run(shallow_module, tmp_path):
   write_data(tmp_path / 'data')
   checkpoint = make_checkpoint(tmp_path, options.ModelOptions(crop_size=CROP))
-  shell = readme.Shell(tmp_path)
+  shell = readme.Shell(tmp_path, is_shallow=True)
   changes = (('512,512', '33,33'),)
   # This checkpoint has no decoder.
   without_decoder = changes + ((' --decoder_output_stride=4', ''),)

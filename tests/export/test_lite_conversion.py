@@ -267,6 +267,7 @@ def test_refuses_graphs_that_do_not_fit_the_options(
 
 
 @pytest.mark.tf1
+@pytest.mark.slow
 def test_operators_that_cannot_be_converted_are_named(tmp_path, monkeypatch):
   # 1.15 converts all other operators, or crashes.
   monkeypatch.setattr(
@@ -578,7 +579,7 @@ def quantization_aware_file(reference_dir, tmp_path_factory):
 
 @pytest.mark.tf1
 @pytest.mark.modern
-@pytest.mark.slow
+@pytest.mark.extended
 def test_reproduces_the_published_quantization_aware_file(
     quantization_aware_file, reference_dir, ade20k_sample_dir):
   """1.15 made the published file; 2.21 must not clip concatenations."""
@@ -599,7 +600,7 @@ def test_reproduces_the_published_quantization_aware_file(
 
 
 @pytest.mark.modern
-@pytest.mark.slow
+@pytest.mark.extended
 def test_labels_of_real_images_match_the_published_file(
     quantization_aware_file, reference_dir, ade20k_real_dir):
   check_labels(quantization_aware_file,
@@ -678,7 +679,7 @@ def write_network(path, **changes):
 
 @pytest.mark.tf1
 @pytest.mark.modern
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize('name', sorted(SEVERAL_CONCATENATIONS))
 def test_nested_concatenations_are_quantized_as_in_1_15(
     name, golden_dir, tmp_path):
@@ -698,7 +699,7 @@ def test_nested_concatenations_are_quantized_as_in_1_15(
 
 @pytest.mark.tf2
 @pytest.mark.modern
-@pytest.mark.slow
+@pytest.mark.extended
 def test_reproduces_the_published_post_training_file(
     reference_dir, ade20k_sample_dir, tmp_path):
   folder = os.path.join(ade20k_sample_dir, 'images', 'training')

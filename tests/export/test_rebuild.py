@@ -15,7 +15,6 @@ from deeplab.checkpoints import read
 from deeplab.checkpoints import saver
 from deeplab.config import label_map
 from deeplab.config import options
-from deeplab.data import builder
 from deeplab.errors import InputError
 from deeplab.export import freeze
 from deeplab.export import rebuild_checkpoint
@@ -148,6 +147,7 @@ def run(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('kind', [np.float32, np.int8, np.uint8])
+@pytest.mark.slow
 def test_rebuilds_weights_and_options(run, kind, tmp_path):
   made = Models(kind)
   result, variables = run(made.model)
@@ -190,6 +190,7 @@ def test_rebuilds_weights_and_options(run, kind, tmp_path):
 
 
 @pytest.mark.parametrize('size', [100, 20000])  # options file, data file
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   publishing = saver.publishing
 
@@ -206,6 +207,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   run(Models(np.float32).model)
 
 
+@pytest.mark.slow
 def test_keeps_the_label_map_beside_the_file(run, monkeypatch):
   count = SMALL.num_classes
   classes = label_map.LabelMap(
@@ -331,7 +333,7 @@ def test_the_script_refuses_a_missing_file(tmp_path):
 # --- Real files ------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_float_file_gives_its_checkpoint_back(tmp_path):
   """Rebuilds a checkpoint from its own TFLite file and compares labels."""
   prefix = test_export.make_checkpoint(tmp_path, SMALL)
@@ -369,6 +371,7 @@ def test_a_float_file_gives_its_checkpoint_back(tmp_path):
 @pytest.mark.tf2
 @pytest.mark.parametrize('file, kind', [
     ('freeze_ptq.tflite', 'float'), ('freeze_qat.tflite', 'qat')])
+@pytest.mark.slow
 def test_published_files_give_the_reference_checkpoints(
     file, kind, reference_dir, tmp_path):
   """The reference drew batch norm with seed 7."""
@@ -400,18 +403,13 @@ def test_published_files_give_the_reference_checkpoints(
           constants.DROPOUT_SCOPE)}
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_score_of_a_rebuilt_checkpoint_matches_the_reference(
-    reference_dir, ade20k_sample_dir, tmp_path):
+    reference_dir, sample_records, tmp_path):
   """For the quantization-aware file, see the test above."""
   with open(os.path.join(reference_dir, 'numbers.json')) as content:
     expected = json.load(content)['eval_ckpt_float_rebuilt']['overall']
-  records, out = str(tmp_path / 'records'), str(tmp_path / 'rebuilt')
-  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
-                    for kind in ('images', 'annotations'))
-  builder.build([options.BuildOptions(
-      split='val', image_folder=images, label_folder=labels,
-      output_dir=records)])
+  out = str(tmp_path / 'rebuilt')
   done = scripts.run(
       'scripts/rebuild_checkpoint.py', '--output_dir=' + out,
       '--tflite=' + os.path.join(reference_dir, 'freeze_ptq.tflite'))
@@ -419,7 +417,7 @@ def test_score_of_a_rebuilt_checkpoint_matches_the_reference(
   flags = done.stdout.split('use it with ')[1].split()
   report = str(tmp_path / 'report.json')
   scripts.run(
-      'eval.py', '--checkpoint_dir=' + out, '--dataset_dir=' + records,
+      'eval.py', '--checkpoint_dir=' + out, '--dataset_dir=' + sample_records,
       '--min_resize_value=512', '--max_resize_value=512', '--resize_factor=16',
       '--max_number_of_evaluations=1', '--report_json=' + report, *flags)
   with open(report) as content:

@@ -9,7 +9,7 @@ from deeplab.errors import InputError
 from tests import flag_groups
 from tests import fuzz
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 NUMBERS = strategies.one_of(
     strategies.sampled_from([

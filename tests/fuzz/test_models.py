@@ -19,7 +19,7 @@ from tests.models.test_lite_model_file import model_bytes
 from tests.test_security import make_graph
 
 pytestmark = [
-    pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern, pytest.mark.slow]
+    pytest.mark.tf1, pytest.mark.tf2, pytest.mark.modern, pytest.mark.extended]
 
 # Memory that reading a file of some kilobytes may take.
 MOST_BYTES = 2 ** 26

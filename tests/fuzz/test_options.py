@@ -13,7 +13,7 @@ from deeplab.errors import InputError
 from deeplab.evaluation import report
 from tests import fuzz
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 NUMBERS = strategies.one_of(
     strategies.integers(), strategies.floats(), strategies.sampled_from([

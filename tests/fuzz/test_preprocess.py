@@ -3,6 +3,7 @@ from fractions import Fraction
 
 from hypothesis import strategies
 import numpy as np
+import pytest
 import tensorflow.compat.v1 as tf
 
 from deeplab.config.options import PreprocessOptions
@@ -65,6 +66,7 @@ def test_the_size_matches_exact_arithmetic(height, width, options):
 
 @fuzz.given(strategies.integers(1, 40), strategies.integers(1, 40),
             resizings(40), examples=20)
+@pytest.mark.slow
 def test_the_graph_resizes_to_the_same_size(height, width, options):
   if options is None:
     return

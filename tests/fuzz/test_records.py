@@ -20,7 +20,7 @@ from deeplab.errors import InputError
 from tests import fuzz
 from tests import record_sets
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 EXAMPLES = [record_sets.example(number) for number in range(3)]
 CROP = PreprocessOptions(crop_size=(6, 8))

@@ -184,6 +184,7 @@ def test_a_sample_runs_every_kind_of_step(
 # --- Done before, or not ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_changed_steps_run_again(
     tmp_path, run_sample, fake, sample, monkeypatch, capsys):
   def done_again():

@@ -70,6 +70,7 @@ def test_paths_without_a_model_are_refused(tmp_path):
     assert 'model={}: {}'.format(path, problem) in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_structure_of_a_checkpoint_comes_from_its_variables(checkpoint):
   options = open_model.model_options(checkpoint, SIZE)
   assert options == options_lib.ModelOptions(
@@ -184,6 +185,7 @@ def test_class_names_are_known_or_logged_as_assumed(tmp_path, caplog):
   assert not caplog.text
 
 
+@pytest.mark.slow
 def test_a_tflite_file_has_an_input_size(tmp_path):
   path = tmp_path / 'x.tflite'
   path.write_bytes(lite_models.argmax_model((8, 8)))

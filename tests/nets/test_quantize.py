@@ -222,7 +222,7 @@ def shallow_logits(structure, implementation):
           quantize_delay_step=0, fake_quant=implementation, **structure))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @has_contrib
 def test_every_structure_has_the_same_ranges_as_the_rewrite(shallow):
   for structure in STRUCTURES:
@@ -239,7 +239,7 @@ def test_every_structure_has_the_same_ranges_as_the_rewrite(shallow):
     assert not found[0] ^ found[1], structure
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @has_contrib
 @pytest.mark.parametrize('is_logits', ANY)
 def test_a_decoder_with_sum_merge_matches_the_rewrite(
@@ -297,6 +297,7 @@ def test_contrib_is_used_if_it_is_available():
       fake_quant=options_lib.LAYERS)) == options_lib.LAYERS
 
 
+@pytest.mark.slow
 def test_networks_at_several_scales_share_their_ranges(shallow):
   """With the rewrite, each network would have its own ranges."""
   model = MODEL._replace(quantize_delay_step=0)

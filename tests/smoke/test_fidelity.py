@@ -5,12 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from deeplab.config import options
-from deeplab.data import builder
 from tests import processors
 from tests import scripts
 
-pytestmark = [pytest.mark.slow, pytest.mark.tf1, pytest.mark.modern]
+pytestmark = [pytest.mark.extended, pytest.mark.tf1, pytest.mark.modern]
 
 SIZE = ['--eval_crop_size=512,512', '--min_resize_value=512',
         '--max_resize_value=512', '--resize_factor=16']
@@ -20,18 +18,6 @@ QUANTIZED = {'float': [], 'qat': ['--quantize_delay_step=0']}
 TOLERANCES = {'float': (1e-4, 1e-4),
               'qat': (processors.BOUNDS['quantized_miou'],
                       processors.BOUNDS['quantized_class_iou'])}
-
-
-@pytest.fixture(scope='module')
-def data(ade20k_sample_dir, tmp_path_factory):
-  """TFRecords of the sample's validation images."""
-  folder = str(tmp_path_factory.mktemp('records'))
-  images, labels = (os.path.join(ade20k_sample_dir, kind, 'validation')
-                    for kind in ('images', 'annotations'))
-  builder.build([options.BuildOptions(
-      split='val', image_folder=images, label_folder=labels,
-      output_dir=folder)])
-  return folder
 
 
 @pytest.fixture(scope='module')
@@ -48,12 +34,12 @@ def report_of(script, path, *arguments):
 
 @pytest.mark.parametrize('kind', ['float', 'qat'])
 def test_checkpoint_and_graph_scores_match_the_reference(
-    kind, data, numbers, reference_dir, tmp_path):
+    kind, sample_records, numbers, reference_dir, tmp_path):
   checkpoint = os.path.join(reference_dir, 'checkpoint_' + kind)
   expected = numbers['eval_ckpt_{}_rebuilt'.format(kind)]
   report = report_of(
       'eval.py', tmp_path / 'ckpt.json', '--checkpoint_dir=' + checkpoint,
-      '--dataset_dir=' + data, '--decoder_output_stride=4',
+      '--dataset_dir=' + sample_records, '--decoder_output_stride=4',
       '--max_number_of_evaluations=1', '--eval_batch_size=2',
       *QUANTIZED[kind])
   assert report['images'] == 2
@@ -71,7 +57,7 @@ def test_checkpoint_and_graph_scores_match_the_reference(
       '--decoder_output_stride=4', *QUANTIZED[kind])
   frozen = report_of(
       'eval_pb.py', tmp_path / 'pb.json', '--pb={}'.format(
-          tmp_path / 'freeze.pb'), '--dataset_dir=' + data)
+          tmp_path / 'freeze.pb'), '--dataset_dir=' + sample_records)
   assert frozen['miou'] == pytest.approx(
       numbers['eval_pb_{}_rebuilt'.format(kind)], abs=tolerance)
   # On one machine, the two agree more closely than across machines.
@@ -81,9 +67,10 @@ def test_checkpoint_and_graph_scores_match_the_reference(
   assert moved <= {'float': 1e-5, 'qat': 0.02}[kind] * counted
 
 
-def test_forgotten_flags_are_named(data, reference_dir, tmp_path):
+def test_forgotten_flags_are_named(sample_records, reference_dir, tmp_path):
   line = scripts.refusal(
-      'eval.py', '--dataset_dir=' + data, '--max_number_of_evaluations=1',
+      'eval.py', '--dataset_dir=' + sample_records,
+      '--max_number_of_evaluations=1',
       '--checkpoint_dir=' + os.path.join(reference_dir, 'checkpoint_float'))
   assert 'has unused 25 variables (decoder/' in line
   assert 'was it trained with --decoder_output_stride=4?' in line

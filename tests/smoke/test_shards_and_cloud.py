@@ -24,7 +24,7 @@ IMAGES = {'train': 3, 'val': 5}
 
 @pytest.fixture(scope='module')
 def shell(tmp_path_factory):
-  return readme.Shell(tmp_path_factory.mktemp('scaling'))
+  return readme.Shell(tmp_path_factory.mktemp('scaling'), is_shallow=True)
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def records(shell, folders):
 
 
 @pytest.fixture(scope='module')
-def checkpoint(shell):
+def checkpoint(shell, shallow_module):
   prefix = shell.folder / 'pretrained' / 'model.ckpt'
   prefix.parent.mkdir()
   with tf.Graph().as_default(), tf.Session() as session:

@@ -136,6 +136,7 @@ def has_batch_norm(graph):
              for operation in graph.get_operations())
 
 
+@pytest.mark.slow
 def test_fused_step_is_the_default_on_tensorflow_2_only(shallow):
   with tf.Graph().as_default() as graph:
     step_lib.build_step(

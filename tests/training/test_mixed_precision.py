@@ -64,6 +64,7 @@ def opened():
 
 
 @pytest.mark.parametrize('optimizer', ['momentum', 'adam'])
+@pytest.mark.slow
 def test_variables_and_losses_equal_those_of_float32(optimizer):
   runs = []
   for mixed in (False, True):
@@ -152,6 +153,7 @@ def test_a_run_without_a_gpu_is_refused_before_training(train, tmp_path):
   assert not (tmp_path / 'log').exists()
 
 
+@pytest.mark.slow
 def test_a_gradient_that_stays_nan_ends_training(train, gpu, monkeypatch):
   @tf.custom_gradient
   def spoiled(logits):
@@ -169,6 +171,7 @@ def test_a_gradient_that_stays_nan_ends_training(train, gpu, monkeypatch):
       train(50, mixed_precision=mixed, train_logdir=str(mixed))
 
 
+@pytest.mark.slow
 def test_checkpoints_work_with_and_without_it(train, gpu, monkeypatch):
   configurations = []
   slim_train = slim.learning.train

@@ -1,6 +1,7 @@
 """Tests the loss, schedules, optimizer steps and the training loop."""
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -53,23 +54,31 @@ RUNS = {
 }
 
 
-@pytest.fixture
-def no_dropout(monkeypatch):
-  """Makes dropout draw 0.5, which keeps all values, scaled by 1 / 0.9."""
-  for module in (random_ops, tf):
-    monkeypatch.setattr(module, 'random_uniform',
-                        lambda shape, *_, **__: tf.fill(shape, 0.5))
+@pytest.fixture(scope='module')
+def golden(golden_dir):
+  return np.load(os.path.join(golden_dir, 'train_steps.npz'))
 
 
-@contextlib.contextmanager
-def golden_step(golden, run):
-  """Yields the TrainStep of one of RUNS on the golden batch."""
-  model = MODEL._replace(quantize_delay_step=0 if run == 'qat' else -1)
-  with tf.Graph().as_default():
-    yield step_lib.build_step(
-        tf.constant(golden['image_in'], tf.float32),
-        tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
-        model, GOLDEN_RUN._replace(**RUNS[run]))
+@pytest.fixture(scope='module')
+def golden_step(golden):
+  """Returns a function: the (graph, TrainStep) of one of RUNS, built once.
+
+  Dropout draws 0.5, which keeps all values, scaled by 1 / 0.9.
+  """
+  @functools.lru_cache(maxsize=None)
+  def build(run):
+    with pytest.MonkeyPatch.context() as patch, (
+        tf.Graph().as_default()) as graph:
+      for module in (random_ops, tf):
+        patch.setattr(module, 'random_uniform',
+                      lambda shape, *_, **__: tf.fill(shape, 0.5))
+      return graph, step_lib.build_step(
+          tf.constant(golden['image_in'], tf.float32),
+          tf.constant(golden['label_in'][..., np.newaxis], tf.int32),
+          MODEL._replace(quantize_delay_step=0 if run == 'qat' else -1),
+          GOLDEN_RUN._replace(**RUNS[run]))
+
+  return build
 
 
 def golden_session(session):
@@ -101,13 +110,15 @@ def recording(golden_dir, reference_dir_or_none):
         session.run(logits)[0], 'network65.npz', reference_dir_or_none)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'run', sorted(RUNS) if processors.IS_REFERENCE_TENSORFLOW else ['qat'])
+@pytest.mark.parametrize('run', [
+    pytest.param(run, marks=pytest.mark.slow if run == 'momentum' else
+                 pytest.mark.extended)
+    for run in (sorted(RUNS) if processors.IS_REFERENCE_TENSORFLOW
+                else ['qat'])])
 def test_three_steps_match_the_reference(
-    run, golden_dir, reference_dir_or_none, recording, no_dropout):
-  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
-  with golden_step(golden, run) as step, (
+    run, golden, golden_step, reference_dir_or_none, recording):
+  graph, step = golden_step(run)
+  with graph.as_default(), (
       tf.Session(config=processors.config(grappler=False))) as session:
     policy = schedules.learning_rate(GOLDEN_RUN, step.global_step)
     golden_session(session)
@@ -173,22 +184,22 @@ def adam_update(weights, slots, gradient, unused_rate, step):
           {'Adam': first, 'Adam_1': second})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('run, update', [
-    ('momentum', momentum_update), ('adam', adam_update)])
+    pytest.param('momentum', momentum_update, marks=pytest.mark.slow),
+    pytest.param('adam', adam_update, marks=pytest.mark.extended)])
 def test_each_update_matches_a_hand_computation(
-    run, update, golden_dir, no_dropout):
+    run, update, golden_dir, golden_step):
   """Computes weights and slots after each step by hand.
 
   Each step starts from the state before it, so no difference is amplified and
   the bounds are tight on any processor.
   """
-  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
   with open(os.path.join(golden_dir, 'network65.npz'), 'rb') as content:
     regularized = {
         str(name).split('/kernel/')[0] + '/weights'
         for name in np.load(content)['regularized']}
-  with golden_step(golden, run) as step:
+  graph, step = golden_step(run)
+  with graph.as_default():
     variables = {v.op.name: v for v in tf.global_variables()}
     weights = {v.op.name: v for v in tf.trainable_variables()}
     [data_loss] = tf.losses.get_losses()
@@ -229,14 +240,13 @@ def assert_near(actual, expected, tolerance, what, absolute=1e-12):
       what, distance, np.linalg.norm(expected))
 
 
-@pytest.mark.slow
-def test_moving_averages_are_updated_from_the_batch(golden_dir, no_dropout):
-  golden = np.load(os.path.join(golden_dir, 'train_steps.npz'))
+@pytest.mark.extended
+def test_moving_averages_are_updated_from_the_batch(golden_step):
   decays = {'MobilenetV2/Conv': 0.997, 'concat_projection': 0.9997}
-  with golden_step(golden, 'momentum_batch_norm') as step, (
+  graph, step = golden_step('momentum_batch_norm')
+  with graph.as_default(), (
       tf.Session(config=processors.config(grappler=False))) as session:
     golden_session(session)
-    graph = tf.get_default_graph()
     inputs = {scope: graph.get_operation_by_name(
         scope + '/BatchNorm/FusedBatchNormV3').inputs[0] for scope in decays}
     averages = {v.op.name: v for v in tf.global_variables()
@@ -255,6 +265,7 @@ def test_moving_averages_are_updated_from_the_batch(golden_dir, no_dropout):
                   (1 - decay) * (statistic - before[name]), 1e-3, name)
 
 
+@pytest.mark.slow
 def test_initial_values_have_the_expected_spread():
   expected = {
       'logits/semantic/weights': 0.01,
@@ -400,6 +411,7 @@ def one_layer(monkeypatch):
           style=layers.Style(weight_decay=weight_decay)))
 
 
+@pytest.mark.slow
 def test_optimizer_options_change_the_weights(one_layer):
   for given, *others in (
       ({}, {'momentum': 0.5}, {'weight_decay': 0.1}, {'label_weights': (3.0,)}),
