@@ -88,12 +88,6 @@ class Inputs:
         'build_ade20k_data.py', *build_words(self, 1)[1:-1],
         '--output_dir={}'.format(path)))
 
-  def checkpoint(self):
-    """Returns the folder of a checkpoint of MODEL's network."""
-    return self._made('checkpoint', lambda path: scripts.run(
-        *train_words(self, 1)[:-1], '--train_logdir={}'.format(path),
-        is_shallow=True))
-
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
@@ -191,31 +185,7 @@ def train(inputs):
       refusal='already at step 5', own_names=r'log/(events\.out\.|.*\.meta$)')
 
 
-def export_words(inputs, crop):
-  return ('export_model.py', '--checkpoint_path=' + inputs.checkpoint(),
-          '--export_path=out',
-          '--num_classes=32', '--save_inference_graph',
-          '--train_crop_size={0},{0}'.format(crop),
-          '--min_resize_value={}'.format(crop),
-          '--max_resize_value={}'.format(crop), *MODEL)
-
-
-def graph_in(folder):
-  """Returns hashes of the files; refuses files of different runs."""
-  out = folder / 'out'
-  found = {name: sha1(out / name)
-           for name in ('freeze.pb', 'inference_graph.pbtxt')}
-  if json.loads((out / 'freeze.json').read_text())['sha1'] != found:
-    raise InputError('freeze.json: of other files')
-  return {'files': (found, sha1(out / 'freeze.json'))}
-
-
-def export_model(inputs):
-  return Case(export_words(inputs, 33), graph_in,
-              older=export_words(inputs, 49))
-
-
-CASES = {'build': build, 'gen': gen, 'train': train, 'export': export_model}
+CASES = {'build': build, 'gen': gen, 'train': train}
 
 
 # --- Runs ------------------------------------------------------------------

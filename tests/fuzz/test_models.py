@@ -120,7 +120,7 @@ SERIALIZED = GRAPH.SerializeToString(deterministic=True)
 OPERATORS = sorted(frozen_graph._OPERATORS)
 
 
-@fuzz.given(content=damaged(SERIALIZED), examples=150)
+@fuzz.given(content=damaged(SERIALIZED))
 def test_frozen_graphs_with_damaged_bytes(path, content):
   load(path, content)
 
@@ -170,7 +170,7 @@ def rewired(draw):
   return graph_def.SerializeToString()
 
 
-@fuzz.given(content=rewired(), examples=150)
+@fuzz.given(content=rewired())
 def test_frozen_graphs_with_other_nodes(path, content):
   load(path, content)
   assert os.path.exists(str(path))

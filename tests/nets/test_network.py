@@ -13,7 +13,6 @@ from deeplab.nets import deeplab_v3
 from deeplab.nets import fake_quant as fake_quant_lib
 from deeplab.nets import layers
 from deeplab.nets import mobilenet_v2
-from deeplab.nets import quantize
 from deeplab.training import losses
 from tests import golden_weights
 from tests import processors
@@ -77,7 +76,7 @@ def test_outputs_and_gradients_match_the_reference(size, golden_dir, request):
 
 
 QUANTIZATIONS = [options.LAYERS] + (
-    [options.CONTRIB] if quantize.has_contrib() else [])
+    [options.CONTRIB] if processors.IS_REFERENCE_TENSORFLOW else [])
 
 
 @pytest.mark.extended

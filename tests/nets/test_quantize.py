@@ -27,6 +27,7 @@ from deeplab.nets import quantize
 from deeplab.training import losses
 from deeplab.training import step as step_lib
 from tests import golden_weights
+from tests import processors
 
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
@@ -37,7 +38,7 @@ DELAY = 2  # the first step with rounding
 BOTH = (options_lib.CONTRIB, options_lib.LAYERS)
 
 has_contrib = pytest.mark.skipif(
-    not quantize.has_contrib(),
+    not processors.IS_REFERENCE_TENSORFLOW,
     reason='TensorFlow {} has no tf.contrib.quantize'.format(tf.__version__))
 
 
