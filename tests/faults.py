@@ -6,6 +6,7 @@ The library does not know of it.
 import contextlib
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 
@@ -55,6 +56,17 @@ class Injector:
 
 
 # --- The disk --------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def largest_file(size):
+  """Limits the size of files that this process can write, in bytes."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from deeplab.models import metadata
 from deeplab.models import predictors
 from deeplab.models import tflite
 from deeplab.nets import structure
-from tests import disk
+from tests import faults
 from tests import processors
 from tests import scripts
 from tests.export import test_export
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
 
   @contextlib.contextmanager
   def full(*paths):
-    with publishing(*paths) as written, disk.largest_file(size):
+    with publishing(*paths) as written, faults.largest_file(size):
       yield written
 
   monkeypatch.setattr(saver, 'publishing', full)

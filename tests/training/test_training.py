@@ -34,7 +34,7 @@ from deeplab.training import losses
 from deeplab.training import schedules
 from deeplab.training import step as step_lib
 from deeplab.training import train as train_lib
-from tests import disk
+from tests import faults
 from tests import golden_weights
 from tests import processors
 from tests.scripts import REPOSITORY
@@ -773,7 +773,7 @@ def test_a_full_disk_ends_a_run_and_keeps_older_checkpoints(
 
   def fails(self, session, prefix, meta):
     if prefix.endswith('-2'):
-      with disk.largest_file(size):
+      with faults.largest_file(size):
         return write(self, session, prefix, meta)
     return write(self, session, prefix, meta)
 
