@@ -57,7 +57,7 @@ class Shell(readme.Shell):
         command for command in readme.python_commands(readme.section(chapter))
         if readme.words_of(command)[1] == script)
     for flag, value in LOWERED.items():
-      command = re.sub(r'(--{}="?)[\d,]+'.format(flag),
+      command = re.sub(r'(--{}=["\']?)[\d,]+'.format(flag),
                        r'\g<1>{}'.format(value), command)
     return self.start_text(
         'exec ' + ' '.join((command.rstrip(),) + more), **options)
