@@ -137,7 +137,7 @@ def write(batches: 'dataset.Batches', *,
       files.write_json(png_folder.manifest_path(new), manifest)
   except OSError as error:
     raise InputError(
-        '{} after {} images; put that right and run again with {}',
+        '{} after {} images; correct this and run again with {}',
         'disk full' if error.errno == errno.ENOSPC else '{}: {}'.format(
             error.filename or folder, error.strerror),
         len(entries), option('overwrite'))
