@@ -327,7 +327,7 @@ def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
   assert refusal(frozen_graph.read_graph_def, path) == (
       '{}: {} bytes; expected a frozen graph of at most 10'.format(path, size))
   assert refusal(pairs.read_file, path) == (
-      '{}: {} bytes; expected an image of at most 10'.format(path, size))
+      'x.pb: {} bytes; expected an image of at most 10'.format(size))
 
 
 # --- Images ----------------------------------------------------------------

@@ -297,17 +297,11 @@ def test_a_full_temporary_folder_is_named(graph, tmp_path, monkeypatch):
 
 
 def test_progress_is_logged_but_not_the_converter(caplog):
-  """This converter logs, and reads calibration images."""
-  class Converter:
-
-    def convert(self):
-      logging.getLogger('absl').info('use the new converter')
-      logging.getLogger('deeplab.system.progress').info('calibrating: 1 of 2')
-      return b'model'
-
   caplog.set_level('INFO')
   caplog.set_level('INFO', logger='absl')
-  assert tflite_conversion._run(Converter(), 'freeze.pb') == b'model'
+  with tflite_conversion._converting('freeze.pb'):
+    logging.getLogger('absl').info('use the new converter')
+    logging.getLogger('deeplab.system.progress').info('calibrating: 1 of 2')
   assert caplog.messages == ['converting freeze.pb', 'calibrating: 1 of 2']
   logging.getLogger('absl').info('as before')
   assert caplog.messages[-1] == 'as before'
