@@ -89,7 +89,7 @@ class Batches:
     """
     self._dataset_options = dataset_options
     self._preprocess_options = preprocess_options
-    self._names = names
+    self._names: Optional[Sequence[str]] = None
     self._split = splits.open_split(
         dataset_options, ('the network', model_map))
     self.label_map = self._split.label_map
@@ -98,6 +98,7 @@ class Batches:
     self.num_skipped = self._split.skipped
     if names is not None:
       self._check_names(names)
+      self._names = names
       self.num_images = len(names)
     self.batch_size = min(dataset_options.batch_size, self.num_images)
     _check_memory(self.batch_size, preprocess_options.crop_size,
@@ -163,15 +164,12 @@ class Batches:
 
   def _check_names(self, wanted):
     """Raises InputError unless each wanted name is in the records once."""
-    def make_dataset():
-      dataset = _shards_of(self._split).flat_map(_reader_of(self._split))
-      return dataset.map(_image_name).batch(_NAMES_AT_A_TIME)
-
     with explaining_read_errors(
         self._split.paths, largest_id=self.label_map.largest_id):
       found = collections.Counter(
           constants.text_of_name(name)
-          for some in decoding.elements(make_dataset) for name in some)
+          for some in decoding.elements(lambda: self._records().map(
+              _image_name).batch(_NAMES_AT_A_TIME)) for name in some)
     for problem, names in (
         ('not in', [name for name in wanted if not found[name]]),
         ('more than once in', [
@@ -188,33 +186,24 @@ class Batches:
 
     Returns None if there is none, or if the records cannot be read.
     """
-    def make_dataset():
-      dataset = self._records().skip(start)
-      return dataset.take(self.batch_size).map(self._decode)
-
+    options = self._preprocess_options
+    crop_height, crop_width = options.crop_size
+    limit = min(crop_height, crop_width)
     try:
-      for element in decoding.elements(make_dataset):
-        problem = _excess(element, self._preprocess_options)
-        if problem:
-          return problem
+      for element in decoding.elements(lambda: self._records().skip(start).take(
+          self.batch_size).map(self._decode)):
+        height, width = element['size']
+        if height > crop_height or width > crop_width:
+          return Message(
+              '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger '
+              'crop)', constants.text_of_name(element['filename']), height,
+              width, '' if options.min_resize_value is None else
+              ' after resizing', crop_height, crop_width,
+              option('min_resize_value', limit),
+              option('max_resize_value', limit))
     except tf.errors.OpError:
       pass  # splits.diagnose, which comes next, finds the problem
     return None
-
-
-def _excess(element, options):
-  """Describes how a decoded element exceeds the crop; None: it fits."""
-  height, width = element['size']
-  crop_height, crop_width = options.crop_size
-  if height <= crop_height and width <= crop_width:
-    return None
-  resized = '' if options.min_resize_value is None else ' after resizing'
-  limit = min(crop_height, crop_width)
-  return Message(
-      '{} is {}x{}{} but the crop is {}x{}; set {} {} (or a larger crop)',
-      constants.text_of_name(element['filename']), height, width, resized,
-      crop_height, crop_width, option('min_resize_value', limit),
-      option('max_resize_value', limit))
 
 
 # --- Training --------------------------------------------------------------

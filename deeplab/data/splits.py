@@ -212,9 +212,8 @@ def _compare_checksums(paths, description):
 # --- Every record ----------------------------------------------------------
 
 
-def _records_of(path):
+def _records_of(path, count, problem):
   """Yields (path, number, data, problem) of records; a problem is the last."""
-  _, count, problem = records.tally(path)
   numbers = itertools.count()
   try:
     for data in decoding.elements(lambda: tf.data.TFRecordDataset(
@@ -251,12 +250,13 @@ def _bad_records(
           '{}: record {} {}', path, number, error), bool(unreadable)
     return None
 
-  total = sum(records.tally(path)[1] for path in paths)
-  found = itertools.chain.from_iterable(map(_records_of, paths))
+  tallies = [(path,) + records.tally(path)[1:] for path in paths]
+  found = itertools.chain.from_iterable(itertools.starmap(_records_of, tallies))
   with decoding.Decoder(largest_id) as decoder, (
       parallel.mapped_in_threads(check, found)) as checked:
     yield from filter(None, progress.shown(
-        checked, title, unit='record', total=total))
+        checked, title, unit='record',
+        total=sum(count for _, count, _ in tallies)))
 
 
 def diagnose(
