@@ -73,7 +73,7 @@ def ade20k_sample_dir():
 
 @pytest.fixture(scope='session')
 def sample_records(ade20k_sample_dir, tmp_path_factory):
-  """Folder of TFRecords of the validation pairs among them."""
+  """The folder with TFRecords of the sample's validation pairs."""
   from deeplab.config import options
   from deeplab.data import builder
   folder = str(tmp_path_factory.mktemp('sample'))

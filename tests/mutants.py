@@ -139,14 +139,14 @@ MUTANTS = (
     # Label map: the description of another file is used.
     Mutant('name_of(path)) != sha1(', 'name_of(path)) == sha1(',
         'test_a_description_belongs_to_the_file_with_its_checksum'),
-    # A SavedModel that is not checked.
+    # SavedModels are not checked.
     Mutant(
         'frozen_graph.checked(path, found[0].graph_def)', 'found[0].graph_def',
         'test_unsafe_saved_models_are_refused'),
-    # A folder that is lost between two.
+    # The old folder is lost if the second rename fails.
     Mutant('os.replace(former, path) raise', 'raise',
         'test_a_folder_is_replaced_atomically'),
-    # A class that one model does not count has no share of the difference.
+    # Classes that only one model counts get no share of a difference.
     Mutant('counts * (iou - mean)', 'counts * iou',
         'test_a_finding_names_the_classes_behind_a_difference_of_miou'),
     # Predictions on padding are painted.

@@ -50,7 +50,7 @@ def pair(name, image, label, **encoded):
 
 
 def numbered(number, height=3, width=4, name=None):
-  """Returns the tf.Example of an image all of one value, and such a label."""
+  """Returns a tf.Example whose image and label have one value."""
   return pair(name or 'image_{}.png'.format(number),
               np.full([height, width, 3], number, np.uint8),
               np.full([height, width], number, np.uint8))

@@ -25,11 +25,11 @@ def make(set_attribute):
 def _run(path):
   cores = sorted(os.sched_getaffinity(0))
   os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
-  # Scripts that this one starts have such a backbone too.
+  # Child scripts use this interpreter, and so get a shallow backbone too.
   os.environ['PATH'] = os.pathsep.join([
       os.path.dirname(sys.executable), os.environ['PATH']])
   sys.executable = os.path.abspath(__file__)
-  # The repository, and the folder of the script, as Python does.
+  # Python puts the script's folder first; this file needs the repository.
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   make(setattr)
   sys.path.insert(0, os.path.dirname(os.path.abspath(path)))

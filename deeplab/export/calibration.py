@@ -102,12 +102,12 @@ def _limits(model, samples, activations):
     interpreter = tf.lite.Interpreter(
         model_content=model, experimental_op_resolver_type=_KERNELS,
         num_threads=THREADS,
-        # No result is computed in the memory of another one.
+        # Otherwise a result may overwrite an earlier one.
         experimental_preserve_all_tensors=True)
   source = interpreter.get_input_details()[0]['index']
 
   def limits(position):
-    # This view into the interpreter's memory must be gone before its next run.
+    # The interpreter refuses to run while such a view of its memory exists.
     values = interpreter.tensor(position)()
     return values.min(), values.max()
 

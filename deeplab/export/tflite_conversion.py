@@ -172,8 +172,8 @@ def _converter(graph, options, kind=tf.lite.TFLiteConverter):
 def _float_converter(graph, options):
   """Context with the converter of a float graph.
 
-  TensorFlow 2.21 gives the TFLite file the signature of a SavedModel, which
-  LiteRT's tools ask for. Older versions have no signatures.
+  TensorFlow 2.21 copies a SavedModel's signature to the TFLite file, which
+  LiteRT's tools need. Older versions have no signatures.
   """
   if tf.__version__.startswith(('1.', '2.2.')):
     yield _converter(graph, options)

@@ -98,7 +98,7 @@ def tensorflow_version() -> Optional[str]:
 
 
 def versions() -> str:
-  """Returns the versions of Python and of the packages that matter, as text."""
+  """Returns the versions of Python and of the main packages, as text."""
   found = [('Python', platform.python_version()),
            ('TensorFlow', tensorflow_version())]
   found += [(package, installed_version(package))

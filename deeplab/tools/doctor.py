@@ -182,7 +182,7 @@ def _has_cuda(root, name, version):
 
 
 class DataSet(NamedTuple):
-  """What there is of ADE20K."""
+  """The parts of ADE20K that were found."""
   # Numbers of files found and expected, by 'images/training' and so on, and by
   # 'train records'.
   counts: Dict[str, Tuple[int, int]]

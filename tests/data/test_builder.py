@@ -393,7 +393,7 @@ def test_reports_all_problems_at_once(folders):
   assert problems.read_text().splitlines() == [
       'p{0:02d}.jpg: no label p{0:02d}.png'.format(index)
       for index in range(5)]
-  # The list goes when they are solved.
+  # A good build removes the list.
   for index in range(5):
     folders.add_label('p{:02d}.png'.format(index))
   folders.build()

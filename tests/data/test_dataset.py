@@ -24,7 +24,7 @@ from tests.record_sets import encode
 from tests.record_sets import numbered
 from tests.record_sets import pair
 
-# Training and evaluation read shards in both.
+# Shards are read in these environments.
 pytestmark = [pytest.mark.tf1, pytest.mark.modern]
 
 
@@ -104,7 +104,7 @@ def test_batches_can_be_iterated_again_and_left_early(five):
 
 
 @pytest.mark.slow
-def test_two_iterations_at_once_mix_neither_images_nor_graphs(five):
+def test_two_iterations_at_once_are_independent(five):
   with tf.Graph().as_default() as graph, tf.Session() as session:
     val = dataset.Batches(split_options(five, batch_size=1), CROP)
     for one, other in zip(val, val):

@@ -213,7 +213,7 @@ def save(array, mode=None):
   return lambda path: Image.fromarray(array, mode).save(path)
 
 
-# Folder of the file to spoil, how, and the problem.
+# Folder of the file to damage, the damage, and the problem.
 BAD = [
     (kind, spoil, 'img_1.png: ' + problem)
     for kind in ('images', 'annotations') for spoil, problem in (
@@ -240,7 +240,7 @@ BAD = [
 
 @pytest.mark.parametrize('kind, spoil, problem', BAD,
                          ids=[problem for _, _, problem in BAD])
-def test_a_pair_that_cannot_be_used_is_named_with_the_reason(
+def test_a_bad_pair_is_named_with_the_reason(
     folder, kind, spoil, problem):
   folder.add('img_0')
   folder.add('img_1')

@@ -189,7 +189,7 @@ def test_static_shapes_are_set():
     assert alone.shape.as_list() == [3, 4, 3] and none is None
 
 
-def test_what_is_larger_than_the_crop_is_refused():
+def test_images_and_labels_larger_than_the_crop_are_refused():
   with tf.Graph().as_default(), tf.Session() as session:
     image = tf.placeholder(tf.uint8, [None, None, 3])
     label = tf.placeholder(tf.uint8, [None, None, 1])

@@ -125,7 +125,7 @@ def test_records_are_counted_by_their_lengths(tmp_path):
     (2 ** 64 - 1, 'is cut short'), (2 ** 33, 'is cut short'),
     (200, 'is cut short'), (2 ** 30 + 1, 'has 1073741825 bytes; expected at '
                             'most 1073741824')])
-def test_lengths_that_nobody_wrote_are_not_read(tmp_path, length, problem):
+def test_invalid_lengths_are_refused(tmp_path, length, problem):
   with open(str(tmp_path / 'x'), 'wb') as shard:
     shard.write(struct.pack('<Q', length))
     shard.truncate(length + 16 if 'bytes' in problem else 108)
@@ -141,7 +141,7 @@ def test_find_shards_sorts_and_ignores_other_files(tmp_path):
       str(tmp_path / name) for name in names]
 
 
-def test_find_shards_takes_names_without_extension_and_empty_shards(tmp_path):
+def test_find_shards_accepts_short_names_and_empty_shards(tmp_path):
   touch(tmp_path, 'val-00000-of-00002')
   touch(tmp_path, 'val-00001-of-00002', content=b'')
   assert records.find_shards(str(tmp_path), 'val') == [

@@ -45,7 +45,7 @@ def network(shallow_module, tmp_path_factory):
 
 
 @pytest.mark.modern
-def test_network_has_the_ranges_of_tensorflow_but_for_terms_of_sums(network):
+def test_ranges_match_tensorflow_except_for_terms_of_sums(network):
   models, labels = [], []
   for calibrator in ('fast', 'tensorflow'):
     out = network / (calibrator + '.tflite')
@@ -98,8 +98,8 @@ def largest_of_term(model):
 
 @pytest.mark.modern
 @pytest.mark.parametrize('is_used_again', [False, True])
-def test_tensorflow_takes_a_sum_for_its_term(is_used_again, tmp_path):
-  """Where this fails, the text of docs/quantization.md is out of date.
+def test_tensorflow_gives_a_term_the_range_of_its_sum(is_used_again, tmp_path):
+  """If this fails, docs/quantization.md is out of date.
 
   Values of the term stay below 1, those of the sum reach 6. TensorFlow 2.21
   computes the sum in place of the term, unless that is used again.
@@ -127,7 +127,7 @@ def test_refuses_activations_that_are_not_finite(tmp_path):
 
 @pytest.mark.modern
 @pytest.mark.tf2
-def test_uses_tensorflows_calibrator_without_its_private_names(
+def test_falls_back_to_the_calibrator_of_tensorflow(
     monkeypatch, caplog):
   has_names = tf.__version__.startswith('2.21.')
   assert calibration.is_available == has_names

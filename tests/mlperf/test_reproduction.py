@@ -171,7 +171,7 @@ def test_a_sample_runs_every_kind_of_step(
   assert commands.count('--sample_num=1 ') == 1
   assert commands.count('--quantize_delay_step=0') == 2
   assert commands.count('--resize_factor=16') == 4
-  # A row has what a model card needs.
+  # A row has the fields of a model card.
   row, = [line for line in text.splitlines()
           if QAT + 'freeze_qat.tflite | 7' in line and 'published' in line]
   assert row.split(' | ')[6:] == [
@@ -266,7 +266,7 @@ def test_the_next_run_starts_at_the_failed_step(
 # --- The whole data set ----------------------------------------------------
 
 
-# Of two figures the nearer one counts: 0.5509 - 0.0021 is near the other.
+# The nearer of two figures counts: 0.5509 - 0.0021 is near the other one.
 @pytest.mark.parametrize('difference, near', [(0.0019, 12), (-0.0021, 2)])
 def test_scores_of_the_whole_data_set_are_judged(
     tmp_path, fake, capsys, difference, near):

@@ -307,7 +307,7 @@ def test_litert_is_preferred_to_tensorflow(
           tf.lite.Interpreter, 'TensorFlow {}'.format(tf.__version__)))
 
 
-def test_what_runs_tflite_files_is_named(monkeypatch):
+def test_environments_that_run_tflite_files_are_named(monkeypatch):
   monkeypatch.setattr(environment, 'installed_version',
                       {'tensorflow-cpu': '2.21.0'}.get)
   assert environment.problem_with(('tf2', environment.TFLITE)) is None

@@ -226,7 +226,7 @@ def test_tflite_evaluation_commands_run(shell, records, frozen_graph):
 
 @pytest.mark.extended
 def test_quantization_aware_commands_run(records, shallow, tmp_path):
-  """With a backbone of few layers, as the rewrite of all layers takes long."""
+  """The backbone is shallow, because the rewrite of all layers takes long."""
   shell = Shell(tmp_path, is_shallow=True)
   chapter = 'Quantization-aware training'
   folder = tmp_path / 'quantized'

@@ -23,7 +23,7 @@ FLOAT16 = 'float16'
 DYNAMIC = 'dynamic'
 QUANTIZATION_AWARE = 'qat'
 INPUT_TYPES = ('float', 'uint8')
-# Who measures ranges of activations.
+# Calibrators, which measure the ranges of activations.
 FAST = 'fast'
 TENSORFLOW = 'tensorflow'
 # Formats of an exported checkpoint.
