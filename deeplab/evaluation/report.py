@@ -59,7 +59,6 @@ _PUBLISHED_AS = {
     interface.TFLITE: ('miou_kept_classes', 'TFLite files on x86'),
     ACCURACY_LOG: ('miou_mlperf_app', 'TFLite files on a device')}
 
-
 # Fields of a report that its JSON has only if they are not None.
 _OPTIONAL = ('shard', 'model', 'host_ms')
 
