@@ -34,6 +34,7 @@ from deeplab.nets import deeplab_v3
 from deeplab.storage import files
 from deeplab.storage import remote
 from deeplab.system import memory
+from deeplab.system import progress
 from deeplab.system import signals
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def evaluate(predictor: interface.Predictor,
   Raises:
     InputError: the options or the records cannot be used.
   """
+  _LOG.info('evaluating %s on %s of %s', predictor.description,
+            progress.counted(batches.num_images, 'image'), batches.split)
   counts = counting.count(
       predictor, batches,
       num_classes=num_classes or batches.label_map.num_classes,
@@ -216,10 +219,11 @@ class _Evaluator(NamedTuple):
         result, seen, evaluations = found, prefix, evaluations + 1
         if evaluations == watch_options.max_evaluations:
           return result
-        _log_waiting(newest, prefix)
         # The interval is from start to start: after a longer evaluation, the
         # next one starts at once.
-        _sleep(started + watch_options.interval_secs - time.time())
+        pause = max(0, started + watch_options.interval_secs - time.time())
+        _log_waiting(newest, prefix, pause)
+        _sleep(pause)
         waiting_since = noticed = time.time()
         continue
       timeout = watch_options.timeout_secs
@@ -311,15 +315,17 @@ class _Evaluator(NamedTuple):
       return None  # It is missing or damaged.
 
 
-def _log_waiting(newest, prefix):
-  _LOG.info('waiting for a checkpoint in %s (newest: %s); Ctrl-C ends this',
-            newest.folder, prefix or '; '.join(newest.problems) or 'none')
+def _log_waiting(newest, prefix, pause=0):
+  _LOG.info('waiting for a checkpoint in %s (newest: %s), %s; Ctrl-C ends this',
+            newest.folder, prefix or '; '.join(newest.problems) or 'none',
+            'looking for one in {:.0f} s'.format(pause) if pause
+            else 'looking every second')
 
 
 def _sleep(seconds):
   """Waits for the next checkpoint; a signal usually ends this."""
   try:
-    time.sleep(max(0, seconds))
+    time.sleep(seconds)
   except signals.Stopped as stopped:
     _LOG.info('stopped by %s while waiting; all reports are complete',
               stopped.name)

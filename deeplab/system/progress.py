@@ -12,7 +12,7 @@ import tqdm
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar('_Item')
 # Time between two log lines; shorter tasks log none.
-_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_A_DAY = 86400
 
 

@@ -100,6 +100,11 @@ class Log(Listener):
                 last, done.loss, cross_entropy, len(self._losses), mean, rate,
                 point['global_step/sec'],
                 progress.duration(pace * (last - done.step)))
+    elif len(self._losses) == 1:
+      # The pace of later lines leaves out the set-up in the first step.
+      self._logged, self._logged_step = time.time(), done.step
+      _LOG.info('step %d/%d: loss %.4f; a line follows every %d steps',
+                done.step, last, done.loss, self._options.log_steps)
     if self._writer and (
         is_logged or not done.step % max(1, last // _LEAST_POINTS)):
       self._writer.add(done.step, summary=tf.Summary(value=[

@@ -104,11 +104,12 @@ class Loop:
     # Deviates: without a folder, slim starts no thread and saves nothing. The
     # reference's supervisor restores on its own, saves in a thread during
     # steps, and ignores errors of the last save. Its summaries describe a
-    # separate batch; here they describe a step.
+    # separate batch; here they describe a step. Slim's check that variables
+    # have values would take seconds, and its own initializers run before it.
     slim.learning.train(
         self._step.train_op, logdir=None, master=self._host.target,
         train_step_fn=self._train_step, train_step_kwargs={}, init_fn=begin,
-        session_config=self._host.config)
+        ready_op=None, session_config=self._host.config)
     return TrainResult(
         step=self._done.step, loss=self._done.loss,
         steps_done=self._done.step - first_step,

@@ -107,11 +107,12 @@ def remove(prefix):
 
 
 def evaluate(data, checkpoint_dir, *, times=1, model=MODEL, batch_size=1,
-             reevaluate=False, strict=False, timeout=None, **outputs):
+             reevaluate=False, strict=False, timeout=None, interval=0,
+             **outputs):
   return evaluate_lib.evaluate_checkpoints(
       watch_options=options_lib.CheckpointEvalOptions(
           checkpoint_dir=str(checkpoint_dir), max_evaluations=times,
-          interval_secs=0, timeout_secs=timeout, reevaluate=reevaluate,
+          interval_secs=interval, timeout_secs=timeout, reevaluate=reevaluate,
           strict_checkpoint=strict),
       model_options=model,
       dataset_options=options_lib.DatasetOptions(
@@ -300,12 +301,14 @@ def test_a_watch_logs_what_it_waits_for_and_ends_quietly(
     raise signals.Stopped(signal.SIGINT)
 
   monkeypatch.setattr(time, 'sleep', stop)
+  monkeypatch.setattr(time, 'time', lambda: 1e9)
   with caplog.at_level('INFO'), pytest.raises(SystemExit) as ended:
-    evaluate(data, logs, times=0)
+    evaluate(data, logs, times=0, interval=300)
   assert ended.value.code == 130
   assert [record.getMessage() for record in caplog.records][-2:] == [
-      'waiting for a checkpoint in {} (newest: {}); Ctrl-C ends '
-      'this'.format(logs, logs / 'model.ckpt-5' if begun else 'none'),
+      'waiting for a checkpoint in {} (newest: {}), looking {}; Ctrl-C ends '
+      'this'.format(logs, *((logs / 'model.ckpt-5', 'for one in 300 s')
+                            if begun else ('none', 'every second'))),
       'stopped by SIGINT while waiting; all reports are complete']
 
 

@@ -54,11 +54,11 @@ def test_a_log_gets_a_line_at_intervals(clock, stderr, caplog):
   caplog.set_level('INFO')
   for item in progress.shown(iter(range(100)), 'checking', unit='pair',
                              total=100):
-    clock[0] += 10
+    clock[0] += 4
     del item
   lines = [record.getMessage() for record in caplog.records]
-  assert lines[:2] == ['checking: 3 of 100 pairs, 00:16:10 left',
-                       'checking: 6 of 100 pairs, 00:15:40 left']
+  assert lines[:2] == ['checking: 3 of 100 pairs, 00:06:28 left',
+                       'checking: 6 of 100 pairs, 00:06:16 left']
   assert len(lines) == 33
   assert stderr.getvalue() == ''
 
@@ -67,7 +67,7 @@ def test_short_work_and_work_with_its_own_log_get_no_lines(
     clock, stderr, caplog):
   caplog.set_level('INFO')
   for _ in progress.shown([1, 2, 3], 'checking', unit='pair'):
-    clock[0] += 9
+    clock[0] += 3
   with progress.Bar(9, 'training', unit='step', logs=False) as bar:
     clock[0] += 1000
     bar.update(loss='1')

@@ -511,8 +511,9 @@ def test_log_and_tensorboard_show_loss_learning_rate_and_speed(
   caplog.set_level('INFO')
   monkeypatch.setattr(listeners, '_RUNNING_STEPS', 4)
   run(5, log_steps=2)
-  lines = [line for line in caplog.messages if line.startswith('step ')]
+  first, *lines = [line for line in caplog.messages if line.startswith('step ')]
   # The loss is the number of steps + 1.
+  assert first == 'step 1/5: loss 2.0000; a line follows every 2 steps'
   assert [line[:line.index(', learning')] for line in lines] == [
       'step 2/5: loss 3.0000, cross-entropy 1.0000, mean loss of last 2 2.5000',
       'step 4/5: loss 5.0000, cross-entropy 3.0000, mean loss of last 4 3.5000',
