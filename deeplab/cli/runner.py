@@ -48,7 +48,7 @@ _CLASSES_COME_FROM = (
     'docs/own_data.md')
 _SCALES_ELSEWHERE = (
     'export_model.py --inference_scales=0.5,1.0 --add_flipped_images, then '
-    'eval_pb.py, evaluate several scales and mirrored images (docs/scores.md)')
+    'eval_pb.py, evaluate several scales and mirrored images (docs/exports.md)')
 _FLAGS_ELSEWHERE = {
     'model_variant': 'drop it: the network is always MobileNetV2',
     'num_classes': _CLASSES_COME_FROM,
