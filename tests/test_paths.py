@@ -39,7 +39,7 @@ TABLE = {
         ['--dataset_dir=records', '--train_split=val', '--train_logdir=out',
          '--train_crop_size=33,33', '--tf_initial_checkpoint=checkpoints',
          '--fine_tune_batch_norm=false', '--train_batch_size=1'],
-        ['dataset_dir'], ['train_logdir']),
+        ['dataset_dir'], ['train_logdir', 'profile_logdir']),
     'eval.py': (
         READS_RECORDS + [
             '--checkpoint_dir=checkpoints', '--max_number_of_evaluations=1'],

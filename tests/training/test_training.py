@@ -449,22 +449,6 @@ def test_frozen_batch_norm_allows_one_image_per_replica():
         MODEL._replace(quantize_delay_step=5), batch_size=4, replicas=4)
 
 
-def test_profile_logdir_is_checked_before_training(tmp_path):
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(InputError) as error:
-    train_lib.train(
-        dataset_options=options.DatasetOptions(
-            dataset_dir=str(tmp_path), split='train', batch_size=2),
-        preprocess_options=options.PreprocessOptions(), model_options=MODEL,
-        options=options.TrainOptions(
-            train_logdir=str(tmp_path / 'log'),
-            profile_logdir=str(tmp_path / 'file')))
-  assert str(error.value) == (
-      'profile_logdir={}: is a file, expected a folder'.format(
-          tmp_path / 'file'))
-  assert not (tmp_path / 'log').exists()
-
-
 # --- The loop with a trivial step ------------------------------------------
 
 
