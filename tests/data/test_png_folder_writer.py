@@ -174,7 +174,7 @@ def test_resize_factor_is_1_by_default(generate, tmp_path, arguments, width):
   assert (image[0, :, 0] != 127).sum() == width
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
   record_sets.write_shards(output_dir=str(tmp_path), split='val',
                            shards=[[numbered(1)] * 500])
