@@ -92,21 +92,21 @@ class Shell:
         tests.shallow.
     """
     self.folder = folder
-    self._is_shallow = is_shallow
+    self._python_folder = None
+    if is_shallow:
+      wrapper = folder / 'shallow' / 'python'
+      wrapper.parent.mkdir()
+      wrapper.write_text('#!/bin/sh\nexec "{}" "{}" "$@"\n'.format(
+          sys.executable, os.path.join(scripts.REPOSITORY, shallow.SCRIPT)))
+      wrapper.chmod(0o755)
+      self._python_folder = str(wrapper.parent)
     for pattern in ('*.py', '*.sh', 'requirements-*.txt', 'scripts', '.venvs'):
       for path in glob.glob(os.path.join(scripts.REPOSITORY, pattern)):
         (folder / os.path.basename(path)).symlink_to(path)
 
   def start_text(self, text, *, python=sys.executable, **variables):
     """Starts a bash script. `python` is first on its PATH."""
-    folder = os.path.dirname(python)
-    if self._is_shallow:
-      wrapper = self.folder / 'shallow' / 'python'
-      wrapper.parent.mkdir(exist_ok=True)
-      wrapper.write_text('#!/bin/sh\nexec "{}" "{}" "$@"\n'.format(
-          python, os.path.join(scripts.REPOSITORY, shallow.SCRIPT)))
-      wrapper.chmod(0o755)
-      folder = str(wrapper.parent)
+    folder = self._python_folder or os.path.dirname(python)
     path = os.pathsep.join([folder, os.environ['PATH']])
     return subprocess.Popen(
         ['bash', '-euc', text], cwd=str(self.folder),
