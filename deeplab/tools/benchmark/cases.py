@@ -208,6 +208,8 @@ GOALS = (
          'float_step/tf1/one-hot loss'),
     Goal('float_step/modern/suite', AT_LEAST, 1.3,
          'float_step/modern/not fused'),
+    # Missed: the ranges and the rounding are passes over memory, see
+    # docs/scaling.md.
     Goal('qat_step/modern/layers', UNDER, 1.15, 'float_step/modern/suite'),
     Goal('qat_step/tf1/layers, fused', UNDER, 1.15, 'float_step/tf1/fused'),
     Goal('qat_step/modern/layers', AT_LEAST, 2.5,
