@@ -36,6 +36,7 @@ def pretrained(folder):
 def printed(shallow_module, tmp_path_factory):
   """(folder, dict from step to the output of its command)."""
   shell = readme.Shell(tmp_path_factory.mktemp('own'), is_shallow=True)
+  modern = scripts.python_of('modern')
   shell.run_documented(
       'own_data.md', 'python scripts/make_synthetic_ade20k.py', changes=[
           ('painted', 'painted --train_images=4 --val_images=2 --size=96')])
@@ -44,21 +45,46 @@ def printed(shallow_module, tmp_path_factory):
       'build': shell.run_documented(
           'own_data.md', 'python build_ade20k_data.py'),
       'train': shell.run_documented(
-          'own_data.md', 'python train.py', changes=CROP + (
+          'own_data.md', 'python train.py \\\n  --dataset_dir=records '
+          '--train_logdir=trained \\', changes=CROP + (
               ('_steps=200', '_steps=1'), ('batch_size=4', 'batch_size=2')),
           PRETRAINED_CKPT_FILE=pretrained(str(shell.folder / 'pretrained'))),
       'eval': shell.run_documented(
           'own_data.md', 'python eval.py', changes=CROP),
       'export': shell.run_documented(
-          'own_data.md', 'python export_model.py', changes=CROP),
+          'own_data.md', 'python export_model.py \\\n  '
+          '--checkpoint_path=trained --export_path=exported \\', changes=CROP),
       'eval_pb': shell.run_documented(
           'own_data.md', 'python eval_pb.py', changes=CROP),
       'images': shell.run_documented(
-          'own_data.md', 'python gen_preprocessed_data.py', changes=CROP),
+          'own_data.md', 'python gen_preprocessed_data.py \\\n  '
+          '--dataset_dir=records --preprocessed_dataset_dir=preprocessed',
+          changes=CROP),
       'convert': shell.run_documented(
-          'own_data.md', 'python scripts/convert_tflite.py'),
+          'own_data.md', 'python scripts/convert_tflite.py \\\n  '
+          '--graph_def=exported/freeze.pb'),
       'eval_tflite': shell.run_documented(
-          'own_data.md', 'python segmentation_inference_eval_seg_tflite.py')}
+          'own_data.md', 'python segmentation_inference_eval_seg_tflite.py'),
+      'calibration': shell.run_documented(
+          'own_data.md', 'python gen_preprocessed_data.py \\\n  '
+          '--dataset_dir=records --preprocessed_dataset_dir=calibration',
+          changes=CROP),
+      'ptq': shell.run_documented(
+          'own_data.md', '# tf2 or modern\npython post_training_quant.py',
+          changes=[('=40', '=4')], python=modern),
+      'train_qat': shell.run_documented(
+          'own_data.md', 'python train.py \\\n  --dataset_dir=records '
+          '--train_logdir=trained_qat', changes=CROP + (
+              ('_steps=100', '_steps=1'), ('batch_size=4', 'batch_size=2'))),
+      'export_qat': shell.run_documented(
+          'own_data.md', 'python export_model.py \\\n  '
+          '--checkpoint_path=trained_qat', changes=CROP),
+      'convert_qat': shell.run_documented(
+          'own_data.md', 'python scripts/convert_tflite.py \\\n  '
+          '--graph_def=exported_qat/freeze.pb'),
+      'onnx': shell.run_documented(
+          'own_data.md', '# modern\npython export_model.py', changes=CROP,
+          python=modern)}
 
 
 def rows_in(output):
@@ -84,7 +110,10 @@ def test_every_file_of_the_table_has_the_label_map(printed):
   for path, *keys in (('records/train.json',), ('records/val.json',),
                       ('trained/model_options.json', 'model'),
                       ('exported/freeze.json', 'model'),
-                      ('model.tflite.json',), ('preprocessed/manifest.json',)):
+                      ('exported_onnx/freeze.json', 'model'),
+                      ('model.tflite.json',), ('model_ptq.tflite.json',),
+                      ('model_qat.tflite.json',),
+                      ('preprocessed/manifest.json',)):
     with open(str(folder / path)) as stored:
       content = json.load(stored)
     for key in keys:
