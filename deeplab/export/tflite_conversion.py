@@ -72,22 +72,19 @@ def convert(options: options_lib.ConversionOptions) -> ConversionResult:
   quantized = options.mode == options_lib.QUANTIZATION_AWARE
   graph = _load(options, quantized=quantized)
   description: Dict[str, Any] = {'mode': options.mode}
-  if quantized:
-    converter, stats = _converter(graph, options), options.quantized_input_stats
-    converter.inference_type = tf.uint8
-    converter.quantized_input_stats = {options.input_node: stats}
-    description['quantized_input_stats'] = stats
-    with _converting(options.graph_def):
-      content = converter.convert()
-  else:
-    with _converting(options.graph_def), (
-        _float_converter(graph, options)) as converter:
-      if options.mode != options_lib.FLOAT:
-        # Without a representative dataset, DEFAULT quantizes only the weights.
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-      if options.mode == options_lib.FLOAT16:
-        converter.target_spec.supported_types = [tf.float16]
-      content = converter.convert()
+  with _converting(options.graph_def), (
+      _converter_with_signature(graph, options)) as converter:
+    if quantized:
+      stats = options.quantized_input_stats
+      converter.inference_type = tf.uint8
+      converter.quantized_input_stats = {options.input_node: stats}
+      description['quantized_input_stats'] = stats
+    elif options.mode != options_lib.FLOAT:
+      # Without a representative dataset, DEFAULT quantizes only the weights.
+      converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if options.mode == options_lib.FLOAT16:
+      converter.target_spec.supported_types = [tf.float16]
+    content = converter.convert()
   return _publish(content, options, description, started)
 
 
@@ -169,13 +166,15 @@ def _converter(graph, options, kind=tf.lite.TFLiteConverter):
 
 
 @contextlib.contextmanager
-def _float_converter(graph, options):
-  """Context with the converter of a float graph.
+def _converter_with_signature(graph, options):
+  """Context with the converter of a graph, by way of a SavedModel if possible.
 
   TensorFlow 2.21 copies a SavedModel's signature to the TFLite file, which
-  LiteRT's tools need. Older versions have no signatures.
+  LiteRT's tools need. Older versions have no signatures, and only the older
+  converter takes the ranges of quantization-aware graphs.
   """
-  if tf.__version__.startswith(('1.', '2.2.')):
+  if options.mode == options_lib.QUANTIZATION_AWARE or (
+      tf.__version__.startswith(('1.', '2.2.'))):
     yield _converter(graph, options)
     return
   with tempfile.TemporaryDirectory() as folder:
