@@ -48,13 +48,7 @@ def printed(shallow_module, tmp_path_factory):
           'own_data.md', 'python train.py \\\n  --dataset_dir=records '
           '--train_logdir=trained \\', changes=CROP + (
               ('_steps=200', '_steps=1'), ('batch_size=4', 'batch_size=2')),
-          PRETRAINED_CKPT_FILE=pretrained(str(shell.folder / 'pretrained')))}
-  # The longest step runs beside those that do not need it.
-  training = shell.start_documented(
-      'own_data.md', 'python train.py \\\n  --dataset_dir=records '
-      '--train_logdir=trained_qat', changes=CROP + (
-          ('_steps=100', '_steps=1'), ('batch_size=4', 'batch_size=2')))
-  outputs.update({
+          PRETRAINED_CKPT_FILE=pretrained(str(shell.folder / 'pretrained'))),
       'eval': shell.run_documented(
           'own_data.md', 'python eval.py', changes=CROP),
       'export': shell.run_documented(
@@ -70,7 +64,7 @@ def printed(shallow_module, tmp_path_factory):
           'own_data.md', 'python scripts/convert_tflite.py \\\n  '
           '--graph_def=exported/freeze.pb'),
       'eval_tflite': shell.run_documented(
-          'own_data.md', 'python segmentation_inference_eval_seg_tflite.py')})
+          'own_data.md', 'python segmentation_inference_eval_seg_tflite.py')}
   shell.run_documented(
       'own_data.md', 'python gen_preprocessed_data.py \\\n  '
       '--dataset_dir=records --preprocessed_dataset_dir=calibration',
@@ -81,7 +75,10 @@ def printed(shallow_module, tmp_path_factory):
   shell.run_documented(
       'own_data.md', '# modern\npython export_model.py', changes=CROP,
       python=modern)
-  shell.finished(training)
+  shell.run_documented(
+      'own_data.md', 'python train.py \\\n  --dataset_dir=records '
+      '--train_logdir=trained_qat', changes=CROP + (
+          ('_steps=100', '_steps=1'), ('batch_size=4', 'batch_size=2')))
   shell.run_documented(
       'own_data.md', 'python export_model.py \\\n  '
       '--checkpoint_path=trained_qat', changes=CROP)
