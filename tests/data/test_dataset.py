@@ -138,6 +138,7 @@ def test_formats_are_recognized_by_content(tmp_path):
 
 
 @pytest.mark.tf2
+@pytest.mark.slow
 def test_real_images(ade20k_sample_dir, tmp_path):
   names = ['ADE_val_00000001', 'ADE_val_00000002']
   examples, sizes, expected_images, expected_labels = [], [], [], []
@@ -385,6 +386,7 @@ def test_training_tensors_have_static_shapes(five):
               'height': (tf.int32, [2]), 'width': (tf.int32, [2])}
 
 
+@pytest.mark.slow
 def test_each_epoch_has_every_record_once_in_a_new_order(tmp_path):
   # With one shard, the order of shards has no influence.
   record_sets.write_shards(
@@ -397,11 +399,13 @@ def test_each_epoch_has_every_record_once_in_a_new_order(tmp_path):
   assert len({tuple(epoch) for epoch in names}) > 1
 
 
+@pytest.mark.slow
 def test_each_epoch_augments_images_differently(five):
   areas = {(step['label'] == 1).sum() for step in train_steps(five, 8, seed=1)}
   assert len(areas) > 2
 
 
+@pytest.mark.slow
 def test_a_training_batch_may_be_larger_than_the_split(five):
   step, = train_steps(five, 1, batch_size=12)
   numbers = {int(name[6:-4]) for name in names_of([step])[0]}
@@ -440,6 +444,7 @@ def test_a_resumed_run_continues_with_the_next_batch(five):
         np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.slow
 def test_past_epochs_are_not_read_again(five, monkeypatch):
   """Otherwise a resumed run would read all earlier records."""
   skipped = []
@@ -458,6 +463,7 @@ def test_other_seeds_give_other_batches(five, seeds):
              for one, other in zip(first, second))
 
 
+@pytest.mark.slow
 def test_bad_training_records_are_skipped(five):
   bad = {'image_{}.png'.format(number) for number in spoil(five, 'train')}
   with tf.Graph().as_default(), tf.Session() as session:

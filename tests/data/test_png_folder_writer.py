@@ -167,6 +167,7 @@ def test_output_is_independent_of_batches(generate, tmp_path, arguments):
 
 @pytest.mark.parametrize('arguments, width', [
     ([], 32), (['--resize_factor=16'], 17)])
+@pytest.mark.slow
 def test_resize_factor_is_1_by_default(generate, tmp_path, arguments, width):
   generate('--eval_crop_size=33,33', '--min_resize_value=32',
            '--max_resize_value=32', *arguments)
@@ -258,6 +259,7 @@ def test_a_batch_is_not_larger_than_the_split(
 # --- A list of images ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_image_list_selects_and_orders_images(generate, tmp_path):
   path = tmp_path / 'list.txt'
   path.write_bytes(b'image_4.png \r\nimage_2.png\r\n\r\n image_3.png\r\n')
@@ -280,6 +282,7 @@ def test_the_published_list_is_read(reference_dir):
   assert names[-1] == 'ADE_train_00018939.jpg'
 
 
+@pytest.mark.slow
 def test_bad_image_lists_are_refused(generate, five, tmp_path):
   path = tmp_path / 'list.txt'
 
@@ -327,6 +330,7 @@ def test_older_files_are_replaced_only_with_overwrite(generate, five, tmp_path):
   assert len(files(out)) == 5
 
 
+@pytest.mark.slow
 def test_manifest_is_checked_before_the_work(
     generate, tmp_path):
   generate()

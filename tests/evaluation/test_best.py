@@ -106,6 +106,7 @@ def killing(patch, number):
     patch.setattr(os, name, counted(getattr(os, name)))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_survives_restarts_and_can_be_exported(
     train, data, tmp_path):
   kept = []

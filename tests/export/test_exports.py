@@ -100,6 +100,7 @@ def test_a_saved_model_has_the_frozen_graph_and_a_signature(exported):
 
 @TF1
 @MODERN
+@pytest.mark.slow
 def test_tensorflow_loads_a_saved_model(exported):
   graph, folder = exported.paths[:2]
   batch = images(count=1)

@@ -186,6 +186,7 @@ def test_float_model_predicts_like_the_graph(graph, tmp_path):
 @pytest.mark.modern
 @pytest.mark.parametrize('mode, precision', [
     ('float16', 'float16 weights'), ('dynamic', 'int8 weights')])
+@pytest.mark.slow
 def test_smaller_weights_predict_nearly_like_float(tmp_path, mode, precision):
   # Small weights stay in float.
   graph = write_graph(tmp_path / 'wide.pb', width=64)

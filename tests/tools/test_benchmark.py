@@ -73,6 +73,7 @@ def test_the_training_step_uses_the_one_hot_loss(shallow, monkeypatch):
 
 @pytest.mark.parametrize('settings', [
     {'mixed': True}, {'quantization': 'layers'}])
+@pytest.mark.slow
 def test_steps_on_a_gpu(shallow, monkeypatch, settings):
   """Tests the step, its settings and its memory on a CPU instead of a GPU."""
   with pytest.raises(InputError, match='sees no GPU here'):

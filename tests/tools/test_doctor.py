@@ -69,6 +69,7 @@ def commands_of(findings):
 # --- The whole script ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_on_a_python_without_packages():
   done = subprocess.run(
       [sys.executable, '-I', '-S', os.path.join(

@@ -73,6 +73,7 @@ def read(path):
 # --- Contents --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_structure_of_the_network():
   network = structure.of(MODEL)
   assert len(network.convolutions) == 60
@@ -461,6 +462,7 @@ def test_a_wider_output_or_a_sum_does_not_clip():
   assert [one.name for one in activations.find_clipping(model)] == ['d']
 
 
+@pytest.mark.slow
 def test_a_changed_scale_of_a_concatenation_is_reported(
     reference_dir, tmp_path):
   published = os.path.join(reference_dir, 'freeze_qat.tflite')
