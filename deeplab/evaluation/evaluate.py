@@ -180,7 +180,13 @@ def evaluate_checkpoints(
                            preprocess_options, options, best)
     if is_single:
       return evaluator.evaluated(first, again=True)
-    return evaluator.watch(newest, watch_options)
+    try:
+      return evaluator.watch(newest, watch_options)
+    except signals.Stopped as stopped:
+      # A signal is the usual end of a watch, and no error.
+      _LOG.info('stopped by %s; all written reports are complete',
+                stopped.name)
+      raise SystemExit(stopped.status)
 
 
 class _Evaluator(NamedTuple):
@@ -223,7 +229,7 @@ class _Evaluator(NamedTuple):
         # next one starts at once.
         pause = max(0, started + watch_options.interval_secs - time.time())
         _log_waiting(newest, prefix, pause)
-        _sleep(pause)
+        time.sleep(pause)
         waiting_since = noticed = time.time()
         continue
       timeout = watch_options.timeout_secs
@@ -234,7 +240,7 @@ class _Evaluator(NamedTuple):
       if started - noticed >= _WAITING_NOTICE_SECS:
         noticed = started
         _log_waiting(newest, prefix)
-      _sleep(1)
+      time.sleep(1)
 
   def evaluated(self, prefix, *, again):
     """Evaluates a checkpoint.
@@ -320,16 +326,6 @@ def _log_waiting(newest, prefix, pause=0):
             newest.folder, prefix or '; '.join(newest.problems) or 'none',
             'looking for one in {:.0f} s'.format(pause) if pause
             else 'looking every second')
-
-
-def _sleep(seconds):
-  """Waits for the next checkpoint; a signal usually ends this."""
-  try:
-    time.sleep(seconds)
-  except signals.Stopped as stopped:
-    _LOG.info('stopped by %s while waiting; all reports are complete',
-              stopped.name)
-    raise SystemExit(stopped.status)
 
 
 # --- Exported graphs -------------------------------------------------------

@@ -309,7 +309,7 @@ def test_a_watch_logs_what_it_waits_for_and_ends_quietly(
       'waiting for a checkpoint in {} (newest: {}), looking {}; Ctrl-C ends '
       'this'.format(logs, *((logs / 'model.ckpt-5', 'for one in 300 s')
                             if begun else ('none', 'every second'))),
-      'stopped by SIGINT while waiting; all reports are complete']
+      'stopped by SIGINT; all written reports are complete']
 
 
 # --- Results ---------------------------------------------------------------
