@@ -78,6 +78,7 @@ class Keeper:
       resumed: prefix of the checkpoint that the run resumes from.
     """
     self._folder = folder
+    self._identity = _identity(folder)
     self._max_to_keep = max_to_keep
     self._graph = tf.get_default_graph()
     self._saver = tf.train.Saver()
@@ -102,6 +103,8 @@ class Keeper:
     older = [kept for kept in self._kept if kept != name]
     older = older[max(0, len(older) + 1 - self._max_to_keep):]
     try:
+      if _identity(self._folder) != self._identity:
+        raise InputError('the folder has been replaced')
       with publishing(prefix, prefix + '.meta', older=older) as (
           written, meta):
         self._write(session, written, meta)
@@ -180,3 +183,11 @@ def _reason(error):
   if isinstance(error, InputError):
     return str(error)
   return tf_errors.why_not_written(error)
+
+
+def _identity(folder):
+  """Returns a value that changes if the folder is replaced by another."""
+  if remote.is_remote(folder):
+    return folder
+  status = os.stat(folder)
+  return status.st_dev, status.st_ino
