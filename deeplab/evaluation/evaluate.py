@@ -148,18 +148,16 @@ def evaluate_checkpoints(
       checkpoint and max_evaluations is given.
   """
   checkpoint_dir = watch_options.checkpoint_dir
-  is_single = not remote.is_folder(checkpoint_dir) and (
-      remote.exists(checkpoint_dir) or
-      bool(find.parts_of(checkpoint_dir)))
+  is_single = not remote.is_folder(checkpoint_dir) and bool(
+      remote.exists(checkpoint_dir) or find.parts_of(checkpoint_dir))
   newest = find.Newest(
       checkpoint_dir, strict=watch_options.strict_checkpoint)
   if is_single or watch_options.max_evaluations and not newest.find():
     first = find.find(checkpoint_dir, 'checkpoint_dir')
   report_lib.check_outputs(options)
   if is_single and watch_options.keep_best:
-    raise InputError('{}: expected a folder of checkpoints, of which {} keeps '
-                     'one', option('checkpoint_dir', checkpoint_dir),
-                     option('keep_best'))
+    raise InputError('{}: expected a folder of checkpoints with {}', option(
+        'checkpoint_dir', checkpoint_dir), option('keep_best'))
   # Data are checked before waiting.
   batches = dataset.Batches(
       dataset_options, preprocess_options,
@@ -180,13 +178,18 @@ def evaluate_checkpoints(
                            preprocess_options, options, best)
     if is_single:
       return evaluator.evaluated(first, again=True)
-    try:
+    with _ending_by_signals():
       return evaluator.watch(newest, watch_options)
-    except signals.Stopped as stopped:
-      # A signal is the usual end of a watch, and no error.
-      _LOG.info('stopped by %s; all written reports are complete',
-                stopped.name)
-      raise SystemExit(stopped.status)
+
+
+@contextlib.contextmanager
+def _ending_by_signals():
+  """Context of a watch, which a signal usually ends; that is no error."""
+  try:
+    yield
+  except signals.Stopped as stopped:
+    _LOG.info('stopped by %s; all written reports are complete', stopped.name)
+    raise SystemExit(stopped.status)
 
 
 class _Evaluator(NamedTuple):
