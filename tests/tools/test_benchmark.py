@@ -189,6 +189,10 @@ def test_goals():
                    'under 1.05 x of memory', 1.04, True)
   assert found['float_step/modern/suite', 'float_step/tf1/one-hot loss'] == (
       'at least 2.8 x', None, None)
+  missed = [_result('float_step', 'modern', 'suite', [1.0]),
+            _result('qat_step', 'modern', 'layers', [1.2])]
+  assert '\n\nNot met, qat_step/modern/layers: in a trace, ' in results.tables(
+      {'goals': results.goals_of(missed)}, missed)
 
 
 def test_tables():

@@ -96,6 +96,8 @@ class Goal(NamedTuple):
   against: str
   # Compares peak memory, not time.
   of_memory: bool = False
+  # Why it is missed, as measured.
+  reason: str = ''
 
 
 UNDER, AT_LEAST = 'under', 'at least'
@@ -208,9 +210,10 @@ GOALS = (
          'float_step/tf1/one-hot loss'),
     Goal('float_step/modern/suite', AT_LEAST, 1.3,
          'float_step/modern/not fused'),
-    # Missed: the ranges and the rounding are passes over memory, see
-    # docs/scaling.md.
-    Goal('qat_step/modern/layers', UNDER, 1.15, 'float_step/modern/suite'),
+    Goal('qat_step/modern/layers', UNDER, 1.15, 'float_step/modern/suite',
+         reason='in a trace, ranges take 4 % of the time and rounding 6 %, in '
+         'passes over memory that no kernel of TensorFlow joins '
+         '(docs/scaling.md)'),
     Goal('qat_step/tf1/layers, fused', UNDER, 1.15, 'float_step/tf1/fused'),
     Goal('qat_step/modern/layers', AT_LEAST, 2.5,
          'qat_step/tf1/contrib, one-hot loss'),

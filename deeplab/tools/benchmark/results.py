@@ -32,7 +32,7 @@ def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
 
   Returns:
     List of dicts: 'case', 'wanted' (text), 'against', 'ratio' (float; None: not
-    measured), 'met' (bool or None).
+    measured), 'met' (bool or None), 'reason' (why it is missed, if known).
   """
   measured = {result.key: result for result in results if not result.error}
   found = []
@@ -51,7 +51,8 @@ def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
     found.append({
         'case': goal.case, 'against': goal.against, 'ratio': value, 'met': met,
         'wanted': '{} {:g} x{}'.format(
-            goal.sense, goal.bound, ' of memory' if goal.of_memory else '')})
+            goal.sense, goal.bound, ' of memory' if goal.of_memory else ''),
+        'reason': goal.reason})
   return found
 
 
@@ -94,6 +95,9 @@ def tables(content: Dict[str, Any], results: Sequence[cases_lib.Case]) -> str:
         '-' if goal['ratio'] is None else '{:.3g} x'.format(goal['ratio']),
         {True: 'yes', False: 'NO', None: '-'}[goal['met']]]
        for goal in content['goals']])]
+  blocks += ['Not met, {case}: {reason}.'.format(**goal)
+             for goal in content['goals'] if goal['met'] is False and
+             goal['reason']]
   for group in cases_lib.GROUPS:
     of_group = [result for result in results if result.group == group.name]
     if of_group:
