@@ -129,6 +129,7 @@ def test_the_best_checkpoint_survives_restarts_and_can_be_exported(
     assert (predictor.predict(np.zeros((1,) + CROP + (3,))) == 2).all()
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_a_whole_checkpoint_with_its_report(
     train, tmp_path, monkeypatch):
   scores = {1: np.eye(3, dtype=int), 3: np.eye(3, dtype=int)}

@@ -28,6 +28,9 @@ from tests import processors
 from tests import scripts
 from tests.export import test_export
 
+# All tests need the structure of the whole network.
+pytestmark = pytest.mark.slow
+
 SIZE = 33
 SMALL = options.ModelOptions(
     crop_size=(SIZE, SIZE), num_classes=5, decoder_output_stride=(4,))
@@ -147,7 +150,6 @@ def run(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('kind', [np.float32, np.int8, np.uint8])
-@pytest.mark.slow
 def test_rebuilds_weights_and_options(run, kind, tmp_path):
   made = Models(kind)
   result, variables = run(made.model)
@@ -190,7 +192,6 @@ def test_rebuilds_weights_and_options(run, kind, tmp_path):
 
 
 @pytest.mark.parametrize('size', [100, 20000])  # options file, data file
-@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   publishing = saver.publishing
 
@@ -207,7 +208,6 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, size):
   run(Models(np.float32).model)
 
 
-@pytest.mark.slow
 def test_keeps_the_label_map_beside_the_file(run, monkeypatch):
   count = SMALL.num_classes
   classes = label_map.LabelMap(
@@ -371,7 +371,6 @@ def test_a_float_file_gives_its_checkpoint_back(tmp_path):
 @pytest.mark.tf2
 @pytest.mark.parametrize('file, kind', [
     ('freeze_ptq.tflite', 'float'), ('freeze_qat.tflite', 'qat')])
-@pytest.mark.slow
 def test_published_files_give_the_reference_checkpoints(
     file, kind, reference_dir, tmp_path):
   """The reference drew batch norm with seed 7."""
