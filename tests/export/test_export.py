@@ -232,7 +232,8 @@ test_export.run_export(*sys.argv[1:], save_inference_graph=True)
 
 @pytest.mark.slow
 def test_an_export_is_atomic(checkpoint, tmp_path, monkeypatch):
-  def fail(*unused):
+  def fail(path, unused_content):
+    open(path, 'wb').close()
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   (tmp_path / 'freeze.pb').write_bytes(b'old')
