@@ -96,8 +96,8 @@ class Shell:
     if is_shallow:
       wrapper = folder / 'shallow' / 'python'
       wrapper.parent.mkdir()
-      wrapper.write_text('#!/bin/sh\nexec "{}" "{}" "$@"\n'.format(
-          sys.executable, os.path.join(scripts.REPOSITORY, shallow.SCRIPT)))
+      wrapper.write_text('#!/bin/sh\nexec "$TEST_PYTHON" "{}" "$@"\n'.format(
+          os.path.join(scripts.REPOSITORY, shallow.SCRIPT)))
       wrapper.chmod(0o755)
       self._python_folder = str(wrapper.parent)
     for pattern in ('*.py', '*.sh', 'requirements-*.txt', 'scripts', '.venvs'):
@@ -110,8 +110,9 @@ class Shell:
     path = os.pathsep.join([folder, os.environ['PATH']])
     return subprocess.Popen(
         ['bash', '-euc', text], cwd=str(self.folder),
-        env=dict(os.environ, **dict({'PATH': path}, **{
-            name: str(value) for name, value in variables.items()})),
+        env=dict(os.environ, **dict(
+            {'PATH': path, 'TEST_PYTHON': python},
+            **{name: str(value) for name, value in variables.items()})),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         universal_newlines=True, start_new_session=True)
 

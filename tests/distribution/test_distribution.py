@@ -469,8 +469,8 @@ def test_two_tasks_stop_and_resume_together(tmp_path):
   lines = [line for line in output.splitlines() if 'ERROR' in line]
   assert len(lines) == 2, output
   assert re.match(
-      r'\[0\] ERROR train.py: task 1 \(127\.0\.0\.1:\d+\) ended or fell '
-      'silent before the training did; the last checkpoint of task 0 is kept',
+      r'\[0\] ERROR train.py: task 1 \(127\.0\.0\.1:\d+\) ended or stopped '
+      'answering before training ended; the last checkpoint of task 0 is kept',
       lines[0]), lines
   assert lines[1] == 'ERROR launch_local.py: task 1 was ended by SIGKILL'
 
