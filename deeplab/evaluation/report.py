@@ -41,7 +41,6 @@ _LOG = logging.getLogger(__name__)
 # Kind of a report from the responses of a LoadGen run.
 ACCURACY_LOG = 'accuracy log'
 
-_RESULT_MARK = 'RESULT '
 # Tests whether a file is a report.
 IS_REPORT = checked_read.json_with('confusion_matrix', 'pixel_accuracy')
 
@@ -361,7 +360,7 @@ def result_line(report: Report) -> str:
   for name in ('classes', 'confusion_matrix', 'ignore_label', 'label_map',
                'score', *_OPTIONAL):
     content.pop(name, None)
-  return _RESULT_MARK + json.dumps(content, sort_keys=True)
+  return 'RESULT ' + json.dumps(content, sort_keys=True)
 
 
 def stage_table(stages: Sequence[Tuple[str, str]]) -> str:
