@@ -370,10 +370,16 @@ def test_a_memory_pool_set_by_the_user_is_kept(monkeypatch):
   assert os.environ[environment.MEMORY_POOL] == 'false'
 
 
+@pytest.mark.slow
 @pytest.mark.modern
 def test_tensorflow_starts_without_keras_and_matplotlib():
-  import tensorflow  # noqa: F401
-  assert not {'keras', 'matplotlib'} & set(sys.modules)
+  # In a new process, because other tests import both.
+  loaded = subprocess.check_output([sys.executable, '-c', (
+      'import sys; from deeplab.system import environment; '
+      'environment.prepare_tensorflow(); import tensorflow; '
+      'print({"keras", "matplotlib"} & set(sys.modules))')],
+                                   cwd=scripts.REPOSITORY)
+  assert loaded == b'set()\n'
 
 
 def test_a_script_names_a_wrong_environment(tmp_path):
