@@ -193,7 +193,7 @@ def is_preprocessed_name(name: str) -> bool:
 # The largest published model has 9 MB.
 MAX_FILE_BYTES = 2 ** 29
 # Pixels of an image: 8192x8192. ADE20K's largest images have about 2000 a side.
-# As RGB this is 200 MB, and each worker holds one image.
+# An RGB image of this size has 200 MB, and each worker holds one image.
 MAX_PIXELS = 2 ** 26
 # Values of a tensor in a graph: 1 GB of float32. Logits of 151 classes at
 # 1024x1024 take 60 % of it; the published graph's logits take 3 %.

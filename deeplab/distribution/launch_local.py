@@ -33,7 +33,7 @@ _SET_PARENT_DEATH_SIGNAL = 1
 class Failure(NamedTuple):
   """The first task that failed, and its exit status."""
   task: int
-  # As shells report it.
+  # The status that shells report.
   status: int
 
   def __str__(self):

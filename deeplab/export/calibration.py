@@ -2,7 +2,7 @@
 
 TensorFlow's calibrator compares values one by one in one thread, and takes a
 sum that is computed in place for its term; docs/quantization_calibration.md.
-Only this module uses private names of TensorFlow; they are those of 2.21.
+Only this module uses private names of TensorFlow, of version 2.21.
 """
 import concurrent.futures
 import logging

@@ -91,7 +91,7 @@ class Step(NamedTuple):
   # A script and its arguments.
   command: List[str]
   output: str
-  # Of an evaluation: key of published.FIGURES, model, PUBLISHED or MADE.
+  # For an evaluation: key of published.FIGURES, model, PUBLISHED or MADE.
   figure: str = ''
   model: str = ''
   whose: str = ''
