@@ -190,6 +190,7 @@ def _train_in_graph(host, dataset_options, preprocess_options, model_options,
           written, options, model_options.classes, writer)
       listeners.append(listeners_lib.Checkpoints(
           keeper, options.save_interval_secs, host, request))
+    _LOG.info('built the network; the first step takes longer than others')
     loop = loop_lib.Loop(step, names, options, host, request, keeper)
     result = loop.run(first_step, restore, listeners)
     if resumed:
