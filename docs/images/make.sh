@@ -18,7 +18,7 @@ trap 'rm -rf "$made"' EXIT
   --checkpoint_dir="$demo/fine_tune" --dataset_dir="$demo/tfrecord" \
   --eval_crop_size=129,129 --min_resize_value=129 --max_resize_value=129 \
   --resize_factor=16 --output_stride=16 --decoder_output_stride=4 \
-  --max_number_of_evaluations=1 --vis_dir="$made" --vis_images=5
+  --max_number_of_evaluations=1 --vis_dir="$made" --vis_images=2
 
 # The page shows the paths of its inputs.
 cd "$demo"
