@@ -261,6 +261,7 @@ class _Evaluator(NamedTuple):
       contents = self.best.copy(prefix) if self.best else {}
       if not kept:
         self.predictor.restore(prefix)
+        step = read.global_step_in(prefix)
         facts = open_model.facts(open_model.ModelFile(
             interface.CHECKPOINT, prefix), self.predictor)
     except Exception:
@@ -278,8 +279,7 @@ class _Evaluator(NamedTuple):
     else:
       result = evaluate(
           self.predictor, self.batches, self.preprocess_options, self.options,
-          kind=interface.CHECKPOINT, facts=facts,
-          step=read.global_step_in(prefix),
+          kind=interface.CHECKPOINT, facts=facts, step=step,
           num_classes=self.model_options.num_classes, cache=cache)
     if self.best:
       self.best.offer(contents, result)
