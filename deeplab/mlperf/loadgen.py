@@ -383,7 +383,7 @@ def summary_lines(summary: Dict[str, Any], output_dir: str) -> List[str]:
             'reaches' if found['quality_target_reached'] else 'misses',
             found['quality_target'],
             '97 % of 0.548, for DeepLabv3+ in MLPerf Mobile v0.7 to v2.0'
-            if is_default else 'quality_target',
+            if is_default else 'the given one',
             'compare with {}, published of a device'.format(
                 published.text_of(found['published']))
             if found['published'] else
