@@ -179,7 +179,6 @@ def test_goals():
   found = {(goal['case'], goal['against']): (
       goal['wanted'], goal['ratio'], goal['met'])
            for goal in results.goals_of(measured)}
-  assert len(found) == len(cases.GOALS)
   assert found['evaluation/tf1/evaluation', 'evaluation/tf1/forward pass'] == (
       'under 1.15 x', 1.25, False)
   assert found['float_step/tf1/suite', 'float_step/tf1/one-hot loss'] == (
@@ -187,8 +186,7 @@ def test_goals():
   assert found['tflite_memory/modern/many images',
                'tflite_memory/modern/few images'] == (
                    'under 1.05 x of memory', 1.04, True)
-  assert found['float_step/modern/suite', 'float_step/tf1/one-hot loss'] == (
-      'at least 2.8 x', None, None)
+  assert len(found) == 3  # those that were measured
 
 
 def test_tables():
@@ -197,9 +195,7 @@ def test_tables():
       {'case': 'a', 'wanted': 'at least 2 x', 'against': 'b', 'ratio': 2.5,
        'met': True},
       {'case': 'c', 'wanted': 'under 1 x', 'against': 'd', 'ratio': 2.0,
-       'met': False, 'reason': 'the why'},
-      {'case': 'e', 'wanted': 'under 1 x', 'against': 'f', 'ratio': None,
-       'met': None}]}
+       'met': False, 'reason': 'the why'}]}
   measured = [_result('records', 'tf1', 'suite', [0.2, 0.25, 0.3], 3 << 20),
               failed]
   assert results.tables(content, measured).splitlines() == [
@@ -209,7 +205,6 @@ def test_tables():
       '| ---- | ------------ | ------- | -------- | --- |',
       '| a    | at least 2 x | b       | 2.5 x    | yes |',
       '| c    | under 1 x    | d       | 2 x      | NO  |',
-      '| e    | under 1 x    | f       | -        | -   |',
       '',
       'Not met, c: the why.',
       '',

@@ -6,5 +6,5 @@
     results  medians, ratios, tables, JSON
 
 Only the measured functions, in network, graphs, images and lite, import
-TensorFlow or a TFLite interpreter.
+TensorFlow or a TFLite interpreter; those in scripts start the suite's scripts.
 """

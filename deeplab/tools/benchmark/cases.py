@@ -116,6 +116,7 @@ _AS_REFERENCE = {'one_hot': True, 'pooled': False}
 FILES: Dict[str, Tuple[str, Dict[str, Any], Tuple[str, ...]]] = {
     'pictures': ('images.paint', {}, _ANY),
     'records': ('images.build', {}, _ANY),
+    'few records': ('images.build_few', {}, _ANY),
     'preprocessed': ('images.write', {}, _ANY),
     'float graph': ('graphs.export', {'quantized': False}, _ANY),
     'qat graph': ('graphs.export', {'quantized': True}, _BOTH),
@@ -174,14 +175,19 @@ GROUPS = (
     _lite_group('qat', 'quantization-aware file', _QAT_MODEL),
     Group('tflite_memory', 'TFLite evaluation script, float file', 'image',
           _PREPROCESSED + _FLOAT_MODEL, [
-              ('few images', ('modern',), 'lite.evaluate', {'images': 'few'}),
-              ('many images', ('modern',), 'lite.evaluate',
+              ('few images', ('modern',), 'scripts.evaluate_tflite',
+               {'images': 'few'}),
+              ('many images', ('modern',), 'scripts.evaluate_tflite',
                {'images': 'many'})]),
     Group('preprocessing', 'gen_preprocessed_data.py', 'image', _RECORDS, [
               ('one at a time', _BOTH, 'images.preprocess_one_by_one', {}),
               ('suite', _BOTH, 'images.preprocess', {})]),
     Group('records', 'build_ade20k_data.py', 'image', ('pictures',),
           [('suite', _BOTH, 'images.build_again', {})]),
+    Group('start', 'Whole scripts that do little', 'run',
+          ('few records', 'float graph'), [
+              ('eval.py, 2 images', _BOTH, 'scripts.start_evaluation', {}),
+              ('train.py, 1 step', _BOTH, 'scripts.start_training', {})]),
     Group('cores', 'Training step, float, on one core and on two', 'step',
           (), [
               ('1 core', ('modern',), _TRAIN, {'cores': 1}),
@@ -189,7 +195,7 @@ GROUPS = (
     Group('hosts', 'Training by several processes that share this machine',
           'image', _RECORDS, [
               ('processes: {}'.format(hosts), ('modern',),
-               'network.train_on_hosts', {'hosts': hosts})
+               'scripts.train_on_hosts', {'hosts': hosts})
               for hosts in (1, 2, 4)]),
     Group(GPU, 'Training step on a GPU', 'step', (), [
               ('{}, batch {}'.format(name, batch), ('modern',),

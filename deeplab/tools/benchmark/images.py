@@ -34,18 +34,28 @@ def paint(sizes: cases.Sizes, paths: cases.Paths) -> None:
 def build(unused_sizes: cases.Sizes, paths: cases.Paths) -> None:
   """Makes the file 'records'."""
   for split in (_MANY, _FEW):
-    _build(paths, paths('records'), split)
+    _build(paths('pictures'), paths('records'), split)
+
+
+def build_few(sizes: cases.Sizes, paths: cases.Paths) -> None:
+  """Makes the file 'few records': a batch, and two images to evaluate."""
+  synthetic.make_dataset(options_lib.SyntheticOptions(
+      output_dir=paths('few pictures'), train_images=sizes.batch,
+      val_images=2, long_side=sizes.picture_side))
+  for split in (_MANY, _FEW):
+    _build(paths('few pictures'), paths('few records'), split)
 
 
 def build_again(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
   """Measures build_ade20k_data.py, for each picture."""
-  return _measured(_build, sizes, paths, paths('built'), _MANY)
+  return _measured(sizes, paths('built'), lambda folder: _build(
+      paths('pictures'), folder, _MANY))
 
 
-def _measured(function, sizes, paths, folder, *arguments):
+def _measured(sizes, folder, write_to):
   """Measures a function that writes a folder from all pictures."""
   def make():
-    function(paths, folder, *arguments)
+    write_to(folder)
 
   def remove():
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,8 +66,8 @@ def _measured(function, sizes, paths, folder, *arguments):
       make, sizes.seconds, sizes.pictures, before=remove), ''
 
 
-def _build(paths, output_dir, split):
-  source = paths('pictures', synthetic.DATASET_FOLDER)
+def _build(pictures, output_dir, split):
+  source = os.path.join(pictures, synthetic.DATASET_FOLDER)
   name = {_MANY: 'training', _FEW: 'validation'}[split]
   builder.build([options_lib.BuildOptions(
       split=split, output_dir=output_dir,
@@ -72,8 +82,8 @@ def write(sizes: cases.Sizes, paths: cases.Paths) -> None:
 
 def preprocess(sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
   """Measures gen_preprocessed_data.py, for each picture."""
-  return _measured(
-      _write, sizes, paths, paths('written'), _preprocess_options(sizes))
+  return _measured(sizes, paths('written'), lambda folder: _write(
+      paths, folder, _preprocess_options(sizes)))
 
 
 def _write(paths, folder, options):
@@ -91,8 +101,8 @@ def _preprocess_options(sizes):
 def preprocess_one_by_one(
     sizes: cases.Sizes, paths: cases.Paths) -> cases.Measured:
   """Measures preprocessing in a loop, without parallel work."""
-  return _measured(_write_one_by_one, sizes, paths, paths('written'),
-                   _preprocess_options(sizes))
+  return _measured(sizes, paths('written'), lambda folder: _write_one_by_one(
+      paths, folder, _preprocess_options(sizes)))
 
 
 def _write_one_by_one(paths, folder, options):

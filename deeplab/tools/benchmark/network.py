@@ -1,9 +1,5 @@
-"""Measures training, on one or several hosts, inference and evaluation."""
+"""Measures training steps, inference and evaluation."""
 import contextlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from typing import Any, List, Optional, Sequence
 from unittest import mock
@@ -19,7 +15,6 @@ from deeplab.evaluation import counting
 from deeplab.models import interface
 from deeplab.models import predictors
 from deeplab.nets import layers
-from deeplab.system import environment
 from deeplab.tools.benchmark import cases
 from deeplab.training import losses
 from deeplab.training import mixed_precision
@@ -27,10 +22,6 @@ from deeplab.training import step as step_lib
 
 _SEED = 4
 _EVALUATED_SPLIT = 'val'  # the smaller one
-_LAUNCHER = os.path.join(
-    environment.REPOSITORY, 'scripts', 'launch_local.py')
-# The difference of two runs on several hosts excludes their start.
-_FEW_STEPS, _MORE_STEPS = 2, 14
 # Flags of the documented command.
 _FLOAT_TRAINING = {'optimizer': 'adam', 'adam_learning_rate': 5e-6,
                    'fine_tune_batch_norm': False}
@@ -155,37 +146,6 @@ def one_hot_sum(logits: tf.Tensor, labels: tf.Tensor,
       labels=tf.stop_gradient(one_hot),
       logits=tf.reshape(logits, [-1, constants.NUM_CLASSES]))
   return losses.Sum(tf.reduce_sum(of_pixels * weights), tf.reduce_sum(weights))
-
-
-def train_on_hosts(sizes: cases.Sizes, paths: cases.Paths, *,
-                   hosts: int) -> cases.Measured:
-  """Measures training by several processes, for each image.
-
-  They share this machine's cores, so this shows the overhead of distribution,
-  not the speed-up by more machines.
-  """
-  # Uses the documented flags with random weights.
-  command = [
-      sys.executable, _LAUNCHER, '--hosts={}'.format(hosts), '--',
-      '--dataset_dir=' + paths('records'),
-      '--train_crop_size={0},{0}'.format(sizes.side),
-      '--min_resize_value={}'.format(sizes.side),
-      '--max_resize_value={}'.format(sizes.side), '--resize_factor=16',
-      '--output_stride=16', '--decoder_output_stride=4',
-      '--fine_tune_batch_norm=False', '--optimizer=adam',
-      '--adam_learning_rate=.000005',
-      '--train_batch_size={}'.format(sizes.batch)]
-  seconds = []
-  for steps in (_FEW_STEPS, _MORE_STEPS):
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=paths()) as logdir:
-      subprocess.check_call(command + [
-          '--training_number_of_steps={}'.format(steps),
-          '--train_logdir=' + logdir])
-    seconds.append(time.perf_counter() - started)
-  return ((seconds[1] - seconds[0]) / (
-      (_MORE_STEPS - _FEW_STEPS) * sizes.batch),
-          '{} steps less {} steps'.format(_MORE_STEPS, _FEW_STEPS))
 
 
 # --- Evaluation ------------------------------------------------------------

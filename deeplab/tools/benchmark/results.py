@@ -28,26 +28,26 @@ def ratio(numerator: cases_lib.Case, denominator: cases_lib.Case) -> float:
 
 
 def goals_of(results: Sequence[cases_lib.Case]) -> List[Dict[str, Any]]:
-  """Compares results with cases.GOALS.
+  """Compares results with those cases.GOALS whose cases were measured.
 
   Returns:
-    List of dicts: 'case', 'wanted' (text), 'against', 'ratio' (float; None: not
-    measured), 'met' (bool or None), 'reason' (why it is missed, if known).
+    List of dicts: 'case', 'wanted' (text), 'against', 'ratio' (float), 'met'
+    (bool), 'reason' (why it is missed, if known).
   """
   measured = {result.key: result for result in results if not result.error}
   found = []
   for goal in cases_lib.GOALS:
-    value = met = None
     case, against = measured.get(goal.case), measured.get(goal.against)
-    if case and against:
-      if goal.of_memory:
-        value = case.peak_bytes / against.peak_bytes
-      elif goal.sense == cases_lib.UNDER:
-        value = ratio(case, against)
-      else:
-        value = ratio(against, case)
-      met = (value < goal.bound if goal.sense == cases_lib.UNDER
-             else value >= goal.bound)
+    if not (case and against):
+      continue
+    if goal.of_memory:
+      value = case.peak_bytes / against.peak_bytes
+    elif goal.sense == cases_lib.UNDER:
+      value = ratio(case, against)
+    else:
+      value = ratio(against, case)
+    met = (value < goal.bound if goal.sense == cases_lib.UNDER
+           else value >= goal.bound)
     found.append({
         'case': goal.case, 'against': goal.against, 'ratio': value, 'met': met,
         'wanted': '{} {:g} x{}'.format(
@@ -89,15 +89,15 @@ def tables(content: Dict[str, Any], results: Sequence[cases_lib.Case]) -> str:
     content: dict from as_json.
     results: results of the same run.
   """
-  blocks = ['## Goals', _table(
-      ['case', 'wanted', 'against', 'measured', 'met'],
-      [[goal['case'], goal['wanted'], goal['against'],
-        '-' if goal['ratio'] is None else '{:.3g} x'.format(goal['ratio']),
-        {True: 'yes', False: 'NO', None: '-'}[goal['met']]]
-       for goal in content['goals']])]
+  blocks = []
+  if content['goals']:
+    blocks += ['## Goals', _table(
+        ['case', 'wanted', 'against', 'measured', 'met'],
+        [[goal['case'], goal['wanted'], goal['against'],
+          '{:.3g} x'.format(goal['ratio']), 'yes' if goal['met'] else 'NO']
+         for goal in content['goals']])]
   blocks += ['Not met, {case}: {reason}.'.format(**goal)
-             for goal in content['goals'] if goal['met'] is False and
-             goal['reason']]
+             for goal in content['goals'] if not goal['met'] and goal['reason']]
   for group in cases_lib.GROUPS:
     of_group = [result for result in results if result.group == group.name]
     if of_group:
