@@ -285,7 +285,7 @@ def _calibration_images(options, graph):
   png_folder.check_manifest(paths)
   if len(paths) < options.sample_num:
     raise InputError(
-        '{}: {} images, expected at least {}',
+        '{}: too few images: {}, expected at least {}',
         option('dataset_dir', options.dataset_dir), len(paths),
         option('sample_num', options.sample_num))
   paths = paths[:options.sample_num]

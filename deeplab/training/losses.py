@@ -126,17 +126,16 @@ def _fused_sum(logits, labels, weights, size):
   @tf.custom_gradient
   def weighted_sum(logits):
     resized = _resized(logits, size)
-    probabilities = tf.nn.softmax(
-        tf.reshape(resized, [-1, layers.channels(logits)]))
-    one_hot = tf.one_hot(labels, layers.channels(logits))
-    # A matrix product sums short rows faster than a reduction.
-    of_label = tf.squeeze(tf.matmul(
-        probabilities * one_hot, tf.ones([layers.channels(logits), 1])), 1)
+    channels = layers.channels(logits)
+    probabilities = tf.nn.softmax(tf.reshape(resized, [-1, channels]))
+    of_label = tf.squeeze(tf.gather(
+        probabilities, labels[:, tf.newaxis], axis=1, batch_dims=1), 1)
     of_pixels = tf.cond(
         tf.reduce_min(of_label) > _SMALLEST_PROBABILITY,
         lambda: -tf.log(of_label), lambda: _of_pixels(resized, labels))
 
     def gradient(upstream):
+      one_hot = tf.one_hot(labels, channels)
       resized_gradient = tf.reshape(
           (probabilities - one_hot) * weights[:, tf.newaxis],
           tf.shape(resized))

@@ -411,7 +411,7 @@ def ptq_refusal(tmp_path, graph, images, **arguments):
 def test_refuses_too_few_or_unsuitable_images(
     graph, quantized_graph, images, tmp_path):
   for arguments, words in (
-      ({'sample_num': 5}, '4 images, expected at least sample_num=5'),
+      ({'sample_num': 5}, 'too few images: 4, expected at least sample_num=5'),
       ({'sample_num': 0}, 'sample_num=0: expected a whole number from 1 to'),
       ({'images': images / 'none'}, 'no such folder'),
       ({'graph': quantized_graph}, 'quantization-aware graph')):

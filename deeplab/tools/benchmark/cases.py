@@ -32,9 +32,9 @@ class Sizes(NamedTuple):
   picture_side: int = 683
   # Images in a training step.
   batch: int = 4
-  # Pictures to build and preprocess: enough to make a script's start
-  # negligible.
-  pictures: int = 192
+  # Pictures to build and preprocess: as many as calibration images, so that a
+  # script's start counts as it does in use.
+  pictures: int = 500
   # Pictures to evaluate, and to calibrate on.
   evaluated: int = 32
   calibration: int = 12
@@ -215,7 +215,9 @@ GOALS = (
     Goal('float_step/modern/suite', AT_LEAST, 2.8,
          'float_step/tf1/one-hot loss'),
     Goal('float_step/modern/suite', AT_LEAST, 1.3,
-         'float_step/modern/not fused'),
+         'float_step/modern/not fused',
+         reason='in traces, convolutions take 70 % of the time of the fused '
+         'step and 60 % of that of the other, and fusing does not change them'),
     Goal('qat_step/modern/layers', UNDER, 1.15, 'float_step/modern/suite',
          reason='in a trace, ranges take 4 % of the time and rounding 6 %, in '
          'passes over memory that no kernel of TensorFlow joins '
