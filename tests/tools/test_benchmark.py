@@ -2,6 +2,7 @@
 
 Measured times depend on the machine and are not tested.
 """
+import functools
 import importlib
 import json
 import os
@@ -19,6 +20,7 @@ from deeplab.tools.benchmark import driver
 from deeplab.tools.benchmark import images
 from deeplab.tools.benchmark import network
 from deeplab.tools.benchmark import results
+from deeplab.tools.benchmark import scripts as scripts_lib
 from deeplab.tools.benchmark import worker
 from deeplab.training import losses
 from tests import scripts
@@ -156,6 +158,30 @@ def test_a_worker_uses_the_cores_and_memory_pool_of_its_case(monkeypatch):
       'settings': {'cores': 1, 'pooled': False, 'other': 7}}) is None
   assert found == {'cores': 1, 'other': 7, 'path': 'folder/a/b',
                    'pool': 'false', 'side': 65}
+
+
+def test_a_second_round_evaluates_a_folder_of_as_many_pairs(
+    tmp_path, monkeypatch):
+  for name in ('images', 'annotations'):
+    folder = tmp_path / 'preprocessed' / name
+    folder.mkdir(parents=True)
+    for number in range(2):
+      (folder / 'img_{}.png'.format(number)).write_text(str(number))
+  seen = []
+
+  def seconds(unused_script, unused_model, test_dir):
+    folder = test_dir.split('=')[1]
+    seen.append([len(os.listdir(os.path.join(folder, name)))
+                 for name in ('images', 'annotations')])
+    return 6.0
+
+  monkeypatch.setattr(scripts_lib, '_seconds', seconds)
+  paths = functools.partial(os.path.join, str(tmp_path))
+  for _ in range(2):
+    assert scripts_lib.evaluate_tflite(
+        cases.QUICK._replace(few=3), paths, images='few') == (2.0, '3 images')
+  assert seen == [[3, 3]] * 2
+  assert os.listdir(str(tmp_path)) == ['preprocessed']
 
 
 # --- Ratios ----------------------------------------------------------------
